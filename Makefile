@@ -1,0 +1,36 @@
+# `make run` and `make test` set up everything they need. `make help` lists the rest.
+
+PY := .venv/bin/python
+LINT = $(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
+export PYTHON
+
+.PHONY: help run test check setup bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@printf '\n  ARGS=...\tis handed on to pytest, bench or the server\n'
+	@printf '  PYTHON=...\tuses that interpreter instead of the newest one found\n'
+
+run: ## gateway, workers and the web page, in one process
+	@scripts/setup run
+	@exec $(PY) -m gateway all $(ARGS)
+
+test: setup ## lint, types and every test
+	@$(LINT)
+	@$(PY) -m pytest $(ARGS)
+
+check: ## lint, types and the quick tests
+	@scripts/setup check
+	@$(LINT)
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+setup: ## .venv, redis-server and Node's packages; quick when nothing changed
+	@scripts/setup test
+
+bench: setup ## measurements
+	@$(PY) -m bench $(ARGS)
+
+clean: ## removes what make has made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/node/node_modules
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,55 @@
+"""Host 2: Starlette. The routes are those of function_app.py; a test compares them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway import handlers
+from gateway.errors import MethodNotAllowed, RouteNotFound
+from gateway.gateway import Gateway
+from gateway.handlers import Handler
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/stream", handlers.create),
+    ("GET", "/stream/{id}", handlers.follow),
+    ("DELETE", "/stream/{id}", handlers.cancel),
+    ("POST", "/api/http_trigger", handlers.http_trigger),
+    ("GET", "/health", handlers.health),
+    ("GET", "/", handlers.page),
+)
+
+
+def app(gateway: Gateway) -> Starlette:
+    """The ASGI application of one process; the gateway closes with it."""
+
+    def route(method: str, path: str, handler: Handler) -> Route:
+        async def serve(request: Request) -> Response:
+            return await handler(gateway, request)
+
+        made = Route(path, serve, methods=[method], name=handler.__name__)
+        made.methods = {method}  # Starlette adds HEAD to GET: a HEAD on a live stream would never end
+        return made
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await gateway.close()
+
+    return Starlette(
+        routes=[route(*item) for item in ROUTES],
+        exception_handlers={HTTPException: _refused},
+        lifespan=lifespan,
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """The router's own refusals, as problems."""
+    wrong_method = isinstance(error, HTTPException) and error.status_code == 405
+    return handlers.problem(MethodNotAllowed() if wrong_method else RouteNotFound())

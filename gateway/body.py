@@ -1,0 +1,165 @@
+"""The body of POST /stream: read within a bound, checked against every rule, before anything is stored.
+
+Order of the answers: 415 not JSON by its type, 413 too large, 400 not JSON by its text, 422 a broken rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.errors import Invalid, Malformed, NotJson, TooLarge
+
+DEFAULT_CHAIN = "chat"
+MAX_DEPTH = 32
+MAX_MESSAGES = 1000
+MAX_METADATA_BYTES = 4096
+ROLES = ("system", "developer", "user", "assistant")
+_FIELDS = ("user", "messages", "input", "chain", "params", "metadata")
+_INPUTS = ("user", "messages", "input")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a client asks to be run. `input` is `{"messages": [...]}` or `{"input": <any JSON>}`."""
+
+    chain: str
+    input: Mapping[str, Any] = field(repr=False)
+    params: Mapping[str, Any] = field(repr=False)
+    metadata: Any = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex of what was asked, the same for the same body however it is spelled."""
+        whole = [self.chain, self.input, self.params, self.metadata]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+async def read_json(request: Request, max_bytes: int) -> Any:
+    """The body as JSON. Raises NotJson, TooLarge or Malformed."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise NotJson
+    declared = request.headers.get("content-length", "0")
+    if not (declared.isascii() and declared.isdigit()) or int(declared[:20]) > max_bytes:
+        raise TooLarge(f"the bound is {max_bytes} bytes")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise TooLarge(f"the bound is {max_bytes} bytes")
+    except ClientDisconnect as error:
+        raise Malformed("the body ended early") from error
+    return parse_json(bytes(body))
+
+
+def parse_json(body: bytes) -> Any:
+    """Strict JSON: no NaN, no infinity, bounded depth. Raises Malformed, or Invalid for the depth."""
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:
+        raise Malformed("the body is not JSON in UTF-8") from None
+    if _depth(value) > MAX_DEPTH:
+        raise _too_deep()
+    return value
+
+
+def parse_start(value: Any, chains: Mapping[str, Any]) -> Start:
+    """The rules of POST /stream. Raises Invalid, which names the field and the rule."""
+    if not isinstance(value, dict):
+        raise Invalid("body", "must be an object")
+    for name in value:
+        if name not in _FIELDS:
+            raise Invalid(_shown(name), "is not a field of this request")
+    given = [name for name in _INPUTS if name in value]
+    if len(given) != 1:
+        raise Invalid("user, messages, input", "exactly one of them must be given")
+    chain = value.get("chain", DEFAULT_CHAIN)
+    if not isinstance(chain, str) or chain not in chains:
+        raise Invalid("chain", "must be the name of a chain of this gateway")
+    params = value.get("params", {})
+    if not isinstance(params, dict):
+        raise Invalid("params", "must be an object")
+    metadata = value.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise Invalid("metadata", "must be an object")
+    if metadata is not None and len(json.dumps(metadata, ensure_ascii=False).encode(errors="surrogatepass")) > (
+        MAX_METADATA_BYTES
+    ):
+        raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
+    return Start(chain, _input(given[0], value[given[0]]), params, metadata)
+
+
+def parse_sample(value: Any, chains: Mapping[str, Any]) -> Start:
+    """The original sample's body: `{"user": …}` and nothing else."""
+    if isinstance(value, dict):
+        for name in value:
+            if name != "user":
+                raise Invalid(_shown(name), "is not a field of this request")
+    return parse_start(value, chains)
+
+
+def _input(kind: str, value: Any) -> Mapping[str, Any]:
+    if kind == "input":
+        return {"input": value}
+    if kind == "user":
+        if not isinstance(value, str) or not value.strip():
+            raise Invalid("user", "must be a string that is not empty")
+        return {"messages": [{"role": "user", "content": value}]}
+    if not isinstance(value, list) or not value:
+        raise Invalid("messages", "must be a list that is not empty")
+    if len(value) > MAX_MESSAGES:
+        raise Invalid("messages", f"must be at most {MAX_MESSAGES}")
+    for index, message in enumerate(value):
+        _check_message(f"messages[{index}]", message)
+    return {"messages": value}
+
+
+def _check_message(where: str, message: Any) -> None:
+    if not isinstance(message, dict) or set(message) != {"role", "content"}:
+        raise Invalid(where, "must be an object with role and content, and nothing else")
+    if message["role"] not in ROLES:
+        raise Invalid(f"{where}.role", f"must be one of {', '.join(ROLES)}")
+    content = message["content"]
+    parts = isinstance(content, list) and content and all(isinstance(p, dict) and "type" in p for p in content)
+    if not isinstance(content, str) and not parts:
+        raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
+
+
+def _depth(value: Any) -> int:
+    """How deeply lists and objects are nested, found level by level."""
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            break
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def _too_deep() -> Invalid:
+    return Invalid("body", f"may be nested {MAX_DEPTH} deep")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _shown(name: str) -> str:
+    """A client's own field name, short and printable, for the answer."""
+    return "".join(c if c.isprintable() else "?" for c in name[:64])

@@ -1,0 +1,140 @@
+"""The error tree: each error knows its HTTP status and its stable code, and its docstring is its message.
+
+An answer is made from the class (status, code, title) and from `detail`, which the product wrote itself;
+the text of a foreign exception never reaches a client (RFC 9457 problem details, `protocol.md`, Errors).
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import ClassVar
+
+
+class HoldfastError(Exception):
+    """The gateway failed; the operator finds the reason in its log."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    retry_after_seconds: ClassVar[int | None] = None
+
+    def __init__(self, detail: str = "", **extensions: str) -> None:
+        super().__init__(detail or self.title())
+        self.detail = detail or self.title()
+        self.extensions = extensions
+
+    @classmethod
+    def title(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    def problem(self) -> dict[str, object]:
+        """The RFC 9457 object: type, title, status, detail, code, and the error's own extensions."""
+        return {
+            "type": f"urn:holdfast:problem:{self.code}",
+            "title": self.title(),
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.extensions,
+        }
+
+
+class Malformed(HoldfastError):
+    """The request cannot be read."""
+
+    status = 400
+    code = "malformed"
+
+
+class StreamNotFound(HoldfastError):
+    """There is no such stream."""
+
+    status = 404
+    code = "not_found"
+
+
+class RouteNotFound(HoldfastError):
+    """There is nothing at this path."""
+
+    status = 404
+    code = "no_route"
+
+
+class MethodNotAllowed(HoldfastError):
+    """This path does not take this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class NotAcceptable(HoldfastError):
+    """This resource is served as text/event-stream or application/json."""
+
+    status = 406
+    code = "not_acceptable"
+
+
+class StreamGone(HoldfastError):
+    """The stream is past its retention."""
+
+    status = 410
+    code = "gone"
+
+
+class TooLarge(HoldfastError):
+    """The request body is too large."""
+
+    status = 413
+    code = "too_large"
+
+
+class NotJson(HoldfastError):
+    """The request body must be application/json."""
+
+    status = 415
+    code = "not_json"
+
+
+class Invalid(HoldfastError):
+    """The request breaks a rule."""
+
+    status = 422
+    code = "invalid"
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}", field=field, rule=rule)
+
+
+class KeyReused(HoldfastError):
+    """This Idempotency-Key was used with another body."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class StoreUnavailable(HoldfastError):
+    """The store is out of reach; nothing was started."""
+
+    status = 503
+    code = "store_unavailable"
+    retry_after_seconds = 2
+
+
+class QueueUnavailable(HoldfastError):
+    """The queue is out of reach; nothing was started."""
+
+    status = 503
+    code = "queue_unavailable"
+    retry_after_seconds = 2
+
+
+class CursorLost(HoldfastError):
+    """The log does not hold the event that the cursor names."""
+
+    status = 409
+    code = "log_lost"
+
+
+def stack_of(error: BaseException) -> str:
+    """Where an exception came from, with its type and without its text, which may quote a prompt or a key."""
+    return "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__

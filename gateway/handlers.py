@@ -1,0 +1,194 @@
+"""Request to response, the same for every host. Hosts route and await; every rule is here or below.
+
+Errors are RFC 9457 problems. An exception that is not ours is logged by its type and stack and answered
+500 without a word of its text.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import protocol, sse
+from gateway.body import parse_sample, parse_start, read_json
+from gateway.errors import HoldfastError, Invalid, Malformed, NotAcceptable, StoreUnavailable, stack_of
+from gateway.gateway import Gateway, iso
+from gateway.log import Record
+from gateway.protocol import ANONYMOUS, Cursor
+from gateway.response import HEADERS, EventStream
+
+EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
+_WEB = Path(__file__).parent.parent / "web"
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_log = logging.getLogger("holdfast.handlers")
+
+Handler = Callable[[Gateway, Request], Awaitable[Response]]
+
+
+def answered(handler: Handler) -> Handler:
+    """Turn every error into its problem document."""
+
+    @functools.wraps(handler)
+    async def answer(gateway: Gateway, request: Request) -> Response:
+        try:
+            return await handler(gateway, request)
+        except HoldfastError as error:
+            if error.status >= 500:
+                _log.warning("%s: %s", handler.__name__, error.code)
+            return problem(error)
+        except Exception as error:
+            _log.error("%s failed:\n%s", handler.__name__, stack_of(error))
+            return problem(HoldfastError())
+
+    return answer
+
+
+@answered
+async def create(gateway: Gateway, request: Request) -> Response:
+    """POST /stream."""
+    follow_now = EVENT_STREAM in _accepted(request)
+    after = _cursor(request) if follow_now else None
+    start = parse_start(await read_json(request, gateway.settings.max_body), gateway.chains)
+    record = await gateway.create(
+        start, owner=ANONYMOUS, key=_idempotency_key(request), traceparent=_traceparent(request)
+    )
+    where = f"/stream/{record.id}"
+    if follow_now:
+        return _events(gateway, record, after, {"location": where, "x-stream-id": record.id})
+    body = {
+        "id": record.id,
+        "status": "queued",
+        "chain": record.chain,
+        "stream": where,
+        "created_at": iso(record.created_ms),
+    }
+    return _json(body, 202, {"location": where})
+
+
+@answered
+async def follow(gateway: Gateway, request: Request) -> Response:
+    """GET /stream/{id}: events, or the status document."""
+    accepted = _accepted(request)
+    wants_events = EVENT_STREAM in accepted or "*/*" in accepted or "text/*" in accepted
+    if not wants_events and JSON not in accepted and "application/*" not in accepted:
+        raise NotAcceptable
+    stream_id = request.path_params["id"]
+    if JSON in accepted and EVENT_STREAM not in accepted:
+        return _json(await gateway.status(stream_id, ANONYMOUS))
+    after = _cursor(request)
+    try:
+        record = await gateway.find(stream_id, ANONYMOUS)
+    except StoreUnavailable:
+        return EventStream(_unavailable())
+    return _events(gateway, record, after, {})
+
+
+@answered
+async def cancel(gateway: Gateway, request: Request) -> Response:
+    """DELETE /stream/{id}."""
+    return _json(await gateway.cancel(request.path_params["id"], ANONYMOUS))
+
+
+@answered
+async def http_trigger(gateway: Gateway, request: Request) -> Response:
+    """POST /api/http_trigger: the original sample's endpoint, through the same queue, worker and log."""
+    start = parse_sample(await read_json(request, gateway.settings.max_body), gateway.chains)
+    record = await gateway.create(start, owner=ANONYMOUS, traceparent=_traceparent(request))
+    chunks = _texts(gateway.parts.relay.follow(record.id, None))
+    return EventStream(chunks, {"location": f"/stream/{record.id}", "x-stream-id": record.id})
+
+
+@answered
+async def health(gateway: Gateway, request: Request) -> Response:
+    """GET /health: this process is alive."""
+    return _json({"status": "ok", "model": gateway.model_state()})
+
+
+@answered
+async def page(gateway: Gateway, request: Request) -> Response:
+    """GET /: the page."""
+    return Response((_WEB / "index.html").read_bytes(), media_type="text/html")
+
+
+def problem(error: HoldfastError) -> Response:
+    """RFC 9457."""
+    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(error.retry_after_seconds)
+    return Response(
+        json.dumps(error.problem()), error.status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def _events(gateway: Gateway, record: Record, after: Cursor | None, headers: dict[str, str]) -> Response:
+    if record.ended and str(after) == record.last_id:
+        return Response(status_code=204, headers={**HEADERS, **headers})  # EventSource stops
+    return EventStream(gateway.parts.relay.follow(record.id, after), headers)
+
+
+async def _unavailable() -> AsyncIterator[bytes]:
+    raise StoreUnavailable
+    yield b""
+
+
+async def _texts(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Text events and the terminal one; a log that was lost ends the connection, for its text was shown."""
+    async with aclosing(chunks) as source:  # type: ignore[type-var]
+        async for chunk in source:
+            if chunk == sse.LOG_LOST:
+                return
+            if chunk == sse.HEARTBEAT:
+                yield chunk
+            elif kept := b"".join(f for f in sse.split_frames(chunk) if not sse.frame_kind(f) or sse.is_terminal(f)):
+                yield kept
+
+
+def _accepted(request: Request) -> set[str]:
+    """The media types of Accept that are not refused by q=0; absent means anything (RFC 9110, 12.5.1)."""
+    accepted = set()
+    for item in ",".join(request.headers.getlist("accept") or ["*/*"]).split(","):
+        kind, *parameters = (part.strip().lower() for part in item.split(";"))
+        if kind and not any(re.fullmatch(r"q=0(\.0*)?", p) for p in parameters):
+            accepted.add(kind)
+    return accepted or {"*/*"}
+
+
+def _cursor(request: Request) -> Cursor | None:
+    """`Last-Event-ID`; the header wins over the query. Raises Malformed."""
+    given = request.headers.getlist("last-event-id") or request.query_params.getlist("last_event_id")
+    if len(given) > 1:
+        raise Malformed("Last-Event-ID was given twice")
+    if not given or given[0] in ("", "0"):
+        return None
+    try:
+        return Cursor.parse(given[0])
+    except ValueError:
+        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+
+
+def _idempotency_key(request: Request) -> str:
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return ""
+    if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
+        raise Invalid("Idempotency-Key", "must be 1 to 255 printable ASCII characters, once")
+    return keys[0]
+
+
+def _traceparent(request: Request) -> str:
+    return protocol.traceparent(request.headers.get("traceparent", ""))
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    whole = {"cache-control": "no-store", "x-content-type-options": "nosniff", **(headers or {})}
+    return Response(sse.dumps(value), status, headers=whole, media_type=JSON)

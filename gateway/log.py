@@ -1,0 +1,272 @@
+"""The log of a stream in Redis: create, confirm, claim, append, cancel, ask, read.
+
+The log is the wire: one string of the very frames that readers receive. Every change is one script, so
+record, frames, index and publish change together, and each script is idempotent: a call whose answer was
+lost is made again with the same arguments. Time is Redis's own. Every key expires.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from gateway import sse
+from gateway.connection import Connection
+from gateway.errors import CursorLost
+from gateway.protocol import ENDED, Cursor, Status, tag_of
+
+CREATED_EXPIRY_MS = 60_000
+PIECE_BYTES = 64 * 1024
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+_LUA = Path(__file__).parent / "lua"
+
+
+class Script:
+    """One Lua script, sent by its hash, and whole when the server does not know it."""
+
+    def __init__(self, name: str) -> None:
+        self.source = (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, redis: Connection, keys: list[str], *args: Any) -> list[Any]:
+        """The script's answer, a list whose first item is a word."""
+        try:
+            answer = await redis.call("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            answer = await redis.call("EVAL", self.source, len(keys), *keys, *args)
+        return [answer[0].decode(), *answer[1:]]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the job's hash says of a stream. Times in milliseconds of Redis's clock."""
+
+    id: str
+    owner: str
+    chain: str
+    status: Status
+    attempt: int
+    failures: int
+    confirmed: bool
+    last_id: str
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    version: int
+    trace: str
+    metadata: Any = None
+    stages: list[str] = field(default_factory=list)
+    input: Any = field(default=None, repr=False)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    usage: Mapping[str, int] | None = None
+    error: Mapping[str, Any] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the terminal event is written."""
+        return self.status in ENDED
+
+    @classmethod
+    def of(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
+        """Read the hash's fields."""
+
+        def text(name: str) -> str:
+            return raw.get(name, b"").decode()
+
+        def number(name: str) -> int | None:
+            return int(raw[name]) if name in raw else None
+
+        def value(name: str, default: Any = None) -> Any:
+            return json.loads(raw[name]) if name in raw else default
+
+        return cls(
+            id=stream_id,
+            owner=text("owner"),
+            chain=text("chain"),
+            status=Status(text("status")),
+            attempt=number("attempt") or 0,
+            failures=number("failures") or 0,
+            confirmed="confirmed" in raw,
+            last_id=text("last_id"),
+            created_ms=number("created_ms") or 0,
+            started_ms=number("started_ms"),
+            ended_ms=number("ended_ms"),
+            version=number("version") or 0,
+            trace=text("trace"),
+            metadata=value("metadata"),
+            stages=value("stages", []),
+            input=value("input"),
+            params=value("params", {}),
+            usage=value("usage"),
+            error=value("error"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One worker's hold on a job; the token is the fence, the attempt only counts."""
+
+    record: Record
+    token: str = field(repr=False)
+    now_ms: int
+    log_end: int
+
+    @property
+    def tag(self) -> str:
+        """What this claim leaves in its events' ids."""
+        return tag_of(self.token)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A script's word, and what came with it: a wait in milliseconds, a log end, or a state."""
+
+    word: str
+    number: int = 0
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole frames of a log, in order, and where they leave the reader."""
+
+    frames: bytes
+    last: Cursor | None
+    final: bool
+    at_end: bool
+
+
+def bucket(stream_id: str) -> str:
+    """The hash tag that keeps all keys of a stream on one node."""
+    return stream_id[:2]
+
+
+class Log:
+    """The data model; holds no state but the connection."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+        names = ("create", "confirm", "claim", "append", "cancel", "ask")
+        self._scripts = {name: Script(name) for name in names}
+
+    @staticmethod
+    def keys(stream_id: str) -> list[str]:
+        """The keys of a stream: job, log, and its bucket's index of streams that are not ended."""
+        tag = "{" + bucket(stream_id) + "}"
+        return [f"{tag}:job:{stream_id}", f"{tag}:log:{stream_id}", f"{tag}:open"]
+
+    async def now_ms(self) -> int:
+        """Redis's clock."""
+        seconds, micros = await self._redis.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def create(
+        self,
+        stream_id: str,
+        fields: Mapping[str, Any],
+        first_frame: bytes,
+        *,
+        key_hash: str = "",
+        body_hash: str = "",
+    ) -> tuple[str, str]:
+        """Make record and first frame, for 60 s. Answers (`created` | `exists` | `conflict`, id)."""
+        keys = self.keys(stream_id)
+        if key_hash:
+            keys.append("{" + bucket(stream_id) + "}:idem:" + key_hash)
+        pairs = [item for pair in fields.items() for item in pair]
+        args = (stream_id, CREATED_EXPIRY_MS, body_hash, first_frame, *pairs)
+        answer = await self._scripts["create"](self._redis, keys, *args)
+        return answer[0], answer[1].decode() if len(answer) > 1 else stream_id
+
+    async def confirm(self, stream_id: str, grace_ms: int) -> bool:
+        """Raise the expiry to the retention; False when the record has expired."""
+        return (await self._run("confirm", stream_id, grace_ms)).word == "ok"
+
+    async def claim(self, stream_id: str, token: str, lease_ms: int) -> Answer:
+        """`claimed`, `held` (number: ms left), `ended` or `unknown`."""
+        raw = await self._scripts["claim"](self._redis, self.keys(stream_id), stream_id, token, lease_ms)
+        if raw[0] != "claimed":
+            return _answer(raw)
+        now_ms, log_end, flat = raw[1], raw[2], raw[3]
+        pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        return Answer("claimed", 0, Claim(Record.of(stream_id, pairs), token, now_ms, log_end))
+
+    async def append(
+        self,
+        claim: Claim,
+        position: int,
+        frames: bytes,
+        last_id: str,
+        lease_ms: int,
+        *,
+        status: str = "",
+        fields: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """`ok`, `duplicate`, `lost` (number: log end), `fenced`, `ended` or `unknown`."""
+        pairs = [item for pair in (fields or {}).items() for item in pair]
+        args = (claim.token, position, frames, last_id, lease_ms, status, *pairs)
+        return await self._run("append", claim.record.id, *args)
+
+    async def cancel(self, stream_id: str, tag: str) -> Answer:
+        """`cancelled`, `ended` or `unknown`."""
+        return await self._run("cancel", stream_id, tag)
+
+    async def ask(self, stream_id: str, backoff_ms: int) -> Answer:
+        """`yes` once in a back-off, else `wait` or `held` (number: ms), `ended`, `unknown`."""
+        return await self._run("ask", stream_id, backoff_ms)
+
+    async def record(self, stream_id: str) -> tuple[Record | None, int]:
+        """The record, or None, and the log's length in bytes (0: past its retention)."""
+        job, log, _ = self.keys(stream_id)
+        flat, length = await self._redis.call_all([("HGETALL", job), ("STRLEN", log)])
+        if not flat:
+            return None, 0
+        pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        return Record.of(stream_id, pairs), length
+
+    async def heads(self, stream_ids: list[str]) -> list[str]:
+        """The id of each stream's last event, in one round trip; empty for a stream that is gone."""
+        raw = await self._redis.call_all([("HGET", self.keys(s)[0], "last_id") for s in stream_ids])
+        return [(value or b"").decode() for value in raw]
+
+    async def read(self, stream_id: str, after: Cursor | None, limit: int = PIECE_BYTES) -> Piece:
+        """The whole frames after a cursor, about `limit` bytes of them (at least 32).
+
+        Raises CursorLost when the cursor does not stand in the log.
+        """
+        start = after.offset if after else 0
+        while True:
+            raw = await self._redis.call("GETRANGE", self.keys(stream_id)[1], start, start + limit - 1)
+            if after and not raw.startswith(b"id: %b\n" % str(after).encode()):
+                raise CursorLost
+            at_end = len(raw) < limit
+            piece = _piece(raw[: raw.rfind(sse.FRAME_END) + 2], after, at_end)
+            if piece.frames or at_end:
+                return piece
+            if limit > MAX_FRAME_BYTES:
+                raise CursorLost("a frame has no end")
+            limit *= 4  # one frame is larger than the piece
+
+    async def _run(self, name: str, stream_id: str, *args: Any) -> Answer:
+        return _answer(await self._scripts[name](self._redis, self.keys(stream_id), stream_id, *args))
+
+
+def _answer(raw: list[Any]) -> Answer:
+    number = raw[1] if len(raw) > 1 and isinstance(raw[1], int) else 0
+    return Answer(raw[0], number)
+
+
+def _piece(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:
+    """Of whole frames, the first of which the reader has when it came with a cursor."""
+    if len(raw) < len(sse.NEXT_FRAME):
+        return Piece(b"", after, False, at_end)
+    last = raw[raw.rfind(sse.NEXT_FRAME, 0, -2) + 1 :].removeprefix(b"\n")
+    cursor = Cursor.parse(last[len(sse.ID_PREFIX) : last.index(b"\n")].decode())
+    frames = raw[raw.index(sse.FRAME_END) + 2 :] if after else raw
+    return Piece(frames, cursor, sse.is_terminal(last), at_end)

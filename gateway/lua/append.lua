@@ -1,0 +1,39 @@
+-- append(job, log, open | id, token, position, frames, last_id, lease_ms, status, field, value, ...)
+-- Token and position must be right. No frames: only the lease is renewed. `status` is empty, a final one,
+-- or 'queued', which lets the job go (a hand-over). Fields (a checkpoint, usage) travel in the same step.
+-- A retry sends the same bytes, never a grown batch; a lease that is over and not claimed is renewed.
+-- Answers {'ok'}, {'duplicate'} (these very bytes stand there), {'lost', log_end} (the log is shorter),
+-- {'fenced'} (another claim holds the job), {'ended', status}, {'unknown'}.
+local id, token, position, frames = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local last, lease_ms, status = ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local job = redis.call('HMGET', JOB, 'status', 'token', 'last_id')
+if not job[1] then return { 'unknown' } end
+local log_end = redis.call('STRLEN', LOG)
+if frames ~= '' and position < log_end
+  and redis.call('GETRANGE', LOG, position, position + #frames - 1) == frames then
+  return { 'duplicate' }
+end
+if ENDED[job[1]] then return { 'ended', job[1] } end
+if job[1] ~= 'running' or job[2] ~= token then return { 'fenced' } end
+if position > log_end then return { 'lost', log_end } end
+if position < log_end then return { 'fenced' } end
+if frames ~= '' then
+  publish(id, job[3], last, status, frames)
+  redis.call('HSET', JOB, 'progress', 1)
+end
+if #ARGV > 7 then redis.call('HSET', JOB, unpack(ARGV, 8)) end
+if ENDED[status] then
+  finish(id, status)
+  return { 'ok' }
+end
+if status == 'queued' then
+  redis.call('HSET', JOB, 'status', 'queued', 'token', '', 'lease_end_ms', NOW)
+  lease_ms = 0
+else
+  redis.call('HSET', JOB, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms)
+end
+look_at(id, NOW + lease_ms)
+-- The expiries need no raising at every append: once they have worn by a minute is enough.
+local retention = tonumber(redis.call('HGET', JOB, 'keep_ms'))
+if redis.call('PTTL', LOG) < math.max(retention - 60000, retention / 2) then keep() end
+return { 'ok' }

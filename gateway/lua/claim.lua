@@ -1,0 +1,23 @@
+-- claim(job, log, open | id, token, lease_ms)
+-- The token was chosen by the worker: the same token gets the same answer again, so a lost answer costs nothing.
+-- Only a lease that ran out without an event appended counts as a failure.
+-- Answers {'claimed', now_ms, log_end, job as field, value, ...}, {'held', ms left}, {'ended', status}, {'unknown'}.
+local id, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local job = redis.call('HMGET', JOB, 'status', 'token', 'lease_end_ms', 'lease_ms', 'progress')
+local status = job[1]
+if not status then return { 'unknown' } end
+if ENDED[status] then return { 'ended', status } end
+if not (status == 'running' and job[2] == token) then
+  if status == 'running' then
+    local left = lease_left(job[3], job[4])
+    if left > 0 then return { 'held', left } end
+    if job[5] == '0' then redis.call('HINCRBY', JOB, 'failures', 1) end
+  end
+  redis.call('HINCRBY', JOB, 'attempt', 1)
+  redis.call('HSETNX', JOB, 'started_ms', NOW)
+  redis.call('HSET', JOB, 'status', 'running', 'token', token, 'progress', 0)
+end
+redis.call('HSET', JOB, 'confirmed', 1, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms)
+keep()
+look_at(id, NOW + lease_ms)
+return { 'claimed', NOW, redis.call('STRLEN', LOG), redis.call('HGETALL', JOB) }

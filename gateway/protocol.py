@@ -1,0 +1,176 @@
+"""The contract as data: events, states, the transition table, ids and cursors. No I/O, no clock.
+
+A stream's log is the concatenation of its frames; an event's id is where its frame begins, and four hex
+digits of the token of the claim that wrote it. A cursor is right if and only if the log at its offset
+begins with exactly `id: <cursor>` and a line feed, so it proves itself (`docs/protocol.md`, Event ids).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+VERSION = 1
+ANONYMOUS = "anonymous"
+ID_RANDOM_BYTES = 16
+_STREAM_ID = re.compile(r"[0-9a-f]{2}[A-Za-z0-9_-]{22}")
+_CURSOR = re.compile(r"[0-9]{1,10}-[0-9a-f]{4}")
+_FORBIDDEN_IN_NAMES = re.compile(r"[\r\n\0]")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class EventType(StrEnum):
+    """An event's `event:` field. `error` and `open` are EventSource's own names and never used."""
+
+    MESSAGE = ""
+    START = "start"
+    STAGE = "stage"
+    TOOL = "tool"
+    CUSTOM = "custom"
+    RESET = "reset"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Status(StrEnum):
+    """A stream's state."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL_EVENTS: Mapping[EventType, Status] = {
+    EventType.DONE: Status.DONE,
+    EventType.FAILED: Status.FAILED,
+    EventType.CANCELLED: Status.CANCELLED,
+}
+ENDED = frozenset(TERMINAL_EVENTS.values())
+# From a state, the states that may follow. A missing one is the error; running -> queued is a hand-over.
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
+    Status.RUNNING: frozenset({Status.QUEUED, *ENDED}),
+    Status.DONE: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its type, and its data as a JSON-able value.
+
+    Raises ValueError for a type with CR, LF or NUL: it would be able to forge a frame.
+    """
+
+    type: EventType
+    data: Any
+
+    def __post_init__(self) -> None:
+        if _FORBIDDEN_IN_NAMES.search(self.type):
+            raise ValueError("an event type may not hold CR, LF or NUL")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A `Last-Event-ID`: the offset of an event's frame in the log, in bytes, and its writer's tag."""
+
+    offset: int
+    tag: str
+
+    def __str__(self) -> str:
+        return f"{self.offset}-{self.tag}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read `<offset>-<tag>`. Raises ValueError for anything else (`protocol.md`, GET /stream/{id})."""
+        if not _CURSOR.fullmatch(text):
+            raise ValueError("not an event id")
+        offset, tag = text.split("-")
+        return cls(int(offset), tag)
+
+
+def name(value: str) -> str:
+    """A name that may stand in an event. Raises ValueError for CR, LF, NUL, and for more than 200 characters."""
+    if _FORBIDDEN_IN_NAMES.search(value) or len(value) > 200:
+        raise ValueError("a name may not hold CR, LF or NUL, nor more than 200 characters")
+    return value
+
+
+def text(delta: str, *, deployment: str, stage: str) -> Event:
+    """A piece of text; the first two fields are those of the one-function sample."""
+    return Event(EventType.MESSAGE, {"deployment": deployment, "delta_content": delta, "stage": stage})
+
+
+def start(stream_id: str, chain: str, stages: Sequence[str], created_at: str) -> Event:
+    """The first event of every stream, once."""
+    data = {"id": stream_id, "chain": chain, "stages": list(stages), "created_at": created_at}
+    return Event(EventType.START, data)
+
+
+def stage(stage_name: str, *, run: int, index: int, count: int, finished: bool = False) -> Event:
+    """A stage begins or ends; `run` counts from 1 how often a stage of this name has begun, `index` from 0."""
+    state = "finished" if finished else "started"
+    data = {"name": name(stage_name), "run": run, "index": index, "count": count, "state": state}
+    return Event(EventType.STAGE, data)
+
+
+def reset(*, attempt: int, stage_name: str, discard_after: str, reason: str) -> Event:
+    """All text, tool and custom events of this stage after `discard_after` are void."""
+    data = {"attempt": attempt, "stage": stage_name, "discard_after": discard_after, "reason": reason}
+    return Event(EventType.RESET, data)
+
+
+def done(*, finish_reason: str, usage: Mapping[str, int], attempts: int, duration_ms: int) -> Event:
+    """The chain came to its end."""
+    data = {
+        "finish_reason": finish_reason,
+        "usage": dict(usage),
+        "attempts": attempts,
+        "duration_ms": duration_ms,
+    }
+    return Event(EventType.DONE, data)
+
+
+def failed(code: str, message: str, *, retryable: bool) -> Event:
+    """The stream ends without a result; the message is ours, never an exception's text."""
+    return Event(EventType.FAILED, {"code": code, "message": message, "retryable": retryable})
+
+
+def new_token() -> str:
+    """A claim's token: 128 random bits in hex. Its first four digits are the tag of the ids it writes."""
+    return secrets.token_hex(16)
+
+
+def tag_of(token: str) -> str:
+    """The four hex digits that a token leaves in the ids of its events."""
+    return token[:4]
+
+
+def idempotency_hash(owner: str, key: str) -> str:
+    """What an Idempotency-Key is stored under: SHA-256 in hex of owner and key."""
+    return hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
+
+
+def new_stream_id(key_hash: str = "") -> str:
+    """An id that is never reused: the bucket in two hex digits, then 128 random bits, URL-safe."""
+    bucket = key_hash[:2] or secrets.token_hex(1)
+    return bucket + secrets.token_urlsafe(ID_RANDOM_BYTES)
+
+
+def is_stream_id(value: str) -> bool:
+    """Whether this has the form of an id; anything else is answered 404 without asking the store."""
+    return bool(_STREAM_ID.fullmatch(value))
+
+
+def traceparent(value: str) -> str:
+    """A W3C `traceparent`, or the empty string when the header is not one (Trace Context, 3.2)."""
+    return value if _TRACEPARENT.fullmatch(value) else ""

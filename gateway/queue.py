@@ -1,0 +1,165 @@
+"""The queue's seam, and the Redis one: a stream with a consumer group.
+
+A message holds the stream's id, the release's version and the trace context, nothing else. Delivery is at
+least once; a claim decides. `held` deliveries are left pending until their holder's lease ends.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Protocol
+
+from redis.exceptions import ResponseError
+
+from gateway import sse
+from gateway.connection import Connection
+from gateway.errors import QueueUnavailable, StoreUnavailable
+from gateway.protocol import VERSION
+
+BLOCK_MS = 1000
+RECLAIM_COUNT = 64
+GROUP = "workers"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the queue carries."""
+
+    id: str
+    traceparent: str = ""
+    version: int = VERSION
+
+    def encode(self) -> bytes:
+        """One line of JSON."""
+        return sse.dumps({"v": self.version, "id": self.id, "traceparent": self.traceparent})
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Message:
+        """Read a message. Raises ValueError for anything else, also for one of the wrong shape."""
+        value = json.loads(raw)
+        match value:
+            case {"v": int(version), "id": str(stream_id)}:
+                trace = value.get("traceparent")
+                return cls(stream_id, trace if isinstance(trace, str) else "", version)
+        raise ValueError("not a job message")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message in a worker's hands, and the receipt that settles it."""
+
+    body: bytes
+    receipt: str
+
+
+class JobQueue(Protocol):
+    """Carries jobs from the web to the workers, at least once."""
+
+    async def enqueue(self, message: Message) -> None:
+        """Returns when the queue has acknowledged it. Raises QueueUnavailable."""
+
+    async def receive(self, count: int) -> list[Delivery]:
+        """Up to `count` deliveries; waits a bounded time for the first. Raises QueueUnavailable."""
+
+    async def done(self, delivery: Delivery) -> None:
+        """This delivery is settled and not delivered again. Raises QueueUnavailable."""
+
+    async def later(self, delivery: Delivery, delay_ms: int) -> None:
+        """Deliver it again, to anybody, after the delay. Raises QueueUnavailable."""
+
+
+class RedisQueue:
+    """Redis streams. A pending entry is taken over when it has been idle for `lease_ms`.
+
+    `sender` may be shared; `receiver` is one of its own, because a read blocks it for up to a second.
+    """
+
+    def __init__(
+        self, sender: Connection, receiver: Connection, *, name: str, consumer: str, lease_ms: int, keep_ms: int
+    ) -> None:
+        self._sender = sender
+        self._receiver = receiver
+        self._key = "{" + name + "}:queue"
+        self._consumer = consumer
+        self._lease_ms = lease_ms
+        self._keep_ms = keep_ms
+
+    async def enqueue(self, message: Message) -> None:
+        """Add it. A message sent twice because an answer was lost does nothing the second time."""
+        commands: list[tuple[str | bytes | int, ...]] = [
+            ("XADD", self._key, "*", "job", message.encode()),
+            ("PEXPIRE", self._key, self._keep_ms),
+        ]
+        try:
+            await self._sender.call_all(commands)
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+
+    async def receive(self, count: int) -> list[Delivery]:
+        """What nobody holds any more first, then what is new."""
+        try:
+            return await self._receive(count)
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            await self._make_group()
+            return []
+
+    async def done(self, delivery: Delivery) -> None:
+        """Acknowledge and delete, so that the stream's length is the queue's depth."""
+        commands: list[tuple[str | bytes | int, ...]] = [
+            ("XACK", self._key, GROUP, delivery.receipt),
+            ("XDEL", self._key, delivery.receipt),
+        ]
+        try:
+            await self._sender.call_all(commands)
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+
+    async def later(self, delivery: Delivery, delay_ms: int) -> None:
+        """Leave it pending, and set its idle time so that it is due when the delay is over."""
+        idle = max(0, self._lease_ms - delay_ms)
+        command = ("XCLAIM", self._key, GROUP, self._consumer, 0, delivery.receipt, "IDLE", idle, "JUSTID")
+        try:
+            await self._sender.call(*command)
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+
+    async def depth(self) -> int:
+        """How many jobs are queued or running."""
+        return int(await self._sender.call("XLEN", self._key))
+
+    async def _receive(self, count: int) -> list[Delivery]:
+        claimed = await self._receiver.call(
+            "XAUTOCLAIM", self._key, GROUP, self._consumer, self._lease_ms, "0-0", "COUNT", min(count, RECLAIM_COUNT)
+        )
+        found = _deliveries(claimed[1])
+        if found:
+            return found
+        fresh = await self._receiver.call(
+            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", self._key, ">"
+        )
+        await self._receiver.call("PEXPIRE", self._key, self._keep_ms)
+        return _deliveries(fresh[0][1]) if fresh else []
+
+    async def _make_group(self) -> None:
+        try:
+            await self._receiver.call("XGROUP", "CREATE", self._key, GROUP, "0", "MKSTREAM")
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+
+def _deliveries(entries: list[list[object]]) -> list[Delivery]:
+    """Entries of XREADGROUP or XAUTOCLAIM; a deleted entry has no fields and is passed over."""
+    found = []
+    for entry in entries:
+        if entry and entry[1]:
+            receipt, fields = entry
+            assert isinstance(receipt, bytes)
+            assert isinstance(fields, list)
+            found.append(Delivery(fields[1], receipt.decode()))
+    return found

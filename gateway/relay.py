@@ -1,0 +1,102 @@
+"""Join, read, follow: one reader's bytes, exactly the log's, from its cursor to the terminal event.
+
+The log decides; publish only wakes. After the subscription is acknowledged the log is read from the
+cursor in pieces of bounded size, each of which proves that the reader's last event still stands; then
+published blocks that fit are passed on as they are. Every chunk given here is whole frames, or a heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from gateway import sse
+from gateway.errors import CursorLost
+from gateway.hub import Hub
+from gateway.log import Log
+from gateway.protocol import Cursor
+from gateway.subscription import Subscription
+
+RETRY_MS = (500, 2000)
+_YOUNGEST_SHARE = 0.75
+
+
+class Relay:
+    """Follows streams for the readers of this process."""
+
+    def __init__(self, log: Log, hub: Hub, *, max_age: float) -> None:
+        self._log = log
+        self._hub = hub
+        self._max_age = max_age
+
+    async def follow(self, stream_id: str, after: Cursor | None) -> AsyncIterator[bytes]:
+        """Frames after the cursor, heartbeats between them; ends after the terminal event, at the connection's
+        age, or where the stream is gone. Raises StoreUnavailable.
+        """
+        async with self._hub.subscribe(stream_id) as reader:
+            reader.last = str(after) if after else ""
+            timer = self._end_of_life(reader)
+            try:
+                async for chunk in self._follow(stream_id, reader):
+                    reader.sent_at = asyncio.get_running_loop().time()
+                    reader.busy = asyncio.current_task()
+                    yield chunk
+                    reader.busy = None
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    async def _follow(self, stream_id: str, reader: Subscription) -> AsyncIterator[bytes]:
+        while not reader.ended:
+            if reader.doubt:
+                async with aclosing(self._read(stream_id, reader)) as pieces:
+                    async for frames in pieces:
+                        yield frames
+                continue
+            frames, final = reader.take()
+            if frames:
+                yield frames
+            if final:
+                return
+            if reader.beat:
+                reader.beat = False
+                if not frames:
+                    yield sse.HEARTBEAT
+            await reader.wait()
+
+    async def _read(self, stream_id: str, reader: Subscription) -> AsyncIterator[bytes]:
+        """From the reader's own position to the log's end."""
+        while not reader.ended:
+            reader.reading()
+            after = Cursor.parse(reader.last) if reader.last else None
+            try:
+                piece = await self._log.read(stream_id, after)
+            except CursorLost:
+                reader.last = ""
+                reader.doubt = True
+                yield sse.LOG_LOST
+                continue
+            if piece.last is None:  # no log any more: the stream is past its retention, or was lost whole
+                reader.end()
+                return
+            reader.last = str(piece.last)
+            if piece.frames:
+                yield piece.frames
+            if piece.final:
+                reader.end()
+            if piece.at_end:
+                return
+
+    def _end_of_life(self, reader: Subscription) -> asyncio.TimerHandle | None:
+        """Close at a random age, before the platform does, so that a fleet's readers do not return at once."""
+        if not self._max_age:
+            return None
+        age = self._max_age * random.uniform(_YOUNGEST_SHARE, 1.0)
+        return asyncio.get_running_loop().call_later(age, reader.end)
+
+
+def retry_line() -> bytes:
+    """The `retry:` line of a connection, with jitter."""
+    return sse.retry(random.randint(*RETRY_MS))

@@ -1,0 +1,80 @@
+"""An HTTP answer that is an event stream, for every host: ASGI in, frames out.
+
+A vanished reader is noticed while nothing is sent, too: one task waits for the disconnect. Any status but
+200 makes EventSource give up for good, so a store out of reach is told by a clean close after `retry:`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway import sse
+from gateway.errors import StoreUnavailable
+from gateway.hub import STALLED
+from gateway.relay import retry_line
+
+HEADERS = {
+    "cache-control": "no-cache, no-store, no-transform",
+    "x-accel-buffering": "no",
+    "x-content-type-options": "nosniff",
+}
+GONE = "the reader has gone"
+_log = logging.getLogger("holdfast.response")
+
+
+class EventStream(Response):
+    """Sends the chunks as they come. `retry:` stands directly before the connection's first frame."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(headers={**HEADERS, **(headers or {})}, media_type="text/event-stream")
+        del self.headers["content-length"]
+        # Not `text/event-stream; charset=utf-8`: the format is UTF-8 by definition, and the contract says exactly this.
+        self.headers["content-type"] = "text/event-stream"
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run until the stream, the reader or the connection's age ends it."""
+        task = asyncio.current_task()
+        assert task is not None
+
+        def cut(_: object) -> None:
+            task.cancel(GONE)
+
+        gone = asyncio.create_task(_disconnected(receive), name="reader-gone")
+        gone.add_done_callback(cut)
+        try:
+            await self._send_all(send)
+        except asyncio.CancelledError as error:
+            if error.args not in ((GONE,), (STALLED,)):
+                raise
+            task.uncancel()
+        finally:
+            gone.remove_done_callback(cut)
+            gone.cancel()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        started = False
+        try:
+            async with aclosing(self._chunks) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    if not started and chunk != sse.HEARTBEAT:
+                        started = True
+                        chunk = retry_line() + chunk
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except StoreUnavailable:
+            _log.warning("store out of reach: a reader is sent away to come back")
+            if not started:
+                await send({"type": "http.response.body", "body": retry_line(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

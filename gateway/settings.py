@@ -1,0 +1,102 @@
+"""Every setting of the product, frozen; the only place that reads the environment.
+
+A name here is a name in the README's table; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+
+def setting(name: str, default: Any, meaning: str) -> Any:
+    """A field that is read from the environment variable `name`."""
+    return field(default=default, metadata={"env": name, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator may set; durations in seconds, sizes in bytes."""
+
+    host: str = setting("HOST", "127.0.0.1", "address that the web server listens on")
+    port: int = setting("PORT", 7071, "its port; 0 takes a free one")
+    redis_url: str = setting("REDIS_URL", "", "the store; empty: an embedded one (`all` only)")
+    queue: str = setting("GATEWAY_QUEUE", "redis", "what carries the jobs")
+    queue_name: str = setting("GATEWAY_QUEUE_NAME", "holdfast-jobs", "the queue's name")
+    model: str = setting("GATEWAY_MODEL", "gpt-4o-mini", "model, or deployment on Azure")
+    chains: str = setting("GATEWAY_CHAINS", "", "modules to import, by comma: your own chains")
+    azure_openai_endpoint: str = setting("AZURE_OPENAI_ENDPOINT", "", "set: AzureChatOpenAI is used")
+    openai_base_url: str = setting("OPENAI_BASE_URL", "", "an OpenAI-compatible server")
+    openai_api_key: str = field(
+        default="", repr=False, metadata={"env": "OPENAI_API_KEY", "meaning": "its key"}
+    )
+    lease: float = setting("GATEWAY_LEASE_SECONDS", 15.0, "after this silence of a worker another takes its job")
+    heartbeat: float = setting("GATEWAY_HEARTBEAT_SECONDS", 15.0, "longest silence on a reader's connection")
+    stream_max_age: float = setting(
+        "GATEWAY_STREAM_MAX_AGE_SECONDS", 200.0, "a connection is closed at 75-100 % of it; 0: never"
+    )
+    retention: float = setting("GATEWAY_RETENTION_SECONDS", 86400.0, "how long an ended stream is kept")
+    tombstone: float = setting("GATEWAY_TOMBSTONE_SECONDS", 86400.0, "how long after that its id answers 410")
+    max_body: int = setting("GATEWAY_MAX_BODY_BYTES", 262144, "largest request body")
+    max_reader: int = setting(
+        "GATEWAY_MAX_READER_BYTES", 262144, "held for a slow reader before it must read the log"
+    )
+    max_event: int = setting("GATEWAY_MAX_EVENT_BYTES", 1048576, "largest event of a chain")
+    max_log: int = setting("GATEWAY_MAX_LOG_BYTES", 67108864, "largest log of a stream")
+    max_attempts: int = setting("GATEWAY_MAX_ATTEMPTS", 50, "claims of one job in all")
+    max_failures: int = setting("GATEWAY_MAX_FAILURES", 3, "claims that ended without an event")
+    worker_concurrency: int = setting("GATEWAY_WORKER_CONCURRENCY", 16, "jobs that one process runs at once")
+    store_patience: float = setting(
+        "GATEWAY_STORE_PATIENCE_SECONDS", 120.0, "how long a worker waits for a store that is out of reach"
+    )
+    queue_grace: float = setting(
+        "GATEWAY_QUEUE_GRACE_SECONDS", 60.0, "how long a job may be queued before it is looked after"
+    )
+    drain: float = setting("GATEWAY_DRAIN_SECONDS", 10.0, "how long a stopping process lets go of its work")
+    log_level: str = setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.type in ("int", "float") and getattr(self, item.name) < 0:
+                raise ValueError(f"{item.metadata['env']} may not be negative")
+        for positive in ("lease", "heartbeat", "retention", "max_body", "max_reader", "worker_concurrency"):
+            if not getattr(self, positive) > 0:
+                raise ValueError(f"{_env(self, positive)} must be more than 0")
+        if self.queue not in ("redis",):
+            raise ValueError("GATEWAY_QUEUE must be redis")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ValueError("GATEWAY_LOG_LEVEL must be debug, info, warning or error")
+
+    @property
+    def model_is_configured(self) -> bool:
+        """Whether an operator has said which model answers."""
+        return bool(self.azure_openai_endpoint or self.openai_base_url or self.openai_api_key)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment. Raises ValueError that names the variable and the rule, never its value."""
+        source = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            raw = source.get(item.metadata["env"], "").strip()
+            if raw:
+                values[item.name] = _convert(item.metadata["env"], raw, item.default)
+        return cls(**values)
+
+
+def _convert(name: str, raw: str, default: Any) -> Any:
+    if default is MISSING or isinstance(default, str):
+        return raw
+    try:
+        value = type(default)(raw)
+    except ValueError:
+        raise ValueError(f"{name} must be a number") from None
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(f"{name} must be a finite number")
+    return value
+
+
+def _env(settings: Settings, name: str) -> str:
+    return next(str(item.metadata["env"]) for item in fields(settings) if item.name == name)

@@ -1,0 +1,137 @@
+"""Server-sent events: frames to bytes, and an incremental decoder. No I/O.
+
+Our own frames are plainer than the format allows (`id:` first, one `data:` line of JSON, LF), so the log
+can be cut at `\\n\\n` without parsing. The decoder takes everything that WHATWG's rules allow, split at
+any byte (HTML Living Standard, 9.2.6).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.protocol import TERMINAL_EVENTS, Event, EventType
+
+HEARTBEAT = b":\n"
+FRAME_END = b"\n\n"
+ID_PREFIX = b"id: "
+NEXT_FRAME = FRAME_END + ID_PREFIX
+LOG_LOST = b'id: 0\nevent: reset\ndata: {"reason":"log_lost"}\n\n'
+_TERMINAL_LINES = frozenset(b"event: " + kind.encode() for kind in TERMINAL_EVENTS)
+
+
+def dumps(data: Any) -> bytes:
+    """One line of JSON. A lone surrogate, which UTF-8 cannot hold, is escaped as JSON allows (RFC 8259, 8.2)."""
+    try:
+        return orjson.dumps(data)
+    except orjson.JSONEncodeError:
+        return json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
+def encode(event: Event, offset: int, tag: str) -> bytes:
+    """The frame of an event that begins at `offset` of its log, in bytes."""
+    kind = b"event: %b\n" % event.type.encode() if event.type else b""
+    return b"id: %d-%b\n%bdata: %b\n\n" % (offset, tag.encode(), kind, dumps(event.data))
+
+
+def retry(milliseconds: int) -> bytes:
+    """The `retry:` line; it has no blank line of its own, so no client sees an event in it."""
+    return b"retry: %d\n" % milliseconds
+
+
+def frame_kind(frame: bytes) -> bytes:
+    """The second line of one of our own frames when it is an `event:` line, else nothing (a text event)."""
+    line = frame.split(b"\n", 2)[1]
+    return line if line.startswith(b"event: ") else b""
+
+
+def is_terminal(frame: bytes) -> bool:
+    """Whether one of our own frames ends its stream."""
+    return frame_kind(frame) in _TERMINAL_LINES
+
+
+def split_frames(frames: bytes) -> list[bytes]:
+    """Our own whole frames, one by one."""
+    return [frame + FRAME_END for frame in frames.split(FRAME_END)[:-1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One dispatched event as a client sees it: the last id, the type (`message` by default) and the data."""
+
+    id: str
+    type: str
+    data: str
+
+    def event(self) -> Event:
+        """The protocol's event. Raises ValueError for a type or data that no log of ours holds."""
+        kind = EventType.MESSAGE if self.type == "message" else EventType(self.type)
+        return Event(kind, json.loads(self.data))
+
+
+class Decoder:
+    """Bytes in, messages out, whatever the split; keeps `last_id` and `retry_ms` as WHATWG's rules say.
+
+    Holds at most `limit` bytes of an unfinished event; raises ValueError beyond.
+    """
+
+    def __init__(self, limit: int = 16 * 1024 * 1024) -> None:
+        self.last_id = ""
+        self.retry_ms: int | None = None
+        self._limit = limit
+        self._tail = b""
+        self._started = False
+        self._after_cr = False
+        self._type = ""
+        self._data: list[str] = []
+        self._id: str | None = None
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take the next bytes and give the messages that they complete."""
+        buffer = self._tail + data
+        if not self._started:
+            if b"\xef\xbb\xbf".startswith(buffer[:3]) and len(buffer) < 3:
+                self._tail = buffer
+                return []
+            self._started = True
+            buffer = buffer.removeprefix(b"\xef\xbb\xbf")
+        if self._after_cr and buffer:
+            self._after_cr = False
+            buffer = buffer.removeprefix(b"\n")
+        self._after_cr = self._after_cr or buffer.endswith(b"\r")
+        lines = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._tail = lines.pop()
+        self._size += len(data)
+        messages = [m for line in lines if (m := self._line(line.decode(errors="replace"))) is not None]
+        if self._size > self._limit and len(self._tail) + sum(map(len, self._data)) > self._limit:
+            raise ValueError("an event is larger than the decoder's bound")
+        return messages
+
+    def _line(self, line: str) -> Message | None:
+        if not line:
+            return self._dispatch()
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        match field:
+            case "event":
+                self._type = value
+            case "data":
+                self._data.append(value)
+            case "id" if "\0" not in value:
+                self._id = value
+            case "retry" if value.isascii() and value.isdigit():
+                self.retry_ms = int(value[:9])
+        return None
+
+    def _dispatch(self) -> Message | None:
+        if self._id is not None:
+            self.last_id = self._id
+        data, kind = self._data, self._type
+        self._data, self._type, self._size = [], "", 0
+        if not data:
+            return None
+        return Message(self.last_id, kind or "message", "\n".join(data))

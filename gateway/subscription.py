@@ -1,0 +1,124 @@
+"""One reader's end of a live feed: published blocks that wait for it, and the doubt that sends it to the log.
+
+A block is taken only when its predecessor is the reader's last event. Anything else, and everything past
+the bound, becomes doubt: a slow reader holds a position, not data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from gateway.protocol import TERMINAL_EVENTS, Cursor
+
+TAKE_BYTES = 64 * 1024
+_FINAL = frozenset(status.encode() for status in TERMINAL_EVENTS.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one append published: the id of the event before, its own last id, and the frames."""
+
+    before: str
+    last: str
+    final: bool
+    frames: bytes
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Block:
+        """Read `<before> <last> <status>\\n<frames>`; parsed once for all readers of a process."""
+        head, _, frames = payload.partition(b"\n")
+        before, last, status = head.split(b" ")
+        return cls(before.decode(), last.decode(), status in _FINAL, frames)
+
+
+def _offset(event_id: str) -> int:
+    return Cursor.parse(event_id).offset
+
+
+@dataclass(eq=False, slots=True)
+class Subscription:
+    """A reader's state. `last` is the id of the last event that it was given; the relay moves it."""
+
+    bound: int  # bytes
+    last: str = ""
+    doubt: bool = True
+    beat: bool = False
+    ended: bool = False
+    sent_at: float = 0.0
+    busy: asyncio.Task[object] | None = None  # the task that is handing a chunk to the socket
+    _blocks: deque[Block] = field(default_factory=deque)
+    _size: int = 0
+    _joined: bool = False  # a block has fitted, or stood where the log ended: older ones are no surprise before
+    _waiter: asyncio.Future[None] | None = None
+
+    @property
+    def head(self) -> str:
+        """The id of the last event that this reader has or is about to get."""
+        return self._blocks[-1].last if self._blocks else self.last
+
+    def offer(self, block: Block) -> None:
+        """A block was published. Never waits; past the bound the reader is sent to the log instead."""
+        if not self.doubt:
+            self._blocks.append(block)
+            self._size += len(block.frames)
+            if self._size > self.bound:
+                self.lose()
+        self.wake()
+
+    def lose(self) -> None:
+        """Forget what waits: the log must be read at the reader's own position."""
+        self.doubt = True
+        self._drop()
+        self.wake()
+
+    def end(self) -> None:
+        """The reader is to close now, cleanly."""
+        self.ended = True
+        self.wake()
+
+    def reading(self) -> None:
+        """The log is about to be read: what was published before is in it, what comes now may be too."""
+        self.doubt = False
+        self._joined = False
+        self._drop()
+
+    def take(self) -> tuple[bytes, bool]:
+        """The frames of the blocks that follow on `last`, about 64 KiB of them, and whether they end the stream."""
+        taken: list[bytes] = []
+        size = 0
+        while self._blocks and size < TAKE_BYTES:
+            block = self._blocks.popleft()
+            self._size -= len(block.frames)
+            if block.before == self.last:
+                self._joined = True
+                self.last = block.last
+                taken.append(block.frames)
+                size += len(block.frames)
+                if block.final:
+                    return b"".join(taken), True
+            elif block.last == self.last and not self._joined:
+                self._joined = True  # the last one that the log read has already given
+            elif self._joined or _offset(block.last) >= _offset(self.last):
+                self.lose()  # a gap, a double, or a tail written anew
+        return b"".join(taken), False
+
+    async def wait(self) -> None:
+        """Until there is something to do."""
+        if self._blocks or self.doubt or self.beat or self.ended:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        """There is something to do."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _drop(self) -> None:
+        self._blocks.clear()
+        self._size = 0

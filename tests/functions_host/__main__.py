@@ -1,0 +1,114 @@
+"""The host as a process: `python -m tests.functions_host [--port 0] [--app-dir DIR]`.
+
+It prints one JSON line when it accepts requests, and ends when its stdin ends or on
+SIGTERM, so that no test can leave it behind. An app that cannot be indexed ends it with 1
+and the runtime's own exception on stderr.
+
+Invariant: stdout carries that one line; whatever the packages print goes to stderr.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import uvicorn
+from starlette.applications import Starlette
+
+from .bindings import BindingError
+from .front import build_front, describe
+from .proxy import open_inner_client
+from .routes import read_prefix
+from .worker import LOOPBACK, IndexingError, start_worker
+
+SHUTDOWN_LIMIT_S = 1
+READ_BYTES = 4096
+
+
+class FrontServer(uvicorn.Server):
+    """Leaves the signals to this process: two servers in it would fight over them."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.functions_host")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--app-dir", type=Path, default=Path())
+    options = parser.parse_args()
+    ready = _claim_stdout()
+    try:
+        asyncio.run(_serve(options.app_dir.resolve(), options.port, ready))
+    except (IndexingError, BindingError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _claim_stdout() -> TextIO:
+    """The real stdout, for the ready line alone; file descriptor 1 becomes stderr."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(kept, "w", encoding="utf-8")
+
+
+async def _serve(app_dir: Path, port: int, ready: TextIO) -> None:
+    worker = await start_worker(app_dir)
+    front = build_front(worker, read_prefix(app_dir), open_inner_client())
+    listener = socket.create_server((LOOPBACK, port))
+    server = FrontServer(_config(front))
+    _stop_with(server)
+    url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+    with ready:
+        # The socket listens already: a request that comes now waits in its backlog.
+        print(json.dumps({"url": url, "functions": describe(worker.functions)}), file=ready)
+    await server.serve(sockets=[listener])
+
+
+def _config(front: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        front,
+        log_config=None,
+        access_log=False,
+        ws="none",
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
+    )
+
+
+def _stop_with(server: uvicorn.Server) -> None:
+    """Ends the server on SIGTERM, SIGINT or the end of stdin.
+
+    The handlers come after the runtime's own uvicorn has set its, and replace them.
+    """
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    threading.Thread(target=_await_eof, args=(loop, stop), daemon=True).start()
+
+
+def _await_eof(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    # os.read holds no lock: a thread that blocks in sys.stdin would spoil the exit.
+    while os.read(0, READ_BYTES):
+        continue
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

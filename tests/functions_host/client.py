@@ -1,0 +1,118 @@
+"""The host for tests: spawned, awaited, asked, stopped.
+
+    async with FunctionsHost(app_dir, {"SETTING": "value"}) as host:
+        await httpx_client.get(host.url + "/route")
+        answer = await host.queue("jobs", b"message")
+
+Invariant: when the block is left the process has ended; only this one is ever signalled.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_LIMIT_S = 30
+STOP_LIMIT_S = 10
+CALL_LIMIT_S = 30
+STDERR_TAIL_BYTES = 64 * 1024
+
+
+class HostStartError(RuntimeError):
+    """The host did not start; the text is what it wrote to stderr."""
+
+
+class FunctionsHost:
+    url: str
+    functions: list[dict[str, Any]]
+
+    def __init__(self, app_dir: Path, environment: Mapping[str, str] | None = None) -> None:
+        """The environment comes on top of this process's own."""
+        self._app_dir = app_dir
+        self._environment = {**os.environ, **(environment or {})}
+
+    async def __aenter__(self) -> Self:
+        """Raises HostStartError."""
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _stop
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.functions_host", "--app-dir", str(self._app_dir)),
+            cwd=REPOSITORY,
+            env=self._environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self._stderr,
+        )
+        try:
+            ready = await self._ready_line()
+        except BaseException:
+            await self._stop()
+            raise
+        self.url, self.functions = ready["url"], ready["functions"]
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def queue(self, name: str, body: bytes, *, dequeue_count: int = 1) -> dict[str, Any]:
+        """Delivers a message; {"ok": true}, or {"ok": false, "error_type": …}."""
+        path = f"/__host/queue/{name}?dequeue_count={dequeue_count}"
+        return await self._control(path, body)
+
+    async def timer(self, function_name: str) -> dict[str, Any]:
+        """Lets a timer function run once, now."""
+        return await self._control(f"/__host/timer/{function_name}", b"")
+
+    async def wait(self) -> int:
+        """The exit code, within the limit. Raises TimeoutError."""
+        async with asyncio.timeout(STOP_LIMIT_S):
+            return await self._process.wait()
+
+    def stderr(self) -> str:
+        """The end of what the host, the runtime and the app have logged."""
+        end = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, end - STDERR_TAIL_BYTES))
+        return self._stderr.read().decode("utf-8", "replace")
+
+    async def _control(self, path: str, body: bytes) -> dict[str, Any]:
+        async with httpx.AsyncClient(base_url=self.url, timeout=CALL_LIMIT_S) as client:
+            answer: dict[str, Any] = (await client.post(path, content=body)).json()
+            return answer
+
+    async def _ready_line(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(START_LIMIT_S):
+            line = await self._process.stdout.readline()
+        if not line:
+            await self.wait()
+            raise HostStartError(self.stderr())
+        ready: dict[str, Any] = json.loads(line)
+        return ready
+
+    async def _stop(self) -> None:
+        """Ends stdin, then kills what has not ended by itself within the limit."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await self.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        finally:
+            self._stderr.close()

@@ -1,0 +1,232 @@
+"""The embedded Redis, both kinds of it: real processes, real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from gateway.embedded import EmbeddedRedis
+
+ROOT = Path(__file__).parents[1]
+BYTES = bytes(range(256)) + b"\r\n$5\r\n+OK\r\n"
+KINDS = ["redis-server", "fakeredis"]
+PARENT = """
+import asyncio
+from gateway.embedded import EmbeddedRedis
+async def main():
+    redis = EmbeddedRedis()
+    await redis.start()
+    print(redis.url, flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+SCRIPT = """
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'end', time[1] * 1000 + 40000)
+local length = redis.call('APPEND', KEYS[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[2], 60000)
+redis.call('ZADD', KEYS[3], time[1], 'a')
+local heard = redis.call('PUBLISH', 'live', ARGV[1])
+local got = redis.call('HMGET', KEYS[1], 'end', 'missing')
+return { length, redis.call('STRLEN', KEYS[2]), redis.call('GETRANGE', KEYS[2], 0, -1), heard, got }
+"""
+
+
+@pytest.fixture(params=KINDS)
+async def embedded(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[EmbeddedRedis]:
+    if request.param == "fakeredis":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    elif shutil.which("redis-server") is None:
+        pytest.skip("no redis-server on PATH")
+    redis = EmbeddedRedis()
+    await redis.start()
+    assert redis.kind == request.param
+    yield redis
+    await redis.stop()
+
+
+@pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
+async def connect(
+    request: pytest.FixtureRequest, embedded: EmbeddedRedis
+) -> AsyncIterator[Callable[[], Redis]]:
+    clients: list[Redis] = []
+
+    def new() -> Redis:
+        clients.append(Redis.from_url(embedded.url, protocol=request.param))
+        return clients[-1]
+
+    yield new
+    for client in clients:
+        await client.aclose()
+
+
+async def test_notice_is_honest(embedded: EmbeddedRedis) -> None:
+    assert embedded.kind in embedded.notice
+    assert "\n" not in embedded.notice
+    assert "gone when this process stops" in embedded.notice
+    assert ("not for load" in embedded.notice) == (embedded.kind == "fakeredis")
+
+
+async def test_any_bytes_survive(connect: Callable[[], Redis]) -> None:
+    one, other = connect(), connect()
+    for value in (BYTES, b"", b"\r\n", b"+OK", b"-ERR no", os.urandom(3_000_000)):
+        await one.set(BYTES, value)
+        assert await other.get(BYTES) == value
+
+
+async def test_script_publishes_to_another_connection(connect: Callable[[], Redis]) -> None:
+    one, other = connect(), connect()
+    ear = other.pubsub()
+    await ear.subscribe("live")
+    assert (await _message(ear))["type"] == "subscribe"
+    sha = await one.script_load(SCRIPT)
+    answer = await one.evalsha(sha, 3, "job", "log", "open", BYTES)
+    assert answer[:4] == [len(BYTES), len(BYTES), BYTES, 1]
+    assert answer[4][0].isdigit()
+    assert answer[4][1] is None
+    assert (await _message(ear))["data"] == BYTES
+    assert 0 < await one.pttl("log") <= 60000
+    await ear.aclose()
+
+
+async def test_error_replies_keep_the_connection(connect: Callable[[], Redis]) -> None:
+    one = connect().client()
+    await one.initialize()
+    number = await one.client_id()
+    with pytest.raises(NoScriptError):
+        await one.evalsha("0" * 40, 0)
+    with pytest.raises(ResponseError, match="STALE token"):
+        await one.eval("return redis.error_reply('STALE token')", 0)
+    await one.xgroup_create("jobs", "g", mkstream=True)
+    with pytest.raises(ResponseError, match="BUSYGROUP"):
+        await one.xgroup_create("jobs", "g")
+    assert await one.client_id() == number
+    await one.aclose()
+
+
+async def test_blocking_read_waits_and_stalls_nobody(connect: Callable[[], Redis]) -> None:
+    one, other = connect(), connect()
+    await one.xgroup_create("jobs", "g", id="0", mkstream=True)
+    read = asyncio.create_task(other.xreadgroup("g", "c", {"jobs": ">"}, count=1, block=9000))
+    await _until_blocked(one, 1)
+    await one.set("something", "else")  # a change that is not for the reader
+    assert not read.done()
+    entry = await one.eval("return redis.call('XADD', 'jobs', '*', 'p', ARGV[1])", 0, BYTES)
+    [[name, entries]] = _pairs(await read)
+    assert (name, entries) == (b"jobs", [(entry, {b"p": BYTES})])
+    assert not await other.xreadgroup("g", "c", {"jobs": ">"}, count=1, block=50)
+
+
+async def test_pending_entries_are_claimed(connect: Callable[[], Redis]) -> None:
+    one = connect()
+    await one.xgroup_create("jobs", "g", id="0", mkstream=True)
+    entry = await one.xadd("jobs", {"p": "1"})
+    await one.xreadgroup("g", "c1", {"jobs": ">"}, count=1)
+    await one.xclaim("jobs", "g", "c1", 0, [entry], idle=40_000, justid=True)
+    [pending] = await one.xpending_range("jobs", "g", "-", "+", 9, idle=30_000)
+    assert pending["consumer"] == b"c1"
+    assert (await one.xautoclaim("jobs", "g", "c2", min_idle_time=900_000))[1] == []
+    assert (await one.xautoclaim("jobs", "g", "c2", min_idle_time=30_000))[1][0][0] == entry
+    assert await one.xack("jobs", "g", entry) == 1
+    assert await one.xdel("jobs", entry) == 1
+    assert (await one.xpending("jobs", "g"))["pending"] == 0
+
+
+async def test_a_client_that_left_is_given_nothing(connect: Callable[[], Redis]) -> None:
+    one, gone = connect(), connect()
+    await one.xgroup_create("jobs", "g", id="0", mkstream=True)
+    read = asyncio.create_task(gone.xreadgroup("g", "gone", {"jobs": ">"}, count=1, block=90_000))
+    await _until_blocked(one, 1)
+    read.cancel()
+    await asyncio.gather(read, return_exceptions=True)
+    await gone.aclose()
+    await _until_blocked(one, 0)
+    entry = await one.xadd("jobs", {"p": "1"})
+    [[_, [(got, _)]]] = _pairs(await one.xreadgroup("g", "here", {"jobs": ">"}, count=1))
+    assert got == entry
+
+
+async def test_pipeline_and_transaction(connect: Callable[[], Redis]) -> None:
+    one = connect()
+    pipe = one.pipeline(transaction=False)
+    for _ in range(300):
+        pipe.append("log", BYTES)
+        pipe.hget("log", "x")
+    answers = await pipe.execute(raise_on_error=False)
+    assert answers[::2] == [len(BYTES) * n for n in range(1, 301)]
+    assert all("WRONGTYPE" in str(error) for error in answers[1::2])
+    async with one.pipeline(transaction=True) as both:
+        both.set("a", "1").incr("a").hset("h", "f", BYTES).hgetall("h")
+        assert await both.execute() == [True, 2, 1, {b"f": BYTES}]
+
+
+async def test_redis_that_does_not_start_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _program(tmp_path / "redis-server", "echo no memory today; exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    redis = EmbeddedRedis()
+    with pytest.raises(RuntimeError, match="no memory today"):
+        await redis.start()
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server on PATH")
+def test_killed_parent_leaves_nothing() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        folder = Path(parent.stdout.readline().strip().removeprefix("unix://")).parent
+        assert folder.stat().st_mode & 0o777 == 0o700
+        # The guard removes the directory after the server's end; opening our end of a FIFO in it
+        # would race, so wait on the processes that name the directory.
+        found = _processes(str(folder))
+        assert len(found) == 2
+        parent.send_signal(signal.SIGKILL)
+    for number in found:
+        _wait_gone(number)
+    assert not folder.exists()
+
+
+async def _message(ear: Any) -> dict[str, Any]:
+    message: dict[str, Any] = await ear.get_message(timeout=5)
+    return message
+
+
+async def _until_blocked(client: Redis, count: int) -> None:
+    """Until that many other clients are inside a blocking command."""
+    async with asyncio.timeout(5):
+        while sum(c["cmd"].startswith("xreadgroup") for c in await client.client_list()) != count:
+            await asyncio.sleep(0)
+
+
+def _pairs(answer: Any) -> list[Any]:
+    """XREADGROUP's answer, which is a list in RESP2 and a map in RESP3."""
+    return [[k, v[0]] for k, v in answer.items()] if isinstance(answer, dict) else list(answer)
+
+
+def _program(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def _processes(word: str) -> list[int]:
+    listing = subprocess.run(["ps", "-axo", "pid=,args="], stdout=subprocess.PIPE, text=True, check=True)
+    return [int(line.split()[0]) for line in listing.stdout.splitlines() if word in line]
+
+
+def _wait_gone(number: int) -> None:
+    raise NotImplementedError

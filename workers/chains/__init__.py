@@ -1,0 +1,1 @@
+"""The chains that ship, and the registry that finds yours."""

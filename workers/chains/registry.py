@@ -1,0 +1,71 @@
+"""Chains by name. A chain is any LangChain Runnable, made by a factory at its first use.
+
+`@chain("name")` marks a factory that takes the settings. Modules named in `GATEWAY_CHAINS` are imported
+for their marks; keep LangChain's imports inside the factory, so that a web process need not pay for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gateway.protocol import name as checked_name
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
+SHIPPED = ("workers.chains.chat",)
+Factory = Callable[[Settings], "Runnable[Any, Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A registered chain: its name, the stages it goes through, and its factory."""
+
+    name: str
+    stages: tuple[str, ...]
+    factory: Factory
+
+
+_marked: dict[str, Chain] = {}
+
+
+def chain(name: str, *, stages: Sequence[str] = ()) -> Callable[[Factory], Factory]:
+    """Register a factory under a name. Raises ValueError for a name that is taken or malformed."""
+
+    def mark(factory: Factory) -> Factory:
+        known = _marked.get(checked_name(name))
+        if known is not None and known.factory.__module__ != factory.__module__:
+            raise ValueError(f"two chains are named {name}")
+        _marked[name] = Chain(name, tuple(checked_name(s) for s in stages) or (name,), factory)
+        return factory
+
+    return mark
+
+
+class Registry:
+    """The chains of one process; each is made once, when it is first run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        for module in (*SHIPPED, *filter(None, map(str.strip, settings.chains.split(",")))):
+            importlib.import_module(module)
+        self._chains = dict(_marked)
+        self._made: dict[str, Runnable[Any, Any]] = {}
+
+    def catalogue(self) -> Mapping[str, Sequence[str]]:
+        """Names and their stages, as plain data for the handlers."""
+        return {name: chain.stages for name, chain in self._chains.items()}
+
+    def find(self, name: str) -> Chain | None:
+        """The chain of this name, if this release has it."""
+        return self._chains.get(name)
+
+    def runnable(self, name: str) -> Runnable[Any, Any]:
+        """The Runnable itself. Raises KeyError for an unknown name, and whatever its factory raises."""
+        if name not in self._made:
+            self._made[name] = self._chains[name].factory(self._settings)
+        return self._made[name]

@@ -1,0 +1,47 @@
+"""Stable error codes for what a chain raises, made from langchain-core's error classes.
+
+The message is ours; the exception's text, which may quote a prompt or a key, goes nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway import protocol
+from gateway.protocol import Event
+
+# By the name of a class among the exception's bases: LangChain is not imported for a failure's sake.
+_CODES = {
+    "ModelRateLimitError": ("model_rate_limited", "The model's rate limit was reached."),
+    "ModelAuthenticationError": ("model_authentication", "The model refused the gateway's credentials."),
+    "ModelPermissionDeniedError": ("model_permission_denied", "The gateway may not use this model."),
+    "ContextOverflowError": ("context_overflow", "The input is longer than the model's context."),
+    "ModelInvalidRequestError": ("model_invalid_request", "The model refused the request."),
+    "ModelNotFoundError": ("model_not_found", "There is no such model."),
+    "ModelTimeoutError": ("model_timeout", "The model did not answer in time."),
+    "StreamChunkTimeoutError": ("model_timeout", "The model stopped answering."),
+    "ModelConnectionError": ("model_connection", "The model could not be reached."),
+    "TransportError": ("model_connection", "The connection to the model was cut."),
+    "ModelAPIError": ("model_error", "The model's server failed."),
+    "APIError": ("model_error", "The model's server failed."),
+}
+_RETRYABLE = {"model_rate_limited", "model_timeout", "model_connection", "model_error"}
+ATTEMPTS_EXHAUSTED = protocol.failed(
+    "attempts_exhausted", "The job was tried too often without coming to an end.", retryable=True
+)
+UNKNOWN_CHAIN = protocol.failed("unknown_chain", "This release has no such chain.", retryable=False)
+UNSUPPORTED_VERSION = protocol.failed(
+    "unsupported_version", "The stream was made by a release that this one does not know.", retryable=True
+)
+TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
+
+
+def failure(error: BaseException) -> Event:
+    """The terminal event for an exception of a chain; the nearest known class decides."""
+    for kind in type(error).__mro__:
+        if kind.__name__ in _CODES:
+            code, message = _CODES[kind.__name__]
+            return protocol.failed(code, message, retryable=code in _RETRYABLE)
+    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
+        return protocol.failed("timeout", "The chain did not answer in time.", retryable=True)
+    return protocol.failed("chain_error", "The chain failed.", retryable=False)

@@ -1,0 +1,90 @@
+"""A new attempt's events against what an earlier one has published: going on without a seam.
+
+While an event equals the published one (type, and data without call ids), nothing is repeated. At the
+first difference, or at the end with published events unmatched, one `reset` goes out together with all
+of the stage so far (`docs/protocol.md`, Attempts). No I/O.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway import protocol
+from gateway.protocol import Event, EventType
+from gateway.sse import Message
+
+_COMPARED = frozenset({EventType.MESSAGE, EventType.TOOL, EventType.CUSTOM})
+
+
+@dataclass(slots=True)
+class Published:
+    """What stands in the log of the stage that is not finished."""
+
+    stage: str = ""
+    run: int = 0
+    started_id: str = ""
+    finished: list[tuple[str, int]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, messages: Iterable[Message]) -> Published:
+        """Fold a log's messages into its last unfinished stage and that stage's events that still stand."""
+        state = cls()
+        for message in messages:
+            event = message.event()
+            if event.type is EventType.STAGE and event.data["state"] == "started":
+                state.stage, state.run = event.data["name"], event.data["run"]
+                state.started_id, state.events = message.id, []
+            elif event.type is EventType.STAGE:
+                state.finished.append((event.data["name"], event.data["run"]))
+                state.stage, state.run, state.started_id, state.events = "", 0, "", []
+            elif event.type is EventType.RESET and event.data["discard_after"] == state.started_id:
+                state.events = []
+            elif event.type in _COMPARED:
+                state.events.append(event)
+        return state
+
+
+class Matcher:
+    """Takes a stage's events and gives those that must be written."""
+
+    def __init__(self, published: Published, attempt: int) -> None:
+        self._expected = deque(published.events)
+        self._own: list[Event] = []
+        self._reset = protocol.reset(
+            attempt=attempt,
+            stage_name=published.stage,
+            discard_after=published.started_id,
+            reason="attempt_differs",
+        )
+
+    def take(self, event: Event) -> list[Event]:
+        """The next event of this attempt."""
+        if not self._expected:
+            return [event]
+        self._own.append(event)
+        if _comparable(event) == _comparable(self._expected[0]):
+            self._expected.popleft()
+            if not self._expected:
+                self._own.clear()
+            return []
+        return self._give_up()
+
+    def end(self) -> list[Event]:
+        """The stage is at its end; published events that found no match are void."""
+        return self._give_up() if self._expected else []
+
+    def _give_up(self) -> list[Event]:
+        own, self._own = self._own, []
+        self._expected.clear()
+        return [self._reset, *own]
+
+
+def _comparable(event: Event) -> tuple[str, Any]:
+    data = event.data
+    if isinstance(data, dict) and "call_id" in data:
+        data = {name: value for name, value in data.items() if name != "call_id"}
+    return event.type, data

@@ -1,0 +1,179 @@
+"""One delivery: claim, run the chain, append, one terminal event. A delivery is settled only when the job
+has ended, or when somebody else surely holds it.
+
+An attempt that goes on where another fell reads the log first and repeats nothing that already stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from gateway import protocol, sse
+from gateway.errors import StoreUnavailable, stack_of
+from gateway.log import Claim, Log
+from gateway.protocol import Event
+from gateway.queue import Message
+from gateway.settings import Settings
+from workers import adapter, failures
+from workers.chains.registry import Chain, Registry
+from workers.matcher import Matcher, Published
+from workers.writer import TooLong, Writer
+
+_log = logging.getLogger("holdfast.runner")
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What to do with the delivery: nothing more, or deliver it again after a delay in milliseconds."""
+
+    again_in_ms: int | None = None
+
+
+DONE = Settled()
+AGAIN = Settled(again_in_ms=0)
+
+
+class Runner:
+    """Runs jobs. Cancelling one lets it go, and answers that it is to be delivered again."""
+
+    def __init__(self, settings: Settings, log: Log, registry: Registry) -> None:
+        self._settings = settings
+        self._log = log
+        self._registry = registry
+
+    async def run(self, body: bytes) -> Settled:
+        """Handle one message. Raises StoreUnavailable when nothing could be decided: leave it pending."""
+        try:
+            message = Message.decode(body)
+        except ValueError:
+            _log.error("a message that is not a job was dropped (%d bytes)", len(body))
+            return DONE
+        if not protocol.is_stream_id(message.id):
+            _log.error("a job without a stream id was dropped")
+            return DONE
+        answer = await self._log.claim(
+            message.id, protocol.new_token(), round(self._settings.lease * 1000)
+        )
+        if answer.word == "held":
+            return Settled(again_in_ms=answer.number)
+        if answer.claim is None:
+            return DONE  # ended, or its record has expired: nobody waits for it
+        return await self._attempt(answer.claim)
+
+    async def _attempt(self, claim: Claim) -> Settled:
+        settings = self._settings
+        writer = Writer(
+            self._log,
+            claim,
+            lease=settings.lease,
+            patience=settings.store_patience,
+            max_event=settings.max_event,
+            max_log=settings.max_log,
+        )
+        writing = asyncio.create_task(writer.run(), name=f"write-{claim.record.id}")
+        chain = asyncio.create_task(self._chain(claim, writer), name=f"chain-{claim.record.id}")
+        try:
+            await asyncio.wait({writing, chain}, return_when=asyncio.FIRST_COMPLETED)
+            if chain.done():
+                chain.result()  # StoreUnavailable: leave the delivery pending
+            else:
+                await _stop(chain)  # the claim is over: stop the model call
+            return self._settle(claim, await writing)
+        except asyncio.CancelledError:
+            return await self._hand_over(claim, writer, writing, chain)
+        finally:
+            await _stop(chain)
+            await _stop(writing)
+
+    def _settle(self, claim: Claim, word: str) -> Settled:
+        _log.info("stream %s attempt %d: %s", claim.record.id, claim.record.attempt, word)
+        # `lost`: the store has forgotten a tail. Let go; the next attempt matches what still stands.
+        return AGAIN if word == "lost" else DONE
+
+    async def _hand_over(
+        self, claim: Claim, writer: Writer, writing: asyncio.Task[str], chain: asyncio.Task[None]
+    ) -> Settled:
+        """This process stops: release, then have the job delivered again."""
+        await _stop(chain)
+        writer.release()
+        async with asyncio.timeout(self._settings.drain):
+            word = await writing
+        _log.info("stream %s attempt %d: handed over", claim.record.id, claim.record.attempt)
+        return AGAIN if word == "ok" else DONE
+
+    async def _chain(self, claim: Claim, writer: Writer) -> None:
+        """Everything up to the terminal event, whatever the chain does."""
+        refused = self._refused(claim)
+        if refused is not None:
+            await writer.put(refused)
+            return
+        chain = self._registry.find(claim.record.chain)
+        assert chain is not None
+        try:
+            await self._stage(claim, chain, writer)
+        except TooLong:
+            await writer.put(failures.TOO_LONG)
+        except StoreUnavailable:
+            raise  # of the store, not of the chain
+        except Exception as error:
+            _log.error("stream %s: chain %s failed\n%s", claim.record.id, chain.name, stack_of(error))
+            await writer.put(failures.failure(error))
+
+    def _refused(self, claim: Claim) -> Event | None:
+        record, settings = claim.record, self._settings
+        if record.version != protocol.VERSION:
+            return failures.UNSUPPORTED_VERSION
+        if self._registry.find(record.chain) is None:
+            return failures.UNKNOWN_CHAIN
+        if record.failures >= settings.max_failures or record.attempt > settings.max_attempts:
+            return failures.ATTEMPTS_EXHAUSTED
+        return None
+
+    async def _stage(self, claim: Claim, chain: Chain, writer: Writer) -> None:
+        record, began = claim.record, monotonic()
+        stage, index, count = chain.stages[0], 0, 1
+        published = await self._published(claim)
+        if published.stage != stage:
+            await writer.put(protocol.stage(stage, run=1, index=index, count=count))
+        matcher, outcome = Matcher(published, record.attempt), adapter.Outcome()
+        runnable = self._registry.runnable(chain.name)
+        async for event in adapter.events(
+            runnable,
+            record.input,
+            record.params,
+            deployment=self._settings.model,
+            stage=stage,
+            outcome=outcome,
+        ):
+            if fresh := matcher.take(event):
+                await writer.put(*fresh)
+        before_ms = claim.now_ms - (record.started_ms or claim.now_ms)
+        done = protocol.done(
+            finish_reason=outcome.finish_reason,
+            usage=outcome.usage,
+            attempts=record.attempt,
+            duration_ms=before_ms + round((monotonic() - began) * 1000),
+        )
+        finished = protocol.stage(stage, run=1, index=index, count=count, finished=True)
+        await writer.put(*matcher.end(), finished, done)
+
+    async def _published(self, claim: Claim) -> Published:
+        """What earlier attempts have written; the first has nothing to read but `start`."""
+        if claim.record.attempt == 1:
+            return Published()
+        messages, after, at_end = [], None, False
+        while not at_end:
+            piece = await self._log.read(claim.record.id, after)
+            messages += sse.Decoder().feed(piece.frames)
+            after, at_end = piece.last, piece.at_end
+        return Published.read(messages)
+
+
+async def _stop(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait until it has stopped; its own error has been told already."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

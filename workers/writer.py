@@ -1,0 +1,147 @@
+"""A claim's pen: events in, one append in flight, everything that has gathered meanwhile in the next.
+
+The first event goes out at once; there is no timer and no added delay. Silence renews the lease, which is
+also how a cancelled or fenced worker learns of it within 2 s.
+Invariant: an append that had no answer is made again with the same bytes at the same position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import sse
+from gateway.errors import StoreUnavailable
+from gateway.log import Claim, Log
+from gateway.protocol import TERMINAL_EVENTS, Event
+
+LONGEST_SILENCE_SECONDS = 1.5
+BUFFER_BYTES = 256 * 1024
+_BACKOFF_SECONDS = (0.05, 2.0)
+
+
+class TooLong(Exception):
+    """An event or the log has passed its bound."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    position: int
+    frames: bytes
+    last_id: str
+    status: str
+    fields: Mapping[str, Any]
+
+
+class Writer:
+    """Writes one claim's events. `run` is its task; it returns why the writing ended."""
+
+    def __init__(
+        self, log: Log, claim: Claim, *, lease: float, patience: float, max_event: int, max_log: int
+    ) -> None:
+        self._log = log
+        self._claim = claim
+        self._lease_ms = round(lease * 1000)
+        self._silence = min(lease / 3, LONGEST_SILENCE_SECONDS)
+        self._patience = patience
+        self._max_event = max_event
+        self._max_log = max_log
+        self._end = claim.log_end  # where the next frame begins
+        self._frames: list[bytes] = []
+        self._size = 0
+        self._last_id = claim.record.last_id
+        self._status = ""
+        self._fields: dict[str, Any] = {}
+        self._gathered = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def put(self, *events: Event) -> None:
+        """Write these events in one append; waits while more than 256 KiB are not yet written.
+
+        Raises TooLong for an event or a log past its bound; a terminal event is always taken.
+        """
+        await self._room.wait()
+        for event in events:
+            frame = sse.encode(event, self._end, self._claim.tag)
+            final = TERMINAL_EVENTS.get(event.type)
+            if not final and (len(frame) > self._max_event or self._end + len(frame) > self._max_log):
+                raise TooLong
+            self._frames.append(frame)
+            self._last_id = f"{self._end}-{self._claim.tag}"
+            self._end += len(frame)
+            self._size += len(frame)
+            if final:
+                self._status = final.value
+                self._fields |= _kept(event)
+        if self._size > BUFFER_BYTES:
+            self._room.clear()
+        self._gathered.set()
+
+    def release(self) -> None:
+        """Let the job go after what is gathered: another worker may claim it at once."""
+        self._status = self._status or "queued"
+        self._gathered.set()
+
+    async def run(self) -> str:
+        """Append until the final status is written (`ok`), or the store says that this claim is over:
+        `fenced`, `ended`, `lost` or `unknown`. Raises StoreUnavailable when patience has run out.
+        """
+        while True:
+            await self._wait()
+            batch = self._take()
+            word = await self._append(batch)
+            if word not in ("ok", "duplicate"):
+                return word
+            if batch.status:
+                return "ok"
+
+    async def _wait(self) -> None:
+        if self._gathered.is_set():
+            return
+        try:
+            async with asyncio.timeout(self._silence):
+                await self._gathered.wait()
+        except TimeoutError:
+            return  # nothing to write: the empty append renews the lease
+
+    def _take(self) -> _Batch:
+        position = self._end - self._size
+        frames, self._frames = self._frames, []
+        self._size = 0
+        self._gathered.clear()
+        self._room.set()
+        return _Batch(position, b"".join(frames), self._last_id, self._status, self._fields)
+
+    async def _append(self, batch: _Batch) -> str:
+        backoff = _BACKOFF_SECONDS[0]
+        deadline = asyncio.get_running_loop().time() + self._patience
+        while True:
+            try:
+                answer = await self._log.append(
+                    self._claim,
+                    batch.position,
+                    batch.frames,
+                    batch.last_id,
+                    self._lease_ms,
+                    status=batch.status,
+                    fields=batch.fields,
+                )
+                return answer.word
+            except StoreUnavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
+
+
+def _kept(event: Event) -> dict[str, Any]:
+    """What the record keeps of a terminal event."""
+    kept = {}
+    if "usage" in event.data:
+        kept["usage"] = sse.dumps(event.data["usage"])
+    if "code" in event.data:
+        kept["error"] = sse.dumps(event.data)
+    return kept
