@@ -1,1 +1,1 @@
-"""Gateway."""
+"""The gateway: streams that hold. A library without LangChain in it."""

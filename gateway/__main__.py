@@ -1,5 +1,186 @@
-"""Entry."""
+"""`python -m gateway [all|web|worker]`: uvicorn and workers, together or apart, any number of each.
 
+`all` needs nothing: without REDIS_URL it brings a private store, without a configured model the packaged
+one. On SIGTERM or SIGINT running jobs are handed over and readers are sent away cleanly, to come back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
 import sys
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 
-sys.stdout.write(f"gateway {sys.argv[1:]} on {sys.version_info[:3]}\n")
+import uvicorn
+
+if sys.platform != "win32":  # uvloop has no wheel for Windows
+    import uvloop
+
+from gateway.asgi import app
+from gateway.body import DEFAULT_CHAIN
+from gateway.embedded import EmbeddedRedis
+from gateway.gateway import Gateway
+from gateway.settings import Settings
+from workers.chains.registry import Registry
+from workers.local_model import LocalModel
+from workers.loop import Loop
+from workers.runner import Runner
+
+GRACE_SECONDS = 5
+BACKLOG = 2048
+_EXAMPLE = """curl -N {url}/stream -H 'Accept: text/event-stream' \\
+     -H 'Content-Type: application/json' -d '{{"user": "Who are you?"}}'"""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with the signals left to us and a word when it serves."""
+
+    def __init__(self, config: uvicorn.Config, serving: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._serving = serving
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ours are set already."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell when the port is open."""
+        await super().startup(sockets)
+        self._serving()
+
+
+class Host:
+    """One process: its settings, the model that it may have brought along, its gateway."""
+
+    def __init__(self, mode: str, settings: Settings, model: LocalModel | None) -> None:
+        self._mode = mode
+        self._settings = settings
+        self._model = model
+        self.gateway = Gateway(settings, Registry(settings).catalogue(), model_state=self._model_state)
+
+    def _model_state(self) -> str:
+        return self._model.state if self._model else "configured"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve and work until told to stop, or until one of them ends; then let go of both in order."""
+        server = self._server() if self._mode != "worker" else None
+        worker = asyncio.create_task(self._work(), name="worker") if self._mode != "web" else None
+        serving = (
+            asyncio.create_task(server.serve(sockets=[self._socket()]), name="server") if server else None
+        )
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        tasks = [task for task in (worker, serving) if task is not None]
+        await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if worker is not None:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+        await self.gateway.parts.hub.close()
+        if server is not None:
+            server.should_exit = True
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await self.gateway.close()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _work(self) -> None:
+        settings = self._settings
+        if self._model is not None:
+            settings = await _with_model(settings, self._model)
+        parts = self.gateway.parts
+        registry = Registry(settings)
+        runner = Runner(settings, parts.log, registry)
+        await registry.warm(DEFAULT_CHAIN)
+        await Loop(parts.queue, runner, concurrency=settings.worker_concurrency).run()
+
+    def _socket(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
+        address = (self._settings.host, self._settings.port)
+        self._bound = socket.create_server(address, family=family, backlog=BACKLOG)
+        return self._bound
+
+    def _server(self) -> Server:
+        config = uvicorn.Config(
+            app(self.gateway),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            backlog=BACKLOG,
+        )
+        return Server(config, self._say_serving)
+
+    def _say_serving(self) -> None:
+        host, port = self._bound.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        print(f"Holdfast serves {url}", flush=True)
+        if self._mode == "all":
+            print(f"Ask on that page, or:\n\n{_EXAMPLE.format(url=url)}\n", flush=True)
+
+
+async def _with_model(settings: Settings, model: LocalModel) -> Settings:
+    """Wait for the packaged model; a failure is said once, and jobs then fail by themselves."""
+    try:
+        await model.start()
+    except RuntimeError as error:
+        print(f"The local model is not available: {error}", file=sys.stderr, flush=True)
+        return settings
+    print(f"Model: {model.model}, on this machine; small, so expect it to ramble", flush=True)
+    return replace(settings, openai_base_url=model.base_url, openai_api_key="local", model=model.model)
+
+
+async def main(mode: str, settings: Settings) -> None:
+    """Bring what is missing, run, and take down what was brought."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as brought:
+        if not settings.redis_url:
+            redis = EmbeddedRedis()
+            await redis.start()
+            brought.push_async_callback(redis.stop)
+            print(redis.notice, flush=True)
+            settings = replace(settings, redis_url=redis.url)
+        model = None
+        if mode == "all" and not settings.model_is_configured:
+            model = LocalModel()
+            brought.push_async_callback(model.stop)
+        await Host(mode, settings, model).run(stop)
+
+
+def arguments() -> tuple[str, Settings]:
+    """Mode and settings; exits with one sentence when they do not fit."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="Holdfast")
+    parser.add_argument("mode", nargs="?", default="all", choices=("all", "web", "worker"))
+    mode = str(parser.parse_args().mode)
+    try:
+        settings = Settings.from_env()
+    except ValueError as error:
+        parser.error(str(error))
+    if mode != "all" and not settings.redis_url:
+        parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
+    return mode, settings
+
+
+def run_in_loop(work: Coroutine[None, None, None]) -> None:
+    """asyncio, on uvloop where there is one."""
+    factory = uvloop.new_event_loop if sys.platform != "win32" else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work)
+
+
+if __name__ == "__main__":
+    chosen, configured = arguments()
+    logging.basicConfig(
+        level=configured.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    for chatty in ("httpx", "httpx2"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)  # at info each model call is a line
+    run_in_loop(main(chosen, configured))

@@ -91,9 +91,9 @@ def parse_start(value: Any, chains: Mapping[str, Any]) -> Start:
     metadata = value.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise Invalid("metadata", "must be an object")
-    if metadata is not None and len(json.dumps(metadata, ensure_ascii=False).encode(errors="surrogatepass")) > (
-        MAX_METADATA_BYTES
-    ):
+    if metadata is not None and len(
+        json.dumps(metadata, ensure_ascii=False).encode(errors="surrogatepass")
+    ) > (MAX_METADATA_BYTES):
         raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
     return Start(chain, _input(given[0], value[given[0]]), params, metadata)
 
@@ -129,7 +129,9 @@ def _check_message(where: str, message: Any) -> None:
     if message["role"] not in ROLES:
         raise Invalid(f"{where}.role", f"must be one of {', '.join(ROLES)}")
     content = message["content"]
-    parts = isinstance(content, list) and content and all(isinstance(p, dict) and "type" in p for p in content)
+    parts = (
+        isinstance(content, list) and content and all(isinstance(p, dict) and "type" in p for p in content)
+    )
     if not isinstance(content, str) and not parts:
         raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
 

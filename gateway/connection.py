@@ -51,7 +51,7 @@ def connection_to(url: str, *, name: str) -> AbstractConnection:
 
 
 class Connection:
-    """Calls commands over one connection. Raises StoreUnavailable when it cannot be done in `timeout` seconds."""
+    """Commands over one connection. Raises StoreUnavailable for what cannot be done in `timeout` seconds."""
 
     def __init__(self, url: str, *, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._url = url
@@ -168,7 +168,6 @@ class Connection:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await dead.disconnect(nowait=True)
-
 
 
 def _says_unavailable(error: redis_errors.ResponseError) -> bool:

@@ -5,8 +5,8 @@ fakeredis behind a small TCP front of our own. The front exists because `fakered
 drops the connection on every error reply and on large replies, sends blobs as status lines, and
 answers `XREADGROUP ... BLOCK` at once.
 
-Invariant: what `start` created is gone after `stop`, and also when this process is killed: a
-guard outside it waits on a pipe from us, then ends the server and removes the directory.
+Invariant: what `start` created is gone after `stop`, and also when this process is killed: the
+guard waits on a pipe from us, then ends the server and removes the directory.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from fakeredis._socket import AsyncFakeSocket
 from redis.asyncio import Redis
 
 OLDEST_SERVER = (7, 0)
-START_SECONDS = 15.0
-STOP_SECONDS = 5.0
+START_SECONDS, STOP_SECONDS = 15.0, 5.0
 _FLEETING = "in memory only: all streams are gone when this process stops"
 _NOT_FOR_LOAD = "One process only; for trying out, not for load."
 MOST_UNREAD = 100_000  # replies held for one client that does not read
@@ -46,7 +45,7 @@ class EmbeddedRedis:
     """One Redis that lives exactly as long as this process needs it."""
 
     url: str = ""
-    kind: Literal["redis-server", "fakeredis"] = "redis-server"
+    kind: Literal["redis-server", "fakeredis"] = "redis-server"  # until it turns out otherwise
     notice: str = ""
     _running: _PrivateServer | _FakeFront | None = None
 
@@ -79,7 +78,6 @@ class EmbeddedRedis:
         except BaseException:
             await self.stop()
             raise
-        self.kind = "redis-server"
         self.notice = f"Embedded Redis: a private redis-server, {_FLEETING}."
         return version
 
@@ -147,14 +145,13 @@ class _FakeFront:
         self._data = FakeServer(version=(7,))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._clients: set[asyncio.Task[None]] = set()
-        self._listening: asyncio.Server
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> int:
         self._thread.start()
         opening = asyncio.start_server(self._accept, "127.0.0.1", 0)
         opened = asyncio.run_coroutine_threadsafe(opening, self._loop)
-        self._listening = await asyncio.wrap_future(opened)
+        self._listening: asyncio.Server = await asyncio.wrap_future(opened)
         return int(self._listening.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -165,15 +162,15 @@ class _FakeFront:
 
     async def _close(self) -> None:
         self._listening.close()
-        for task in self._clients:
-            task.cancel()
+        for writer in self._clients.values():
+            writer.transport.abort()  # each client then takes its own way out
         await asyncio.gather(*self._clients, return_exceptions=True)
         await self._listening.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._client(reader, writer))
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
+        self._clients[task] = writer
+        task.add_done_callback(self._clients.pop)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = _FakeClient(self._data, writer)
@@ -184,8 +181,8 @@ class _FakeFront:
         except* ConnectionError:
             pass  # the client left: there is nobody to tell
         finally:
-            await client.leave()
             writer.close()
+            await client.leave()
 
 
 class _FakeClient(AsyncFakeSocket):
@@ -198,7 +195,8 @@ class _FakeClient(AsyncFakeSocket):
     def _xreadgroup(self, consumer: Any, groups: Any, *rest: Any) -> dict[bytes, Any] | None:
         # Nothing new must be None, which keeps a blocking read waiting; and a read that is not
         # told that it is the first (the last argument) does not drop what it has just taken.
-        return super()._xreadgroup(consumer, groups, *rest[:-1], False) or None
+        rest = (*rest[:-1], False)
+        return super()._xreadgroup(consumer, groups, *rest) or None
 
     def _decode_result(self, result: Any) -> Any:
         return result  # status and error replies keep their type, for `_encode`

@@ -28,9 +28,10 @@ from gateway.errors import (
 )
 from gateway.fold import Fold
 from gateway.hub import Hub
-from gateway.log import Log, Record
+from gateway.log import Log
 from gateway.protocol import Status
 from gateway.queue import Message, RedisQueue
+from gateway.record import Record
 from gateway.relay import Relay
 from gateway.settings import Settings
 
@@ -192,17 +193,15 @@ def document(record: Record, fold: Fold) -> dict[str, Any]:
         "attempt": record.attempt,
         "last_event_id": fold.last_id,
         "created_at": iso(record.created_ms),
-        "started_at": iso(record.started_ms),
-        "ended_at": iso(record.ended_ms),
+        "started_at": record.started_ms and iso(record.started_ms),
+        "ended_at": record.ended_ms and iso(record.ended_ms),
         "metadata": record.metadata,
         "error": fold.error,
     }
 
 
-def iso(ms: int | None) -> str | None:
+def iso(ms: int) -> str:
     """Milliseconds of Redis's clock as RFC 3339 in UTC."""
-    if ms is None:
-        return None
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,17 @@ from starlette.responses import Response
 
 from gateway import protocol, sse
 from gateway.body import parse_sample, parse_start, read_json
-from gateway.errors import HoldfastError, Invalid, Malformed, NotAcceptable, StoreUnavailable, stack_of
+from gateway.errors import (
+    HoldfastError,
+    Invalid,
+    Malformed,
+    NotAcceptable,
+    StoreUnavailable,
+    stack_of,
+)
 from gateway.gateway import Gateway, iso
-from gateway.log import Record
 from gateway.protocol import ANONYMOUS, Cursor
+from gateway.record import Record
 from gateway.response import HEADERS, EventStream
 
 EVENT_STREAM = "text/event-stream"
@@ -126,7 +133,10 @@ def problem(error: HoldfastError) -> Response:
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
     return Response(
-        json.dumps(error.problem()), error.status, headers=headers, media_type="application/problem+json"
+        json.dumps(error.problem()),
+        error.status,
+        headers=headers,
+        media_type="application/problem+json",
     )
 
 
@@ -136,20 +146,22 @@ def _events(gateway: Gateway, record: Record, after: Cursor | None, headers: dic
     return EventStream(gateway.parts.relay.follow(record.id, after), headers)
 
 
-async def _unavailable() -> AsyncIterator[bytes]:
+async def _unavailable() -> AsyncGenerator[bytes, None]:
     raise StoreUnavailable
     yield b""
 
 
-async def _texts(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _texts(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """Text events and the terminal one; a log that was lost ends the connection, for its text was shown."""
-    async with aclosing(chunks) as source:  # type: ignore[type-var]
+    async with aclosing(chunks) as source:
         async for chunk in source:
             if chunk == sse.LOG_LOST:
                 return
             if chunk == sse.HEARTBEAT:
                 yield chunk
-            elif kept := b"".join(f for f in sse.split_frames(chunk) if not sse.frame_kind(f) or sse.is_terminal(f)):
+            elif kept := b"".join(
+                f for f in sse.split_frames(chunk) if not sse.frame_kind(f) or sse.is_terminal(f)
+            ):
                 yield kept
 
 

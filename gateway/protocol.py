@@ -99,7 +99,7 @@ class Cursor:
 
 
 def name(value: str) -> str:
-    """A name that may stand in an event. Raises ValueError for CR, LF, NUL, and for more than 200 characters."""
+    """A name that may stand in an event. Raises ValueError for CR, LF, NUL and over 200 characters."""
     if _FORBIDDEN_IN_NAMES.search(value) or len(value) > 200:
         raise ValueError("a name may not hold CR, LF or NUL, nor more than 200 characters")
     return value
@@ -117,7 +117,7 @@ def start(stream_id: str, chain: str, stages: Sequence[str], created_at: str) ->
 
 
 def stage(stage_name: str, *, run: int, index: int, count: int, finished: bool = False) -> Event:
-    """A stage begins or ends; `run` counts from 1 how often a stage of this name has begun, `index` from 0."""
+    """A stage begins or ends; `run` counts from 1 how often one of this name has begun, `index` from 0."""
     state = "finished" if finished else "started"
     data = {"name": name(stage_name), "run": run, "index": index, "count": count, "state": state}
     return Event(EventType.STAGE, data)
@@ -125,7 +125,12 @@ def stage(stage_name: str, *, run: int, index: int, count: int, finished: bool =
 
 def reset(*, attempt: int, stage_name: str, discard_after: str, reason: str) -> Event:
     """All text, tool and custom events of this stage after `discard_after` are void."""
-    data = {"attempt": attempt, "stage": stage_name, "discard_after": discard_after, "reason": reason}
+    data = {
+        "attempt": attempt,
+        "stage": stage_name,
+        "discard_after": discard_after,
+        "reason": reason,
+    }
     return Event(EventType.RESET, data)
 
 

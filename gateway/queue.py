@@ -76,7 +76,14 @@ class RedisQueue:
     """
 
     def __init__(
-        self, sender: Connection, receiver: Connection, *, name: str, consumer: str, lease_ms: int, keep_ms: int
+        self,
+        sender: Connection,
+        receiver: Connection,
+        *,
+        name: str,
+        consumer: str,
+        lease_ms: int,
+        keep_ms: int,
     ) -> None:
         self._sender = sender
         self._receiver = receiver
@@ -122,7 +129,17 @@ class RedisQueue:
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
         """Leave it pending, and set its idle time so that it is due when the delay is over."""
         idle = max(0, self._lease_ms - delay_ms)
-        command = ("XCLAIM", self._key, GROUP, self._consumer, 0, delivery.receipt, "IDLE", idle, "JUSTID")
+        command = (
+            "XCLAIM",
+            self._key,
+            GROUP,
+            self._consumer,
+            0,
+            delivery.receipt,
+            "IDLE",
+            idle,
+            "JUSTID",
+        )
         try:
             await self._sender.call(*command)
         except StoreUnavailable as error:
@@ -134,13 +151,30 @@ class RedisQueue:
 
     async def _receive(self, count: int) -> list[Delivery]:
         claimed = await self._receiver.call(
-            "XAUTOCLAIM", self._key, GROUP, self._consumer, self._lease_ms, "0-0", "COUNT", min(count, RECLAIM_COUNT)
+            "XAUTOCLAIM",
+            self._key,
+            GROUP,
+            self._consumer,
+            self._lease_ms,
+            "0-0",
+            "COUNT",
+            min(count, RECLAIM_COUNT),
         )
         found = _deliveries(claimed[1])
         if found:
             return found
         fresh = await self._receiver.call(
-            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", self._key, ">"
+            "XREADGROUP",
+            "GROUP",
+            GROUP,
+            self._consumer,
+            "COUNT",
+            count,
+            "BLOCK",
+            BLOCK_MS,
+            "STREAMS",
+            self._key,
+            ">",
         )
         await self._receiver.call("PEXPIRE", self._key, self._keep_ms)
         return _deliveries(fresh[0][1]) if fresh else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from gateway import sse
@@ -31,9 +31,11 @@ class Relay:
         self._hub = hub
         self._max_age = max_age
 
-    async def follow(self, stream_id: str, after: Cursor | None) -> AsyncIterator[bytes]:
-        """Frames after the cursor, heartbeats between them; ends after the terminal event, at the connection's
-        age, or where the stream is gone. Raises StoreUnavailable.
+    async def follow(self, stream_id: str, after: Cursor | None) -> AsyncGenerator[bytes, None]:
+        """Frames after the cursor, with heartbeats between them.
+
+        Ends after the terminal event, at the connection's age, or where the stream is gone.
+        Raises StoreUnavailable.
         """
         async with self._hub.subscribe(stream_id) as reader:
             reader.last = str(after) if after else ""
@@ -48,7 +50,7 @@ class Relay:
                 if timer is not None:
                     timer.cancel()
 
-    async def _follow(self, stream_id: str, reader: Subscription) -> AsyncIterator[bytes]:
+    async def _follow(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:
         while not reader.ended:
             if reader.doubt:
                 async with aclosing(self._read(stream_id, reader)) as pieces:
@@ -66,7 +68,7 @@ class Relay:
                     yield sse.HEARTBEAT
             await reader.wait()
 
-    async def _read(self, stream_id: str, reader: Subscription) -> AsyncIterator[bytes]:
+    async def _read(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:
         """From the reader's own position to the log's end."""
         while not reader.ended:
             reader.reading()
@@ -90,7 +92,7 @@ class Relay:
                 return
 
     def _end_of_life(self, reader: Subscription) -> asyncio.TimerHandle | None:
-        """Close at a random age, before the platform does, so that a fleet's readers do not return at once."""
+        """Close at a random age, before the platform does: a fleet's readers do not return at once."""
         if not self._max_age:
             return None
         age = self._max_age * random.uniform(_YOUNGEST_SHARE, 1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from starlette.responses import Response
@@ -31,10 +31,10 @@ _log = logging.getLogger("holdfast.response")
 class EventStream(Response):
     """Sends the chunks as they come. `retry:` stands directly before the connection's first frame."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None) -> None:
         super().__init__(headers={**HEADERS, **(headers or {})}, media_type="text/event-stream")
         del self.headers["content-length"]
-        # Not `text/event-stream; charset=utf-8`: the format is UTF-8 by definition, and the contract says exactly this.
+        # Without a charset: the format is UTF-8 by definition, and the contract says exactly this.
         self.headers["content-type"] = "text/event-stream"
         self._chunks = chunks
 
@@ -62,7 +62,7 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         started = False
         try:
-            async with aclosing(self._chunks) as chunks:  # type: ignore[type-var]
+            async with aclosing(self._chunks) as chunks:
                 async for chunk in chunks:
                     if not started and chunk != sse.HEARTBEAT:
                         started = True

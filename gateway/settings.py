@@ -32,10 +32,14 @@ class Settings:
     openai_api_key: str = field(
         default="", repr=False, metadata={"env": "OPENAI_API_KEY", "meaning": "its key"}
     )
-    lease: float = setting("GATEWAY_LEASE_SECONDS", 15.0, "after this silence of a worker another takes its job")
+    lease: float = setting(
+        "GATEWAY_LEASE_SECONDS", 15.0, "after this silence of a worker another takes its job"
+    )
     heartbeat: float = setting("GATEWAY_HEARTBEAT_SECONDS", 15.0, "longest silence on a reader's connection")
     stream_max_age: float = setting(
-        "GATEWAY_STREAM_MAX_AGE_SECONDS", 200.0, "a connection is closed at 75-100 % of it; 0: never"
+        "GATEWAY_STREAM_MAX_AGE_SECONDS",
+        200.0,
+        "a connection is closed at 75-100 % of it; 0: never",
     )
     retention: float = setting("GATEWAY_RETENTION_SECONDS", 86400.0, "how long an ended stream is kept")
     tombstone: float = setting("GATEWAY_TOMBSTONE_SECONDS", 86400.0, "how long after that its id answers 410")
@@ -49,10 +53,14 @@ class Settings:
     max_failures: int = setting("GATEWAY_MAX_FAILURES", 3, "claims that ended without an event")
     worker_concurrency: int = setting("GATEWAY_WORKER_CONCURRENCY", 16, "jobs that one process runs at once")
     store_patience: float = setting(
-        "GATEWAY_STORE_PATIENCE_SECONDS", 120.0, "how long a worker waits for a store that is out of reach"
+        "GATEWAY_STORE_PATIENCE_SECONDS",
+        120.0,
+        "how long a worker waits for a store that is out of reach",
     )
     queue_grace: float = setting(
-        "GATEWAY_QUEUE_GRACE_SECONDS", 60.0, "how long a job may be queued before it is looked after"
+        "GATEWAY_QUEUE_GRACE_SECONDS",
+        60.0,
+        "how long a job may be queued before it is looked after",
     )
     drain: float = setting("GATEWAY_DRAIN_SECONDS", 10.0, "how long a stopping process lets go of its work")
     log_level: str = setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error")
@@ -61,7 +69,14 @@ class Settings:
         for item in fields(self):
             if item.type in ("int", "float") and getattr(self, item.name) < 0:
                 raise ValueError(f"{item.metadata['env']} may not be negative")
-        for positive in ("lease", "heartbeat", "retention", "max_body", "max_reader", "worker_concurrency"):
+        for positive in (
+            "lease",
+            "heartbeat",
+            "retention",
+            "max_body",
+            "max_reader",
+            "worker_concurrency",
+        ):
             if not getattr(self, positive) > 0:
                 raise ValueError(f"{_env(self, positive)} must be more than 0")
         if self.queue not in ("redis",):

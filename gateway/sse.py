@@ -1,7 +1,7 @@
-"""Server-sent events: frames to bytes, and an incremental decoder. No I/O.
+r"""Server-sent events: frames to bytes, and an incremental decoder. No I/O.
 
 Our own frames are plainer than the format allows (`id:` first, one `data:` line of JSON, LF), so the log
-can be cut at `\\n\\n` without parsing. The decoder takes everything that WHATWG's rules allow, split at
+can be cut at `\n\n` without parsing. The decoder takes everything that WHATWG's rules allow, split at
 any byte (HTML Living Standard, 9.2.6).
 """
 
@@ -24,7 +24,7 @@ _TERMINAL_LINES = frozenset(b"event: " + kind.encode() for kind in TERMINAL_EVEN
 
 
 def dumps(data: Any) -> bytes:
-    """One line of JSON. A lone surrogate, which UTF-8 cannot hold, is escaped as JSON allows (RFC 8259, 8.2)."""
+    """One line of JSON. A lone surrogate, which UTF-8 cannot hold, is escaped (RFC 8259, 8.2)."""
     try:
         return orjson.dumps(data)
     except orjson.JSONEncodeError:

@@ -27,7 +27,7 @@ class Block:
 
     @classmethod
     def parse(cls, payload: bytes) -> Block:
-        """Read `<before> <last> <status>\\n<frames>`; parsed once for all readers of a process."""
+        r"""Read `<before> <last> <status>\n<frames>`; parsed once for all readers of a process."""
         head, _, frames = payload.partition(b"\n")
         before, last, status = head.split(b" ")
         return cls(before.decode(), last.decode(), status in _FINAL, frames)
@@ -50,7 +50,9 @@ class Subscription:
     busy: asyncio.Task[object] | None = None  # the task that is handing a chunk to the socket
     _blocks: deque[Block] = field(default_factory=deque)
     _size: int = 0
-    _joined: bool = False  # a block has fitted, or stood where the log ended: older ones are no surprise before
+    _joined: bool = (
+        False  # a block has fitted, or stood where the log ended: older ones are no surprise before
+    )
     _waiter: asyncio.Future[None] | None = None
 
     @property
@@ -85,7 +87,7 @@ class Subscription:
         self._drop()
 
     def take(self) -> tuple[bytes, bool]:
-        """The frames of the blocks that follow on `last`, about 64 KiB of them, and whether they end the stream."""
+        """The frames of the blocks that follow on `last`, about 64 KiB, and whether they end the stream."""
         taken: list[bytes] = []
         size = 0
         while self._blocks and size < TAKE_BYTES:

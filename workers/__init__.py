@@ -1,1 +1,1 @@
-"""Workers."""
+"""Runs the chains: the only code that knows LangChain."""

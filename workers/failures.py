@@ -13,8 +13,14 @@ from gateway.protocol import Event
 # By the name of a class among the exception's bases: LangChain is not imported for a failure's sake.
 _CODES = {
     "ModelRateLimitError": ("model_rate_limited", "The model's rate limit was reached."),
-    "ModelAuthenticationError": ("model_authentication", "The model refused the gateway's credentials."),
-    "ModelPermissionDeniedError": ("model_permission_denied", "The gateway may not use this model."),
+    "ModelAuthenticationError": (
+        "model_authentication",
+        "The model refused the gateway's credentials.",
+    ),
+    "ModelPermissionDeniedError": (
+        "model_permission_denied",
+        "The gateway may not use this model.",
+    ),
     "ContextOverflowError": ("context_overflow", "The input is longer than the model's context."),
     "ModelInvalidRequestError": ("model_invalid_request", "The model refused the request."),
     "ModelNotFoundError": ("model_not_found", "There is no such model."),
@@ -31,7 +37,9 @@ ATTEMPTS_EXHAUSTED = protocol.failed(
 )
 UNKNOWN_CHAIN = protocol.failed("unknown_chain", "This release has no such chain.", retryable=False)
 UNSUPPORTED_VERSION = protocol.failed(
-    "unsupported_version", "The stream was made by a release that this one does not know.", retryable=True
+    "unsupported_version",
+    "The stream was made by a release that this one does not know.",
+    retryable=True,
 )
 TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
 

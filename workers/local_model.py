@@ -83,9 +83,17 @@ class LocalModel:
         if self._watching is not None:
             await self._watching
 
-    async def _watch(
-        self, child: asyncio.subprocess.Process, answered: asyncio.Future[None]
-    ) -> None:
+    @property
+    def child_id(self) -> int | None:
+        """The child's process id, while there is one to stop."""
+        return self._child.pid if self._child else None
+
+    async def ended(self) -> None:
+        """Return when the child is gone, for whatever reason."""
+        if self._watching is not None:
+            await asyncio.shield(self._watching)
+
+    async def _watch(self, child: asyncio.subprocess.Process, answered: asyncio.Future[None]) -> None:
         """Read both pipes to their ends, so that the child never blocks on a full one."""
         try:
             async with asyncio.TaskGroup() as reading:

@@ -1,7 +1,7 @@
-"""One delivery: claim, run the chain, append, one terminal event. A delivery is settled only when the job
-has ended, or when somebody else surely holds it.
+"""One delivery: claim, run the chain, append, one terminal event.
 
-An attempt that goes on where another fell reads the log first and repeats nothing that already stands.
+A delivery is settled only when the job has ended, or when somebody else surely holds it. An attempt that
+goes on where another fell reads the log first and repeats nothing that already stands.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 from gateway import protocol, sse
 from gateway.errors import StoreUnavailable, stack_of
-from gateway.log import Claim, Log
+from gateway.log import Log
 from gateway.protocol import Event
 from gateway.queue import Message
+from gateway.record import Claim
 from gateway.settings import Settings
 from workers import adapter, failures
 from workers.chains.registry import Chain, Registry
@@ -55,9 +56,7 @@ class Runner:
         if not protocol.is_stream_id(message.id):
             _log.error("a job without a stream id was dropped")
             return DONE
-        answer = await self._log.claim(
-            message.id, protocol.new_token(), round(self._settings.lease * 1000)
-        )
+        answer = await self._log.claim(message.id, protocol.new_token(), round(self._settings.lease * 1000))
         if answer.word == "held":
             return Settled(again_in_ms=answer.number)
         if answer.claim is None:
@@ -140,7 +139,7 @@ class Runner:
         if published.stage != stage:
             await writer.put(protocol.stage(stage, run=1, index=index, count=count))
         matcher, outcome = Matcher(published, record.attempt), adapter.Outcome()
-        runnable = self._registry.runnable(chain.name)
+        runnable = await self._registry.load(chain.name)
         async for event in adapter.events(
             runnable,
             record.input,

@@ -14,8 +14,9 @@ from typing import Any
 
 from gateway import sse
 from gateway.errors import StoreUnavailable
-from gateway.log import Claim, Log
+from gateway.log import Log
 from gateway.protocol import TERMINAL_EVENTS, Event
+from gateway.record import Claim
 
 LONGEST_SILENCE_SECONDS = 1.5
 BUFFER_BYTES = 256 * 1024
@@ -86,8 +87,10 @@ class Writer:
         self._gathered.set()
 
     async def run(self) -> str:
-        """Append until the final status is written (`ok`), or the store says that this claim is over:
-        `fenced`, `ended`, `lost` or `unknown`. Raises StoreUnavailable when patience has run out.
+        """Append until the final status is written (`ok`), or this claim is over.
+
+        Then the store's word: `fenced`, `ended`, `lost` or `unknown`. Raises StoreUnavailable when
+        patience has run out.
         """
         while True:
             await self._wait()

@@ -90,9 +90,7 @@ def _refuse(status: int, error_type: str) -> JSONResponse:
     return JSONResponse({"ok": False, "error_type": error_type}, status)
 
 
-def _find_queue(
-    functions: Iterable[Function], queue_name: str
-) -> tuple[Function, QueueTrigger] | None:
+def _find_queue(functions: Iterable[Function], queue_name: str) -> tuple[Function, QueueTrigger] | None:
     for function in functions:
         trigger = function.trigger
         if isinstance(trigger, QueueTrigger) and trigger.queue_name == queue_name:

@@ -57,8 +57,7 @@ def compile_template(template: str) -> re.Pattern[str]:
     """A pattern for raw (still encoded) paths; literals match in any case."""
     segments = [segment for segment in template.split("/") if segment]
     body = "".join(
-        _segment(segment, is_last=index == len(segments))
-        for index, segment in enumerate(segments, start=1)
+        _segment(segment, is_last=index == len(segments)) for index, segment in enumerate(segments, start=1)
     )
     return re.compile(f"{body}/?", re.IGNORECASE)
 

@@ -94,9 +94,7 @@ async def test_get_and_delete_share_a_path(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("method_path", ["GET /none", "PUT /stream/7", "GET /stream/7/8"])
-async def test_no_route_and_a_wrong_method_are_404(
-    http: httpx.AsyncClient, method_path: str
-) -> None:
+async def test_no_route_and_a_wrong_method_are_404(http: httpx.AsyncClient, method_path: str) -> None:
     assert (await http.request(*method_path.split())).status_code == 404
 
 
@@ -148,9 +146,7 @@ async def test_a_stream_that_breaks_ends_without_its_last_chunk(http: httpx.Asyn
         await http.get("/cut")
 
 
-async def test_a_message_reaches_the_function_of_its_queue(
-    host: FunctionsHost, echo_file: Path
-) -> None:
+async def test_a_message_reaches_the_function_of_its_queue(host: FunctionsHost, echo_file: Path) -> None:
     assert await host.queue("jobs", '{"job": "ä"}'.encode(), dequeue_count=3) == {"ok": True}
     seen = read_echo(echo_file)
     assert seen["body"] == '{"job": "ä"}'
@@ -194,9 +190,7 @@ async def test_a_path_of_the_runtimes_own_server_hides_the_function(
     assert "swagger" in answer.text.lower()
 
 
-async def test_sigterm_ends_the_host_with_a_stream_open(
-    host: FunctionsHost, http: httpx.AsyncClient
-) -> None:
+async def test_sigterm_ends_the_host_with_a_stream_open(host: FunctionsHost, http: httpx.AsyncClient) -> None:
     async with http.stream("GET", "/stream/open") as answer:
         assert await anext(answer.aiter_lines()) == "data: 1"
         os.kill(host.pid, signal.SIGTERM)
@@ -204,9 +198,7 @@ async def test_sigterm_ends_the_host_with_a_stream_open(
 
 
 async def test_an_app_that_does_not_index_fails_with_the_runtimes_words(tmp_path: Path) -> None:
-    classic = FUNCTION_APP.replace(
-        "async def root(req: Request)", "async def root(req: func.HttpRequest)"
-    )
+    classic = FUNCTION_APP.replace("async def root(req: Request)", "async def root(req: func.HttpRequest)")
     with pytest.raises(HostStartError, match=r"cannot load the root function: .*HttpRequest"):
         async with FunctionsHost(write_app(tmp_path, classic), ENVIRONMENT):
             pytest.fail("it must not start")

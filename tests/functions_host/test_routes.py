@@ -30,9 +30,7 @@ def router(*routes: str, prefix: str = "", methods: tuple[str, ...] = ()) -> Rou
         ("a.b", "/a.b", {}),
     ],
 )
-def test_a_template_matches_and_gives_its_parameters(
-    route: str, path: str, params: dict[str, str]
-) -> None:
+def test_a_template_matches_and_gives_its_parameters(route: str, path: str, params: dict[str, str]) -> None:
     match = router(route).match("GET", path)
     assert match is not None
     assert match.params == params

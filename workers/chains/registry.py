@@ -6,17 +6,21 @@ for their marks; keep LangChain's imports inside the factory, so that a web proc
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gateway.errors import stack_of
 from gateway.protocol import name as checked_name
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
+_log = logging.getLogger("holdfast.registry")
 SHIPPED = ("workers.chains.chat",)
 Factory = Callable[[Settings], "Runnable[Any, Any]"]
 
@@ -50,11 +54,12 @@ class Registry:
     """The chains of one process; each is made once, when it is first run."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         for module in (*SHIPPED, *filter(None, map(str.strip, settings.chains.split(",")))):
             importlib.import_module(module)
         self._chains = dict(_marked)
         self._made: dict[str, Runnable[Any, Any]] = {}
+        self._making = asyncio.Lock()
 
     def catalogue(self) -> Mapping[str, Sequence[str]]:
         """Names and their stages, as plain data for the handlers."""
@@ -64,8 +69,19 @@ class Registry:
         """The chain of this name, if this release has it."""
         return self._chains.get(name)
 
-    def runnable(self, name: str) -> Runnable[Any, Any]:
-        """The Runnable itself. Raises KeyError for an unknown name, and whatever its factory raises."""
-        if name not in self._made:
-            self._made[name] = self._chains[name].factory(self._settings)
+    async def load(self, name: str) -> Runnable[Any, Any]:
+        """The Runnable itself, made in a thread: importing LangChain takes more than a second.
+
+        Raises KeyError for an unknown name, and whatever its factory raises.
+        """
+        async with self._making:
+            if name not in self._made:
+                self._made[name] = await asyncio.to_thread(self._chains[name].factory, self.settings)
         return self._made[name]
+
+    async def warm(self, name: str) -> None:
+        """Load a chain before its first job; one that cannot be made is told, and its jobs then fail."""
+        try:
+            await self.load(name)
+        except Exception as error:
+            _log.error("the chain %s cannot be made\n%s", name, stack_of(error))

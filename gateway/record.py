@@ -1,0 +1,112 @@
+"""What the store says of a stream: its record, a claim on it, a script's answer, a piece of its log.
+
+Values only; no I/O. Times are milliseconds of Redis's clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.protocol import ENDED, Cursor, Status, tag_of
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the job's hash says of a stream. Times in milliseconds of Redis's clock."""
+
+    id: str
+    owner: str
+    chain: str
+    status: Status
+    attempt: int
+    failures: int
+    confirmed: bool
+    last_id: str
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    version: int
+    trace: str
+    metadata: Any = None
+    stages: list[str] = field(default_factory=list)
+    input: Any = field(default=None, repr=False)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    usage: Mapping[str, int] | None = None
+    error: Mapping[str, Any] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the terminal event is written."""
+        return self.status in ENDED
+
+    @classmethod
+    def of(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
+        """Read the hash's fields."""
+
+        def text(name: str) -> str:
+            return raw.get(name, b"").decode()
+
+        def number(name: str) -> int | None:
+            return int(raw[name]) if name in raw else None
+
+        def value(name: str, default: Any = None) -> Any:
+            return json.loads(raw[name]) if name in raw else default
+
+        return cls(
+            id=stream_id,
+            owner=text("owner"),
+            chain=text("chain"),
+            status=Status(text("status")),
+            attempt=number("attempt") or 0,
+            failures=number("failures") or 0,
+            confirmed="confirmed" in raw,
+            last_id=text("last_id"),
+            created_ms=number("created_ms") or 0,
+            started_ms=number("started_ms"),
+            ended_ms=number("ended_ms"),
+            version=number("version") or 0,
+            trace=text("trace"),
+            metadata=value("metadata"),
+            stages=value("stages", []),
+            input=value("input"),
+            params=value("params", {}),
+            usage=value("usage"),
+            error=value("error"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One worker's hold on a job; the token is the fence, the attempt only counts."""
+
+    record: Record
+    token: str = field(repr=False)
+    now_ms: int
+    log_end: int
+
+    @property
+    def tag(self) -> str:
+        """What this claim leaves in its events' ids."""
+        return tag_of(self.token)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A script's word, and what came with it: a wait in milliseconds, a log end, or a state."""
+
+    word: str
+    number: int = 0
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole frames of a log, in order, and where they leave the reader."""
+
+    frames: bytes
+    last: Cursor | None
+    final: bool
+    at_end: bool

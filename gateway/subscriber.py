@@ -1,0 +1,142 @@
+"""The one subscriber connection of a process: SUBSCRIBE, acknowledgements, published payloads.
+
+Acknowledgements come in the order in which the SUBSCRIBEs were sent, so each goes to the very feed that
+asked, also when a stream was left and joined again meanwhile. A connection that does not even answer PING
+is cut. Invariant: what is written goes through one outbox, so its order is that of the calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from redis.asyncio.connection import AbstractConnection
+
+from gateway.connection import BROKEN, connection_to
+
+DEAF_SECONDS = 10.0
+_BACKOFF_SECONDS = (0.05, 2.0)
+_log = logging.getLogger("holdfast.subscriber")
+
+
+class Feed(Protocol):
+    """What is subscribed to."""
+
+    @property
+    def channel(self) -> bytes:
+        """The channel's name."""
+
+    def acknowledge(self) -> None:
+        """The server has answered this feed's SUBSCRIBE."""
+
+
+class Listener(Protocol):
+    """Whom the subscriber serves."""
+
+    def wanted(self) -> Iterable[Feed]:
+        """All feeds that a new connection must subscribe to."""
+
+    def heard(self, channel: bytes, payload: bytes) -> None:
+        """Something was published."""
+
+    def lost(self) -> None:
+        """The connection has ended: whatever was published since is unknown."""
+
+
+class Subscriber:
+    """`run` is its task; it holds a connection while anything is wanted."""
+
+    def __init__(self, url: str, listener: Listener) -> None:
+        self._url = url
+        self._listener = listener
+        self._link: AbstractConnection | None = None
+        self._outbox: list[tuple[str, Feed | None]] = []
+        self._written = asyncio.Event()
+        self._called = asyncio.Event()
+        self._unacknowledged: deque[Feed] = deque()
+        self._heard_at = 0.0
+
+    def subscribe(self, feed: Feed) -> None:
+        """Ask for a feed; `feed.acknowledge` is called when the server has answered."""
+        self._send("SUBSCRIBE", feed)
+        self._called.set()
+
+    def unsubscribe(self, feed: Feed) -> None:
+        """The last reader has left."""
+        self._send("UNSUBSCRIBE", feed)
+
+    async def pulse(self) -> None:
+        """Called now and then: a connection long silent is asked for a sign of life, then cut."""
+        if self._link is None:
+            return
+        silent = asyncio.get_running_loop().time() - self._heard_at
+        if silent > DEAF_SECONDS:
+            await self._link.disconnect(nowait=True)
+        elif silent > DEAF_SECONDS / 2:
+            self._send("PING")
+
+    async def run(self) -> None:
+        """Connect while anybody follows; back off, with jitter, while the server is out of reach."""
+        backoff = _BACKOFF_SECONDS[0]
+        while True:
+            if not any(True for _ in self._listener.wanted()):
+                self._called.clear()
+                await self._called.wait()
+            link = connection_to(self._url, name="holdfast-hub")
+            try:
+                await link.connect()
+                backoff = _BACKOFF_SECONDS[0]
+                await self._serve(link)
+            except BROKEN as error:
+                _log.warning("subscriber connection lost: %s", type(error).__name__)
+            finally:
+                self._link = None
+                await link.disconnect(nowait=True)
+            self._listener.lost()
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
+
+    async def _serve(self, link: AbstractConnection) -> None:
+        self._link, self._heard_at = link, asyncio.get_running_loop().time()
+        self._unacknowledged.clear()
+        self._outbox = [("SUBSCRIBE", feed) for feed in self._listener.wanted()]
+        self._written.set()
+        writer = asyncio.create_task(self._write(link), name="hub-write")
+        try:
+            while True:
+                kind, channel, *rest = await link.read_response(
+                    disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                )
+                self._heard_at = asyncio.get_running_loop().time()
+                if kind == b"message":
+                    self._listener.heard(channel, rest[0])
+                elif kind == b"subscribe":
+                    self._unacknowledged.popleft().acknowledge()
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _write(self, link: AbstractConnection) -> None:
+        try:
+            while True:
+                await self._written.wait()
+                self._written.clear()
+                outbox, self._outbox = self._outbox, []
+                packed: list[bytes] = []
+                for command, feed in outbox:
+                    packed += link.pack_command(command, *([feed.channel] if feed else []))
+                    if feed and command == "SUBSCRIBE":
+                        self._unacknowledged.append(feed)
+                await link.send_packed_command(packed, check_health=False)
+        except BROKEN:
+            await link.disconnect(nowait=True)  # the reading side ends with it, and says so
+
+    def _send(self, command: str, feed: Feed | None = None) -> None:
+        if self._link is not None:  # a new connection subscribes to all feeds itself
+            self._outbox.append((command, feed))
+            self._written.set()

@@ -1,0 +1,1 @@
+"""Real parts for tests: a Redis, gateway processes, a scripted model server."""

@@ -1,0 +1,135 @@
+"""A scripted OpenAI-compatible server: streams exactly what the question says, logs the requests.
+
+The last message's content is the script, as JSON (see `script`); any other text is answered by a fixed
+sentence. A gate holds the answer until the test opens it, so no test needs to sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+DEFAULT_TEXT = "I am the scripted model and I say always the same."
+
+
+def script(chunks: list[str], **options: Any) -> str:
+    """The content of a question that is answered by these chunks.
+
+    Options: `gate` (name) holds before chunk number `gate_at` (default 0); `status` answers that HTTP
+    status instead; `cut_at` cuts the connection before that chunk; `pace` seconds between chunks.
+    """
+    return json.dumps({"chunks": chunks, **options})
+
+
+class ModelServer:
+    """`async with ModelServer() as model`; then `model.environment()` for a gateway process."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []  # the bodies, in order
+        self.open_answers = 0  # answers that are being streamed now
+        self.cut_answers = 0  # answers whose client went away
+        self.changed = asyncio.Condition()
+        self._gates: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "OPENAI_BASE_URL": f"{self.url}/v1",
+            "OPENAI_API_KEY": "test-key",
+            "GATEWAY_MODEL": "scripted",
+        }
+
+    def open_gate(self, name: str) -> None:
+        self._gates[name].set()
+
+    async def until(self, requests: int = 0, cut: int = 0) -> None:
+        """Wait until so many requests have come, and so many answers were cut by their clients."""
+        async with asyncio.timeout(60), self.changed:
+            await self.changed.wait_for(lambda: len(self.requests) >= requests and self.cut_answers >= cut)
+
+    async def __aenter__(self) -> Self:
+        bound = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        app = Starlette(routes=[Route("/v1/chat/completions", self._answer, methods=["POST"])])
+        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._task = asyncio.create_task(self._server._serve([bound]), name="model-server")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for gate in self._gates.values():
+            gate.set()
+        self._server.should_exit = True
+        await self._task
+
+    async def _answer(self, request: Request) -> Response:
+        body = await request.json()
+        async with self.changed:
+            self.requests.append(body)
+            self.changed.notify_all()
+        content = body["messages"][-1]["content"]
+        try:
+            told = json.loads(content)
+            assert "chunks" in told
+        except (ValueError, TypeError, AssertionError):
+            told = {"chunks": [word + " " for word in DEFAULT_TEXT.split()]}
+        if "status" in told:
+            error = {
+                "error": {"message": f"scripted, asked {content}", "type": "scripted", "code": "scripted"}
+            }
+            return JSONResponse(error, told["status"])
+        return StreamingResponse(self._stream(told), media_type="text/event-stream")
+
+    async def _stream(self, told: dict[str, Any]) -> AsyncIterator[bytes]:
+        self.open_answers += 1
+        ended = False
+        try:
+            for number, text in enumerate(told["chunks"]):
+                if told.get("gate") and number == told.get("gate_at", 0):
+                    await self._gates[told["gate"]].wait()
+                if number == told.get("cut_at"):
+                    ended = True
+                    raise ConnectionAbortedError("scripted cut")
+                yield _chunk({"content": text})
+                if told.get("pace"):
+                    await asyncio.sleep(told["pace"])
+            yield _chunk({}, finish="stop")
+            yield _chunk(None, usage={"prompt_tokens": 7, "completion_tokens": len(told["chunks"])})
+            yield b"data: [DONE]\n\n"
+            ended = True
+        finally:
+            self.open_answers -= 1
+            if not ended:
+                self.cut_answers += 1
+            async with self.changed:
+                self.changed.notify_all()
+
+
+def _chunk(
+    delta: dict[str, str] | None, *, finish: str | None = None, usage: dict[str, int] | None = None
+) -> bytes:
+    whole: dict[str, Any] = {
+        "id": "chatcmpl-scripted",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "scripted",
+        "choices": [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+    if usage is not None:
+        whole["usage"] = usage | {"total_tokens": sum(usage.values())}
+    return b"data: " + json.dumps(whole).encode() + b"\n\n"

@@ -1,0 +1,114 @@
+"""A gateway process of a test's own: `python -m gateway MODE`, awaited, asked, stopped by its pid."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_SECONDS = 60
+STOP_SECONDS = 30
+LOG_BYTES = 4 * 1024 * 1024
+SERVES = "Holdfast serves "
+
+
+class GatewayProcess:
+    """`async with GatewayProcess("web", {"REDIS_URL": …}) as web`; then `web.url`, `web.pid`, `web.log()`.
+
+    Only HOME, PATH and the like are inherited: no key or setting of the machine reaches the process.
+    """
+
+    url = ""
+
+    def __init__(self, mode: str, environment: Mapping[str, str]) -> None:
+        inherited = {
+            name: os.environ[name] for name in ("HOME", "PATH", "LANG", "TMPDIR") if name in os.environ
+        }
+        self._mode = mode
+        self._environment = {**inherited, "HOST": "127.0.0.1", "PORT": "0", **environment}
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
+        self.lines: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", self._mode),
+            cwd=REPOSITORY,
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self._stderr,
+        )
+        if self._mode != "worker":
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    self.url = (await self.line(SERVES)).removeprefix(SERVES)
+            except BaseException:
+                await self.stop()
+                raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def line(self, beginning: str) -> str:
+        """The next line of stdout that begins so. Raises AssertionError when the process ends before."""
+        assert self._process.stdout is not None
+        while raw := await self._process.stdout.readline():
+            self.lines.append(raw.decode().rstrip("\n"))
+            if self.lines[-1].startswith(beginning):
+                return self.lines[-1]
+        raise AssertionError(f"the process ended without a line {beginning!r}:\n{self.log()}")
+
+    def signal(self, number: int) -> None:
+        """Send a signal to this very process."""
+        self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self.signal(signal.SIGKILL)
+        await self._process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit code. Raises TimeoutError, after a SIGKILL, when it takes over 30 s."""
+        if self._process.returncode is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.gather(self._process.wait(), self._rest())
+        except TimeoutError:
+            await self.kill()
+            raise
+        finally:
+            if not self._stderr.closed:
+                self._last_log = self.log()
+                self._stderr.close()
+        return self._process.returncode or 0
+
+    async def _rest(self) -> None:
+        """What it still prints, so that a full pipe does not keep it."""
+        assert self._process.stdout is not None
+        while raw := await self._process.stdout.readline():
+            self.lines.append(raw.decode().rstrip("\n"))
+
+    def log(self) -> str:
+        """All that it has written to stderr."""
+        if self._stderr.closed:
+            return self._last_log
+        return os.pread(self._stderr.fileno(), LOG_BYTES, 0).decode(errors="replace")
