@@ -1,0 +1,125 @@
+"""The layout is a promise: who may import whom, how long a file may be, what the README says."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = [
+    ROOT / "function_app.py",
+    *sorted((ROOT / "gateway").rglob("*.py")),
+    *sorted((ROOT / "workers").rglob("*.py")),
+]
+HOSTS = {"function_app", "gateway.__main__", "gateway.asgi"}
+MOST_LINES = 250
+MOST_FUNCTION_LINES = 60
+
+# From a layer, only what stands to the right of it, in its own row or below, may be imported.
+LAYERS = [
+    {"gateway.__main__", "function_app"},
+    {"gateway.asgi"},
+    {"gateway.handlers"},
+    {"gateway.response", "gateway.gateway"},
+    {"gateway.body", "gateway.relay"},
+    {"gateway.hub"},
+    {"gateway.log", "gateway.queue", "gateway.subscriber", "gateway.subscription", "gateway.embedded"},
+    {"gateway.connection", "gateway.record", "gateway.fold"},
+    {"gateway.sse", "gateway.settings"},
+    {"gateway.protocol"},
+    {"gateway.errors"},
+]
+WORKERS_MAY_IMPORT = {
+    f"gateway.{name}"
+    for name in ("errors", "protocol", "sse", "log", "record", "queue", "settings", "identity")
+}
+FOREIGN = {
+    "azure": {"function_app", "gateway.queue_azure", "gateway.identity"},
+    "azurefunctions": {"function_app"},
+    "redis": {f"gateway.{name}" for name in ("connection", "subscriber", "log", "queue", "embedded")},
+    "fakeredis": {"gateway.embedded"},
+    "langchain_core": {"workers"},
+    "langchain_openai": {"workers"},
+}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, also inside functions and for types only."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def layer(module: str) -> int | None:
+    return next((number for number, names in enumerate(LAYERS) if module in names), None)
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    name = name_of(path)
+    for other in imports(path):
+        own, theirs = layer(name), layer(other)
+        if name.startswith("gateway.") and name not in HOSTS:
+            assert own is not None, f"{name} has no layer"
+            assert not other.startswith("workers"), f"{name} imports {other}"
+            assert theirs is None or theirs >= own, f"{name} imports {other}"
+        if name.startswith("workers") and theirs is not None and name != "workers.trigger":
+            assert other in WORKERS_MAY_IMPORT, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_foreign_packages_stay_where_they_belong(path: Path) -> None:
+    name = name_of(path)
+    for other in imports(path):
+        allowed = FOREIGN.get(other.partition(".")[0])
+        if allowed is not None:
+            assert name in allowed or name.partition(".")[0] in allowed, f"{name} imports {other}"
+        if other in ("os.environ", "os.getenv"):
+            pytest.fail(f"{name} reads the environment")
+    if name not in ("gateway.settings",):
+        assert not re.search(r"os\.(environ|getenv)", path.read_text()), f"{name} reads the environment"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_a_file_has_one_idea_and_a_function_one_page(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < MOST_FUNCTION_LINES, node.name
+
+
+def test_the_readmes_table_is_the_settings() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    documented = dict(rows)
+    expected = {}
+    for item in fields(Settings):
+        default = item.default
+        expected[item.metadata["env"]] = f"{default:g}" if isinstance(default, float) else str(default)
+    assert documented == expected
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_every_dependency_has_its_job_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for file in ("requirements.txt", "requirements-dev.txt", "requirements-local.txt"):
+        for line in (ROOT / file).read_text().splitlines():
+            if match := re.match(r"([a-z][a-z0-9-]*)==", line):
+                assert f"`{match[1]}`" in readme, f"{match[1]} has no job in the README"
