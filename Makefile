@@ -25,7 +25,7 @@ check: ## lint, types and the quick tests
 	@$(LINT)
 	@$(PY) -m pytest -m "not slow" $(ARGS)
 
-setup: ## .venv, redis-server and Node's packages; quick when nothing changed
+setup: ## .venv, redis-server, chromium, Node's packages; quick when nothing changed
 	@scripts/setup test
 
 bench: setup ## measurements

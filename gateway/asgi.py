@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, compile_path
 
 from gateway import handlers
 from gateway.errors import MethodNotAllowed, RouteNotFound
@@ -42,14 +42,20 @@ def app(gateway: Gateway) -> Starlette:
         yield
         await gateway.close()
 
-    return Starlette(
+    application = Starlette(
         routes=[route(*item) for item in ROUTES],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
     )
+    application.router.redirect_slashes = False  # a path that is not a route's is told so, not sent elsewhere
+    return application
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """The router's own refusals, as problems."""
-    wrong_method = isinstance(error, HTTPException) and error.status_code == 405
-    return handlers.problem(MethodNotAllowed() if wrong_method else RouteNotFound())
+    """The router's own refusals, as problems; a 405 names the path's methods (RFC 9110, 15.5.6)."""
+    if not isinstance(error, HTTPException) or error.status_code != 405:
+        return handlers.problem(RouteNotFound())
+    answer = handlers.problem(MethodNotAllowed())
+    path = request.scope["path"]
+    answer.headers["allow"] = ", ".join(m for m, route, _ in ROUTES if compile_path(route)[0].match(path))
+    return answer

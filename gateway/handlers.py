@@ -86,11 +86,10 @@ async def create(gateway: Gateway, request: Request) -> Response:
 async def follow(gateway: Gateway, request: Request) -> Response:
     """GET /stream/{id}: events, or the status document."""
     accepted = _accepted(request)
-    wants_events = EVENT_STREAM in accepted or "*/*" in accepted or "text/*" in accepted
-    if not wants_events and JSON not in accepted and "application/*" not in accepted:
-        raise NotAcceptable
     stream_id = request.path_params["id"]
-    if JSON in accepted and EVENT_STREAM not in accepted:
+    if EVENT_STREAM not in accepted and (JSON in accepted or not accepted & {"text/*", "*/*"}):
+        if not accepted & {JSON, "application/*"}:
+            raise NotAcceptable
         return _json(await gateway.status(stream_id, ANONYMOUS))
     after = _cursor(request)
     try:
@@ -166,13 +165,14 @@ async def _texts(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, N
 
 
 def _accepted(request: Request) -> set[str]:
-    """The media types of Accept that are not refused by q=0; absent means anything (RFC 9110, 12.5.1)."""
+    """The media types of Accept that are not refused by q=0; none named means any (RFC 9110, 12.5.1)."""
+    named = ",".join(request.headers.getlist("accept"))
     accepted = set()
-    for item in ",".join(request.headers.getlist("accept") or ["*/*"]).split(","):
+    for item in (named if named.strip(", \t") else "*/*").split(","):
         kind, *parameters = (part.strip().lower() for part in item.split(";"))
         if kind and not any(re.fullmatch(r"q=0(\.0*)?", p) for p in parameters):
             accepted.add(kind)
-    return accepted or {"*/*"}
+    return accepted
 
 
 def _cursor(request: Request) -> Cursor | None:

@@ -1,0 +1,223 @@
+"""Both hosts over one store and one scripted model: what is said of HTTP is said of either.
+
+A module that asks for `host` names this one in `pytest_plugins` and runs in the session's event loop, in
+which the model answers. Streams are its own; the store is shared, and never flushed.
+PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from gateway.log import Log
+from tests.functions_host.client import FunctionsHost
+from tests.support.model_server import ModelServer, script
+from tests.support.processes import REPOSITORY, GatewayProcess
+from tests.support.redis_server import RedisServer
+
+LIMIT_SECONDS = 30
+T = TypeVar("T")
+HEARTBEAT_SECONDS = 2
+QUEUE = "{holdfast-jobs}:queue"
+EVENTS = {"accept": "text/event-stream"}
+JSON = {"accept": "application/json"}
+NOBODY = "00" + "A" * 22  # the form of an id, and nobody's
+HOST_NAMES = ("uvicorn", "functions") if sys.version_info >= (3, 13) else ("uvicorn",)  # as the runtime asks
+# A chain that says what it was handed; a module of the operator's own, as GATEWAY_CHAINS names it.
+MIRROR = """
+import json
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from workers.chains.registry import chain
+
+@chain("mirror")
+def mirror(settings):
+    async def tell(given, config: RunnableConfig):
+        return json.dumps([given, config["configurable"]])
+
+    return RunnableLambda(tell)
+"""
+_WIRE = re.compile(
+    rb"(?P<retry>retry: [0-9]+\n)|(?P<beat>:\n)"
+    rb"|(?P<frame>id: (?P<id>[^\n]+)\n(?:event: (?P<event>[^\n]+)\n)?data: (?P<data>[^\n]*)\n\n)"
+)
+
+
+@dataclass(slots=True)
+class Wire:
+    """What one connection has carried, taken apart; anything beyond the contract is an error."""
+
+    raw: bytes
+    kinds: list[str] = field(default_factory=list)  # `retry`, `beat` and `frame`, in order
+    ids: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    data: list[bytes] = field(default_factory=list)
+    frames: bytes = b""
+
+    def __post_init__(self) -> None:
+        at = 0
+        while at < len(self.raw):
+            found = _WIRE.match(self.raw, at)
+            if found is None:
+                raise AssertionError(f"not of the contract, at byte {at}: {self.raw[at : at + 80]!r}")
+            self.kinds.append(next(kind for kind in ("retry", "beat", "frame") if found[kind]))
+            if found["frame"]:
+                self.frames += found["frame"]
+                self.ids.append(found["id"].decode())
+                self.events.append((found["event"] or b"message").decode())
+                self.data.append(found["data"])
+            at = found.end()
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host, and what stands behind it."""
+
+    name: str
+    http: httpx.AsyncClient
+    redis: Redis
+    model: ModelServer
+    functions: Sequence[Mapping[str, Any]] = ()  # as the Functions host has indexed them
+
+    async def start(self, chunks: list[str], **options: Any) -> str:
+        """Start a stream that says these chunks (`script`); its location."""
+        answer = await self.http.post("/stream", json={"user": script(chunks, **options)})
+        assert answer.status_code == 202, answer.text
+        return answer.headers["location"]
+
+    async def finished(self, chunks: list[str]) -> tuple[str, Wire]:
+        """A stream at its end: its location, and what a reader got."""
+        where = await self.start(chunks)
+        return where, await self.read(where)
+
+    async def read(self, where: str, last_event_id: str = "") -> Wire:
+        """One connection, until the server closes it."""
+        cursor = {"last-event-id": last_event_id} if last_event_id else {}
+        answer = await self.http.get(where, headers={**EVENTS, **cursor})
+        assert answer.status_code == 200, answer.text
+        return Wire(answer.content)
+
+    async def status(self, where: str) -> dict[str, Any]:
+        """The status document."""
+        answer = await self.http.get(where, headers=JSON)
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    async def log(self, where: str) -> bytes:
+        """The log itself, as it stands in the store."""
+        log = await self.redis.get(Log.keys(where.rpartition("/")[2])[1])
+        assert isinstance(log, bytes)
+        return log
+
+    async def last_message(self) -> bytes:
+        """The newest job that stands in the queue, as the queue carries it."""
+        entries: Any = await self.redis.xrevrange(QUEUE, count=1)
+        message: bytes = entries[0][1][b"job"]
+        return message
+
+    async def stored(self) -> tuple[list[bytes], int]:
+        """What a request may leave behind: the streams' keys, and how many jobs were ever queued."""
+        keys: list[Any] = await self.redis.keys("*")
+        kept = sorted(key for key in keys if not key.endswith(b":open"))
+        return kept, (await self.redis.xinfo_stream(QUEUE))["entries-added"]
+
+
+async def until(ask: Callable[[], Awaitable[T]], right: Callable[[T], object]) -> T:
+    """Ask until the answer is right; what cannot be waited for is asked for again."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not right(answer := await ask()):  # noqa: ASYNC110 - only an answer can tell
+            await asyncio.sleep(0.02)
+        return answer
+
+
+@asynccontextmanager
+async def uvicorn_host(
+    model: ModelServer, redis_url: str, mode: str = "all", **settings: str
+) -> AsyncIterator[Host]:
+    """A uvicorn host of a test's own, with workers if the mode is `all`."""
+    environment = {**model.environment(), "REDIS_URL": redis_url, **settings}
+    async with (
+        GatewayProcess(mode, environment) as process,
+        httpx.AsyncClient(base_url=process.url, timeout=LIMIT_SECONDS) as http,
+        Redis.from_url(redis_url) as redis,
+    ):
+        yield Host("uvicorn", http, redis, model)
+
+
+@asynccontextmanager
+async def functions_host(model: ModelServer, redis_url: str, **settings: str) -> AsyncIterator[Host]:
+    """A Functions host of a test's own, without a worker."""
+    environment = {**functions_environment(redis_url, model), **settings}
+    async with (
+        FunctionsHost(REPOSITORY, environment) as process,
+        httpx.AsyncClient(base_url=process.url, timeout=LIMIT_SECONDS) as http,
+        Redis.from_url(redis_url) as redis,
+    ):
+        yield Host("functions", http, redis, model, process.functions)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def model() -> AsyncIterator[ModelServer]:
+    """The scripted model, in this process."""
+    async with ModelServer() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def store() -> AsyncIterator[RedisServer]:
+    """The store of both hosts."""
+    async with RedisServer() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def hosts(
+    store: RedisServer, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[dict[str, Host]]:
+    """Both hosts, by name; the worker that runs beside uvicorn serves both, as instances do in Azure."""
+    folder: Path = tmp_path_factory.mktemp("chains")
+    (folder / "mirror.py").write_text(MIRROR)
+    shared = {
+        "GATEWAY_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
+        "GATEWAY_CHAINS": "mirror",
+        "PYTHONPATH": str(folder),
+    }
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(uvicorn_host(model, store.url, **shared))
+        await until(lambda: first.redis.exists(QUEUE), bool)
+        running = {"uvicorn": first}
+        if "functions" in HOST_NAMES:
+            second = functions_host(model, store.url, **shared)
+            running["functions"] = await stack.enter_async_context(second)
+        yield running
+        everlasting = [key for key in await first.redis.keys("*") if await first.redis.ttl(key) == -1]
+        assert not everlasting
+
+
+@pytest.fixture(params=HOST_NAMES)
+def host(request: pytest.FixtureRequest, hosts: dict[str, Host]) -> Host:
+    """Each host in turn."""
+    name: str = request.param
+    return hosts[name]
+
+
+def functions_environment(redis_url: str, model: ModelServer) -> dict[str, str]:
+    """What the functions host is configured with."""
+    return {
+        **model.environment(),
+        "REDIS_URL": redis_url,
+        "GATEWAY_QUEUE_NAME": "holdfast-jobs",
+        "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+    }

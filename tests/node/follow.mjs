@@ -1,0 +1,15 @@
+// Follows a URL with npm's `eventsource`, as it is: one JSON line for each event, and one for each
+// connection. Reconnecting is its own affair; it ends when a status that is not 200 has stopped it.
+import { EventSource } from 'eventsource';
+
+const KINDS = ['message', 'start', 'stage', 'tool', 'custom', 'reset', 'done', 'failed', 'cancelled'];
+const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+
+const source = new EventSource(process.argv[2]);
+source.addEventListener('open', () => say({ open: true }));
+for (const kind of KINDS) {
+  source.addEventListener(kind, (event) => say({ kind, id: event.lastEventId, data: event.data }));
+}
+source.addEventListener('error', (event) => {
+  if (source.readyState === EventSource.CLOSED) say({ closed: event.code ?? null });
+});

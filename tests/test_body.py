@@ -1,0 +1,121 @@
+"""The body's rules, without a host: what is read, what it becomes, what is the same."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.body import MAX_DEPTH, MAX_METADATA_BYTES, Start, parse_json, parse_sample, parse_start
+from gateway.errors import Invalid, Malformed
+
+CHAINS = {"chat": ("chat",), "other": ("one", "two")}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+SURROGATES = st.text(st.characters(categories=("Cs", "Ll")))
+
+
+def start(**body: Any) -> Start:
+    return parse_start(body, CHAINS)
+
+
+@given(JSON)
+def test_any_json_is_read_as_it_is(value: Any) -> None:
+    assert parse_json(json.dumps(value).encode()) == value
+    assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+@given(st.binary(max_size=64))
+def test_any_other_bytes_are_refused_in_our_own_words(body: bytes) -> None:
+    try:
+        json.loads(body.decode())
+    except ValueError:
+        with pytest.raises(Malformed, match="the body is not JSON in UTF-8"):
+            parse_json(body)
+
+
+@given(SURROGATES)
+def test_a_lone_surrogate_is_read_and_has_a_digest(text: str) -> None:
+    value = parse_json(json.dumps({"user": "x" + text, "metadata": {text: text}}).encode())
+    assert len(parse_start(value, CHAINS).digest) == 64
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "[1e400]", "1" * 5000])
+def test_numbers_that_are_not_finite_are_malformed(text: str) -> None:
+    with pytest.raises(Malformed):
+        parse_json(text.encode())
+
+
+@pytest.mark.parametrize("text", ["1e308", "1e-999", "-0.0", str(2**70)])
+def test_every_finite_number_is_read(text: str) -> None:
+    assert parse_json(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
+def test_depth_is_bounded_however_it_is_made(opening: str) -> None:
+    closing = opening.replace('"a":', "")[::-1].translate(str.maketrans("[{", "]}"))
+    fits = MAX_DEPTH // len(closing)
+    parse_json((opening * fits + "1" + closing * fits).encode())
+    for depth in (fits + 1, 50_000):
+        with pytest.raises(Invalid) as caught:
+            parse_json((opening * depth + "1" + closing * depth).encode())
+        assert caught.value.extensions["field"] == "body"
+
+
+def test_user_becomes_messages_and_messages_stay_and_input_is_kept_apart() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    assert start(user="hi").input == {"messages": messages}
+    assert start(messages=messages).input == {"messages": messages}
+    assert start(input=messages).input == {"input": messages}
+
+
+def test_the_defaults() -> None:
+    assert (start(user="x").chain, start(user="x").params, start(user="x").metadata) == ("chat", {}, None)
+    assert start(user="x", metadata=None) == start(user="x")
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
+def test_the_roles(role: str) -> None:
+    assert start(messages=[{"role": role, "content": "x"}])
+
+
+def test_metadata_is_measured_in_bytes_of_utf_8() -> None:
+    room = MAX_METADATA_BYTES - len('{"a": ""}')
+    start(user="x", metadata={"a": "\u20ac" * (room // 3)})
+    for filling in ("x" * (room + 1), "\u20ac" * (room // 3 + 1), "\ud800" * (room // 3 + 1)):
+        with pytest.raises(Invalid, match="metadata"):
+            start(user="x", metadata={"a": filling})
+
+
+def test_the_digest_is_of_what_is_asked_and_not_of_its_spelling() -> None:
+    one = start(user="x", params={"a": 1, "b": 2})
+    assert one.digest == start(params={"b": 2, "a": 1}, chain="chat", user="x").digest
+    others = [
+        start(user="y", params={"a": 1, "b": 2}),
+        start(user="x", params={"a": 1, "b": 3}),
+        start(user="x", params={"a": 1, "b": 2}, chain="other"),
+        start(user="x", params={"a": 1, "b": 2}, metadata={}),
+        start(input="x", params={"a": 1, "b": 2}),
+    ]
+    assert len({one.digest, *(other.digest for other in others)}) == 6
+
+
+def test_what_was_asked_is_not_in_its_repr() -> None:
+    assert "canary" not in repr(start(user="canary", params={"key": "canary"}))
+
+
+def test_a_field_of_the_clients_own_is_shown_short_and_printable() -> None:
+    with pytest.raises(Invalid) as caught:
+        start(**{"user": "x", "\r\n\ud800<" + "y" * 100: 1})
+    assert caught.value.extensions["field"] == "???<" + "y" * 60
+
+
+@pytest.mark.parametrize("body", [{"user": "x", "params": {}}, {"input": "x"}, {}, [], "x", None])
+def test_the_samples_body_is_user_and_nothing_else(body: Any) -> None:
+    assert parse_sample({"user": "x"}, CHAINS) == start(user="x")
+    with pytest.raises(Invalid):
+        parse_sample(body, CHAINS)

@@ -1,0 +1,153 @@
+"""function_app.py in Azure Functions' own runtime: indexed, asked, and handed queue messages."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from gateway.connection import Connection
+from gateway.log import Log
+from gateway.protocol import new_token
+from gateway.queue import Message
+from tests.functions_host.client import FunctionsHost
+from tests.hosts import HOST_NAMES, LIMIT_SECONDS, NOBODY, Host, functions_environment, until
+from tests.support.model_server import ModelServer, script
+from tests.support.processes import REPOSITORY
+from tests.support.redis_server import RedisServer
+
+pytest_plugins = ("tests.hosts",)
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.skipif("functions" not in HOST_NAMES, reason="azure-functions-runtime needs Python 3.13"),
+]
+
+SETTLED = {"ok": True}
+AGAIN = {"ok": False, "error_type": "NotSettled"}
+JOBS = "holdfast-jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The Functions host, as client and as platform: nothing takes a job but what a test delivers."""
+
+    process: FunctionsHost
+    host: Host
+    server: RedisServer
+
+    async def deliver(self, body: bytes) -> dict[str, object]:
+        """What the platform sees of one delivery; anything but ok is delivered again."""
+        return await self.process.queue(JOBS, body)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def platform(model: ModelServer) -> AsyncIterator[Platform]:
+    async with (
+        RedisServer() as server,
+        FunctionsHost(REPOSITORY, functions_environment(server.url, model)) as process,
+        httpx.AsyncClient(base_url=process.url, timeout=LIMIT_SECONDS) as http,
+        Redis.from_url(server.url) as redis,
+    ):
+        yield Platform(process, Host("functions", http, redis, model), server)
+
+
+async def test_it_indexes_with_its_queue_trigger(platform: Platform) -> None:
+    [work] = [found for found in platform.process.functions if found["type"] == "queueTrigger"]
+    assert (work["name"], work["queueName"]) == ("work", JOBS)
+    assert len(platform.process.functions) == 7
+
+
+async def test_a_stream_goes_through_post_message_and_get(platform: Platform) -> None:
+    where = await platform.host.start(["a", "b"])
+    assert (await platform.host.status(where))["status"] == "queued"
+    assert await platform.deliver(await platform.host.last_message()) == SETTLED
+    wire = await platform.host.read(where)
+    assert wire.events == ["start", "stage", "message", "message", "stage", "done"]
+    assert wire.frames == await platform.host.log(where)
+
+
+async def test_a_reader_attached_before_the_job_runs_sees_it_live(platform: Platform) -> None:
+    where = await platform.host.start(["a"])
+    reading = asyncio.create_task(platform.host.read(where))
+    await until(lambda: platform.host.redis.pubsub_numsub(f"live:{where[8:]}"), lambda seen: seen[0][1] == 1)
+    assert await platform.deliver(await platform.host.last_message()) == SETTLED
+    assert (await reading).events[-1] == "done"
+
+
+async def test_fault_04_the_same_message_at_once_runs_once_and_is_delivered_again(platform: Platform) -> None:
+    model = platform.host.model
+    where = await platform.host.start(["a", "b"], gate="doubled", gate_at=1)
+    message, asked = await platform.host.last_message(), len(model.requests)
+    first = asyncio.create_task(platform.deliver(message))
+    await until(lambda: platform.host.status(where), lambda seen: seen["text"] == "a")
+    assert await platform.deliver(message) == AGAIN
+    model.open_gate("doubled")
+    assert await first == SETTLED
+    assert await platform.deliver(message) == SETTLED  # after the end there is nothing to do
+    assert len(model.requests) == asked + 1
+    assert (await platform.host.status(where))["attempt"] == 1
+
+
+async def test_a_job_that_somebody_else_holds_is_delivered_again_until_it_is_free(platform: Platform) -> None:
+    where = await platform.host.start(["a"])
+    message = await platform.host.last_message()
+    stream_id = Message.decode(message).id
+    connection = Connection(platform.server.url, name="somebody-else")
+    token = new_token()
+    assert (await Log(connection).claim(stream_id, token, lease_ms=600_000)).word == "claimed"
+    await connection.close()
+    assert await platform.deliver(message) == AGAIN
+    assert (await platform.host.status(where))["text"] == ""
+    await platform.host.redis.hset(Log.keys(stream_id)[0], "lease_end_ms", 0)  # its lease is over
+    assert await platform.deliver(message) == SETTLED
+    document = await platform.host.status(where)
+    assert (document["status"], document["text"], document["attempt"]) == ("done", "a", 2)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"v": 1}', b'{"v": 1, "id": "../../x"}', b'{"v": "1", "id": 7}']
+)
+async def test_fault_05_a_message_that_is_no_job_is_dropped(platform: Platform, body: bytes) -> None:
+    assert await platform.deliver(body) == SETTLED
+
+
+async def test_fault_05_a_message_whose_stream_is_unknown_is_dropped(platform: Platform) -> None:
+    assert await platform.deliver(Message(NOBODY).encode()) == SETTLED
+    assert not await platform.host.redis.exists(*Log.keys(NOBODY))
+
+
+async def test_a_failure_of_the_chain_is_told_and_its_message_is_settled(platform: Platform) -> None:
+    where = await platform.host.start([], status=400)
+    assert await platform.deliver(await platform.host.last_message()) == SETTLED
+    assert (await platform.host.status(where))["status"] == "failed"
+
+
+async def test_a_stream_that_was_cancelled_is_not_run(platform: Platform) -> None:
+    asked = len(platform.host.model.requests)
+    where = await platform.host.start(["never"])
+    assert (await platform.host.http.delete(where)).json()["status"] == "cancelled"
+    assert await platform.deliver(await platform.host.last_message()) == SETTLED
+    assert len(platform.host.model.requests) == asked
+
+
+async def test_the_samples_endpoint_is_served(platform: Platform) -> None:
+    body = {"user": script(["a"])}
+    _, queued = await platform.host.stored()
+    posting = asyncio.create_task(platform.host.http.post("/api/http_trigger", json=body))
+    await until(platform.host.stored, lambda seen: seen[1] > queued)
+    assert await platform.deliver(await platform.host.last_message()) == SETTLED
+    assert b'"delta_content":"a"' in (await posting).content
+
+
+async def test_with_the_store_away_a_message_is_delivered_again(platform: Platform) -> None:
+    await platform.host.start(["a"])
+    message = await platform.host.last_message()
+    await platform.server.kill()
+    try:
+        assert await platform.deliver(message) == {"ok": False, "error_type": "StoreUnavailable"}
+    finally:
+        await platform.server.start()
+    assert await platform.deliver(message) == SETTLED  # the store came back empty: there is nothing to run

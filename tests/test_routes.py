@@ -1,0 +1,120 @@
+"""Routes, methods and content negotiation: the same on both hosts."""
+
+import httpx
+import pytest
+
+from gateway.asgi import ROUTES
+from tests.hosts import HOST_NAMES, LIMIT_SECONDS, NOBODY, Host
+from tests.support.processes import REPOSITORY
+
+pytest_plugins = ("tests.hosts",)
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.mark.skipif("functions" not in HOST_NAMES, reason="azure-functions-runtime needs Python 3.13")
+async def test_both_hosts_have_the_same_routes_methods_and_names(hosts: dict[str, Host]) -> None:
+    ours = {(method, path, handler.__name__) for method, path, handler in ROUTES}
+    theirs = {
+        (method, "/" + function["route"].removeprefix("/"), function["name"])
+        for function in hosts["functions"].functions
+        if function["type"] == "httpTrigger"
+        for method in function["methods"]
+    }
+    assert theirs == ours
+    assert len(ROUTES) == len(ours)
+
+
+async def test_health_says_that_the_process_is_alive(host: Host) -> None:
+    answer = await host.http.get("/health")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {"status": "ok", "model": "configured"}
+
+
+async def test_the_page_is_html(host: Host) -> None:
+    answer = await host.http.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.content == (REPOSITORY / "web" / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/stream/", "/stream/a/b", "/stream/%2e%2e/", "/health/", "/Health"]
+)
+async def test_an_unknown_path_is_a_problem(hosts: dict[str, Host], path: str) -> None:
+    answer = await hosts["uvicorn"].http.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_route")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/stream", {"POST"}),
+        ("PUT", f"/stream/{NOBODY}", {"GET", "DELETE"}),
+        ("HEAD", f"/stream/{NOBODY}", {"GET", "DELETE"}),
+        ("POST", f"/stream/{NOBODY}", {"GET", "DELETE"}),
+        ("GET", "/api/http_trigger", {"POST"}),
+        ("DELETE", "/health", {"GET"}),
+        ("POST", "/", {"GET"}),
+    ],
+)
+async def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
+    hosts: dict[str, Host], method: str, path: str, allowed: set[str]
+) -> None:
+    answer = await hosts["uvicorn"].http.request(method, path)
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == allowed
+    assert answer.headers["content-type"] == "application/problem+json"
+    if method != "HEAD":
+        assert answer.json()["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", f"/stream/{NOBODY}"), ("GET", "/nothing")])
+async def test_what_no_function_takes_the_platform_answers_itself(
+    hosts: dict[str, Host], method: str, path: str
+) -> None:
+    host = hosts.get("functions")
+    assert host is None or (await host.http.request(method, path)).status_code == 404
+
+
+async def test_fault_24_another_origin_is_given_no_leave(host: Host) -> None:
+    where, _ = await host.finished([])
+    for answer in (
+        await host.http.get(where, headers={"origin": "https://elsewhere.example"}),
+        await host.http.post("/stream", json={}, headers={"origin": "https://elsewhere.example"}),
+        await host.http.options(where, headers={"origin": "null", "access-control-request-method": "DELETE"}),
+    ):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/event-stream", "text/event-stream"),
+        ("*/*", "text/event-stream"),
+        ("text/*", "text/event-stream"),
+        ("application/json, text/event-stream", "text/event-stream"),
+        ("", "text/event-stream"),
+        ("TEXT/Event-Stream; q=0.5", "text/event-stream"),
+        ("application/json", "application/json"),
+        ("application/json, */*;q=0.1", "application/json"),
+        ("application/*", "application/json"),
+        ("text/event-stream;q=0, application/json", "application/json"),
+        ("text/html", "application/problem+json"),
+        ("text/event-stream;q=0", "application/problem+json"),
+        ("application/json;q=0.0", "application/problem+json"),
+    ],
+)
+async def test_accept_chooses_between_events_and_the_document(host: Host, accept: str, kind: str) -> None:
+    where, _ = await host.finished([])
+    answer = await host.http.get(where, headers={"accept": accept})
+    assert answer.headers["content-type"] == kind
+    assert answer.status_code == (406 if "problem" in kind else 200)
+
+
+async def test_absent_accept_is_events(host: Host) -> None:
+    where, _ = await host.finished([])
+    async with httpx.AsyncClient(base_url=host.http.base_url, timeout=LIMIT_SECONDS) as plain:
+        del plain.headers["accept"]
+        assert (await plain.get(where)).headers["content-type"] == "text/event-stream"
