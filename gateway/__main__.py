@@ -70,10 +70,9 @@ class Host:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and work until told to stop, or until one of them ends; then let go of both in order."""
         server = self._server() if self._mode != "worker" else None
+        sockets = [self._socket()] if server else []
         worker = asyncio.create_task(self._work(), name="worker") if self._mode != "web" else None
-        serving = (
-            asyncio.create_task(server.serve(sockets=[self._socket()]), name="server") if server else None
-        )
+        serving = asyncio.create_task(server.serve(sockets=sockets), name="server") if server else None
         stopped = asyncio.create_task(stop.wait(), name="stop")
         tasks = [task for task in (worker, serving) if task is not None]
         await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -103,7 +102,11 @@ class Host:
     def _socket(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
         address = (self._settings.host, self._settings.port)
-        self._bound = socket.create_server(address, family=family, backlog=BACKLOG)
+        try:
+            self._bound = socket.create_server(address, family=family, backlog=BACKLOG)
+        except OSError as error:
+            where = f"{address[0]} port {address[1]}"
+            raise SystemExit(f"cannot listen on {where}: {error.strerror}") from None
         return self._bound
 
     def _server(self) -> Server:
@@ -152,7 +155,11 @@ async def main(mode: str, settings: Settings) -> None:
         if mode == "all" and not settings.model_is_configured:
             model = LocalModel()
             brought.push_async_callback(model.stop)
-        await Host(mode, settings, model).run(stop)
+        try:
+            host = Host(mode, settings, model)
+        except ValueError as error:  # a setting that only the registry can judge
+            raise SystemExit(str(error)) from None
+        await host.run(stop)
 
 
 def arguments() -> tuple[str, Settings]:

@@ -9,7 +9,7 @@ Invariant: the n-th pending future belongs to the n-th answer; a connection that
 from __future__ import annotations
 
 import asyncio
-import math
+import re
 from collections import deque
 from typing import Any
 
@@ -29,7 +29,11 @@ _UNAVAILABLE_ERRORS = (
     redis_errors.MovedError,
     redis_errors.TryAgainError,
 )
-_UNAVAILABLE_WORDS = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "OOM", "READONLY", "LOADING", "MOVED")
+# The same, and those without a class, at the beginning, or where a script relays it: before Redis 7
+# `ERR Error running script (call to f_…): @user_script:9: -OOM command not allowed …`.
+_UNAVAILABLE_WORDS = re.compile(
+    r"(?:^|\s-?)(?:MISCONF|NOREPLICAS|MASTERDOWN|OOM|READONLY|LOADING|MOVED|CLUSTERDOWN|TRYAGAIN|BUSY)\s"
+)
 
 Answer = Any
 
@@ -50,8 +54,14 @@ def connection_to(url: str, *, name: str) -> AbstractConnection:
     return connection
 
 
+def cut(link: AbstractConnection) -> None:
+    """End a connection at once. An orderly close waits for ever for unsent bytes that nobody takes."""
+    if link._writer is not None:
+        link._writer.transport.abort()
+
+
 class Connection:
-    """Commands over one connection. Raises StoreUnavailable for what cannot be done in `timeout` seconds."""
+    """Commands over one connection. Raises StoreUnavailable when a try takes over `timeout` seconds."""
 
     def __init__(self, url: str, *, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._url = url
@@ -59,6 +69,8 @@ class Connection:
         self._timeout = timeout
         self._link: AbstractConnection | None = None
         self._opening = asyncio.Lock()
+        self._failed_opens = 0
+        self._closed = False
         self._pending: deque[asyncio.Future[Answer]] = deque()
         self._outbox: list[bytes] = []
         self._written = asyncio.Event()
@@ -71,31 +83,35 @@ class Connection:
     async def call_all(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
         """The answers of several commands, written together. Raises what the first failed one raises."""
         for attempt in range(_TRIES):
+            link = None
             try:
                 async with asyncio.timeout(self._timeout):
-                    return await self._exchange(commands)
+                    link = self._link or await self._open()
+                    return await self._exchange(link, commands)
             except TimeoutError as error:  # half open, or too slow to be of use
-                await self._break(error)
+                if link is not None:
+                    await self._break(error, link)
                 raise StoreUnavailable from error
             except BROKEN as error:
                 if attempt == _TRIES - 1:
                     raise StoreUnavailable from error
             except redis_errors.ResponseError as error:
-                if isinstance(error, _UNAVAILABLE_ERRORS) or _says_unavailable(error):
+                if isinstance(error, _UNAVAILABLE_ERRORS) or _UNAVAILABLE_WORDS.search(str(error)):
                     raise StoreUnavailable from error
                 raise
         raise AssertionError("unreachable")
 
     async def close(self) -> None:
-        """Close; whoever waits for an answer gets StoreUnavailable."""
-        await self._break(redis_errors.ConnectionError("closed"))
+        """Close for good; whoever waits for an answer, or asks from now on, gets StoreUnavailable."""
+        self._closed = True
+        if self._link is not None:
+            await self._break(redis_errors.ConnectionError("closed"), self._link)
 
-    async def _exchange(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
-        link = self._link or await self._open()
+    async def _exchange(self, link: AbstractConnection, commands: list[tuple[Any, ...]]) -> list[Answer]:
+        packed = [part for command in commands for part in link.pack_command(*command)]  # may raise
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in commands]
-        for command in commands:
-            self._outbox.extend(link.pack_command(*command))
+        self._outbox += packed
         self._pending.extend(futures)
         self._written.set()
         answers = await asyncio.gather(*futures, return_exceptions=True)
@@ -105,21 +121,34 @@ class Connection:
         return answers
 
     async def _open(self) -> AbstractConnection:
+        """One try serves all who wait for it, also when it fails: a dead server sees no storm of connects."""
+        failed_opens = self._failed_opens
         async with self._opening:
             if self._link is not None:
                 return self._link
-            link = connection_to(self._url, name=self._name)
-            try:
-                await link.connect()
-            except BaseException:
-                await link.disconnect(nowait=True)
-                raise
-            self._link = link
+            if self._failed_opens != failed_opens:
+                raise redis_errors.ConnectionError("the connect that this call waited for has failed")
+            self._link = link = await self._connect()
             self._tasks = [
                 asyncio.create_task(self._write(link), name="redis-write"),
                 asyncio.create_task(self._read(link), name="redis-read"),
             ]
             return link
+
+    async def _connect(self) -> AbstractConnection:
+        if self._closed:
+            raise StoreUnavailable
+        link = connection_to(self._url, name=self._name)
+        try:
+            await link.connect()
+            if self._closed:
+                raise StoreUnavailable
+        except BaseException as error:
+            self._failed_opens += isinstance(error, BROKEN)
+            cut(link)
+            await link.disconnect(nowait=True)
+            raise
+        return link
 
     async def _write(self, link: AbstractConnection) -> None:
         """Whatever has gathered while the last write was under way goes out in one."""
@@ -129,7 +158,7 @@ class Connection:
                 self._written.clear()
                 outbox, self._outbox = self._outbox, []
                 await link.send_packed_command(outbox, check_health=False)
-        except BROKEN as error:
+        except Exception as error:  # without this task nobody would be answered
             await self._break(error, link)
 
     async def _read(self, link: AbstractConnection) -> None:
@@ -137,9 +166,7 @@ class Connection:
             while True:
                 answer: Answer
                 try:
-                    answer = await link.read_response(
-                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
-                    )
+                    answer = await link.read_response(disable_decoding=True, disconnect_on_error=False)
                 except redis_errors.ResponseError as error:
                     answer = error
                 future = self._pending.popleft()
@@ -149,27 +176,26 @@ class Connection:
                     future.set_exception(answer)
                 else:
                     future.set_result(answer)
-        except BROKEN as error:
+        except Exception as error:  # also an answer that nobody asked for: the order is lost
             await self._break(error, link)
 
-    async def _break(self, reason: BaseException, link: AbstractConnection | None = None) -> None:
-        """Drop this connection, once, and fail everyone who waits on it."""
-        if self._link is None or (link is not None and link is not self._link):
+    async def _break(self, reason: BaseException, link: AbstractConnection) -> None:
+        """Drop this connection, once, and fail everyone who waits on it; a newer one is left alone."""
+        if link is not self._link:
             return
-        dead, self._link = self._link, None
+        self._link = None
+        cut(link)
         tasks, self._tasks = self._tasks, []
         pending, self._pending = self._pending, deque()
         self._outbox.clear()
+        self._written.clear()
         for future in pending:
             if not future.done():
                 future.set_exception(redis_errors.ConnectionError(str(reason)))
         others = [task for task in tasks if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await dead.disconnect(nowait=True)
-
-
-def _says_unavailable(error: redis_errors.ResponseError) -> bool:
-    """Also when a script relays the server's word: `-OOM command not allowed … script: …`."""
-    return str(error).startswith(_UNAVAILABLE_WORDS) or " OOM " in f" {error} "
+        try:
+            await asyncio.gather(*others, return_exceptions=True)
+        finally:
+            await link.disconnect(nowait=True)

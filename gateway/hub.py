@@ -77,15 +77,16 @@ class Hub:
         return sum(len(feed.readers) for feed in self._feeds.values())
 
     def open(self) -> None:
-        """Start the two tasks of the process: the connection's, and the shared pulse."""
-        for work, name in ((self._subscriber.run(), "hub-listen"), (self._pulse(), "hub-pulse")):
+        """Start the tasks of the process: the connection's, the shared pulse, and the look."""
+        works = {"hub-listen": self._subscriber.run(), "hub-pulse": self._pulse(), "hub-look": self._looks()}
+        for name, work in works.items():
             task = asyncio.create_task(work, name=name)
             task.add_done_callback(self._died)
             self._tasks.append(task)
 
     async def close(self) -> None:
         """Stop; readers that are still attached end."""
-        self._closed = True
+        self._end_readers()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -116,8 +117,12 @@ class Hub:
         feed = self._feeds.get(channel)
         if feed is None:
             return  # the last reader has just left
-        block = Block.parse(payload)
         feed.heard_at = _now()
+        try:
+            block = Block.parse(payload)
+        except ValueError:  # not a publish of this release's append: it wakes, the log decides
+            feed.doubt()
+            return
         for reader in feed.readers:
             reader.offer(block)
 
@@ -144,14 +149,20 @@ class Hub:
             self._subscriber.unsubscribe(feed)
 
     async def _pulse(self) -> None:
-        """Every half second, for all readers: heartbeats, the look, and the connection's sign of life."""
+        """Every half second, for all readers: heartbeats, and the connection's sign of life. Never waits."""
         while True:
             await asyncio.sleep(PULSE_SECONDS)
             now = _now()
             for feed in self._feeds.values():
                 for reader in feed.readers:
                     self._beat(reader, now)
-            await self._subscriber.pulse()
+            self._subscriber.pulse()
+
+    async def _looks(self) -> None:
+        """Apart from the pulse: a store that is slow to answer delays no heartbeat."""
+        while True:
+            await asyncio.sleep(PULSE_SECONDS)
+            now = _now()
             # The next look is the retry; the readers notice a store out of reach by themselves.
             with contextlib.suppress(StoreUnavailable):
                 await self._look([feed for feed in self._feeds.values() if now >= feed.look_at(now)])
@@ -175,10 +186,16 @@ class Hub:
             feed.looked_at = _now()
             for reader in feed.readers:
                 if reader.head != head and not reader.doubt:
+                    feed.heard_at = feed.looked_at  # an event has come, though nobody told
                     reader.lose()
 
     def _died(self, task: asyncio.Task[None]) -> None:
-        """Without its two tasks the hub serves nobody: wake those who wait, so that they come back."""
+        """Without one of its tasks the hub serves nobody: wake those who wait, so that they come back."""
+        self._end_readers()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s died\n%s", task.get_name(), stack_of(error))
+
+    def _end_readers(self) -> None:
         self._closed = True
         for feed in self._feeds.values():
             if not feed.acknowledged.done():
@@ -186,8 +203,6 @@ class Hub:
                 feed.acknowledged.exception()  # somebody may be waiting for it, but need not be
             for reader in feed.readers:
                 reader.end()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("%s died\n%s", task.get_name(), stack_of(error))
 
 
 def _now() -> float:

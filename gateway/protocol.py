@@ -21,7 +21,7 @@ ID_RANDOM_BYTES = 16
 _STREAM_ID = re.compile(r"[0-9a-f]{2}[A-Za-z0-9_-]{22}")
 _CURSOR = re.compile(r"[0-9]{1,10}-[0-9a-f]{4}")
 _FORBIDDEN_IN_NAMES = re.compile(r"[\r\n\0]")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class EventType(StrEnum):
@@ -81,21 +81,27 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A `Last-Event-ID`: the offset of an event's frame in the log, in bytes, and its writer's tag."""
+    """A `Last-Event-ID`: the offset of an event's frame in the log, in bytes, and its writer's tag.
 
-    offset: int
-    tag: str
+    Kept as it was given: `007-beef` is of the form, but stands in no log.
+    """
+
+    text: str
 
     def __str__(self) -> str:
-        return f"{self.offset}-{self.tag}"
+        return self.text
+
+    @property
+    def offset(self) -> int:
+        """Where the frame begins, in bytes."""
+        return int(self.text.partition("-")[0])
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """Read `<offset>-<tag>`. Raises ValueError for anything else (`protocol.md`, GET /stream/{id})."""
         if not _CURSOR.fullmatch(text):
             raise ValueError("not an event id")
-        offset, tag = text.split("-")
-        return cls(int(offset), tag)
+        return cls(text)
 
 
 def name(value: str) -> str:

@@ -6,10 +6,10 @@ least once; a claim decides. `held` deliveries are left pending until their hold
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Protocol
 
+import orjson
 from redis.exceptions import ResponseError
 
 from gateway import sse
@@ -19,7 +19,11 @@ from gateway.protocol import VERSION
 
 BLOCK_MS = 1000
 RECLAIM_COUNT = 64
+RECLAIM_CALLS = 8  # each looks at ten pending entries for each that it may take
 GROUP = "workers"
+_FIRST = b"0-0"
+# The group is not there: never made, or its store was emptied, perhaps under a read that waited.
+_NO_GROUP = ("NOGROUP", "UNBLOCKED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,9 @@ class Message:
     @classmethod
     def decode(cls, raw: bytes) -> Message:
         """Read a message. Raises ValueError for anything else, also for one of the wrong shape."""
-        value = json.loads(raw)
+        value = orjson.loads(raw)  # its ValueError covers a nesting too deep as well
         match value:
-            case {"v": int(version), "id": str(stream_id)}:
+            case {"v": int(version), "id": str(stream_id)} if version is not True and version is not False:
                 trace = value.get("traceparent")
                 return cls(stream_id, trace if isinstance(trace, str) else "", version)
         raise ValueError("not a job message")
@@ -91,6 +95,7 @@ class RedisQueue:
         self._consumer = consumer
         self._lease_ms = lease_ms
         self._keep_ms = keep_ms
+        self._cursor: bytes = _FIRST  # where the next look at pending entries begins
 
     async def enqueue(self, message: Message) -> None:
         """Add it. A message sent twice because an answer was lost does nothing the second time."""
@@ -110,10 +115,13 @@ class RedisQueue:
         except StoreUnavailable as error:
             raise QueueUnavailable from error
         except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
+            if not str(error).startswith(_NO_GROUP):
                 raise
+        try:
             await self._make_group()
-            return []
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+        return []
 
     async def done(self, delivery: Delivery) -> None:
         """Acknowledge and delete, so that the stream's length is the queue's depth."""
@@ -144,23 +152,16 @@ class RedisQueue:
             await self._sender.call(*command)
         except StoreUnavailable as error:
             raise QueueUnavailable from error
+        except ResponseError as error:
+            if not str(error).startswith(_NO_GROUP):
+                raise  # else the store was emptied: there is nothing left to deliver
 
     async def depth(self) -> int:
         """How many jobs are queued or running."""
         return int(await self._sender.call("XLEN", self._key))
 
     async def _receive(self, count: int) -> list[Delivery]:
-        claimed = await self._receiver.call(
-            "XAUTOCLAIM",
-            self._key,
-            GROUP,
-            self._consumer,
-            self._lease_ms,
-            "0-0",
-            "COUNT",
-            min(count, RECLAIM_COUNT),
-        )
-        found = _deliveries(claimed[1])
+        found = await self._reclaim(min(count, RECLAIM_COUNT))
         if found:
             return found
         fresh = await self._receiver.call(
@@ -179,9 +180,25 @@ class RedisQueue:
         await self._receiver.call("PEXPIRE", self._key, self._keep_ms)
         return _deliveries(fresh[0][1]) if fresh else []
 
+    async def _reclaim(self, count: int) -> list[Delivery]:
+        """Entries that are due; goes on where the last look ended, so held ones never hide those behind."""
+        for _ in range(RECLAIM_CALLS):
+            command = ("XAUTOCLAIM", self._key, GROUP, self._consumer, self._lease_ms, self._cursor)
+            answer = await self._receiver.call(*command, "COUNT", count)
+            self._cursor = answer[0]
+            found = _deliveries(answer[1])
+            if found or self._cursor == _FIRST:
+                return found
+        return []
+
     async def _make_group(self) -> None:
+        """The group, and the stream when there is none; expires like every key, even if we die now."""
+        commands: list[tuple[str | bytes | int, ...]] = [
+            ("XGROUP", "CREATE", self._key, GROUP, "0", "MKSTREAM"),
+            ("PEXPIRE", self._key, self._keep_ms),
+        ]
         try:
-            await self._receiver.call("XGROUP", "CREATE", self._key, GROUP, "0", "MKSTREAM")
+            await self._receiver.call_all(commands)
         except ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise

@@ -41,11 +41,12 @@ class Relay:
             reader.last = str(after) if after else ""
             timer = self._end_of_life(reader)
             try:
-                async for chunk in self._follow(stream_id, reader):
-                    reader.sent_at = asyncio.get_running_loop().time()
-                    reader.busy = asyncio.current_task()
-                    yield chunk
-                    reader.busy = None
+                async with aclosing(self._follow(stream_id, reader)) as chunks:
+                    async for chunk in chunks:
+                        reader.sent_at = asyncio.get_running_loop().time()
+                        reader.busy = asyncio.current_task()
+                        yield chunk
+                        reader.busy = None
             finally:
                 if timer is not None:
                     timer.cancel()

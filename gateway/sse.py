@@ -20,6 +20,7 @@ FRAME_END = b"\n\n"
 ID_PREFIX = b"id: "
 NEXT_FRAME = FRAME_END + ID_PREFIX
 LOG_LOST = b'id: 0\nevent: reset\ndata: {"reason":"log_lost"}\n\n'
+_LONGEST_RETRY_MS = 999_999_999  # eleven days; `int` refuses a number of thousands of digits
 _TERMINAL_LINES = frozenset(b"event: " + kind.encode() for kind in TERMINAL_EVENTS)
 
 
@@ -88,7 +89,7 @@ class Decoder:
         self._type = ""
         self._data: list[str] = []
         self._id: str | None = None
-        self._size = 0
+        self._held = 0
 
     def feed(self, data: bytes) -> list[Message]:
         """Take the next bytes and give the messages that they complete."""
@@ -105,33 +106,34 @@ class Decoder:
         self._after_cr = self._after_cr or buffer.endswith(b"\r")
         lines = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         self._tail = lines.pop()
-        self._size += len(data)
-        messages = [m for line in lines if (m := self._line(line.decode(errors="replace"))) is not None]
-        if self._size > self._limit and len(self._tail) + sum(map(len, self._data)) > self._limit:
+        messages = [m for line in lines if (m := self._line(line)) is not None]
+        if len(self._tail) + self._held > self._limit:
             raise ValueError("an event is larger than the decoder's bound")
         return messages
 
-    def _line(self, line: str) -> Message | None:
+    def _line(self, line: bytes) -> Message | None:
         if not line:
             return self._dispatch()
-        field, _, value = line.partition(":")
+        field, _, value = line.decode(errors="replace").partition(":")
         value = value.removeprefix(" ")
         match field:
             case "event":
                 self._type = value
             case "data":
                 self._data.append(value)
+                self._held += len(line)
             case "id" if "\0" not in value:
                 self._id = value
             case "retry" if value.isascii() and value.isdigit():
-                self.retry_ms = int(value[:9])
+                digits = value.lstrip("0") or "0"
+                self.retry_ms = int(digits) if len(digits) < 10 else _LONGEST_RETRY_MS
         return None
 
     def _dispatch(self) -> Message | None:
         if self._id is not None:
             self.last_id = self._id
         data, kind = self._data, self._type
-        self._data, self._type, self._size = [], "", 0
+        self._data, self._type, self._held = [], "", 0
         if not data:
             return None
         return Message(self.last_id, kind or "message", "\n".join(data))

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
 
-from gateway.connection import BROKEN, connection_to
+from gateway.connection import TIMEOUT_SECONDS, connection_to, cut
 
 DEAF_SECONDS = 10.0
 _BACKOFF_SECONDS = (0.05, 2.0)
@@ -70,34 +70,37 @@ class Subscriber:
         """The last reader has left."""
         self._send("UNSUBSCRIBE", feed)
 
-    async def pulse(self) -> None:
+    def pulse(self) -> None:
         """Called now and then: a connection long silent is asked for a sign of life, then cut."""
         if self._link is None:
             return
         silent = asyncio.get_running_loop().time() - self._heard_at
         if silent > DEAF_SECONDS:
-            await self._link.disconnect(nowait=True)
+            cut(self._link)
         elif silent > DEAF_SECONDS / 2:
             self._send("PING")
 
     async def run(self) -> None:
-        """Connect while anybody follows; back off, with jitter, while the server is out of reach."""
+        """Connect while anybody follows; back off, with jitter, while no connection lasts."""
+        loop = asyncio.get_running_loop()
         backoff = _BACKOFF_SECONDS[0]
         while True:
             if not any(True for _ in self._listener.wanted()):
                 self._called.clear()
                 await self._called.wait()
+            began = loop.time()
             link = connection_to(self._url, name="holdfast-hub")
             try:
-                await link.connect()
-                backoff = _BACKOFF_SECONDS[0]
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await link.connect()
                 await self._serve(link)
-            except BROKEN as error:
+            except (RedisError, OSError) as error:
                 _log.warning("subscriber connection lost: %s", type(error).__name__)
             finally:
-                self._link = None
+                cut(link)
                 await link.disconnect(nowait=True)
-            self._listener.lost()
+            if loop.time() - began > _BACKOFF_SECONDS[1]:
+                backoff = _BACKOFF_SECONDS[0]
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
 
@@ -109,15 +112,16 @@ class Subscriber:
         writer = asyncio.create_task(self._write(link), name="hub-write")
         try:
             while True:
-                kind, channel, *rest = await link.read_response(
-                    disable_decoding=True, timeout=math.inf, disconnect_on_error=False
-                )
+                answer = await link.read_response(disable_decoding=True, disconnect_on_error=False)
                 self._heard_at = asyncio.get_running_loop().time()
-                if kind == b"message":
-                    self._listener.heard(channel, rest[0])
-                elif kind == b"subscribe":
-                    self._unacknowledged.popleft().acknowledge()
+                match answer:
+                    case [b"message", channel, payload]:
+                        self._listener.heard(channel, payload)
+                    case [b"subscribe", *_]:
+                        self._unacknowledged.popleft().acknowledge()
         finally:
+            self._link = None
+            self._listener.lost()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 
@@ -133,8 +137,8 @@ class Subscriber:
                     if feed and command == "SUBSCRIBE":
                         self._unacknowledged.append(feed)
                 await link.send_packed_command(packed, check_health=False)
-        except BROKEN:
-            await link.disconnect(nowait=True)  # the reading side ends with it, and says so
+        finally:
+            cut(link)  # the reading side ends with it, and says so
 
     def _send(self, command: str, feed: Feed | None = None) -> None:
         if self._link is not None:  # a new connection subscribes to all feeds itself

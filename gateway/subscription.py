@@ -27,10 +27,13 @@ class Block:
 
     @classmethod
     def parse(cls, payload: bytes) -> Block:
-        r"""Read `<before> <last> <status>\n<frames>`; parsed once for all readers of a process."""
+        r"""Read `<before> <last> <status>\n<frames>`; parsed once for all readers of a process.
+
+        Raises ValueError for anything else.
+        """
         head, _, frames = payload.partition(b"\n")
         before, last, status = head.split(b" ")
-        return cls(before.decode(), last.decode(), status in _FINAL, frames)
+        return cls(before.decode(), str(Cursor.parse(last.decode())), status in _FINAL, frames)
 
 
 def _offset(event_id: str) -> int:
@@ -50,9 +53,8 @@ class Subscription:
     busy: asyncio.Task[object] | None = None  # the task that is handing a chunk to the socket
     _blocks: deque[Block] = field(default_factory=deque)
     _size: int = 0
-    _joined: bool = (
-        False  # a block has fitted, or stood where the log ended: older ones are no surprise before
-    )
+    # A block has fitted, or stood where the log ended: older ones are no surprise before.
+    _joined: bool = False
     _waiter: asyncio.Future[None] | None = None
 
     @property

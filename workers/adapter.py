@@ -6,7 +6,7 @@ quarter less per chunk than `astream_events`, which is for what `astream` hides 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +43,19 @@ async def events(
     deployment: str,
     stage: str,
     outcome: Outcome,
-) -> AsyncIterator[Event]:
-    """A text event for each chunk with text. Raises what the chain raises."""
+) -> AsyncGenerator[Event, None]:
+    """A text event for each chunk with text. Raises what the chain raises; closed early, it ends it."""
     value = given["messages"] if "messages" in given else given["input"]
     config: RunnableConfig = {"configurable": dict(params)}
-    async for chunk in runnable.astream(value, config):
-        outcome.note(chunk)
-        if delta := text_of(chunk):
-            yield protocol.text(delta, deployment=deployment, stage=stage)
+    chunks = runnable.astream(value, config)
+    try:
+        async for chunk in chunks:
+            outcome.note(chunk)
+            if delta := text_of(chunk):
+                yield protocol.text(delta, deployment=deployment, stage=stage)
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
 
 
 def text_of(chunk: Any) -> str:

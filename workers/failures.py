@@ -10,7 +10,9 @@ import asyncio
 from gateway import protocol
 from gateway.protocol import Event
 
-# By the name of a class among the exception's bases: LangChain is not imported for a failure's sake.
+# The first name here that one of the exception's classes bears decides. So langchain-core's stand before
+# openai's: an OpenAIRateLimitError is an APIError first, and a ModelRateLimitError only then.
+# By name, as LangChain is not imported for a failure's sake.
 _CODES = {
     "ModelRateLimitError": ("model_rate_limited", "The model's rate limit was reached."),
     "ModelAuthenticationError": (
@@ -27,6 +29,8 @@ _CODES = {
     "ModelTimeoutError": ("model_timeout", "The model did not answer in time."),
     "StreamChunkTimeoutError": ("model_timeout", "The model stopped answering."),
     "ModelConnectionError": ("model_connection", "The model could not be reached."),
+    "APITimeoutError": ("model_timeout", "The model did not answer in time."),
+    "APIConnectionError": ("model_connection", "The connection to the model was cut."),
     "TransportError": ("model_connection", "The connection to the model was cut."),
     "ModelAPIError": ("model_error", "The model's server failed."),
     "APIError": ("model_error", "The model's server failed."),
@@ -45,10 +49,10 @@ TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway k
 
 
 def failure(error: BaseException) -> Event:
-    """The terminal event for an exception of a chain; the nearest known class decides."""
-    for kind in type(error).__mro__:
-        if kind.__name__ in _CODES:
-            code, message = _CODES[kind.__name__]
+    """The terminal event for an exception of a chain."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    for name, (code, message) in _CODES.items():
+        if name in names:
             return protocol.failed(code, message, retryable=code in _RETRYABLE)
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
         return protocol.failed("timeout", "The chain did not answer in time.", retryable=True)

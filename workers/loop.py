@@ -13,6 +13,7 @@ from gateway.queue import Delivery, JobQueue
 from workers.runner import Runner
 
 _BACKOFF_SECONDS = (0.1, 5.0)
+_LAST_RECEIVE_SECONDS = 2.0  # more than a receive waits for its first delivery
 _log = logging.getLogger("holdfast.loop")
 
 
@@ -24,6 +25,7 @@ class Loop:
         self._runner = runner
         self._places = concurrency
         self._running: set[asyncio.Task[None]] = set()
+        self._receiving: asyncio.Task[list[Delivery]] | None = None
 
     async def run(self) -> None:
         """Receive and run. Goes on through an unreachable queue, ever more slowly, up to every 5 s."""
@@ -32,7 +34,7 @@ class Loop:
             while True:
                 await self._room()
                 try:
-                    deliveries = await self._queue.receive(self._places - len(self._running))
+                    deliveries = await self._receive()
                     backoff = _BACKOFF_SECONDS[0]
                 except QueueUnavailable:
                     _log.warning("queue out of reach; next try in %.1f s", backoff)
@@ -46,7 +48,24 @@ class Loop:
         finally:
             for task in self._running:
                 task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.gather(self._give_back(), *self._running, return_exceptions=True)
+
+    async def _receive(self) -> list[Delivery]:
+        self._receiving = asyncio.create_task(self._queue.receive(self._places - len(self._running)))
+        deliveries = await asyncio.shield(self._receiving)
+        self._receiving = None
+        return deliveries
+
+    async def _give_back(self) -> None:
+        """What the queue hands out to a receive that nobody waits for any more, others may have at once."""
+        if self._receiving is None:
+            return
+        done, _ = await asyncio.wait({self._receiving}, timeout=_LAST_RECEIVE_SECONDS)
+        if not done:
+            self._receiving.cancel()
+        elif self._receiving.exception() is None:
+            for delivery in self._receiving.result():
+                await self._queue.later(delivery, 0)
 
     async def _room(self) -> None:
         if len(self._running) >= self._places:

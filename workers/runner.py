@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -77,11 +78,15 @@ class Runner:
         chain = asyncio.create_task(self._chain(claim, writer), name=f"chain-{claim.record.id}")
         try:
             await asyncio.wait({writing, chain}, return_when=asyncio.FIRST_COMPLETED)
-            if chain.done():
-                chain.result()  # StoreUnavailable: leave the delivery pending
-            else:
+            if not chain.done():
                 await _stop(chain)  # the claim is over: stop the model call
-            return self._settle(claim, await writing)
+            elif chain.cancelled():  # by its own doing, as nobody here has asked for it
+                _log.error("stream %s: chain %s cancelled itself", claim.record.id, claim.record.chain)
+                await writer.put(failures.failure(asyncio.CancelledError()))
+            else:
+                chain.result()  # StoreUnavailable: leave the delivery pending
+            await asyncio.wait({writing})  # unlike `await writing`, cancelling this leaves the pen alone
+            return self._settle(claim, writing.result())
         except asyncio.CancelledError:
             return await self._hand_over(claim, writer, writing, chain)
         finally:
@@ -96,11 +101,17 @@ class Runner:
     async def _hand_over(
         self, claim: Claim, writer: Writer, writing: asyncio.Task[str], chain: asyncio.Task[None]
     ) -> Settled:
-        """This process stops: release, then have the job delivered again."""
+        """This process stops: release, then have the job delivered again.
+
+        Raises StoreUnavailable when the store does not take the release in time: leave it pending.
+        """
         await _stop(chain)
         writer.release()
-        async with asyncio.timeout(self._settings.drain):
-            word = await writing
+        try:
+            async with asyncio.timeout(self._settings.drain):
+                word = await writing
+        except TimeoutError as error:
+            raise StoreUnavailable from error
         _log.info("stream %s attempt %d: handed over", claim.record.id, claim.record.attempt)
         return AGAIN if word == "ok" else DONE
 
@@ -112,13 +123,14 @@ class Runner:
             return
         chain = self._registry.find(claim.record.chain)
         assert chain is not None
+        published = await self._published(claim)  # its errors are the store's, not the chain's
         try:
-            await self._stage(claim, chain, writer)
+            await self._stage(claim, chain, writer, published)
         except TooLong:
             await writer.put(failures.TOO_LONG)
-        except StoreUnavailable:
-            raise  # of the store, not of the chain
-        except Exception as error:
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # whatever it is, it ends the stream, not this task
             _log.error("stream %s: chain %s failed\n%s", claim.record.id, chain.name, stack_of(error))
             await writer.put(failures.failure(error))
 
@@ -132,24 +144,25 @@ class Runner:
             return failures.ATTEMPTS_EXHAUSTED
         return None
 
-    async def _stage(self, claim: Claim, chain: Chain, writer: Writer) -> None:
+    async def _stage(self, claim: Claim, chain: Chain, writer: Writer, published: Published) -> None:
         record, began = claim.record, monotonic()
         stage, index, count = chain.stages[0], 0, 1
-        published = await self._published(claim)
         if published.stage != stage:
             await writer.put(protocol.stage(stage, run=1, index=index, count=count))
         matcher, outcome = Matcher(published, record.attempt), adapter.Outcome()
         runnable = await self._registry.load(chain.name)
-        async for event in adapter.events(
+        made = adapter.events(
             runnable,
             record.input,
             record.params,
             deployment=self._settings.model,
             stage=stage,
             outcome=outcome,
-        ):
-            if fresh := matcher.take(event):
-                await writer.put(*fresh)
+        )
+        async with aclosing(made) as events:  # whatever ends this, the model call ends with it
+            async for event in events:
+                if fresh := matcher.take(event):
+                    await writer.put(*fresh)
         before_ms = claim.now_ms - (record.started_ms or claim.now_ms)
         done = protocol.done(
             finish_reason=outcome.finish_reason,

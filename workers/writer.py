@@ -16,7 +16,7 @@ from gateway import sse
 from gateway.errors import StoreUnavailable
 from gateway.log import Log
 from gateway.protocol import TERMINAL_EVENTS, Event
-from gateway.record import Claim
+from gateway.record import Answer, Claim
 
 LONGEST_SILENCE_SECONDS = 1.5
 BUFFER_BYTES = 256 * 1024
@@ -95,9 +95,11 @@ class Writer:
         while True:
             await self._wait()
             batch = self._take()
-            word = await self._append(batch)
-            if word not in ("ok", "duplicate"):
-                return word
+            answer = await self._append(batch)
+            if answer.word == "lost":  # hold it no longer: another attempt matches what still stands
+                await self._append(_Batch(answer.number, b"", "", "queued", {}))
+            if answer.word not in ("ok", "duplicate"):
+                return answer.word
             if batch.status:
                 return "ok"
 
@@ -118,12 +120,12 @@ class Writer:
         self._room.set()
         return _Batch(position, b"".join(frames), self._last_id, self._status, self._fields)
 
-    async def _append(self, batch: _Batch) -> str:
+    async def _append(self, batch: _Batch) -> Answer:
         backoff = _BACKOFF_SECONDS[0]
         deadline = asyncio.get_running_loop().time() + self._patience
         while True:
             try:
-                answer = await self._log.append(
+                return await self._log.append(
                     self._claim,
                     batch.position,
                     batch.frames,
@@ -132,7 +134,6 @@ class Writer:
                     status=batch.status,
                     fields=batch.fields,
                 )
-                return answer.word
             except StoreUnavailable:
                 if asyncio.get_running_loop().time() > deadline:
                     raise

@@ -14,6 +14,9 @@ if frames ~= '' and position < log_end
   return { 'duplicate' }
 end
 if ENDED[job[1]] then return { 'ended', job[1] } end
+if job[1] == 'queued' and status == 'queued' and job[2] == token then
+  return { 'ok' } -- our own hand-over again, its answer was lost
+end
 if job[1] ~= 'running' or job[2] ~= token then return { 'fenced' } end
 if position > log_end then return { 'lost', log_end } end
 if position < log_end then return { 'fenced' } end
@@ -27,7 +30,7 @@ if ENDED[status] then
   return { 'ok' }
 end
 if status == 'queued' then
-  redis.call('HSET', JOB, 'status', 'queued', 'token', '', 'lease_end_ms', NOW)
+  redis.call('HSET', JOB, 'status', 'queued', 'lease_end_ms', NOW)
   lease_ms = 0
 else
   redis.call('HSET', JOB, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms)

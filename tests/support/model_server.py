@@ -27,7 +27,8 @@ def script(chunks: list[str], **options: Any) -> str:
     """The content of a question that is answered by these chunks.
 
     Options: `gate` (name) holds before chunk number `gate_at` (default 0); `status` answers that HTTP
-    status instead; `cut_at` cuts the connection before that chunk; `pace` seconds between chunks.
+    status instead (only the first `times` requests); `cut_at` cuts the connection before that chunk, and
+    `broken_at` sends one there that is not JSON; `pace` seconds between chunks.
     """
     return json.dumps({"chunks": chunks, **options})
 
@@ -88,7 +89,7 @@ class ModelServer:
             assert "chunks" in told
         except (ValueError, TypeError, AssertionError):
             told = {"chunks": [word + " " for word in DEFAULT_TEXT.split()]}
-        if "status" in told:
+        if "status" in told and len(self.requests) <= told.get("times", len(self.requests)):
             error = {
                 "error": {"message": f"scripted, asked {content}", "type": "scripted", "code": "scripted"}
             }
@@ -105,6 +106,8 @@ class ModelServer:
                 if number == told.get("cut_at"):
                     ended = True
                     raise ConnectionAbortedError("scripted cut")
+                if number == told.get("broken_at"):
+                    yield b'data: {"choices": [{"delta"\n\n'
                 yield _chunk({"content": text})
                 if told.get("pace"):
                     await asyncio.sleep(told["pace"])

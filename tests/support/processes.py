@@ -79,6 +79,11 @@ class GatewayProcess:
         """Send a signal to this very process."""
         self._process.send_signal(number)
 
+    async def ended(self) -> int:
+        """Wait until it ends by itself; its exit code."""
+        await asyncio.gather(self._process.wait(), self._rest())
+        return self._process.returncode or 0
+
     async def kill(self) -> None:
         """SIGKILL, and wait."""
         self.signal(signal.SIGKILL)

@@ -50,13 +50,25 @@ def chain(name: str, *, stages: Sequence[str] = ()) -> Callable[[Factory], Facto
     return mark
 
 
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module + ".").startswith(error.name + "."):
+            raise ValueError(f"GATEWAY_CHAINS: there is no module {module}") from error
+        raise  # it is there; what it imports is not
+
+
 class Registry:
-    """The chains of one process; each is made once, when it is first run."""
+    """The chains of one process; each is made once, when it is first run.
+
+    Raises ValueError for a module that is not there, or a chain's name that is taken.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         for module in (*SHIPPED, *filter(None, map(str.strip, settings.chains.split(",")))):
-            importlib.import_module(module)
+            _import(module)
         self._chains = dict(_marked)
         self._made: dict[str, Runnable[Any, Any]] = {}
         self._making = asyncio.Lock()

@@ -1,0 +1,117 @@
+"""The faults, each on whom its moment's own dice choose. A fault that finds nobody to meet is not counted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from time import monotonic
+
+from tests.chaos import recovery
+from tests.chaos.plan import Kind, Moment
+from tests.chaos.proxy import Mischief
+from tests.chaos.stage import LEASE_SECONDS, Stage
+from tests.chaos.store import FSYNC_SECONDS, during
+from tests.chaos.tally import Tally
+from tests.support.processes import GatewayProcess
+
+
+class Faults:
+    """Does what the plan says, and waits for what it has begun."""
+
+    def __init__(self, stage: Stage, tally: Tally) -> None:
+        self._stage = stage
+        self._tally = tally
+        self._begun: set[asyncio.Task[None]] = set()
+
+    async def run(self, moments: list[Moment], began: float) -> None:
+        """All of the plan; each fault on its own, so that they overlap as they fall."""
+        try:
+            async with asyncio.TaskGroup() as faults:
+                for moment in moments:
+                    await asyncio.sleep(max(0.0, began + moment.at - monotonic()))
+                    faults.create_task(self._do(moment), name=f"fault-{moment.kind}")
+            await asyncio.gather(*self._begun)
+        finally:
+            for task in self._begun:
+                task.cancel()
+
+    async def _do(self, moment: Moment) -> None:
+        rng = moment.rng
+        match moment.kind:
+            case Kind.KILL_WORKER:
+                done = await self._kill_worker(rng)
+            case Kind.KILL_WEB:
+                done = await self._kill_web(rng)
+            case Kind.PAUSE_WORKER:
+                done = await self._pause(rng)
+            case Kind.CUT:
+                done = await self._cut(rng)
+            case Kind.PUBLISHES:
+                done = await self._publishes(rng)
+            case Kind.RESTART_REDIS:
+                lose = rng.uniform(0, FSYNC_SECONDS) if rng.random() < 0.6 else 0.0
+                self._stage.note(f"kill Redis, lose its last {lose:.2f} s")
+                await self._stage.store.restart(rng.uniform(0, 2), lose)
+                self._stage.note("Redis is back")
+                done = True
+            case Kind.STOP_REDIS:
+                seconds = rng.uniform(0.5, 7)
+                self._stage.note(f"stop Redis for {seconds:.1f} s")
+                await self._stage.store.stop(seconds)
+                done = True
+        if done:
+            self._tally.faults[moment.kind] += 1
+
+    async def _kill_worker(self, rng: random.Random) -> bool:
+        victim = self._awake(rng)
+        if victim is None:
+            return False
+        self._stage.paused.add(victim)  # nobody else's victim
+        held = await recovery.held_by(self._stage, victim.pid)
+        killed = monotonic()
+        for stream, before in held.items():
+            self._begin(stream, before, killed)
+        await self._stage.replace("worker", victim)
+        self._stage.paused.discard(victim)
+        return True
+
+    def _begin(self, stream: str, before: list[bytes | None], killed: float) -> None:
+        work = recovery.measure(self._stage, self._tally, stream, before, killed)
+        task = asyncio.create_task(work, name=f"recovery-{stream}")
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+
+    async def _kill_web(self, rng: random.Random) -> bool:
+        if len(self._stage.webs) < 2:
+            return False
+        await self._stage.replace("web", rng.choice(self._stage.webs))
+        return True
+
+    async def _pause(self, rng: random.Random) -> bool:
+        victim = self._awake(rng)
+        if victim is None:
+            return False
+        await self._stage.pause(victim, rng.uniform(LEASE_SECONDS + 0.5, LEASE_SECONDS * 4))
+        return True
+
+    async def _cut(self, rng: random.Random) -> bool:
+        with during(self._stage.unrest):
+            cut = self._stage.proxy.cut(rng.choice((0.1, 0.5, 1.0)))
+            self._stage.note(f"cut {cut} connections")
+            self._tally.connections_cut += cut
+        return True
+
+    async def _publishes(self, rng: random.Random) -> bool:
+        share = rng.choice((0.1, 0.3, 1.0))
+        parts = [rng.random() for _ in range(3)]
+        drop, double, late = (share * part / sum(parts) for part in parts)
+        self._stage.proxy.mischief = Mischief(drop, double, late)
+        try:
+            await asyncio.sleep(rng.uniform(1, 6))
+        finally:
+            self._stage.proxy.mischief = Mischief()
+        return True
+
+    def _awake(self, rng: random.Random) -> GatewayProcess | None:
+        awake = [worker for worker in self._stage.workers if worker not in self._stage.paused]
+        return rng.choice(awake) if awake else None

@@ -1,0 +1,80 @@
+"""One run: everybody comes, faults fall for so many seconds, everything comes to rest, then it is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from time import monotonic
+
+import httpx
+
+from tests.chaos.crowd import Crowd
+from tests.chaos.faults import Faults
+from tests.chaos.judge import Judge
+from tests.chaos.plan import Moment, plan
+from tests.chaos.proxy import Mangled
+from tests.chaos.rest import REST_SECONDS, Rest
+from tests.chaos.stage import Stage, stage
+from tests.chaos.tally import Tally
+
+MOST_STORIES = 5
+READ_SECONDS = 25.0  # longer than a web is ever stopped, and than a connection grows old
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run leaves."""
+
+    tally: Tally
+    mangled: Mangled
+    tails: str  # of the processes' logs, where something was found
+
+
+def browser() -> httpx.AsyncClient:
+    """What all readers share: no connection is kept, none is waited for."""
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(10.0, read=READ_SECONDS, pool=None),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        trust_env=False,
+    )
+
+
+async def run(seed: int, seconds: float) -> Outcome:
+    """A run of a seed; `tally.findings` is empty when every promise was kept."""
+    tally, moments = Tally(), plan(seed, seconds)
+    rng = random.Random(seed + 1)
+    async with stage(rng) as everybody:
+        async with browser() as client:
+            crowd = Crowd(everybody, tally, client, rng)
+            try:
+                await _act(everybody, crowd, client, tally, moments, seconds)
+            finally:
+                await crowd.close()
+        everybody.read_logs()
+        tally.findings += [f"a process complains: {text}" for text in everybody.complaints]
+        story = everybody.story(sorted(tally.suspects)[:MOST_STORIES])
+        tails = f"{everybody.tails()}\n--- what was done\n{story}" if tally.findings else ""
+    tally.findings += everybody.exits
+    return Outcome(tally, everybody.proxy.mangled, tails)
+
+
+async def _act(
+    everybody: Stage,
+    crowd: Crowd,
+    client: httpx.AsyncClient,
+    tally: Tally,
+    moments: list[Moment],
+    seconds: float,
+) -> None:
+    rest = Rest(everybody)
+    await crowd.one()
+    await rest.before()
+    async with asyncio.TaskGroup() as together:
+        together.create_task(crowd.run(seconds))
+        together.create_task(Faults(everybody, tally).run(moments, monotonic()))
+    await rest.come(tally, {asked.id for asked in crowd.streams})
+    late = await crowd.home(REST_SECONDS if not tally.findings else 10.0)
+    tally.findings += [f"{name} did not come to an end" for name in late]
+    await Judge(everybody, tally, client).all(crowd.streams, crowd.readers)
+    await rest.leftovers(tally)

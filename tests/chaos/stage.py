@@ -1,0 +1,172 @@
+"""The parts of a run: Redis behind a proxy, the model, two webs, three workers; and their ends.
+
+What is killed is replaced. Everything that was started is stopped by its pid, whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import signal
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from redis.asyncio import Redis
+
+from tests.chaos.model import KnownModel
+from tests.chaos.proxy import Proxy
+from tests.chaos.store import Store, Window, during, store
+from tests.support.processes import GatewayProcess
+
+WEBS = 2
+WORKERS = 3
+LEASE_SECONDS = 2.0
+MAX_AGE_SECONDS = 20.0
+SETTINGS = {
+    "GATEWAY_LEASE_SECONDS": str(LEASE_SECONDS),
+    "GATEWAY_HEARTBEAT_SECONDS": "2",
+    "GATEWAY_STREAM_MAX_AGE_SECONDS": str(MAX_AGE_SECONDS),
+    "GATEWAY_MAX_ATTEMPTS": "100000",
+    "GATEWAY_MAX_FAILURES": "100000",
+    "GATEWAY_MAX_READER_BYTES": "8192",
+    "GATEWAY_STORE_PATIENCE_SECONDS": "120",
+    "GATEWAY_QUEUE_GRACE_SECONDS": "5",
+    "GATEWAY_CHAINS": "tests.chaos.probe",
+    "GATEWAY_LOG_LEVEL": "info",
+}
+_BAD_LINE = re.compile(r" (ERROR|CRITICAL) |Traceback|never retrieved|was destroyed but")
+_TAIL_LINES = 40
+_NOTES = 30
+
+
+class Stage:
+    """Who is there now, and what the dead have left in their logs."""
+
+    def __init__(self, held: Store, proxy: Proxy, model: KnownModel) -> None:
+        self.store = held
+        self.proxy = proxy
+        self.model = model
+        self.redis: Any = Redis.from_url(held.server.url)  # past the proxy: to look behind
+        self.webs: list[GatewayProcess] = []
+        self.workers: list[GatewayProcess] = []
+        self.paused: set[GatewayProcess] = set()
+        self.unrest: list[Window] = []  # in such a window the workers or their connections were disturbed
+        self.complaints: list[str] = []
+        self._history: list[str] = []  # the logs of the dead, and what was done to whom
+        self.exits: list[str] = []
+        self._environment = {"REDIS_URL": proxy.url, **model.environment(), **SETTINGS}
+
+    async def start(self) -> None:
+        """Everybody; a process that does not come ends the run."""
+        await asyncio.gather(*(self.spawn("web") for _ in range(WEBS)))
+        await asyncio.gather(*(self.spawn("worker") for _ in range(WORKERS)))
+
+    async def spawn(self, mode: str) -> None:
+        """One more process of a mode; a web is there when it serves."""
+        process = GatewayProcess(mode, self._environment)
+        await process.__aenter__()
+        self._of(mode).append(process)
+
+    async def replace(self, mode: str, process: GatewayProcess) -> None:
+        """SIGKILL, and another one at once."""
+        with during(self.unrest):
+            self._of(mode).remove(process)
+            self.note(f"kill {mode} {process.pid}")
+            await process.kill()
+            await self._bury(process)
+            await self.spawn(mode)
+
+    async def pause(self, process: GatewayProcess, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT when it is still there."""
+        self.paused.add(process)
+        process.signal(signal.SIGSTOP)
+        self.note(f"stop worker {process.pid} for {seconds:.1f} s")
+        try:
+            with during(self.unrest):
+                await asyncio.sleep(seconds)
+        finally:
+            process.signal(signal.SIGCONT)
+            self.paused.discard(process)
+
+    def url(self, rng: random.Random) -> str:
+        """One of the webs."""
+        return rng.choice(self.webs).url if self.webs else ""
+
+    def processes(self) -> list[tuple[str, GatewayProcess]]:
+        """All that live, with their modes."""
+        return [("web", web) for web in self.webs] + [("worker", worker) for worker in self.workers]
+
+    async def stop(self) -> None:
+        """End everybody in order; how they ended is kept."""
+        for mode, process in self.processes():
+            await self._stop(mode, process)
+        await self.redis.aclose()
+
+    def read_logs(self) -> None:
+        """Keep what the living complain of so far."""
+        for _, process in self.processes():
+            self._read(process)
+
+    def note(self, what: str) -> None:
+        """Write down what is done to the parts, in the form of their logs."""
+        now = datetime.now().isoformat(" ", "milliseconds").replace(".", ",")  # noqa: DTZ005 - as theirs
+        self._history.append(f"{now} CHAOS {what}")
+
+    def story(self, words: Iterable[str]) -> str:
+        """What was done to the parts, and what any process, dead or alive, has logged with these words."""
+        shown = [" CHAOS ", *words]
+        lines = [*self._history, *(line for _, p in self.processes() for line in _signed(p))]
+        return "\n".join(sorted(line for line in lines if any(word in line for word in shown)))
+
+    def tails(self) -> str:
+        """The last lines of every living process."""
+        lines = []
+        for mode, process in self.processes():
+            lines.append(f"--- {mode} {process.pid}")
+            lines += process.log().splitlines()[-_TAIL_LINES:]
+        return "\n".join(lines)
+
+    def _of(self, mode: str) -> list[GatewayProcess]:
+        return self.webs if mode == "web" else self.workers
+
+    async def _stop(self, mode: str, process: GatewayProcess) -> None:
+        try:
+            code = await process.stop()
+        except TimeoutError:
+            self.exits.append(f"{mode} {process.pid} did not stop within its bound")
+            return
+        if code != 0:
+            self.exits.append(f"{mode} {process.pid} ended with {code}")
+
+    async def _bury(self, process: GatewayProcess) -> None:
+        self._read(process)
+        self._history += [line for line in _signed(process) if "stream " in line]
+        await process.stop()  # it is dead; this closes its pipes
+
+    def _read(self, process: GatewayProcess) -> None:
+        lines = process.log().splitlines()
+        for number, line in enumerate(lines):
+            if _BAD_LINE.search(line) and len(self.complaints) < _NOTES:
+                self.complaints.append("\n".join([f"pid {process.pid}:", *lines[number : number + 12]]))
+
+
+def _signed(process: GatewayProcess) -> list[str]:
+    return [f"{line} [{process.pid}]" for line in process.log().splitlines()]
+
+
+@asynccontextmanager
+async def stage(rng: random.Random) -> AsyncIterator[Stage]:
+    """All parts, running; stopped at the end, also after a failure in the middle of the start."""
+    async with AsyncExitStack() as stack:
+        held = await stack.enter_async_context(store())
+        proxy = await stack.enter_async_context(
+            Proxy(str(held.server.socket), random.Random(rng.getrandbits(32)))
+        )
+        model = await stack.enter_async_context(KnownModel())
+        made = Stage(held, proxy, model)
+        stack.push_async_callback(made.stop)
+        await made.start()
+        yield made

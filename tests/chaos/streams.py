@@ -1,0 +1,126 @@
+"""A stream that is asked for: its question, its POSTs, its cancel, and what it may end with."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from time import monotonic
+
+import httpx
+
+from tests.chaos.model import question
+from tests.chaos.stage import Stage
+from tests.chaos.tally import Tally
+
+POST_SECONDS = 30.0
+_WORDS = (
+    "river",
+    "stone",
+    "data: x",
+    "\n\n",
+    "“quoted”",
+    "naïve",
+    "🌊",
+    "id: 7-abcd\n",
+    "\u2028",
+    "event: done",
+)
+
+
+@dataclass(slots=True)
+class Asked:
+    """One question and its stream."""
+
+    name: str
+    chunks: list[str]
+    pace: float
+    vary_at: int | None
+    key: str
+    cancel_after: float | None
+    id: str = ""
+    accepted_at: float = 0.0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # a reader has seen its end, or 404
+    gone: bool = False  # answered 404 after its 202
+
+    @property
+    def body(self) -> dict[str, str]:
+        return {"user": question(self.name, self.chunks, pace=self.pace, vary_at=self.vary_at)}
+
+
+def ask(rng: random.Random, number: int) -> Asked:
+    """Question number so and so: an answer of 1 to 9 s, in small pieces and now and then in big ones."""
+    count = rng.randint(8, 60)
+    big = rng.random() < 0.1
+    chunks = [rng.choice(_WORDS) + " " * (2000 if big else 1) + str(n) + " " for n in range(count)]
+    return Asked(
+        name=f"q{number}",
+        chunks=chunks,
+        pace=rng.uniform(1, 9) / count,
+        vary_at=rng.randrange(count) if rng.random() < 0.25 else None,
+        key=f"key-{number}" if rng.random() < 0.5 else "",
+        cancel_after=rng.uniform(0, 6) if rng.random() < 0.1 else None,
+    )
+
+
+class Caller:
+    """Posts, posts again, cancels."""
+
+    def __init__(self, stage: Stage, tally: Tally, client: httpx.AsyncClient) -> None:
+        self._stage = stage
+        self._tally = tally
+        self._client = client
+
+    async def start(self, asked: Asked, rng: random.Random) -> bool:
+        """POST until a 202 when there is a key, else once; whether the stream was accepted."""
+        deadline = monotonic() + POST_SECONDS
+        while monotonic() < deadline:
+            found = await self._post(asked, rng)
+            if found:
+                asked.id, asked.accepted_at = found, monotonic()
+                return True
+            if not asked.key:
+                return False
+            await asyncio.sleep(rng.uniform(0.1, 0.5))
+        return False
+
+    async def again(self, asked: Asked, rng: random.Random) -> None:
+        """The same key and body once more: the same stream."""
+        began = asked.accepted_at
+        await asyncio.sleep(rng.uniform(0, 4))
+        found = await self._post(asked, rng)
+        if not found:
+            return
+        self._tally.doubled += 1
+        if found != asked.id and not self._stage.store.may_have_lost(began - POST_SECONDS, monotonic()):
+            self._tally.find(f"{asked.name}: its key answered {asked.id} and then {found}; nothing was lost")
+
+    async def cancel(self, asked: Asked, rng: random.Random) -> None:
+        """DELETE; 200 is at once and final."""
+        try:
+            answer = await self._client.delete(f"{self._stage.url(rng)}/stream/{asked.id}")
+        except httpx.HTTPError:
+            return
+        if answer.status_code == 200:
+            self._tally.cancels += 1
+            status = answer.json()["status"]
+            if status not in ("cancelled", "done", "failed"):
+                self._tally.find(f"{asked.id}: DELETE answered 200 and status {status}")
+        elif answer.status_code not in (404, 503):
+            self._tally.find(f"{asked.id}: DELETE answered {answer.status_code} {answer.text[:200]}")
+
+    async def _post(self, asked: Asked, rng: random.Random) -> str:
+        headers = {"idempotency-key": asked.key} if asked.key else {}
+        try:
+            answer = await self._client.post(
+                f"{self._stage.url(rng)}/stream", json=asked.body, headers=headers, timeout=POST_SECONDS
+            )
+        except httpx.HTTPError:
+            self._tally.unanswered += 1
+            return ""
+        if answer.status_code == 202:
+            return str(answer.json()["id"])
+        self._tally.refused += 1
+        if answer.status_code != 503 or "retry-after" not in answer.headers:
+            self._tally.find(f"{asked.name}: POST answered {answer.status_code} {answer.text[:200]}")
+        return ""

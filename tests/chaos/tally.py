@@ -1,0 +1,53 @@
+"""What a run counts, and what it finds wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A stream whose worker was killed: seconds until the next attempt and until the next event."""
+
+    stream: str
+    attempt: float
+    event: float
+    alone: bool  # no other fault fell into this time
+
+
+@dataclass(slots=True)
+class Tally:
+    """One run's figures."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    streams: Counter[str] = field(default_factory=Counter)  # by their end
+    resets: Counter[int] = field(default_factory=Counter)  # by the attempt that wrote them
+    connections: int = 0
+    resumes: int = 0
+    connections_cut: int = 0
+    log_lost: int = 0
+    refused: int = 0
+    unanswered: int = 0
+    doubled: int = 0
+    cancels: int = 0
+    readers: int = 0
+    readers_now: int = 0
+    readers_peak: int = 0
+    away: int = 0  # connections that the reader left
+    bytes: int = 0
+    recoveries: list[Recovery] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    suspects: set[str] = field(default_factory=set)  # ids of streams with a finding
+
+    def joined(self) -> None:
+        """A reader has come."""
+        self.readers += 1
+        self.readers_now += 1
+        self.readers_peak = max(self.readers_peak, self.readers_now)
+
+    def find(self, text: str, stream: str = "") -> None:
+        """A promise that was not kept; for the stream, if it is one's."""
+        self.findings.append(text)
+        if stream:
+            self.suspects.add(stream)

@@ -1,0 +1,117 @@
+"""The real side of the machine: what stands in Redis of one stream, and what fate may do to it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.connection import Connection
+from gateway.record import Answer, Claim, Record
+from tests.model import streams
+from tests.model.store import ENDED, Store
+from tests.model.streams import KEEP_MS, LEASE_MS, TOMBSTONE_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Everything of a stream, as one look found it; times to live in milliseconds."""
+
+    job: dict[str, bytes]
+    log: bytes
+    job_ttl: int
+    log_ttl: int
+    listed: bytes | None
+    index_ttl: int
+
+
+class Real:
+    """The keys of one stream, past the product."""
+
+    def __init__(self, redis: Connection, stream: streams.Stream) -> None:
+        self._redis = redis
+        self._stream = stream
+        self._job, self._log, self._index = stream.keys
+        raw = {"status": b"queued", "last_id": b""}
+        self._record = Record.of(stream.id, raw)
+
+    async def append(
+        self, token: str, position: int, frames: bytes, last_id: str, status: str, checkpoint: str
+    ) -> Answer:
+        claim = Claim(self._record, token, 0, 0)
+        fields = {"ckpt:answer": checkpoint} if checkpoint else {}
+        return await self._stream.log.append(
+            claim, position, frames, last_id, LEASE_MS, status=status, fields=fields
+        )
+
+    async def look(self) -> Image:
+        flat, log, job_ttl, log_ttl, listed, index_ttl = await self._redis.call_all(
+            [
+                ("HGETALL", self._job),
+                ("GET", self._log),
+                ("PTTL", self._job),
+                ("PTTL", self._log),
+                ("ZSCORE", self._index, self._stream.id),
+                ("PTTL", self._index),
+            ]
+        )
+        job = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        return Image(job, log or b"", job_ttl, log_ttl, listed, index_ttl)
+
+    def compare(self, image: Image, model: Store) -> None:
+        """Log, record and index are the model's, and nothing is there for ever."""
+        assert image.log == model.log
+        assert (image.listed is not None) == model.listed
+        assert bool(image.job) == model.alive
+        assert -1 not in (image.job_ttl, image.log_ttl, image.index_ttl), "a key without expiry"
+        if not model.alive:
+            return
+        record = Record.of(self._stream.id, image.job)
+        found = (record.status.value, record.attempt, record.failures, record.confirmed, record.last_id)
+        assert found == (model.status, model.attempt, model.failures, model.confirmed, model.last_id)
+        if record.status == "running":
+            assert image.job["token"].decode() == model.holder
+            assert (image.job["progress"] == b"1") == model.progress
+        assert image.job.get("ckpt:answer", b"").decode() == model.checkpoint
+        assert (record.input is None) == (model.status in ENDED)
+        _compare_expiries(image, model)
+
+    async def restore(self, image: Image) -> None:
+        """Make everything what it was."""
+        commands: list[tuple[object, ...]] = [("DEL", self._job, self._log)]
+        commands.append(("ZREM", self._index, self._stream.id))
+        if image.job:
+            flat = [item for pair in image.job.items() for item in pair]
+            commands += [("HSET", self._job, *flat), ("PEXPIRE", self._job, image.job_ttl)]
+        if image.log:
+            commands.append(("SET", self._log, image.log, "PX", image.log_ttl))
+        if image.listed is not None:
+            commands.append(("ZADD", self._index, image.listed, self._stream.id))
+            commands.append(("PEXPIRE", self._index, image.index_ttl))
+        await self._redis.call_all(commands)
+
+    async def cut(self, log: bytes, last_id: str) -> None:
+        await self._redis.call_all(
+            [("SET", self._log, log, "KEEPTTL"), ("HSET", self._job, "last_id", last_id)]
+        )
+
+    async def end_lease(self, *, too_far: bool) -> None:
+        now = int((await self._redis.call("TIME"))[0]) * 1000
+        end = now + 3 * LEASE_MS if too_far else now - 1000
+        await self._redis.call("HSET", self._job, "lease_end_ms", end)
+
+    async def expire(self, *, whole: bool) -> None:
+        await self._redis.call("DEL", self._log, *([self._job] if whole else []))
+
+    async def remove(self) -> None:
+        await self._redis.call_all([("DEL", self._job, self._log), ("ZREM", self._index, self._stream.id)])
+
+
+def _compare_expiries(image: Image, model: Store) -> None:
+    """60 s until confirm or claim, and then the retention; the record outlives the log."""
+    if not model.confirmed and model.status == "queued":
+        assert image.job_ttl <= 60_000
+        return
+    assert KEEP_MS + TOMBSTONE_MS - 60_000 <= image.job_ttl <= KEEP_MS + TOMBSTONE_MS
+    if image.log:
+        assert KEEP_MS - 60_000 <= image.log_ttl < image.job_ttl
+    if image.listed is not None:
+        assert image.index_ttl > KEEP_MS

@@ -1,0 +1,193 @@
+"""A stream to write to and relays to follow it with, for tests of the following side: no worker, no host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from gateway import protocol, sse
+from gateway.connection import Connection
+from gateway.hub import Hub
+from gateway.log import Log
+from gateway.protocol import Cursor, Event, EventType
+from gateway.record import Claim
+from gateway.relay import Relay
+
+LEASE_MS = 60_000
+UNTIL_SECONDS = 30.0
+DONE = Event(EventType.DONE, {"finish_reason": "stop"})
+
+
+def text(delta: str) -> Event:
+    return protocol.text(delta, deployment="test", stage="answer")
+
+
+async def until(condition: Callable[[], bool], seconds: float = UNTIL_SECONDS) -> None:
+    """Poll a condition that nothing announces. Raises TimeoutError after the bound."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+class Stream:
+    """A stream that a test writes itself, as a worker would: through claims."""
+
+    def __init__(self, log: Log, stream_id: str) -> None:
+        self.id = stream_id
+        self._log = log
+
+    @classmethod
+    async def create(cls, log: Log, *, keep_ms: int = 60_000) -> Stream:
+        """Record and first event, confirmed and claimed."""
+        stream_id, tag = protocol.new_stream_id(), protocol.tag_of(protocol.new_token())
+        frame = sse.encode(protocol.start(stream_id, "chat", ["answer"], "now"), 0, tag)
+        fields = {
+            "keep_ms": keep_ms,
+            "tombstone_ms": 60_000,
+            "last_id": f"0-{tag}",
+            "owner": protocol.ANONYMOUS,
+        }
+        await log.create(stream_id, fields, frame)
+        await log.confirm(stream_id, LEASE_MS)
+        stream = cls(log, stream_id)
+        await stream.claim()
+        return stream
+
+    async def claim(self, lease_ms: int = LEASE_MS) -> Claim:
+        """Claim it with a new token."""
+        answer = await self._log.claim(self.id, protocol.new_token(), lease_ms)
+        assert answer.claim is not None, answer
+        self._claim, self._end = answer.claim, answer.claim.log_end
+        return self._claim
+
+    async def take_over(self) -> Claim:
+        """Another worker's claim, after the first one let go."""
+        answer = await self._log.append(self._claim, self._end, b"", "", LEASE_MS, status="queued")
+        assert answer.word == "ok", answer
+        return await self.claim()
+
+    async def claim_again(self) -> Claim:
+        """Another worker's claim, after the first one's lease is over."""
+        answer = await self._log.append(self._claim, self._end, b"", "", 1)
+        if answer.word == "lost":  # the log was cut back: at its end, then
+            answer = await self._log.append(self._claim, answer.number, b"", "", 1)
+        assert answer.word == "ok", answer
+        while (answer := await self._log.claim(self.id, protocol.new_token(), LEASE_MS)).claim is None:
+            assert answer.word == "held", answer
+        self._claim, self._end = answer.claim, answer.claim.log_end
+        return self._claim
+
+    async def write(self, *events: Event) -> str:
+        """Append these in one block; the last one's id."""
+        frames, status, last = b"", "", ""
+        for event in events:
+            position = self._end + len(frames)
+            last = f"{position}-{self._claim.tag}"
+            frames += sse.encode(event, position, self._claim.tag)
+            status = protocol.TERMINAL_EVENTS.get(event.type, "") or status
+        answer = await self._log.append(self._claim, self._end, frames, last, LEASE_MS, status=str(status))
+        assert answer.word in ("ok", "duplicate"), answer
+        self._end += len(frames)
+        return last
+
+    async def texts(self, *deltas: str) -> str:
+        """A block of its own for each."""
+        last = ""
+        for delta in deltas:
+            last = await self.write(text(delta))
+        return last
+
+    async def end(self) -> str:
+        return await self.write(DONE)
+
+    async def log_bytes(self, redis: Redis) -> bytes:
+        """The whole log, as Redis has it."""
+        raw = await redis.get(self._log.keys(self.id)[1])
+        return raw if isinstance(raw, bytes) else b""
+
+
+@asynccontextmanager
+async def connected(url: str, timeout: float = 5.0) -> AsyncIterator[Connection]:
+    """A connection of the test's own."""
+    connection = Connection(url, name="holdfast-test", timeout=timeout)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What a web process holds for its readers."""
+
+    redis: Connection
+    log: Log
+    hub: Hub
+    relay: Relay
+
+
+@asynccontextmanager
+async def following(
+    url: str,
+    *,
+    hub_url: str = "",
+    heartbeat: float = 15.0,
+    reader_bytes: int = 256 * 1024,
+    max_age: float = 0.0,
+) -> AsyncIterator[Following]:
+    """Open relay, hub and connection; `hub_url` where only the subscriber goes another way."""
+    redis = Connection(url, name="holdfast")
+    log = Log(redis)
+    hub = Hub(hub_url or url, log, heartbeat=heartbeat, reader_bytes=reader_bytes)
+    hub.open()
+    try:
+        yield Following(redis, log, hub, Relay(log, hub, max_age=max_age))
+    finally:
+        await hub.close()
+        await redis.close()
+
+
+class Reader:
+    """A task that takes every chunk; `frames` is what it has, heartbeats counted apart."""
+
+    def __init__(self, relay: Relay, stream: Stream, after: Cursor | None = None) -> None:
+        self.frames = b""
+        self.heartbeats = 0
+        self.task = asyncio.create_task(self._run(relay.follow(stream.id, after)), name="test-reader")
+
+    async def _run(self, chunks: AsyncGenerator[bytes, None]) -> bytes:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if chunk == sse.HEARTBEAT:
+                    self.heartbeats += 1
+                else:
+                    self.frames += chunk
+        return self.frames
+
+    async def has(self, expected: bytes, seconds: float = UNTIL_SECONDS) -> None:
+        """Wait for these bytes, and not one more."""
+        await until(lambda: len(self.frames) >= len(expected) or self.task.done(), seconds)
+        assert self.frames == expected
+
+    async def all(self) -> bytes:
+        """Everything, when the stream has ended."""
+        async with asyncio.timeout(UNTIL_SECONDS):
+            return await self.task
+
+
+@asynccontextmanager
+async def reading(
+    relay: Relay, stream: Stream, count: int = 1, after: Cursor | None = None
+) -> AsyncIterator[list[Reader]]:
+    """So many readers of one stream; gone at the end."""
+    readers = [Reader(relay, stream, after) for _ in range(count)]
+    try:
+        yield readers
+    finally:
+        for reader in readers:
+            reader.task.cancel()
+        await asyncio.gather(*(reader.task for reader in readers), return_exceptions=True)

@@ -1,0 +1,114 @@
+"""A claim's pen on a real store, whose appends are counted and whose answers can be lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+
+from gateway import protocol
+from gateway.connection import Connection
+from gateway.errors import StoreUnavailable
+from gateway.log import Log
+from gateway.protocol import Event
+from gateway.record import Answer, Claim
+from tests.support.jobs import Jobs, eventually
+from workers.writer import Writer
+
+
+def text(delta: str) -> Event:
+    return protocol.text(delta, deployment="d", stage="s")
+
+
+class WatchedLog(Log):
+    """The log, with a note of each append that was tried, and of those that failed."""
+
+    def __init__(self, redis: Connection) -> None:
+        super().__init__(redis)
+        self.tried: list[bytes] = []
+        self.failed = 0
+
+    async def append(
+        self,
+        claim: Claim,
+        position: int,
+        frames: bytes,
+        last_id: str,
+        lease_ms: int,
+        *,
+        status: str = "",
+        fields: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        self.tried.append(frames)
+        try:
+            return await super().append(
+                claim, position, frames, last_id, lease_ms, status=status, fields=fields
+            )
+        except StoreUnavailable:
+            self.failed += 1
+            raise
+
+
+class Deaf(Connection):
+    """A connection that loses answers: the server has done what it was told, and we never hear of it."""
+
+    lose = 0
+
+    async def call(self, *command: str | bytes | int | float) -> Any:
+        answer = await super().call(*command)
+        if self.lose and command[0] == "EVALSHA":
+            self.lose -= 1
+            raise StoreUnavailable
+        return answer
+
+
+class Pen:
+    """A claimed stream, its writer, and the writer's task."""
+
+    def __init__(self, jobs: Jobs, claim: Claim, connection: Connection, **options: Any) -> None:
+        self.jobs, self.claim, self.connection, self.id = jobs, claim, connection, claim.record.id
+        self.log = WatchedLog(connection)
+        limits = {"lease": 15.0, "patience": 20.0, "max_event": 1 << 20, "max_log": 1 << 26}
+        self.writer = Writer(self.log, claim, **(limits | options))
+        self.task = asyncio.create_task(self.writer.run())
+
+    async def put(self, *deltas: str) -> None:
+        for delta in deltas:
+            await self.writer.put(text(delta))
+
+    async def tried(self, count: int) -> None:
+        """Wait until so many appends have been under way."""
+
+        async def condition() -> bool:
+            return len(self.log.tried) >= count
+
+        await eventually(condition)
+
+    async def text(self) -> str:
+        return (await self.jobs.fold(self.id)).text
+
+
+@asynccontextmanager
+async def pen(url: str, connection: type[Connection] = Connection, **options: Any) -> AsyncIterator[Pen]:
+    async with Jobs(url) as jobs:
+        claim = await jobs.claim(await jobs.stream(chain="chat"))
+        made = Pen(jobs, claim, connection(url, name="pen"), **options)
+        try:
+            yield made
+        finally:
+            made.task.cancel()
+            await asyncio.gather(made.task, return_exceptions=True)
+            await made.connection.close()
+
+
+@asynccontextmanager
+async def paused(redis: Redis) -> AsyncIterator[None]:
+    """The server takes writes and answers them when this ends, however it ends."""
+    await redis.client_pause(60_000, all=False)
+    try:
+        yield
+    finally:
+        await redis.client_unpause()

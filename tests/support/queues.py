@@ -1,0 +1,26 @@
+"""What the queues of one test share: a Redis, and the connections to close."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.connection import Connection
+from gateway.queue import RedisQueue
+
+LEASE_MS = 400
+
+
+class Store:
+    """Makes queues of one name on one Redis, for as many consumers as a test wants."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.connections: list[Connection] = []
+
+    def queue(self, consumer: str, *, lease_ms: int = LEASE_MS) -> RedisQueue:
+        two = [Connection(self.url, name=f"{consumer}-{n}") for n in ("sender", "receiver")]
+        self.connections += two
+        return RedisQueue(*two, name="jobs", consumer=consumer, lease_ms=lease_ms, keep_ms=60_000)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(connection.close() for connection in self.connections))

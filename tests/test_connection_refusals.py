@@ -1,0 +1,124 @@
+"""Row 10: a server that is there but cannot do it now. Each refusal is a real server's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from gateway.connection import _UNAVAILABLE_WORDS, Connection
+from gateway.errors import StoreUnavailable
+from tests.support.following import Stream, connected, following
+from tests.support.redis_server import RedisServer
+
+
+async def test_fault_10_out_of_memory_is_unavailable_and_reads_still_work() -> None:
+    async with RedisServer() as server, following(server.url) as f, Redis.from_url(server.url) as redis:
+        stream = await Stream.create(f.log)
+        await stream.texts("a")
+        await redis.config_set("maxmemory", 1)
+        with pytest.raises(StoreUnavailable):
+            await f.redis.call("SET", "k", "v")
+        with pytest.raises(StoreUnavailable):
+            await stream.texts("b")
+        assert (await f.log.read(stream.id, None)).frames == await stream.log_bytes(redis)
+        await redis.config_set("maxmemory", 0)
+        await stream.texts("b")
+
+
+async def test_fault_10_a_demoted_server_is_unavailable_and_reads_still_work() -> None:
+    async with RedisServer() as server, following(server.url) as f, Redis.from_url(server.url) as redis:
+        stream = await Stream.create(f.log)
+        await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreUnavailable):
+            await f.redis.call("SET", "k", "v")
+        with pytest.raises(StoreUnavailable):
+            await stream.texts("b")
+        assert (await f.log.read(stream.id, None)).frames == await stream.log_bytes(redis)
+        await redis.config_set("replica-serve-stale-data", "no")
+        with pytest.raises(StoreUnavailable):  # MASTERDOWN
+            await f.log.read(stream.id, None)
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+        await stream.texts("b")
+
+
+async def refused(connection: Connection, seconds: float = 30) -> None:
+    """Ask until the server refuses."""
+    async with asyncio.timeout(seconds):
+        while True:
+            await connection.call("GET", "k")
+
+
+async def test_fault_10_a_server_busy_with_a_script_is_unavailable() -> None:
+    async with (
+        RedisServer() as server,
+        connected(server.url) as connection,
+        Redis.from_url(server.url) as redis,
+    ):
+        await redis.config_set("busy-reply-threshold", 1)
+        endless = Connection(server.url, name="endless", timeout=30)
+        script = asyncio.create_task(endless.call("EVAL", "while true do end", 0))
+        with pytest.raises(StoreUnavailable):
+            await refused(connection)
+        await redis.script_kill()
+        with pytest.raises(ResponseError, match="killed"):
+            await script
+        await endless.close()
+        assert await connection.call("GET", "k") is None
+
+
+async def test_fault_10_a_server_that_is_loading_is_unavailable() -> None:
+    """A replica that loads its master's data slowly answers as a server that has just been restarted."""
+    async with (
+        RedisServer() as server,
+        RedisServer() as master,
+        connected(server.url, timeout=30) as connection,
+        Redis.from_url(master.url) as redis,
+        Redis.from_url(server.url) as behind,
+    ):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        await redis.config_set("port", port)
+        await redis.config_set("repl-diskless-sync-delay", 0)
+        for number in range(100):
+            await redis.set(f"k{number}", os.urandom(2000), px=60_000)  # incompressible
+        await behind.config_set("key-load-delay", 10_000)  # microseconds
+        await behind.config_set("loading-process-events-interval-bytes", 1024)
+        await behind.execute_command("REPLICAOF", "127.0.0.1", port)
+        with pytest.raises(StoreUnavailable):
+            await refused(connection)
+        await until_answered(connection)
+
+
+async def until_answered(connection: Connection) -> None:
+    """Ask until the server answers again."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await connection.call("GET", "k0")
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "unavailable"),
+    [
+        ("LOADING Redis is loading the dataset in memory", True),
+        ("MISCONF Errors writing to the AOF file", True),
+        ("MOVED 3999 127.0.0.1:6381", True),
+        ("OOM command not allowed when used memory > 'maxmemory'. script: a0b1, on @user_script:3.", True),
+        ("Error running script (call to f_a0b1): @user_script:9: -OOM command not allowed when", True),
+        ("Error running script (call to f_a0b1): @user_script:9: -READONLY You can't write against a", True),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("BUSYGROUP Consumer Group name already exists", False),
+        ("unknown command 'OOMPH', with args beginning with: ", False),
+    ],
+)
+def test_a_servers_refusal_is_known_by_its_word(text: str, unavailable: bool) -> None:
+    """Also as servers before Redis 7 say it, which the tests' server is not."""
+    assert bool(_UNAVAILABLE_WORDS.search(text)) is unavailable

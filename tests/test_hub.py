@@ -1,0 +1,241 @@
+"""Local fan-out under lost, doubled and late publishes. Rows 11 and 12; real Redis behind the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway import hub as hub_module
+from gateway.errors import StoreUnavailable
+from tests.support.following import Stream, following, reading, until
+from tests.support.proxy import Fault, Proxy, Swapped, doubled, dropped, untouched
+
+FOUND_SECONDS = 3 * 2.0  # the promise is 2 s while events came lately
+
+
+async def subscribers(redis: Redis, stream: Stream) -> int:
+    [(_, count)] = await redis.pubsub_numsub(f"live:{stream.id}")
+    return int(count)
+
+
+async def until_subscribers(redis: Redis, stream: Stream, count: int) -> None:
+    async with asyncio.timeout(10):
+        while await subscribers(redis, stream) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def test_the_first_reader_subscribes_and_the_last_one_leaves(redis_url: str, redis: Redis) -> None:
+    async with following(redis_url) as f:
+        stream = await Stream.create(f.log)
+        async with f.hub.subscribe(stream.id):
+            assert await subscribers(redis, stream) == 1
+            async with f.hub.subscribe(stream.id):
+                assert await subscribers(redis, stream) == 1
+                assert f.hub.readers == 2
+            assert await subscribers(redis, stream) == 1
+        await until_subscribers(redis, stream, 0)
+        assert f.hub.readers == 0
+
+
+async def test_left_and_joined_again_at_once_hears_what_is_published(redis_url: str) -> None:
+    async with following(redis_url) as f:
+        stream = await Stream.create(f.log)
+        for _ in range(20):
+            async with f.hub.subscribe(stream.id):
+                pass
+        async with f.hub.subscribe(stream.id) as subscription:
+            subscription.last = (await f.log.heads([stream.id]))[0]
+            subscription.reading()
+            await stream.texts("a")
+            await until(lambda: subscription.head != subscription.last)
+
+
+async def test_subscribe_waits_for_the_servers_acknowledgement(redis_url: str, redis: Redis) -> None:
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        other, stream = await Stream.create(f.log), await Stream.create(f.log)
+        async with f.hub.subscribe(other.id):
+            proxy.hold("hub", "answers")
+            async with reading(f.relay, stream) as [reader]:
+                await until_subscribers(redis, stream, 1)
+                assert reader.frames == b""  # subscribed, but it does not know it yet
+                proxy.release()
+                await reader.has(await stream.log_bytes(redis))
+
+
+async def test_without_an_acknowledgement_it_is_unavailable_and_leaves_nothing(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "TIMEOUT_SECONDS", 0.2)
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        stream = await Stream.create(f.log)
+        proxy.hold("hub")
+        with pytest.raises(StoreUnavailable):
+            async with f.hub.subscribe(stream.id):
+                pass
+        assert f.hub.readers == 0
+
+
+@pytest.mark.slow
+async def test_fault_11_the_subscriber_connection_is_cut_and_nothing_is_lost_or_doubled(
+    redis_url: str, redis: Redis
+) -> None:
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        stream = await Stream.create(f.log)
+        async with reading(f.relay, stream, 20) as readers:
+            await readers[-1].has(await stream.log_bytes(redis))
+            for number in range(5):
+                await stream.texts(f"{number}a", f"{number}b")
+                assert proxy.cut("hub") == 1
+                await stream.texts(f"{number}c")
+                await until(lambda: proxy.connections("hub") == 0)
+                await until(lambda: proxy.connections("hub") == 1)
+            await stream.end()
+            for reader in readers:
+                assert await reader.all() == await stream.log_bytes(redis)
+
+
+async def test_fault_11_a_lost_publish_is_found_in_time_while_events_came_lately(
+    redis_url: str, redis: Redis
+) -> None:
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        stream = await Stream.create(f.log)
+        async with reading(f.relay, stream) as [reader]:
+            await stream.texts("a")
+            await reader.has(await stream.log_bytes(redis))
+            proxy.fault = dropped
+            await stream.texts("b")
+            await reader.has(await stream.log_bytes(redis), FOUND_SECONDS)
+
+
+@pytest.mark.slow
+async def test_fault_11_events_that_nobody_told_of_count_as_events_that_came_lately(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every publish is lost, for longer than a stream stays lively: each event is still found in time."""
+    monkeypatch.setattr(hub_module, "LIVELY_SECONDS", 1.5)
+    monkeypatch.setattr(hub_module, "SILENT_SECONDS", 0.2)
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        stream = await Stream.create(f.log)
+        proxy.fault = dropped
+        async with reading(f.relay, stream) as [reader]:
+            await reader.has(await stream.log_bytes(redis))
+            [feed] = f.hub.wanted()
+            for number in range(3):
+                await until(lambda: feed.look_at(now()) - max(feed.heard_at, feed.looked_at) > 0.25)
+                heard = feed.heard_at
+                await stream.texts(str(number))
+                await reader.has(await stream.log_bytes(redis), FOUND_SECONDS)
+                assert feed.heard_at > heard
+                assert feed.look_at(now()) - feed.looked_at == pytest.approx(0.2)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_fault_12_a_lost_terminal_publish_is_found_in_the_same_time(
+    redis_url: str, redis: Redis
+) -> None:
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        stream = await Stream.create(f.log)
+        async with reading(f.relay, stream) as [reader]:
+            await stream.texts("a")
+            await reader.has(await stream.log_bytes(redis))
+            proxy.fault = dropped
+            await stream.end()
+            async with asyncio.timeout(FOUND_SECONDS):
+                assert await reader.all() == await stream.log_bytes(redis)
+
+
+def late(fault: Fault) -> Fault:
+    """Two untouched, then the fault once, and again."""
+    count = 0
+
+    def sometimes(message: bytes) -> list[bytes]:
+        nonlocal count
+        count += 1
+        return list((fault if count % 3 == 0 else untouched)(message))
+
+    return sometimes
+
+
+@pytest.mark.parametrize(
+    "fault", [doubled, Swapped(), dropped, late(doubled), late(dropped)], ids=lambda f: type(f).__name__
+)
+async def test_fault_11_doubled_reordered_and_dropped_publishes_change_no_byte(
+    redis_url: str, redis: Redis, fault: Fault
+) -> None:
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        stream = await Stream.create(f.log)
+        async with reading(f.relay, stream, 5) as readers:
+            await readers[0].has(await stream.log_bytes(redis))
+            proxy.fault = fault
+            await stream.texts(*map(str, range(31)))
+            await stream.end()
+            await until(lambda: proxy.messages >= 32)
+            for reader in readers:
+                assert await reader.all() == await stream.log_bytes(redis)
+
+
+async def test_a_publish_that_is_none_of_ours_wakes_and_harms_nobody(redis_url: str, redis: Redis) -> None:
+    async with following(redis_url) as f:
+        stream = await Stream.create(f.log)
+        async with reading(f.relay, stream) as [reader]:
+            await reader.has(await stream.log_bytes(redis))
+            for payload in (b"", b"a b c\n", b"0-aaaa nonsense running\nx", b"\xff \xff \xff\n", b"v2 {}"):
+                assert await redis.publish(f"live:{stream.id}", payload) == 1
+            await stream.texts("a")
+            await stream.end()
+            assert await reader.all() == await stream.log_bytes(redis)
+
+
+@pytest.mark.parametrize("name", ["hub-listen", "hub-pulse", "hub-look"])
+async def test_a_dead_task_of_the_hub_wakes_its_readers(redis_url: str, redis: Redis, name: str) -> None:
+    async with following(redis_url) as f:
+        stream = await Stream.create(f.log)
+        async with reading(f.relay, stream, 3) as readers:
+            await readers[2].has(await stream.log_bytes(redis))
+            [task] = [task for task in asyncio.all_tasks() if task.get_name() == name]
+            task.cancel()
+            for reader in readers:
+                assert await reader.all() == await stream.log_bytes(redis)
+            with pytest.raises(StoreUnavailable):
+                async with f.hub.subscribe(stream.id):
+                    pass
+
+
+async def test_close_ends_readers_also_one_that_waits_for_its_acknowledgement(
+    redis_url: str, redis: Redis
+) -> None:
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        stream, other = await Stream.create(f.log), await Stream.create(f.log)
+        async with reading(f.relay, stream, 3) as readers:
+            await readers[2].has(await stream.log_bytes(redis))
+            proxy.hold("hub", "answers")
+            async with reading(f.relay, other) as [waiting]:
+                await until(lambda: f.hub.readers == 4)
+                await f.hub.close()
+                for reader in readers:
+                    assert await reader.all() == await stream.log_bytes(redis)
+                with pytest.raises(StoreUnavailable):
+                    await waiting.all()
+        assert f.hub.readers == 0
+
+
+@pytest.mark.slow
+async def test_a_slow_look_does_not_keep_heartbeats_back(redis_url: str, redis: Redis) -> None:
+    async with (
+        Proxy(redis_url) as proxy,
+        following(proxy.url, hub_url=redis_url, heartbeat=0.5) as f,
+    ):
+        stream = await Stream.create(f.log)
+        async with reading(f.relay, stream) as [reader]:
+            await reader.has(await stream.log_bytes(redis))
+            proxy.hold("commands")
+            looks = proxy.accepted["commands"]
+            before = reader.heartbeats
+            await until(lambda: reader.heartbeats >= before + 7, seconds=15)  # 3.5 s: a look is under way
+            assert proxy.accepted["commands"] == looks
+            proxy.release()

@@ -1,0 +1,202 @@
+"""The log on a real Redis: its keys and their expiries, its clock, and reading it in any pieces."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+import gateway.log
+from gateway import protocol, sse
+from gateway.errors import CursorLost
+from gateway.log import Log, bucket
+from gateway.protocol import Cursor
+from tests.model.streams import (
+    CANCEL_TAG,
+    DONE,
+    KEEP_MS,
+    LEASE_MS,
+    START_TAG,
+    TOMBSTONE_MS,
+    Stream,
+    ids_of,
+    last_id_of,
+    open_log,
+    said,
+    start_frame,
+    text_of,
+)
+
+
+@pytest.fixture
+async def log(redis_url: str) -> AsyncIterator[Log]:
+    async with open_log(redis_url) as log:
+        yield log
+
+
+async def end_lease(redis: Redis, stream: Stream) -> None:
+    await redis.hset(stream.keys[0], "lease_end_ms", 1)
+
+
+async def test_fault_30_the_record_outlives_the_log_as_a_tombstone(log: Log, redis: Redis) -> None:
+    stream = await Stream.create(log, keep_ms=2000, tombstone_ms=KEEP_MS)
+    await (await stream.pen()).write(DONE, status="done")
+    job, text, _ = stream.keys
+    assert 0 < await redis.pttl(text) <= 2000
+    assert KEEP_MS < await redis.pttl(job) <= KEEP_MS + 2000
+    await redis.delete(text)
+    record, length = await log.record(stream.id)
+    assert (record is not None and record.ended, length) == (True, 0)
+    await redis.delete(job)
+    assert await log.record(stream.id) == (None, 0)
+
+
+async def test_fault_17_a_running_stream_does_not_expire(log: Log, redis: Redis) -> None:
+    stream = await Stream.create(log)
+    pen = await stream.pen()
+    for renew in (b"", None):
+        for key in stream.keys:
+            await redis.pexpire(key, KEEP_MS // 3)  # as after two thirds of the retention
+        await (pen.write(said("a")) if renew is None else pen.put(pen.end, renew))
+        job, text, index = [await redis.pttl(key) for key in stream.keys]
+        assert KEEP_MS - 60_000 < text <= KEEP_MS
+        assert KEEP_MS + TOMBSTONE_MS - 60_000 < job <= KEEP_MS + TOMBSTONE_MS
+        assert index > KEEP_MS
+
+
+class TestRead:
+    async def written(self, log: Log, redis: Redis) -> tuple[Stream, bytes]:
+        stream = await Stream.create(log)
+        pen = await stream.pen()
+        for size in (0, 1, 7, 900, 30, *[3000] * 8, 2):
+            await pen.write(said("x" * size), said("\n\nid: 0-5a5a\n"))
+        await pen.write(DONE, status="done")
+        return stream, await text_of(redis, stream)
+
+    @pytest.mark.parametrize("limit", [32, 33, 100, 101, 1000, 4096, 65536])
+    async def test_pieces_are_the_log_from_any_cursor(self, log: Log, redis: Redis, limit: int) -> None:
+        stream, whole = await self.written(log, redis)
+        begin = 0
+        cursors = [None, *map(Cursor.parse, ids_of(whole))]
+        for cursor, frame in zip(cursors, [b"", *sse.split_frames(whole)], strict=True):
+            begin += len(frame)
+            joined, after, at_end = b"", cursor, False
+            while not at_end:
+                piece = await log.read(stream.id, after, limit)
+                assert len(piece.frames) <= max(limit, 4 * 4000)  # frames of 3 kB need larger pieces
+                assert piece.final == (str(piece.last) == last_id_of(whole))
+                joined, after, at_end = joined + piece.frames, piece.last, piece.at_end
+            assert joined == whole[begin:]
+            assert str(after) == last_id_of(whole)
+
+    async def test_fault_22_a_cursor_that_is_not_in_the_log_is_lost(self, log: Log, redis: Redis) -> None:
+        stream, whole = await self.written(log, redis)
+        other = await Stream.create(log)
+        await (await other.pen(7)).write(said("o"))
+        last = Cursor.parse(last_id_of(whole))
+        wrong = [
+            "0-beef",  # another's tag
+            f"{last.offset + 1}-0001",  # inside an event
+            f"{len(whole)}-0001",  # where the next would begin
+            f"{len(whole) + 1}-0001",  # ahead
+            "9999999999-0001",
+            f"00-{START_TAG}",  # not the very id
+            *[name for name in ids_of(await text_of(redis, other)) if not name.startswith("0-")],
+        ]
+        for cursor in wrong:
+            with pytest.raises(CursorLost):
+                await log.read(stream.id, Cursor.parse(cursor))
+
+    async def test_a_text_that_looks_like_a_frame_is_none(self, log: Log, redis: Redis) -> None:
+        stream, whole = await self.written(log, redis)
+        at = whole.index(b"id: 0-5a5a", 1)
+        with pytest.raises(CursorLost):
+            await log.read(stream.id, Cursor.parse(f"{at}-5a5a"))
+
+    async def test_the_end_of_a_log_is_told_and_its_terminal_event(self, log: Log) -> None:
+        stream = await Stream.create(log)
+        first = await log.read(stream.id, None)
+        assert (str(first.last), first.final, first.at_end) == (f"0-{START_TAG}", False, True)
+        again = await log.read(stream.id, first.last)
+        assert (again.frames, again.last, again.final, again.at_end) == (b"", first.last, False, True)
+        await log.cancel(stream.id, CANCEL_TAG)
+        last = await log.read(stream.id, first.last)
+        assert (last.final, last.at_end) == (True, True)
+        assert (await log.read(stream.id, last.last)).final
+
+    async def test_of_an_unknown_stream_is_empty(self, log: Log) -> None:
+        piece = await log.read(protocol.new_stream_id(), None)
+        assert (piece.frames, piece.last, piece.at_end) == (b"", None, True)
+
+    async def test_heads_are_the_last_ids(self, log: Log) -> None:
+        stream = await Stream.create(log)
+        pen = await stream.pen()
+        await pen.write(said("a"))
+        assert await log.heads([stream.id, protocol.new_stream_id()]) == [last_id_of(pen.wrote), ""]
+
+
+SLOTS = 16384
+
+
+def slot(key: str) -> int:
+    """CRC16 (XMODEM) of what stands between the first braces, modulo 16384 (Redis Cluster specification)."""
+    return binascii.crc_hqx(key[key.index("{") + 1 : key.index("}")].encode(), 0) % SLOTS
+
+
+def test_the_slot_is_computed_as_the_specification_says() -> None:
+    assert slot("{123456789}") == 0x31C3
+
+
+async def test_every_key_that_a_script_touches_is_of_one_slot(log: Log, redis: Redis) -> None:
+    key = protocol.idempotency_hash("anonymous", "key")
+    stream = Stream(log, protocol.new_stream_id(key))
+    async with redis.monitor() as ear:
+        for _ in range(2):
+            await stream.create_again(key=key, body="b")
+        await Stream(log, protocol.new_stream_id(key)).create_again(key=key, body="b")
+        await log.confirm(stream.id, LEASE_MS)
+        await log.ask(stream.id, LEASE_MS)
+        pen = await stream.pen()
+        await pen.write(said("a"), **{"ckpt:answer": "1"})
+        await pen.put(len(start_frame(stream.id)), pen.wrote)
+        await pen.release()
+        await log.cancel(stream.id, CANCEL_TAG)
+        await redis.echo("over")
+        seen = []
+        while (command := await ear.next_command())["command"] != "ECHO over":
+            seen.append(command)
+    inside = [each["command"].split(" ") for each in seen if each["client_type"] == "lua"]
+    keyed = [words for words in inside if words[0] not in ("TIME", "PUBLISH")]
+    assert len(keyed) > 40
+    assert {words[0] for words in keyed} >= {"HSET", "APPEND", "GETRANGE", "PEXPIRE", "ZADD", "ZREM", "GET"}
+    assert {slot(words[1]) for words in keyed} == {slot(f"{{{bucket(stream.id)}}}")}
+
+
+async def test_only_redis_tells_the_time(log: Log) -> None:
+    before = await log.now_ms()
+    stream = await Stream.create(log, created_ms=1)
+    pen = await stream.pen()
+    await pen.write(DONE, status="done")
+    after = await log.now_ms()
+    record, _ = await log.record(stream.id)
+    assert record is not None
+    assert record.started_ms is not None
+    assert record.ended_ms is not None
+    assert before <= pen.claim.now_ms <= record.ended_ms <= after
+    assert record.started_ms == pen.claim.now_ms
+
+
+def test_fault_31_the_log_knows_no_clock_of_its_own() -> None:
+    for name in ("log", "record", "protocol"):
+        source = (Path(gateway.log.__file__).parent / f"{name}.py").read_text()
+        assert not re.search(r"^(import|from) (time|datetime)", source, re.MULTILINE)
+
+
+async def test_a_server_that_forgot_the_scripts_is_told_them_again(log: Log, redis: Redis) -> None:
+    stream = await Stream.create(log)
+    await redis.script_flush()
+    assert (await (await stream.pen()).write(said("a"))).word == "ok"

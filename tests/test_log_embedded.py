@@ -1,0 +1,70 @@
+"""The same log on what `all` brings along when no Redis is given: a private server, or fakeredis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway import protocol
+from gateway.embedded import EmbeddedRedis
+from gateway.errors import CursorLost
+from gateway.log import Log
+from gateway.protocol import Cursor
+from tests.model.streams import CANCEL_TAG, DONE, LEASE_MS, Stream, open_log, said, start_frame, token
+
+
+@pytest.fixture(params=["redis-server", "fakeredis"])
+async def embedded(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[Log]:
+    if request.param == "fakeredis":
+        monkeypatch.setenv("PATH", str(tmp_path))  # no redis-server there
+    redis = EmbeddedRedis()
+    await redis.start()
+    try:
+        assert redis.kind == request.param
+        async with open_log(redis.url) as log:
+            yield log
+    finally:
+        await redis.stop()
+
+
+async def test_a_life_on_each_embedded_redis(embedded: Log) -> None:
+    """The six scripts and every answer, in the order of one stream's life."""
+    log = embedded
+    key = protocol.idempotency_hash("anonymous", "key")
+    stream, other = (Stream(log, protocol.new_stream_id(key)) for _ in range(2))
+    words = [
+        await each.create_again(key=key, body=body)
+        for each, body in zip((stream, other, other), "bbc", strict=True)
+    ]
+    assert [word for word, _ in words] == ["created", "exists", "conflict"]
+    assert [(await log.ask(stream.id, 9000)).word, await log.confirm(stream.id, 9000)] == ["wait", True]
+    assert [(await log.ask(stream.id, 9000)).word for _ in range(2)] == ["yes", "wait"]
+    first = await stream.pen(1)
+    assert ((await stream.pen(1)).end, (await log.ask(stream.id, 9000)).word) == (first.end, "held")
+    assert (await log.claim(stream.id, token(2), LEASE_MS)).word == "held"
+    begin = first.end
+    assert (await first.write(said("a\n\0\u2028"), said("x" * 5000), **{"ckpt:answer": "1"})).word == "ok"
+    assert (await first.put(begin, first.wrote)).word == "duplicate"
+    assert (await first.put(first.end + 1, first.wrote)).word == "lost"
+    assert [(await first.release()).word for _ in range(2)] == ["ok", "ok"]
+    second = await stream.pen(2)
+    assert (second.claim.record.attempt, second.claim.record.failures) == (2, 0)
+    assert (await first.write(said("late"))).word == "fenced"
+    assert (await second.write(DONE, status="done")).word == "ok"
+    ended = [
+        await second.write(said("late")),
+        await log.cancel(stream.id, CANCEL_TAG),
+        await log.ask(stream.id, 1),
+    ]
+    assert [answer.word for answer in ended] == ["ended"] * 3
+    pieces, after, at_end = b"", None, False
+    while not at_end:
+        piece = await log.read(stream.id, after, 64)
+        pieces, after, at_end = pieces + piece.frames, piece.last, piece.at_end
+    assert pieces == start_frame(stream.id) + first.wrote + second.wrote
+    with pytest.raises(CursorLost):
+        await log.read(stream.id, Cursor.parse("9999999999-beef"))

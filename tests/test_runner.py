@@ -1,0 +1,231 @@
+"""One delivery: whatever the chain does and whoever interferes, one terminal event and a settled job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway import protocol
+from gateway.errors import StoreUnavailable
+from tests.support.jobs import Answering, Jobs, body
+from tests.support.model_server import ModelServer, script
+from workers.runner import DONE
+
+NOTICE_SECONDS = 2.0
+
+
+class Odd(BaseException):
+    """What no code expects."""
+
+
+def raising(error: BaseException) -> Answering:
+    async def answering(_: Any) -> AsyncIterator[str]:
+        yield "kept"
+        raise error
+
+    return answering
+
+
+async def fine(_: Any) -> AsyncIterator[str]:
+    yield "a"
+    yield "b"
+
+
+async def silent(_: Any) -> AsyncIterator[str]:
+    if _ is None:
+        yield "never"
+
+
+async def endless(_: Any) -> AsyncIterator[str]:
+    while True:
+        yield "x" * 100
+
+
+async def cancelled_within(_: Any) -> AsyncIterator[str]:
+    yield "kept"
+    inner = asyncio.create_task(asyncio.sleep(60))
+    inner.cancel()
+    await inner
+
+
+async def cancels_itself(_: Any) -> AsyncIterator[str]:
+    yield "kept"
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(60)
+
+
+async def waiting(_: Any) -> AsyncIterator[str]:
+    yield "before"
+    await asyncio.Event().wait()
+
+
+async def test_a_chain_that_answers_ends_done(redis_url: str) -> None:
+    async with Jobs(redis_url, fine) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        kinds = ["start", "stage", "message", "message", "stage", "done"]
+        assert await jobs.kinds(stream_id) == kinds
+        done = (await jobs.messages(stream_id))[-1].event().data
+        assert (done["finish_reason"], done["attempts"]) == ("stop", 1)
+        assert done["duration_ms"] >= 0
+        assert (await jobs.record(stream_id)).status == "done"
+
+
+async def test_a_chain_that_says_nothing_ends_done(redis_url: str) -> None:
+    async with Jobs(redis_url, silent) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        assert await jobs.kinds(stream_id) == ["start", "stage", "stage", "done"]
+
+
+@pytest.mark.parametrize(
+    "answering",
+    [
+        raising(ValueError("canary")),
+        raising(Odd("canary")),
+        raising(BaseExceptionGroup("canary", [Odd()])),
+        raising(asyncio.CancelledError("canary")),
+        raising(StoreUnavailable("canary")),
+        cancelled_within,
+        cancels_itself,
+    ],
+    ids=["error", "odd", "group", "cancelled", "ours", "cancelled-within", "cancels-itself"],
+)
+async def test_a_chain_that_raises_anything_ends_failed_at_once(
+    redis_url: str, caplog: pytest.LogCaptureFixture, answering: Answering
+) -> None:
+    async with Jobs(redis_url, answering) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        fold = await jobs.fold(stream_id)
+        assert fold.error is not None
+        assert (fold.ended, fold.error["code"], fold.text) == ("failed", "chain_error", "kept")
+        assert "canary" not in str(await jobs.messages(stream_id))
+        assert "canary" not in caplog.text
+        assert (await jobs.record(stream_id)).attempt == 1
+
+
+async def test_a_chain_that_is_too_long_ends_failed_and_is_closed(redis_url: str) -> None:
+    async with Jobs(redis_url, endless, max_log=5000) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        error = (await jobs.fold(stream_id)).error
+        assert error is not None
+        assert error["code"] == "too_long"
+
+
+async def test_a_chain_of_another_release_ends_failed(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream("q", chain="forgotten")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        assert await jobs.kinds(stream_id) == ["start", "failed"]
+        assert (await jobs.fold(stream_id)).error == protocol.failed(
+            "unknown_chain", "This release has no such chain.", retryable=False
+        ).data
+
+
+async def test_fault_32_a_record_of_another_release_ends_failed(redis_url: str, redis: Redis) -> None:
+    async with Jobs(redis_url, fine) as jobs:
+        stream_id = await jobs.stream("q")
+        await redis.hset(jobs.log.keys(stream_id)[0], mapping={"version": 99})
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        error = (await jobs.fold(stream_id)).error
+        assert error is not None
+        assert error["code"] == "unsupported_version"
+
+
+@pytest.mark.parametrize("spent", ["failures", "attempt"])
+async def test_fault_05_a_job_whose_tries_are_spent_ends_failed(
+    redis_url: str, redis: Redis, spent: str
+) -> None:
+    async with Jobs(redis_url, fine) as jobs:
+        stream_id = await jobs.stream("q")
+        await redis.hset(jobs.log.keys(stream_id)[0], mapping={spent: 50})
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        error = (await jobs.fold(stream_id)).error
+        assert error is not None
+        assert error["code"] == "attempts_exhausted"
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[" * 100_000, b"\xff", b'{"v":1}', b'{"v":1,"id":"../x"}'])
+async def test_fault_05_poison_is_dropped(redis_url: str, raw: bytes) -> None:
+    async with Jobs(redis_url) as jobs:
+        assert await jobs.runner.run(raw) == DONE
+        assert await jobs.runner.run(body(protocol.new_stream_id())) == DONE
+
+
+async def test_fault_04_a_double_delivery_at_once_runs_once(redis_url: str) -> None:
+    calls = []
+
+    async def answering(_: Any) -> AsyncIterator[str]:
+        calls.append(1)
+        yield "a"
+        await go_on.wait()
+
+    go_on = asyncio.Event()
+    async with Jobs(redis_url, answering) as jobs:
+        stream_id = await jobs.stream("q")
+        first = asyncio.create_task(jobs.runner.run(body(stream_id)))
+        await jobs.shows(stream_id, "a")
+        held = await jobs.runner.run(body(stream_id))
+        assert held.again_in_ms is not None
+        assert 0 < held.again_in_ms <= 2000  # when the holder's lease ends, and not before
+        go_on.set()
+        assert await first == DONE
+        assert await jobs.runner.run(body(stream_id)) == DONE  # after the end
+        assert calls == [1]
+
+
+async def test_fault_17_nobody_reads_and_the_result_is_kept(redis_url: str, redis: Redis) -> None:
+    async with Jobs(redis_url, fine) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await redis.pubsub_numsub(f"live:{stream_id}") == [(f"live:{stream_id}".encode(), 0)]
+        await jobs.runner.run(body(stream_id))
+        assert (await jobs.gateway.status(stream_id, "anonymous"))["text"] == "ab"
+
+
+async def test_fault_18_a_job_cancelled_before_its_start_never_starts(redis_url: str) -> None:
+    async with ModelServer() as model:
+        environment: dict[str, Any] = {"openai_base_url": f"{model.url}/v1", "openai_api_key": "k"}
+        async with Jobs(redis_url, **environment) as jobs:
+            stream_id = await jobs.stream([{"role": "user", "content": script(["a"])}], chain="chat")
+            await jobs.gateway.cancel(stream_id, "anonymous")
+            assert await jobs.runner.run(body(stream_id)) == DONE
+            assert await jobs.kinds(stream_id) == ["start", "cancelled"]
+        assert model.requests == []
+
+
+async def test_fault_18_a_cancel_in_silence_stops_the_model_call(redis_url: str) -> None:
+    async with ModelServer() as model:
+        environment: dict[str, Any] = {"openai_base_url": f"{model.url}/v1", "openai_api_key": "k"}
+        async with Jobs(redis_url, lease=15.0, **environment) as jobs:
+            asked = script(["a", "b"], gate="never", gate_at=1)
+            stream_id = await jobs.stream([{"role": "user", "content": asked}], chain="chat")
+            running = asyncio.create_task(jobs.runner.run(body(stream_id)))
+            await jobs.shows(stream_id, "a")
+            document = await jobs.gateway.cancel(stream_id, "anonymous")
+            assert (document["status"], document["text"]) == ("cancelled", "a")
+            async with asyncio.timeout(3 * NOTICE_SECONDS):
+                await model.until(cut=1)
+                assert await running == DONE
+            assert (await jobs.kinds(stream_id))[-1] == "cancelled"
+
+
+async def test_fault_18_a_cancel_that_races_with_the_end_leaves_one_end(redis_url: str) -> None:
+    async with Jobs(redis_url, fine) as jobs:
+        ends = set()
+        for number in range(30):
+            stream_id = await jobs.stream("q")
+            running = asyncio.create_task(jobs.runner.run(body(stream_id)))
+            for _ in range(number * 4):
+                await asyncio.sleep(0)
+            await jobs.gateway.cancel(stream_id, "anonymous")
+            assert await running == DONE
+            ends.add((await jobs.fold(stream_id)).ended)  # which asserts that nothing follows the end
+        assert ends == {"done", "cancelled"}

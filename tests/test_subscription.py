@@ -1,0 +1,249 @@
+"""One reader's end of a live feed. No I/O: the log is a list, publishes are offered by hand."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.subscription import TAKE_BYTES, Block, Subscription
+
+BOUND = 1000
+
+
+def block(number: int, *, before: str | None = None, tag: str = "aaaa", final: bool = False) -> Block:
+    """The block of event `number`, one byte of log each, so that its id is `<number>-<tag>`."""
+    return Block(before or f"{number - 1}-{tag}", f"{number}-{tag}", final, b"%d " % number)
+
+
+def at(number: int, tag: str = "aaaa", bound: int = BOUND) -> Subscription:
+    """A reader that has just read the log up to this event."""
+    reader = Subscription(bound)
+    reader.reading()
+    reader.last = f"{number}-{tag}"
+    return reader
+
+
+def taken(reader: Subscription) -> str:
+    return reader.take()[0].decode().strip()
+
+
+def test_live_3_history_1_live_4_history_2_gives_1_2_3_4() -> None:
+    reader = Subscription(BOUND)
+    got = []
+    reader.reading()
+    reader.offer(block(3))
+    got.append("1")  # the first piece of the log
+    reader.last = "1-aaaa"
+    reader.offer(block(4))
+    got.append("2")  # the second
+    reader.last = "2-aaaa"
+    got.append(taken(reader))
+    assert " ".join(got) == "1 2 3 4"
+    assert not reader.doubt
+
+
+def test_a_new_reader_doubts_so_it_reads_the_log_first() -> None:
+    reader = Subscription(BOUND)
+    reader.offer(block(1))
+    assert reader.doubt
+    assert reader.take() == (b"", False)
+
+
+def test_blocks_that_follow_are_passed_on_as_they_are() -> None:
+    reader = at(1)
+    reader.offer(block(2))
+    reader.offer(block(3))
+    assert reader.head == "3-aaaa"
+    assert taken(reader) == "2 3"
+    assert reader.last == reader.head == "3-aaaa"
+
+
+def test_a_gap_becomes_doubt_and_nothing_behind_it_is_given() -> None:
+    reader = at(1)
+    for number in (2, 4, 5):
+        reader.offer(block(number))
+    assert taken(reader) == "2"
+    assert reader.doubt
+    assert reader.last == "2-aaaa"
+    reader.offer(block(6))
+    assert taken(reader) == ""
+
+
+def test_a_double_becomes_doubt_and_is_not_given_twice() -> None:
+    reader = at(1)
+    for number in (2, 2, 3):
+        reader.offer(block(number))
+    assert taken(reader) == "2"
+    assert reader.doubt
+
+
+def test_blocks_that_the_log_read_has_already_given_are_no_surprise() -> None:
+    reader = at(5)
+    for number in (3, 4, 5, 6):
+        reader.offer(block(number))
+    assert taken(reader) == "6"
+    assert not reader.doubt
+    reader.offer(block(4))  # but after the first that fits an older one is
+    assert taken(reader) == ""
+    assert reader.doubt
+
+
+@pytest.mark.parametrize(
+    ("joined", "tail"),
+    [
+        (True, block(3, before="2-aaaa", tag="bbbb")),  # lower than the reader's last
+        (True, block(5, before="4-aaaa", tag="bbbb")),  # equal
+        (True, block(8, before="2-aaaa", tag="bbbb")),  # higher
+        (False, block(5, before="4-aaaa", tag="bbbb")),
+        (False, block(8, before="2-aaaa", tag="bbbb")),
+    ],
+)
+def test_a_tail_written_anew_by_another_claim_becomes_doubt(joined: bool, tail: Block) -> None:
+    reader = at(4 if joined else 5)
+    if joined:
+        reader.offer(block(5))
+        assert taken(reader) == "5"
+    reader.offer(tail)
+    assert taken(reader) == ""
+    assert reader.doubt
+
+
+def test_a_tail_written_anew_below_a_joining_reader_is_found_by_its_next_block() -> None:
+    reader = at(5)
+    reader.offer(block(3, before="2-aaaa", tag="bbbb"))
+    assert not reader.doubt  # it could be an old block of another attempt; the look would find it, too
+    reader.offer(block(6, before="3-bbbb", tag="bbbb"))
+    assert taken(reader) == ""
+    assert reader.doubt
+
+
+def test_past_the_bound_it_holds_a_position_and_no_data_and_what_is_taken_makes_room() -> None:
+    reader = at(0, bound=4)
+    for number in range(1, 10):
+        reader.offer(block(number))
+        assert taken(reader) == str(number)
+    assert not reader.doubt
+    reader = at(0, bound=10)
+    for number in range(1, 10):
+        reader.offer(block(number))
+        assert sum(len(b.frames) for b in reader._blocks) <= 10
+    assert reader.doubt
+    assert reader.head == reader.last == "0-aaaa"
+
+
+def test_the_final_block_ends_it_and_nothing_follows() -> None:
+    reader = at(1)
+    reader.offer(block(2, final=True))
+    reader.offer(block(3))
+    assert reader.take() == (b"2 ", True)
+
+
+def test_it_takes_about_64_kib_at_a_time() -> None:
+    reader = at(0, bound=1 << 20)
+    large = b"x" * (TAKE_BYTES // 2)
+    for number in range(1, 5):
+        reader.offer(Block(f"{number - 1}-aaaa", f"{number}-aaaa", False, large))
+    assert reader.take() == (2 * large, False)
+    assert reader.take() == (2 * large, False)
+    assert reader.take() == (b"", False)
+
+
+async def test_it_wakes_for_a_block_a_doubt_a_beat_and_the_end() -> None:
+    def beat(reader: Subscription) -> None:
+        reader.beat = True
+        reader.wake()
+
+    for cause in (lambda r: r.offer(block(2)), Subscription.lose, beat, Subscription.end):
+        reader = at(1)
+        waiting = asyncio.create_task(reader.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        cause(reader)
+        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(reader.wait(), 5)  # the cause still stands
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"no line feed", b"a b\nx", b"0-aaaa 5-aaaa x running\n", b"0-aaaa word \n", b"\xff \xff x\n"],
+)
+def test_a_payload_that_is_not_a_block_is_refused(payload: bytes) -> None:
+    with pytest.raises(ValueError, match=r"event id|unpack|decode"):
+        Block.parse(payload)
+
+
+@pytest.mark.parametrize(
+    ("status", "final"), [("", False), ("queued", False), ("done", True), ("failed", True)]
+)
+def test_a_block_knows_whether_it_ends_the_stream(status: str, final: bool) -> None:
+    parsed = Block.parse(f"0-aaaa 60-aaaa {status}\nid: 60-aaaa\ndata: {{}}\n\n".encode())
+    assert parsed == Block("0-aaaa", "60-aaaa", final, b"id: 60-aaaa\ndata: {}\n\n")
+
+
+# What may happen between two moments of a reader: an append, whose publish comes so often, sooner or
+# later; the reader takes what has come; or it reads a piece of the log.
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(0, 2), st.booleans()),
+        st.just(("deliver",)),
+        st.just(("take",)),
+        st.just(("piece",)),
+        st.just(("look",)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.integers(3, 40))
+def test_any_interleaving_of_publishes_and_log_reads_gives_exactly_the_log(
+    steps: list[tuple[str | int, ...]], bound: int
+) -> None:
+    log = [0]
+    on_the_way: list[Block] = []
+    reader, got = Subscription(bound), list[int]()
+
+    def has(number: int) -> None:
+        reader.last = f"{number}-aaaa"
+
+    def piece() -> None:
+        """Two events at most, as the relay reads: what is published meanwhile counts as new."""
+        reader.reading()
+        for number in log[len(got) :][:2]:
+            got.append(number)
+            has(number)
+        if len(got) < len(log):
+            reader.doubt = True  # the relay reads on
+
+    def take() -> None:
+        if not reader.doubt:
+            got.extend(int(word) for word in reader.take()[0].split())
+
+    for step in steps:
+        match step:
+            case ("append", int(times), bool(late)):
+                log.append(len(log))
+                copies = [block(log[-1])] * times
+                on_the_way[:0] = copies if late else []
+                on_the_way += [] if late else copies
+            case ("deliver",):
+                if on_the_way:
+                    reader.offer(on_the_way.pop(0))
+            case ("take",):
+                take()
+            case ("piece",):
+                if reader.doubt:
+                    piece()
+            case ("look",):
+                if reader.head != block(log[-1]).last:
+                    reader.lose()
+        assert got == log[: len(got)]
+        assert sum(len(b.frames) for b in reader._blocks) <= bound + 3
+    while got != log:  # the look finds what was lost
+        take()
+        if got != log:
+            reader.lose()
+            piece()
+        assert got == log[: len(got)]
