@@ -20,8 +20,7 @@ test: setup ## lint, types and every test
 	@$(LINT)
 	@$(PY) -m pytest $(ARGS)
 
-check: ## lint, types and the quick tests
-	@scripts/setup check
+check: setup ## lint, types and the quick tests
 	@$(LINT)
 	@$(PY) -m pytest -m "not slow" $(ARGS)
 

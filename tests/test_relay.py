@@ -168,8 +168,8 @@ async def test_fault_14_a_reader_gone_leaves_nothing_behind(
     async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
         stream, other = await Stream.create(f.log), await Stream.create(f.log)
         await stream.texts(*["x" * 60 * KIB] * 4)
-        async with reading(f.relay, other):  # so that the connections are up
-            await until(lambda: proxy.connections("hub") == 1)
+        async with reading(f.relay, other) as [up]:  # so that the connections are up
+            await up.has(await other.log_bytes(redis))
         await nothing_left(f, asyncio.all_tasks(), redis)
         tasks = asyncio.all_tasks()
         chunks = f.relay.follow(stream.id, None)

@@ -4,14 +4,14 @@ import httpx
 import pytest
 
 from gateway.asgi import ROUTES
-from tests.hosts import HOST_NAMES, LIMIT_SECONDS, NOBODY, Host
+from tests.hosts import LIMIT_SECONDS, NOBODY, Host
 from tests.support.processes import REPOSITORY
 
 pytest_plugins = ("tests.hosts",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest.mark.skipif("functions" not in HOST_NAMES, reason="azure-functions-runtime needs Python 3.13")
+@pytest.mark.functions
 async def test_both_hosts_have_the_same_routes_methods_and_names(hosts: dict[str, Host]) -> None:
     ours = {(method, path, handler.__name__) for method, path, handler in ROUTES}
     theirs = {

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +15,7 @@ import pytest
 from .client import FunctionsHost, HostStartError
 from .sample import FUNCTION_APP, write_app
 
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 13), reason="azure-functions-runtime needs Python 3.13"
-)
+pytestmark = pytest.mark.functions
 LIMIT_S = 20
 ENVIRONMENT = {"JOBS_QUEUE": "jobs", "SWEEP_SCHEDULE": "0 * * * * *"}
 
