@@ -4,7 +4,7 @@ PY := .venv/bin/python
 LINT = $(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 export PYTHON
 
-.PHONY: help run test check setup bench clean
+.PHONY: help run test check setup bench chaos clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +29,9 @@ setup: ## .venv, redis-server, chromium, Node's packages; quick when nothing cha
 
 bench: setup ## measurements
 	@$(PY) -m bench $(ARGS)
+
+chaos: setup ## kills, cuts, pauses and restarts everything for SECONDS (600), SEED as you like
+	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 clean: ## removes what make has made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/node/node_modules

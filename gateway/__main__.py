@@ -30,6 +30,7 @@ from workers.chains.registry import Registry
 from workers.local_model import LocalModel
 from workers.loop import Loop
 from workers.runner import Runner
+from workers.sweeper import Sweeper
 
 GRACE_SECONDS = 5
 BACKLOG = 2048
@@ -97,7 +98,9 @@ class Host:
         registry = Registry(settings)
         runner = Runner(settings, parts.log, registry)
         await registry.warm(DEFAULT_CHAIN)
-        await Loop(parts.queue, runner, concurrency=settings.worker_concurrency).run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(Sweeper(parts.log, parts.queue, backoff=settings.lease).run(), name="sweeper")
+            tasks.create_task(Loop(parts.queue, runner, concurrency=settings.worker_concurrency).run())
 
     def _socket(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET

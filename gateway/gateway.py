@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from gateway import protocol, sse
@@ -33,6 +34,7 @@ from gateway.protocol import Status
 from gateway.queue import Message, RedisQueue
 from gateway.record import Record
 from gateway.relay import Relay
+from gateway.revive import revive
 from gateway.settings import Settings
 
 READ_TIMEOUT_SECONDS = 15.0  # a blocking read of the queue takes a second of it
@@ -88,9 +90,6 @@ class Gateway:
         redis = Connection(settings.redis_url, name="holdfast")
         receiver = Connection(settings.redis_url, name="holdfast-queue", timeout=READ_TIMEOUT_SECONDS)
         log = Log(redis)
-        hub = Hub(settings.redis_url, log, heartbeat=settings.heartbeat, reader_bytes=settings.max_reader)
-        hub.open()
-        relay = Relay(log, hub, max_age=settings.stream_max_age)
         queue = RedisQueue(
             redis,
             receiver,
@@ -99,6 +98,15 @@ class Gateway:
             lease_ms=_ms(settings.lease),
             keep_ms=_ms(settings.retention + settings.tombstone),
         )
+        hub = Hub(
+            settings.redis_url,
+            log,
+            partial(revive, log, queue, backoff=settings.lease),
+            heartbeat=settings.heartbeat,
+            reader_bytes=settings.max_reader,
+        )
+        hub.open()
+        relay = Relay(log, hub, max_age=settings.stream_max_age)
         return Parts(redis, receiver, log, hub, relay, queue)
 
     async def create(self, start: Start, *, owner: str, key: str = "", traceparent: str = "") -> Record:

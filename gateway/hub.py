@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from gateway.connection import TIMEOUT_SECONDS
-from gateway.errors import StoreUnavailable, stack_of
+from gateway.errors import QueueUnavailable, StoreUnavailable, stack_of
 from gateway.log import Log
+from gateway.record import Head
 from gateway.subscriber import Subscriber
 from gateway.subscription import Block, Subscription
 
@@ -24,21 +26,24 @@ PULSE_SECONDS = 0.5
 SILENT_SECONDS = 1.0  # after this silence a stream's head is looked at
 LIVELY_SECONDS = 10.0  # this long after the last event it stays a look a second
 LONGEST_LOOK_SECONDS = 14.0
+MARGIN_SECONDS = 0.05  # a lease is looked at when it is surely over
 STALLED_SECONDS = 60.0
 STALLED = "the reader takes nothing more"
+Orphaned = Callable[[str], Awaitable[object]]  # told of a stream whose lease is over
 _log = logging.getLogger("holdfast.hub")
 
 
 class Feed:
     """One followed stream in this process."""
 
-    __slots__ = ("acknowledged", "channel", "heard_at", "id", "looked_at", "readers")
+    __slots__ = ("acknowledged", "channel", "heard_at", "id", "lease_at", "looked_at", "readers")
 
     def __init__(self, stream_id: str) -> None:
         self.id = stream_id
         self.channel = _channel(stream_id)
         self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heard_at = self.looked_at = _now()
+        self.lease_at = math.inf  # when the worker's lease ends, as far as is known
         self.readers: set[Subscription] = set()
 
     def acknowledge(self) -> None:
@@ -53,17 +58,36 @@ class Feed:
             reader.lose()
 
     def look_at(self, now: float) -> float:
-        """When to look: after 1 s of silence, each second while events came lately, then ever more rarely."""
+        """When to look: after 1 s of silence, each second while events came lately, then ever more rarely.
+
+        And always when a lease may have ended.
+        """
         silent = now - self.heard_at
         wait = SILENT_SECONDS if silent <= LIVELY_SECONDS else min(silent / 5, LONGEST_LOOK_SECONDS)
-        return max(self.heard_at, self.looked_at) + wait
+        return min(max(self.heard_at, self.looked_at) + wait, self.lease_at)
+
+    def looked(self, head: Head) -> None:
+        """The store has told: a reader without its last event doubts, and the lease's end is known."""
+        self.looked_at = _now()
+        for reader in self.readers:
+            if reader.head != head.last_id and not reader.doubt:
+                self.heard_at = self.looked_at  # an event has come, though nobody told
+                reader.lose()
+        left = head.lease_left_ms
+        if left is None:
+            self.lease_at = math.inf
+        else:
+            self.lease_at = self.looked_at + (left / 1000 + MARGIN_SECONDS if left else SILENT_SECONDS)
 
 
 class Hub:
     """`async with hub.subscribe(id) as subscription` is a reader's lifetime."""
 
-    def __init__(self, url: str, log: Log, *, heartbeat: float, reader_bytes: int) -> None:
+    def __init__(
+        self, url: str, log: Log, orphaned: Orphaned, *, heartbeat: float, reader_bytes: int
+    ) -> None:
         self._log = log
+        self._orphaned = orphaned
         self._heartbeat = heartbeat
         self._reader_bytes = reader_bytes
         self._feeds: dict[bytes, Feed] = {}
@@ -164,7 +188,7 @@ class Hub:
             await asyncio.sleep(PULSE_SECONDS)
             now = _now()
             # The next look is the retry; the readers notice a store out of reach by themselves.
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(StoreUnavailable, QueueUnavailable):
                 await self._look([feed for feed in self._feeds.values() if now >= feed.look_at(now)])
 
     def _beat(self, reader: Subscription, now: float) -> None:
@@ -183,11 +207,10 @@ class Hub:
             return
         heads = await self._log.heads([feed.id for feed in feeds])
         for feed, head in zip(feeds, heads, strict=True):
-            feed.looked_at = _now()
-            for reader in feed.readers:
-                if reader.head != head and not reader.doubt:
-                    feed.heard_at = feed.looked_at  # an event has come, though nobody told
-                    reader.lose()
+            feed.looked(head)
+        for feed, head in zip(feeds, heads, strict=True):
+            if head.lease_left_ms == 0:
+                await self._orphaned(feed.id)
 
     def _died(self, task: asyncio.Task[None]) -> None:
         """Without one of its tasks the hub serves nobody: wake those who wait, so that they come back."""

@@ -17,10 +17,11 @@ from redis.exceptions import NoScriptError
 from gateway import sse
 from gateway.connection import Connection
 from gateway.errors import CursorLost
-from gateway.protocol import Cursor
-from gateway.record import Answer, Claim, Piece, Record
+from gateway.protocol import Cursor, Status
+from gateway.record import Answer, Claim, Head, Piece, Record
 
 CREATED_EXPIRY_MS = 60_000
+BUCKETS = 256
 PIECE_BYTES = 64 * 1024
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 _LUA = Path(__file__).parent / "lua"
@@ -130,10 +131,26 @@ class Log:
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
         return Record.of(stream_id, pairs), length
 
-    async def heads(self, stream_ids: list[str]) -> list[str]:
-        """The id of each stream's last event, in one round trip; empty for a stream that is gone."""
-        raw = await self._redis.call_all([("HGET", self.keys(s)[0], "last_id") for s in stream_ids])
-        return [(value or b"").decode() for value in raw]
+    async def heads(self, stream_ids: list[str]) -> list[Head]:
+        """Each stream's last event and lease, in one round trip; an empty id for a stream that is gone."""
+        fields = ("last_id", "status", "lease_end_ms", "lease_ms")
+        commands: list[tuple[str, ...]] = [("HMGET", self.keys(s)[0], *fields) for s in stream_ids]
+        (seconds, micros), *raw = await self._redis.call_all([("TIME",), *commands])
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        return [_head(now_ms, *values) for values in raw]
+
+    async def due(self, most: int) -> list[str]:
+        """Streams that are not ended and whose time to be looked at has come, `most` of each bucket."""
+        now_ms = await self.now_ms()
+        commands = [
+            ("ZRANGEBYSCORE", f"{{{number:02x}}}:open", "-inf", now_ms, "LIMIT", 0, most)
+            for number in range(BUCKETS)
+        ]
+        return [item.decode() for found in await self._redis.call_all(commands) for item in found]
+
+    async def take_turn(self, what: str, ms: int) -> bool:
+        """Whether this process is the one to do it in the next so many milliseconds."""
+        return await self._redis.call("SET", f"turn:{what}", "1", "NX", "PX", ms) is not None
 
     async def read(self, stream_id: str, after: Cursor | None, limit: int = PIECE_BYTES) -> Piece:
         """The whole frames after a cursor, about `limit` bytes of them (at least 32).
@@ -158,8 +175,19 @@ class Log:
 
 
 def _answer(raw: list[Any]) -> Answer:
-    number = raw[1] if len(raw) > 1 and isinstance(raw[1], int) else 0
-    return Answer(raw[0], number)
+    value = raw[1] if len(raw) > 1 else 0
+    if isinstance(value, int):
+        return Answer(raw[0], value)
+    return Answer(raw[0], trace=value.decode() if raw[0] == "yes" else "")
+
+
+def _head(
+    now_ms: int, last: bytes | None, status: bytes | None, end: bytes | None, length: bytes | None
+) -> Head:
+    if status != Status.RUNNING.encode():
+        return Head((last or b"").decode())
+    left = int(end or 0) - now_ms
+    return Head((last or b"").decode(), left if 0 < left <= int(length or 0) else 0)
 
 
 def _piece(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:

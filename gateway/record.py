@@ -95,11 +95,20 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A script's word, and what came with it: a wait in milliseconds, a log end, or a state."""
+    """A script's word, and what came with it: milliseconds or a log end, a claim, a trace context."""
 
     word: str
     number: int = 0
     claim: Claim | None = None
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a log ends, and when its lease does: in ms from now, 0 when it is over; None without a lease."""
+
+    last_id: str
+    lease_left_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ async def test_left_and_joined_again_at_once_hears_what_is_published(redis_url: 
             async with f.hub.subscribe(stream.id):
                 pass
         async with f.hub.subscribe(stream.id) as subscription:
-            subscription.last = (await f.log.heads([stream.id]))[0]
+            subscription.last = (await f.log.heads([stream.id]))[0].last_id
             subscription.reading()
             await stream.texts("a")
             await until(lambda: subscription.head != subscription.last)

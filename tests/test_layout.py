@@ -28,7 +28,7 @@ LAYERS = [
     {"gateway.handlers"},
     {"gateway.response", "gateway.gateway"},
     {"gateway.body", "gateway.relay"},
-    {"gateway.hub"},
+    {"gateway.hub", "gateway.revive"},
     {"gateway.log", "gateway.queue", "gateway.subscriber", "gateway.subscription", "gateway.embedded"},
     {"gateway.connection", "gateway.record", "gateway.fold"},
     {"gateway.sse", "gateway.settings"},
@@ -37,7 +37,7 @@ LAYERS = [
 ]
 WORKERS_MAY_IMPORT = {
     f"gateway.{name}"
-    for name in ("errors", "protocol", "sse", "log", "record", "queue", "settings", "identity")
+    for name in ("errors", "protocol", "sse", "log", "record", "queue", "revive", "settings", "identity")
 }
 FOREIGN = {
     "azure": {"function_app", "gateway.queue_azure", "gateway.identity"},

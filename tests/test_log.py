@@ -15,6 +15,7 @@ from gateway import protocol, sse
 from gateway.errors import CursorLost
 from gateway.log import Log, bucket
 from gateway.protocol import Cursor
+from gateway.record import Head
 from tests.model.streams import (
     CANCEL_TAG,
     DONE,
@@ -132,11 +133,23 @@ class TestRead:
         piece = await log.read(protocol.new_stream_id(), None)
         assert (piece.frames, piece.last, piece.at_end) == (b"", None, True)
 
-    async def test_heads_are_the_last_ids(self, log: Log) -> None:
-        stream = await Stream.create(log)
+    async def test_heads_are_the_last_ids_and_what_is_left_of_the_leases(self, log: Log) -> None:
+        stream, queued = await Stream.create(log), await Stream.create(log)
         pen = await stream.pen()
         await pen.write(said("a"))
-        assert await log.heads([stream.id, protocol.new_stream_id()]) == [last_id_of(pen.wrote), ""]
+        head, waiting, gone = await log.heads([stream.id, queued.id, protocol.new_stream_id()])
+        assert (head.last_id, waiting.lease_left_ms, gone) == (last_id_of(pen.wrote), None, Head(""))
+        assert head.lease_left_ms is not None
+        assert 0 < head.lease_left_ms <= LEASE_MS
+
+    async def test_fault_31_a_lease_that_is_over_or_too_far_away_leaves_nothing(
+        self, log: Log, redis: Redis
+    ) -> None:
+        stream = await Stream.create(log)
+        await stream.pen()
+        for moved in (-1, LEASE_MS + 60_000):
+            await redis.hset(stream.keys[0], "lease_end_ms", await log.now_ms() + moved)
+            assert (await log.heads([stream.id]))[0].lease_left_ms == 0
 
 
 SLOTS = 16384

@@ -214,6 +214,23 @@ class TestAsk:
         await redis.hset(stream.keys[0], "asked_ms", await log.now_ms() - 5001)
         assert (await log.ask(stream.id, 5000)).word == "yes"
 
+    async def test_the_back_off_doubles_while_nobody_claims(self, log: Log, redis: Redis) -> None:
+        stream = await Stream.create(log)
+        for doubled in range(9):
+            assert (await log.ask(stream.id, 1000)).word == "yes"
+            wait = (await log.ask(stream.id, 1000)).number
+            assert 1000 * 2 ** min(doubled, 6) - SLACK_MS < wait <= 1000 * 2 ** min(doubled, 6)
+            await redis.hset(stream.keys[0], "asked_ms", await log.now_ms() - wait)
+        await stream.pen()
+        await end_lease(redis, stream)
+        assert (await log.ask(stream.id, 1000)).word == "yes"
+        assert (await log.ask(stream.id, 1000)).number <= 1000
+
+    async def test_yes_brings_the_trace_context(self, log: Log, redis: Redis) -> None:
+        stream = await Stream.create(log)
+        await redis.hset(stream.keys[0], "trace", "00-ab-cd-01")
+        assert (await log.ask(stream.id, 5000)).trace == "00-ab-cd-01"
+
     async def test_fault_31_a_question_from_the_future_does_not_silence(self, log: Log, redis: Redis) -> None:
         stream = await Stream.create(log)
         await redis.hset(stream.keys[0], "asked_ms", await log.now_ms() + 600_000)

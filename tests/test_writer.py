@@ -182,18 +182,35 @@ async def _failed(one: Pen, times: int) -> bool:
     return one.log.failed >= times
 
 
-async def test_fault_08_a_lost_tail_ends_the_claim_and_lets_the_job_go(redis_url: str, redis: Redis) -> None:
+async def test_fault_08_a_lost_tail_is_written_again_the_same_bytes(redis_url: str, redis: Redis) -> None:
+    async with pen(redis_url) as one:
+        key = one.log.keys(one.id)[1]
+        for letter in "abcd":
+            await one.put(letter)
+            await one.jobs.shows(one.id, "abcd"[: "abcd".index(letter) + 1])
+        whole = await redis.get(key)
+        assert isinstance(whole, bytes)
+        await redis.set(key, b"".join(sse.split_frames(whole)[:2]), keepttl=True)
+        await one.put("e")
+        await one.jobs.shows(one.id, "abcde")
+        restored = await redis.get(key)
+        assert isinstance(restored, bytes)
+        assert restored.startswith(whole)
+        await redis.set(key, sse.split_frames(whole)[0], keepttl=True)
+        await one.jobs.shows(one.id, "abcde")  # in silence, too: the empty append finds it
+
+
+async def test_fault_08_a_tail_that_is_nobodys_memory_ends_the_claim_and_lets_the_job_go(
+    redis_url: str, redis: Redis
+) -> None:
     async with pen(redis_url) as one:
         await one.put("a")
         await one.jobs.shows(one.id, "a")
         key = one.log.keys(one.id)[1]
-        whole = await redis.get(key)
-        assert isinstance(whole, bytes)
-        start = sse.split_frames(whole)[0]
-        await redis.set(key, start, keepttl=True)
+        await redis.set(key, b"", keepttl=True)
         await one.put("b")
         assert await one.task == "lost"
-        assert await redis.get(key) == start
+        assert await redis.get(key) == b""
         assert (await one.jobs.claim(one.id)).record.attempt == 2  # at once: nobody holds it
 
 

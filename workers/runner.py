@@ -37,6 +37,9 @@ class Settled:
 
 DONE = Settled()
 AGAIN = Settled(again_in_ms=0)
+# The claim is over, the job is not. `lost`: the store has forgotten a tail, and the next attempt matches what
+# still stands. `fenced`: another holds it, perhaps by this very delivery, which is not ours to settle.
+NOT_ENDED = ("lost", "fenced")
 
 
 class Runner:
@@ -95,8 +98,7 @@ class Runner:
 
     def _settle(self, claim: Claim, word: str) -> Settled:
         _log.info("stream %s attempt %d: %s", claim.record.id, claim.record.attempt, word)
-        # `lost`: the store has forgotten a tail. Let go; the next attempt matches what still stands.
-        return AGAIN if word == "lost" else DONE
+        return AGAIN if word in NOT_ENDED else DONE
 
     async def _hand_over(
         self, claim: Claim, writer: Writer, writing: asyncio.Task[str], chain: asyncio.Task[None]
@@ -113,7 +115,7 @@ class Runner:
         except TimeoutError as error:
             raise StoreUnavailable from error
         _log.info("stream %s attempt %d: handed over", claim.record.id, claim.record.attempt)
-        return AGAIN if word == "ok" else DONE
+        return AGAIN if word in ("ok", *NOT_ENDED) else DONE
 
     async def _chain(self, claim: Claim, writer: Writer) -> None:
         """Everything up to the terminal event, whatever the chain does."""
@@ -163,6 +165,8 @@ class Runner:
             async for event in events:
                 if fresh := matcher.take(event):
                     await writer.put(*fresh)
+                else:
+                    writer.progressed()
         before_ms = claim.now_ms - (record.started_ms or claim.now_ms)
         done = protocol.done(
             finish_reason=outcome.finish_reason,

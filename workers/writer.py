@@ -2,12 +2,14 @@
 
 The first event goes out at once; there is no timer and no added delay. Silence renews the lease, which is
 also how a cancelled or fenced worker learns of it within 2 s.
+A tail that the store has lost is written again from memory, the same bytes.
 Invariant: an append that had no answer is made again with the same bytes at the same position.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,7 @@ from gateway.record import Answer, Claim
 
 LONGEST_SILENCE_SECONDS = 1.5
 BUFFER_BYTES = 256 * 1024
+KEPT_SECONDS, KEPT_BYTES = 10.0, 1024 * 1024
 _BACKOFF_SECONDS = (0.05, 2.0)
 
 
@@ -55,6 +58,8 @@ class Writer:
         self._last_id = claim.record.last_id
         self._status = ""
         self._fields: dict[str, Any] = {}
+        self._written: deque[tuple[float, _Batch]] = deque()
+        self._written_bytes = 0
         self._gathered = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -81,6 +86,10 @@ class Writer:
             self._room.clear()
         self._gathered.set()
 
+    def progressed(self) -> None:
+        """The chain has said what already stands: this attempt is no failure, though it writes nothing."""
+        self._fields["progress"] = 1
+
     def release(self) -> None:
         """Let the job go after what is gathered: another worker may claim it at once."""
         self._status = self._status or "queued"
@@ -96,12 +105,16 @@ class Writer:
             await self._wait()
             batch = self._take()
             answer = await self._append(batch)
+            if answer.word == "lost":
+                answer = await self._restore(answer.number, batch)
             if answer.word == "lost":  # hold it no longer: another attempt matches what still stands
                 await self._append(_Batch(answer.number, b"", "", "queued", {}))
             if answer.word not in ("ok", "duplicate"):
                 return answer.word
             if batch.status:
                 return "ok"
+            if batch.frames:
+                self._remember(batch)
 
     async def _wait(self) -> None:
         if self._gathered.is_set():
@@ -119,6 +132,27 @@ class Writer:
         self._gathered.clear()
         self._room.set()
         return _Batch(position, b"".join(frames), self._last_id, self._status, self._fields)
+
+    async def _restore(self, log_end: int, batch: _Batch) -> Answer:
+        """The store has lost the log's tail: append the same frames again, when they are still here."""
+        missing = [kept for _, kept in self._written if kept.position >= log_end]
+        if not missing or missing[0].position != log_end:
+            return Answer("lost", log_end)
+        for kept in missing:
+            answer = await self._append(kept)
+            if answer.word not in ("ok", "duplicate"):
+                return answer
+        return await self._append(batch)
+
+    def _remember(self, batch: _Batch) -> None:
+        """Keep what was written for some seconds: longer than the store may take to make it last."""
+        now = asyncio.get_running_loop().time()
+        self._written.append((now, batch))
+        self._written_bytes += len(batch.frames)
+        while self._written[0][0] < now - KEPT_SECONDS or self._written_bytes > KEPT_BYTES:
+            self._written_bytes -= len(self._written.popleft()[1].frames)
+            if not self._written:
+                break
 
     async def _append(self, batch: _Batch) -> Answer:
         backoff = _BACKOFF_SECONDS[0]

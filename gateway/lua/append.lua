@@ -31,7 +31,6 @@ if ENDED[status] then
 end
 if status == 'queued' then
   redis.call('HSET', JOB, 'status', 'queued', 'lease_end_ms', NOW)
-  lease_ms = 0
 else
   redis.call('HSET', JOB, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms)
 end

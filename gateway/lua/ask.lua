@@ -1,21 +1,29 @@
 -- ask(job, log, open | id, backoff_ms)
 -- Whether the caller may enqueue the job again: once in a back-off period, whoever asks.
 -- A record that was never confirmed is left alone: its POST was answered with an error, or goes on.
--- Answers {'yes'}, {'wait', ms}, {'held', ms left}, {'ended', status}, {'unknown'}.
+-- The back-off doubles, up to 64 times, while no worker claims: a long queue is not made longer by asking.
+-- Answers {'yes', trace}, {'wait', ms}, {'held', ms left}, {'ended', status}, {'unknown'}.
 local id, backoff = ARGV[1], tonumber(ARGV[2])
-local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms', 'asked_ms')
+local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms', 'asked_ms', 'asks', 'trace')
 if not job[1] or ENDED[job[1]] then
   redis.call('ZREM', OPEN, id)
   if job[1] then return { 'ended', job[1] } end
   return { 'unknown' }
 end
-if not job[2] then return { 'wait', backoff } end
+if not job[2] then return { 'wait', backoff } end -- it is not in the index either
+local asks = tonumber(job[6] or 0)
 if job[1] == 'running' then
   local left = lease_left(job[3], job[4])
-  if left > 0 then return { 'held', left } end
+  if left > 0 then
+    look_at(id, NOW + left)
+    return { 'held', left }
+  end
 end
-local since = NOW - tonumber(job[5] or 0)
-if since >= 0 and since < backoff then return { 'wait', backoff - since } end
-redis.call('HSET', JOB, 'asked_ms', NOW)
-look_at(id, NOW + backoff)
-return { 'yes' }
+local since, wait = NOW - tonumber(job[5] or 0), backoff * 2 ^ math.min(math.max(asks - 1, 0), 6)
+if asks > 0 and since >= 0 and since < wait then
+  look_at(id, NOW + wait - since)
+  return { 'wait', wait - since }
+end
+redis.call('HSET', JOB, 'asked_ms', NOW, 'asks', asks + 1)
+look_at(id, NOW + backoff * 2 ^ math.min(asks, 6))
+return { 'yes', job[7] or '' }

@@ -16,6 +16,7 @@ if not (status == 'running' and job[2] == token) then
   redis.call('HINCRBY', JOB, 'attempt', 1)
   redis.call('HSETNX', JOB, 'started_ms', NOW)
   redis.call('HSET', JOB, 'status', 'running', 'token', token, 'progress', 0)
+  redis.call('HDEL', JOB, 'asked_ms', 'asks')
 end
 redis.call('HSET', JOB, 'confirmed', 1, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms)
 keep()

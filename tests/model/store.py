@@ -60,7 +60,7 @@ class Store:
                     return "held", 0
                 self.failures += not self.progress
             self.attempt += 1
-            self.status, self.token, self.progress = "running", token, False
+            self.status, self.token, self.progress, self.asked = "running", token, False, False
         self.confirmed, self.lease_over, self.listed = True, False, True
         return "claimed", len(self.log)
 
@@ -103,6 +103,7 @@ class Store:
             return "ended" if self.alive else "unknown"
         if not self.confirmed:
             return "wait"
+        self.listed = True
         if self.holder and not self.lease_over:
             return "held"
         if self.asked:

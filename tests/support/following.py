@@ -128,6 +128,7 @@ class Following:
     log: Log
     hub: Hub
     relay: Relay
+    orphans: list[str]  # what the hub has told of, in order
 
 
 @asynccontextmanager
@@ -142,10 +143,15 @@ async def following(
     """Open relay, hub and connection; `hub_url` where only the subscriber goes another way."""
     redis = Connection(url, name="holdfast")
     log = Log(redis)
-    hub = Hub(hub_url or url, log, heartbeat=heartbeat, reader_bytes=reader_bytes)
+    orphans: list[str] = []
+
+    async def orphaned(stream_id: str) -> None:
+        orphans.append(stream_id)
+
+    hub = Hub(hub_url or url, log, orphaned, heartbeat=heartbeat, reader_bytes=reader_bytes)
     hub.open()
     try:
-        yield Following(redis, log, hub, Relay(log, hub, max_age=max_age))
+        yield Following(redis, log, hub, Relay(log, hub, max_age=max_age), orphans)
     finally:
         await hub.close()
         await redis.close()

@@ -1,0 +1,24 @@
+"""A job that nobody holds is delivered again: by a relay at its lease's end, or by the sweeper.
+
+`ask` lets a job be enqueued once in a back-off, whoever asks, so a thousand relays that see one lease end
+send one message.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from gateway.log import Log
+from gateway.queue import JobQueue, Message
+
+_log = logging.getLogger("holdfast.revive")
+
+
+async def revive(log: Log, queue: JobQueue, stream_id: str, *, backoff: float) -> bool:
+    """Enqueue it if it may be; `backoff` in seconds. Raises StoreUnavailable or QueueUnavailable."""
+    answer = await log.ask(stream_id, round(backoff * 1000))
+    if answer.word != "yes":
+        return False
+    _log.info("stream %s: nobody holds it, it is enqueued again", stream_id)
+    await queue.enqueue(Message(stream_id, answer.trace))
+    return True
