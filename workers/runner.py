@@ -35,6 +35,7 @@ class Settled:
     again_in_ms: int | None = None
 
 
+FOREIGN_MS, FOREIGN_AGAIN_MS = 600_000, 5_000  # how long, and how often, for a release that knows it
 DONE = Settled()
 AGAIN = Settled(again_in_ms=0)
 # The claim is over, the job is not. `lost`: the store has forgotten a tail, and the next attempt matches what
@@ -65,9 +66,20 @@ class Runner:
             return Settled(again_in_ms=answer.number)
         if answer.claim is None:
             return DONE  # ended, or its record has expired: nobody waits for it
-        return await self._attempt(answer.claim)
+        known = message.version == answer.claim.record.version == protocol.VERSION
+        if not known and answer.claim.now_ms - answer.claim.record.created_ms < FOREIGN_MS:
+            return await self._leave_to_another_release(answer.claim)
+        return await self._attempt(answer.claim, known)
 
-    async def _attempt(self, claim: Claim) -> Settled:
+    async def _leave_to_another_release(self, claim: Claim) -> Settled:
+        """Two releases are at work: let it go, and have it delivered until one comes that knows it."""
+        lease_ms = round(self._settings.lease * 1000)
+        await self._log.append(
+            claim, claim.log_end, b"", claim.record.last_id, lease_ms, status=protocol.Status.QUEUED
+        )
+        return Settled(again_in_ms=FOREIGN_AGAIN_MS)
+
+    async def _attempt(self, claim: Claim, known: bool) -> Settled:
         settings = self._settings
         writer = Writer(
             self._log,
@@ -78,7 +90,7 @@ class Runner:
             max_log=settings.max_log,
         )
         writing = asyncio.create_task(writer.run(), name=f"write-{claim.record.id}")
-        chain = asyncio.create_task(self._chain(claim, writer), name=f"chain-{claim.record.id}")
+        chain = asyncio.create_task(self._chain(claim, writer, known), name=f"chain-{claim.record.id}")
         try:
             await asyncio.wait({writing, chain}, return_when=asyncio.FIRST_COMPLETED)
             if not chain.done():
@@ -117,9 +129,9 @@ class Runner:
         _log.info("stream %s attempt %d: handed over", claim.record.id, claim.record.attempt)
         return AGAIN if word in ("ok", *NOT_ENDED) else DONE
 
-    async def _chain(self, claim: Claim, writer: Writer) -> None:
+    async def _chain(self, claim: Claim, writer: Writer, known: bool) -> None:
         """Everything up to the terminal event, whatever the chain does."""
-        refused = self._refused(claim)
+        refused = self._refused(claim) if known else failures.UNSUPPORTED_VERSION
         if refused is not None:
             await writer.put(refused)
             return
@@ -138,8 +150,6 @@ class Runner:
 
     def _refused(self, claim: Claim) -> Event | None:
         record, settings = claim.record, self._settings
-        if record.version != protocol.VERSION:
-            return failures.UNSUPPORTED_VERSION
         if self._registry.find(record.chain) is None:
             return failures.UNKNOWN_CHAIN
         if record.failures >= settings.max_failures or record.attempt > settings.max_attempts:

@@ -1,0 +1,235 @@
+"""Workers killed one after another, clients that go away, readers that all come back at once."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from gateway import protocol, sse
+from gateway.body import parse_start
+from gateway.fold import Fold
+from gateway.relay import RETRY_MS
+from tests.support.following import Stream, connected, text
+from tests.support.jobs import Jobs
+from tests.support.model_server import ModelServer, script
+from tests.support.processes import GatewayProcess
+
+pytestmark = pytest.mark.slow
+BOUND_SECONDS = 90
+EVENTS = {"accept": "text/event-stream"}
+
+
+# Row 1, five times: a chain whose worker is killed again and again
+
+KILLS = 5
+STEP = 6
+WORDS = [f"{number} " for number in range(STEP * (KILLS + 1))]
+
+
+class DyingAudience(ModelServer):
+    """Its n-th answer holds after n steps, so that its worker can be killed there; the last one does not.
+
+    `random`: each answer has words of its own.
+    """
+
+    def __init__(self, *, random: bool = False) -> None:
+        super().__init__()
+        self._random = random
+
+    def words(self, number: int) -> list[str]:
+        return [f"{number}:{word}" for word in WORDS] if self._random else WORDS
+
+    def _stream(self, told: dict[str, Any]) -> AsyncIterator[bytes]:
+        number = len(self.requests)
+        told = {"chunks": self.words(number)}
+        if number <= KILLS:
+            told |= {"gate": f"never {number}", "gate_at": STEP * number}
+        return super()._stream(told)
+
+
+class Reader:
+    """One connection to the end. At every event its text is the beginning of one attempt's."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.kinds: list[str] = []
+        self.fold = Fold()
+        self._texts = texts
+        self._changed = asyncio.Condition()
+
+    async def follow(self, url: str) -> None:
+        decoder = sse.Decoder()
+        async with (
+            httpx.AsyncClient(timeout=BOUND_SECONDS) as client,
+            client.stream("GET", url, headers=EVENTS) as answer,
+        ):
+            assert answer.status_code == 200
+            async for raw in answer.aiter_raw():
+                for message in decoder.feed(raw):
+                    self.take(message)
+                async with self._changed:
+                    self._changed.notify_all()
+
+    def take(self, message: sse.Message) -> None:
+        self.kinds.append(message.type)
+        self.fold.feed(message.id, message.event())
+        assert any(text.startswith(self.fold.text) for text in self._texts)
+
+    async def until(self, words: str) -> None:
+        async with asyncio.timeout(BOUND_SECONDS), self._changed:
+            await self._changed.wait_for(lambda: self.fold.text == words)
+
+
+async def killed_five_times(redis_url: str, model: DyingAudience) -> Reader:
+    """What a reader has, attached all the time, when the sixth worker has ended the stream."""
+    environment = {"REDIS_URL": redis_url, "GATEWAY_LEASE_SECONDS": "1", **model.environment()}
+    reader = Reader(["".join(model.words(number)) for number in range(1, KILLS + 2)])
+    async with GatewayProcess("web", environment) as web:
+        async with httpx.AsyncClient(timeout=BOUND_SECONDS) as client:
+            where = (await client.post(f"{web.url}/stream", json={"user": "q"})).headers["location"]
+        following = asyncio.create_task(reader.follow(web.url + where))
+        for number in range(1, KILLS + 1):
+            async with GatewayProcess("worker", environment) as worker:
+                await reader.until("".join(model.words(number)[: STEP * number]))
+                await worker.kill()
+        async with GatewayProcess("worker", environment), asyncio.timeout(BOUND_SECONDS):
+            await following
+    assert len(model.requests) == KILLS + 1
+    assert reader.kinds[-1] == "done"
+    return reader
+
+
+@pytest.mark.timeout(300)
+async def test_fault_01_a_deterministic_chain_killed_five_times_is_exact_without_a_reset(
+    redis_url: str,
+) -> None:
+    async with DyingAudience() as model:
+        reader = await killed_five_times(redis_url, model)
+        assert "reset" not in reader.kinds
+        assert reader.kinds.count("message") == len(WORDS)
+        assert reader.fold.text == "".join(WORDS)
+
+
+@pytest.mark.timeout(300)
+async def test_fault_01_a_random_chain_killed_five_times_is_one_attempts_text(redis_url: str) -> None:
+    async with DyingAudience(random=True) as model:
+        reader = await killed_five_times(redis_url, model)
+        assert 1 <= reader.kinds.count("reset") <= KILLS
+        assert reader.fold.text == "".join(model.words(KILLS + 1))
+
+
+# Row 7: the client goes away during its POST, and comes back with its key
+
+CLIENTS = 20
+
+
+async def goes_away(url: str, question: dict[str, Any], key: str, *, roughly: bool) -> None:
+    """A whole POST, and nobody who waits for the answer; roughly: with a reset of the connection."""
+    where = urlsplit(url)
+    request = httpx.Request("POST", f"{url}/stream", json=question, headers={"idempotency-key": key})
+    lines = [b"POST /stream HTTP/1.1", *(name + b": " + value for name, value in request.headers.raw)]
+    _, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(b"\r\n".join(lines) + b"\r\n\r\n" + request.content)
+    if roughly:
+        await writer.drain()
+        writer.transport.abort()
+    else:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_fault_07_a_client_gone_during_its_post_has_one_stream_when_it_comes_back(
+    redis_url: str, redis: Redis
+) -> None:
+    async with ModelServer() as model:
+        environment = {"REDIS_URL": redis_url, **model.environment()}
+        async with (
+            GatewayProcess("all", environment) as both,
+            httpx.AsyncClient(base_url=both.url, timeout=BOUND_SECONDS) as client,
+        ):
+
+            async def lives_through_it(number: int) -> httpx.Response:
+                question, key = {"user": script([f"{number}", "."])}, f"key {number}"
+                await goes_away(both.url, question, key, roughly=number % 2 == 0)
+                return await client.post("/stream", json=question, headers={**EVENTS, "idempotency-key": key})
+
+            answers = await asyncio.gather(*(lives_through_it(number) for number in range(CLIENTS)))
+        assert all(b"event: done\n" in answer.content for answer in answers)
+        asked = [request["messages"][-1]["content"] for request in model.requests]
+    assert sorted(asked) == sorted(script([f"{number}", "."]) for number in range(CLIENTS))
+    assert len([key async for key in redis.scan_iter("*:job:*")]) == CLIENTS
+
+
+async def test_fault_07_a_post_that_died_between_record_and_queue_is_finished_by_the_next(
+    redis_url: str,
+) -> None:
+    async with ModelServer() as model:
+        environment = {"REDIS_URL": redis_url, **model.environment()}
+        question = {"user": script(["a", "b"])}
+        async with GatewayProcess("all", environment) as both:
+            made = await record_without_a_job(redis_url, question, "k")
+            async with httpx.AsyncClient(base_url=both.url, timeout=BOUND_SECONDS) as client:
+                headers = {**EVENTS, "idempotency-key": "k"}
+                answers = [await client.post("/stream", json=question, headers=headers) for _ in range(2)]
+        assert {answer.headers["x-stream-id"] for answer in answers} == {made}
+        assert all(b"event: done\n" in answer.content for answer in answers)
+        assert len(model.requests) == 1
+
+
+async def record_without_a_job(redis_url: str, question: dict[str, Any], key: str) -> str:
+    """What a web process leaves that is killed after its first word to the store."""
+    async with Jobs(redis_url) as jobs:
+        start = parse_start(question, jobs.gateway.chains)
+        key_hash = protocol.idempotency_hash(protocol.ANONYMOUS, key)
+        stream_id, tag = protocol.new_stream_id(key_hash), protocol.tag_of(protocol.new_token())
+        fields = jobs.gateway._fields(start, protocol.ANONYMOUS, "", await jobs.log.now_ms())
+        first = protocol.start(stream_id, start.chain, jobs.gateway.chains[start.chain], "now")
+        answer = await jobs.log.create(
+            stream_id,
+            fields | {"last_id": f"0-{tag}"},
+            sse.encode(first, 0, tag),
+            key_hash=key_hash,
+            body_hash=start.digest,
+        )
+        assert answer == ("created", stream_id)
+        assert await jobs.queue.depth() == 0
+        return stream_id
+
+
+# Row 16: a deployment sends every reader away, and all come back
+
+READERS = 200
+MAX_AGE_SECONDS = 4.0
+YOUNGEST_SECONDS = 3.0
+SPREAD_SECONDS = 0.5
+PIECE_TEXT = "x" * 2000  # thirty-odd of them fill one piece of the log's reading
+
+
+@pytest.fixture
+async def crowd() -> AsyncIterator[httpx.AsyncClient]:
+    """A client with a connection for every reader."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=BOUND_SECONDS, limits=limits) as client:
+        yield client
+
+
+def without_retry(received: bytes) -> tuple[int, bytes]:
+    """The connection's `retry:` in milliseconds, and its frames."""
+    found = re.match(rb"retry: ([0-9]+)\nid: ", received)
+    assert found, received[:100]
+    return int(found[1]), received[found.end(1) + 1 :].replace(b"\n\n:\n", b"\n\n")
+
+
+async def test_fault_16_connections_are_closed_at_ages_that_are_spread_out(
+    redis_url: str, crowd: httpx.AsyncClient
+) -> None:
+    environment = {"REDIS_URL": redis_url, "GATEWAY_STREAM_MAX_AGE_SECONDS": str(MAX_AGE_SECONDS)}
+    async with connected(redis_url) as connection, GatewayProcess("web", environment) as web:
+        stream = await Stream.create(Log(connection))

@@ -1,0 +1,245 @@
+"""A queue that refuses, a store that comes back empty, a job that another release has made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from gateway import sse
+from gateway.queue import Message
+from gateway.record import Record
+from tests.support.jobs import Jobs, eventually
+from tests.support.model_server import ModelServer, script
+from tests.support.processes import GatewayProcess
+from tests.support.redis_server import RedisServer
+from workers.loop import Loop
+from workers.runner import FOREIGN_MS
+from workers.sweeper import Sweeper
+
+BOUND_SECONDS = 60
+UNCONFIRMED_MS = 60_000
+MODEL_STOPS_SECONDS = 2
+JSON = {"accept": "application/json"}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[RedisServer]:
+    """A Redis of the test's own, without AOF: it may refuse, or forget everything."""
+    async with RedisServer() as own:
+        yield own
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ModelServer]:
+    async with ModelServer() as scripted:
+        yield scripted
+
+
+async def keys_like(redis: Redis, pattern: str) -> list[str]:
+    return [key.decode() async for key in redis.scan_iter(pattern)]
+
+
+# Row 6: the queue refuses after the record was made
+
+
+@asynccontextmanager
+async def no_xadd(redis: Redis) -> AsyncIterator[None]:
+    """The queue refuses every message; the rest of the store serves."""
+    await redis.execute_command("ACL", "SETUSER", "default", "-xadd")
+    try:
+        yield
+    finally:
+        await redis.execute_command("ACL", "SETUSER", "default", "+xadd")
+
+
+async def refused(web: GatewayProcess, redis: Redis, question: dict[str, Any], key: str) -> httpx.Response:
+    async with no_xadd(redis), httpx.AsyncClient(timeout=BOUND_SECONDS) as client:
+        return await client.post(f"{web.url}/stream", json=question, headers={"idempotency-key": key})
+
+
+@pytest.mark.slow
+async def test_fault_06_a_refused_job_is_503_and_its_record_expires_unrun(server: RedisServer) -> None:
+    async with Redis.from_url(server.url) as redis:
+        async with GatewayProcess("web", {"REDIS_URL": server.url}) as web:
+            answer = await refused(web, redis, {"user": "q"}, key="k")
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.json()["code"] == "queue_unavailable"
+
+        made = await keys_like(redis, "*")
+        assert sorted(key.split(":")[1] for key in made) == ["idem", "job", "log"]  # no queue, no index
+        for key in made:
+            assert 0 < await redis.pttl(key) <= UNCONFIRMED_MS
+
+        await sweeper_leaves_alone(server.url, redis, made)
+        for key in made:
+            assert 0 < await redis.pttl(key) <= UNCONFIRMED_MS
+
+
+async def sweeper_leaves_alone(url: str, redis: Redis, made: list[str]) -> None:
+    """Also where the index says that somebody should have looked long ago."""
+    [job] = [key for key in made if ":job:" in key]
+    async with Jobs(url) as jobs:
+        stream_id = job.rpartition(":")[2]
+        _, _, index = jobs.log.keys(stream_id)
+        for _ in range(2):
+            await redis.zadd(index, {stream_id: 1})
+            assert stream_id in await jobs.log.due(100)
+            assert await Sweeper(jobs.log, jobs.queue, backoff=0).sweep() == 0
+        assert await jobs.queue.depth() == 0
+
+
+@pytest.mark.slow
+async def test_fault_06_the_same_key_starts_the_same_stream_when_the_queue_takes_it(
+    server: RedisServer, model: ModelServer
+) -> None:
+    environment = {"REDIS_URL": server.url, **model.environment()}
+    async with Redis.from_url(server.url) as redis, GatewayProcess("all", environment) as both:
+        question = {"user": script(["a", "b"])}
+        assert (await refused(both, redis, question, key="k")).status_code == 503
+        [job] = await keys_like(redis, "*:job:*")
+        async with httpx.AsyncClient(base_url=both.url, timeout=BOUND_SECONDS) as client:
+            headers = {"idempotency-key": "k", "accept": "text/event-stream"}
+            answer = await client.post("/stream", json=question, headers=headers)
+            assert answer.headers["x-stream-id"] == job.rpartition(":")[2]
+            assert b"event: done\n" in answer.content
+        assert len(model.requests) == 1
+        assert await keys_like(redis, "*:job:*") == [job]
+
+
+# Row 9: the store comes back empty
+
+
+class Attached:
+    """A reader that takes all it is given, to a clean end."""
+
+    def __init__(self, url: str) -> None:
+        self.frames = b""
+        self.task = asyncio.create_task(self._read(url), name="test-reader")
+
+    async def _read(self, url: str) -> None:
+        async with (
+            httpx.AsyncClient(timeout=BOUND_SECONDS) as client,
+            client.stream("GET", url, headers={"accept": "text/event-stream"}) as answer,
+            aclosing(answer.aiter_raw()) as chunks,
+        ):
+            assert answer.status_code == 200
+            async for chunk in chunks:  # raises when the connection is cut
+                self.frames += chunk
+
+    async def has(self, words: bytes) -> None:
+        async def condition() -> bool:
+            return words in self.frames or self.task.done()
+
+        await eventually(condition, BOUND_SECONDS)
+        assert words in self.frames
+
+
+@pytest.mark.slow
+async def test_fault_09_a_store_restarted_empty_is_told_and_the_processes_go_on(
+    server: RedisServer, model: ModelServer
+) -> None:
+    environment = {"REDIS_URL": server.url, "GATEWAY_LEASE_SECONDS": "2", **model.environment()}
+    async with (
+        GatewayProcess("web", environment) as web,
+        GatewayProcess("worker", environment) as worker,
+        httpx.AsyncClient(base_url=web.url, timeout=BOUND_SECONDS) as client,
+    ):
+        question = {"user": script(["before ", "after"], gate="held", gate_at=1)}
+        where = (await client.post("/stream", json=question)).headers["location"]
+        reader = Attached(web.url + where)
+        await reader.has(b'"before "')
+        shown = reader.frames
+
+        await server.kill()
+        await server.start()
+        async with asyncio.timeout(BOUND_SECONDS):
+            await reader.task
+        told = reader.frames.removeprefix(shown).replace(sse.HEARTBEAT, b"")
+        assert told in (b"", sse.LOG_LOST)  # and then a clean close: nothing that hides a hole
+        for accept in ("text/event-stream", "application/json"):
+            assert (await client.get(where, headers={"accept": accept})).status_code == 404
+        async with asyncio.timeout(BOUND_SECONDS):
+            await model.until(cut=1)  # nobody waits for this answer any more
+
+        headers = {"accept": "text/event-stream"}
+        answer = await client.post("/stream", json={"user": script(["new"])}, headers=headers)
+        assert b'"new"' in answer.content
+        assert b"event: done\n" in answer.content
+        assert "Traceback" not in web.log() + worker.log()
+
+
+# Row 32: two releases at once
+
+
+class Untold:
+    """A chain that must not be asked."""
+
+    calls = 0
+
+    async def __call__(self, _: Any) -> AsyncIterator[str]:
+        self.calls += 1
+        yield "told"
+
+
+@asynccontextmanager
+async def foreign(redis_url: str, redis: Redis, kind: str) -> AsyncIterator[tuple[Jobs, Untold, str]]:
+    """A worker at work, and a job whose message or record is of a version that it does not know."""
+    chain = Untold()
+    async with Jobs(redis_url, chain) as jobs:
+        stream_id = await jobs.stream("q")
+        if kind == "message":
+            await jobs.queue.done(await jobs.delivery())
+            await jobs.queue.enqueue(Message(stream_id, version=99))
+        else:
+            await redis.hset(jobs.log.keys(stream_id)[0], "version", 99)
+        loop = asyncio.create_task(Loop(jobs.queue, jobs.runner, concurrency=1).run())
+        try:
+            yield jobs, chain, stream_id
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+
+
+async def tried(jobs: Jobs, stream_id: str, times: int) -> Record:
+    async def condition() -> bool:
+        return (await jobs.record(stream_id)).attempt >= times
+
+    await eventually(condition, BOUND_SECONDS)
+    return await jobs.record(stream_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["message", "record"])
+async def test_fault_32_an_unknown_version_is_sent_again_later_and_ends_after_ten_minutes(
+    redis_url: str, redis: Redis, kind: str
+) -> None:
+    async with foreign(redis_url, redis, kind) as (jobs, chain, stream_id):
+        record = await tried(jobs, stream_id, times=2)  # delivered, let go, and delivered again
+        assert record.failures == 0
+        assert await jobs.kinds(stream_id) == ["start"]
+        assert await jobs.queue.depth() == 1
+
+        await redis.hset(jobs.log.keys(stream_id)[0], "created_ms", record.created_ms - FOREIGN_MS)
+        fold = await jobs.ended(stream_id)
+        assert fold.error is not None
+        assert fold.error["code"] == "unsupported_version"
+        assert chain.calls == 0
+
+
+@pytest.mark.slow
+async def test_fault_32_a_release_that_knows_it_runs_what_the_other_has_let_go(
+    redis_url: str, redis: Redis
+) -> None:
+    async with foreign(redis_url, redis, "record") as (jobs, chain, stream_id):
+        await tried(jobs, stream_id, times=1)
+        await redis.hset(jobs.log.keys(stream_id)[0], "version", 1)  # for this worker: as if it were newer
+        assert (await jobs.ended(stream_id)).text == "told"
+        assert chain.calls == 1
