@@ -34,6 +34,7 @@ from workers.sweeper import Sweeper
 
 GRACE_SECONDS = 5
 BACKLOG = 2048
+STALLED_MS = 60_000
 _EXAMPLE = """curl -N {url}/stream -H 'Accept: text/event-stream' \\
      -H 'Content-Type: application/json' -d '{{"user": "Who are you?"}}'"""
 
@@ -107,6 +108,10 @@ class Host:
         address = (self._settings.host, self._settings.port)
         try:
             self._bound = socket.create_server(address, family=family, backlog=BACKLOG)
+            if (
+                sys.platform == "linux"
+            ):  # a peer that takes nothing is cut; an orderly close would wait for it
+                self._bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
         except OSError as error:
             where = f"{address[0]} port {address[1]}"
             raise SystemExit(f"cannot listen on {where}: {error.strerror}") from None

@@ -92,7 +92,7 @@ def parse_start(value: Any, chains: Mapping[str, Any]) -> Start:
     if metadata is not None and not isinstance(metadata, dict):
         raise Invalid("metadata", "must be an object")
     if metadata is not None and len(
-        json.dumps(metadata, ensure_ascii=False).encode(errors="surrogatepass")
+        json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
     ) > (MAX_METADATA_BYTES):
         raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
     return Start(chain, _input(given[0], value[given[0]]), params, metadata)

@@ -155,12 +155,13 @@ class Gateway:
 
     async def status(self, stream_id: str, owner: str) -> dict[str, Any]:
         """The status document: the record, and the fold of the whole log, text and cursor together."""
-        record = await self.find(stream_id, owner)
+        await self.find(stream_id, owner)
         for _ in range(FOLD_TRIES):
             try:
-                return document(record, await self._fold(stream_id))
+                fold = await self._fold(stream_id)
             except CursorLost:  # the store lost a tail between two pieces of this very read
                 continue
+            return document(await self.find(stream_id, owner), fold)  # the record is never behind its log
         raise StoreUnavailable
 
     async def _fold(self, stream_id: str) -> Fold:
@@ -190,7 +191,7 @@ class Gateway:
 
 
 def document(record: Record, fold: Fold) -> dict[str, Any]:
-    """The status document of `docs/protocol.md`. The log's own end decides over a record read before it."""
+    """The status document of `docs/protocol.md`: as of the fold, which may be older than the record."""
     return {
         "id": record.id,
         "status": fold.ended or (Status.RUNNING if record.ended else record.status),
@@ -202,7 +203,7 @@ def document(record: Record, fold: Fold) -> dict[str, Any]:
         "last_event_id": fold.last_id,
         "created_at": iso(record.created_ms),
         "started_at": record.started_ms and iso(record.started_ms),
-        "ended_at": record.ended_ms and iso(record.ended_ms),
+        "ended_at": record.ended_ms and fold.ended and iso(record.ended_ms),
         "metadata": record.metadata,
         "error": fold.error,
     }

@@ -151,17 +151,22 @@ async def _unavailable() -> AsyncGenerator[bytes, None]:
 
 
 async def _texts(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Text events and the terminal one; a log that was lost ends the connection, for its text was shown."""
+    """Text events and the terminal one.
+
+    What was shown is void after a `reset`, and this endpoint's client knows none: the connection ends there.
+    """
     async with aclosing(chunks) as source:
         async for chunk in source:
-            if chunk == sse.LOG_LOST:
-                return
             if chunk == sse.HEARTBEAT:
                 yield chunk
-            elif kept := b"".join(
-                f for f in sse.split_frames(chunk) if not sse.frame_kind(f) or sse.is_terminal(f)
-            ):
-                yield kept
+                continue
+            frames = sse.split_frames(chunk)
+            void = next((n for n, frame in enumerate(frames) if sse.frame_kind(frame) == sse.RESET), None)
+            kept = [f for f in frames[:void] if not sse.frame_kind(f) or sse.is_terminal(f)]
+            if kept:
+                yield b"".join(kept)
+            if void is not None:
+                return
 
 
 def _accepted(request: Request) -> set[str]:

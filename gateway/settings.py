@@ -10,6 +10,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+LONGEST_SECONDS = 10 * 365 * 86400.0
+SHORTEST_LEASE_SECONDS = 0.1
+LAST_PORT = 65535
+LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
+
 
 def setting(name: str, default: Any, meaning: str) -> Any:
     """A field that is read from the environment variable `name`."""
@@ -79,6 +84,17 @@ class Settings:
         ):
             if not getattr(self, positive) > 0:
                 raise ValueError(f"{_env(self, positive)} must be more than 0")
+        for item in fields(self):
+            if item.type == "float" and getattr(self, item.name) > LONGEST_SECONDS:
+                raise ValueError(f"{item.metadata['env']} may be ten years at most")
+        if self.lease < SHORTEST_LEASE_SECONDS:
+            raise ValueError(f"GATEWAY_LEASE_SECONDS must be at least {SHORTEST_LEASE_SECONDS:g}")
+        if self.port > LAST_PORT:
+            raise ValueError(f"PORT must be at most {LAST_PORT}")
+        if self.max_event > LARGEST_EVENT_BYTES:
+            raise ValueError(f"GATEWAY_MAX_EVENT_BYTES must be at most {LARGEST_EVENT_BYTES}")
+        if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
         if self.queue not in ("redis",):
             raise ValueError("GATEWAY_QUEUE must be redis")
         if self.log_level not in ("debug", "info", "warning", "error"):

@@ -21,6 +21,7 @@ ID_PREFIX = b"id: "
 NEXT_FRAME = FRAME_END + ID_PREFIX
 LOG_LOST = b'id: 0\nevent: reset\ndata: {"reason":"log_lost"}\n\n'
 _LONGEST_RETRY_MS = 999_999_999  # eleven days; `int` refuses a number of thousands of digits
+RESET = b"event: " + EventType.RESET.encode()
 _TERMINAL_LINES = frozenset(b"event: " + kind.encode() for kind in TERMINAL_EVENTS)
 
 

@@ -130,7 +130,7 @@ class Host:
     async def stored(self) -> tuple[list[bytes], int]:
         """What a request may leave behind: the streams' keys, and how many jobs were ever queued."""
         keys: list[Any] = await self.redis.keys("*")
-        kept = sorted(key for key in keys if not key.endswith(b":open"))
+        kept = sorted(key for key in keys if not key.endswith(b":open") and not key.startswith(b"turn:"))
         return kept, (await self.redis.xinfo_stream(QUEUE))["entries-added"]
 
 

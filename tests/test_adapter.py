@@ -51,12 +51,16 @@ def openai(model: ModelServer) -> ChatOpenAI:
         (AIMessageChunk(content=[{"type": "reasoning", "summary": []}, {"type": "text", "text": None}]), ""),
         (AIMessageChunk(content=""), ""),
         ("", ""),
-        ({"answer": "a dict"}, ""),
-        (None, ""),
     ],
 )
 def test_the_text_of_a_chunk(chunk: Any, text: str) -> None:
     assert text_of(chunk) == text
+
+
+@pytest.mark.parametrize("chunk", [{"answer": "a dict"}, None, 3])
+def test_a_chunk_that_is_no_text_is_an_error_and_not_silence(chunk: Any) -> None:
+    with pytest.raises(TypeError, match="must stream text or messages"):
+        text_of(chunk)
 
 
 async def test_a_chunk_with_text_is_an_event_and_one_without_is_none() -> None:
@@ -98,7 +102,12 @@ async def test_params_reach_the_chain_as_its_configurable() -> None:
 
 async def test_messages_are_a_conversation_and_input_is_handed_on_as_it_is() -> None:
     seen: list[Any] = []
-    chain: Runnable[Any, Any] = RunnableLambda(lambda given: seen.append(given))
+
+    def note(given: Any) -> str:
+        seen.append(given)
+        return ""
+
+    chain: Runnable[Any, Any] = RunnableLambda(note)
     for given in ({"messages": [{"role": "user", "content": "q"}]}, {"input": {"any": ["json"]}}):
         async for _ in events(chain, given, {}, deployment="d", stage="s", outcome=Outcome()):
             pass

@@ -84,7 +84,7 @@ def test_the_roles(role: str) -> None:
 
 
 def test_metadata_is_measured_in_bytes_of_utf_8() -> None:
-    room = MAX_METADATA_BYTES - len('{"a": ""}')
+    room = MAX_METADATA_BYTES - len('{"a":""}')
     start(user="x", metadata={"a": "\u20ac" * (room // 3)})
     for filling in ("x" * (room + 1), "\u20ac" * (room // 3 + 1), "\ud800" * (room // 3 + 1)):
         with pytest.raises(Invalid, match="metadata"):

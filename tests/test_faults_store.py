@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -24,8 +24,6 @@ from workers.sweeper import Sweeper
 
 BOUND_SECONDS = 60
 UNCONFIRMED_MS = 60_000
-MODEL_STOPS_SECONDS = 2
-JSON = {"accept": "application/json"}
 
 
 @pytest.fixture
@@ -128,10 +126,9 @@ class Attached:
         async with (
             httpx.AsyncClient(timeout=BOUND_SECONDS) as client,
             client.stream("GET", url, headers={"accept": "text/event-stream"}) as answer,
-            aclosing(answer.aiter_raw()) as chunks,
         ):
             assert answer.status_code == 200
-            async for chunk in chunks:  # raises when the connection is cut
+            async for chunk in answer.aiter_raw():  # raises when the connection is cut
                 self.frames += chunk
 
     async def has(self, words: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway import protocol, sse
+from gateway import protocol
 from tests.support.jobs import Jobs, body, eventually
 from tests.support.pen import paused
 from tests.support.redis_server import RedisServer
@@ -194,9 +194,7 @@ async def test_fault_08_a_lost_tail_lets_the_job_go_and_another_attempt_ends_it(
         stream_id = await jobs.stream("q")
         await jobs.shows(stream_id, "before")
         key = jobs.log.keys(stream_id)[1]
-        whole = await redis.get(key)
-        assert isinstance(whole, bytes)
-        await redis.set(key, b"".join(sse.split_frames(whole)[:2]), keepttl=True)
+        await redis.set(key, b"", keepttl=True)  # more than the writer has in its memory
         gated.gate.set()
         assert (await jobs.ended(stream_id)).text == "before after"
         assert (await jobs.record(stream_id)).attempt == 2

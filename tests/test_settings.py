@@ -25,6 +25,10 @@ def test_names_and_numbers_are_read() -> None:
     [
         ("PORT", "x"),
         ("PORT", "-1"),
+        ("PORT", "99999"),
+        ("REDIS_URL", "foo"),
+        ("GATEWAY_RETENTION_SECONDS", "1e300"),
+        ("GATEWAY_LEASE_SECONDS", "0.0001"),
         ("GATEWAY_LEASE_SECONDS", "0"),
         ("GATEWAY_LEASE_SECONDS", "nan"),
         ("GATEWAY_RETENTION_SECONDS", "inf"),

@@ -59,7 +59,10 @@ async def events(
 
 
 def text_of(chunk: Any) -> str:
-    """The text of a chunk: a string, a message's text (content blocks included), or nothing."""
+    """The text of a chunk: a string, or a message's text, content blocks included.
+
+    Raises TypeError for anything else: a chain that streams no text would end as if it had said nothing.
+    """
     if isinstance(chunk, str):
         return chunk
     content = getattr(chunk, "content", None)
@@ -67,4 +70,4 @@ def text_of(chunk: Any) -> str:
         return content
     if isinstance(content, list):
         return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
-    return ""
+    raise TypeError(f"a chain must stream text or messages, not {type(chunk).__name__}")

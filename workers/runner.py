@@ -36,6 +36,7 @@ class Settled:
 
 
 FOREIGN_MS, FOREIGN_AGAIN_MS = 600_000, 5_000  # how long, and how often, for a release that knows it
+STOP_SECONDS = 5.0
 DONE = Settled()
 AGAIN = Settled(again_in_ms=0)
 # The claim is over, the job is not. `lost`: the store has forgotten a tail, and the next attempt matches what
@@ -200,6 +201,13 @@ class Runner:
 
 
 async def _stop(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait until it has stopped; its own error has been told already."""
+    """Cancel a task and wait until it has stopped; its own error has been told already.
+
+    One that swallows the cancellation is left behind after 5 s: it may not keep this place.
+    """
     task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    _, running = await asyncio.wait({task}, timeout=STOP_SECONDS)
+    if running:
+        _log.error("%s does not let itself be cancelled", task.get_name())
+    elif not task.cancelled():
+        task.exception()

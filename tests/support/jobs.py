@@ -118,7 +118,7 @@ class Jobs:
         """Wait for the terminal event."""
 
         async def condition() -> bool:
-            return (await self.kinds(stream_id))[-1] in set(TERMINAL_EVENTS)
+            return bool(set(await self.kinds(stream_id)) & set(TERMINAL_EVENTS))
 
         await eventually(condition)
         return await self.fold(stream_id)

@@ -37,20 +37,22 @@ class Chain:
 _marked: dict[str, Chain] = {}
 
 
-def chain(name: str, *, stages: Sequence[str] = ()) -> Callable[[Factory], Factory]:
+def chain(name: str) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed."""
 
     def mark(factory: Factory) -> Factory:
         known = _marked.get(checked_name(name))
         if known is not None and known.factory.__module__ != factory.__module__:
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, tuple(checked_name(s) for s in stages) or (name,), factory)
+        _marked[name] = Chain(name, (name,), factory)
         return factory
 
     return mark
 
 
 def _import(module: str) -> None:
+    if module.startswith("."):
+        raise ValueError(f"GATEWAY_CHAINS: {module} must be an absolute name")
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
