@@ -239,3 +239,23 @@ async def test_a_slow_look_does_not_keep_heartbeats_back(redis_url: str, redis: 
             await until(lambda: reader.heartbeats >= before + 7, seconds=15)  # 3.5 s: a look is under way
             assert proxy.accepted["commands"] == looks
             proxy.release()
+
+
+async def test_what_was_published_before_a_new_connections_acknowledgement_is_read_then(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published after the log was read, before the new connection is subscribed: no look has to find it."""
+    monkeypatch.setattr(hub_module, "SILENT_SECONDS", 600.0)
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        stream = await Stream.create(f.log)
+        async with f.hub.subscribe(stream.id) as subscription:
+            subscription.reading()
+            proxy.hold("hub")
+            assert proxy.cut("hub") == 1
+            await until(lambda: subscription.doubt)
+            await until_subscribers(redis, stream, 0)
+            subscription.reading()
+            await stream.texts("a")  # nobody hears it
+            assert not subscription.doubt
+            proxy.release()
+            await until(lambda: subscription.doubt, FOUND_SECONDS)
