@@ -76,7 +76,13 @@ class Runner:
         """Two releases are at work: let it go, and have it delivered until one comes that knows it."""
         lease_ms = round(self._settings.lease * 1000)
         await self._log.append(
-            claim, claim.log_end, b"", claim.record.last_id, lease_ms, status=protocol.Status.QUEUED
+            claim,
+            claim.log_end,
+            b"",
+            claim.record.last_id,
+            lease_ms,
+            status=protocol.Status.QUEUED,
+            fields={"attempt": claim.record.attempt - 1},  # looking at it was no attempt
         )
         return Settled(again_in_ms=FOREIGN_AGAIN_MS)
 
