@@ -13,7 +13,7 @@ from gateway import protocol
 from gateway.errors import StoreUnavailable
 from tests.support.jobs import Answering, Jobs, body
 from tests.support.model_server import ModelServer, script
-from workers.runner import DONE
+from workers.runner import AGAIN, DONE
 
 NOTICE_SECONDS = 2.0
 
@@ -43,6 +43,11 @@ async def silent(_: Any) -> AsyncIterator[str]:
 async def endless(_: Any) -> AsyncIterator[str]:
     while True:
         yield "x" * 100
+
+
+async def cancels_itself_never(_: Any) -> AsyncIterator[str]:
+    yield "x"
+    await asyncio.Event().wait()
 
 
 async def cancelled_within(_: Any) -> AsyncIterator[str]:
@@ -229,3 +234,16 @@ async def test_fault_18_a_cancel_that_races_with_the_end_leaves_one_end(redis_ur
             assert await running == DONE
             ends.add((await jobs.fold(stream_id)).ended)  # which asserts that nothing follows the end
         assert ends == {"done", "cancelled"}
+
+
+async def test_fault_03_a_fenced_attempt_hands_back_the_delivery_that_its_successor_works_from(
+    redis_url: str, redis: Redis
+) -> None:
+    async with Jobs(redis_url, cancels_itself_never) as jobs:
+        stream_id = await jobs.stream("q")
+        running = asyncio.create_task(jobs.runner.run(body(stream_id)))
+        await jobs.shows(stream_id, "x")
+        await redis.hset(jobs.log.keys(stream_id)[0], mapping={"lease_end_ms": 1})
+        assert (await jobs.claim(stream_id)).record.attempt == 2
+        async with asyncio.timeout(3 * NOTICE_SECONDS):
+            assert await running == AGAIN
