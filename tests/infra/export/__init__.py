@@ -1,0 +1,1 @@
+"""Writes tests/infra/schemas anew from published packages; nothing of it runs in a test."""

@@ -1,0 +1,162 @@
+"""Template, host.json, function_app.py, settings and the sample for Core Tools say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import Settings
+from tests.infra.syntax import literal, parse, parts, text
+from tests.infra.types import resources
+
+ROOT = Path(__file__).resolve().parents[2]
+FUNCTIONS = (ROOT / "infra" / "modules" / "functions.bicep").read_text()
+STORAGE = (ROOT / "infra" / "modules" / "storage.bicep").read_text()
+REDIS = (ROOT / "infra" / "modules" / "redis.bicep").read_text()
+TOP = (ROOT / "infra" / "main.bicep").read_text()
+APP = (ROOT / "function_app.py").read_text()
+HOST = json.loads((ROOT / "host.json").read_text())
+SAMPLE = json.loads((ROOT / "local.settings.sample.json").read_text())["Values"]
+
+PLATFORM = {
+    "AzureWebJobsDisableHomepage",
+    "AzureWebJobsStorage__blobServiceUri",
+    "AzureWebJobsStorage__credential",
+    "FUNCTIONS_WORKER_RUNTIME",  # Core Tools only
+    "GATEWAY_SWEEP_SCHEDULE",  # read by the host, from function_app.py's %...%
+    "OPENAI_API_VERSION",  # read by LangChain
+    "PYTHON_ENABLE_INIT_INDEXING",  # Core Tools with Python below 3.13
+}
+# Flex Consumption refuses or ignores these: what they said is in functionAppConfig.
+NOT_ON_FLEX = {
+    "FUNCTIONS_EXTENSION_VERSION",
+    "FUNCTIONS_WORKER_PROCESS_COUNT",
+    "FUNCTIONS_WORKER_RUNTIME",
+    "PYTHON_ENABLE_INIT_INDEXING",
+    "SCM_DO_BUILD_DURING_DEPLOYMENT",
+    "WEBSITE_CONTENTAZUREFILECONNECTIONSTRING",
+    "WEBSITE_CONTENTSHARE",
+    "WEBSITE_MAX_DYNAMIC_APPLICATION_SCALE_OUT",
+    "WEBSITE_RUN_FROM_PACKAGE",
+}
+SETTINGS = dict(re.findall(r"\{ name: '(\w+)', value: (.+?) \}", FUNCTIONS))
+PRODUCT = {item.metadata["env"]: item for item in fields(Settings)}
+
+
+def default(source: str, parameter: str) -> str:
+    """The default of a template's parameter."""
+    for node in parse(source).named_children:
+        if node.type == "parameter_declaration" and text(parts(node)[0]) == parameter:
+            value = parts(node)[2]
+            return literal(value) or text(value)
+    raise LookupError(parameter)
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS | SAMPLE))
+def test_a_setting_means_something(name: str) -> None:
+    assert name in PRODUCT or name in PLATFORM
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_a_setting_may_stand_on_flex_consumption(name: str) -> None:
+    assert name not in NOT_ON_FLEX
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"%(\w+)%", APP))))
+def test_what_the_host_replaces_in_function_app_is_set(name: str) -> None:
+    assert name in SETTINGS
+    assert name in SAMPLE
+
+
+def test_no_platform_name_is_one_of_the_product() -> None:
+    assert not PLATFORM & PRODUCT.keys()
+
+
+def test_the_product_accepts_the_templates_settings() -> None:
+    known = {
+        "clientId": "00000000-0000-0000-0000-000000000001",
+        "redisUrl": "rediss://redis.invalid:10000",
+        "telemetryConnectionString": "InstrumentationKey=1;IngestionEndpoint=https://in.invalid/",
+        "'ClientId=${clientId};Authorization=AAD'": "ClientId=1;Authorization=AAD",
+    }
+    given = {name: known.get(value, value.strip("'")) for name, value in SETTINGS.items() if name in PRODUCT}
+    settings = Settings.from_env(given)
+    assert (settings.queue, settings.redis_url) == ("azure-storage", known["redisUrl"])
+
+
+def test_the_product_accepts_the_samples_settings() -> None:
+    settings = Settings.from_env(SAMPLE)
+    assert settings.queue == "azure-storage"
+    assert SAMPLE["AzureWebJobsStorage"] == "UseDevelopmentStorage=true"
+
+
+def test_no_key_is_in_the_template() -> None:
+    together = "".join(path.read_text() for path in (ROOT / "infra").rglob("*.bicep"))
+    assert not re.search(r"listKeys|AccountKey|API_KEY|sharedKey|@secure", together)
+    assert "allowSharedKeyAccess: false" in STORAGE
+    assert "accessKeysAuthentication: 'Disabled'" in REDIS
+
+
+def test_the_queues_are_those_of_the_product() -> None:
+    queue = default(STORAGE, "queueName")
+    assert queue == Settings().queue_name == SAMPLE["GATEWAY_QUEUE_NAME"]
+    assert re.findall(r"queue_name=\"(.+?)\"", APP) == ["%GATEWAY_QUEUE_NAME%", "%GATEWAY_QUEUE_NAME%-poison"]
+    assert "name: '${queueName}-poison'" in STORAGE
+    assert "queues" in HOST["extensions"]
+
+
+def test_the_storage_connection_is_the_one_of_the_triggers() -> None:
+    assert set(re.findall(r'connection="(\w+)"', APP)) == {"AzureWebJobsStorage"}
+    assert SETTINGS["AzureWebJobsStorage__credential"] == "'managedidentity'"
+    assert SETTINGS["AzureWebJobsStorage__queueServiceUri"] == "queueEndpoint"
+
+
+def test_always_ready_names_the_function_that_runs_jobs() -> None:
+    (name,) = re.findall(r"'function:(\w+)'", FUNCTIONS)
+    assert f"async def {name}(" in APP
+
+
+def test_python_is_the_version_that_the_product_is_made_for() -> None:
+    assert re.search(r"name: 'python'\s+version: '3\.13'", FUNCTIONS)
+
+
+def test_a_run_has_half_an_hour_and_a_rolling_update_an_hour() -> None:
+    hours, minutes, _ = map(int, HOST["functionTimeout"].split(":"))
+    assert 30 <= hours * 60 + minutes < 60
+
+
+def test_the_default_size_of_redis_is_one_that_exists() -> None:
+    cluster = resources()["Microsoft.Cache/redisEnterprise@2025-07-01"]
+    sizes = cluster.properties["sku"][0].properties["name"][0].values
+    given = json.loads((ROOT / "infra" / "main.parameters.json").read_text())["parameters"]["redisSku"][
+        "value"
+    ]
+    assert default(TOP, "redisSku") in sizes
+    assert given == f"${{GATEWAY_REDIS_SKU={default(TOP, 'redisSku')}}}"
+
+
+def test_azd_deploys_the_app_that_the_template_tags() -> None:
+    project = (ROOT / "azure.yaml").read_text()
+    (service,) = re.findall(r"^  (\w+):.*\n    project: \.", project, re.MULTILINE)
+    assert f"'azd-service-name': '{service}'" in FUNCTIONS
+    assert re.search(r"^    host: function$", project, re.MULTILINE)
+    assert re.search(r"^  path: infra\n  module: main$", project, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "needed", ["function_app.py", "host.json", "requirements.txt", "constraints.txt", "web"]
+)
+def test_what_the_app_needs_is_deployed(needed: str) -> None:
+    ignored = (ROOT / ".funcignore").read_text().split()
+    assert (ROOT / needed).exists()
+    assert not [line for line in ignored if Path(needed).match(line.rstrip("/"))]
+
+
+@pytest.mark.parametrize("left", ["tests", "infra", ".venv", "local.settings.json", "azure.yaml", ".git"])
+def test_what_it_does_not_need_stays_behind(left: str) -> None:
+    ignored = (ROOT / ".funcignore").read_text().split()
+    assert [line for line in ignored if Path(left).match(line.rstrip("/"))]
