@@ -4,17 +4,20 @@ PY := .venv/bin/python
 LINT = $(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 export PYTHON
 
-.PHONY: help run test check setup bench chaos clean
+.PHONY: help run run-functions test check setup bench chaos clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 	@printf '\n  ARGS=...\tis handed on to pytest, bench or the server\n'
 	@printf '  PYTHON=...\tuses that interpreter instead of the newest one found\n'
 
 run: ## gateway, workers and the web page, in one process
 	@scripts/setup run
 	@exec $(PY) -m gateway all $(ARGS)
+
+run-functions: setup ## the same, in Azure Functions' own runtime, with Azurite for Storage
+	@$(PY) -m tests.functions_host.local $(ARGS)
 
 test: setup ## lint, types and every test
 	@$(LINT)

@@ -1,18 +1,23 @@
-"""Host 1: Azure Functions. Decorators and one await each; the handlers are those of every host."""
+"""Host 1: Azure Functions. Decorators and one await each; the handlers are those of every host.
+
+What starts or ends work needs a function key; following a stream needs its id, which nobody can guess.
+"""
 
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from gateway import handlers
+from gateway import handlers, telemetry
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from workers.chains.registry import Registry
 from workers.trigger import Trigger
 
 registry = Registry(Settings.from_env())
+telemetry.configure(registry.settings)
 gateway = Gateway(registry.settings, registry.catalogue())
 trigger = Trigger(gateway, registry)
-app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+OPEN = func.AuthLevel.ANONYMOUS
 
 
 @app.route("stream", methods=["POST"])
@@ -21,7 +26,7 @@ async def create(req: Request) -> Response:
     return await handlers.create(gateway, req)
 
 
-@app.route("stream/{id}", methods=["GET"])
+@app.route("stream/{id}", methods=["GET"], auth_level=OPEN)
 async def follow(req: Request) -> Response:
     """Follow a stream."""
     return await handlers.follow(gateway, req)
@@ -39,13 +44,13 @@ async def http_trigger(req: Request) -> Response:
     return await handlers.http_trigger(gateway, req)
 
 
-@app.route("health", methods=["GET"])
+@app.route("health", methods=["GET"], auth_level=OPEN)
 async def health(req: Request) -> Response:
     """Tell that this process is alive."""
     return await handlers.health(gateway, req)
 
 
-@app.route("/", methods=["GET"])
+@app.route("/", methods=["GET"], auth_level=OPEN)
 async def page(req: Request) -> Response:
     """Show the page."""
     return await handlers.page(gateway, req)
@@ -55,3 +60,17 @@ async def page(req: Request) -> Response:
 async def work(message: func.QueueMessage) -> None:
     """Run a job."""
     await trigger.run(message.get_body())
+
+
+@app.queue_trigger(
+    arg_name="message", queue_name="%GATEWAY_QUEUE_NAME%-poison", connection="AzureWebJobsStorage"
+)
+async def give_up(message: func.QueueMessage) -> None:
+    """Look after a job whose message was delivered in vain too often."""
+    await trigger.give_up(message.get_body())
+
+
+@app.timer_trigger(arg_name="timer", schedule="%GATEWAY_SWEEP_SCHEDULE%", use_monitor=False)
+async def sweep(timer: func.TimerRequest) -> None:
+    """Have the jobs that nobody holds delivered again."""
+    await trigger.sweep()

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from bench import first_token
 from bench.parts import Baseline, Product, Reader, Side, fill
 
 STREAMS, RATE, SECONDS, ROUNDS = 100, 20, 5, 3
@@ -96,6 +97,7 @@ async def main() -> None:
     print("| | Holdfast | one XREAD loop per reader | ratio (spread) |\n|---|---|---|---|")
     for row in rows:
         print(row.line())
+    print("\n" + "\n".join(await first_token.measure()))
 
 
 def commit() -> str:

@@ -21,6 +21,7 @@ import uvicorn
 if sys.platform != "win32":  # uvloop has no wheel for Windows
     import uvloop
 
+from gateway import telemetry
 from gateway.asgi import app
 from gateway.body import DEFAULT_CHAIN
 from gateway.embedded import EmbeddedRedis
@@ -108,9 +109,8 @@ class Host:
         address = (self._settings.host, self._settings.port)
         try:
             self._bound = socket.create_server(address, family=family, backlog=BACKLOG)
-            if (
-                sys.platform == "linux"
-            ):  # a peer that takes nothing is cut; an orderly close would wait for it
+            # A peer that takes nothing is cut; an orderly close would wait for it.
+            if sys.platform == "linux":
                 self._bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
         except OSError as error:
             where = f"{address[0]} port {address[1]}"
@@ -153,6 +153,7 @@ async def main(mode: str, settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as brought:
+        brought.push_async_callback(asyncio.to_thread, telemetry.configure(settings))
         if not settings.redis_url:
             redis = EmbeddedRedis()
             await redis.start()

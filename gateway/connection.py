@@ -2,23 +2,35 @@
 
 Commands of concurrent tasks are written together and their answers matched in order, so the number of
 connections does not grow with readers or streams. redis-py opens the connection (TLS, credentials,
-handshake) and packs and parses; what is left to us is the order.
+handshake) and packs and parses; what is left to us is the order. Before a token expires its successor is
+sent on the live connection: AUTH goes its way between the commands.
 Invariant: the n-th pending future belongs to the n-th answer; a connection that breaks fails them all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import deque
 from typing import Any
 
 from redis import exceptions as redis_errors
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 
 from gateway.errors import StoreUnavailable
+from gateway.link import (
+    TIMEOUT_SECONDS,
+    Credentials,
+    Place,
+    Token,
+    connection_to,
+    cut,
+    place_of,
+    reason_of,
+    token_of,
+)
 
-TIMEOUT_SECONDS = 5.0
 BROKEN = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
 _TRIES = 2  # the second meets a connection that had been closed while it was idle
 # Answers of a server that is there but cannot do it now.
@@ -36,40 +48,35 @@ _UNAVAILABLE_WORDS = re.compile(
 )
 
 Answer = Any
+_log = logging.getLogger("holdfast.connection")
 
 
-def connection_to(url: str, *, name: str) -> AbstractConnection:
-    """A connection that is not yet open, without time-outs or retries of its own: those are decided here."""
-    pool = ConnectionPool.from_url(
-        url,
-        protocol=2,
-        socket_timeout=None,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        client_name=name,
-        retry=None,
-        retry_on_error=[],
-        health_check_interval=0,
-    )
-    connection: AbstractConnection = pool.make_connection()
-    return connection
+def is_unavailable(error: Exception) -> bool:
+    """Whether a server says with this that it is there but cannot do it now."""
+    return isinstance(error, _UNAVAILABLE_ERRORS) or bool(_UNAVAILABLE_WORDS.search(str(error)))
 
 
-def cut(link: AbstractConnection) -> None:
-    """End a connection at once. An orderly close waits for ever for unsent bytes that nobody takes."""
-    if link._writer is not None:
-        link._writer.transport.abort()
+def checked(answers: list[Answer]) -> list[Answer]:
+    """These answers, unless one is an error: the first is raised, as StoreUnavailable where it is that."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            if is_unavailable(answer):
+                raise StoreUnavailable from answer
+            raise answer
+    return answers
 
 
 class Connection:
     """Commands over one connection. Raises StoreUnavailable when a try takes over `timeout` seconds."""
 
-    def __init__(self, url: str, *, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
-        self._url = url
+    def __init__(self, where: str | Place, *, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._place = place_of(where)
         self._name = name
         self._timeout = timeout
         self._link: AbstractConnection | None = None
         self._opening = asyncio.Lock()
         self._failed_opens = 0
+        self._complaint = ""  # why the last connect failed; said once
         self._closed = False
         self._pending: deque[asyncio.Future[Answer]] = deque()
         self._outbox: list[bytes] = []
@@ -78,10 +85,14 @@ class Connection:
 
     async def call(self, *command: str | bytes | int | float) -> Answer:
         """The answer of one command; sent again once when the connection broke, so it must be idempotent."""
-        return (await self.call_all([command]))[0]
+        return checked(await self.answers([command]))[0]
 
     async def call_all(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
         """The answers of several commands, written together. Raises what the first failed one raises."""
+        return checked(await self.answers(commands))
+
+    async def answers(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
+        """The same, but the answer of a command that is refused is its ResponseError."""
         for attempt in range(_TRIES):
             link = None
             try:
@@ -93,13 +104,17 @@ class Connection:
                     await self._break(error, link)
                 raise StoreUnavailable from error
             except BROKEN as error:
+                if link is not None:  # also one that is not let in any more
+                    await self._break(error, link)
                 if attempt == _TRIES - 1:
                     raise StoreUnavailable from error
-            except redis_errors.ResponseError as error:
-                if isinstance(error, _UNAVAILABLE_ERRORS) or _UNAVAILABLE_WORDS.search(str(error)):
-                    raise StoreUnavailable from error
-                raise
+            except redis_errors.ResponseError as error:  # of the handshake
+                checked([error])
         raise AssertionError("unreachable")
+
+    async def by_node(self, keys: list[str]) -> list[list[str]]:
+        """These keys, apart by the server that has them: each has its own clock, and its own faults."""
+        return [keys] if keys else []
 
     async def close(self) -> None:
         """Close for good; whoever waits for an answer, or asks from now on, gets StoreUnavailable."""
@@ -116,7 +131,7 @@ class Connection:
         self._written.set()
         answers = await asyncio.gather(*futures, return_exceptions=True)
         for answer in answers:
-            if isinstance(answer, BaseException):
+            if isinstance(answer, BaseException) and not isinstance(answer, redis_errors.ResponseError):
                 raise answer
         return answers
 
@@ -133,22 +148,49 @@ class Connection:
                 asyncio.create_task(self._write(link), name="redis-write"),
                 asyncio.create_task(self._read(link), name="redis-read"),
             ]
+            if (token := token_of(link)) is not None and self._place.credentials is not None:
+                renewing = self._renew(link, self._place.credentials, token)
+                self._tasks.append(asyncio.create_task(renewing, name="redis-renew"))
             return link
 
     async def _connect(self) -> AbstractConnection:
         if self._closed:
             raise StoreUnavailable
-        link = connection_to(self._url, name=self._name)
+        link = connection_to(self._place, name=self._name)
         try:
             await link.connect()
             if self._closed:
                 raise StoreUnavailable
         except BaseException as error:
             self._failed_opens += isinstance(error, BROKEN)
+            self._complain(error, link)
             cut(link)
             await link.disconnect(nowait=True)
             raise
+        self._complaint = ""
         return link
+
+    def _complain(self, error: BaseException, link: AbstractConnection) -> None:
+        """Say why there is no connection; no second time while it stays the same."""
+        reason = reason_of(error)
+        if isinstance(error, BROKEN) and reason != self._complaint:
+            self._complaint = reason
+            _log.warning(
+                "%s has no connection to the store at %s: %s", self._name, link._host_error(), reason
+            )
+
+    async def _renew(self, link: AbstractConnection, credentials: Credentials, token: Token) -> None:
+        """Send each new token. Where it is refused, the connection goes on until the old one expires."""
+        try:
+            while True:
+                token = await credentials.after(token)
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        checked(await self._exchange(link, [("AUTH", token.user, token.secret)]))
+                except redis_errors.AuthenticationError:
+                    _log.warning("%s: the store refuses the new token", self._name)
+        except Exception as error:
+            await self._break(error, link)
 
     async def _write(self, link: AbstractConnection) -> None:
         """Whatever has gathered while the last write was under way goes out in one."""
@@ -167,7 +209,7 @@ class Connection:
                 answer: Answer
                 try:
                     answer = await link.read_response(disable_decoding=True, disconnect_on_error=False)
-                except redis_errors.ResponseError as error:
+                except (redis_errors.ResponseError, redis_errors.AuthenticationError) as error:
                     answer = error
                 future = self._pending.popleft()
                 if future.done():

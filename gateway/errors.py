@@ -113,7 +113,7 @@ class KeyReused(HoldfastError):
 
 
 class StoreUnavailable(HoldfastError):
-    """The store is out of reach; nothing was started."""
+    """The store is out of reach."""
 
     status = 503
     code = "store_unavailable"
@@ -121,7 +121,7 @@ class StoreUnavailable(HoldfastError):
 
 
 class QueueUnavailable(HoldfastError):
-    """The queue is out of reach; nothing was started."""
+    """The queue is out of reach."""
 
     status = 503
     code = "queue_unavailable"

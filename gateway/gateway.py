@@ -6,18 +6,19 @@ serves it. Hosts hand in the catalogue of chains as plain data: nothing here kno
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from gateway import protocol, sse
+from opentelemetry.trace import SpanKind
+
+from gateway import identity, protocol, sse, telemetry
 from gateway.body import Start
+from gateway.cluster import Router
 from gateway.connection import Connection
 from gateway.errors import (
     CursorLost,
@@ -29,9 +30,10 @@ from gateway.errors import (
 )
 from gateway.fold import Fold
 from gateway.hub import Hub
+from gateway.link import Place
 from gateway.log import Log
 from gateway.protocol import Status
-from gateway.queue import Message, RedisQueue
+from gateway.queue import JobQueue, Message, RedisQueue
 from gateway.record import Record
 from gateway.relay import Relay
 from gateway.revive import revive
@@ -46,11 +48,11 @@ class Parts:
     """What an open gateway holds."""
 
     redis: Connection
-    receiver: Connection
     log: Log
     hub: Hub
     relay: Relay
-    queue: RedisQueue
+    queue: JobQueue
+    tokens: identity.RedisTokens | None
 
 
 class Gateway:
@@ -81,25 +83,23 @@ class Gateway:
             return
         parts, self._parts = self._parts, None
         await parts.hub.close()
-        await asyncio.gather(parts.redis.close(), parts.receiver.close())
+        await parts.queue.close()
+        await parts.redis.close()
+        if parts.tokens is not None:
+            await parts.tokens.close()
+        await identity.close()
 
     def _open(self) -> Parts:
         settings = self.settings
         if not settings.redis_url:
             raise StoreUnavailable("REDIS_URL is not set")
-        redis = Connection(settings.redis_url, name="holdfast")
-        receiver = Connection(settings.redis_url, name="holdfast-queue", timeout=READ_TIMEOUT_SECONDS)
+        tokens = identity.redis_tokens(settings)
+        place = Place(settings.redis_url, tokens)
+        redis = Router(place, name="holdfast")
         log = Log(redis)
-        queue = RedisQueue(
-            redis,
-            receiver,
-            name=settings.queue_name,
-            consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
-            lease_ms=_ms(settings.lease),
-            keep_ms=_ms(settings.retention + settings.tombstone),
-        )
+        queue = _queue(settings, redis, place)
         hub = Hub(
-            settings.redis_url,
+            redis.place,
             log,
             partial(revive, log, queue, backoff=settings.lease),
             heartbeat=settings.heartbeat,
@@ -107,18 +107,26 @@ class Gateway:
         )
         hub.open()
         relay = Relay(log, hub, max_age=settings.stream_max_age)
-        return Parts(redis, receiver, log, hub, relay, queue)
+        return Parts(redis, log, hub, relay, queue, tokens)
 
     async def create(self, start: Start, *, owner: str, key: str = "", traceparent: str = "") -> Record:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
 
-        Raises KeyReused, StoreUnavailable or QueueUnavailable; after either nothing is run.
+        Raises KeyReused, StoreUnavailable or QueueUnavailable. After the last two nothing was started, unless
+        only the store's or the queue's answer was lost; the same key makes it one job in any case.
         """
+        with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
+            trace = telemetry.traceparent_of(span)
+            record = await self._create(start, owner, key, trace)
+            span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
+            return record
+
+    async def _create(self, start: Start, owner: str, key: str, traceparent: str) -> Record:
         log, queue = self.parts.log, self.parts.queue
         key_hash = protocol.idempotency_hash(owner, key) if key else ""
         stream_id = protocol.new_stream_id(key_hash)
         now = await log.now_ms()
-        first = protocol.start(stream_id, start.chain, self.chains[start.chain], iso(now))
+        first = protocol.start(stream_id, start.chain, self.chains[start.chain], protocol.iso(now))
         tag = protocol.tag_of(protocol.new_token())
         fields = self._fields(start, owner, traceparent, now) | {"last_id": f"0-{tag}"}
         word, found = await log.create(
@@ -130,7 +138,8 @@ class Gateway:
         if record is None:
             raise StoreUnavailable
         if not record.confirmed:  # ours, or one whose first POST died between the record and the queue
-            await queue.enqueue(Message(found, record.trace))
+            with telemetry.span(f"send {self.settings.queue_name}", SpanKind.PRODUCER):
+                await queue.enqueue(Message(found, record.trace))
             if not await log.confirm(found, _ms(self.settings.queue_grace)):
                 raise QueueUnavailable("the queue took longer than the record lasts")
         return record
@@ -161,7 +170,9 @@ class Gateway:
                 fold = await self._fold(stream_id)
             except CursorLost:  # the store lost a tail between two pieces of this very read
                 continue
-            return document(await self.find(stream_id, owner), fold)  # the record is never behind its log
+            record = await self.find(stream_id, owner)  # the record is never behind its log
+            if not fold.ended or record.ended_ms:
+                return document(record, fold)  # else the store lost the end after it was read
         raise StoreUnavailable
 
     async def _fold(self, stream_id: str) -> Fold:
@@ -190,6 +201,23 @@ class Gateway:
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
 
 
+def _queue(settings: Settings, redis: Connection, place: Place) -> JobQueue:
+    """The queue that the settings name; Azure's client is loaded only where it is used."""
+    keep = settings.retention + settings.tombstone
+    if settings.queue == "azure-storage":
+        from gateway.queue_azure import AzureQueue, client_of
+
+        return AzureQueue(client_of(settings, settings.queue_name), poll=settings.queue_poll, keep=keep)
+    return RedisQueue(
+        redis,
+        Router(place, name="holdfast-queue", timeout=READ_TIMEOUT_SECONDS),
+        name=settings.queue_name,
+        consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        lease_ms=_ms(settings.lease),
+        keep_ms=_ms(keep),
+    )
+
+
 def document(record: Record, fold: Fold) -> dict[str, Any]:
     """The status document of `docs/protocol.md`: as of the fold, which may be older than the record."""
     return {
@@ -201,17 +229,12 @@ def document(record: Record, fold: Fold) -> dict[str, Any]:
         "usage": fold.usage,
         "attempt": record.attempt,
         "last_event_id": fold.last_id,
-        "created_at": iso(record.created_ms),
-        "started_at": record.started_ms and iso(record.started_ms),
-        "ended_at": record.ended_ms and fold.ended and iso(record.ended_ms),
+        "created_at": protocol.iso(record.created_ms),
+        "started_at": record.started_ms and protocol.iso(record.started_ms),
+        "ended_at": record.ended_ms and fold.ended and protocol.iso(record.ended_ms),
         "metadata": record.metadata,
         "error": fold.error,
     }
-
-
-def iso(ms: int) -> str:
-    """Milliseconds of Redis's clock as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _ms(seconds: float) -> int:

@@ -28,7 +28,7 @@ from gateway.errors import (
     StoreUnavailable,
     stack_of,
 )
-from gateway.gateway import Gateway, iso
+from gateway.gateway import Gateway
 from gateway.protocol import ANONYMOUS, Cursor
 from gateway.record import Record
 from gateway.response import HEADERS, EventStream
@@ -77,7 +77,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
         "status": "queued",
         "chain": record.chain,
         "stream": where,
-        "created_at": iso(record.created_ms),
+        "created_at": protocol.iso(record.created_ms),
     }
     return _json(body, 202, {"location": where})
 

@@ -15,14 +15,16 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-from gateway.connection import TIMEOUT_SECONDS
+from gateway import telemetry
 from gateway.errors import QueueUnavailable, StoreUnavailable, stack_of
+from gateway.link import TIMEOUT_SECONDS, Where
 from gateway.log import Log
 from gateway.record import Head
 from gateway.subscriber import Subscriber
 from gateway.subscription import Block, Subscription
 
 PULSE_SECONDS = 0.5
+ORPHANS_AT_ONCE = 32
 SILENT_SECONDS = 1.0  # after this silence a stream's head is looked at
 LIVELY_SECONDS = 10.0  # this long after the last event it stays a look a second
 LONGEST_LOOK_SECONDS = 14.0
@@ -84,14 +86,14 @@ class Hub:
     """`async with hub.subscribe(id) as subscription` is a reader's lifetime."""
 
     def __init__(
-        self, url: str, log: Log, orphaned: Orphaned, *, heartbeat: float, reader_bytes: int
+        self, where: Where, log: Log, orphaned: Orphaned, *, heartbeat: float, reader_bytes: int
     ) -> None:
         self._log = log
         self._orphaned = orphaned
         self._heartbeat = heartbeat
         self._reader_bytes = reader_bytes
         self._feeds: dict[bytes, Feed] = {}
-        self._subscriber = Subscriber(url, self)
+        self._subscriber = Subscriber(where, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
 
@@ -147,6 +149,7 @@ class Hub:
         except ValueError:  # not a publish of this release's append: it wakes, the log decides
             feed.doubt()
             return
+        telemetry.relay_lag.heard(block.at_ms)
         for reader in feed.readers:
             reader.offer(block)
 
@@ -187,9 +190,12 @@ class Hub:
         while True:
             await asyncio.sleep(PULSE_SECONDS)
             now = _now()
-            # The next look is the retry; the readers notice a store out of reach by themselves.
-            with contextlib.suppress(StoreUnavailable, QueueUnavailable):
+            try:
                 await self._look([feed for feed in self._feeds.values() if now >= feed.look_at(now)])
+            except (StoreUnavailable, QueueUnavailable):
+                continue  # the next look is the retry; readers notice a store out of reach by themselves
+            except Exception as error:  # without this task nobody would notice a lost publish
+                _log.error("a look failed:\n%s", stack_of(error))
 
     def _beat(self, reader: Subscription, now: float) -> None:
         silent = now - reader.sent_at
@@ -203,14 +209,22 @@ class Hub:
 
     async def _look(self, feeds: list[Feed]) -> None:
         """What a lost publish hid: a stream's head that is not what a reader has or is about to get."""
-        if not feeds:
-            return
+        by_id = {feed.id: feed for feed in feeds}
+        looks = [self._look_at([by_id[i] for i in ids]) for ids in await self._log.by_node(list(by_id))]
+        for result in await asyncio.gather(*looks, return_exceptions=True):
+            if isinstance(result, BaseException):  # when every node, of a cluster too, has had its look
+                raise result
+
+    async def _look_at(self, feeds: list[Feed]) -> None:
         heads = await self._log.heads([feed.id for feed in feeds])
         for feed, head in zip(feeds, heads, strict=True):
             feed.looked(head)
-        for feed, head in zip(feeds, heads, strict=True):
-            if head.lease_left_ms == 0:
-                await self._orphaned(feed.id)
+        orphans = [feed.id for feed, head in zip(feeds, heads, strict=True) if head.lease_left_ms == 0]
+        for first in range(0, len(orphans), ORPHANS_AT_ONCE):
+            some = orphans[first : first + ORPHANS_AT_ONCE]
+            for result in await asyncio.gather(*map(self._orphaned, some), return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
 
     def _died(self, task: asyncio.Task[None]) -> None:
         """Without one of its tasks the hub serves nobody: wake those who wait, so that they come back."""

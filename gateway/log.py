@@ -7,6 +7,7 @@ lost is made again with the same arguments. Time is Redis's own. Every key expir
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +15,16 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from gateway import sse
+from gateway import sse, telemetry
 from gateway.connection import Connection
-from gateway.errors import CursorLost
-from gateway.protocol import Cursor, Status
+from gateway.errors import CursorLost, StoreUnavailable
+from gateway.protocol import VERSION, Cursor, Status
 from gateway.record import Answer, Claim, Head, Piece, Record
 
 CREATED_EXPIRY_MS = 60_000
 BUCKETS = 256
+SEEN_MS = 86_400_000  # how long the last turn's time is remembered
+CLOCK_SPARE_MS = 1000  # two processes' turns may come out of order by less
 PIECE_BYTES = 64 * 1024
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 _LUA = Path(__file__).parent / "lua"
@@ -62,10 +65,11 @@ class Log:
         tag = "{" + bucket(stream_id) + "}"
         return [f"{tag}:job:{stream_id}", f"{tag}:log:{stream_id}", f"{tag}:open"]
 
-    async def now_ms(self) -> int:
-        """Redis's clock."""
-        seconds, micros = await self._redis.call("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
+    async def now_ms(self, near: str = "") -> int:
+        """Redis's clock; in a cluster, that of the node which has the key `near`, or of any node."""
+        beside = [("EXISTS", near)] if near else []
+        clock, *_ = await self._redis.call_all([("TIME",), *beside])
+        return self._clock(clock)
 
     async def create(
         self,
@@ -89,14 +93,20 @@ class Log:
         """Raise the expiry to the retention; False when the record has expired."""
         return (await self._run("confirm", stream_id, grace_ms)).word == "ok"
 
-    async def claim(self, stream_id: str, token: str, lease_ms: int) -> Answer:
-        """`claimed`, `held` (number: ms left), `ended` or `unknown`."""
-        raw = await self._scripts["claim"](self._redis, self.keys(stream_id), stream_id, token, lease_ms)
+    async def claim(
+        self, stream_id: str, token: str, lease_ms: int, *, version: int = VERSION, foreign_ms: int = 0
+    ) -> Answer:
+        """`claimed`, `held` (number: ms left), `foreign`, `ended` or `unknown`.
+
+        `version` is the message's; a record of another one is `foreign` for `foreign_ms`, then claimed.
+        """
+        args = (stream_id, token, lease_ms, version if version == VERSION else "", foreign_ms)
+        raw = await self._scripts["claim"](self._redis, self.keys(stream_id), *args)
         if raw[0] != "claimed":
             return _answer(raw)
         now_ms, log_end, flat = raw[1], raw[2], raw[3]
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
-        return Answer("claimed", 0, Claim(Record.of(stream_id, pairs), token, now_ms, log_end))
+        return Answer("claimed", 0, Claim(Record.claimed(stream_id, pairs), token, now_ms, log_end))
 
     async def append(
         self,
@@ -118,9 +128,12 @@ class Log:
         """`cancelled`, `ended` or `unknown`."""
         return await self._run("cancel", stream_id, tag)
 
-    async def ask(self, stream_id: str, backoff_ms: int) -> Answer:
-        """`yes` once in a back-off, else `wait` or `held` (number: ms), `ended`, `unknown`."""
-        return await self._run("ask", stream_id, backoff_ms)
+    async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
+        """`yes` once in a back-off, else `wait` or `held` (number: ms), `ended`, `unknown`.
+
+        `undo` takes a `yes` back that could not be used.
+        """
+        return await self._run("ask", stream_id, backoff_ms, int(undo))
 
     async def record(self, stream_id: str) -> tuple[Record | None, int]:
         """The record, or None, and the log's length in bytes (0: past its retention)."""
@@ -132,25 +145,49 @@ class Log:
         return Record.of(stream_id, pairs), length
 
     async def heads(self, stream_ids: list[str]) -> list[Head]:
-        """Each stream's last event and lease, in one round trip; an empty id for a stream that is gone."""
+        """Each stream's last event and lease, in one round trip; an empty id for a stream that is gone.
+
+        The clock is that of the node which has the first one: in a cluster ask `by_node`.
+        """
         fields = ("last_id", "status", "lease_end_ms", "lease_ms")
         commands: list[tuple[str, ...]] = [("HMGET", self.keys(s)[0], *fields) for s in stream_ids]
-        (seconds, micros), *raw = await self._redis.call_all([("TIME",), *commands])
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        clock, *raw = await self._redis.call_all([("TIME",), *commands])
+        now_ms = self._clock(clock)
         return [_head(now_ms, *values) for values in raw]
 
-    async def due(self, most: int) -> list[str]:
-        """Streams that are not ended and whose time to be looked at has come, `most` of each bucket."""
-        now_ms = await self.now_ms()
-        commands = [
-            ("ZRANGEBYSCORE", f"{{{number:02x}}}:open", "-inf", now_ms, "LIMIT", 0, most)
-            for number in range(BUCKETS)
-        ]
-        return [item.decode() for found in await self._redis.call_all(commands) for item in found]
+    async def due(self, most: int, *, all_of_them: bool = False) -> list[str]:
+        """Streams that are not ended and whose time to be looked at has come, `most` of each bucket.
 
-    async def take_turn(self, what: str, ms: int) -> bool:
-        """Whether this process is the one to do it in the next so many milliseconds."""
-        return await self._redis.call("SET", f"turn:{what}", "1", "NX", "PX", ms) is not None
+        `all_of_them`: also those whose time has not. A node of a cluster that is out of reach does not hide
+        the others' streams.
+        """
+        nodes = await self._redis.by_node([f"{{{number:02x}}}:open" for number in range(BUCKETS)])
+        looks = (self._due(keys, most, all_of_them) for keys in nodes)
+        found = await asyncio.gather(*looks, return_exceptions=True)
+        lost = [one for one in found if isinstance(one, BaseException)]
+        if len(lost) == len(found) or not all(isinstance(one, StoreUnavailable) for one in lost):
+            raise lost[0]
+        return [stream_id for one in found if isinstance(one, list) for stream_id in one]
+
+    async def by_node(self, stream_ids: list[str]) -> list[list[str]]:
+        """These streams, apart by the node that has them: each has its own clock, and its own faults."""
+        of = {self.keys(stream_id)[0]: stream_id for stream_id in stream_ids}
+        return [[of[key] for key in keys] for keys in await self._redis.by_node(list(of))]
+
+    async def take_turn(self, what: str, ms: int) -> str:
+        """`yes` when this process is the one to do it in the next so many milliseconds, else `no`.
+
+        `back` is a yes at which Redis's clock was found to have gone back since the last turn: what was to
+        expire, or be due, by the old clock is too far away.
+        """
+        key = f"turn:{what}"
+        now_ms = await self.now_ms(key)
+        if await self._redis.call("SET", key, now_ms, "NX", "PX", ms) is None:
+            if await self._redis.call("PTTL", key) <= ms:
+                return "no"
+            await self._redis.call("SET", key, now_ms, "PX", ms)
+        seen = await self._redis.call("SET", f"{key}:seen", now_ms, "PX", SEEN_MS, "GET")
+        return "back" if seen is not None and int(seen) > now_ms + CLOCK_SPARE_MS else "yes"
 
     async def read(self, stream_id: str, after: Cursor | None, limit: int = PIECE_BYTES) -> Piece:
         """The whole frames after a cursor, about `limit` bytes of them (at least 32).
@@ -169,6 +206,17 @@ class Log:
             if limit > MAX_FRAME_BYTES:
                 raise CursorLost("a frame has no end")
             limit *= 4  # one frame is larger than the piece
+
+    def _clock(self, answer: list[bytes]) -> int:
+        """TIME's answer in milliseconds."""
+        now_ms = int(answer[0]) * 1000 + int(answer[1]) // 1000
+        telemetry.relay_lag.clock(now_ms)
+        return now_ms
+
+    async def _due(self, keys: list[str], most: int, all_of_them: bool) -> list[str]:
+        until = "+inf" if all_of_them else await self.now_ms(keys[0])
+        commands = [("ZRANGEBYSCORE", key, "-inf", until, "LIMIT", 0, most) for key in keys]
+        return [item.decode() for found in await self._redis.call_all(commands) for item in found]
 
     async def _run(self, name: str, stream_id: str, *args: Any) -> Answer:
         return _answer(await self._scripts[name](self._redis, self.keys(stream_id), stream_id, *args))

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -164,6 +165,11 @@ def new_token() -> str:
 def tag_of(token: str) -> str:
     """The four hex digits that a token leaves in the ids of its events."""
     return token[:4]
+
+
+def iso(ms: int) -> str:
+    """Milliseconds of Redis's clock as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def idempotency_hash(owner: str, key: str) -> str:

@@ -6,6 +6,8 @@ least once; a claim decides. `held` deliveries are left pending until their hold
 
 from __future__ import annotations
 
+import base64
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +19,7 @@ from gateway.connection import Connection
 from gateway.errors import QueueUnavailable, StoreUnavailable
 from gateway.protocol import VERSION
 
+_log = logging.getLogger("holdfast.queue")
 BLOCK_MS = 1000
 RECLAIM_COUNT = 64
 RECLAIM_CALLS = 8  # each looks at ten pending entries for each that it may take
@@ -40,8 +43,11 @@ class Message:
 
     @classmethod
     def decode(cls, raw: bytes) -> Message:
-        """Read a message. Raises ValueError for anything else, also for one of the wrong shape."""
-        value = orjson.loads(raw)  # its ValueError covers a nesting too deep as well
+        """Read a message, plain or in base64. Raises ValueError for anything else."""
+        try:
+            value = orjson.loads(raw)  # its ValueError covers a nesting too deep as well
+        except ValueError:
+            value = orjson.loads(base64.b64decode(raw, validate=True))
         match value:
             case {"v": int(version), "id": str(stream_id)} if version is not True and version is not False:
                 trace = value.get("traceparent")
@@ -57,11 +63,21 @@ class Delivery:
     receipt: str
 
 
-class JobQueue(Protocol):
-    """Carries jobs from the web to the workers, at least once."""
+class Sender(Protocol):
+    """Takes jobs."""
 
     async def enqueue(self, message: Message) -> None:
         """Returns when the queue has acknowledged it. Raises QueueUnavailable."""
+
+
+class JobQueue(Sender, Protocol):
+    """Carries jobs from the web to the workers, at least once."""
+
+    async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
+        """Returns when the queue has acknowledged it. Raises QueueUnavailable.
+
+        The delay is a wish: a queue that cannot hide a message delivers it at once, and the claim decides.
+        """
 
     async def receive(self, count: int) -> list[Delivery]:
         """Up to `count` deliveries; waits a bounded time for the first. Raises QueueUnavailable."""
@@ -70,7 +86,13 @@ class JobQueue(Protocol):
         """This delivery is settled and not delivered again. Raises QueueUnavailable."""
 
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
-        """Deliver it again, to anybody, after the delay. Raises QueueUnavailable."""
+        """Deliver it again, to anybody, after the delay, or sooner if it is long. Raises QueueUnavailable."""
+
+    async def depth(self) -> int:
+        """How many jobs are queued or running. Raises QueueUnavailable."""
+
+    async def close(self) -> None:
+        """Let go of what belongs to the queue alone."""
 
 
 class RedisQueue:
@@ -97,8 +119,8 @@ class RedisQueue:
         self._keep_ms = keep_ms
         self._cursor: bytes = _FIRST  # where the next look at pending entries begins
 
-    async def enqueue(self, message: Message) -> None:
-        """Add it. A message sent twice because an answer was lost does nothing the second time."""
+    async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
+        """Add it, at once: Redis streams know no delay. One sent twice does nothing the second time."""
         commands: list[tuple[str | bytes | int, ...]] = [
             ("XADD", self._key, "*", "job", message.encode()),
             ("PEXPIRE", self._key, self._keep_ms),
@@ -137,28 +159,31 @@ class RedisQueue:
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
         """Leave it pending, and set its idle time so that it is due when the delay is over."""
         idle = max(0, self._lease_ms - delay_ms)
-        command = (
-            "XCLAIM",
-            self._key,
-            GROUP,
-            self._consumer,
-            0,
-            delivery.receipt,
-            "IDLE",
-            idle,
-            "JUSTID",
-        )
+        command = ("XCLAIM", self._key, GROUP, self._consumer, 0, delivery.receipt)
         try:
-            await self._sender.call(*command)
+            await self._sender.call(*command, "IDLE", idle, "JUSTID")
         except StoreUnavailable as error:
             raise QueueUnavailable from error
         except ResponseError as error:
             if not str(error).startswith(_NO_GROUP):
                 raise  # else the store was emptied: there is nothing left to deliver
 
+    async def close(self) -> None:
+        """Leave the group, if nothing is pending here, and close the receiver; the sender is shared."""
+        try:
+            pending = await self._sender.call("XPENDING", self._key, GROUP, "-", "+", 1, self._consumer)
+            if not pending:
+                await self._sender.call("XGROUP", "DELCONSUMER", self._key, GROUP, self._consumer)
+        except (StoreUnavailable, ResponseError):
+            _log.debug("consumer %s stays in the group", self._consumer)
+        await self._receiver.close()
+
     async def depth(self) -> int:
-        """How many jobs are queued or running."""
-        return int(await self._sender.call("XLEN", self._key))
+        """How many jobs are queued or running. Raises QueueUnavailable."""
+        try:
+            return int(await self._sender.call("XLEN", self._key))
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
 
     async def _receive(self, count: int) -> list[Delivery]:
         found = await self._reclaim(min(count, RECLAIM_COUNT))

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.protocol import ENDED, Cursor, Status, tag_of
+from gateway.protocol import ENDED, VERSION, Cursor, Status, tag_of
+
+_TO_END = ("attempt", "last_id", "created_ms", "started_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Record:
     ended_ms: int | None
     version: int
     trace: str
+    attempt_trace: str = ""  # the last attempt's
     metadata: Any = None
     stages: list[str] = field(default_factory=list)
     input: Any = field(default=None, repr=False)
@@ -69,6 +72,7 @@ class Record:
             ended_ms=number("ended_ms"),
             version=number("version") or 0,
             trace=text("trace"),
+            attempt_trace=text("attempt_trace"),
             metadata=value("metadata"),
             stages=value("stages", []),
             input=value("input"),
@@ -76,6 +80,14 @@ class Record:
             usage=value("usage"),
             error=value("error"),
         )
+
+    @classmethod
+    def claimed(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
+        """What a worker has claimed; of a record that this release cannot read, what it takes to end it."""
+        if raw.get("version") == str(VERSION).encode():
+            return cls.of(stream_id, raw)
+        needed = {name: raw[name] for name in _TO_END if name in raw}
+        return cls.of(stream_id, {"status": b"running", **needed})
 
 
 @dataclass(frozen=True, slots=True)

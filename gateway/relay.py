@@ -12,7 +12,7 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from gateway import sse
+from gateway import sse, telemetry
 from gateway.errors import CursorLost
 from gateway.hub import Hub
 from gateway.log import Log
@@ -40,6 +40,7 @@ class Relay:
         async with self._hub.subscribe(stream_id) as reader:
             reader.last = str(after) if after else ""
             timer = self._end_of_life(reader)
+            telemetry.readers.add(1)
             try:
                 async with aclosing(self._follow(stream_id, reader)) as chunks:
                     async for chunk in chunks:
@@ -48,6 +49,7 @@ class Relay:
                         yield chunk
                         reader.busy = None
             finally:
+                telemetry.readers.add(-1)
                 if timer is not None:
                     timer.cancel()
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import logging
 
+from gateway.errors import QueueUnavailable
 from gateway.log import Log
-from gateway.queue import JobQueue, Message
+from gateway.queue import Message, Sender
 
 _log = logging.getLogger("holdfast.revive")
 
 
-async def revive(log: Log, queue: JobQueue, stream_id: str, *, backoff: float) -> bool:
+async def revive(log: Log, queue: Sender, stream_id: str, *, backoff: float) -> bool:
     """Enqueue it if it may be; `backoff` in seconds. Raises StoreUnavailable or QueueUnavailable."""
     answer = await log.ask(stream_id, round(backoff * 1000))
     if answer.word != "yes":
         return False
     _log.info("stream %s: nobody holds it, it is enqueued again", stream_id)
-    await queue.enqueue(Message(stream_id, answer.trace))
+    try:
+        await queue.enqueue(Message(stream_id, answer.trace))
+    except QueueUnavailable:
+        await log.ask(stream_id, round(backoff * 1000), undo=True)
+        raise
     return True

@@ -1,14 +1,16 @@
 """Every setting of the product, frozen; the only place that reads the environment.
 
-A name here is a name in the README's table; a test compares the two.
+A name here is a name in docs/settings.md; a test compares the two.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 LONGEST_SECONDS = 10 * 365 * 86400.0
 SHORTEST_LEASE_SECONDS = 0.1
@@ -28,8 +30,27 @@ class Settings:
     host: str = setting("HOST", "127.0.0.1", "address that the web server listens on")
     port: int = setting("PORT", 7071, "its port; 0 takes a free one")
     redis_url: str = setting("REDIS_URL", "", "the store; empty: an embedded one (`all` only)")
+    redis_auth: str = setting(
+        "GATEWAY_REDIS_AUTH", "url", "who we are there: as the URL says, or `entra`: a managed identity"
+    )
+    azure_client_id: str = setting("AZURE_CLIENT_ID", "", "which user-assigned identity; empty: the system's")
     queue: str = setting("GATEWAY_QUEUE", "redis", "what carries the jobs")
     queue_name: str = setting("GATEWAY_QUEUE_NAME", "holdfast-jobs", "the queue's name")
+    queue_poll: float = setting(
+        "GATEWAY_QUEUE_POLL_SECONDS", 1.0, "a worker's longest pause between looks at an idle Storage queue"
+    )
+    storage: str = field(
+        default="",
+        repr=False,
+        metadata={"env": "AzureWebJobsStorage", "meaning": "connection string of the account with the queue"},
+    )
+    storage_queues: str = setting(
+        "AzureWebJobsStorage__queueServiceUri", "", "instead, with an identity: its queue endpoint"
+    )
+    storage_account: str = setting("AzureWebJobsStorage__accountName", "", "or its name")
+    storage_client_id: str = setting(
+        "AzureWebJobsStorage__clientId", "", "user-assigned identity for it; empty: AZURE_CLIENT_ID"
+    )
     model: str = setting("GATEWAY_MODEL", "gpt-4o-mini", "model, or deployment on Azure")
     chains: str = setting("GATEWAY_CHAINS", "", "modules to import, by comma: your own chains")
     azure_openai_endpoint: str = setting("AZURE_OPENAI_ENDPOINT", "", "set: AzureChatOpenAI is used")
@@ -68,6 +89,21 @@ class Settings:
         "how long a job may be queued before it is looked after",
     )
     drain: float = setting("GATEWAY_DRAIN_SECONDS", 10.0, "how long a stopping process lets go of its work")
+    service_name: str = setting("OTEL_SERVICE_NAME", "holdfast", "this process's name in traces and metrics")
+    otlp_endpoint: str = setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", "", "where they go by OTLP over HTTP; empty: nowhere"
+    )
+    app_insights: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "env": "APPLICATIONINSIGHTS_CONNECTION_STRING",
+            "meaning": "or Application Insights, where they go instead",
+        },
+    )
+    app_insights_auth: str = setting(
+        "APPLICATIONINSIGHTS_AUTHENTICATION_STRING", "", "`Authorization=AAD`: by identity, not by key"
+    )
     log_level: str = setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error")
 
     def __post_init__(self) -> None:
@@ -81,6 +117,8 @@ class Settings:
             "max_body",
             "max_reader",
             "worker_concurrency",
+            "max_attempts",
+            "max_failures",
         ):
             if not getattr(self, positive) > 0:
                 raise ValueError(f"{_env(self, positive)} must be more than 0")
@@ -95,8 +133,18 @@ class Settings:
             raise ValueError(f"GATEWAY_MAX_EVENT_BYTES must be at most {LARGEST_EVENT_BYTES}")
         if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
-        if self.queue not in ("redis",):
-            raise ValueError("GATEWAY_QUEUE must be redis")
+        if self.redis_auth not in ("url", "entra"):
+            raise ValueError("GATEWAY_REDIS_AUTH must be url or entra")
+        if self.redis_auth == "entra" and not _takes_tokens(self.redis_url):
+            raise ValueError(
+                "GATEWAY_REDIS_AUTH=entra needs a rediss:// REDIS_URL, certificates checked, no password"
+            )
+        if self.queue not in ("redis", "azure-storage"):
+            raise ValueError("GATEWAY_QUEUE must be redis or azure-storage")
+        if self.queue == "azure-storage" and not (
+            self.storage or self.storage_queues or self.storage_account
+        ):
+            raise ValueError("GATEWAY_QUEUE=azure-storage needs AzureWebJobsStorage")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ValueError("GATEWAY_LOG_LEVEL must be debug, info, warning or error")
 
@@ -115,6 +163,17 @@ class Settings:
             if raw:
                 values[item.name] = _convert(item.metadata["env"], raw, item.default)
         return cls(**values)
+
+
+def _takes_tokens(url: str) -> bool:
+    """Whether a token may be sent there: to nobody but the server itself, and past nobody else."""
+    parts = urlsplit(url)
+    if parts.username or parts.password or not url:
+        return False
+    if parts.scheme == "rediss":
+        return not parse_qs(parts.query).keys() & {"ssl_cert_reqs", "ssl_check_hostname"}
+    host = parts.hostname or ""
+    return parts.scheme == "unix" or host == "localhost" or bool(re.fullmatch(r"127\.[\d.]+|::1", host))
 
 
 def _convert(name: str, raw: str, default: Any) -> Any:

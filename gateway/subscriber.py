@@ -2,7 +2,10 @@
 
 Acknowledgements come in the order in which the SUBSCRIBEs were sent, so each goes to the very feed that
 asked, also when a stream was left and joined again meanwhile. A connection that does not even answer PING
-is cut. Invariant: what is written goes through one outbox, so its order is that of the calls.
+is cut. A subscribed connection takes no AUTH (RESP2 allows it (UN)SUBSCRIBE, PING, RESET, QUIT), so when its
+token has a successor it is replaced by a new one at once; that loses as little as any other loss of it: every
+reader looks into the log. RESP3 would allow AUTH, at the price of another reply format and push handling.
+Invariant: what is written goes through one outbox, so its order is that of the calls.
 """
 
 from __future__ import annotations
@@ -17,7 +20,17 @@ from typing import Protocol
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from gateway.connection import TIMEOUT_SECONDS, connection_to, cut
+from gateway.link import (
+    TIMEOUT_SECONDS,
+    Place,
+    Token,
+    Where,
+    connection_to,
+    cut,
+    place_of,
+    reason_of,
+    token_of,
+)
 
 DEAF_SECONDS = 10.0
 _BACKOFF_SECONDS = (0.05, 2.0)
@@ -51,8 +64,8 @@ class Listener(Protocol):
 class Subscriber:
     """`run` is its task; it holds a connection while anything is wanted."""
 
-    def __init__(self, url: str, listener: Listener) -> None:
-        self._url = url
+    def __init__(self, where: Where, listener: Listener) -> None:
+        self._where = where
         self._listener = listener
         self._link: AbstractConnection | None = None
         self._outbox: list[tuple[str, Feed | None]] = []
@@ -60,6 +73,7 @@ class Subscriber:
         self._called = asyncio.Event()
         self._unacknowledged: deque[Feed] = deque()
         self._heard_at = 0.0
+        self._outdated = False
 
     def subscribe(self, feed: Feed) -> None:
         """Ask for a feed; `feed.acknowledge` is called when the server has answered."""
@@ -89,13 +103,17 @@ class Subscriber:
                 self._called.clear()
                 await self._called.wait()
             began = loop.time()
-            link = connection_to(self._url, name="holdfast-hub")
+            place, self._outdated = place_of(self._where), False
+            link = connection_to(place, name="holdfast-hub")
             try:
                 async with asyncio.timeout(TIMEOUT_SECONDS):
                     await link.connect()
-                await self._serve(link)
+                await self._serve(link, place)
             except (RedisError, OSError) as error:
-                _log.warning("subscriber connection lost: %s", type(error).__name__)
+                if self._outdated:
+                    _log.info("subscriber connection replaced: there is a new token")
+                    continue
+                _log.warning("subscriber connection lost: %s", reason_of(error))
             finally:
                 cut(link)
                 await link.disconnect(nowait=True)
@@ -104,12 +122,14 @@ class Subscriber:
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
 
-    async def _serve(self, link: AbstractConnection) -> None:
+    async def _serve(self, link: AbstractConnection, place: Place) -> None:
         self._link, self._heard_at = link, asyncio.get_running_loop().time()
         self._unacknowledged.clear()
         self._outbox = [("SUBSCRIBE", feed) for feed in self._listener.wanted()]
         self._written.set()
-        writer = asyncio.create_task(self._write(link), name="hub-write")
+        tasks = [asyncio.create_task(self._write(link), name="hub-write")]
+        if (token := token_of(link)) is not None:
+            tasks.append(asyncio.create_task(self._replace(link, place, token), name="hub-renew"))
         try:
             while True:
                 answer = await link.read_response(disable_decoding=True, disconnect_on_error=False)
@@ -122,8 +142,15 @@ class Subscriber:
         finally:
             self._link = None
             self._listener.lost()
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _replace(self, link: AbstractConnection, place: Place, token: Token) -> None:
+        assert place.credentials is not None
+        await place.credentials.after(token)
+        self._outdated = True
+        cut(link)
 
     async def _write(self, link: AbstractConnection) -> None:
         try:

@@ -18,22 +18,23 @@ _FINAL = frozenset(status.encode() for status in TERMINAL_EVENTS.values())
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What one append published: the id of the event before, its own last id, and the frames."""
+    """What one append published: the id of the event before, its own last id, when, and the frames."""
 
     before: str
     last: str
     final: bool
+    at_ms: int  # of Redis's clock
     frames: bytes
 
     @classmethod
     def parse(cls, payload: bytes) -> Block:
-        r"""Read `<before> <last> <status>\n<frames>`; parsed once for all readers of a process.
+        r"""Read `<before> <last> <status> <ms>\n<frames>`; parsed once for all readers of a process.
 
         Raises ValueError for anything else.
         """
         head, _, frames = payload.partition(b"\n")
-        before, last, status = head.split(b" ")
-        return cls(before.decode(), str(Cursor.parse(last.decode())), status in _FINAL, frames)
+        before, last, status, at_ms = head.split(b" ")
+        return cls(before.decode(), str(Cursor.parse(last.decode())), status in _FINAL, int(at_ms), frames)
 
 
 def _offset(event_id: str) -> int:

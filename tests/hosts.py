@@ -8,6 +8,7 @@ PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -23,14 +24,16 @@ from redis.asyncio import Redis
 
 from gateway.log import Log
 from tests.functions_host.client import FunctionsHost
+from tests.support.azurite import Azurite
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import REPOSITORY, GatewayProcess
+from tests.support.queued import QUEUE, Queued, RedisQueued, StorageTap
 from tests.support.redis_server import RedisServer
 
 LIMIT_SECONDS = 30
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 2
-QUEUE = "{holdfast-jobs}:queue"
+JOBS = "holdfast-jobs"
 EVENTS = {"accept": "text/event-stream"}
 JSON = {"accept": "application/json"}
 NOBODY = "00" + "A" * 22  # the form of an id, and nobody's
@@ -88,6 +91,7 @@ class Host:
     http: httpx.AsyncClient
     redis: Redis
     model: ModelServer
+    queued: Queued
     functions: Sequence[Mapping[str, Any]] = ()  # as the Functions host has indexed them
 
     async def start(self, chunks: list[str], **options: Any) -> str:
@@ -122,16 +126,14 @@ class Host:
         return log
 
     async def last_message(self) -> bytes:
-        """The newest job that stands in the queue, as the queue carries it."""
-        entries: Any = await self.redis.xrevrange(QUEUE, count=1)
-        message: bytes = entries[0][1][b"job"]
-        return message
+        """The newest job that was put into the queue, as the queue carries it."""
+        return await self.queued.last()
 
     async def stored(self) -> tuple[list[bytes], int]:
         """What a request may leave behind: the streams' keys, and how many jobs were ever queued."""
         keys: list[Any] = await self.redis.keys("*")
         kept = sorted(key for key in keys if not key.endswith(b":open") and not key.startswith(b"turn:"))
-        return kept, (await self.redis.xinfo_stream(QUEUE))["entries-added"]
+        return kept, await self.queued.ever()
 
 
 async def until(ask: Callable[[], Awaitable[T]], right: Callable[[T], object]) -> T:
@@ -153,19 +155,39 @@ async def uvicorn_host(
         httpx.AsyncClient(base_url=process.url, timeout=LIMIT_SECONDS) as http,
         Redis.from_url(redis_url) as redis,
     ):
-        yield Host("uvicorn", http, redis, model)
+        yield Host("uvicorn", http, redis, model, RedisQueued(redis))
 
 
 @asynccontextmanager
-async def functions_host(model: ModelServer, redis_url: str, **settings: str) -> AsyncIterator[Host]:
-    """A Functions host of a test's own, without a worker."""
-    environment = {**functions_environment(redis_url, model), **settings}
+async def functions_host(
+    model: ModelServer, redis_url: str, *, app: Path = REPOSITORY, listen: bool = False, **settings: str
+) -> AsyncIterator[Host]:
+    """A Functions host of a test's own, on an Azurite of its own; without `listen` nothing takes a job."""
     async with (
-        FunctionsHost(REPOSITORY, environment) as process,
+        Azurite() as azurite,
+        StorageTap(azurite) as tap,
+        FunctionsHost(
+            app, {**functions_environment(redis_url, model, tap.connection), **settings}, listen=listen
+        ) as process,
         httpx.AsyncClient(base_url=process.url, timeout=LIMIT_SECONDS) as http,
         Redis.from_url(redis_url) as redis,
     ):
-        yield Host("functions", http, redis, model, process.functions)
+        yield Host("functions", http, redis, model, tap, process.functions)
+
+
+def quick_app(folder: Path) -> Path:
+    """The app as it is deployed, but for the pauses between two looks at an idle queue."""
+    for item in (
+        *REPOSITORY.glob("*.py"),
+        REPOSITORY / "gateway",
+        REPOSITORY / "workers",
+        REPOSITORY / "web",
+    ):
+        (folder / item.name).symlink_to(item)
+    host = json.loads((REPOSITORY / "host.json").read_text())
+    host["extensions"]["queues"]["maxPollingInterval"] = "00:00:00.1"
+    (folder / "host.json").write_text(json.dumps(host))
+    return folder
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -186,7 +208,7 @@ async def store() -> AsyncIterator[RedisServer]:
 async def hosts(
     store: RedisServer, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[dict[str, Host]]:
-    """Both hosts, by name; the worker that runs beside uvicorn serves both, as instances do in Azure."""
+    """Both hosts, by name, on one store; each with the queue and the workers of its own."""
     folder: Path = tmp_path_factory.mktemp("chains")
     (folder / "mirror.py").write_text(MIRROR)
     shared = {
@@ -199,7 +221,8 @@ async def hosts(
         await until(lambda: first.redis.exists(QUEUE), bool)
         running = {"uvicorn": first}
         if "functions" in HOST_NAMES:
-            second = functions_host(model, store.url, **shared)
+            app = quick_app(tmp_path_factory.mktemp("app"))
+            second = functions_host(model, store.url, app=app, listen=True, **shared)
             running["functions"] = await stack.enter_async_context(second)
         yield running
         everlasting = [key for key in await first.redis.keys("*") if await first.redis.ttl(key) == -1]
@@ -213,11 +236,13 @@ def host(request: pytest.FixtureRequest, hosts: dict[str, Host]) -> Host:
     return hosts[name]
 
 
-def functions_environment(redis_url: str, model: ModelServer) -> dict[str, str]:
+def functions_environment(redis_url: str, model: ModelServer, storage: str) -> dict[str, str]:
     """What the functions host is configured with."""
     return {
         **model.environment(),
         "REDIS_URL": redis_url,
-        "GATEWAY_QUEUE_NAME": "holdfast-jobs",
-        "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+        "GATEWAY_QUEUE": "azure-storage",
+        "GATEWAY_QUEUE_NAME": JOBS,
+        "GATEWAY_SWEEP_SCHEDULE": "* * * * * *",
+        "AzureWebJobsStorage": storage,
     }

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from gateway.protocol import Cursor
-from tests.hosts import EVENTS, NOBODY, QUEUE, Host, Wire, until, uvicorn_host
+from tests.hosts import EVENTS, NOBODY, Host, Wire, until, uvicorn_host
 from tests.support.model_server import ModelServer
 from tests.support.processes import GatewayProcess
+from tests.support.queued import QUEUE
 from tests.support.redis_server import RedisServer
 
 pytest_plugins = ("tests.hosts",)

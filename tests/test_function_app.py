@@ -14,17 +14,17 @@ from gateway.log import Log
 from gateway.protocol import new_token
 from gateway.queue import Message
 from tests.functions_host.client import FunctionsHost
-from tests.hosts import LIMIT_SECONDS, NOBODY, Host, functions_environment, until
+from tests.hosts import JOBS, LIMIT_SECONDS, NOBODY, Host, functions_environment, until
+from tests.support.azurite import Azurite
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import REPOSITORY
+from tests.support.queued import StorageTap
 from tests.support.redis_server import RedisServer
 
 pytest_plugins = ("tests.hosts",)
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.functions]
 
 SETTLED = {"ok": True}
-AGAIN = {"ok": False, "error_type": "NotSettled"}
-JOBS = "holdfast-jobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,20 @@ class Platform:
 async def platform(model: ModelServer) -> AsyncIterator[Platform]:
     async with (
         RedisServer() as server,
-        FunctionsHost(REPOSITORY, functions_environment(server.url, model)) as process,
+        Azurite() as azurite,
+        StorageTap(azurite) as tap,
+        FunctionsHost(REPOSITORY, functions_environment(server.url, model, tap.connection)) as process,
         httpx.AsyncClient(base_url=process.url, timeout=LIMIT_SECONDS) as http,
         Redis.from_url(server.url) as redis,
     ):
-        yield Platform(process, Host("functions", http, redis, model), server)
+        yield Platform(process, Host("functions", http, redis, model, tap), server)
 
 
-async def test_it_indexes_with_its_queue_trigger(platform: Platform) -> None:
-    [work] = [found for found in platform.process.functions if found["type"] == "queueTrigger"]
-    assert (work["name"], work["queueName"]) == ("work", JOBS)
-    assert len(platform.process.functions) == 7
+async def test_it_indexes_with_its_queues_and_its_timer(platform: Platform) -> None:
+    queues = {f["name"]: f["queueName"] for f in platform.process.functions if f["type"] == "queueTrigger"}
+    assert queues == {"work": JOBS, "give_up": f"{JOBS}-poison"}
+    assert [f["name"] for f in platform.process.functions if f["type"] == "timerTrigger"] == ["sweep"]
+    assert len(platform.process.functions) == 9
 
 
 async def test_a_stream_goes_through_post_message_and_get(platform: Platform) -> None:
@@ -74,13 +77,16 @@ async def test_a_reader_attached_before_the_job_runs_sees_it_live(platform: Plat
     assert (await reading).events[-1] == "done"
 
 
-async def test_fault_04_the_same_message_at_once_runs_once_and_is_delivered_again(platform: Platform) -> None:
+async def test_fault_04_the_same_message_at_once_runs_once_and_is_sent_again(platform: Platform) -> None:
     model = platform.host.model
     where = await platform.host.start(["a", "b"], gate="doubled", gate_at=1)
     message, asked = await platform.host.last_message(), len(model.requests)
     first = asyncio.create_task(platform.deliver(message))
     await until(lambda: platform.host.status(where), lambda seen: seen["text"] == "a")
-    assert await platform.deliver(message) == AGAIN
+    sent = await platform.host.queued.ever()
+    assert await platform.deliver(message) == SETTLED
+    assert await platform.host.queued.ever() == sent + 1  # for when its holder should die
+    assert await platform.host.last_message() == message
     model.open_gate("doubled")
     assert await first == SETTLED
     assert await platform.deliver(message) == SETTLED  # after the end there is nothing to do
@@ -88,7 +94,7 @@ async def test_fault_04_the_same_message_at_once_runs_once_and_is_delivered_agai
     assert (await platform.host.status(where))["attempt"] == 1
 
 
-async def test_a_job_that_somebody_else_holds_is_delivered_again_until_it_is_free(platform: Platform) -> None:
+async def test_a_job_that_somebody_else_holds_is_sent_again_until_it_is_free(platform: Platform) -> None:
     where = await platform.host.start(["a"])
     message = await platform.host.last_message()
     stream_id = Message.decode(message).id
@@ -96,7 +102,9 @@ async def test_a_job_that_somebody_else_holds_is_delivered_again_until_it_is_fre
     token = new_token()
     assert (await Log(connection).claim(stream_id, token, lease_ms=600_000)).word == "claimed"
     await connection.close()
-    assert await platform.deliver(message) == AGAIN
+    sent = await platform.host.queued.ever()
+    assert await platform.deliver(message) == SETTLED
+    assert await platform.host.queued.ever() == sent + 1
     assert (await platform.host.status(where))["text"] == ""
     await platform.host.redis.hset(Log.keys(stream_id)[0], "lease_end_ms", 0)  # its lease is over
     assert await platform.deliver(message) == SETTLED

@@ -15,7 +15,7 @@ BOUND = 1000
 
 def block(number: int, *, before: str | None = None, tag: str = "aaaa", final: bool = False) -> Block:
     """The block of event `number`, one byte of log each, so that its id is `<number>-<tag>`."""
-    return Block(before or f"{number - 1}-{tag}", f"{number}-{tag}", final, b"%d " % number)
+    return Block(before or f"{number - 1}-{tag}", f"{number}-{tag}", final, 0, b"%d " % number)
 
 
 def at(number: int, tag: str = "aaaa", bound: int = BOUND) -> Subscription:
@@ -145,7 +145,7 @@ def test_it_takes_about_64_kib_at_a_time() -> None:
     reader = at(0, bound=1 << 20)
     large = b"x" * (TAKE_BYTES // 2)
     for number in range(1, 5):
-        reader.offer(Block(f"{number - 1}-aaaa", f"{number}-aaaa", False, large))
+        reader.offer(Block(f"{number - 1}-aaaa", f"{number}-aaaa", False, 0, large))
     assert reader.take() == (2 * large, False)
     assert reader.take() == (2 * large, False)
     assert reader.take() == (b"", False)
@@ -179,8 +179,8 @@ def test_a_payload_that_is_not_a_block_is_refused(payload: bytes) -> None:
     ("status", "final"), [("", False), ("queued", False), ("done", True), ("failed", True)]
 )
 def test_a_block_knows_whether_it_ends_the_stream(status: str, final: bool) -> None:
-    parsed = Block.parse(f"0-aaaa 60-aaaa {status}\nid: 60-aaaa\ndata: {{}}\n\n".encode())
-    assert parsed == Block("0-aaaa", "60-aaaa", final, b"id: 60-aaaa\ndata: {}\n\n")
+    parsed = Block.parse(f"0-aaaa 60-aaaa {status} 7\nid: 60-aaaa\ndata: {{}}\n\n".encode())
+    assert parsed == Block("0-aaaa", "60-aaaa", final, 7, b"id: 60-aaaa\ndata: {}\n\n")
 
 
 # What may happen between two moments of a reader: an append, whose publish comes so often, sooner or

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway import protocol
+from gateway import protocol, telemetry
 from gateway.protocol import Event
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ async def events(
     """A text event for each chunk with text. Raises what the chain raises; closed early, it ends it."""
     value = given["messages"] if "messages" in given else given["input"]
     config: RunnableConfig = {"configurable": dict(params)}
+    if telemetry.is_on():
+        from workers.tracing import ModelSpans
+
+        config["callbacks"] = [ModelSpans()]
     chunks = runnable.astream(value, config)
     try:
         async for chunk in chunks:

@@ -1,29 +1,27 @@
-"""One delivery: claim, run the chain, append, one terminal event.
+"""One delivery: claim the job, run an attempt and its writer, settle.
 
-A delivery is settled only when the job has ended, or when somebody else surely holds it. An attempt that
-goes on where another fell reads the log first and repeats nothing that already stands.
+A delivery is settled only when the job has ended, or when somebody else surely holds it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 
-from gateway import protocol, sse
-from gateway.errors import StoreUnavailable, stack_of
+from opentelemetry.trace import SpanKind
+
+from gateway import protocol, telemetry
+from gateway.errors import StoreUnavailable
 from gateway.log import Log
-from gateway.protocol import Event
 from gateway.queue import Message
-from gateway.record import Claim
+from gateway.record import Answer, Claim
 from gateway.settings import Settings
-from workers import adapter, failures
-from workers.chains.registry import Chain, Registry
-from workers.matcher import Matcher, Published
-from workers.writer import TooLong, Writer
+from workers import failures
+from workers.attempt import Attempt, refused
+from workers.chains.registry import Registry
+from workers.writer import Writer
 
 _log = logging.getLogger("holdfast.runner")
 
@@ -36,6 +34,7 @@ class Settled:
 
 
 FOREIGN_MS, FOREIGN_AGAIN_MS = 600_000, 5_000  # how long, and how often, for a release that knows it
+GIVEN_UP_AGAIN_MS = 30_000
 STOP_SECONDS = 5.0
 DONE = Settled()
 AGAIN = Settled(again_in_ms=0)
@@ -54,26 +53,46 @@ class Runner:
 
     async def run(self, body: bytes) -> Settled:
         """Handle one message. Raises StoreUnavailable when nothing could be decided: leave it pending."""
+        message = _decode(body)
+        if message is None:
+            return DONE
+        claiming = asyncio.create_task(self._claim(message), name=f"claim-{message.id}")
         try:
-            message = Message.decode(body)
-        except ValueError:
-            _log.error("a message that is not a job was dropped (%d bytes)", len(body))
-            return DONE
-        if not protocol.is_stream_id(message.id):
-            _log.error("a job without a stream id was dropped")
-            return DONE
-        answer = await self._log.claim(message.id, protocol.new_token(), round(self._settings.lease * 1000))
-        if answer.word == "held":
-            return Settled(again_in_ms=answer.number)
+            answer = await asyncio.shield(claiming)
+        except asyncio.CancelledError:  # this process stops, perhaps with a claim on its way
+            answer = await claiming
+            return _unclaimed(answer) if answer.claim is None else await self._let_go(answer.claim, 0)
         if answer.claim is None:
-            return DONE  # ended, or its record has expired: nobody waits for it
+            return _unclaimed(answer)
         known = message.version == answer.claim.record.version == protocol.VERSION
-        if not known and answer.claim.now_ms - answer.claim.record.created_ms < FOREIGN_MS:
-            return await self._leave_to_another_release(answer.claim)
         return await self._attempt(answer.claim, known)
 
-    async def _leave_to_another_release(self, claim: Claim) -> Settled:
-        """Two releases are at work: let it go, and have it delivered until one comes that knows it."""
+    async def give_up(self, body: bytes) -> Settled:
+        """Handle a message that the queue has given up: a sick job ends, any other is delivered again later.
+
+        Raises StoreUnavailable.
+        """
+        message = _decode(body)
+        if message is None:
+            return DONE
+        answer = await self._claim(message)
+        if answer.claim is None:
+            return _unclaimed(answer)
+        if refused(answer.claim, self._settings, self._registry) is None:
+            return await self._let_go(answer.claim, GIVEN_UP_AGAIN_MS)
+        return await self._attempt(answer.claim, known=answer.claim.record.version == protocol.VERSION)
+
+    async def _claim(self, message: Message) -> Answer:
+        return await self._log.claim(
+            message.id,
+            protocol.new_token(),
+            round(self._settings.lease * 1000),
+            version=message.version,
+            foreign_ms=FOREIGN_MS,
+        )
+
+    async def _let_go(self, claim: Claim, again_ms: int) -> Settled:
+        """Release a job that was only looked at, and have it delivered again."""
         lease_ms = round(self._settings.lease * 1000)
         await self._log.append(
             claim,
@@ -84,9 +103,24 @@ class Runner:
             status=protocol.Status.QUEUED,
             fields={"attempt": claim.record.attempt - 1},  # looking at it was no attempt
         )
-        return Settled(again_in_ms=FOREIGN_AGAIN_MS)
+        return Settled(again_in_ms=again_ms)
 
     async def _attempt(self, claim: Claim, known: bool) -> Settled:
+        record = claim.record
+        if record.attempt == 1:
+            telemetry.queue_wait.record((claim.now_ms - record.created_ms) / 1000)
+        with telemetry.span(
+            f"process {self._settings.queue_name}",
+            SpanKind.CONSUMER,
+            parent=record.trace,
+            link=record.attempt_trace,
+            holdfast_stream_id=record.id,
+            holdfast_chain=record.chain,
+            holdfast_attempt=record.attempt,
+        ) as span:
+            return await self._run(claim, known, telemetry.traceparent_of(span))
+
+    async def _run(self, claim: Claim, known: bool, trace: str) -> Settled:
         settings = self._settings
         writer = Writer(
             self._log,
@@ -96,8 +130,10 @@ class Runner:
             max_event=settings.max_event,
             max_log=settings.max_log,
         )
+        writer.note(attempt_trace=trace)
+        attempt = Attempt(claim, writer, self._log, self._registry, settings)
         writing = asyncio.create_task(writer.run(), name=f"write-{claim.record.id}")
-        chain = asyncio.create_task(self._chain(claim, writer, known), name=f"chain-{claim.record.id}")
+        chain = asyncio.create_task(attempt.run(known=known), name=f"chain-{claim.record.id}")
         try:
             await asyncio.wait({writing, chain}, return_when=asyncio.FIRST_COMPLETED)
             if not chain.done():
@@ -117,6 +153,8 @@ class Runner:
 
     def _settle(self, claim: Claim, word: str) -> Settled:
         _log.info("stream %s attempt %d: %s", claim.record.id, claim.record.attempt, word)
+        if word == "ok":
+            telemetry.attempts.record(claim.record.attempt)
         return AGAIN if word in NOT_ENDED else DONE
 
     async def _hand_over(
@@ -136,74 +174,24 @@ class Runner:
         _log.info("stream %s attempt %d: handed over", claim.record.id, claim.record.attempt)
         return AGAIN if word in ("ok", *NOT_ENDED) else DONE
 
-    async def _chain(self, claim: Claim, writer: Writer, known: bool) -> None:
-        """Everything up to the terminal event, whatever the chain does."""
-        refused = self._refused(claim) if known else failures.UNSUPPORTED_VERSION
-        if refused is not None:
-            await writer.put(refused)
-            return
-        chain = self._registry.find(claim.record.chain)
-        assert chain is not None
-        published = await self._published(claim)  # its errors are the store's, not the chain's
-        try:
-            await self._stage(claim, chain, writer, published)
-        except TooLong:
-            await writer.put(failures.TOO_LONG)
-        except (asyncio.CancelledError, GeneratorExit):
-            raise
-        except BaseException as error:  # whatever it is, it ends the stream, not this task
-            _log.error("stream %s: chain %s failed\n%s", claim.record.id, chain.name, stack_of(error))
-            await writer.put(failures.failure(error))
 
-    def _refused(self, claim: Claim) -> Event | None:
-        record, settings = claim.record, self._settings
-        if self._registry.find(record.chain) is None:
-            return failures.UNKNOWN_CHAIN
-        if record.failures >= settings.max_failures or record.attempt > settings.max_attempts:
-            return failures.ATTEMPTS_EXHAUSTED
+def _decode(body: bytes) -> Message | None:
+    """The message, or None for one that nobody could ever run."""
+    try:
+        message = Message.decode(body)
+    except ValueError:
+        _log.error("a message that is not a job was dropped (%d bytes)", len(body))
         return None
+    if not protocol.is_stream_id(message.id):
+        _log.error("a job without a stream id was dropped")
+        return None
+    return message
 
-    async def _stage(self, claim: Claim, chain: Chain, writer: Writer, published: Published) -> None:
-        record, began = claim.record, monotonic()
-        stage, index, count = chain.stages[0], 0, 1
-        if published.stage != stage:
-            await writer.put(protocol.stage(stage, run=1, index=index, count=count))
-        matcher, outcome = Matcher(published, record.attempt), adapter.Outcome()
-        runnable = await self._registry.load(chain.name)
-        made = adapter.events(
-            runnable,
-            record.input,
-            record.params,
-            deployment=self._settings.model,
-            stage=stage,
-            outcome=outcome,
-        )
-        async with aclosing(made) as events:  # whatever ends this, the model call ends with it
-            async for event in events:
-                if fresh := matcher.take(event):
-                    await writer.put(*fresh)
-                else:
-                    writer.progressed()
-        before_ms = claim.now_ms - (record.started_ms or claim.now_ms)
-        done = protocol.done(
-            finish_reason=outcome.finish_reason,
-            usage=outcome.usage,
-            attempts=record.attempt,
-            duration_ms=before_ms + round((monotonic() - began) * 1000),
-        )
-        finished = protocol.stage(stage, run=1, index=index, count=count, finished=True)
-        await writer.put(*matcher.end(), finished, done)
 
-    async def _published(self, claim: Claim) -> Published:
-        """What earlier attempts have written; the first has nothing to read but `start`."""
-        if claim.record.attempt == 1:
-            return Published()
-        messages, after, at_end = [], None, False
-        while not at_end:
-            piece = await self._log.read(claim.record.id, after)
-            messages += sse.Decoder().feed(piece.frames)
-            after, at_end = piece.last, piece.at_end
-        return Published.read(messages)
+def _unclaimed(answer: Answer) -> Settled:
+    """Somebody holds it, another release knows it; or it has ended or expired, and nobody waits for it."""
+    again_ms = {"held": answer.number, "foreign": FOREIGN_AGAIN_MS}
+    return Settled(again_in_ms=again_ms.get(answer.word))
 
 
 async def _stop(task: asyncio.Task[Any]) -> None:

@@ -1,18 +1,22 @@
-"""A queue trigger's delivery: the platform settles it, so what is not settled must raise."""
+"""A queue trigger's delivery: the platform settles it when the function returns.
+
+The platform counts every delivery that fails and gives the message up after a few, so "later" is a new
+message, hidden until then, before this one is settled; only what could not be decided at all raises.
+"""
 
 from __future__ import annotations
 
 from gateway.gateway import Gateway
+from gateway.queue import Message
 from workers.chains.registry import Registry
-from workers.runner import Runner
+from workers.runner import Runner, Settled
+from workers.sweeper import Sweeper
 
-
-class NotSettled(Exception):
-    """Somebody else holds this job; the platform delivers the message again after its visibility time-out."""
+HELD_SPARE_MS = 1000  # behind the end of its holder's lease
 
 
 class Trigger:
-    """Runs the jobs of one process; opens at the first, within the event loop that serves."""
+    """The functions that nobody calls over HTTP; opens at the first, within the event loop that serves."""
 
     def __init__(self, gateway: Gateway, registry: Registry) -> None:
         self._gateway = gateway
@@ -20,9 +24,28 @@ class Trigger:
         self._runner: Runner | None = None
 
     async def run(self, body: bytes) -> None:
-        """One delivery. Raises NotSettled or StoreUnavailable for the platform to deliver it again."""
+        """Run a job. Raises StoreUnavailable or QueueUnavailable: the platform delivers it again."""
+        await self._again(body, await self._opened().run(body))
+
+    async def give_up(self, body: bytes) -> None:
+        """Look after a message of the poison queue: its job ends if it is sick, else it goes on later.
+
+        Raises StoreUnavailable or QueueUnavailable: the platform delivers it again.
+        """
+        await self._again(body, await self._opened().give_up(body))
+
+    async def sweep(self) -> None:
+        """Have the jobs that nobody holds delivered again. Raises StoreUnavailable or QueueUnavailable."""
+        parts = self._gateway.parts
+        await Sweeper(parts.log, parts.queue, backoff=self._gateway.settings.lease).sweep()
+
+    def _opened(self) -> Runner:
         if self._runner is None:
             self._runner = Runner(self._gateway.settings, self._gateway.parts.log, self._registry)
-        settled = await self._runner.run(body)
-        if settled.again_in_ms is not None:
-            raise NotSettled
+        return self._runner
+
+    async def _again(self, body: bytes, settled: Settled) -> None:
+        if settled.again_in_ms is None:
+            return
+        delay_ms = settled.again_in_ms and settled.again_in_ms + HELD_SPARE_MS
+        await self._gateway.parts.queue.enqueue(Message.decode(body), delay_ms)

@@ -12,9 +12,10 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
-from gateway import sse
+from gateway import sse, telemetry
 from gateway.errors import StoreUnavailable
 from gateway.log import Log
 from gateway.protocol import TERMINAL_EVENTS, Event
@@ -88,7 +89,11 @@ class Writer:
 
     def progressed(self) -> None:
         """The chain has said what already stands: this attempt is no failure, though it writes nothing."""
-        self._fields["progress"] = 1
+        self.note(progress=1)
+
+    def note(self, **fields: str | int) -> None:
+        """Fields of the record that travel with the next append; empty ones are left out."""
+        self._fields |= {name: value for name, value in fields.items() if value != ""}
 
     def release(self) -> None:
         """Let the job go after what is gathered: another worker may claim it at once."""
@@ -101,6 +106,12 @@ class Writer:
         Then the store's word: `fenced`, `ended`, `lost` or `unknown`. Raises StoreUnavailable when
         patience has run out.
         """
+        try:
+            return await self._write()
+        finally:
+            self._room.set()  # whoever still waits to put something is heard no more
+
+    async def _write(self) -> str:
         while True:
             await self._wait()
             batch = self._take()
@@ -131,7 +142,8 @@ class Writer:
         self._size = 0
         self._gathered.clear()
         self._room.set()
-        return _Batch(position, b"".join(frames), self._last_id, self._status, self._fields)
+        fields, self._fields = self._fields, {}
+        return _Batch(position, b"".join(frames), self._last_id, self._status, fields)
 
     async def _restore(self, log_end: int, batch: _Batch) -> Answer:
         """The store has lost the log's tail: append the same frames again, when they are still here."""
@@ -158,8 +170,9 @@ class Writer:
         backoff = _BACKOFF_SECONDS[0]
         deadline = asyncio.get_running_loop().time() + self._patience
         while True:
+            began = monotonic()
             try:
-                return await self._log.append(
+                answer = await self._log.append(
                     self._claim,
                     batch.position,
                     batch.frames,
@@ -168,6 +181,8 @@ class Writer:
                     status=batch.status,
                     fields=batch.fields,
                 )
+                telemetry.append_time.record(monotonic() - began)
+                return answer
             except StoreUnavailable:
                 if asyncio.get_running_loop().time() > deadline:
                     raise

@@ -1,17 +1,26 @@
--- ask(job, log, open | id, backoff_ms)
+-- ask(job, log, open | id, backoff_ms, undo)
 -- Whether the caller may enqueue the job again: once in a back-off period, whoever asks.
 -- A record that was never confirmed is left alone: its POST was answered with an error, or goes on.
 -- The back-off doubles, up to 64 times, while no worker claims: a long queue is not made longer by asking.
+-- `undo` takes a yes back: the queue did not take the message, so the back-off does not grow by it.
+-- A record that cannot be kept track of (of another release, perhaps) is looked at no more.
 -- Answers {'yes', trace}, {'wait', ms}, {'held', ms left}, {'ended', status}, {'unknown'}.
 local id, backoff = ARGV[1], tonumber(ARGV[2])
-local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms', 'asked_ms', 'asks', 'trace')
-if not job[1] or ENDED[job[1]] then
+local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms', 'asked_ms', 'asks', 'trace',
+  'keep_ms', 'tombstone_ms')
+if not job[1] or not tonumber(job[8]) or not tonumber(job[9]) or ENDED[job[1]] then
   redis.call('ZREM', OPEN, id)
-  if job[1] then return { 'ended', job[1] } end
+  if ENDED[job[1] or ''] then return { 'ended', job[1] } end
   return { 'unknown' }
 end
 if not job[2] then return { 'wait', backoff } end -- it is not in the index either
 local asks = tonumber(job[6] or 0)
+if ARGV[3] == '1' then
+  redis.call('HSET', JOB, 'asks', math.max(asks - 1, math.min(asks, 1)))
+  look_at(id, NOW + backoff)
+  return { 'wait', backoff }
+end
+keep() -- a job that waits long is still somebody's
 if job[1] == 'running' then
   local left = lease_left(job[3], job[4])
   if left > 0 then

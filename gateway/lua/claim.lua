@@ -1,9 +1,12 @@
--- claim(job, log, open | id, token, lease_ms)
+-- claim(job, log, open | id, token, lease_ms, version, foreign_ms)
 -- The token was chosen by the worker: the same token gets the same answer again, so a lost answer costs nothing.
+-- `version` is the one that the worker and its message speak. A record of another is left to a release that
+-- knows it, for foreign_ms after the first refusal; then it is claimed, so that somebody ends it.
 -- Only a lease that ran out without an event appended counts as a failure.
--- Answers {'claimed', now_ms, log_end, job as field, value, ...}, {'held', ms left}, {'ended', status}, {'unknown'}.
+-- Answers {'claimed', now_ms, log_end, job as field, value, ...}, {'held', ms left}, {'ended', status}, {'unknown'},
+-- {'foreign'}.
 local id, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local job = redis.call('HMGET', JOB, 'status', 'token', 'lease_end_ms', 'lease_ms', 'progress')
+local job = redis.call('HMGET', JOB, 'status', 'token', 'lease_end_ms', 'lease_ms', 'progress', 'version')
 local status = job[1]
 if not status then return { 'unknown' } end
 if ENDED[status] then return { 'ended', status } end
@@ -11,6 +14,12 @@ if not (status == 'running' and job[2] == token) then
   if status == 'running' then
     local left = lease_left(job[3], job[4])
     if left > 0 then return { 'held', left } end
+  end
+  if job[6] ~= ARGV[4] then
+    redis.call('HSETNX', JOB, 'foreign_ms', NOW)
+    if NOW - tonumber(redis.call('HGET', JOB, 'foreign_ms')) < tonumber(ARGV[5]) then return { 'foreign' } end
+  end
+  if status == 'running' then
     if job[5] == '0' then redis.call('HINCRBY', JOB, 'failures', 1) end
   end
   redis.call('HINCRBY', JOB, 'attempt', 1)

@@ -1,4 +1,8 @@
-"""The host as a process: `python -m tests.functions_host [--port 0] [--app-dir DIR]`.
+"""The host as a process: `python -m tests.functions_host [--port 0] [--app-dir DIR] [--listen]`.
+
+With --listen it polls the queues of AzureWebJobsStorage and runs the timers; without, queue
+messages and timers come only from a test's own calls. FUNCTIONS_HOST_KEY is the function key
+that functions of that level ask for; without it nothing is asked, as Core Tools do.
 
 It prints one JSON line when it accepts requests, and ends when its stdin ends or on
 SIGTERM, so that no test can leave it behind. An app that cannot be indexed ends it with 1
@@ -17,19 +21,24 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import uvicorn
 from starlette.applications import Starlette
 
-from .bindings import BindingError
+from .bindings import BindingError, Function, QueueTrigger, TimerTrigger
 from .front import build_front, describe
-from .proxy import open_inner_client
-from .routes import read_prefix
-from .worker import LOOPBACK, IndexingError, start_worker
+from .listener import QueueListener, QueueOptions
+from .messages import queue_invocation, timer_invocation
+from .proxy import Proxy, open_inner_client
+from .routes import Router, read_prefix
+from .timers import Schedule, run_timer
+from .worker import LOOPBACK, IndexingError, InvocationError, Worker, start_worker
 
 SHUTDOWN_LIMIT_S = 1
+STORAGE = "AzureWebJobsStorage"
 READ_BYTES = 4096
 
 
@@ -45,10 +54,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.functions_host")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--app-dir", type=Path, default=Path())
+    parser.add_argument("--listen", action="store_true")
     options = parser.parse_args()
     ready = _claim_stdout()
     try:
-        asyncio.run(_serve(options.app_dir.resolve(), options.port, ready))
+        asyncio.run(_serve(options.app_dir.resolve(), options.port, ready, listen=options.listen))
     except (IndexingError, BindingError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -62,9 +72,12 @@ def _claim_stdout() -> TextIO:
     return os.fdopen(kept, "w", encoding="utf-8")
 
 
-async def _serve(app_dir: Path, port: int, ready: TextIO) -> None:
+async def _serve(app_dir: Path, port: int, ready: TextIO, *, listen: bool) -> None:
     worker = await start_worker(app_dir)
-    front = build_front(worker, read_prefix(app_dir), open_inner_client())
+    router = Router(worker.functions, read_prefix(app_dir))
+    proxy = Proxy(worker, router, open_inner_client(), os.environ.get("FUNCTIONS_HOST_KEY", ""))
+    front = build_front(worker, proxy)
+    listening = _listen(worker, proxy, app_dir) if listen else []
     listener = socket.create_server((LOOPBACK, port))
     server = FrontServer(_config(front))
     _stop_with(server)
@@ -73,6 +86,41 @@ async def _serve(app_dir: Path, port: int, ready: TextIO) -> None:
         # The socket listens already: a request that comes now waits in its backlog.
         print(json.dumps({"url": url, "functions": describe(worker.functions)}), file=ready)
     await server.serve(sockets=[listener])
+    for task in listening:
+        task.cancel()
+    await asyncio.gather(*listening, return_exceptions=True)
+
+
+def _listen(worker: Worker, proxy: Proxy, app_dir: Path) -> list[asyncio.Task[None]]:
+    """What the platform starts by itself: a listener for each queue, a clock for each timer."""
+    options, connection = QueueOptions.read(app_dir), os.environ[STORAGE]
+    tasks = []
+    for function in worker.functions:
+        match function.trigger:
+            case QueueTrigger(queue_name=name) as queue:
+                listener = QueueListener(connection, name, options, partial(_deliver, proxy, function, queue))
+                tasks.append(asyncio.create_task(listener.run(), name=f"queue-{name}"))
+            case TimerTrigger(schedule=schedule) as timer:
+                run = partial(_ring, proxy, function, timer)
+                tasks.append(asyncio.create_task(run_timer(Schedule.parse(schedule), run)))
+    return tasks
+
+
+async def _deliver(
+    proxy: Proxy, function: Function, trigger: QueueTrigger, text: str, dequeue_count: int
+) -> bool:
+    try:
+        await proxy.start(queue_invocation(function, trigger, text, dequeue_count))
+    except InvocationError:
+        return False  # the proxy has logged it
+    return True
+
+
+async def _ring(proxy: Proxy, function: Function, trigger: TimerTrigger) -> None:
+    try:
+        await proxy.start(timer_invocation(function, trigger))
+    except InvocationError:
+        return  # the proxy has logged it
 
 
 def _config(front: Starlette) -> uvicorn.Config:

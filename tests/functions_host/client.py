@@ -34,16 +34,18 @@ class FunctionsHost:
     url: str
     functions: list[dict[str, Any]]
 
-    def __init__(self, app_dir: Path, environment: Mapping[str, str] | None = None) -> None:
-        """The environment comes on top of this process's own."""
-        self._app_dir = app_dir
+    def __init__(
+        self, app_dir: Path, environment: Mapping[str, str] | None = None, *, listen: bool = False
+    ) -> None:
+        """The environment comes on top of this process's own. `listen`: queues are polled, timers run."""
+        self._arguments = ("--app-dir", str(app_dir), *(("--listen",) if listen else ()))
         self._environment = {**os.environ, **(environment or {})}
 
     async def __aenter__(self) -> Self:
         """Raises HostStartError."""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _stop
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.functions_host", "--app-dir", str(self._app_dir)),
+            *(sys.executable, "-m", "tests.functions_host", *self._arguments),
             cwd=REPOSITORY,
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,
@@ -79,9 +81,14 @@ class FunctionsHost:
         """Lets a timer function run once, now."""
         return await self._control(f"/__host/timer/{function_name}", b"")
 
-    async def wait(self) -> int:
-        """The exit code, within the limit. Raises TimeoutError."""
-        async with asyncio.timeout(STOP_LIMIT_S):
+    async def kill(self) -> None:
+        """SIGKILL, as an instance that is taken away, and wait."""
+        self._process.kill()
+        await self._process.wait()
+
+    async def wait(self, limit_s: float | None = STOP_LIMIT_S) -> int:
+        """The exit code, within the limit if there is one. Raises TimeoutError."""
+        async with asyncio.timeout(limit_s):
             return await self._process.wait()
 
     def stderr(self) -> str:

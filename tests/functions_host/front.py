@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
-import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -21,7 +20,6 @@ from starlette.routing import Mount, Route
 from .bindings import Function, HttpTrigger, QueueTrigger, TimerTrigger
 from .messages import queue_invocation, timer_invocation
 from .proxy import Proxy
-from .routes import Router
 from .worker import InvocationError, Worker
 
 MESSAGE_LIMIT_BYTES = 64 * 1024
@@ -29,14 +27,13 @@ MESSAGE_LIMIT_BYTES = 64 * 1024
 Handler = Callable[[Request], Awaitable[JSONResponse]]
 
 
-def build_front(worker: Worker, prefix: str, client: httpx.AsyncClient) -> Starlette:
-    """The ASGI app; it closes the client when it ends. Raises BindingError."""
-    proxy = Proxy(worker, Router(worker.functions, prefix), client)
+def build_front(worker: Worker, proxy: Proxy) -> Starlette:
+    """The ASGI app; it closes the proxy when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with client:
-            yield
+        yield
+        await proxy.close()
 
     return Starlette(
         routes=[

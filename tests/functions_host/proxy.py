@@ -47,10 +47,12 @@ def open_inner_client() -> httpx.AsyncClient:
 class Proxy:
     """The ASGI app behind every path that is not the harness's own."""
 
-    def __init__(self, worker: Worker, router: Router, client: httpx.AsyncClient) -> None:
+    def __init__(self, worker: Worker, router: Router, client: httpx.AsyncClient, key: str = "") -> None:
+        """With a key, functions of the level `function` and above are refused without it."""
         self._worker = worker
         self._router = router
         self._client = client
+        self._key = key
         self._invocations: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +64,13 @@ class Proxy:
             return await PlainTextResponse(text, 500)(scope, receive, send)
         if match is None:
             return await PlainTextResponse("", 404)(scope, receive, send)
+        if self._key and match.trigger.auth_level != "anonymous" and _key_of(request) != self._key:
+            return await PlainTextResponse("", 401)(scope, receive, send)
         return await Exchange(request, send, self._client).run(self, match)
+
+    async def close(self) -> None:
+        """Close the connections to the runtime's server."""
+        await self._client.aclose()
 
     @property
     def inner_url(self) -> str:
@@ -168,6 +176,11 @@ class Exchange:
         message: Message = {"type": "http.request"}
         while message["type"] != "http.disconnect":
             message = await self._request.receive()
+
+
+def _key_of(request: Request) -> str:
+    """The header, or `code` in the query (AuthUtility, FunctionAuthorizationLevel of the host)."""
+    return request.headers.get("x-functions-key") or request.query_params.get("code", "")
 
 
 async def _failed(invocation: asyncio.Task[None], answer: asyncio.Task[None]) -> None:

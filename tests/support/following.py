@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 
 from gateway import protocol, sse
 from gateway.connection import Connection
-from gateway.hub import Hub
+from gateway.hub import Hub, Orphaned
+from gateway.link import Where
 from gateway.log import Log
 from gateway.protocol import Cursor, Event, EventType
 from gateway.record import Claim
@@ -135,20 +136,23 @@ class Following:
 async def following(
     url: str,
     *,
-    hub_url: str = "",
+    hub_url: Where = "",
     heartbeat: float = 15.0,
     reader_bytes: int = 256 * 1024,
     max_age: float = 0.0,
+    orphaned: Orphaned | None = None,
 ) -> AsyncIterator[Following]:
     """Open relay, hub and connection; `hub_url` where only the subscriber goes another way."""
     redis = Connection(url, name="holdfast")
     log = Log(redis)
     orphans: list[str] = []
 
-    async def orphaned(stream_id: str) -> None:
+    async def noted(stream_id: str) -> None:
         orphans.append(stream_id)
+        if orphaned is not None:
+            await orphaned(stream_id)
 
-    hub = Hub(hub_url or url, log, orphaned, heartbeat=heartbeat, reader_bytes=reader_bytes)
+    hub = Hub(hub_url or url, log, noted, heartbeat=heartbeat, reader_bytes=reader_bytes)
     hub.open()
     try:
         yield Following(redis, log, hub, Relay(log, hub, max_age=max_age), orphans)

@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +38,7 @@ class ModelServer:
 
     def __init__(self) -> None:
         self.requests: list[Any] = []  # the bodies, in order
+        self.headers: list[Mapping[str, str]] = []  # likewise
         self.open_answers = 0  # answers that are being streamed now
         self.cut_answers = 0  # answers whose client went away
         self.changed = asyncio.Condition()
@@ -61,7 +62,8 @@ class ModelServer:
     async def __aenter__(self) -> Self:
         bound = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        app = Starlette(routes=[Route("/v1/chat/completions", self._answer, methods=["POST"])])
+        paths = ("/v1/chat/completions", "/openai/deployments/{name}/chat/completions")
+        app = Starlette(routes=[Route(path, self._answer, methods=["POST"]) for path in paths])
         config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="off")
         self._server = uvicorn.Server(config)
         self._task = asyncio.create_task(self._server._serve([bound]), name="model-server")
@@ -82,6 +84,7 @@ class ModelServer:
         body = await request.json()
         async with self.changed:
             self.requests.append(body)
+            self.headers.append(request.headers)
             self.changed.notify_all()
         content = body["messages"][-1]["content"]
         try:

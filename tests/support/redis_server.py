@@ -6,7 +6,9 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,16 +17,46 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 START_SECONDS = 20
+BUS_PORTS_ABOVE = 10_000  # where a node of a cluster speaks to the others
+HIGHEST_PORT = 65_535 - BUS_PORTS_ABOVE
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, nor on the one ten thousand above, a cluster node's bus port."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+        if port > HIGHEST_PORT:
+            port -= BUS_PORTS_ABOVE
+        try:
+            for number in (port, port + BUS_PORTS_ABOVE):
+                socket.create_server(("127.0.0.1", number)).close()
+        except OSError:
+            continue
+        return port
+
+
+def tls_options(folder: Path) -> list[str]:
+    """What a redis-server with these certificates is started with."""
+    names = {"cert": "server.pem", "key": "server.key", "ca-cert": "authority.pem"}
+    options = [item for kind, name in names.items() for item in (f"--tls-{kind}-file", str(folder / name))]
+    return [*options, "--tls-auth-clients", "no"]
 
 
 class RedisServer:
-    """`async with RedisServer() as server`; `server.url`. With `aof=True` it fsyncs every second."""
+    """`async with RedisServer() as server`; `server.url`. With `aof=True` it fsyncs every second.
 
-    def __init__(self, *, aof: bool = False) -> None:
+    `tls` is where `certificates.py` has left key and certificates: it then serves `server.tls_port`, too.
+    """
+
+    def __init__(self, *, aof: bool = False, tls: Path | None = None) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="holdfast-redis-"))
         self.socket = self.directory / "redis.sock"
         self.url = f"unix://{self.socket}"
         self._aof = aof
+        self._tls = tls
+        self.tls_port = 0
+        self.environment: Mapping[str, str] | None = None  # None: ours
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -34,7 +66,8 @@ class RedisServer:
         persistence = ["--appendonly", "yes", "--appendfsync", "everysec"] if self._aof else []
         self._process = await asyncio.create_subprocess_exec(
             *(program, "--port", "0", "--unixsocket", str(self.socket), "--save", ""),
-            *("--dir", str(self.directory), *persistence),
+            *("--dir", str(self.directory), *persistence, *self._secured()),
+            env=self.environment,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
@@ -67,6 +100,12 @@ class RedisServer:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+
+    def _secured(self) -> list[str]:
+        if self._tls is None:
+            return []
+        self.tls_port = free_port()
+        return ["--tls-port", str(self.tls_port), *tls_options(self._tls)]
 
     async def _end(self, number: int) -> None:
         if self._process is not None and self._process.returncode is None:

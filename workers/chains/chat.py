@@ -1,14 +1,19 @@
 """`chat`: one question to one model, the chain behind the original sample.
 
-`AzureChatOpenAI` when `AZURE_OPENAI_ENDPOINT` is set, else `ChatOpenAI` (any OpenAI-compatible server).
+`AzureChatOpenAI` when `AZURE_OPENAI_ENDPOINT` is set, else `ChatOpenAI` (any OpenAI-compatible server). On
+Azure a key is used where there is one; where there is none, the process's identity.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway import identity
 from gateway.settings import Settings
 from workers.chains.registry import chain
+
+# Where AzureChatOpenAI itself looks; a token provider beside a key would win over it.
+KEYS = ["AZURE_OPENAI_API_KEY", "OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"]
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -23,15 +28,19 @@ def chat(settings: Settings) -> Runnable[Any, Any]:
 
 def model(settings: Settings) -> BaseChatModel:
     """The configured chat model; usage is asked for, since it is off as soon as a base URL is given."""
+    from langchain_core.utils import secret_from_env
     from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
+    given: dict[str, Any] = {}
     if settings.azure_openai_endpoint:
+        if secret_from_env(KEYS, default=None)() is None:
+            given["azure_ad_async_token_provider"] = identity.openai_token_provider(settings)
         return AzureChatOpenAI(
             azure_endpoint=settings.azure_openai_endpoint,
             azure_deployment=settings.model,
             stream_usage=True,
+            **given,
         )
-    given: dict[str, Any] = {}
     if settings.openai_base_url:
         given["base_url"] = settings.openai_base_url
     if settings.openai_api_key:

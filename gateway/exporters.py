@@ -1,0 +1,62 @@
+"""OpenTelemetry's SDK, set up for the exporter that the settings name; loaded only where there is one.
+
+OTLP over HTTP takes its own environment (`OTEL_EXPORTER_OTLP_*`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`);
+Application Insights takes its connection string, and this process's identity where keys are off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricExporter
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+SHUTDOWN_MS = 3000
+
+
+def set_up(settings: Settings) -> Callable[[], None]:
+    """Set this process's providers; what is answered ends them, in bounded time."""
+    spans, measures = _otlp() if settings.otlp_endpoint else _app_insights(settings)
+    resource = Resource.create({"service.name": settings.service_name})
+    tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
+    tracing.add_span_processor(BatchSpanProcessor(spans))
+    reader = PeriodicExportingMetricReader(measures)
+    measuring = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+    trace.set_tracer_provider(tracing)
+    metrics.set_meter_provider(measuring)
+
+    def end() -> None:
+        tracing.force_flush(SHUTDOWN_MS)
+        tracing.shutdown()
+        measuring.shutdown(SHUTDOWN_MS)
+
+    return end
+
+
+def _otlp() -> tuple[SpanExporter, MetricExporter]:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(), OTLPMetricExporter()
+
+
+def _app_insights(settings: Settings) -> tuple[SpanExporter, MetricExporter]:
+    from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
+
+    given: dict[str, Any] = {"connection_string": settings.app_insights}
+    if "Authorization=AAD" in settings.app_insights_auth:
+        from gateway import identity
+
+        given["credential"] = identity.blocking_credential(settings)
+    return AzureMonitorTraceExporter(**given), AzureMonitorMetricExporter(**given)

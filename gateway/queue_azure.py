@@ -1,0 +1,211 @@
+"""The queue on Azure: Storage Queue, through Microsoft's own client.
+
+Messages are base64, as the portal and the platform's trigger expect them; the queue is made at first use.
+A worker that is not the platform's hides a message for a minute and renews that while it works; the lease
+in Redis is what notices a dead worker sooner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import math
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any
+
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.storage.queue import QueueMessage
+from azure.storage.queue.aio import QueueClient
+
+from gateway.errors import QueueUnavailable
+from gateway.queue import Delivery, Message
+from gateway.settings import Settings
+
+SEND_SECONDS = 10.0  # for one call and its tries together
+CONNECT_SECONDS, READ_SECONDS = 3, 5
+RETRIES = 2  # of the client, a second apart; its own default would be three, the first after 15 s
+VISIBILITY_SECONDS = 60
+RENEW_SECONDS = VISIBILITY_SECONDS / 3
+FIRST_POLL_SECONDS = 0.1
+MOST_MESSAGES = 32  # of one receive: the service's own bound
+LONGEST_DELAY_SECONDS = 7 * 86400  # likewise
+# PopReceiptMismatch and MessageNotFound: the message was handed to another, or is gone.
+VOID_RECEIPT = (400, 404)
+# Core Tools' name for Azurite at its usual port; account and key are public (learn.microsoft.com, "Use the
+# Azurite emulator").
+DEVELOPMENT = "UseDevelopmentStorage=true"
+_AZURITE = (
+    "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey="
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;"
+    "QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1"
+)
+_log = logging.getLogger("holdfast.queue")
+
+
+def client_of(settings: Settings, queue_name: str) -> QueueClient:
+    """A client by connection string, or by identity when there is only an endpoint or an account's name.
+
+    Raises ValueError when the connection string is none.
+    """
+    options: dict[str, Any] = {
+        "retry_total": RETRIES,
+        "initial_backoff": 1,
+        "increment_base": 1,
+        "random_jitter_range": 1,
+        "connection_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        "logging_enable": False,
+    }
+    if settings.storage:
+        connection = _AZURITE if settings.storage.rstrip(";") == DEVELOPMENT else settings.storage
+        return QueueClient.from_connection_string(connection, queue_name, **options)
+    from gateway import identity  # only here, so that a connection string needs none of it
+
+    uri = settings.storage_queues or f"https://{settings.storage_account}.queue.core.windows.net"
+    credential = identity.credential(settings.storage_client_id or settings.azure_client_id)
+    return QueueClient(uri, queue_name, credential=credential, **options)
+
+
+@dataclass(slots=True)
+class Held:
+    """A message that this process hides from others. The lock: a receipt is void once it was renewed."""
+
+    message: QueueMessage
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    renewing: asyncio.Task[None] | None = None
+
+
+class AzureQueue:
+    """A JobQueue on Storage Queue.
+
+    `poll` and `keep` in seconds: the longest pause between two looks at an idle queue, and how long a
+    message is kept.
+    """
+
+    def __init__(self, client: QueueClient, *, poll: float, keep: float) -> None:
+        self._client = client
+        self._longest_pause = poll
+        self._pause = FIRST_POLL_SECONDS
+        self._keep = math.ceil(keep)
+        self._held: dict[str, Held] = {}
+
+    async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
+        """Returns when the service has stored it. Raises QueueUnavailable."""
+        content = base64.b64encode(message.encode()).decode()
+        hidden = min(math.ceil(delay_ms / 1000), LONGEST_DELAY_SECONDS)
+        keep = max(self._keep, hidden + VISIBILITY_SECONDS)
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                try:
+                    await self._send(content, hidden, keep)
+                except ResourceNotFoundError:
+                    await self._make()
+                    await self._send(content, hidden, keep)
+        except (AzureError, TimeoutError) as error:
+            raise QueueUnavailable from error
+
+    async def receive(self, count: int) -> list[Delivery]:
+        """What is there; nothing is answered after a pause, which grows while nothing comes."""
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                messages = await self._receive(min(count, MOST_MESSAGES))
+        except (AzureError, TimeoutError) as error:
+            raise QueueUnavailable from error
+        if not messages:
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, self._longest_pause)
+            return []
+        self._pause = FIRST_POLL_SECONDS
+        return [self._hold(message) for message in messages]
+
+    async def done(self, delivery: Delivery) -> None:
+        """Delete it. Raises QueueUnavailable."""
+        held = self._held.pop(delivery.receipt)
+        async with held.lock:
+            await self._settle(held, self._client.delete_message(held.message))
+
+    async def later(self, delivery: Delivery, delay_ms: int) -> None:
+        """Hide it for the delay, then anybody may have it. Raises QueueUnavailable."""
+        held = self._held.pop(delivery.receipt)
+        hidden = min(math.ceil(delay_ms / 1000), LONGEST_DELAY_SECONDS)
+        async with held.lock:
+            await self._settle(held, self._client.update_message(held.message, visibility_timeout=hidden))
+
+    async def depth(self) -> int:
+        """How many jobs are queued or running, about. Raises QueueUnavailable."""
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                found = await self._client.get_queue_properties()
+        except ResourceNotFoundError:
+            return 0  # it is made at first use
+        except (AzureError, TimeoutError) as error:
+            raise QueueUnavailable from error
+        return found.approximate_message_count or 0
+
+    async def close(self) -> None:
+        """Let go; what is held becomes visible within a minute."""
+        for held in self._held.values():
+            _stop(held)
+        self._held.clear()
+        await self._client.close()
+
+    async def _send(self, content: str, hidden: int, keep: int) -> None:
+        await self._client.send_message(content, visibility_timeout=hidden, time_to_live=keep)
+
+    async def _receive(self, count: int) -> list[QueueMessage]:
+        pages = self._client.receive_messages(max_messages=count, visibility_timeout=VISIBILITY_SECONDS)
+        try:
+            return [message async for message in pages]
+        except ResourceNotFoundError:
+            await self._make()
+            return []
+
+    async def _make(self) -> None:
+        try:
+            await self._client.create_queue()
+            _log.info("queue %s was made", self._client.queue_name)
+        except ResourceExistsError:
+            pass  # by another process, at this moment
+
+    def _hold(self, message: QueueMessage) -> Delivery:
+        held = Held(message)
+        held.renewing = asyncio.create_task(self._renew(held), name="queue-renew")
+        receipt = f"{message.id} {message.pop_receipt}"
+        self._held[receipt] = held
+        return Delivery(message.content.encode(), receipt)
+
+    async def _renew(self, held: Held) -> None:
+        """Until it is settled, or another has it."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                async with held.lock:
+                    renewed = await self._client.update_message(
+                        held.message, visibility_timeout=VISIBILITY_SECONDS
+                    )
+                    held.message.pop_receipt = renewed.pop_receipt
+            except HttpResponseError as error:
+                if error.status_code in VOID_RECEIPT:
+                    return
+                _log.warning("a message could not be kept hidden: %s", error.status_code)
+            except AzureError as error:
+                _log.warning("a message could not be kept hidden: %s", type(error).__name__)
+
+    async def _settle(self, held: Held, call: Awaitable[object]) -> None:
+        """With a receipt that is void by now there is nothing left to settle."""
+        _stop(held)
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await call
+        except HttpResponseError as error:
+            if error.status_code not in VOID_RECEIPT:
+                raise QueueUnavailable from error
+        except (AzureError, TimeoutError) as error:
+            raise QueueUnavailable from error
+
+
+def _stop(held: Held) -> None:
+    if held.renewing is not None:
+        held.renewing.cancel()

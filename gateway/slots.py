@@ -1,0 +1,85 @@
+"""Which node of a Redis cluster has which slot, and which slot a command's key is in. No I/O.
+
+The map is what `CLUSTER SLOTS` answers (redis.io, "Redis cluster specification").
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, NamedTuple
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
+from redis.crc import key_slot
+
+_KEYLESS = {"TIME", "PING", "ECHO", "INFO", "SCRIPT", "ACL", "PUBLISH", "CLUSTER", "CLIENT"}
+Command = tuple[Any, ...]
+
+
+class Node(NamedTuple):
+    """A node's address, and the name that its certificate must bear."""
+
+    host: str
+    port: int
+    tls_name: str
+
+
+def key_of(command: Command) -> str | bytes | None:
+    """A command's first key; None when it has none. All keys of one command have one slot here."""
+    name = str(command[0]).upper()
+    if name in _KEYLESS:
+        return None
+    if name in ("EVALSHA", "EVAL"):
+        key = command[3] if int(command[2]) else None
+    elif name == "XREADGROUP":
+        key = command[command.index("STREAMS") + 1]
+    else:
+        key = command[2 if name == "XGROUP" else 1]
+    return key if key is None or isinstance(key, bytes) else str(key)
+
+
+def slot_of_key(key: str | bytes) -> int:
+    """CRC16 of what stands in the key's first braces, or of all of it."""
+    return key_slot(key.encode() if isinstance(key, str) else key)
+
+
+class Map:
+    """Owners of slots, and the nodes they are. `host` is the name by which an operator knows the cluster."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._owners: list[Node | None] = [None] * SLOTS
+        self.nodes: list[Node] = []
+
+    def learn(self, ranges: list[Any], asked: str) -> None:
+        """Take over what `CLUSTER SLOTS` says; `asked` is the host that said it."""
+        self._owners = [None] * SLOTS
+        for first, last, master, *_ in ranges:
+            self._owners[first : last + 1] = [self._node(master, asked)] * (last - first + 1)
+        self.nodes = list(dict.fromkeys(node for node in self._owners if node is not None))
+
+    def moved(self, slot: int, node: Node) -> None:
+        """One slot has another owner."""
+        self._owners[slot] = node
+
+    def owner(self, key: str | bytes) -> Node | None:
+        """The node that has this key; None when nobody has its slot."""
+        return self._owners[slot_of_key(key)]
+
+    def at(self, host: str, port: int) -> Node:
+        """The node at this address, with the name that it has announced."""
+        known = (node for node in self.nodes if (node.host, node.port) == (host, port))
+        return next(known, Node(host, port, self._name_of(host)))
+
+    def _node(self, said: list[Any], asked: str) -> Node:
+        """[host, port, id, [name, value, …]]; without a host it is the one that was asked."""
+        host = (said[0] or b"").decode().strip("?") or asked
+        more = [item.decode() for item in said[3]] if len(said) > 3 else []
+        announced = dict(zip(more[::2], more[1::2], strict=True)).get("hostname", "")
+        return Node(host, said[1], announced or self._name_of(host))
+
+    def _name_of(self, host: str) -> str:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return host
+        return self._host

@@ -1,0 +1,180 @@
+"""A real Redis cluster of a test's own: masters that share the slots, each a process, without replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from redis.asyncio import Redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import RedisError
+
+from tests.support.redis_server import START_SECONDS, free_port, tls_options
+
+NODE_TIMEOUT_MS = 1000
+
+
+class ClusterNode:
+    """One redis-server; `client` is the test's own connection to it, `id` what the cluster calls it."""
+
+    def __init__(self, *options: str, tls: Path | None = None, host: str = "127.0.0.1") -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="holdfast-node-"))
+        self.port = free_port()
+        self._socket = self.directory / "redis.sock"
+        self.client = Redis.from_url(f"unix://{self._socket}", retry=None)
+        self.id = ""
+        self._options, self._tls = options, tls
+        self.url = f"redis://{host}:{self.port}/0"
+        if tls is not None:
+            self.url = f"rediss://{host}:{self.port}/0?ssl_ca_certs={tls / 'authority.pem'}"
+
+    async def start(self) -> None:
+        """Start, or start again after `kill`."""
+        ports = ["--port", str(self.port)]
+        if self._tls is not None:
+            ports = ["--port", "0", "--tls-port", str(self.port), "--tls-cluster", "yes"]
+            ports += tls_options(self._tls)
+        program = shutil.which("redis-server")
+        assert program, "the tests need a redis-server; `make setup` installs one"
+        self._process = await asyncio.create_subprocess_exec(
+            *(program, *ports, "--bind", "127.0.0.1", "--unixsocket", str(self._socket), "--save", ""),
+            *("--dir", str(self.directory), "--appendonly", "yes", "--cluster-enabled", "yes"),
+            *("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-require-full-coverage", "no"),
+            *self._options,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        await eventually(self._answers)
+        self.id = (await self.client.execute_command("CLUSTER", "MYID")).decode()
+
+    async def kill(self) -> None:
+        """SIGKILL, by its pid."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Stop it and remove its directory."""
+        await self.client.aclose()
+        await self._end(signal.SIGTERM)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def call(self, *command: str | int) -> Any:
+        """A command to this very node."""
+        return await self.client.execute_command(*command)
+
+    async def said(self, error: str) -> int:
+        """How often it has answered with this error."""
+        stats: dict[str, Any] = await self.client.info("errorstats")
+        return int(stats.get(f"errorstat_{error}", {}).get("count", 0))
+
+    async def names(self) -> list[str]:
+        """Of the connections that it has."""
+        return [client["name"] for client in await self.client.client_list()]
+
+    async def _end(self, number: int) -> None:
+        if self._process.returncode is None:
+            os.kill(self._process.pid, number)
+            await self._process.wait()
+
+    async def _answers(self) -> bool:
+        try:
+            return bool(await self.client.ping())
+        except (RedisError, OSError):
+            return False
+
+
+class RedisCluster:
+    """`async with RedisCluster() as cluster`; then `cluster.url`, `cluster.nodes`."""
+
+    def __init__(
+        self, *options: str, masters: int = 3, tls: Path | None = None, host: str = "127.0.0.1"
+    ) -> None:
+        self.nodes = [ClusterNode(*options, tls=tls, host=host) for _ in range(masters)]
+        self._options = options
+
+    @property
+    def url(self) -> str:
+        """Of the first node."""
+        return self.nodes[0].url
+
+    async def __aenter__(self) -> Self:
+        await asyncio.gather(*(node.start() for node in self.nodes))
+        share = REDIS_CLUSTER_HASH_SLOTS / len(self.nodes)
+        for number, node in enumerate(self.nodes):
+            first, last = round(number * share), round((number + 1) * share) - 1
+            await node.call("CLUSTER", "ADDSLOTSRANGE", first, last)
+            await node.call("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes[1:]:
+            await self.nodes[0].call("CLUSTER", "MEET", "127.0.0.1", node.port)
+        await eventually(self.whole)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.gather(*(node.stop() for node in self.nodes))
+
+    async def whole(self) -> bool:
+        """Every node knows of all slots, and who has them."""
+        for node in self.nodes:
+            raw = (await node.call("CLUSTER", "INFO")).decode()
+            told = dict(line.split(":") for line in raw.split())
+            if told["cluster_state"] != "ok" or int(told["cluster_known_nodes"]) < len(self.nodes):
+                return False
+            if int(told["cluster_slots_ok"]) < REDIS_CLUSTER_HASH_SLOTS:
+                return False
+        return True
+
+    async def replicate(self, master: ClusterNode) -> ClusterNode:
+        """One more node, a copy of this one, ready to take its place."""
+        replica = ClusterNode(*self._options)
+        await replica.start()
+        self.nodes.append(replica)
+        await replica.call("CLUSTER", "MEET", "127.0.0.1", master.port)
+
+        async def met() -> bool:
+            return master.id in (await replica.call("CLUSTER", "NODES")).decode()
+
+        await eventually(met)
+        await replica.call("CLUSTER", "REPLICATE", master.id)
+
+        async def synchronous() -> bool:
+            return bool((await replica.client.info("replication"))["master_link_status"] == "up")
+
+        await eventually(synchronous)
+        return replica
+
+    def owner(self, key: str) -> ClusterNode:
+        """Who has a key when nothing has been moved yet."""
+        return self.nodes[key_slot(key.encode()) * 3 // REDIS_CLUSTER_HASH_SLOTS]
+
+    async def begin_move(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
+        """From now on the source says ASK for what it does not have."""
+        await target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
+        await source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
+
+    async def move_keys(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
+        """All keys of the slot."""
+        if keys := await source.call("CLUSTER", "GETKEYSINSLOT", slot, 1000):
+            await source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+
+    async def end_move(self, slot: int, target: ClusterNode) -> None:
+        """From now on the source says MOVED."""
+        for node in [target, *(node for node in self.nodes if node is not target)]:
+            await node.call("CLUSTER", "SETSLOT", slot, "NODE", target.id)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Poll what nothing announces. Raises TimeoutError after 20 s."""
+    async with asyncio.timeout(START_SECONDS):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

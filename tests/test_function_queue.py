@@ -1,0 +1,246 @@
+"""The app on Azure's own parts: the Functions runtime, its queue and timer listeners, Storage's emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.queue.aio import QueueClient
+from redis.asyncio import Redis
+
+from gateway.log import Log
+from gateway.queue import Message
+from tests.functions_host.client import FunctionsHost
+from tests.hosts import JOBS, JSON, LIMIT_SECONDS, functions_environment, quick_app, until
+from tests.support.azurite import Azurite
+from tests.support.model_server import ModelServer, script
+from tests.support.redis_server import RedisServer
+
+pytest_plugins = ("tests.hosts",)
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.functions, pytest.mark.slow]
+
+LEASE_SECONDS = 2
+# A chain that takes its process with it, as a C library that crashes does.
+DEADLY = """
+import os
+from langchain_core.runnables import RunnableLambda
+from workers.chains.registry import chain
+
+@chain("deadly")
+def deadly(settings):
+    return RunnableLambda(lambda given: os._exit(9))
+"""
+
+
+@dataclass
+class Cloud:
+    """What stands around the app: Storage, Redis, a model, and the folder that was deployed."""
+
+    azurite: Azurite
+    store: RedisServer
+    model: ModelServer
+    app: Path
+    redis: Redis
+
+    @asynccontextmanager
+    async def running(self, *, listen: bool = True, **settings: str) -> AsyncIterator[Instance]:
+        """One instance of the app."""
+        environment = {
+            **functions_environment(self.store.url, self.model, self.azurite.connection),
+            "GATEWAY_LEASE_SECONDS": str(LEASE_SECONDS),
+            "GATEWAY_QUEUE_GRACE_SECONDS": "2",
+            "GATEWAY_CHAINS": "deadly",
+            **settings,
+        }
+        async with (
+            FunctionsHost(self.app, environment, listen=listen) as host,
+            httpx.AsyncClient(base_url=host.url, timeout=LIMIT_SECONDS) as http,
+        ):
+            yield Instance(host, http)
+
+    @asynccontextmanager
+    async def queue(self, name: str = JOBS) -> AsyncIterator[QueueClient]:
+        """A client of the test's own."""
+        async with QueueClient.from_connection_string(self.azurite.connection, name) as client:
+            yield client
+
+    async def depth(self, name: str = JOBS) -> int:
+        """How many messages stand in a queue, hidden ones too."""
+        async with self.queue(name) as client:
+            try:
+                return (await client.get_queue_properties()).approximate_message_count or 0
+            except ResourceNotFoundError:
+                return 0  # nobody has made it yet
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A host and its client."""
+
+    host: FunctionsHost
+    http: httpx.AsyncClient
+
+    async def start(self, chunks: list[str], **options: Any) -> str:
+        answer = await self.http.post("/stream", json={"user": script(chunks, **options)})
+        assert answer.status_code == 202, answer.text
+        return answer.headers["location"]
+
+    async def status(self, where: str) -> dict[str, Any]:
+        document: dict[str, Any] = (await self.http.get(where, headers=JSON)).json()
+        return document
+
+    async def until(self, where: str, right: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        ask: Callable[[], Awaitable[dict[str, Any]]] = lambda: self.status(where)  # noqa: E731
+        return await until(ask, right)
+
+
+def ended(document: dict[str, Any]) -> bool:
+    return document["status"] not in ("queued", "running")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def cloud(model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
+    app = quick_app(tmp_path_factory.mktemp("app"))
+    (app / "deadly.py").write_text(DEADLY)
+    async with (
+        Azurite() as azurite,
+        RedisServer(aof=True) as store,
+        Redis.from_url(store.url) as redis,
+    ):
+        yield Cloud(azurite, store, model, app, redis)
+
+
+async def test_202_means_that_storage_holds_the_message(cloud: Cloud) -> None:
+    async with cloud.running(listen=False) as instance, cloud.queue() as queue:
+        where = await instance.start(["never"])
+        [message] = list(await queue.peek_messages(max_messages=32))
+        body = json.loads(base64.b64decode(message.content))
+        assert body == {"v": 1, "id": where.rpartition("/")[2], "traceparent": ""}
+        await instance.http.delete(where)
+        await queue.clear_messages()
+
+
+async def test_fault_06_without_storage_503_is_said_and_nothing_will_run(cloud: Cloud) -> None:
+    async with cloud.running(listen=False) as instance:
+        known = set(await cloud.redis.keys("*:job:*"))
+        await cloud.azurite.stop()
+        try:
+            answer = await instance.http.post("/stream", json={"user": script(["never"])})
+        finally:
+            await cloud.azurite.start()
+        assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
+        [record] = set(await cloud.redis.keys("*:job:*")) - known
+        assert 0 < await cloud.redis.pttl(record) <= 60_000  # nobody raises that, so it is gone in a minute
+        assert not await cloud.redis.hexists(record, "confirmed")
+        assert await cloud.depth() == 0
+        assert (await instance.http.post("/stream", json={"user": "again"})).status_code == 202
+    async with cloud.queue() as queue:
+        await queue.clear_messages()
+
+
+@pytest.mark.parametrize("form", ["base64", "plain"])
+async def test_a_message_made_by_hand_in_the_portal_is_run(cloud: Cloud, form: str) -> None:
+    async with cloud.running(listen=False) as instance:
+        where = await instance.start(["by hand"])
+    async with cloud.queue() as queue, cloud.running() as instance:
+        await queue.clear_messages()
+        body = Message(where.rpartition("/")[2]).encode()
+        await queue.send_message(base64.b64encode(body).decode() if form == "base64" else body.decode())
+        assert (await instance.until(where, ended))["text"] == "by hand"
+
+
+async def test_fault_02_an_instance_that_is_killed_is_replaced_and_the_stream_goes_on(cloud: Cloud) -> None:
+    async with cloud.running() as first:
+        where = await first.start(["a", "b", "c"], gate="killed", gate_at=2)
+        await first.until(where, lambda seen: seen["text"] == "ab")
+        await first.host.kill()
+    cloud.model.open_gate("killed")
+    async with cloud.running() as second:  # nobody watches: the timer finds it
+        async with second.http.stream("GET", where, headers={"accept": "text/event-stream"}) as live:
+            events = [line async for line in live.aiter_lines() if line.startswith("event: ")]
+        document = await second.status(where)
+    assert (document["status"], document["text"], document["attempt"]) == ("done", "abc", 2)
+    assert "event: reset" not in events
+
+
+async def test_fault_05_a_job_that_kills_its_process_each_time_ends(cloud: Cloud) -> None:
+    async with cloud.running(listen=False) as instance:
+        answer = await instance.http.post("/stream", json={"input": "x", "chain": "deadly"})
+        where = answer.headers["location"]
+    job, deaths = Log.keys(where.rpartition("/")[2])[0], 0
+    async with asyncio.timeout(4 * LIMIT_SECONDS):
+        while await cloud.redis.hget(job, "status") != b"failed":
+            async with cloud.running() as instance:
+                death = asyncio.create_task(instance.host.wait(None))
+                end = asyncio.create_task(
+                    until(lambda: cloud.redis.hget(job, "status"), lambda seen: seen == b"failed")
+                )
+                await asyncio.wait({death, end}, return_when=asyncio.FIRST_COMPLETED)
+                deaths += death.done()
+                for task in (death, end):
+                    task.cancel()
+                await asyncio.gather(death, end, return_exceptions=True)
+    async with cloud.running(listen=False) as instance:
+        document = await instance.status(where)
+    assert (document["status"], document["error"]["code"]) == ("failed", "attempts_exhausted")
+    assert deaths in (3, 4)  # three in vain; the first may have told that a stage began
+
+
+async def test_fault_08_a_long_absence_of_the_store_ends_no_stream(cloud: Cloud) -> None:
+    """At a tenth of host.json's times: ten seconds here are a minute and more there."""
+    host = json.loads((cloud.app / "host.json").read_text())
+    host["extensions"]["queues"]["visibilityTimeout"] = "00:00:01"
+    (cloud.app / "host.json").write_text(json.dumps(host))
+    async with cloud.running() as instance:
+        running = await instance.start(["a", "b"], gate="absent", gate_at=1)
+        await instance.until(running, lambda seen: seen["text"] == "a")
+        async with cloud.queue() as queue:
+            await cloud.store.kill()
+            await queue.send_message(Message(running.rpartition("/")[2]).encode().decode())
+            poisoned = lambda: cloud.depth(f"{JOBS}-poison")  # noqa: E731
+            await until(poisoned, lambda depth: depth > 0)  # given up after five deliveries in vain
+        await cloud.store.start()
+        waiting = await instance.start(["c"])
+        cloud.model.open_gate("absent")
+        for where, text in ((running, "ab"), (waiting, "c")):
+            document = await instance.until(where, ended)
+            assert (document["status"], document["text"]) == ("done", text)
+
+
+async def test_a_message_that_was_given_up_goes_on_while_its_job_is_well(cloud: Cloud) -> None:
+    async with cloud.running(listen=False) as instance:
+        where = await instance.start(["well"])
+        async with cloud.queue() as queue:
+            await queue.clear_messages()
+            body = Message(where.rpartition("/")[2]).encode()
+            assert await instance.host.queue(f"{JOBS}-poison", body) == {"ok": True}
+            assert await cloud.depth() == 1  # hidden for half a minute
+            assert (await instance.status(where))["status"] == "queued"
+            key = Log.keys(where.rpartition("/")[2])[0]
+            await cloud.redis.hset(key, "failures", 3)
+            assert await instance.host.queue(f"{JOBS}-poison", body) == {"ok": True}
+            document = await instance.status(where)
+            assert (document["status"], document["error"]["code"]) == ("failed", "attempts_exhausted")
+            await queue.clear_messages()
+
+
+async def test_what_starts_or_ends_work_needs_a_function_key(cloud: Cloud) -> None:
+    async with cloud.running(listen=False, FUNCTIONS_HOST_KEY="k") as instance:
+        http, body, key = instance.http, {"user": script(["x"])}, {"x-functions-key": "k"}
+        assert (await http.post("/stream", json=body)).status_code == 401
+        assert (await http.post("/api/http_trigger", json=body)).status_code == 401
+        where = (await http.post("/stream?code=k", json=body)).headers["location"]
+        assert (await http.delete(where)).status_code == 401
+        for path in (where, "/", "/health"):
+            assert (await http.get(path, headers={"accept": "*/*, application/json"})).status_code != 401
+        assert (await http.delete(where, headers=key)).json()["status"] == "cancelled"

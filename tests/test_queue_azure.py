@@ -1,0 +1,161 @@
+"""The Storage queue of workers that are not the platform's, on Azurite."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from gateway import queue_azure
+from gateway.errors import QueueUnavailable
+from gateway.queue import Message
+from gateway.queue_azure import AzureQueue, client_of
+from gateway.settings import Settings
+from tests.hosts import JSON, LIMIT_SECONDS, until
+from tests.support.azurite import Azurite
+from tests.support.model_server import ModelServer, script
+from tests.support.processes import GatewayProcess
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+JOB = Message("00" + "A" * 22, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def azurite() -> AsyncIterator[Azurite]:
+    async with Azurite() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def queues(
+    azurite: Azurite, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[AzureQueue, AzureQueue]]:
+    """Two processes' views of one queue that nobody has made yet."""
+    settings = Settings(queue="azure-storage", storage=azurite.connection)
+    name = "q-" + request.node.name.replace("_", "-").lower()[:50].strip("-")
+    two = [AzureQueue(client_of(settings, name), poll=0.2, keep=600) for _ in range(2)]
+    yield two[0], two[1]
+    for queue in two:
+        await queue.close()
+
+
+async def test_a_message_comes_as_it_was_sent_and_once(queues: tuple[AzureQueue, AzureQueue]) -> None:
+    one, other = queues
+    await one.enqueue(JOB)
+    [delivery] = await other.receive(8)
+    assert Message.decode(delivery.body) == JOB
+    assert await one.receive(8) == []
+    assert await one.depth() == 1
+    await other.done(delivery)
+    assert await one.depth() == 0
+
+
+async def test_a_queue_is_made_by_whoever_comes_first(queues: tuple[AzureQueue, AzureQueue]) -> None:
+    one, other = queues
+    assert await one.depth() == 0
+    assert list(await asyncio.gather(one.receive(1), other.receive(1))) == [[], []]
+    await asyncio.gather(one.enqueue(JOB), other.enqueue(JOB))
+    assert await one.depth() == 2
+
+
+async def test_later_hides_it_from_all_until_then(queues: tuple[AzureQueue, AzureQueue]) -> None:
+    one, other = queues
+    await one.enqueue(JOB)
+    [delivery] = await one.receive(1)
+    await one.later(delivery, 1500)
+    began = time.monotonic()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not (found := await other.receive(1)):
+            pass
+    assert time.monotonic() - began > 1
+    await other.done(found[0])
+
+
+async def test_a_delay_hides_a_new_message(queues: tuple[AzureQueue, AzureQueue]) -> None:
+    one, other = queues
+    await one.enqueue(JOB, 60_000)
+    assert await other.receive(1) == []
+    assert await other.depth() == 1
+
+
+async def test_what_is_held_stays_hidden_beyond_its_time(
+    queues: tuple[AzureQueue, AzureQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = queues
+    monkeypatch.setattr(queue_azure, "VISIBILITY_SECONDS", 2)
+    monkeypatch.setattr(queue_azure, "RENEW_SECONDS", 0.5)
+    await one.enqueue(JOB)
+    [delivery] = await one.receive(1)
+    until_s = time.monotonic() + 5
+    while time.monotonic() < until_s:
+        assert await other.receive(1) == []
+    await one.done(delivery)  # with the receipt of the last renewal
+    assert await one.depth() == 0
+
+
+async def test_what_was_handed_to_another_meanwhile_is_the_others(
+    queues: tuple[AzureQueue, AzureQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = queues
+    monkeypatch.setattr(queue_azure, "VISIBILITY_SECONDS", 1)
+    await one.enqueue(JOB)
+    [late] = await one.receive(1)  # and is never renewed: that would be after twenty seconds
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not (found := await other.receive(1)):
+            pass
+    await one.done(late)
+    assert await one.depth() == 1
+    await other.done(found[0])
+    assert await one.depth() == 0
+
+
+async def test_without_the_service_it_says_so_in_bounded_time(
+    queues: tuple[AzureQueue, AzureQueue], azurite: Azurite
+) -> None:
+    one, _ = queues
+    await one.enqueue(JOB)
+    [delivery] = await one.receive(1)
+    await azurite.stop()
+    began = time.monotonic()
+    try:
+        calls = (one.enqueue(JOB), one.receive(1), one.depth(), one.done(delivery))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    finally:
+        await azurite.start()
+    assert [type(answer) for answer in answers] == [QueueUnavailable] * 4
+    assert time.monotonic() - began < 3 * queue_azure.SEND_SECONDS
+    await one.enqueue(JOB)
+    assert len(await one.receive(8)) == 1  # the other is still hidden
+
+
+async def test_a_worker_that_is_not_the_platforms_runs_jobs_from_it(azurite: Azurite) -> None:
+    async with ModelServer() as model, RedisServer() as store:
+        environment = {
+            **model.environment(),
+            "REDIS_URL": store.url,
+            "GATEWAY_QUEUE": "azure-storage",
+            "AzureWebJobsStorage": azurite.connection,
+        }
+        async with (
+            GatewayProcess("web", environment) as web,
+            GatewayProcess("worker", environment),
+            httpx.AsyncClient(base_url=web.url, timeout=LIMIT_SECONDS) as http,
+        ):
+            where = (await http.post("/stream", json={"user": script(["a", "b"])})).headers["location"]
+
+            async def text() -> str:
+                return str((await http.get(where, headers=JSON)).json()["text"])
+
+            assert await until(text, lambda seen: seen == "ab") == "ab"
+
+
+async def test_the_emulators_short_name_is_known() -> None:
+    client = client_of(Settings(queue="azure-storage", storage="UseDevelopmentStorage=true"), "jobs")
+    assert client.url.startswith("http://127.0.0.1:10001/devstoreaccount1/jobs")
+    await client.close()
