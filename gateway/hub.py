@@ -220,11 +220,12 @@ class Hub:
         for feed, head in zip(feeds, heads, strict=True):
             feed.looked(head)
         orphans = [feed.id for feed, head in zip(feeds, heads, strict=True) if head.lease_left_ms == 0]
+        results: list[object] = []
         for first in range(0, len(orphans), ORPHANS_AT_ONCE):
             some = orphans[first : first + ORPHANS_AT_ONCE]
-            for result in await asyncio.gather(*map(self._orphaned, some), return_exceptions=True):
-                if isinstance(result, BaseException):
-                    raise result
+            results += await asyncio.gather(*map(self._orphaned, some), return_exceptions=True)
+        if errors := [result for result in results if isinstance(result, BaseException)]:
+            raise errors[0]
 
     def _died(self, task: asyncio.Task[None]) -> None:
         """Without one of its tasks the hub serves nobody: wake those who wait, so that they come back."""

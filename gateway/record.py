@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.protocol import ENDED, VERSION, Cursor, Status, tag_of
 
-_TO_END = ("attempt", "last_id", "created_ms", "started_ms")
+_NUMBERS = ("attempt", "created_ms", "started_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ class Record:
         """What a worker has claimed; of a record that this release cannot read, what it takes to end it."""
         if raw.get("version") == str(VERSION).encode():
             return cls.of(stream_id, raw)
-        needed = {name: raw[name] for name in _TO_END if name in raw}
-        return cls.of(stream_id, {"status": b"running", **needed})
+        known = {name: raw[name] for name in _NUMBERS if raw.get(name, b"").isdigit()}
+        return cls.of(stream_id, {"status": b"running", "last_id": raw.get("last_id", b""), **known})
 
 
 @dataclass(frozen=True, slots=True)

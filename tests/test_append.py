@@ -144,6 +144,7 @@ async def test_unknown(log: Log, redis: Redis) -> None:
 async def test_publishes_the_very_frames_with_the_event_before(log: Log, redis: Redis) -> None:
     stream = await Stream.create(log)
     pen = await stream.pen()
+    before = await log.now_ms()
     async with redis.pubsub() as ear:
         await ear.subscribe(f"live:{stream.id}")
         await pen.write(said("a"), said("b"))
@@ -155,8 +156,10 @@ async def test_publishes_the_very_frames_with_the_event_before(log: Log, redis: 
                 heard.append(message["data"])
     _, two, three = ids_of(pen.wrote)
     first, second = pen.wrote.split(b"id: " + three.encode())
-    assert heard[0] == f"0-{START_TAG} {two} \n".encode() + first
-    assert heard[1] == f"{two} {three} done\nid: {three}".encode() + second
+    times = [int(block.split(b"\n")[0].rpartition(b" ")[2]) for block in heard]
+    assert before <= times[0] <= times[1] <= await log.now_ms()
+    assert heard[0] == f"0-{START_TAG} {two}  {times[0]}\n".encode() + first
+    assert heard[1] == f"{two} {three} done {times[1]}\nid: {three}".encode() + second
 
 
 def _frames(pen: Pen) -> bytes:

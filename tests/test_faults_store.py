@@ -1,4 +1,4 @@
-"""A queue that refuses, a store that comes back empty, a job that another release has made."""
+"""A queue that refuses, and a store that comes back empty."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import sse
-from gateway.queue import Message
-from gateway.record import Record
 from tests.support.jobs import Jobs, eventually
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
 from tests.support.redis_server import RedisServer
-from workers.loop import Loop
-from workers.runner import FOREIGN_MS
 from workers.sweeper import Sweeper
 
 BOUND_SECONDS = 60
@@ -179,77 +175,3 @@ async def test_fault_09_a_store_that_is_empty_is_told_and_the_processes_go_on(
         assert b'"new"' in answer.content
         assert b"event: done\n" in answer.content
         assert "Traceback" not in web.log() + worker.log()
-
-
-# Row 32: two releases at once
-
-
-class Untold:
-    """A chain that must not be asked."""
-
-    calls = 0
-
-    async def __call__(self, _: Any) -> AsyncIterator[str]:
-        self.calls += 1
-        yield "told"
-
-
-@asynccontextmanager
-async def foreign(redis_url: str, redis: Redis, kind: str) -> AsyncIterator[tuple[Jobs, Untold, str]]:
-    """A worker at work, and a job whose message or record is of a version that it does not know."""
-    chain = Untold()
-    async with Jobs(redis_url, chain) as jobs:
-        stream_id = await jobs.stream("q")
-        if kind == "message":
-            await jobs.queue.done(await jobs.delivery())
-            await jobs.queue.enqueue(Message(stream_id, version=99))
-        else:
-            await redis.hset(jobs.log.keys(stream_id)[0], "version", 99)
-        loop = asyncio.create_task(Loop(jobs.queue, jobs.runner, concurrency=1).run())
-        try:
-            yield jobs, chain, stream_id
-        finally:
-            loop.cancel()
-            await asyncio.gather(loop, return_exceptions=True)
-
-
-async def tried(jobs: Jobs, redis: Redis, stream_id: str, times: int) -> Record:
-    """Wait until the job has been let go so often; its lease ends in each such moment."""
-    seen: set[bytes | str | None] = set()
-
-    async def condition() -> bool:
-        status, end = await redis.hmget(jobs.log.keys(stream_id)[0], ["status", "lease_end_ms"])
-        seen.update({end} - {None} if status == b"queued" else ())
-        return len(seen) >= times
-
-    await eventually(condition, BOUND_SECONDS)
-    return await jobs.record(stream_id)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["message", "record"])
-async def test_fault_32_an_unknown_version_is_sent_again_later_and_ends_after_ten_minutes(
-    redis_url: str, redis: Redis, kind: str
-) -> None:
-    async with foreign(redis_url, redis, kind) as (jobs, chain, stream_id):
-        record = await tried(jobs, redis, stream_id, times=2)  # delivered, let go, and delivered again
-        assert (record.attempt, record.failures) == (0, 0)  # looking at it was no attempt
-        assert await jobs.kinds(stream_id) == ["start"]
-        assert await jobs.queue.depth() == 1
-
-        await redis.hset(jobs.log.keys(stream_id)[0], "created_ms", record.created_ms - FOREIGN_MS)
-        fold = await jobs.ended(stream_id)
-        assert fold.error is not None
-        assert fold.error["code"] == "unsupported_version"
-        assert chain.calls == 0
-
-
-@pytest.mark.slow
-async def test_fault_32_a_release_that_knows_it_runs_what_the_other_has_let_go(
-    redis_url: str, redis: Redis
-) -> None:
-    async with foreign(redis_url, redis, "record") as (jobs, chain, stream_id):
-        await tried(jobs, redis, stream_id, times=1)
-        await redis.hset(jobs.log.keys(stream_id)[0], "version", 1)  # for this worker: as if it were newer
-        assert (await jobs.ended(stream_id)).text == "told"
-        assert chain.calls == 1

@@ -208,6 +208,40 @@ async def test_every_key_expires_from_its_first_moment(store: Store) -> None:
         assert 0 < await client.pttl("{jobs}:queue") <= 60_000
 
 
+async def consumers(store: Store) -> list[bytes]:
+    async with Redis.from_url(store.url) as client:
+        return [each["name"] for each in await client.xinfo_consumers("{jobs}:queue", "workers")]
+
+
+async def test_a_consumer_that_stops_in_order_leaves_the_group(store: Store) -> None:
+    for number in range(3):
+        queue = store.queue(f"gone-{number}")
+        await queue.enqueue(Message("x"))
+        await queue.done(await take_one(queue))
+        assert await consumers(store) == [b"gone-%d" % number]
+        await queue.close()
+        assert await consumers(store) == []
+
+
+async def test_a_consumer_with_deliveries_in_its_hands_stays_and_others_get_them(store: Store) -> None:
+    stops, other = store.queue("stops"), store.queue("other")
+    await stops.enqueue(Message("x"))
+    await take_one(stops)
+    await stops.close()
+    assert await consumers(store) == [b"stops"]
+    again = await take_one(other)
+    assert ids([again]) == ["x"]
+    await other.done(again)
+    assert await other.depth() == 0
+
+
+async def test_a_queue_that_was_never_used_or_is_out_of_reach_closes(store: Store, tmp_path: Path) -> None:
+    await store.queue("a").close()
+    away = Store(f"unix://{tmp_path}/nobody.sock")
+    await away.queue("a").close()
+    await away.close()
+
+
 async def test_a_queue_out_of_reach_is_said_so(tmp_path: Path) -> None:
     store = Store(f"unix://{tmp_path}/nobody.sock")
     queue, delivery = store.queue("a"), Delivery(b"", "1-0")

@@ -135,16 +135,6 @@ async def test_a_chain_of_another_release_ends_failed(redis_url: str) -> None:
         ).data
 
 
-async def test_fault_32_a_record_of_another_release_ends_failed(redis_url: str, redis: Redis) -> None:
-    async with Jobs(redis_url, fine) as jobs:
-        stream_id = await jobs.stream("q")
-        await redis.hset(jobs.log.keys(stream_id)[0], mapping={"version": 99, "created_ms": 1})
-        assert await jobs.runner.run(body(stream_id)) == DONE
-        error = (await jobs.fold(stream_id)).error
-        assert error is not None
-        assert error["code"] == "unsupported_version"
-
-
 @pytest.mark.parametrize("spent", ["failures", "attempt"])
 async def test_fault_05_a_job_whose_tries_are_spent_ends_failed(
     redis_url: str, redis: Redis, spent: str

@@ -251,6 +251,23 @@ class TestAsk:
         await end_lease(redis, stream)
         assert (await log.ask(stream.id, 5000)).word == "yes"
 
+    @pytest.mark.parametrize("state", ["queued", "running", "waiting"])
+    async def test_fault_30_raises_the_expiries_of_what_is_still_somebodys(
+        self, log: Log, redis: Redis, state: str
+    ) -> None:
+        stream = await Stream.create(log)
+        if state == "running":
+            await stream.pen()
+        if state == "waiting":
+            assert (await log.ask(stream.id, LEASE_MS)).word == "yes"
+        job, text, index = stream.keys
+        for key in (job, text):
+            await redis.pexpire(key, 1000)
+        await log.ask(stream.id, LEASE_MS)
+        assert KEEP_MS - SLACK_MS < await redis.pttl(text) <= KEEP_MS
+        assert WHOLE_MS - SLACK_MS < await redis.pttl(job) <= WHOLE_MS
+        assert await redis.pttl(index) > KEEP_MS
+
     async def test_takes_what_is_over_out_of_the_index(self, log: Log, redis: Redis) -> None:
         stream = await Stream.create(log)
         await log.cancel(stream.id, CANCEL_TAG)

@@ -33,6 +33,8 @@ def test_names_and_numbers_are_read() -> None:
         ("GATEWAY_LEASE_SECONDS", "nan"),
         ("GATEWAY_RETENTION_SECONDS", "inf"),
         ("GATEWAY_WORKER_CONCURRENCY", "0"),
+        ("GATEWAY_MAX_ATTEMPTS", "0"),
+        ("GATEWAY_MAX_FAILURES", "0"),
         ("GATEWAY_QUEUE", "carrier-pigeon"),
         ("GATEWAY_LOG_LEVEL", "loud"),
     ],

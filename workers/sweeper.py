@@ -17,6 +17,7 @@ from gateway.revive import revive
 
 TURN_SECONDS = 1.0
 MOST_OF_A_BUCKET = 100
+MOST_AFTER_A_JUMP = 10_000  # of a bucket too: they are looked at but once
 AT_ONCE = 32
 _log = logging.getLogger("holdfast.sweeper")
 
@@ -36,22 +37,27 @@ class Sweeper:
         while True:
             await asyncio.sleep(TURN_SECONDS)
             try:
-                turn = await self._log.take_turn("sweep", round(TURN_SECONDS * 900))
-                self._went_back |= turn == "back"
-                if turn != "no":
-                    await self.sweep(all_of_them=self._went_back)
-                    self._went_back = False
+                await self.turn()
             except (StoreUnavailable, QueueUnavailable) as error:
                 _log.warning("sweep put off: %s", error.code)
             except Exception as error:  # without this task nobody would look after those
                 _log.error("sweep failed:\n%s", stack_of(error))
+
+    async def turn(self) -> None:
+        """Sweep, if the turn is free. Raises StoreUnavailable or QueueUnavailable."""
+        turn = await self._log.take_turn("sweep", round(TURN_SECONDS * 900))
+        self._went_back |= turn == "back"
+        if turn != "no":
+            await self.sweep(all_of_them=self._went_back)
+            self._went_back = False
 
     async def sweep(self, *, all_of_them: bool = False) -> int:
         """Look once at every stream whose time has come; answers how many were enqueued.
 
         One that cannot be looked at is told and left out. Raises StoreUnavailable or QueueUnavailable.
         """
-        due = await self._log.due(MOST_OF_A_BUCKET, all_of_them=all_of_them)
+        most = MOST_AFTER_A_JUMP if all_of_them else MOST_OF_A_BUCKET
+        due = await self._log.due(most, all_of_them=all_of_them)
         results = await asyncio.gather(*map(self._look, due), return_exceptions=True)
         for stream_id, result in zip(due, results, strict=True):
             if isinstance(result, StoreUnavailable | QueueUnavailable):

@@ -22,6 +22,7 @@ class Trigger:
         self._gateway = gateway
         self._registry = registry
         self._runner: Runner | None = None
+        self._sweeper: Sweeper | None = None
 
     async def run(self, body: bytes) -> None:
         """Run a job. Raises StoreUnavailable or QueueUnavailable: the platform delivers it again."""
@@ -36,8 +37,10 @@ class Trigger:
 
     async def sweep(self) -> None:
         """Have the jobs that nobody holds delivered again. Raises StoreUnavailable or QueueUnavailable."""
-        parts = self._gateway.parts
-        await Sweeper(parts.log, parts.queue, backoff=self._gateway.settings.lease).sweep()
+        if self._sweeper is None:
+            parts = self._gateway.parts
+            self._sweeper = Sweeper(parts.log, parts.queue, backoff=self._gateway.settings.lease)
+        await self._sweeper.turn()
 
     def _opened(self) -> Runner:
         if self._runner is None:

@@ -147,11 +147,19 @@ class RedisCluster:
         await eventually(met)
         await replica.call("CLUSTER", "REPLICATE", master.id)
 
+        await self.copied(master, replica)
+        return replica
+
+    async def copied(self, master: ClusterNode, replica: ClusterNode) -> None:
+        """Wait until the replica has all that the master has."""
+
         async def synchronous() -> bool:
-            return bool((await replica.client.info("replication"))["master_link_status"] == "up")
+            theirs = await master.client.info("replication")
+            own = await replica.client.info("replication")
+            in_step = own["slave_repl_offset"] >= theirs["master_repl_offset"]
+            return bool(own["master_link_status"] == "up" and in_step)
 
         await eventually(synchronous)
-        return replica
 
     def owner(self, key: str) -> ClusterNode:
         """Who has a key when nothing has been moved yet."""
