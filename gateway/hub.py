@@ -42,7 +42,7 @@ class Feed:
 
     def __init__(self, stream_id: str) -> None:
         self.id = stream_id
-        self.channel = _channel(stream_id)
+        self.channel = b"live:%b" % stream_id.encode()
         self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heard_at = self.looked_at = _now()
         self.lease_at = math.inf  # when the worker's lease ends, as far as is known
@@ -161,7 +161,7 @@ class Hub:
             feed.doubt()
 
     def _join(self, stream_id: str, reader: Subscription) -> Feed:
-        feed = self._feeds.get(_channel(stream_id))
+        feed = self._feeds.get(b"live:%b" % stream_id.encode())
         if feed is None:
             feed = Feed(stream_id)
             self._feeds[feed.channel] = feed
@@ -222,8 +222,8 @@ class Hub:
         orphans = [feed.id for feed, head in zip(feeds, heads, strict=True) if head.lease_left_ms == 0]
         results: list[object] = []
         for first in range(0, len(orphans), ORPHANS_AT_ONCE):
-            some = orphans[first : first + ORPHANS_AT_ONCE]
-            results += await asyncio.gather(*map(self._orphaned, some), return_exceptions=True)
+            told = map(self._orphaned, orphans[first : first + ORPHANS_AT_ONCE])
+            results += await asyncio.gather(*told, return_exceptions=True)
         if errors := [result for result in results if isinstance(result, BaseException)]:
             raise errors[0]
 
@@ -245,7 +245,3 @@ class Hub:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _channel(stream_id: str) -> bytes:
-    return f"live:{stream_id}".encode()

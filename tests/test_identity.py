@@ -212,12 +212,12 @@ async def test_the_subscriber_connection_is_replaced_and_its_readers_miss_nothin
                 await stream.texts(f"word {number}")
                 number += 1
                 await asyncio.sleep(0.002)
+            assert old not in (await site.gate.clients()).get("holdfast-hub", [])
             await stream.end()
             whole = await stream.log_bytes(site.redis)
             assert [await reader.all() for reader in readers] == [whole] * 3
             assert whole.count(b"word ") == number
     await tokens.close()
-    assert old not in (await site.gate.clients()).get("holdfast-hub", [])
 
 
 async def test_closing_ends_everything(site: Site) -> None:

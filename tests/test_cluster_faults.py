@@ -1,0 +1,176 @@
+"""A cluster that changes under way: a slot that moves, a node that dies, comes back, or has a successor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+import pytest
+from redis.crc import key_slot
+
+from gateway.cluster import Router
+from gateway.errors import StoreUnavailable
+from tests.support.following import Stream, reading, until
+from tests.support.redis_cluster import RedisCluster
+from tests.test_cluster import NAME, one_each, relaying, routed
+
+pytestmark = pytest.mark.slow
+BOUND_SECONDS = 30
+SOON_SECONDS = 3.0
+
+
+async def again(work: Callable[[], Awaitable[object]]) -> None:
+    """As a worker does: once more while the store is unavailable."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        while True:
+            try:
+                await work()
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_stream_is_written_on_while_its_slot_moves() -> None:
+    """Before the move, in the middle (its keys are still here, then there already), and behind it."""
+    async with RedisCluster() as cluster, relaying(cluster.url) as f:
+        stream = await Stream.create(f.log)
+        key = f.log.keys(stream.id)[0]
+        slot, source = key_slot(key.encode()), cluster.owner(key)
+        target = next(node for node in cluster.nodes if node is not source)
+        async with reading(f.relay, stream) as [reader]:
+            await stream.texts("before")
+            await cluster.begin_move(slot, source, target)
+            await stream.texts("still here")
+            await cluster.move_keys(slot, source, target)
+            await stream.texts("there already")
+            assert await source.said("ASK") > 0
+            assert b"there already" in (await f.log.read(stream.id, None)).frames
+            await cluster.end_move(slot, target)
+            moved = await source.said("MOVED")
+            await stream.texts("behind")
+            assert await source.said("MOVED") > moved
+            seen = await source.said("MOVED")
+            await stream.end()
+            whole = await reader.all()
+            assert await source.said("MOVED") == seen  # the map has been told
+        for text in (b"before", b"still here", b"there already", b"behind"):
+            assert whole.count(b'"' + text + b'"') == 1
+
+
+async def test_each_slot_that_has_moved_is_told_once() -> None:
+    """Sooner than the whole map may be asked for again."""
+    async with RedisCluster() as cluster, routed(cluster.url) as router:
+        source, target = cluster.nodes[:2]
+        keys = [f"{{{n}}}" for n in range(100) if cluster.owner(f"{{{n}}}") is source][:5]
+        await router.call_all([("GET", key) for key in keys])
+        for key in keys:
+            await cluster.end_move(key_slot(key.encode()), target)
+            for _ in range(3):
+                assert await router.call("GET", key) is None
+        assert await source.said("MOVED") == len(keys)
+
+
+async def test_many_commands_at_once_are_sent_on_one_by_one() -> None:
+    """Half of the keys are on their way: each answer is that of its own command."""
+    async with RedisCluster() as cluster, routed(cluster.url) as router:
+        keys = [f"{{tag}}:{number}" for number in range(40)]
+        slot, source = key_slot(b"tag"), cluster.owner("{tag}")
+        target = next(node for node in cluster.nodes if node is not source)
+        await router.call_all([("SET", key, key, "PX", 60_000) for key in keys])
+        await cluster.begin_move(slot, source, target)
+        await source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys[::2])
+        mixed = [command for key in keys for command in (("GET", key), ("GET", f"{{other{key}}}"))]
+        assert await router.call_all(mixed) == [one for key in keys for one in (key.encode(), None)]
+        assert await source.said("ASK") == 20
+        await cluster.move_keys(slot, source, target)
+        await cluster.end_move(slot, target)
+        calls = (router.call("GET", key) for key in keys)
+        assert await asyncio.gather(*calls) == [key.encode() for key in keys]
+
+
+async def test_a_node_that_dies_takes_only_its_own_streams_along_and_brings_them_back() -> None:
+    async with RedisCluster() as cluster, relaying(cluster.url) as f:
+        made = await one_each(cluster, f.log)
+        dead, *others = made  # the first node is the one in the URL
+        await cluster.nodes[0].kill()
+        for stream in others:
+            async with reading(f.relay, stream) as [reader]:  # subscribed, wherever that was before
+                await stream.texts("a")
+                await stream.end()
+                assert b'"a"' in await reader.all()
+        began = monotonic()
+        for _ in range(20):
+            with pytest.raises(StoreUnavailable):
+                await dead.texts("a")
+        assert monotonic() - began < SOON_SECONDS
+        for _ in range(20):
+            await f.log.now_ms()  # any node will do
+        assert await f.log.due(100) == []
+        await cluster.nodes[0].start()
+        await again(lambda: dead.texts("a"))
+        await again(dead.end)
+        assert (await f.log.read(dead.id, None)).frames.count(b'"a"') == 1
+
+
+async def test_the_hub_looks_at_the_streams_of_the_nodes_that_are_left() -> None:
+    async with RedisCluster() as cluster, relaying(cluster.url) as f:
+        made = await one_each(cluster, f.log)
+        async with (
+            reading(f.relay, made[0]) as [first],
+            reading(f.relay, made[1]) as [second],
+            reading(f.relay, made[2]) as [third],
+        ):
+            await until(lambda: all(reader.frames for reader in (first, second, third)))
+            await cluster.nodes[2].kill()
+            for stream in made[:2]:
+                await stream.claim_again()  # an end of lease that only a look can notice
+                await f.log.append(stream._claim, stream._end, b"", "", 200)
+            await until(lambda: {stream.id for stream in made[:2]} <= set(f.orphans))
+
+
+async def test_a_replica_takes_over_and_streams_go_on() -> None:
+    async with RedisCluster() as cluster, relaying(cluster.url) as f:
+        stream = (await one_each(cluster, f.log))[1]
+        replica = await cluster.replicate(cluster.nodes[1])
+        await stream.texts("before")
+        await cluster.copied(cluster.nodes[1], replica)
+        await cluster.nodes[1].kill()
+        await again(lambda: stream.texts("after"))
+        await again(stream.end)
+        frames = (await f.log.read(stream.id, None)).frames
+        assert frames.index(b'"before"') < frames.index(b'"after"')
+        assert len(f.redis._map.nodes) == 3  # type: ignore[attr-defined]
+
+
+async def test_a_node_that_does_not_answer_is_given_up_in_time() -> None:
+    async with RedisCluster() as cluster, routed(cluster.url, timeout=0.5) as router:
+        keys = [f"{{{number:02x}}}:k" for number in range(64)]
+        await router.call_all([("GET", key) for key in keys])
+        stopped = cluster.nodes[1]
+        stopped._process.send_signal(19)  # SIGSTOP
+        try:
+            began = monotonic()
+            mine = next(key for key in keys if cluster.owner(key) is stopped)
+            theirs = [key for key in keys if cluster.owner(key) is not stopped]
+            with pytest.raises(StoreUnavailable):
+                await router.call("GET", mine)
+            assert monotonic() - began < 2 * 0.5 + 0.5
+            assert await router.call_all([("GET", key) for key in theirs]) == [None] * len(theirs)
+        finally:
+            stopped._process.send_signal(18)  # SIGCONT
+        await again(lambda: router.call("GET", mine))
+
+
+async def test_closing_leaves_no_connection_and_no_task() -> None:
+    async with RedisCluster() as cluster:
+        before = asyncio.all_tasks()
+        router = Router(cluster.url, name=NAME)
+        await router.call_all([("GET", f"{{{number:02x}}}:k") for number in range(64)])
+        await router.close()
+        with pytest.raises(StoreUnavailable):
+            await router.call("GET", "k")
+        await until(lambda: not asyncio.all_tasks() - before)
+        async with asyncio.timeout(BOUND_SECONDS):
+            while any([NAME in await node.names() for node in cluster.nodes]):
+                pass
