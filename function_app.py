@@ -1,6 +1,7 @@
 """Host 1: Azure Functions. Decorators and one await each; the handlers are those of every host.
 
-What starts or ends work needs a function key; following a stream needs its id, which nobody can guess.
+What starts or ends work needs a function key, unless GATEWAY_AUTH says who may ask; without it, following a
+stream needs its id, which nobody can guess.
 """
 
 import azure.functions as func
@@ -16,8 +17,8 @@ registry = Registry(Settings.from_env())
 telemetry.configure(registry.settings)
 gateway = Gateway(registry.settings, registry.catalogue())
 trigger = Trigger(gateway, registry)
-app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 OPEN = func.AuthLevel.ANONYMOUS
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION if registry.settings.is_open else OPEN)
 
 
 @app.route("stream", methods=["POST"])
@@ -38,10 +39,40 @@ async def cancel(req: Request) -> Response:
     return await handlers.cancel(gateway, req)
 
 
+@app.route("stream/{id}/token", methods=["POST"])
+async def token(req: Request) -> Response:
+    """Give a token that lets its bearer follow a stream."""
+    return await handlers.token(gateway, req)
+
+
 @app.route("api/http_trigger", methods=["POST"])
 async def http_trigger(req: Request) -> Response:
     """Answer as the original sample did."""
     return await handlers.http_trigger(gateway, req)
+
+
+@app.route("stream", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_create(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await handlers.preflight(gateway, req)
+
+
+@app.route("stream/{id}", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_stream(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await handlers.preflight(gateway, req)
+
+
+@app.route("stream/{id}/token", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_token(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await handlers.preflight(gateway, req)
+
+
+@app.route("api/http_trigger", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_http_trigger(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await handlers.preflight(gateway, req)
 
 
 @app.route("health", methods=["GET"], auth_level=OPEN)

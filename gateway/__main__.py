@@ -1,5 +1,7 @@
 """`python -m gateway [all|web|worker]`: uvicorn and workers, together or apart, any number of each.
 
+`python -m gateway key NAME` makes an API key.
+
 `all` needs nothing: without REDIS_URL it brings a private store, without a configured model the packaged
 one. On SIGTERM or SIGINT running jobs are handed over and readers are sent away cleanly, to come back.
 """
@@ -15,6 +17,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
+from typing import NoReturn
 
 import uvicorn
 
@@ -23,6 +26,7 @@ if sys.platform != "win32":  # uvloop has no wheel for Windows
 
 from gateway import telemetry
 from gateway.asgi import app
+from gateway.auth import new_key
 from gateway.body import DEFAULT_CHAIN
 from gateway.embedded import EmbeddedRedis
 from gateway.gateway import Gateway
@@ -174,15 +178,37 @@ async def main(mode: str, settings: Settings) -> None:
 def arguments() -> tuple[str, Settings]:
     """Mode and settings; exits with one sentence when they do not fit."""
     parser = argparse.ArgumentParser(prog="python -m gateway", description="Holdfast")
-    parser.add_argument("mode", nargs="?", default="all", choices=("all", "web", "worker"))
-    mode = str(parser.parse_args().mode)
+    parser.add_argument("mode", nargs="?", default="all", choices=("all", "web", "worker", "key"))
+    parser.add_argument("name", nargs="?", help="key: whose it will be")
+    given = parser.parse_args()
+    mode = str(given.mode)
+    if mode == "key":
+        _make_key(parser, given.name or "")
+    elif given.name:
+        parser.error("only key takes a name")
     try:
         settings = Settings.from_env()
     except ValueError as error:
         parser.error(str(error))
+    told_twice = settings.auth == "none" and settings.open_to_all == "yes"
+    if mode != "worker" and settings.is_open and not settings.is_loopback and not told_twice:
+        parser.error(
+            f"HOST={settings.host} can be reached by others: set GATEWAY_AUTH, or, for everybody to be let "
+            "in, both GATEWAY_AUTH=none and GATEWAY_OPEN_TO_ALL=yes"
+        )
     if mode != "all" and not settings.redis_url:
         parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
     return mode, settings
+
+
+def _make_key(parser: argparse.ArgumentParser, name: str) -> NoReturn:
+    """Print a new API key, and its line for the file of keys."""
+    try:
+        key, line = new_key(name)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"key, for its owner alone: {key}\nline for GATEWAY_KEYS_FILE: {line}")
+    raise SystemExit(0)
 
 
 def run_in_loop(work: Coroutine[None, None, None]) -> None:

@@ -20,7 +20,12 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/stream", handlers.create),
     ("GET", "/stream/{id}", handlers.follow),
     ("DELETE", "/stream/{id}", handlers.cancel),
+    ("POST", "/stream/{id}/token", handlers.token),
     ("POST", "/api/http_trigger", handlers.http_trigger),
+    *(
+        ("OPTIONS", path, handlers.preflight)
+        for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger")
+    ),
     ("GET", "/health", handlers.health),
     ("GET", "/", handlers.page),
 )

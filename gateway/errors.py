@@ -46,6 +46,13 @@ class Malformed(HoldfastError):
     code = "malformed"
 
 
+class Unauthorized(HoldfastError):
+    """Who asks is not known here."""
+
+    status = 401
+    code = "unauthorized"
+
+
 class StreamNotFound(HoldfastError):
     """There is no such stream."""
 
@@ -110,6 +117,14 @@ class KeyReused(HoldfastError):
 
     status = 422
     code = "idempotency_key_reused"
+
+
+class AuthUnavailable(HoldfastError):
+    """Who asks cannot be found out now."""
+
+    status = 503
+    code = "auth_unavailable"
+    retry_after_seconds = 5
 
 
 class StoreUnavailable(HoldfastError):

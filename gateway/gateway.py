@@ -6,9 +6,6 @@ serves it. Hosts hand in the catalogue of chains as plain data: nothing here kno
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +14,7 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 
 from gateway import identity, protocol, sse, telemetry
+from gateway.auth import auth_of
 from gateway.body import Start
 from gateway.cluster import Router
 from gateway.connection import Connection
@@ -27,19 +25,20 @@ from gateway.errors import (
     StoreUnavailable,
     StreamGone,
     StreamNotFound,
+    Unauthorized,
 )
-from gateway.fold import Fold
 from gateway.hub import Hub
 from gateway.link import Place
 from gateway.log import Log
-from gateway.protocol import Status
-from gateway.queue import JobQueue, Message, RedisQueue
-from gateway.record import Record
+from gateway.queue import JobQueue, Message
+from gateway.queues import open_queue
+from gateway.record import Look, Record
 from gateway.relay import Relay
 from gateway.revive import revive
 from gateway.settings import Settings
+from gateway.status import document, fold_of
+from gateway.tokens import StreamTokens
 
-READ_TIMEOUT_SECONDS = 15.0  # a blocking read of the queue takes a second of it
 FOLD_TRIES = 3
 
 
@@ -68,6 +67,8 @@ class Gateway:
         self.settings = settings
         self.chains = chains
         self.model_state = model_state
+        self.auth = auth_of(settings)
+        self._tokens = StreamTokens(settings.token_keys.split(), settings.token_seconds)
         self._parts: Parts | None = None
 
     @property
@@ -97,7 +98,7 @@ class Gateway:
         place = Place(settings.redis_url, tokens)
         redis = Router(place, name="holdfast")
         log = Log(redis)
-        queue = _queue(settings, redis, place)
+        queue = open_queue(settings, redis, place)
         hub = Hub(
             redis.place,
             log,
@@ -134,7 +135,7 @@ class Gateway:
         )
         if word == "conflict":
             raise KeyReused
-        record, _ = await log.record(found)
+        record = (await log.look(found, owner)).record
         if record is None:
             raise StoreUnavailable
         if not record.confirmed:  # ours, or one whose first POST died between the record and the queue
@@ -148,12 +149,23 @@ class Gateway:
         """The caller's stream. Raises StreamNotFound (also for another's) or StreamGone."""
         if not protocol.is_stream_id(stream_id):
             raise StreamNotFound
-        record, log_end = await self.parts.log.record(stream_id)
-        if record is None or record.owner != owner:
-            raise StreamNotFound
-        if log_end == 0:
-            raise StreamGone
-        return record
+        return _still_there(await self.parts.log.look(stream_id, owner))
+
+    async def find_by_token(self, stream_id: str, token: str) -> Record:
+        """The stream that a token is for. Raises Unauthorized for any other, StreamNotFound or StreamGone."""
+        if not protocol.is_stream_id(stream_id):
+            raise Unauthorized
+        look = await self.parts.log.look(stream_id, "", any_owner=True)
+        if not self._tokens.holds(stream_id, token, look.now_ms):
+            raise Unauthorized
+        return _still_there(look)
+
+    async def token(self, stream_id: str, owner: str) -> dict[str, Any]:
+        """A token that lets whoever has it read this stream, for some minutes."""
+        record = await self.find(stream_id, owner)
+        token, expires_ms = self._tokens.issue(record.id, await self.parts.log.now_ms())
+        url = f"/stream/{record.id}?token={token}"
+        return {"token": token, "expires_at": protocol.iso(expires_ms), "stream": url}
 
     async def cancel(self, stream_id: str, owner: str) -> dict[str, Any]:
         """End it now, if it has not ended, and answer the status document."""
@@ -163,26 +175,21 @@ class Gateway:
         return await self.status(stream_id, owner)
 
     async def status(self, stream_id: str, owner: str) -> dict[str, Any]:
+        """The caller's stream as a document. Raises StreamNotFound or StreamGone."""
+        return await self.status_of(await self.find(stream_id, owner))
+
+    async def status_of(self, record: Record) -> dict[str, Any]:
         """The status document: the record, and the fold of the whole log, text and cursor together."""
-        await self.find(stream_id, owner)
+        stream_id, owner = record.id, record.owner
         for _ in range(FOLD_TRIES):
             try:
-                fold = await self._fold(stream_id)
+                fold = await fold_of(self.parts.log, stream_id)
             except CursorLost:  # the store lost a tail between two pieces of this very read
                 continue
             record = await self.find(stream_id, owner)  # the record is never behind its log
             if not fold.ended or record.ended_ms:
                 return document(record, fold)  # else the store lost the end after it was read
         raise StoreUnavailable
-
-    async def _fold(self, stream_id: str) -> Fold:
-        fold, after, at_end = Fold(), None, False
-        while not at_end:
-            piece = await self.parts.log.read(stream_id, after)
-            for message in sse.Decoder().feed(piece.frames):
-                fold.feed(message.id, message.event())
-            after, at_end = piece.last, piece.at_end or piece.final
-        return fold
 
     def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:
         settings = self.settings
@@ -201,40 +208,12 @@ class Gateway:
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
 
 
-def _queue(settings: Settings, redis: Connection, place: Place) -> JobQueue:
-    """The queue that the settings name; Azure's client is loaded only where it is used."""
-    keep = settings.retention + settings.tombstone
-    if settings.queue == "azure-storage":
-        from gateway.queue_azure import AzureQueue, client_of
-
-        return AzureQueue(client_of(settings, settings.queue_name), poll=settings.queue_poll, keep=keep)
-    return RedisQueue(
-        redis,
-        Router(place, name="holdfast-queue", timeout=READ_TIMEOUT_SECONDS),
-        name=settings.queue_name,
-        consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
-        lease_ms=_ms(settings.lease),
-        keep_ms=_ms(keep),
-    )
-
-
-def document(record: Record, fold: Fold) -> dict[str, Any]:
-    """The status document of `docs/protocol.md`: as of the fold, which may be older than the record."""
-    return {
-        "id": record.id,
-        "status": fold.ended or (Status.RUNNING if record.ended else record.status),
-        "chain": record.chain,
-        "stages": [stage.document() for stage in fold.stages],
-        "text": fold.text,
-        "usage": fold.usage,
-        "attempt": record.attempt,
-        "last_event_id": fold.last_id,
-        "created_at": protocol.iso(record.created_ms),
-        "started_at": record.started_ms and protocol.iso(record.started_ms),
-        "ended_at": record.ended_ms and fold.ended and protocol.iso(record.ended_ms),
-        "metadata": record.metadata,
-        "error": fold.error,
-    }
+def _still_there(look: Look) -> Record:
+    if look.record is None:
+        raise StreamNotFound
+    if look.log_end == 0:
+        raise StreamGone
+    return look.record
 
 
 def _ms(seconds: float) -> int:

@@ -29,7 +29,8 @@ from gateway.errors import (
     stack_of,
 )
 from gateway.gateway import Gateway
-from gateway.protocol import ANONYMOUS, Cursor
+from gateway.headers import SECURE, cors, policy_of
+from gateway.protocol import Cursor
 from gateway.record import Record
 from gateway.response import HEADERS, EventStream
 
@@ -48,14 +49,16 @@ def answered(handler: Handler) -> Handler:
     @functools.wraps(handler)
     async def answer(gateway: Gateway, request: Request) -> Response:
         try:
-            return await handler(gateway, request)
+            response = await handler(gateway, request)
         except HoldfastError as error:
             if error.status >= 500:
                 _log.warning("%s: %s", handler.__name__, error.code)
-            return problem(error)
+            response = problem(error)
         except Exception as error:
             _log.error("%s failed:\n%s", handler.__name__, stack_of(error))
-            return problem(HoldfastError())
+            response = problem(HoldfastError())
+        response.headers.update(cors(request, gateway.settings.origins))
+        return response
 
     return answer
 
@@ -63,11 +66,12 @@ def answered(handler: Handler) -> Handler:
 @answered
 async def create(gateway: Gateway, request: Request) -> Response:
     """POST /stream."""
+    owner = await gateway.auth.owner(request.headers)
     follow_now = EVENT_STREAM in _accepted(request)
     after = _cursor(request) if follow_now else None
     start = parse_start(await read_json(request, gateway.settings.max_body), gateway.chains)
     record = await gateway.create(
-        start, owner=ANONYMOUS, key=_idempotency_key(request), traceparent=_traceparent(request)
+        start, owner=owner, key=_idempotency_key(request), traceparent=_traceparent(request)
     )
     where = f"/stream/{record.id}"
     if follow_now:
@@ -86,14 +90,13 @@ async def create(gateway: Gateway, request: Request) -> Response:
 async def follow(gateway: Gateway, request: Request) -> Response:
     """GET /stream/{id}: events, or the status document."""
     accepted = _accepted(request)
-    stream_id = request.path_params["id"]
     if EVENT_STREAM not in accepted and (JSON in accepted or not accepted & {"text/*", "*/*"}):
         if not accepted & {JSON, "application/*"}:
             raise NotAcceptable
-        return _json(await gateway.status(stream_id, ANONYMOUS))
+        return _json(await gateway.status_of(await _found(gateway, request)))
     after = _cursor(request)
     try:
-        record = await gateway.find(stream_id, ANONYMOUS)
+        record = await _found(gateway, request)
     except StoreUnavailable:
         return EventStream(_unavailable())
     return _events(gateway, record, after, {})
@@ -102,14 +105,30 @@ async def follow(gateway: Gateway, request: Request) -> Response:
 @answered
 async def cancel(gateway: Gateway, request: Request) -> Response:
     """DELETE /stream/{id}."""
-    return _json(await gateway.cancel(request.path_params["id"], ANONYMOUS))
+    owner = await gateway.auth.owner(request.headers)
+    return _json(await gateway.cancel(request.path_params["id"], owner))
+
+
+@answered
+async def token(gateway: Gateway, request: Request) -> Response:
+    """POST /stream/{id}/token."""
+    owner = await gateway.auth.owner(request.headers)
+    return _json(await gateway.token(request.path_params["id"], owner), 201)
+
+
+@answered
+async def preflight(gateway: Gateway, request: Request) -> Response:
+    """OPTIONS: whether a page of another origin may ask."""
+    allowed = cors(request, gateway.settings.origins, preflight=True)
+    return Response(status_code=204, headers={**SECURE, **allowed})
 
 
 @answered
 async def http_trigger(gateway: Gateway, request: Request) -> Response:
     """POST /api/http_trigger: the original sample's endpoint, through the same queue, worker and log."""
+    owner = await gateway.auth.owner(request.headers)
     start = parse_sample(await read_json(request, gateway.settings.max_body), gateway.chains)
-    record = await gateway.create(start, owner=ANONYMOUS, traceparent=_traceparent(request))
+    record = await gateway.create(start, owner=owner, traceparent=_traceparent(request))
     chunks = _texts(gateway.parts.relay.follow(record.id, None))
     return EventStream(chunks, {"location": f"/stream/{record.id}", "x-stream-id": record.id})
 
@@ -123,12 +142,16 @@ async def health(gateway: Gateway, request: Request) -> Response:
 @answered
 async def page(gateway: Gateway, request: Request) -> Response:
     """GET /: the page."""
-    return Response((_WEB / "index.html").read_bytes(), media_type="text/html")
+    text = (_WEB / "index.html").read_text()
+    headers = {**SECURE, "cache-control": "no-cache", "content-security-policy": policy_of(text)}
+    return Response(text, headers=headers, media_type="text/html")
 
 
 def problem(error: HoldfastError) -> Response:
     """RFC 9457."""
-    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    headers = {"cache-control": "no-store", **SECURE}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
     return Response(
@@ -169,6 +192,14 @@ async def _texts(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, N
                 return
 
 
+async def _found(gateway: Gateway, request: Request) -> Record:
+    """The stream of the path, for its owner, or for whoever shows a token of it."""
+    stream_id, tokens = request.path_params["id"], request.query_params.getlist("token")
+    if tokens and "authorization" not in request.headers and "x-api-key" not in request.headers:
+        return await gateway.find_by_token(stream_id, tokens[0] if len(tokens) == 1 else "")
+    return await gateway.find(stream_id, await gateway.auth.owner(request.headers))
+
+
 def _accepted(request: Request) -> set[str]:
     """The media types of Accept that are not refused by q=0; none named means any (RFC 9110, 12.5.1)."""
     named = ",".join(request.headers.getlist("accept"))
@@ -207,5 +238,5 @@ def _traceparent(request: Request) -> str:
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    whole = {"cache-control": "no-store", "x-content-type-options": "nosniff", **(headers or {})}
+    whole = {"cache-control": "no-store", **SECURE, **(headers or {})}
     return Response(sse.dumps(value), status, headers=whole, media_type=JSON)

@@ -8,18 +8,15 @@ lost is made again with the same arguments. Time is Redis's own. Every key expir
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-from redis.exceptions import NoScriptError
 
 from gateway import sse, telemetry
 from gateway.connection import Connection
 from gateway.errors import CursorLost, StoreUnavailable
 from gateway.protocol import VERSION, Cursor, Status
-from gateway.record import Answer, Claim, Head, Piece, Record
+from gateway.record import Answer, Claim, Head, Look, Piece, Record
+from gateway.script import Script
 
 CREATED_EXPIRY_MS = 60_000
 BUCKETS = 256
@@ -27,23 +24,6 @@ SEEN_MS = 86_400_000  # how long the last turn's time is remembered
 CLOCK_SPARE_MS = 1000  # two processes' turns may come out of order by less
 PIECE_BYTES = 64 * 1024
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-_LUA = Path(__file__).parent / "lua"
-
-
-class Script:
-    """One Lua script, sent by its hash, and whole when the server does not know it."""
-
-    def __init__(self, name: str) -> None:
-        self.source = (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
-        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-
-    async def __call__(self, redis: Connection, keys: list[str], *args: Any) -> list[Any]:
-        """The script's answer, a list whose first item is a word."""
-        try:
-            answer = await redis.call("EVALSHA", self.sha, len(keys), *keys, *args)
-        except NoScriptError:
-            answer = await redis.call("EVAL", self.source, len(keys), *keys, *args)
-        return [answer[0].decode(), *answer[1:]]
 
 
 def bucket(stream_id: str) -> str:
@@ -56,7 +36,7 @@ class Log:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
-        names = ("create", "confirm", "claim", "append", "cancel", "ask")
+        names = ("create", "confirm", "claim", "append", "cancel", "ask", "look")
         self._scripts = {name: Script(name) for name in names}
 
     @staticmethod
@@ -136,13 +116,22 @@ class Log:
         return await self._run("ask", stream_id, backoff_ms, int(undo))
 
     async def record(self, stream_id: str) -> tuple[Record | None, int]:
-        """The record, or None, and the log's length in bytes (0: past its retention)."""
+        """Everything that stands in the record, or None, and the log's length in bytes; for an operator."""
         job, log, _ = self.keys(stream_id)
         flat, length = await self._redis.call_all([("HGETALL", job), ("STRLEN", log)])
         if not flat:
             return None, 0
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
         return Record.of(stream_id, pairs), length
+
+    async def look(self, stream_id: str, owner: str, *, any_owner: bool = False) -> Look:
+        """The stream as its readers may know it, without its input; another owner's is none."""
+        raw = await self._scripts["look"](self._redis, self.keys(stream_id), owner, int(any_owner))
+        if raw[0] != "found":
+            return Look(raw[1])
+        flat = raw[3:]
+        pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        return Look(raw[1], Record.of(stream_id, pairs), raw[2])
 
     async def heads(self, stream_ids: list[str]) -> list[Head]:
         """Each stream's last event and lease, in one round trip; an empty id for a stream that is gone.

@@ -116,6 +116,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What a reader may know: Redis's time, and a stream with its log's length (0: past its retention)."""
+
+    now_ms: int
+    record: Record | None = None
+    log_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """Where a log ends, and when its lease does: in ms from now, 0 when it is over; None without a lease."""
 

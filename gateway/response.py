@@ -16,13 +16,14 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import sse
 from gateway.errors import StoreUnavailable
+from gateway.headers import SECURE
 from gateway.hub import STALLED
 from gateway.relay import retry_line
 
 HEADERS = {
     "cache-control": "no-cache, no-store, no-transform",
     "x-accel-buffering": "no",
-    "x-content-type-options": "nosniff",
+    **SECURE,
 }
 GONE = "the reader has gone"
 _log = logging.getLogger("holdfast.response")

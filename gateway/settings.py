@@ -10,12 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-LONGEST_SECONDS = 10 * 365 * 86400.0
-SHORTEST_LEASE_SECONDS = 0.1
-LAST_PORT = 65535
-LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
+from gateway.rules import check
 
 
 def setting(name: str, default: Any, meaning: str) -> Any:
@@ -29,6 +25,27 @@ class Settings:
 
     host: str = setting("HOST", "127.0.0.1", "address that the web server listens on")
     port: int = setting("PORT", 7071, "its port; 0 takes a free one")
+    auth: str = setting(
+        "GATEWAY_AUTH", "", "who may ask: none, keys, easyauth or jwt; empty: none, on loopback only"
+    )
+    open_to_all: str = setting(
+        "GATEWAY_OPEN_TO_ALL", "", "yes, with GATEWAY_AUTH=none: everybody who reaches the port may ask"
+    )
+    keys_file: str = setting("GATEWAY_KEYS_FILE", "", "for keys: a file of `name sha256-hex` lines")
+    jwt_issuer: str = setting("GATEWAY_JWT_ISSUER", "", "for jwt: the issuer, exactly")
+    jwt_audience: str = setting("GATEWAY_JWT_AUDIENCE", "", "for jwt: this gateway's name there")
+    jwt_jwks_url: str = setting("GATEWAY_JWT_JWKS_URL", "", "its keys; empty: as its discovery document says")
+    jwt_owner_claim: str = setting("GATEWAY_JWT_OWNER_CLAIM", "sub", "the claim that names the caller")
+    token_keys: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "env": "GATEWAY_TOKEN_KEYS",
+            "meaning": "secrets for stream tokens, by space; the first signs, all verify",
+        },
+    )
+    token_seconds: float = setting("GATEWAY_TOKEN_SECONDS", 300.0, "how long a stream token is valid")
+    cors_origins: str = setting("GATEWAY_CORS_ORIGINS", "", "origins of web pages that may ask, by space")
     redis_url: str = setting("REDIS_URL", "", "the store; empty: an embedded one (`all` only)")
     redis_auth: str = setting(
         "GATEWAY_REDIS_AUTH", "url", "who we are there: as the URL says, or `entra`: a managed identity"
@@ -107,46 +124,22 @@ class Settings:
     log_level: str = setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error")
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            if item.type in ("int", "float") and getattr(self, item.name) < 0:
-                raise ValueError(f"{item.metadata['env']} may not be negative")
-        for positive in (
-            "lease",
-            "heartbeat",
-            "retention",
-            "max_body",
-            "max_reader",
-            "worker_concurrency",
-            "max_attempts",
-            "max_failures",
-        ):
-            if not getattr(self, positive) > 0:
-                raise ValueError(f"{_env(self, positive)} must be more than 0")
-        for item in fields(self):
-            if item.type == "float" and getattr(self, item.name) > LONGEST_SECONDS:
-                raise ValueError(f"{item.metadata['env']} may be ten years at most")
-        if self.lease < SHORTEST_LEASE_SECONDS:
-            raise ValueError(f"GATEWAY_LEASE_SECONDS must be at least {SHORTEST_LEASE_SECONDS:g}")
-        if self.port > LAST_PORT:
-            raise ValueError(f"PORT must be at most {LAST_PORT}")
-        if self.max_event > LARGEST_EVENT_BYTES:
-            raise ValueError(f"GATEWAY_MAX_EVENT_BYTES must be at most {LARGEST_EVENT_BYTES}")
-        if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
-        if self.redis_auth not in ("url", "entra"):
-            raise ValueError("GATEWAY_REDIS_AUTH must be url or entra")
-        if self.redis_auth == "entra" and not _takes_tokens(self.redis_url):
-            raise ValueError(
-                "GATEWAY_REDIS_AUTH=entra needs a rediss:// REDIS_URL, certificates checked, no password"
-            )
-        if self.queue not in ("redis", "azure-storage"):
-            raise ValueError("GATEWAY_QUEUE must be redis or azure-storage")
-        if self.queue == "azure-storage" and not (
-            self.storage or self.storage_queues or self.storage_account
-        ):
-            raise ValueError("GATEWAY_QUEUE=azure-storage needs AzureWebJobsStorage")
-        if self.log_level not in ("debug", "info", "warning", "error"):
-            raise ValueError("GATEWAY_LOG_LEVEL must be debug, info, warning or error")
+        check(self)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the web server."""
+        return self.host == "localhost" or bool(re.fullmatch(r"127\.[0-9.]+|::1", self.host))
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins whose pages may ask."""
+        return frozenset(self.cors_origins.split())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody who reaches the port may ask."""
+        return self.auth in ("", "none")
 
     @property
     def model_is_configured(self) -> bool:
@@ -165,17 +158,6 @@ class Settings:
         return cls(**values)
 
 
-def _takes_tokens(url: str) -> bool:
-    """Whether a token may be sent there: to nobody but the server itself, and past nobody else."""
-    parts = urlsplit(url)
-    if parts.username or parts.password or not url:
-        return False
-    if parts.scheme == "rediss":
-        return not parse_qs(parts.query).keys() & {"ssl_cert_reqs", "ssl_check_hostname"}
-    host = parts.hostname or ""
-    return parts.scheme == "unix" or host == "localhost" or bool(re.fullmatch(r"127\.[\d.]+|::1", host))
-
-
 def _convert(name: str, raw: str, default: Any) -> Any:
     if default is MISSING or isinstance(default, str):
         return raw
@@ -186,7 +168,3 @@ def _convert(name: str, raw: str, default: Any) -> Any:
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError(f"{name} must be a finite number")
     return value
-
-
-def _env(settings: Settings, name: str) -> str:
-    return next(str(item.metadata["env"]) for item in fields(settings) if item.name == name)

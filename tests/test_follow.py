@@ -23,6 +23,7 @@ HEADERS = {
     "cache-control": "no-cache, no-store, no-transform",
     "x-accel-buffering": "no",
     "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
 }
 ALSO_THERE = {"date", "server", "transfer-encoding", "connection"}  # of the HTTP server
 # Everything that could be taken for the end of a line, of a frame, or for a field.

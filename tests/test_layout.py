@@ -27,10 +27,11 @@ LAYERS = [
     {"gateway.asgi"},
     {"gateway.handlers"},
     {"gateway.response", "gateway.gateway"},
-    {"gateway.body", "gateway.relay"},
-    {"gateway.hub", "gateway.revive", "gateway.queue_azure"},
+    {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc"},
+    {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status"},
+    {"gateway.queue_azure"},
     {"gateway.log", "gateway.queue", "gateway.subscriber", "gateway.subscription", "gateway.embedded"},
-    {"gateway.cluster"},
+    {"gateway.cluster", "gateway.script"},
     {
         "gateway.connection",
         "gateway.identity",
@@ -40,7 +41,7 @@ LAYERS = [
         "gateway.fold",
     },
     {"gateway.link", "gateway.slots"},
-    {"gateway.sse", "gateway.settings"},
+    {"gateway.sse", "gateway.settings", "gateway.rules", "gateway.tokens", "gateway.headers"},
     {"gateway.protocol"},
     {"gateway.errors"},
 ]
@@ -64,7 +65,7 @@ FOREIGN = {
     "azurefunctions": {"function_app"},
     "redis": {
         f"gateway.{name}"
-        for name in ("cluster", "connection", "embedded", "link", "log", "queue", "slots", "subscriber")
+        for name in ("cluster", "connection", "embedded", "link", "queue", "script", "slots", "subscriber")
     },
     "redis_entraid": {"gateway.identity"},
     "fakeredis": {"gateway.embedded"},

@@ -1,0 +1,134 @@
+"""Who asks: nobody in particular, an API key, App Service's sign-in, or a JWT.
+
+`owner` is what a stream and an Idempotency-Key belong to. A refusal is the same 401, whatever was wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from starlette.datastructures import Headers
+
+from gateway.errors import Unauthorized
+from gateway.protocol import ANONYMOUS
+from gateway.settings import Settings
+
+KEY_BYTES = 32
+KEYS_LOOK_SECONDS = 1.0
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BEARER = re.compile(r"(?i:bearer) +([\x21-\x7e]{1,8192})")
+_log = logging.getLogger("holdfast.auth")
+
+
+class Auth(Protocol):
+    """Tells who asks."""
+
+    async def owner(self, headers: Headers) -> str:
+        """The caller's name. Raises Unauthorized, or AuthUnavailable when it cannot be decided now."""
+
+
+class Open:
+    """Everybody is the same nobody: for loopback, or behind something that asks."""
+
+    async def owner(self, headers: Headers) -> str:
+        """Always the same."""
+        return ANONYMOUS
+
+
+class Keys:
+    """API keys from a file of `name sha256-hex` lines, read again when it changes.
+
+    A name may have several keys, so that one is replaced while both work. Raises ValueError for a wrong file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._looked_at = 0.0
+        self._stamp: tuple[int, int] = (0, 0)
+        self._names: Mapping[str, str] = {}
+        self._read()
+
+    async def owner(self, headers: Headers) -> str:
+        """The key's name; a key is found by its hash, so nothing of it is compared."""
+        if time.monotonic() - self._looked_at > KEYS_LOOK_SECONDS:
+            self._look()
+        given = headers.get("x-api-key") or bearer(headers)
+        name = self._names.get(hashlib.sha256(given.encode()).hexdigest()) if given else None
+        if name is None:
+            raise Unauthorized
+        return f"key:{name}"
+
+    def _look(self) -> None:
+        """A file that has become wrong changes nothing: it is told, and the keys of before stay."""
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            _log.error("the file of keys is left as it was read before: %s", error)
+
+    def _read(self) -> None:
+        self._looked_at = time.monotonic()
+        status = self._path.stat()
+        stamp = (status.st_mtime_ns, status.st_size)
+        if stamp == self._stamp:
+            return
+        names = {}
+        for number, line in enumerate(self._path.read_text().splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            match line.split():
+                case [name, digest] if _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest):
+                    names[digest] = name
+                case _:
+                    raise ValueError(f"{self._path.name}, line {number}: not `name sha256-hex`")
+        self._names, self._stamp = names, stamp
+        _log.info("%d API keys of %d names", len(names), len(set(names.values())))
+
+
+class EasyAuth:
+    """App Service Authentication: the platform has signed the caller in and says so in headers of its own.
+
+    It removes such headers from outside, so they are to be trusted there, and only there.
+    """
+
+    async def owner(self, headers: Headers) -> str:
+        """Identity provider and the caller's id there."""
+        named = headers.getlist("x-ms-client-principal-id")
+        if len(named) != 1 or not named[0]:
+            raise Unauthorized
+        return f"easyauth:{headers.get('x-ms-client-principal-idp', '')}:{named[0]}"
+
+
+def auth_of(settings: Settings) -> Auth:
+    """What the settings ask for. Raises ValueError, or OSError for a file of keys that cannot be read."""
+    match settings.auth:
+        case "keys":
+            return Keys(Path(settings.keys_file))
+        case "easyauth":
+            return EasyAuth()
+        case "jwt":
+            from gateway.oidc import Jwt
+
+            return Jwt(settings)
+    return Open()
+
+
+def bearer(headers: Headers) -> str:
+    """The bearer token, or nothing; more than one Authorization is none."""
+    given = headers.getlist("authorization")
+    found = _BEARER.fullmatch(given[0]) if len(given) == 1 else None
+    return found[1] if found else ""
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """An API key, and its line for the file of keys. Raises ValueError for a name that is none."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name has 1 to 64 letters, digits, dots, dashes or underscores")
+    key = "hf_" + secrets.token_urlsafe(KEY_BYTES)
+    return key, f"{name} {hashlib.sha256(key.encode()).hexdigest()}"

@@ -1,0 +1,63 @@
+"""Headers that every answer carries: for browsers, what a page may do with it, and what ours may do.
+
+Cross-origin leave is given to origins of an exact list alone (fetch.spec.whatwg.org, "CORS protocol").
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+
+from starlette.requests import Request
+
+# `no-referrer`: a stream's token may stand in an address, and nobody else is to learn it.
+SECURE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+_METHODS = "GET, POST, DELETE"
+_ASKED = (
+    "authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, x-functions-key"
+)
+_SHOWN = "location, retry-after, x-stream-id"
+_REMEMBERED_SECONDS = 600
+_INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+
+
+def cors(request: Request, origins: frozenset[str], *, preflight: bool = False) -> Mapping[str, str]:
+    """What lets a page of a listed origin read the answer; for any other, only that it varies."""
+    if not origins:
+        return {}
+    origin = request.headers.get("origin", "")
+    if origin not in origins:
+        return {"vary": "Origin"}
+    given = {
+        "vary": "Origin",
+        "access-control-allow-origin": origin,
+        "access-control-allow-credentials": "true",  # the cookie of App Service's sign-in
+        "access-control-expose-headers": _SHOWN,
+    }
+    if preflight:
+        given["access-control-allow-methods"] = _METHODS
+        given["access-control-allow-headers"] = _ASKED
+        given["access-control-max-age"] = str(_REMEMBERED_SECONDS)
+    return given
+
+
+def policy_of(page: str) -> str:
+    """The Content-Security-Policy of a page: its own script and style by their hashes, and nothing else."""
+    hashes: dict[str, list[str]] = {"script": [], "style": []}
+    for kind, text in _INLINE.findall(page):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        hashes[kind].append(f"'sha256-{digest}'")
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {' '.join(hashes['script'])}",
+            f"style-src {' '.join(hashes['style'])}",
+            "connect-src 'self'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )

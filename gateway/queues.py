@@ -1,0 +1,32 @@
+"""The queue that the settings name, opened."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+from gateway.cluster import Router
+from gateway.connection import Connection
+from gateway.link import Place
+from gateway.queue import JobQueue, RedisQueue
+from gateway.settings import Settings
+
+READ_TIMEOUT_SECONDS = 15.0  # a blocking read of the queue takes a second of it
+
+
+def open_queue(settings: Settings, redis: Connection, place: Place) -> JobQueue:
+    """The queue that the settings name; Azure's client is loaded only where it is used."""
+    keep = settings.retention + settings.tombstone
+    if settings.queue == "azure-storage":
+        from gateway.queue_azure import AzureQueue, client_of
+
+        return AzureQueue(client_of(settings, settings.queue_name), poll=settings.queue_poll, keep=keep)
+    return RedisQueue(
+        redis,
+        Router(place, name="holdfast-queue", timeout=READ_TIMEOUT_SECONDS),
+        name=settings.queue_name,
+        consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        lease_ms=round(settings.lease * 1000),
+        keep_ms=round(keep * 1000),
+    )

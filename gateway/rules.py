@@ -1,0 +1,99 @@
+"""What the settings must keep to, beyond being of their type."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+LONGEST_SECONDS = 10 * 365 * 86400.0
+SHORTEST_LEASE_SECONDS = 0.1
+LAST_PORT = 65535
+SHORTEST_SECRET = 32  # characters
+LONGEST_TOKEN_SECONDS = 3600
+LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError that names the variable and the rule, never its value."""
+    for item in fields(settings):
+        if item.type in ("int", "float") and getattr(settings, item.name) < 0:
+            raise ValueError(f"{item.metadata['env']} may not be negative")
+    for positive in (
+        "lease",
+        "heartbeat",
+        "retention",
+        "max_body",
+        "max_reader",
+        "worker_concurrency",
+        "max_attempts",
+        "max_failures",
+    ):
+        if not getattr(settings, positive) > 0:
+            raise ValueError(f"{_env(settings, positive)} must be more than 0")
+    for item in fields(settings):
+        if item.type == "float" and getattr(settings, item.name) > LONGEST_SECONDS:
+            raise ValueError(f"{item.metadata['env']} may be ten years at most")
+    if settings.lease < SHORTEST_LEASE_SECONDS:
+        raise ValueError(f"GATEWAY_LEASE_SECONDS must be at least {SHORTEST_LEASE_SECONDS:g}")
+    if settings.port > LAST_PORT:
+        raise ValueError(f"PORT must be at most {LAST_PORT}")
+    if settings.max_event > LARGEST_EVENT_BYTES:
+        raise ValueError(f"GATEWAY_MAX_EVENT_BYTES must be at most {LARGEST_EVENT_BYTES}")
+    if settings.redis_url and not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
+    if settings.redis_auth not in ("url", "entra"):
+        raise ValueError("GATEWAY_REDIS_AUTH must be url or entra")
+    if settings.redis_auth == "entra" and not _takes_tokens(settings.redis_url):
+        raise ValueError(
+            "GATEWAY_REDIS_AUTH=entra needs a rediss:// REDIS_URL, certificates checked, no password"
+        )
+    if settings.queue not in ("redis", "azure-storage"):
+        raise ValueError("GATEWAY_QUEUE must be redis or azure-storage")
+    if settings.queue == "azure-storage" and not (
+        settings.storage or settings.storage_queues or settings.storage_account
+    ):
+        raise ValueError("GATEWAY_QUEUE=azure-storage needs AzureWebJobsStorage")
+    _check_auth(settings)
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        raise ValueError("GATEWAY_LOG_LEVEL must be debug, info, warning or error")
+
+
+def _check_auth(settings: Settings) -> None:
+    if settings.auth not in ("", "none", "keys", "easyauth", "jwt"):
+        raise ValueError("GATEWAY_AUTH must be none, keys, easyauth or jwt")
+    if settings.auth == "keys" and not settings.keys_file:
+        raise ValueError("GATEWAY_AUTH=keys needs GATEWAY_KEYS_FILE")
+    if settings.auth == "jwt" and not (settings.jwt_issuer and settings.jwt_audience):
+        raise ValueError("GATEWAY_AUTH=jwt needs GATEWAY_JWT_ISSUER and GATEWAY_JWT_AUDIENCE")
+    keys = settings.token_keys.split()
+    if any(len(key) < SHORTEST_SECRET for key in keys):
+        raise ValueError(f"GATEWAY_TOKEN_KEYS: each must have at least {SHORTEST_SECRET} characters")
+    if settings.auth not in ("", "none") and not keys:
+        raise ValueError(f"GATEWAY_AUTH={settings.auth} needs GATEWAY_TOKEN_KEYS")
+    if not 1 <= settings.token_seconds <= LONGEST_TOKEN_SECONDS:
+        raise ValueError(f"GATEWAY_TOKEN_SECONDS must be 1 to {LONGEST_TOKEN_SECONDS}")
+    for origin in settings.cors_origins.split():
+        if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", origin):
+            raise ValueError(
+                "GATEWAY_CORS_ORIGINS: each is a scheme and a host, perhaps a port, in lower case"
+            )
+
+
+def _takes_tokens(url: str) -> bool:
+    """Whether a token may be sent there: to nobody but the server itself, and past nobody else."""
+    parts = urlsplit(url)
+    if parts.username or parts.password or not url:
+        return False
+    if parts.scheme == "rediss":
+        return not parse_qs(parts.query).keys() & {"ssl_cert_reqs", "ssl_check_hostname"}
+    host = parts.hostname or ""
+    return parts.scheme == "unix" or host == "localhost" or bool(re.fullmatch(r"127\.[\d.]+|::1", host))
+
+
+def _env(settings: Settings, name: str) -> str:
+    return next(str(item.metadata["env"]) for item in fields(settings) if item.name == name)

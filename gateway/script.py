@@ -1,0 +1,29 @@
+"""Lua scripts: each a step that Redis takes whole, with the shared beginning before it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from gateway.connection import Connection
+
+_LUA = Path(__file__).parent / "lua"
+
+
+class Script:
+    """One Lua script, sent by its hash, and whole when the server does not know it."""
+
+    def __init__(self, name: str) -> None:
+        self.source = (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, redis: Connection, keys: list[str], *args: Any) -> list[Any]:
+        """The script's answer, a list whose first item is a word."""
+        try:
+            answer = await redis.call("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            answer = await redis.call("EVAL", self.source, len(keys), *keys, *args)
+        return [answer[0].decode(), *answer[1:]]
