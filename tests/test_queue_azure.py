@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,6 +18,8 @@ from gateway.queue_azure import AzureQueue, client_of
 from gateway.settings import Settings
 from tests.hosts import JSON, LIMIT_SECONDS, until
 from tests.support.azurite import Azurite
+from tests.support.certificates import certify
+from tests.support.identity_server import HEADER, IdentityServer
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
 from tests.support.redis_server import RedisServer
@@ -153,6 +156,49 @@ async def test_a_worker_that_is_not_the_platforms_runs_jobs_from_it(azurite: Azu
                 return str((await http.get(where, headers=JSON)).json()["text"])
 
             assert await until(text, lambda seen: seen == "ab") == "ab"
+
+
+async def test_an_identity_is_let_in_without_a_key(tmp_path: Path) -> None:
+    """Azurite with OAuth: over TLS, and with a token of Storage's audience or not at all."""
+    authority = certify(tmp_path, "127.0.0.1")
+    oauth = (
+        "--oauth",
+        "basic",
+        "--cert",
+        str(tmp_path / "server.pem"),
+        "--key",
+        str(tmp_path / "server.key"),
+    )
+    async with (
+        Azurite(*oauth) as storage,
+        IdentityServer() as identity,
+        ModelServer() as model,
+        RedisServer() as store,
+    ):
+        environment = {
+            **model.environment(),
+            **identity.environment(),
+            "SSL_CERT_FILE": authority,
+            "REDIS_URL": store.url,
+            "GATEWAY_QUEUE": "azure-storage",
+            "AzureWebJobsStorage__queueServiceUri": storage.endpoint,
+            "AzureWebJobsStorage__clientId": "the-storage-identity",
+        }
+        async with (
+            GatewayProcess("web", environment) as web,
+            GatewayProcess("worker", environment),
+            httpx.AsyncClient(base_url=web.url, timeout=LIMIT_SECONDS) as http,
+        ):
+            where = (await http.post("/stream", json={"user": script(["a"])})).headers["location"]
+
+            async def text() -> str:
+                return str((await http.get(where, headers=JSON)).json()["text"])
+
+            assert await until(text, lambda seen: seen == "a") == "a"
+        assert {(asked["resource"], asked["client_id"]) for asked in identity.requests} == {
+            ("https://storage.azure.com", "the-storage-identity")
+        }
+        assert HEADER not in web.log()
 
 
 async def test_the_emulators_short_name_is_known() -> None:

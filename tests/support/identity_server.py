@@ -89,7 +89,9 @@ class IdentityServer:
     async def _issue(self, resource: str) -> None:
         number = len(self.tokens)
         expires = math.ceil(time.time() + self.life_seconds)
+        begins = int(time.time()) - 60
         body = {"oid": self.oid, "aud": resource, "exp": expires, "jti": str(number)}
+        body |= {"iss": "https://sts.windows.net/tests/", "iat": begins, "nbf": begins}
         parts = [_encoded(part) for part in ({"alg": "RS256", "typ": "JWT"}, body)]
         token = ".".join([*parts, base64.urlsafe_b64encode(SIGNATURE.encode()).decode().rstrip("=")])
         if self.issued is not None:
