@@ -13,31 +13,34 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from gateway import sse
-from tests.model import streams
-from tests.model.pair import FINALS, Pair, Worker, one
-from tests.model.reader import Reader
-from tests.model.store import ENDED
+from tests.model import script, streams
+from tests.model.pair import FINALS, Worker, one
+from tests.model.reader import Latecomer, Reader
+from tests.model.runs import PICK, PLANS, Runs
+from tests.model.script import Plan
 
-TEXTS = st.lists(st.sampled_from(["a", "b", "\n\nid: 0-5a5a\n", "\ud800", "c" * 90]), min_size=1, max_size=3)
+ITEMS = ["a", "b", "\n\nid: 0-5a5a\n", "\ud800", "c" * 90, script.TOOL, *[script.NEXT, script.VOID] * 2]
+TEXTS = st.lists(st.sampled_from(ITEMS), min_size=1, max_size=5)
 ENDS = st.sampled_from([*[""] * 16, *FINALS])
 VERBS = st.sampled_from(["create", "confirm", "confirm", "ask", "ask", "cancel"])
 RARELY = st.integers(0, 7).map(lambda number: number == 7)
 CALLS = st.sampled_from(["once", "twice", "answer lost"])
-PICK = st.integers(0, 1_000_000)
 MADE_UP = st.sampled_from(["0-0000", "7-5a5a", "0-5a5a", "00-5a5a", "9999999999-beef"])
 
 
-class LogMachine(Pair):
+class LogMachine(Runs):
     """Rules are calls of the product and blows of fate; invariants compare."""
 
     steps: ClassVar[int] = 0
 
-    @initialize(claimed=st.booleans())
-    def open(self, claimed: bool) -> None:
-        self.open_pair()
+    @initialize(claimed=st.booleans(), bucket=st.integers(0, 255), plans=st.lists(PLANS, max_size=3))
+    def open(self, claimed: bool, bucket: int, plans: list[Plan]) -> None:
+        self.open_pair(bucket)
+        self.open_mail()
         self.gateway("create")
         if claimed:
             self.claim("once")
+        self.open_runs(plans)
 
     # What gateway and sweeper do.
 
@@ -47,11 +50,12 @@ class LogMachine(Pair):
             case "create":
                 word, found = self.do(self.stream.create_again())
                 assert (word, found) == (self.model.create(), self.stream.id)
-                self.remember(self.model.first)
+                if self.model.log.startswith(self.model.first):
+                    self.remember(self.model.first, len(self.model.first))
             case "confirm":
                 assert self.do(self.log.confirm(self.stream.id, streams.GRACE_MS)) == self.model.confirm()
             case "ask":
-                assert self.do(self.log.ask(self.stream.id, streams.GRACE_MS)).word == self.model.ask()
+                self.ask()
             case "cancel":
                 self.cancel_both()
 
@@ -61,10 +65,11 @@ class LogMachine(Pair):
     def claim(self, calls: str) -> None:
         self.claim_both(Worker(self.token(), 0), calls)
 
-    @precondition(lambda self: self.workers)
+    @precondition(lambda self: any(worker.silent for worker in self.workers))
     @rule(pick=PICK)
     def claim_again(self, pick: int) -> None:
-        self.claim_both(one(self.workers, pick), "once")
+        """A claim's call may arrive twice, but its worker writes only when it has an answer."""
+        self.claim_both(one([worker for worker in self.workers if worker.silent], pick), "once")
 
     @rule(pick=PICK, texts=TEXTS, final=ENDS, mark=st.booleans(), calls=CALLS)
     def append(self, pick: int, texts: list[str], final: str, mark: bool, calls: str) -> None:
@@ -85,17 +90,12 @@ class LogMachine(Pair):
     def rewrite(self, pick: int, other_text: bool) -> None:
         """After `lost`: one append for each frame of its memory, or, breaking the rule, another text."""
         worker, end = one(self.workers, pick), len(self.model.log)
-        if end not in worker.memory or end >= worker.end:
-            return
-        if other_text:
+        if not other_text:
+            self.restore_tail(worker)
+        elif end in worker.memory and end < worker.end:
             worker.unanswered = None
             worker.end, worker.memory = end, {at: f for at, f in worker.memory.items() if at < end}
-            frames = streams.frames_of(end, worker.token[:4], streams.said("other"))
-            self.send(worker, frames, "", "", "once")
-            return
-        for position, frame in sorted(worker.memory.items()):
-            if position >= end:
-                self.append_both(worker, (position, frame, _final_of(frame), ""))
+            self.write(worker, ["other"], "", False, "once")
 
     # What fate does.
 
@@ -104,9 +104,10 @@ class LogMachine(Pair):
         """As after a crash with the last second not yet on disk: everything is as it was some steps ago."""
         image, model = one(self.past, pick)
         self.do(self.real.restore(image))
-        self.model = copy.copy(model)
+        now, self.model = self.model.now, copy.copy(model)
+        self.shift(now - model.now)
 
-    @precondition(lambda self: self.model.alive and self.model.status not in ENDED)
+    @precondition(lambda self: self.model.open)
     @rule(pick=PICK)
     def log_is_cut(self, pick: int) -> None:
         """The log alone, at a frame's end, with the record's last id: finer than any append was."""
@@ -116,13 +117,6 @@ class LogMachine(Pair):
         self.model.log = b"".join(frames[: 1 + pick % len(frames)])
         self.model.last_id = streams.last_id_of(self.model.log)
         self.do(self.real.cut(self.model.log, self.model.last_id))
-
-    @rule(too_far=st.booleans())
-    def fault_31_lease_runs_out(self, too_far: bool) -> None:
-        """Its time has passed, or the clock went back, so that it ends further away than one lease."""
-        if self.model.holder:
-            self.model.lease_over = True
-            self.do(self.real.end_lease(too_far=too_far))
 
     @rule(whole=st.booleans(), happens=RARELY)
     def expire(self, whole: bool, happens: bool) -> None:
@@ -137,8 +131,17 @@ class LogMachine(Pair):
     @rule(pick=PICK, made_up=st.none() | MADE_UP)
     def join(self, pick: int, made_up: str | None) -> None:
         """From the first event, from any cursor ever seen, or from none of them."""
-        cursor = made_up or one(["", *self.written], pick)
-        self.readers = [*self.readers[-5:], Reader(cursor)]
+        cursor = made_up or one(["", *self.through], pick)
+        held = self.through.get(cursor) if cursor else b""
+        self._attach(Reader.resuming(cursor, held))
+
+    @rule()
+    def join_late(self) -> None:
+        """With the status document in place of the history."""
+        document = self.document()
+        if document is not None:
+            client = Latecomer(document)
+            self._attach(Reader(document["last_event_id"], client, held=self.model.log))
 
     @precondition(lambda self: self.readers)
     @rule(pick=PICK, limit=st.sampled_from([32, 64, 300, 65536]))
@@ -146,13 +149,13 @@ class LogMachine(Pair):
         reader = one(self.readers, pick)
         self.do(reader.read(self.log, self.stream.id, self.model, self.forged, limit))
 
+    def _attach(self, reader: Reader) -> None:
+        self.readers = [self.readers[0], *self.readers[1:][-5:], reader]
+
     @invariant()
     def store_is_the_model(self) -> None:
         type(self).steps += 1
         image = self.do(self.real.look())
         self.real.compare(image, self.model)
+        self.check_document()
         self.past = [*self.past[-8:], (image, copy.copy(self.model))]
-
-
-def _final_of(frame: bytes) -> str:
-    return sse.frame_kind(frame).removeprefix(b"event: ").decode() if sse.is_terminal(frame) else ""

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from hypothesis.stateful import RuleBasedStateMachine
 
 from gateway import protocol, sse
-from gateway.connection import Connection
+from gateway.errors import StreamGone, StreamNotFound
+from gateway.gateway import Gateway
 from gateway.log import Log
-from tests.model import streams
+from gateway.protocol import Cursor
+from gateway.record import Piece
+from gateway.settings import Settings
+from tests.model import script, streams
 from tests.model.reader import Reader
-from tests.model.real import Image, Real
-from tests.model.store import Store
+from tests.model.real import Image, Real, passes
+from tests.model.store import BACKOFF_MS, Store
+from tests.model.told import texts_of
 
 FINALS = {"done": streams.DONE, "failed": protocol.failed("c", "m", retryable=False)}
+CHOPPED_BYTES = 700
 T = TypeVar("T")
 
 
@@ -30,39 +37,104 @@ class Worker:
     memory: dict[int, bytes] = field(default_factory=dict)
     unanswered: tuple[int, bytes, str, str] | None = None
 
+    @property
+    def silent(self) -> bool:
+        """Whether it has not written yet."""
+        return not self.memory and self.unanswered is None
+
+
+class Chopped(Log):
+    """Read in small pieces, so that whoever reads it goes over many."""
+
+    async def read(self, stream_id: str, after: Cursor | None, limit: int = CHOPPED_BYTES) -> Piece:
+        return await super().read(stream_id, after, limit)
+
 
 class Pair(RuleBasedStateMachine):
     """The two, with the workers and readers of the stream."""
 
     url: ClassVar[str] = ""
+    seen: ClassVar[Counter[str]] = Counter()  # what the lives have met, so that none of it is never met
 
-    def open_pair(self) -> None:
+    def open_pair(self, bucket: int) -> None:
         self.runner = asyncio.Runner(debug=False)
-        self.connection = Connection(self.url, name="model")
-        self.log = Log(self.connection)
-        self.stream = streams.Stream(self.log, protocol.new_stream_id())
+        self.web = Gateway(Settings(redis_url=self.url), {})
+        self.do(self._open())
+        self.stream = streams.Stream(self.log, streams.stream_id(bucket))
         self.real = Real(self.connection, self.stream)
         first = streams.start_frame(self.stream.id)
         self.model = Store(first, streams.last_id_of(first))
         self.tags = 0
         self.workers: list[Worker] = []
-        self.readers: list[Reader] = []
+        self.readers: list[Reader] = [Reader("")]  # the first is attached from the start
         self.past: list[tuple[Image, Store]] = []
         self.written: dict[str, bytes] = {}
+        self.through: dict[str, bytes] = {}  # the log through each event, when it was written
+        self.checked: tuple[bytes, str] | None = None  # the log and status of the last status document
         self.forged: set[str] = set()  # ids that one claim gave to two texts
+
+    async def _open(self) -> None:
+        self.connection = self.web.parts.redis
+        self.log = Chopped(self.connection)
+        self.web._parts = replace(self.web.parts, log=self.log)
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
             try:
-                for reader in self.readers:
-                    self.do(reader.read_to_end(self.log, self.stream.id, self.model, self.forged))
+                if hasattr(self, "model"):
+                    self.at_the_end()
             finally:
                 self.do(self.real.remove())
-                self.do(self.connection.close())
+                self.do(self.web.close())
                 self.runner.close()
+
+    def at_the_end(self) -> None:
+        """Whatever has happened: every reader reads to the end, and knows what the others know."""
+        for reader in self.readers:
+            self.do(reader.read_to_end(self.log, self.stream.id, self.model, self.forged))
+            self.seen["told log_lost"] += reader.losses
 
     def do(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
+
+    def shift(self, ms: int) -> None:
+        """Time goes on, or back, for this stream."""
+        self.do(self.real.advance(ms))
+        self.model.now += ms
+
+    def ask(self) -> str:
+        answer = self.do(self.log.ask(self.stream.id, BACKOFF_MS))
+        word, left = self.model.ask()
+        assert (answer.word, passes(answer.number, left)) == (word, True)
+        return word
+
+    def document(self) -> dict[str, Any] | None:
+        """The status document; None: there is none."""
+        try:
+            return self.do(self.web.status(self.stream.id, protocol.ANONYMOUS))
+        except StreamGone:
+            assert self.model.alive
+            assert not self.model.log
+        except StreamNotFound:
+            assert not self.model.alive
+        return None
+
+    def check_document(self) -> None:
+        """It says what the log tells, text and cursor together."""
+        model = self.model
+        if self.checked == (model.log, model.status):
+            return
+        self.checked = (model.log, model.status)
+        document = self.document()
+        assert (document is None) == (not model.log)
+        if document is None:
+            return
+        told = texts_of(model.log)
+        found = [(s["name"], s["run"], s["state"], s["text"]) for s in document["stages"]]
+        assert found == told
+        assert document["text"] == (told[-1][-1] if told else "")
+        said = (document["last_event_id"], document["status"], document["attempt"])
+        assert said == (model.last_id, model.status, model.attempt)
 
     def token(self) -> str:
         self.tags += 1
@@ -75,7 +147,7 @@ class Pair(RuleBasedStateMachine):
         answer = self.do(self.log.cancel(self.stream.id, tag))
         assert answer.word == self.model.cancel(frame, last)
         if answer.word == "cancelled":
-            self.remember(frame)
+            self.remember(frame, len(self.model.log))
 
     def hopeful(self) -> list[Worker]:
         """The worker that holds the job, or else one that has just asked for it."""
@@ -83,24 +155,28 @@ class Pair(RuleBasedStateMachine):
             self.claim_both(Worker(self.token(), 0), "once")
         return [worker for worker in self.workers if worker.token == self.model.holder] or self.workers
 
-    def claim_both(self, worker: Worker, calls: str) -> None:
+    def claim_both(self, worker: Worker, calls: str) -> str:
+        """Claim; a worker whose claim had an answer stands among the workers."""
         for _ in range(1 + (calls == "twice")):
             answer = self.do(self.log.claim(self.stream.id, worker.token, streams.LEASE_MS))
             word, log_end = self.model.claim(worker.token)
             assert answer.word == word
+            assert word != "held" or passes(answer.number, log_end)
             if answer.claim is not None:
                 assert (answer.claim.log_end, answer.claim.record.attempt) == (log_end, self.model.attempt)
-        if word == "claimed" and not worker.memory:
+        if word == "claimed" and worker.silent:
             worker.end = log_end
         if calls != "answer lost" and worker not in self.workers:
             self.workers.append(worker)
+        return word
 
-    def write(self, worker: Worker, texts: list[str], final: str, mark: bool, calls: str) -> None:
-        events = [streams.said(text) for text in texts] + ([FINALS[final]] if final else [])
+    def write(self, worker: Worker, items: list[str], final: str, mark: bool, calls: str) -> None:
+        events = script.free(items, self.model.log, worker.token[:4])
+        events += [FINALS[final]] if final else []
         frames = streams.frames_of(worker.end, worker.token[:4], *events)
         self.send(worker, frames, final, "checkpoint" if mark else "", calls)
 
-    def send(self, worker: Worker, frames: bytes, status: str, checkpoint: str, calls: str) -> None:
+    def send(self, worker: Worker, frames: bytes, status: str, checkpoint: str, calls: str) -> str:
         """A new append, or first the one that had no answer."""
         call = worker.unanswered or (worker.end, frames, status, checkpoint)
         word = self.append_both(worker, call)
@@ -112,6 +188,17 @@ class Pair(RuleBasedStateMachine):
             for frame in sse.split_frames(call[1]):
                 worker.memory[worker.end] = frame
                 worker.end += len(frame)
+        return word
+
+    def restore_tail(self, worker: Worker) -> bool:
+        """The store has lost a tail: the worker appends the same frames again. Whether it has them."""
+        end = len(self.model.log)
+        if end not in worker.memory or end >= worker.end:
+            return False
+        for position, frame in sorted(worker.memory.items()):
+            if position >= end:
+                self.append_both(worker, (position, frame, _final_of(frame), ""))
+        return True
 
     def append_both(self, worker: Worker, call: tuple[int, bytes, str, str]) -> str:
         position, frames, status, checkpoint = call
@@ -120,14 +207,22 @@ class Pair(RuleBasedStateMachine):
         answer = self.do(self.real.append(*arguments))
         assert (answer.word, answer.number) == self.model.append(*arguments)
         if answer.word == "ok":
-            self.remember(frames)
+            self.remember(frames, len(self.model.log))
         return answer.word
 
-    def remember(self, frames: bytes) -> None:
+    def remember(self, frames: bytes, end: int) -> None:
+        """These frames were written, and end there."""
+        end -= len(frames)
         for name, frame in zip(streams.ids_of(frames), sse.split_frames(frames), strict=True):
+            end += len(frame)
+            self.through[name] = self.model.log[:end]
             if self.written.setdefault(name, frame) != frame:
                 self.forged.add(name)
 
 
 def one(items: list[T], pick: int) -> T:
     return items[-1 - pick % len(items)]
+
+
+def _final_of(frame: bytes) -> str:
+    return sse.frame_kind(frame).removeprefix(b"event: ").decode() if sse.is_terminal(frame) else ""

@@ -2,24 +2,73 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from gateway import sse
 from gateway.errors import CursorLost
+from gateway.fold import Fold
 from gateway.log import PIECE_BYTES, Log
-from gateway.protocol import Cursor
+from gateway.protocol import Cursor, Event
 from gateway.record import Piece
 from tests.model.store import Store
 from tests.model.streams import ids_of
+from tests.model.told import Text, texts_of
+
+
+class Latecomer:
+    """A client that wanted no history: a status document, and what follows its `last_event_id`."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.last_id = document["last_event_id"]
+        self.texts = [(s["name"], s["run"], s["state"], s["text"]) for s in document["stages"]]
+
+    def feed(self, event_id: str, event: Event) -> None:
+        data = event.data
+        if event.type == "reset" and "stage" not in data:
+            self.last_id, self.texts = "", []
+            return
+        self.last_id = event_id
+        if event.type == "stage" and data["state"] == "started":
+            self.texts.append((data["name"], data["run"], "started", ""))
+        elif event.type in ("", "reset", "stage"):
+            stage = data.get("stage", data.get("name"))
+            at = max(number for number, text in enumerate(self.texts) if text[0] == stage)
+            name, run, state, text = self.texts[at]
+            text = "" if event.type == "reset" else text + data.get("delta_content", "")
+            self.texts[at] = (name, run, "finished" if event.type == "stage" else state, text)
 
 
 @dataclass(slots=True)
 class Reader:
-    """What a client holds: its cursor, its bytes, and where in the log they begin."""
+    """What a client holds: its cursor, its bytes, where in the log they begin, and what they mean to it."""
 
     cursor: str
+    client: Fold | Latecomer = field(default_factory=Fold)
     begin: int = 0
     held: bytes = b""
+    knows: bool = True  # whether it has had, or been told, everything before its cursor
+    losses: int = 0
+    decoder: sse.Decoder = field(default_factory=sse.Decoder)
+
+    @classmethod
+    def resuming(cls, cursor: str, held: bytes | None) -> Reader:
+        """With what it held when it was cut off; None: it was never there."""
+        reader = cls(cursor, knows=held is not None)
+        reader.take(held or b"")
+        return reader
+
+    @property
+    def texts(self) -> list[Text]:
+        if isinstance(self.client, Latecomer):
+            return self.client.texts
+        return [(stage.name, stage.run, stage.state, stage.text) for stage in self.client.stages]
+
+    def take(self, frames: bytes) -> None:
+        """More bytes."""
+        self.held += frames
+        self._feed(frames)
 
     async def read(self, log: Log, stream_id: str, model: Store, forged: set[str], limit: int) -> bool:
         """Take one piece. Whether it reached the log's end; a cursor that is wrong must be told so."""
@@ -28,24 +77,44 @@ class Reader:
             piece = await log.read(stream_id, after, limit)
         except CursorLost:
             assert not model.holds(self.cursor), f"{self.cursor} stands in the log"
-            self.cursor, self.begin, self.held = "", 0, b""  # `log_lost`: it forgets all it had
+            self._forget()
             return False
         assert after is None or model.holds(self.cursor), f"{self.cursor} does not stand in the log"
         start = model.log.index(sse.FRAME_END, after.offset) + 2 if after else 0
         self._check(piece, model.log, start, limit)
         if not self.held:
             self.begin = start
-        self.held += piece.frames
+        self.take(piece.frames)
         self.cursor = str(piece.last) if piece.last else ""
-        whole = model.log[self.begin : start + len(piece.frames)]
-        assert self.held == whole or forged.intersection(ids_of(self.held))
+        self._compare(model.log[: start + len(piece.frames)], forged)
         return piece.at_end
 
     async def read_to_end(self, log: Log, stream_id: str, model: Store, forged: set[str]) -> None:
         """Everything from its first cursor on; the whole log when it was told of a loss."""
         while not await self.read(log, stream_id, model, forged, PIECE_BYTES):
             pass  # the condition itself awaits
-        assert self.held == model.log[self.begin :] or forged.intersection(ids_of(self.held))
+        self._compare(model.log, forged)
+
+    def _forget(self) -> None:
+        """`log_lost`: it forgets all it had."""
+        self.cursor, self.begin, self.held = "", 0, b""
+        self._feed(sse.LOG_LOST)
+        assert (self.texts, self.client.last_id) == ([], "")
+        self.knows = True
+        self.losses += 1
+
+    def _feed(self, frames: bytes) -> None:
+        for message in self.decoder.feed(frames):
+            self.client.feed(message.id, message.event())
+
+    def _compare(self, log: bytes, forged: set[str]) -> None:
+        """Its bytes are the log's, and it knows what they tell."""
+        if forged.intersection(ids_of(self.held)):
+            return
+        assert self.held == log[self.begin :]
+        if self.knows:
+            assert self.texts == texts_of(log)
+            assert self.client.last_id == self.cursor
 
     def _check(self, piece: Piece, log: bytes, start: int, limit: int) -> None:
         """Whole frames that stand at `start`, of bounded size, and the truth about the end."""

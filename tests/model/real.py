@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from gateway.connection import Connection
 from gateway.record import Answer, Claim, Record
 from tests.model import streams
-from tests.model.store import ENDED, Store
+from tests.model.store import ENDED, UNIT_MS, Store
 from tests.model.streams import KEEP_MS, LEASE_MS, TOMBSTONE_MS
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Everything of a stream, as one look found it; times to live in milliseconds."""
+    """Everything of a stream, as one look found it, and when; times to live in milliseconds."""
 
+    now: int
     job: dict[str, bytes]
     log: bytes
     job_ttl: int
@@ -43,8 +44,9 @@ class Real:
         )
 
     async def look(self) -> Image:
-        flat, log, job_ttl, log_ttl, listed, index_ttl = await self._redis.call_all(
+        (seconds, micros), flat, *rest = await self._redis.call_all(
             [
+                ("TIME",),
                 ("HGETALL", self._job),
                 ("GET", self._log),
                 ("PTTL", self._job),
@@ -54,12 +56,16 @@ class Real:
             ]
         )
         job = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
-        return Image(job, log or b"", job_ttl, log_ttl, listed, index_ttl)
+        log, job_ttl, log_ttl, listed, index_ttl = rest
+        now = int(seconds) * 1000 + int(micros) // 1000
+        return Image(now, job, log or b"", job_ttl, log_ttl, listed, index_ttl)
 
     def compare(self, image: Image, model: Store) -> None:
         """Log, record and index are the model's, and nothing is there for ever."""
         assert image.log == model.log
-        assert (image.listed is not None) == model.listed
+        assert (image.listed is not None) == (model.look_at is not None)
+        if image.listed is not None and model.look_at is not None:
+            assert passes(int(image.listed) - image.now, model.look_at - model.now)
         assert bool(image.job) == model.alive
         assert -1 not in (image.job_ttl, image.log_ttl, image.index_ttl), "a key without expiry"
         if not model.alive:
@@ -67,9 +73,11 @@ class Real:
         record = Record.of(self._stream.id, image.job)
         found = (record.status.value, record.attempt, record.failures, record.confirmed, record.last_id)
         assert found == (model.status, model.attempt, model.failures, model.confirmed, model.last_id)
+        assert int(image.job.get("asks", 0)) == model.asks
         if record.status == "running":
             assert image.job["token"].decode() == model.holder
             assert (image.job["progress"] == b"1") == model.progress
+            assert passes(int(image.job["lease_end_ms"]) - image.now, model.lease_end - model.now)
         assert image.job.get("ckpt:answer", b"").decode() == model.checkpoint
         assert (record.input is None) == (model.status in ENDED)
         _compare_expiries(image, model)
@@ -93,10 +101,21 @@ class Real:
             [("SET", self._log, log, "KEEPTTL"), ("HSET", self._job, "last_id", last_id)]
         )
 
-    async def end_lease(self, *, too_far: bool) -> None:
-        now = int((await self._redis.call("TIME"))[0]) * 1000
-        end = now + 3 * LEASE_MS if too_far else now - 1000
-        await self._redis.call("HSET", self._job, "lease_end_ms", end)
+    async def advance(self, ms: int) -> None:
+        """The clock goes on by so much, or back: every instant of the stream is nearer, or further."""
+        fields = ("lease_end_ms", "asked_ms")
+        instants, listed = await self._redis.call_all(
+            [("HMGET", self._job, *fields), ("ZSCORE", self._index, self._stream.id)]
+        )
+        commands: list[tuple[object, ...]] = [
+            ("HINCRBY", self._job, name, -ms)
+            for name, value in zip(fields, instants, strict=True)
+            if value is not None
+        ]
+        if listed is not None:
+            commands.append(("ZINCRBY", self._index, -ms, self._stream.id))
+        if commands:
+            await self._redis.call_all(commands)
 
     async def expire(self, *, whole: bool) -> None:
         await self._redis.call("DEL", self._log, *([self._job] if whole else []))
@@ -114,4 +133,9 @@ def _compare_expiries(image: Image, model: Store) -> None:
     if image.log:
         assert KEEP_MS - 60_000 <= image.log_ttl < image.job_ttl
     if image.listed is not None:
-        assert image.index_ttl > KEEP_MS
+        assert image.index_ttl + UNIT_MS > image.job_ttl, "the index does not outlive its member"
+
+
+def passes(found: int, expected: int) -> bool:
+    """Whether this is the time left: the real clock has run on a little, the model's stands still."""
+    return expected - UNIT_MS < found <= expected

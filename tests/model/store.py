@@ -1,13 +1,18 @@
-"""What the store does with one stream, in plain Python: no clock, no keys, no scripts.
+"""What the store does with one stream, in plain Python: no keys, no scripts, and a clock that stands still.
 
-A lease is either over or not; an answer is a word and, where the log promises one, a number.
+`now` moves only where a life says so, in whole units; every duration is a multiple of the unit as well.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.model.streams import GRACE_MS, LEASE_MS
+
 ENDED = ("done", "failed", "cancelled")
+UNIT_MS = 30_000  # longer than any life lasts by the real clock, which runs on meanwhile
+BACKOFF_MS = 30_000
+LONGEST_BACKOFF_MS = 64 * BACKOFF_MS
 Word = tuple[str, int]
 
 
@@ -17,6 +22,7 @@ class Store:
 
     first: bytes
     first_id: str
+    now: int = 0
     alive: bool = False
     confirmed: bool = False
     status: str = ""
@@ -24,9 +30,10 @@ class Store:
     attempt: int = 0
     failures: int = 0
     progress: bool = False
-    lease_over: bool = True
-    asked: bool = False
-    listed: bool = False
+    lease_end: int = 0
+    asked_at: int = 0
+    asks: int = 0
+    look_at: int | None = None  # when it is due in the index of open streams
     checkpoint: str = ""
     log: bytes = b""
     last_id: str = ""
@@ -35,6 +42,26 @@ class Store:
     def holder(self) -> str:
         """The token that may write."""
         return self.token if self.alive and self.status == "running" else ""
+
+    @property
+    def lease_left(self) -> int:
+        """A lease further away than one lease was set by a clock that has gone back: it is over."""
+        left = self.lease_end - self.now
+        return left if 0 < left <= LEASE_MS else 0
+
+    @property
+    def due(self) -> bool:
+        """Whether a sweep must look at it now."""
+        return self.look_at is not None and self.look_at <= self.now
+
+    @property
+    def open(self) -> bool:
+        return self.alive and self.status not in ENDED
+
+    @property
+    def orphaned(self) -> bool:
+        """A job that was promised to somebody, and that no worker holds."""
+        return self.open and self.confirmed and not (self.holder and self.lease_left)
 
     def create(self) -> str:
         if not self.alive:
@@ -46,7 +73,8 @@ class Store:
     def confirm(self) -> bool:
         if self.alive:
             self.confirmed = True
-            self.listed = self.listed or self.status == "queued"
+            if self.status == "queued":
+                self.look_at = self.now + GRACE_MS
         return self.alive
 
     def claim(self, token: str) -> Word:
@@ -55,13 +83,13 @@ class Store:
         if self.status in ENDED:
             return "ended", 0
         if self.holder != token:
-            if self.status == "running":
-                if not self.lease_over:
-                    return "held", 0
-                self.failures += not self.progress
+            if self.holder and self.lease_left:
+                return "held", self.lease_left
+            self.failures += self.status == "running" and not self.progress
             self.attempt += 1
-            self.status, self.token, self.progress, self.asked = "running", token, False, False
-        self.confirmed, self.lease_over, self.listed = True, False, True
+            self.status, self.token, self.progress, self.asks = "running", token, False, 0
+        self.confirmed = True
+        self.lease_end = self.look_at = self.now + LEASE_MS
         return "claimed", len(self.log)
 
     def append(
@@ -81,7 +109,8 @@ class Store:
             return "lost", len(self.log)
         self._write(frames, last_id)
         self.checkpoint = checkpoint or self.checkpoint
-        self.lease_over, self.listed = status == "queued", True
+        self.look_at = self.now + LEASE_MS
+        self.lease_end = self.now if status == "queued" else self.look_at
         if status in ENDED:
             self._end(status)
         elif status:
@@ -97,19 +126,27 @@ class Store:
         self._end("cancelled")
         return "cancelled"
 
-    def ask(self) -> str:
+    def ask(self) -> Word:
         if not self.alive or self.status in ENDED:
-            self.listed = False
-            return "ended" if self.alive else "unknown"
+            self.look_at = None
+            return ("ended" if self.alive else "unknown"), 0
         if not self.confirmed:
-            return "wait"
-        self.listed = True
-        if self.holder and not self.lease_over:
-            return "held"
-        if self.asked:
-            return "wait"
-        self.asked = self.listed = True
-        return "yes"
+            return "wait", BACKOFF_MS
+        if self.holder and self.lease_left:
+            self.look_at = self.now + self.lease_left
+            return "held", self.lease_left
+        since, wait = self.now - self.asked_at, _backoff(self.asks - 1)
+        if self.asks and 0 <= since < wait:
+            self.look_at = self.now + wait - since
+            return "wait", wait - since
+        self.asked_at, self.look_at = self.now, self.now + _backoff(self.asks)
+        self.asks += 1
+        return "yes", 0
+
+    def undo(self) -> None:
+        """The queue refused what was to be sent: the next may be sent after one back-off."""
+        self.asks = max(self.asks - 1, min(self.asks, 1))
+        self.look_at = self.now + BACKOFF_MS
 
     def holds(self, cursor: str) -> bool:
         """Whether a cursor is right: the log at its offset begins with exactly its line."""
@@ -117,10 +154,10 @@ class Store:
 
     def expire(self) -> None:
         """Everything but the index, whose members go when somebody asks for them."""
-        self.alive = self.confirmed = self.progress = self.asked = False
+        self.alive = self.confirmed = self.progress = False
         self.status = self.token = self.checkpoint = self.last_id = ""
-        self.attempt = self.failures = 0
-        self.lease_over, self.log = True, b""
+        self.attempt = self.failures = self.asks = self.lease_end = 0
+        self.log = b""
 
     def _write(self, frames: bytes, last_id: str) -> None:
         if frames:
@@ -128,4 +165,8 @@ class Store:
             self.last_id, self.progress = last_id, True
 
     def _end(self, status: str) -> None:
-        self.status, self.checkpoint, self.listed = status, "", False
+        self.status, self.checkpoint, self.look_at = status, "", None
+
+
+def _backoff(asks: int) -> int:
+    return min(BACKOFF_MS << max(asks, 0), LONGEST_BACKOFF_MS)

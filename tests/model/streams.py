@@ -28,6 +28,11 @@ def token(number: int) -> str:
     return f"{number:04x}" + "0" * 28
 
 
+def stream_id(bucket: int) -> str:
+    """A new id of this bucket."""
+    return f"{bucket:02x}{protocol.new_stream_id()[2:]}"
+
+
 def said(text: str) -> Event:
     return protocol.text(text, deployment="model", stage="answer")
 
