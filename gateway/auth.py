@@ -53,13 +53,17 @@ class Keys:
         self._looked_at = 0.0
         self._stamp: tuple[int, int] = (0, 0)
         self._names: Mapping[str, str] = {}
-        self._read()
+        try:
+            self._read()
+        except OSError as error:
+            raise ValueError(f"GATEWAY_KEYS_FILE cannot be read: {error.strerror}") from None
 
     async def owner(self, headers: Headers) -> str:
         """The key's name; a key is found by its hash, so nothing of it is compared."""
         if time.monotonic() - self._looked_at > KEYS_LOOK_SECONDS:
             self._look()
-        given = headers.get("x-api-key") or bearer(headers)
+        shown = headers.getlist("x-api-key") or [bearer(headers)]
+        given = shown[0] if len(shown) == 1 else ""
         name = self._names.get(hashlib.sha256(given.encode()).hexdigest()) if given else None
         if name is None:
             raise Unauthorized
@@ -100,13 +104,14 @@ class EasyAuth:
     async def owner(self, headers: Headers) -> str:
         """Identity provider and the caller's id there."""
         named = headers.getlist("x-ms-client-principal-id")
-        if len(named) != 1 or not named[0]:
+        providers = headers.getlist("x-ms-client-principal-idp") or [""]
+        if len(named) != 1 or len(providers) != 1 or not named[0]:
             raise Unauthorized
-        return f"easyauth:{headers.get('x-ms-client-principal-idp', '')}:{named[0]}"
+        return f"easyauth:{providers[0]}:{named[0]}"
 
 
 def auth_of(settings: Settings) -> Auth:
-    """What the settings ask for. Raises ValueError, or OSError for a file of keys that cannot be read."""
+    """What the settings ask for. Raises ValueError for a file of keys that is wrong or cannot be read."""
     match settings.auth:
         case "keys":
             return Keys(Path(settings.keys_file))

@@ -13,9 +13,10 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from gateway import telemetry
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,12 +26,21 @@ if TYPE_CHECKING:
 SHUTDOWN_MS = 3000
 
 
+class OwnSpans(BatchSpanProcessor):
+    """Exports our spans alone: a server that we run in may name a query in its own, and so a stream token."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Pass it on, or drop it."""
+        if span.instrumentation_scope is not None and span.instrumentation_scope.name == telemetry.NAME:
+            super().on_end(span)
+
+
 def set_up(settings: Settings) -> Callable[[], None]:
     """Set this process's providers; what is answered ends them, in bounded time."""
     spans, measures = _otlp() if settings.otlp_endpoint else _app_insights(settings)
     resource = Resource.create({"service.name": settings.service_name})
     tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
-    tracing.add_span_processor(BatchSpanProcessor(spans))
+    tracing.add_span_processor(OwnSpans(spans))
     reader = PeriodicExportingMetricReader(measures)
     measuring = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     trace.set_tracer_provider(tracing)

@@ -23,6 +23,7 @@ LEEWAY_SECONDS = 60  # between the issuer's clock and ours
 DISCOVERY = "/.well-known/openid-configuration"
 KEPT_SECONDS, RETRY_SECONDS, FETCH_SECONDS = 3600.0, 30.0, 5.0
 DOCUMENT_BYTES = 256 * 1024
+NONSENSE = (ValueError, KeyError, TypeError, AttributeError)  # what PyJWT raises for JSON of another shape
 _log = logging.getLogger("holdfast.oidc")
 
 
@@ -51,11 +52,15 @@ class Jwt:
             )
         except (
             jwt.PyJWTError,
+            RecursionError,  # a header as deep as it is long
             TypeError,
             ValueError,
         ):  # the last two: a key of another kind than the token says
             raise Unauthorized from None
-        return f"jwt:{claims[self._claim]!s}"
+        named = claims[self._claim]
+        if type(named) not in (str, int) or named == "":  # nobody, or more than one
+            raise Unauthorized
+        return f"jwt:{named}"
 
 
 class Jwks:
@@ -87,7 +92,7 @@ class Jwks:
                     (await _document(http, self._issuer.rstrip("/") + DISCOVERY))["jwks_uri"]
                 )
                 found = jwt.PyJWKSet.from_dict(await _document(http, url))
-        except (aiohttp.ClientError, TimeoutError, jwt.PyJWTError, ValueError, KeyError) as error:
+        except (aiohttp.ClientError, TimeoutError, jwt.PyJWTError, *NONSENSE) as error:
             _log.warning("the issuer's keys cannot be read: %s", type(error).__name__)
             return
         self._known = {key.key_id: key.key for key in found.keys if key.key_id}
@@ -98,7 +103,9 @@ async def _document(http: Any, url: str) -> Any:
     """A JSON object from an issuer. Raises ValueError for a longer one than anybody has."""
     async with http.get(url, headers={"accept": "application/json"}) as answer:
         answer.raise_for_status()
-        body = await answer.content.read(DOCUMENT_BYTES + 1)
-    if len(body) > DOCUMENT_BYTES:
-        raise ValueError("too long")
+        body = b""
+        async for piece in answer.content.iter_any():  # `read(n)` would answer the first piece
+            body += piece
+            if len(body) > DOCUMENT_BYTES:
+                raise ValueError("too long")
     return json.loads(body)

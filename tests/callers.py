@@ -1,0 +1,199 @@
+"""Both hosts with callers who are told apart, by API keys or by JWTs; tokens for one stream, and CORS.
+
+A module that asks for `guarded` or `trusting` names this one in `pytest_plugins`, beside `tests.hosts`. The
+Functions host has a function key that nobody sends: once callers are told apart, nothing asks for it.
+PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from gateway.tokens import StreamTokens
+from tests.functions_host.client import FunctionsHost
+from tests.hosts import EVENTS, HOST_NAMES, LIMIT_SECONDS, functions_environment, quick_app
+from tests.support.azurite import Azurite
+from tests.support.collector import Collector
+from tests.support.issuer import Issuer
+from tests.support.model_server import ModelServer, script
+from tests.support.processes import GatewayProcess
+from tests.support.redis_server import RedisServer
+
+LOG_BYTES = 16 * 1024 * 1024
+CANARY = "canary-7f3a"  # in every secret, and in every question
+ORIGIN = "https://app.example"
+TOKEN_KEYS = [f"{CANARY}-of-stream-tokens-{name}-{'x' * 16}" for name in ("new", "old", "removed")]
+ALICE, ALICE_TOO, BOB = (f"hf_{CANARY}-{name}-{'k' * 24}" for name in ("alice", "alice-too", "bob"))
+KEYS = ((ALICE, "alice"), (ALICE_TOO, "alice"), (BOB, "bob"))
+
+
+def by_key(key: str) -> dict[str, str]:
+    """The headers of who has this API key, or this JWT."""
+    return {"authorization": f"Bearer {key}"}
+
+
+def keys_file(*keys: tuple[str, str]) -> str:
+    """The text of a file of keys."""
+    lines = [f"{name} {hashlib.sha256(key.encode()).hexdigest()}" for key, name in keys]
+    return "\n".join(["# name, SHA-256 of the key", "", *lines]) + "\n"
+
+
+def old_tokens() -> StreamTokens:
+    """What signed before the keys were rotated."""
+    return StreamTokens(TOKEN_KEYS[1:2], 60)
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """One host that asks who asks; `log` is all that its process has written to stderr."""
+
+    name: str
+    http: httpx.AsyncClient
+    redis: Redis
+    log: Callable[[], str] = field(repr=False)
+
+    async def start(self, key: str, chunks: list[str] | None = None, **options: Any) -> str:
+        """Start a stream as this caller, with the canary in its question; its location."""
+        body = {"user": script(chunks or ["a", "b"], canary=CANARY, **options)}
+        answer = await self.http.post("/stream", json=body, headers=by_key(key))
+        assert answer.status_code == 202, answer.text
+        return answer.headers["location"]
+
+    async def finished(self, key: str, chunks: list[str] | None = None) -> str:
+        """Likewise, and wait for its end."""
+        where = await self.start(key, chunks)
+        answer = await self.http.get(where, headers={**EVENTS, **by_key(key)})
+        assert b"event: done" in answer.content
+        return where
+
+    async def token(self, where: str, key: str) -> dict[str, Any]:
+        """A token of this stream."""
+        answer = await self.http.post(f"{where}/token", headers=by_key(key))
+        assert answer.status_code == 201, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    async def now_ms(self) -> int:
+        """Redis's clock."""
+        seconds, micros = await self.redis.time()
+        return seconds * 1000 + micros // 1000
+
+
+@asynccontextmanager
+async def running(
+    name: str, model: ModelServer, store: RedisServer, app: Path, settings: Mapping[str, str]
+) -> AsyncIterator[Guarded]:
+    """One of the hosts, with workers."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        if name == "uvicorn":
+            environment = {**model.environment(), "REDIS_URL": store.url, **settings}
+            process = await enter(GatewayProcess("all", environment))
+            url, log = process.url, process.log
+        else:
+            azurite = await enter(Azurite())
+            environment = {**functions_environment(store.url, model, azurite.connection), **settings}
+            functions = await enter(FunctionsHost(app, environment, listen=True))
+            url, log = functions.url, lambda: _whole(functions)
+        http = await enter(httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS))
+        yield Guarded(name, http, await enter(Redis.from_url(store.url)), log)
+
+
+def _whole(host: FunctionsHost) -> str:
+    return os.pread(host._stderr.fileno(), LOG_BYTES, 0).decode(errors="replace")
+
+
+@asynccontextmanager
+async def both(
+    model: ModelServer, app: Path, settings: Mapping[str, str]
+) -> AsyncIterator[dict[str, Guarded]]:
+    """Both hosts, by name, on a store of their own: no other process takes their jobs."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(RedisServer())
+        yield {
+            name: await stack.enter_async_context(running(name, model, store, app, settings))
+            for name in HOST_NAMES
+        }
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def collector() -> AsyncIterator[Collector]:
+    """What these hosts export."""
+    async with Collector() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def issuer() -> AsyncIterator[Issuer]:
+    """Who signs JWTs."""
+    async with Issuer() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of keys of `guarded`."""
+    path = tmp_path_factory.mktemp("keys") / "keys"
+    path.write_text(keys_file(*KEYS))
+    return path
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The app's folder."""
+    return quick_app(tmp_path_factory.mktemp("guarded-app"))
+
+
+def common(collector: Collector) -> dict[str, str]:
+    """Settings of all these hosts."""
+    return {
+        **collector.environment("guarded"),
+        "GATEWAY_TOKEN_KEYS": " ".join(TOKEN_KEYS[:2]),
+        "GATEWAY_CORS_ORIGINS": f"{ORIGIN} http://localhost:3000",
+        "GATEWAY_LOG_LEVEL": "debug",
+        "FUNCTIONS_HOST_KEY": "nobody-sends-it",
+    }
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def keyed(
+    model: ModelServer, collector: Collector, deployed: Path, key_file: Path
+) -> AsyncIterator[dict[str, Guarded]]:
+    """Both hosts, with API keys."""
+    settings = {**common(collector), "GATEWAY_AUTH": "keys", "GATEWAY_KEYS_FILE": str(key_file)}
+    async with both(model, deployed, settings) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def signed(
+    model: ModelServer, collector: Collector, deployed: Path, issuer: Issuer
+) -> AsyncIterator[dict[str, Guarded]]:
+    """Both hosts, with JWTs."""
+    async with both(model, deployed, {**common(collector), **issuer.environment()}) as started:
+        yield started
+
+
+@pytest.fixture(params=HOST_NAMES)
+def guarded(request: pytest.FixtureRequest, keyed: dict[str, Guarded]) -> Guarded:
+    """Each host with API keys, in turn."""
+    name: str = request.param
+    return keyed[name]
+
+
+@pytest.fixture(params=HOST_NAMES)
+def trusting(request: pytest.FixtureRequest, signed: dict[str, Guarded]) -> Guarded:
+    """Each host with JWTs, in turn."""
+    name: str = request.param
+    return signed[name]

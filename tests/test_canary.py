@@ -1,0 +1,106 @@
+"""Fault 27: a secret or a question is in no line of a log, no error, and nothing that is exported."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from tests.callers import ALICE, BOB, CANARY, TOKEN_KEYS, Guarded, by_key
+from tests.hosts import EVENTS, JSON, NOBODY
+from tests.support.collector import Collector
+from tests.support.issuer import Issuer
+from tests.support.model_server import script
+
+pytest_plugins = ("tests.hosts", "tests.callers")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@dataclass(slots=True)
+class Caller:
+    """Asks everything that there is, and keeps the answers that no secret may stand in."""
+
+    host: Guarded
+    key: str
+    told: list[httpx.Response]
+
+    async def asks(self, trace: str) -> list[str]:
+        """The stream tokens that were given."""
+        host, known = self.host, by_key(self.key)
+        http = host.http
+        caller = {**known, "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+        body = {"user": script(["a"], canary=CANARY), "metadata": {"m": CANARY}}
+        where = (await http.post("/stream", json=body, headers=caller)).headers["location"]
+        given = (await http.post(f"{where}/token", headers=known)).json()
+        token = str(given["token"])
+        for accept in (EVENTS, JSON):
+            assert (await http.get(given["stream"], headers=accept)).status_code == 200
+        failing = {"user": script([CANARY], status=400, canary=CANARY)}
+        broken = {"user": script(["a"], broken_at=0, canary=CANARY)}
+        for question in (failing, broken):
+            answer = await http.post("/stream", json=question, headers={**known, **EVENTS})
+            assert b"event: failed" in answer.content
+            self.told.append(answer)
+        urls = [
+            where,
+            f"{where}?token={token}x",
+            f"/stream/{NOBODY}?token={token}",
+            f"/{CANARY}?token={token}",
+        ]
+        self.told += [await http.get(url, headers=JSON) for url in urls]
+        self.told += [await http.delete(f"{where}?token={token}")]
+        self.told += [await http.get(where, headers=by_key(f"{self.key}x"))]
+        self.told += [await http.get(where, headers={"x-api-key": f"{self.key}x"})]
+        self.told += [await http.get(where, headers={**known, "last-event-id": CANARY})]
+        self.told += [await http.get(where, headers={**known, "accept": f"text/{CANARY}"})]
+        wrong: list[dict[str, object]] = [
+            {"user": CANARY, "more": CANARY},
+            {"input": {CANARY: 1}, "chain": CANARY},
+        ]
+        self.told += [await http.post("/stream", json=item, headers=known) for item in wrong]
+        self.told += [
+            await http.post("/stream", json=body, headers={**known, "idempotency-key": CANARY * 30})
+        ]
+        spoiled = {**known, "content-type": "application/json"}
+        self.told += [await http.post("/stream", content=f'{{"user": "{CANARY}'.encode(), headers=spoiled)]
+        await http.delete(where, headers=known)
+        return [token]
+
+
+async def holds_its_tongue(caller: Caller, collector: Collector, secrets: list[str], trace: str) -> None:
+    """Nothing of what was said or shown is to be found."""
+    tokens = [token.partition(".")[2] for token in await caller.asks(trace)]
+    await collector.until_spans(trace, {"create stream", "process holdfast-jobs"})
+    hidden = [CANARY, *secrets, *tokens]
+    log = caller.host.log()
+    assert "Traceback" not in log
+    for secret in hidden:
+        assert not [line for line in log.splitlines() if secret in line]
+        shown = [answer.text + str(answer.headers) for answer in caller.told]
+        assert not [text for text in shown if secret in text]
+        assert not any(secret.encode() in raw for raw in collector.raw)
+    assert all(answer.status_code >= 400 or b"event: failed" in answer.content for answer in caller.told)
+
+
+async def test_fault_27_with_api_keys(guarded: Guarded, collector: Collector) -> None:
+    trace = os.urandom(16).hex()
+    secrets = [ALICE, BOB, *TOKEN_KEYS]
+    await holds_its_tongue(Caller(guarded, ALICE, []), collector, secrets, trace)
+
+
+async def test_fault_27_with_jwts(trusting: Guarded, collector: Collector, issuer: Issuer) -> None:
+    trace = os.urandom(16).hex()
+    token = issuer.sign("rsa", sub="carol", note=CANARY)
+    _, claims, signature = token.split(".")
+    await holds_its_tongue(Caller(trusting, token, []), collector, [claims, signature, *TOKEN_KEYS], trace)
+
+
+async def test_fault_27_the_logs_that_were_searched_are_logs(
+    keyed: dict[str, Guarded], signed: dict[str, Guarded]
+) -> None:
+    """At `debug`, so that what is not there was never written."""
+    for host in (keyed["uvicorn"], signed["uvicorn"]):
+        assert " DEBUG openai" in host.log()
+        assert "access" not in host.log()

@@ -1,0 +1,246 @@
+"""Tokens for one stream, on both hosts: good for reading it until they expire, and for nothing else.
+
+Fault 23: a token that is not good is answered alike, whether or not there is the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import pytest
+import pytest_asyncio
+
+from gateway.tokens import StreamTokens
+from tests.callers import ALICE, BOB, TOKEN_KEYS, Guarded, by_key, old_tokens
+from tests.hosts import EVENTS, JSON, NOBODY, Host, Wire, until, uvicorn_host
+from tests.support.model_server import ModelServer
+from tests.support.redis_server import RedisServer
+from tests.test_wire_clients import event_source, triples
+
+pytest_plugins = ("tests.hosts", "tests.callers")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def flipped(token: str) -> list[str]:
+    """This token, with one character changed: each in turn."""
+    forged = []
+    for at, letter in enumerate(token):
+        pool = "0123456789" if letter.isdigit() and at < token.index(".") else ALPHABET
+        other = "-" if letter == "." else pool[(pool.index(letter) + 1) % len(pool)]
+        forged.append(token[:at] + other + token[at + 1 :])
+    return forged
+
+
+async def refused(guarded: Guarded, where: str, query: str) -> None:
+    """The same 401 for this stream, for one that is not, and for what cannot be one."""
+    for accept in (EVENTS, JSON):
+        paths = (where, f"/stream/{NOBODY}", "/stream/x")
+        answers = await asyncio.gather(
+            *(guarded.http.get(f"{path}?{query}", headers=accept) for path in paths)
+        )
+        assert {(answer.status_code, answer.text) for answer in answers} == {(401, answers[0].text)}
+        assert answers[0].json()["code"] == "unauthorized"
+        assert answers[0].headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_token_reads_events_and_the_document(guarded: Guarded) -> None:
+    where = await guarded.finished(ALICE)
+    given = await guarded.token(where, ALICE)
+    assert given["stream"] == f"{where}?token={given['token']}"
+    assert set(given) == {"token", "expires_at", "stream"}
+    life = datetime.fromisoformat(given["expires_at"]).timestamp() - await guarded.now_ms() / 1000
+    assert 200 < life <= 300
+    events = await guarded.http.get(given["stream"], headers=EVENTS)
+    assert Wire(events.content).events[-1] == "done"
+    assert events.headers["referrer-policy"] == "no-referrer"
+    document = await guarded.http.get(given["stream"], headers=JSON)
+    assert document.json()["text"] == "ab"
+    assert given["token"] not in events.text + document.text
+
+
+async def test_a_token_is_not_kept_by_anybody_on_the_way(guarded: Guarded) -> None:
+    where = await guarded.finished(ALICE)
+    answer = await guarded.http.post(f"{where}/token", headers=by_key(ALICE))
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert "no-store" in (await guarded.http.get(answer.json()["stream"])).headers["cache-control"]
+
+
+async def test_a_token_is_good_through_a_reconnect(guarded: Guarded, model: ModelServer) -> None:
+    gate = f"token-{guarded.name}"
+    where = await guarded.start(ALICE, ["a", "b"], gate=gate, gate_at=1)
+    url = (await guarded.token(where, ALICE))["stream"]
+    raw = b""
+    async with guarded.http.stream("GET", url, headers=EVENTS) as live:
+        async for chunk in live.aiter_bytes():
+            raw += chunk
+            if b'"a"' in raw:
+                break
+    first = Wire(raw)
+    model.open_gate(gate)
+    again = await guarded.http.get(url, headers={**EVENTS, "last-event-id": first.ids[-1]})
+    second = Wire(again.content)
+    whole = Wire((await guarded.http.get(url, headers=EVENTS)).content)
+    assert first.frames + second.frames == whole.frames
+    assert second.events[-1] == "done"
+    ended = await guarded.http.get(url, headers={"last-event-id": whole.ids[-1]})
+    assert ended.status_code == 204
+
+
+async def test_event_source_follows_with_a_token(guarded: Guarded) -> None:
+    where = await guarded.start(ALICE, ["a", "b", "c"], pace=0.02)
+    url = (await guarded.token(where, ALICE))["stream"]
+    said = await event_source(str(guarded.http.base_url).rstrip("/") + url)
+    wire = Wire((await guarded.http.get(url, headers=EVENTS)).content)
+    assert [(line["id"], line["kind"], line["data"]) for line in said if "kind" in line] == triples(wire)
+    assert said[-1] == {"closed": 204}
+
+
+async def test_event_source_gives_up_on_a_token_that_is_not_good(guarded: Guarded) -> None:
+    where = await guarded.start(ALICE)
+    base = str(guarded.http.base_url).rstrip("/")
+    assert await event_source(f"{base}{where}?token=x") == [{"closed": 401}]
+
+
+async def test_a_token_is_for_reading_alone(guarded: Guarded) -> None:
+    where = await guarded.finished(ALICE)
+    query = "?token=" + (await guarded.token(where, ALICE))["token"]
+    for method, path in (
+        ("DELETE", where),
+        ("POST", f"{where}/token"),
+        ("POST", "/stream"),
+        ("POST", "/api/http_trigger"),
+    ):
+        answer = await guarded.http.request(method, path + query, json={"user": "x"})
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    token = query.removeprefix("?token=")
+    for headers in (by_key(token), {"x-api-key": token}):
+        assert (await guarded.http.get(where, headers=headers)).status_code == 401
+
+
+async def test_fault_23_a_token_that_is_not_good_is_the_same_401(guarded: Guarded) -> None:
+    where, other = await guarded.finished(ALICE), await guarded.finished(BOB)
+    place, now = where.rpartition("/")[2], await guarded.now_ms()
+    token = (await guarded.token(where, ALICE))["token"]
+    others = (await guarded.token(other, BOB))["token"]
+    expiry, mac = token.split(".")
+    expired, _ = StreamTokens(TOKEN_KEYS[:1], 1).issue(place, now - 1000)
+    removed, _ = StreamTokens(TOKEN_KEYS[2:], 60).issue(place, now)
+    later = f"{int(expiry) + 1}.{mac}"
+    malformed = [
+        "",
+        "x",
+        mac,
+        expiry,
+        f"{expiry}.",
+        f".{mac}",
+        f"-{token}",
+        f"{token}A",
+        f"{token}%0A",
+        "%00",
+    ]
+    malformed += [
+        f"%20{token}",
+        f"{token}=",
+        f"{expiry}.{mac[:-1]}",
+        f"9e9.{mac}",
+        "A" * 6000,
+        "%F0%9F%98%80",
+    ]
+    malformed += [f"{expiry}.{'%D9%A0' * 43}", f"9999999999999999.{mac}"]
+    bad = (others, expired, removed, later, *malformed)
+    await asyncio.gather(*(refused(guarded, where, f"token={one}") for one in bad))
+    await refused(guarded, where, f"token={token}&token={token}")
+    await refused(guarded, where, f"token={token}&token=")
+
+
+async def test_fault_23_each_character_of_a_token_counts(guarded: Guarded) -> None:
+    where = await guarded.finished(ALICE)
+    token = (await guarded.token(where, ALICE))["token"]
+    assert re.fullmatch(r"[0-9]{10}\.[A-Za-z0-9_-]{43}", token)
+    forged = [guarded.http.get(f"{where}?token={other}", headers=JSON) for other in flipped(token)]
+    assert {answer.status_code for answer in await asyncio.gather(*forged)} == {401}
+    assert len(forged) == len(token)
+    assert (await guarded.http.get(f"{where}?token={token}", headers=JSON)).status_code == 200
+
+
+async def test_a_good_token_does_not_bring_a_stream_back(guarded: Guarded) -> None:
+    where = await guarded.finished(ALICE)
+    place = where.rpartition("/")[2]
+    url = (await guarded.token(where, ALICE))["stream"]
+    await guarded.redis.delete(f"{{{place[:2]}}}:log:{place}")
+    assert (await guarded.http.get(url)).status_code == 410
+    await guarded.redis.delete(f"{{{place[:2]}}}:job:{place}")
+    assert (await guarded.http.get(url)).status_code == 404
+
+
+async def test_keys_of_tokens_rotate_without_a_token_lost(guarded: Guarded) -> None:
+    where = await guarded.finished(ALICE)
+    place, now = where.rpartition("/")[2], await guarded.now_ms()
+    token = (await guarded.token(where, ALICE))["token"]
+    assert StreamTokens(TOKEN_KEYS[:1], 1).holds(place, token, now)  # the first key signs
+    old, _ = old_tokens().issue(place, now)
+    assert (await guarded.http.get(f"{where}?token={old}", headers=JSON)).status_code == 200
+
+
+async def test_a_token_counts_only_where_nothing_else_is_shown(guarded: Guarded) -> None:
+    where = await guarded.finished(ALICE)
+    url = (await guarded.token(where, ALICE))["stream"]
+    for headers, status in (
+        (by_key("hf_unknown"), 401),
+        ({"x-api-key": "hf_unknown"}, 401),
+        ({"authorization": ""}, 401),
+        ({"x-api-key": ""}, 401),
+        (by_key(BOB), 404),
+        (by_key(ALICE), 200),
+    ):
+        assert (await guarded.http.get(url, headers={**JSON, **headers})).status_code == status
+    wrong = await guarded.http.get(f"{where}?token=x", headers={**JSON, **by_key(ALICE)})
+    assert wrong.status_code == 200
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def hasty(model: ModelServer, store: RedisServer) -> AsyncIterator[Host]:
+    """Asks nobody who they are; its tokens live for a second."""
+    settings = {"GATEWAY_TOKEN_SECONDS": "1", "GATEWAY_TOKEN_KEYS": ""}
+    async with uvicorn_host(model, store.url, "all", **settings) as host:
+        yield host
+
+
+async def test_fault_23_a_token_expires_by_the_clock_of_the_store(hasty: Host) -> None:
+    where, _ = await hasty.finished(["a"])
+    given = (await hasty.http.post(f"{where}/token")).json()
+
+    async def answer() -> int:
+        return (await hasty.http.get(given["stream"], headers=JSON)).status_code
+
+    assert await until(answer, lambda status: status == 401) == 401
+    seconds, micros = await hasty.redis.time()
+    assert seconds + micros / 1e6 >= datetime.fromisoformat(given["expires_at"]).timestamp()
+
+
+async def test_a_token_that_expires_lets_its_reader_stay_to_the_end(hasty: Host, model: ModelServer) -> None:
+    where = await hasty.start(["a", "b"], gate="hasty", gate_at=1)
+    url = (await hasty.http.post(f"{where}/token")).json()["stream"]
+    async with hasty.http.stream("GET", url, headers=EVENTS) as live:
+        assert live.status_code == 200
+
+        async def answer() -> int:
+            return (await hasty.http.get(url, headers=JSON)).status_code
+
+        await until(answer, lambda status: status == 401)
+        model.open_gate("hasty")
+        assert Wire(await live.aread()).events[-1] == "done"
+
+
+async def test_where_nobody_is_asked_a_wrong_token_is_still_none(hasty: Host) -> None:
+    where, _ = await hasty.finished(["a"])
+    assert (await hasty.http.get(where, headers=JSON)).status_code == 200
+    answer = await hasty.http.get(f"{where}?token=x", headers=JSON)
+    assert (answer.status_code, json.loads(answer.text)["code"]) == (401, "unauthorized")
