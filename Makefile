@@ -21,7 +21,7 @@ run-functions: setup ## the same, in Azure Functions' own runtime, with Azurite 
 
 test: setup ## lint, types and every test
 	@$(LINT)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup ## lint, types and the quick tests
 	@$(LINT)

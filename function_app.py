@@ -13,7 +13,13 @@ from gateway.settings import Settings
 from workers.chains.registry import Registry
 from workers.trigger import Trigger
 
-registry = Registry(Settings.from_env())
+settings = Settings.from_env()
+if settings.queue != "azure-storage":
+    raise ValueError(
+        "GATEWAY_QUEUE must be azure-storage on Azure Functions: its queue trigger reads no other"
+    )
+telemetry.quiet(settings)
+registry = Registry(settings)
 telemetry.configure(registry.settings)
 gateway = Gateway(registry.settings, registry.catalogue())
 trigger = Trigger(gateway, registry)

@@ -223,6 +223,5 @@ if __name__ == "__main__":
     logging.basicConfig(
         level=configured.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    for chatty in ("azure", "httpx", "httpx2", "uvicorn.error"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)  # at info each model call is a line
+    telemetry.quiet(configured)
     run_in_loop(main(chosen, configured))

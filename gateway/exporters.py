@@ -6,6 +6,7 @@ Application Insights takes its connection string, and this process's identity wh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,16 @@ def set_up(settings: Settings) -> Callable[[], None]:
     trace.set_tracer_provider(tracing)
     metrics.set_meter_provider(measuring)
 
-    def end() -> None:
+    def flush() -> None:
         tracing.force_flush(SHUTDOWN_MS)
         tracing.shutdown()
         measuring.shutdown(SHUTDOWN_MS)
+
+    def end() -> None:
+        """In a thread that nobody waits for longer: with a silent collector the SDK keeps to no bound."""
+        last = threading.Thread(target=flush, name="telemetry-flush", daemon=True)
+        last.start()
+        last.join(SHUTDOWN_MS / 1000)
 
     return end
 
@@ -65,8 +72,9 @@ def _app_insights(settings: Settings) -> tuple[SpanExporter, MetricExporter]:
     from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
 
     given: dict[str, Any] = {"connection_string": settings.app_insights}
-    if "Authorization=AAD" in settings.app_insights_auth:
+    said = dict(part.split("=", 1) for part in settings.app_insights_auth.split(";") if "=" in part)
+    if said.get("Authorization") == "AAD":
         from gateway import identity
 
-        given["credential"] = identity.blocking_credential(settings)
+        given["credential"] = identity.blocking_credential(said.get("ClientId") or settings.azure_client_id)
     return AzureMonitorTraceExporter(**given), AzureMonitorMetricExporter(**given)

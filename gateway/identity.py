@@ -49,11 +49,11 @@ def credential(client_id: str = "") -> AsyncTokenCredential:
     return _credentials[client_id]
 
 
-def blocking_credential(settings: Settings) -> TokenCredential:
+def blocking_credential(client_id: str) -> TokenCredential:
     """One for a client that works in threads of its own."""
     from azure.identity import DefaultAzureCredential
 
-    return DefaultAzureCredential(**_options(settings.azure_client_id))
+    return DefaultAzureCredential(**_options(client_id))
 
 
 def openai_token_provider(settings: Settings) -> Callable[[], Awaitable[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import orjson
@@ -36,6 +36,7 @@ class Message:
     id: str
     traceparent: str = ""
     version: int = VERSION
+    body: bytes = field(default=b"", repr=False, compare=False)  # as it came; another release's may say more
 
     def encode(self) -> bytes:
         """One line of JSON."""
@@ -51,7 +52,7 @@ class Message:
         match value:
             case {"v": int(version), "id": str(stream_id)} if version is not True and version is not False:
                 trace = value.get("traceparent")
-                return cls(stream_id, trace if isinstance(trace, str) else "", version)
+                return cls(stream_id, trace if isinstance(trace, str) else "", version, orjson.dumps(value))
         raise ValueError("not a job message")
 
 

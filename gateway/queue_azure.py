@@ -31,8 +31,8 @@ RENEW_SECONDS = VISIBILITY_SECONDS / 3
 FIRST_POLL_SECONDS = 0.1
 MOST_MESSAGES = 32  # of one receive: the service's own bound
 LONGEST_DELAY_SECONDS = 7 * 86400  # likewise
-# PopReceiptMismatch and MessageNotFound: the message was handed to another, or is gone.
-VOID_RECEIPT = (400, 404)
+# The message was handed to another, or is gone.
+VOID_RECEIPT = ("PopReceiptMismatch", "MessageNotFound", "QueueNotFound")
 # Core Tools' name for Azurite at its usual port; account and key are public (learn.microsoft.com, "Use the
 # Azurite emulator").
 DEVELOPMENT = "UseDevelopmentStorage=true"
@@ -60,7 +60,10 @@ def client_of(settings: Settings, queue_name: str) -> QueueClient:
     }
     if settings.storage:
         connection = _AZURITE if settings.storage.rstrip(";") == DEVELOPMENT else settings.storage
-        return QueueClient.from_connection_string(connection, queue_name, **options)
+        try:
+            return QueueClient.from_connection_string(connection, queue_name, **options)
+        except ValueError:
+            raise ValueError("AzureWebJobsStorage is not a connection string") from None
     from gateway import identity  # only here, so that a connection string needs none of it
 
     uri = settings.storage_queues or f"https://{settings.storage_account}.queue.core.windows.net"
@@ -93,7 +96,7 @@ class AzureQueue:
 
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
         """Returns when the service has stored it. Raises QueueUnavailable."""
-        content = base64.b64encode(message.encode()).decode()
+        content = base64.b64encode(message.body or message.encode()).decode()
         hidden = min(math.ceil(delay_ms / 1000), LONGEST_DELAY_SECONDS)
         keep = max(self._keep, hidden + VISIBILITY_SECONDS)
         try:
@@ -104,7 +107,7 @@ class AzureQueue:
                     await self._make()
                     await self._send(content, hidden, keep)
         except (AzureError, TimeoutError) as error:
-            raise QueueUnavailable from error
+            raise _unavailable(error) from error
 
     async def receive(self, count: int) -> list[Delivery]:
         """What is there; nothing is answered after a pause, which grows while nothing comes."""
@@ -112,7 +115,7 @@ class AzureQueue:
             async with asyncio.timeout(SEND_SECONDS):
                 messages = await self._receive(min(count, MOST_MESSAGES))
         except (AzureError, TimeoutError) as error:
-            raise QueueUnavailable from error
+            raise _unavailable(error) from error
         if not messages:
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 2, self._longest_pause)
@@ -123,15 +126,21 @@ class AzureQueue:
     async def done(self, delivery: Delivery) -> None:
         """Delete it. Raises QueueUnavailable."""
         held = self._held.pop(delivery.receipt)
-        async with held.lock:
-            await self._settle(held, self._client.delete_message(held.message))
+        try:
+            async with held.lock:
+                await self._settle(self._client.delete_message(held.message))
+        finally:
+            _stop(held)
 
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
         """Hide it for the delay, then anybody may have it. Raises QueueUnavailable."""
         held = self._held.pop(delivery.receipt)
         hidden = min(math.ceil(delay_ms / 1000), LONGEST_DELAY_SECONDS)
-        async with held.lock:
-            await self._settle(held, self._client.update_message(held.message, visibility_timeout=hidden))
+        try:
+            async with held.lock:
+                await self._settle(self._client.update_message(held.message, visibility_timeout=hidden))
+        finally:
+            _stop(held)
 
     async def depth(self) -> int:
         """How many jobs are queued or running, about. Raises QueueUnavailable."""
@@ -141,7 +150,7 @@ class AzureQueue:
         except ResourceNotFoundError:
             return 0  # it is made at first use
         except (AzureError, TimeoutError) as error:
-            raise QueueUnavailable from error
+            raise _unavailable(error) from error
         return found.approximate_message_count or 0
 
     async def close(self) -> None:
@@ -155,12 +164,16 @@ class AzureQueue:
         await self._client.send_message(content, visibility_timeout=hidden, time_to_live=keep)
 
     async def _receive(self, count: int) -> list[QueueMessage]:
-        pages = self._client.receive_messages(max_messages=count, visibility_timeout=VISIBILITY_SECONDS)
+        """One request: a page for each message, as is the client's default, might fail half-way."""
+        found = self._client.receive_messages(
+            messages_per_page=count, max_messages=count, visibility_timeout=VISIBILITY_SECONDS
+        )
         try:
-            return [message async for message in pages]
+            async for page in found.by_page():
+                return [message async for message in page]
         except ResourceNotFoundError:
             await self._make()
-            return []
+        return []
 
     async def _make(self) -> None:
         try:
@@ -181,31 +194,45 @@ class AzureQueue:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                async with held.lock:
+                async with asyncio.timeout(SEND_SECONDS), held.lock:
                     renewed = await self._client.update_message(
                         held.message, visibility_timeout=VISIBILITY_SECONDS
                     )
                     held.message.pop_receipt = renewed.pop_receipt
             except HttpResponseError as error:
-                if error.status_code in VOID_RECEIPT:
+                if _code(error) in VOID_RECEIPT:
                     return
-                _log.warning("a message could not be kept hidden: %s", error.status_code)
-            except AzureError as error:
-                _log.warning("a message could not be kept hidden: %s", type(error).__name__)
+                _log.warning("a message could not be kept hidden: %s", _reason(error))
+            except (AzureError, TimeoutError) as error:
+                _log.warning("a message could not be kept hidden: %s", _reason(error))
 
-    async def _settle(self, held: Held, call: Awaitable[object]) -> None:
+    async def _settle(self, call: Awaitable[object]) -> None:
         """With a receipt that is void by now there is nothing left to settle."""
-        _stop(held)
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await call
-        except HttpResponseError as error:
-            if error.status_code not in VOID_RECEIPT:
-                raise QueueUnavailable from error
         except (AzureError, TimeoutError) as error:
-            raise QueueUnavailable from error
+            if _code(error) not in VOID_RECEIPT:
+                raise _unavailable(error) from error
 
 
 def _stop(held: Held) -> None:
     if held.renewing is not None:
         held.renewing.cancel()
+
+
+def _unavailable(error: Exception) -> QueueUnavailable:
+    """Told to the operator by its kind; a foreign error's text may quote an address or a signature."""
+    _log.warning("the queue refuses: %s", _reason(error))
+    return QueueUnavailable()
+
+
+def _code(error: Exception) -> str:
+    """The service's own word for it, if it gave one."""
+    code = getattr(error, "error_code", None)
+    return str(getattr(code, "value", code) or "")
+
+
+def _reason(error: Exception) -> str:
+    status = getattr(error, "status_code", None)
+    return " ".join(str(part) for part in (type(error).__name__, status, _code(error)) if part)

@@ -58,6 +58,10 @@ def check(settings: Settings) -> None:
         settings.storage or settings.storage_queues or settings.storage_account
     ):
         raise ValueError("GATEWAY_QUEUE=azure-storage needs AzureWebJobsStorage")
+    if settings.queue == "azure-storage" and not re.fullmatch(
+        r"(?=.{3,56}$)[a-z0-9]+(-[a-z0-9]+)*", settings.queue_name
+    ):
+        raise ValueError("GATEWAY_QUEUE_NAME must be 3 to 56 lower-case letters, digits and single dashes")
     _check_auth(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise ValueError("GATEWAY_LOG_LEVEL must be debug, info, warning or error")

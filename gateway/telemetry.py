@@ -7,6 +7,7 @@ generative AI where these have one. Ids, names, numbers and states are recorded,
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from gateway.settings import Settings
 NAME = "holdfast"
 tracer = trace.get_tracer(NAME)
 _meter = metrics.get_meter(NAME)
+_log = logging.getLogger("holdfast.telemetry")
 _propagator = TraceContextTextMapPropagator()
 
 first_token = _meter.create_histogram(
@@ -67,9 +69,25 @@ def configure(settings: Settings) -> Callable[[], None]:
     """
     if not (settings.otlp_endpoint or settings.app_insights) or is_on():
         return lambda: None
-    from gateway import exporters
+    try:
+        from gateway import exporters
 
-    return exporters.set_up(settings)
+        return exporters.set_up(settings)
+    except Exception as error:  # a product without telemetry is better than none
+        name = (
+            "OTEL_EXPORTER_OTLP_ENDPOINT"
+            if settings.otlp_endpoint
+            else "APPLICATIONINSIGHTS_CONNECTION_STRING"
+        )
+        _log.error("no telemetry: %s cannot be used (%s)", name, type(error).__name__)
+        return lambda: None
+
+
+def quiet(settings: Settings) -> None:
+    """Our lines at the level that is set; of the clients below us, which tell of each call, warnings."""
+    logging.getLogger(NAME).setLevel(settings.log_level.upper())
+    for chatty in ("azure", "httpx", "httpx2", "uvicorn.error"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def context_of(traceparent: str) -> Any:
