@@ -79,6 +79,7 @@ def test_no_platform_name_is_one_of_the_product() -> None:
 def test_the_product_accepts_the_templates_settings() -> None:
     known = {
         "clientId": "00000000-0000-0000-0000-000000000001",
+        "queueName": default(STORAGE, "queueName"),
         "redisUrl": "rediss://redis.invalid:10000",
         "telemetryConnectionString": "InstrumentationKey=1;IngestionEndpoint=https://in.invalid/",
         "'ClientId=${clientId};Authorization=AAD'": "ClientId=1;Authorization=AAD",
