@@ -25,7 +25,7 @@ PORTS = (10_001, 22_000)
 def free_port() -> int:
     """A TCP port that nobody listens on, nor on the one ten thousand above, a cluster node's bus port.
 
-    Both lie below those that the system gives to outgoing connections, one of which might take them meanwhile.
+    Both lie below those that the system gives to outgoing connections: one might take them meanwhile.
     """
     while True:
         port = random.randint(*PORTS)
