@@ -48,11 +48,12 @@ class Message:
         try:
             value = orjson.loads(raw)  # its ValueError covers a nesting too deep as well
         except ValueError:
-            value = orjson.loads(base64.b64decode(raw, validate=True))
+            raw = base64.b64decode(raw, validate=True)
+            value = orjson.loads(raw)
         match value:
             case {"v": int(version), "id": str(stream_id)} if version is not True and version is not False:
                 trace = value.get("traceparent")
-                return cls(stream_id, trace if isinstance(trace, str) else "", version, orjson.dumps(value))
+                return cls(stream_id, trace if isinstance(trace, str) else "", version, raw)
         raise ValueError("not a job message")
 
 

@@ -52,7 +52,7 @@ async def cancels_itself_never(_: Any) -> AsyncIterator[str]:
 
 async def cancelled_within(_: Any) -> AsyncIterator[str]:
     yield "kept"
-    inner = asyncio.create_task(asyncio.sleep(60))
+    inner = asyncio.create_task(asyncio.Event().wait())
     inner.cancel()
     await inner
 
@@ -62,7 +62,7 @@ async def cancels_itself(_: Any) -> AsyncIterator[str]:
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 
 async def waiting(_: Any) -> AsyncIterator[str]:

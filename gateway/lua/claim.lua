@@ -19,9 +19,7 @@ if not (status == 'running' and job[2] == token) then
     redis.call('HSETNX', JOB, 'foreign_ms', NOW)
     if NOW - tonumber(redis.call('HGET', JOB, 'foreign_ms')) < tonumber(ARGV[5]) then return { 'foreign' } end
   end
-  if status == 'running' then
-    if job[5] == '0' then redis.call('HINCRBY', JOB, 'failures', 1) end
-  end
+  if status == 'running' and job[5] == '0' then redis.call('HINCRBY', JOB, 'failures', 1) end
   redis.call('HINCRBY', JOB, 'attempt', 1)
   redis.call('HSETNX', JOB, 'started_ms', NOW)
   redis.call('HSET', JOB, 'status', 'running', 'token', token, 'progress', 0)

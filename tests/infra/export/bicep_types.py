@@ -68,7 +68,7 @@ class Converter:
                 return {"kind": "bool"}
             case "AnyType":
                 return {"kind": "any"}
-        raise NotImplementedError(entry["$type"])
+        raise ValueError(f"a kind of type that nothing here uses: {entry['$type']}")
 
     def _properties(self, properties: dict[str, Any]) -> dict[str, list[int]]:
         return {name: [self.take(_at(item["type"])), item["flags"]] for name, item in properties.items()}
