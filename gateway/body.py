@@ -14,10 +14,9 @@ from typing import Any, NoReturn
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.errors import Invalid, Malformed, NotJson, TooLarge
+from gateway.settings import Settings
 
 DEFAULT_CHAIN = "chat"
-MAX_DEPTH = 32
-MAX_MESSAGES = 1000
 MAX_METADATA_BYTES = 4096
 ROLES = ("system", "developer", "user", "assistant")
 _FIELDS = ("user", "messages", "input", "chain", "params", "metadata")
@@ -40,8 +39,29 @@ class Start:
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
-async def read_json(request: Request, max_bytes: int) -> Any:
-    """The body as JSON. Raises NotJson, TooLarge or Malformed."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a body may have: bytes, nesting, members of a list or object, messages, characters of a name."""
+
+    bytes: int
+    depth: int
+    items: int
+    messages: int
+    name: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Bounds:
+        """Those that are set."""
+        lengths = settings.max_items, settings.max_messages, settings.max_name
+        return cls(settings.max_body, settings.max_depth, *lengths)
+
+
+DEFAULT = Bounds.of(Settings())
+
+
+async def read_json(request: Request, bounds: Bounds = DEFAULT) -> Any:
+    """The body as JSON. Raises NotJson, TooLarge or Malformed, or Invalid for its nesting, lists or names."""
+    max_bytes = bounds.bytes
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise NotJson
@@ -56,23 +76,22 @@ async def read_json(request: Request, max_bytes: int) -> Any:
                 raise TooLarge(f"the bound is {max_bytes} bytes")
     except ClientDisconnect as error:
         raise Malformed("the body ended early") from error
-    return parse_json(bytes(body))
+    return parse_json(bytes(body), bounds)
 
 
-def parse_json(body: bytes) -> Any:
-    """Strict JSON: no NaN, no infinity, bounded depth. Raises Malformed, or Invalid for the depth."""
+def parse_json(body: bytes, bounds: Bounds = DEFAULT) -> Any:
+    """Strict JSON: no NaN, no infinity. Raises Malformed, or Invalid for what passes a bound."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
-        raise _too_deep() from None
+        raise _too_deep(bounds) from None
     except ValueError:
         raise Malformed("the body is not JSON in UTF-8") from None
-    if _depth(value) > MAX_DEPTH:
-        raise _too_deep()
+    _check_shape(value, bounds)
     return value
 
 
-def parse_start(value: Any, chains: Mapping[str, Any]) -> Start:
+def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:
     """The rules of POST /stream. Raises Invalid, which names the field and the rule."""
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
@@ -95,19 +114,19 @@ def parse_start(value: Any, chains: Mapping[str, Any]) -> Start:
         json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
     ) > (MAX_METADATA_BYTES):
         raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
-    return Start(chain, _input(given[0], value[given[0]]), params, metadata)
+    return Start(chain, _input(given[0], value[given[0]], bounds), params, metadata)
 
 
-def parse_sample(value: Any, chains: Mapping[str, Any]) -> Start:
+def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:
     """The original sample's body: `{"user": …}` and nothing else."""
     if isinstance(value, dict):
         for name in value:
             if name != "user":
                 raise Invalid(_shown(name), "is not a field of this request")
-    return parse_start(value, chains)
+    return parse_start(value, chains, bounds)
 
 
-def _input(kind: str, value: Any) -> Mapping[str, Any]:
+def _input(kind: str, value: Any, bounds: Bounds) -> Mapping[str, Any]:
     if kind == "input":
         return {"input": value}
     if kind == "user":
@@ -116,8 +135,8 @@ def _input(kind: str, value: Any) -> Mapping[str, Any]:
         return {"messages": [{"role": "user", "content": value}]}
     if not isinstance(value, list) or not value:
         raise Invalid("messages", "must be a list that is not empty")
-    if len(value) > MAX_MESSAGES:
-        raise Invalid("messages", f"must be at most {MAX_MESSAGES}")
+    if len(value) > bounds.messages:
+        raise Invalid("messages", f"must be at most {bounds.messages}")
     for index, message in enumerate(value):
         _check_message(f"messages[{index}]", message)
     return {"messages": value}
@@ -136,19 +155,24 @@ def _check_message(where: str, message: Any) -> None:
         raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
 
 
-def _depth(value: Any) -> int:
-    """How deeply lists and objects are nested, found level by level."""
+def _check_shape(value: Any, bounds: Bounds) -> None:
+    """Nesting, lists and names, found level by level."""
     level, depth = [value], 0
     while level := [item for item in level if isinstance(item, (dict, list))]:
         depth += 1
-        if depth > MAX_DEPTH:
-            break
+        if depth > bounds.depth:
+            raise _too_deep(bounds)
+        for item in level:
+            if len(item) > bounds.items:
+                raise Invalid("body", f"a list or object may have {bounds.items} members")
+            for name in item if isinstance(item, dict) else ():
+                if len(name) > bounds.name:
+                    raise Invalid(_shown(name), f"a name may have {bounds.name} characters")
         level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-    return depth
 
 
-def _too_deep() -> Invalid:
-    return Invalid("body", f"may be nested {MAX_DEPTH} deep")
+def _too_deep(bounds: Bounds) -> Invalid:
+    return Invalid("body", f"may be nested {bounds.depth} deep")
 
 
 def _refuse(constant: str) -> NoReturn:

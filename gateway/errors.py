@@ -15,7 +15,7 @@ class HoldfastError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
 
     def __init__(self, detail: str = "", **extensions: str) -> None:
         super().__init__(detail or self.title())
@@ -117,6 +117,33 @@ class KeyReused(HoldfastError):
 
     status = 422
     code = "idempotency_key_reused"
+
+
+class OverQuota(HoldfastError):
+    """The caller's quota is used up."""
+
+    status = 429
+    code = "over_quota"
+
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFull(HoldfastError):
+    """Too many jobs are waiting."""
+
+    status = 429
+    code = "queue_full"
+    retry_after_seconds = 5
+
+
+class TooManyReaders(HoldfastError):
+    """Too many readers are connected."""
+
+    status = 429
+    code = "too_many_readers"
+    retry_after_seconds = 10
 
 
 class AuthUnavailable(HoldfastError):

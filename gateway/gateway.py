@@ -13,25 +13,19 @@ from typing import Any
 
 from opentelemetry.trace import SpanKind
 
-from gateway import identity, protocol, sse, telemetry
+from gateway import identity, protocol, telemetry
 from gateway.auth import auth_of
-from gateway.body import Start
+from gateway.body import Bounds, Start
 from gateway.cluster import Router
 from gateway.connection import Connection
-from gateway.errors import (
-    CursorLost,
-    KeyReused,
-    QueueUnavailable,
-    StoreUnavailable,
-    StreamGone,
-    StreamNotFound,
-    Unauthorized,
-)
+from gateway.creation import Creation
+from gateway.errors import CursorLost, StoreUnavailable, StreamGone, StreamNotFound, Unauthorized
 from gateway.hub import Hub
 from gateway.link import Place
 from gateway.log import Log
-from gateway.queue import JobQueue, Message
+from gateway.queue import JobQueue
 from gateway.queues import open_queue
+from gateway.quota import Quota
 from gateway.record import Look, Record
 from gateway.relay import Relay
 from gateway.revive import revive
@@ -51,6 +45,7 @@ class Parts:
     hub: Hub
     relay: Relay
     queue: JobQueue
+    creation: Creation
     tokens: identity.RedisTokens | None
 
 
@@ -67,6 +62,7 @@ class Gateway:
         self.settings = settings
         self.chains = chains
         self.model_state = model_state
+        self.bounds = Bounds.of(settings)
         self.auth = auth_of(settings)
         self._tokens = StreamTokens(settings.token_keys.split(), settings.token_seconds)
         self._parts: Parts | None = None
@@ -105,45 +101,27 @@ class Gateway:
             partial(revive, log, queue, backoff=settings.lease),
             heartbeat=settings.heartbeat,
             reader_bytes=settings.max_reader,
+            most=settings.max_readers,
+            most_of_stream=settings.max_stream_readers,
         )
         hub.open()
         relay = Relay(log, hub, max_age=settings.stream_max_age)
-        return Parts(redis, log, hub, relay, queue, tokens)
+        creation = Creation(settings, self.chains, log, queue, Quota(redis, settings))
+        return Parts(redis, log, hub, relay, queue, creation, tokens)
 
     async def create(self, start: Start, *, owner: str, key: str = "", traceparent: str = "") -> Record:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
 
-        Raises KeyReused, StoreUnavailable or QueueUnavailable. After the last two nothing was started, unless
-        only the store's or the queue's answer was lost; the same key makes it one job in any case.
+        Raises KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these nothing was
+        started, unless only the store's or the queue's answer was lost; the same key makes it one job in any
+        case.
         """
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
             trace = telemetry.traceparent_of(span)
-            record = await self._create(start, owner, key, trace)
+            creation = self.parts.creation
+            record = await creation.create(start, owner=owner, key=key, traceparent=trace)
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
-
-    async def _create(self, start: Start, owner: str, key: str, traceparent: str) -> Record:
-        log, queue = self.parts.log, self.parts.queue
-        key_hash = protocol.idempotency_hash(owner, key) if key else ""
-        stream_id = protocol.new_stream_id(key_hash)
-        now = await log.now_ms()
-        first = protocol.start(stream_id, start.chain, self.chains[start.chain], protocol.iso(now))
-        tag = protocol.tag_of(protocol.new_token())
-        fields = self._fields(start, owner, traceparent, now) | {"last_id": f"0-{tag}"}
-        word, found = await log.create(
-            stream_id, fields, sse.encode(first, 0, tag), key_hash=key_hash, body_hash=start.digest
-        )
-        if word == "conflict":
-            raise KeyReused
-        record = (await log.look(found, owner)).record
-        if record is None:
-            raise StoreUnavailable
-        if not record.confirmed:  # ours, or one whose first POST died between the record and the queue
-            with telemetry.span(f"send {self.settings.queue_name}", SpanKind.PRODUCER):
-                await queue.enqueue(Message(found, record.trace))
-            if not await log.confirm(found, _ms(self.settings.queue_grace)):
-                raise QueueUnavailable("the queue took longer than the record lasts")
-        return record
 
     async def find(self, stream_id: str, owner: str) -> Record:
         """The caller's stream. Raises StreamNotFound (also for another's) or StreamGone."""
@@ -191,22 +169,6 @@ class Gateway:
                 return document(record, fold)  # else the store lost the end after it was read
         raise StoreUnavailable
 
-    def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:
-        settings = self.settings
-        fields: dict[str, Any] = {
-            "version": protocol.VERSION,
-            "owner": owner,
-            "chain": start.chain,
-            "stages": sse.dumps(list(self.chains[start.chain])),
-            "input": sse.dumps(start.input),
-            "params": sse.dumps(start.params),
-            "trace": traceparent,
-            "created_ms": now_ms,
-            "keep_ms": _ms(settings.retention),
-            "tombstone_ms": _ms(settings.tombstone),
-        }
-        return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
-
 
 def _still_there(look: Look) -> Record:
     if look.record is None:
@@ -214,7 +176,3 @@ def _still_there(look: Look) -> Record:
     if look.log_end == 0:
         raise StreamGone
     return look.record
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -26,13 +26,14 @@ from gateway.errors import (
     Malformed,
     NotAcceptable,
     StoreUnavailable,
+    TooManyReaders,
     stack_of,
 )
 from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors, policy_of
 from gateway.protocol import Cursor
 from gateway.record import Record
-from gateway.response import HEADERS, EventStream
+from gateway.response import HEADERS, EventStream, sent_away
 
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
@@ -69,7 +70,9 @@ async def create(gateway: Gateway, request: Request) -> Response:
     owner = await gateway.auth.owner(request.headers)
     follow_now = EVENT_STREAM in _accepted(request)
     after = _cursor(request) if follow_now else None
-    start = parse_start(await read_json(request, gateway.settings.max_body), gateway.chains)
+    start = parse_start(await read_json(request, gateway.bounds), gateway.chains, gateway.bounds)
+    if follow_now:
+        gateway.parts.hub.check_room()
     record = await gateway.create(
         start, owner=owner, key=_idempotency_key(request), traceparent=_traceparent(request)
     )
@@ -97,8 +100,11 @@ async def follow(gateway: Gateway, request: Request) -> Response:
     after = _cursor(request)
     try:
         record = await _found(gateway, request)
-    except StoreUnavailable:
-        return EventStream(_unavailable())
+        gateway.parts.hub.check_room(record.id)
+    except (StoreUnavailable, TooManyReaders) as error:
+        if EVENT_STREAM not in accepted and isinstance(error, TooManyReaders):
+            raise  # no EventSource, which would give up for good
+        return EventStream(sent_away(error))
     return _events(gateway, record, after, {})
 
 
@@ -127,7 +133,8 @@ async def preflight(gateway: Gateway, request: Request) -> Response:
 async def http_trigger(gateway: Gateway, request: Request) -> Response:
     """POST /api/http_trigger: the original sample's endpoint, through the same queue, worker and log."""
     owner = await gateway.auth.owner(request.headers)
-    start = parse_sample(await read_json(request, gateway.settings.max_body), gateway.chains)
+    start = parse_sample(await read_json(request, gateway.bounds), gateway.chains, gateway.bounds)
+    gateway.parts.hub.check_room()
     record = await gateway.create(start, owner=owner, traceparent=_traceparent(request))
     chunks = _texts(gateway.parts.relay.follow(record.id, None))
     return EventStream(chunks, {"location": f"/stream/{record.id}", "x-stream-id": record.id})
@@ -166,11 +173,6 @@ def _events(gateway: Gateway, record: Record, after: Cursor | None, headers: dic
     if record.ended and str(after) == record.last_id:
         return Response(status_code=204, headers={**HEADERS, **headers})  # EventSource stops
     return EventStream(gateway.parts.relay.follow(record.id, after), headers)
-
-
-async def _unavailable() -> AsyncGenerator[bytes, None]:
-    raise StoreUnavailable
-    yield b""
 
 
 async def _texts(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -12,95 +12,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from gateway import telemetry
-from gateway.errors import QueueUnavailable, StoreUnavailable, stack_of
+from gateway.errors import QueueUnavailable, StoreUnavailable, TooManyReaders, stack_of
+from gateway.feed import Feed, channel_of
 from gateway.link import TIMEOUT_SECONDS, Where
 from gateway.log import Log
-from gateway.record import Head
 from gateway.subscriber import Subscriber
 from gateway.subscription import Block, Subscription
 
 PULSE_SECONDS = 0.5
 ORPHANS_AT_ONCE = 32
-SILENT_SECONDS = 1.0  # after this silence a stream's head is looked at
-LIVELY_SECONDS = 10.0  # this long after the last event it stays a look a second
-LONGEST_LOOK_SECONDS = 14.0
-MARGIN_SECONDS = 0.05  # a lease is looked at when it is surely over
 STALLED_SECONDS = 60.0
 STALLED = "the reader takes nothing more"
 Orphaned = Callable[[str], Awaitable[object]]  # told of a stream whose lease is over
 _log = logging.getLogger("holdfast.hub")
 
 
-class Feed:
-    """One followed stream in this process."""
-
-    __slots__ = ("acknowledged", "channel", "heard_at", "id", "lease_at", "looked_at", "readers")
-
-    def __init__(self, stream_id: str) -> None:
-        self.id = stream_id
-        self.channel = b"live:%b" % stream_id.encode()
-        self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.heard_at = self.looked_at = _now()
-        self.lease_at = math.inf  # when the worker's lease ends, as far as is known
-        self.readers: set[Subscription] = set()
-
-    def acknowledge(self) -> None:
-        """Subscribed; what was published before is in the log only."""
-        if not self.acknowledged.done():
-            self.acknowledged.set_result(None)
-        self.doubt()
-
-    def doubt(self) -> None:
-        """Every reader reads the log at its own position."""
-        for reader in self.readers:
-            reader.lose()
-
-    def look_at(self, now: float) -> float:
-        """When to look: after 1 s of silence, each second while events came lately, then ever more rarely.
-
-        And always when a lease may have ended.
-        """
-        silent = now - self.heard_at
-        wait = SILENT_SECONDS if silent <= LIVELY_SECONDS else min(silent / 5, LONGEST_LOOK_SECONDS)
-        return min(max(self.heard_at, self.looked_at) + wait, self.lease_at)
-
-    def looked(self, head: Head) -> None:
-        """The store has told: a reader without its last event doubts, and the lease's end is known."""
-        self.looked_at = _now()
-        for reader in self.readers:
-            if reader.head != head.last_id and not reader.doubt:
-                self.heard_at = self.looked_at  # an event has come, though nobody told
-                reader.lose()
-        left = head.lease_left_ms
-        if left is None:
-            self.lease_at = math.inf
-        else:
-            self.lease_at = self.looked_at + (left / 1000 + MARGIN_SECONDS if left else SILENT_SECONDS)
-
-
 class Hub:
     """`async with hub.subscribe(id) as subscription` is a reader's lifetime."""
 
     def __init__(
-        self, where: Where, log: Log, orphaned: Orphaned, *, heartbeat: float, reader_bytes: int
+        self,
+        where: Where,
+        log: Log,
+        orphaned: Orphaned,
+        *,
+        heartbeat: float,
+        reader_bytes: int,
+        most: int,
+        most_of_stream: int,
     ) -> None:
         self._log = log
         self._orphaned = orphaned
         self._heartbeat = heartbeat
         self._reader_bytes = reader_bytes
+        self._most = most
+        self._most_of_stream = most_of_stream
+        self.readers = 0  # how many are attached here
         self._feeds: dict[bytes, Feed] = {}
         self._subscriber = Subscriber(where, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
-
-    @property
-    def readers(self) -> int:
-        """How many readers are attached here."""
-        return sum(len(feed.readers) for feed in self._feeds.values())
 
     def open(self) -> None:
         """Start the tasks of the process: the connection's, the shared pulse, and the look."""
@@ -119,9 +73,13 @@ class Hub:
 
     @contextlib.asynccontextmanager
     async def subscribe(self, stream_id: str) -> AsyncIterator[Subscription]:
-        """Join a stream, acknowledged by the server. Raises StoreUnavailable after 5 s without."""
+        """Join a stream, acknowledged by the server.
+
+        Raises StoreUnavailable after 5 s without, or TooManyReaders.
+        """
         if self._closed:
             raise StoreUnavailable
+        self.check_room(stream_id)
         reader = Subscription(self._reader_bytes, sent_at=_now())
         feed = self._join(stream_id, reader)
         try:
@@ -133,6 +91,12 @@ class Hub:
             yield reader
         finally:
             self._leave(feed, reader)
+
+    def check_room(self, stream_id: str = "") -> None:
+        """Raises TooManyReaders when this process has as many, of all streams or of this one, as it may."""
+        feed = self._feeds.get(channel_of(stream_id))
+        if self.readers >= self._most or (feed and len(feed.readers) >= self._most_of_stream):
+            raise TooManyReaders
 
     def wanted(self) -> Iterable[Feed]:
         """The feeds with readers."""
@@ -161,16 +125,18 @@ class Hub:
             feed.doubt()
 
     def _join(self, stream_id: str, reader: Subscription) -> Feed:
-        feed = self._feeds.get(b"live:%b" % stream_id.encode())
+        feed = self._feeds.get(channel_of(stream_id))
         if feed is None:
             feed = Feed(stream_id)
             self._feeds[feed.channel] = feed
             self._subscriber.subscribe(feed)
         feed.readers.add(reader)
+        self.readers += 1
         return feed
 
     def _leave(self, feed: Feed, reader: Subscription) -> None:
         feed.readers.discard(reader)
+        self.readers -= 1
         if not feed.readers and self._feeds.get(feed.channel) is feed:
             del self._feeds[feed.channel]
             self._subscriber.unsubscribe(feed)

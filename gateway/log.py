@@ -61,13 +61,12 @@ class Log:
         body_hash: str = "",
     ) -> tuple[str, str]:
         """Make record and first frame, for 60 s. Answers (`created` | `exists` | `conflict`, id)."""
-        keys = self.keys(stream_id)
-        if key_hash:
-            keys.append("{" + bucket(stream_id) + "}:idem:" + key_hash)
         pairs = [item for pair in fields.items() for item in pair]
-        args = (stream_id, CREATED_EXPIRY_MS, body_hash, first_frame, *pairs)
-        answer = await self._scripts["create"](self._redis, keys, *args)
-        return answer[0], answer[1].decode() if len(answer) > 1 else stream_id
+        return await self._create(stream_id, key_hash, body_hash, first_frame, *pairs)
+
+    async def known(self, stream_id: str, key_hash: str, body_hash: str) -> tuple[str, str]:
+        """What a key stands for, before anything is made: (`exists` | `conflict` | `none`, id)."""
+        return await self._create(stream_id, key_hash, body_hash)
 
     async def confirm(self, stream_id: str, grace_ms: int) -> bool:
         """Raise the expiry to the retention; False when the record has expired."""
@@ -201,6 +200,14 @@ class Log:
         now_ms = int(answer[0]) * 1000 + int(answer[1]) // 1000
         telemetry.relay_lag.clock(now_ms)
         return now_ms
+
+    async def _create(self, stream_id: str, key_hash: str, body_hash: str, *made: Any) -> tuple[str, str]:
+        keys = self.keys(stream_id)
+        if key_hash:
+            keys.append("{" + bucket(stream_id) + "}:idem:" + key_hash)
+        args = (stream_id, CREATED_EXPIRY_MS, body_hash, *made)
+        answer = await self._scripts["create"](self._redis, keys, *args)
+        return answer[0], answer[1].decode() if len(answer) > 1 else stream_id
 
     async def _due(self, keys: list[str], most: int, all_of_them: bool) -> list[str]:
         until = "+inf" if all_of_them else await self.now_ms(keys[0])

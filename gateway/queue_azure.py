@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any
+from time import monotonic
 
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.storage.queue import QueueMessage
@@ -21,54 +21,17 @@ from azure.storage.queue.aio import QueueClient
 
 from gateway.errors import QueueUnavailable
 from gateway.queue import Delivery, Message
-from gateway.settings import Settings
 
 SEND_SECONDS = 10.0  # for one call and its tries together
-CONNECT_SECONDS, READ_SECONDS = 3, 5
-RETRIES = 2  # of the client, a second apart; its own default would be three, the first after 15 s
 VISIBILITY_SECONDS = 60
 RENEW_SECONDS = VISIBILITY_SECONDS / 3
 FIRST_POLL_SECONDS = 0.1
+COUNT_SECONDS = 5.0
 MOST_MESSAGES = 32  # of one receive: the service's own bound
 LONGEST_DELAY_SECONDS = 7 * 86400  # likewise
 # The message was handed to another, or is gone.
 VOID_RECEIPT = ("PopReceiptMismatch", "MessageNotFound", "QueueNotFound")
-# Core Tools' name for Azurite at its usual port; account and key are public (learn.microsoft.com, "Use the
-# Azurite emulator").
-DEVELOPMENT = "UseDevelopmentStorage=true"
-_AZURITE = (
-    "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey="
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;"
-    "QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1"
-)
 _log = logging.getLogger("holdfast.queue")
-
-
-def client_of(settings: Settings, queue_name: str) -> QueueClient:
-    """A client by connection string, or by identity when there is only an endpoint or an account's name.
-
-    Raises ValueError when the connection string is none.
-    """
-    options: dict[str, Any] = {
-        "retry_total": RETRIES,
-        "initial_backoff": 1,
-        "increment_base": 1,
-        "random_jitter_range": 1,
-        "connection_timeout": CONNECT_SECONDS,
-        "read_timeout": READ_SECONDS,
-        "logging_enable": False,
-    }
-    if settings.storage:
-        connection = _AZURITE if settings.storage.rstrip(";") == DEVELOPMENT else settings.storage
-        try:
-            return QueueClient.from_connection_string(connection, queue_name, **options)
-        except ValueError:
-            raise ValueError("AzureWebJobsStorage is not a connection string") from None
-    from gateway import identity  # only here, so that a connection string needs none of it
-
-    uri = settings.storage_queues or f"https://{settings.storage_account}.queue.core.windows.net"
-    credential = identity.credential(settings.storage_client_id or settings.azure_client_id)
-    return QueueClient(uri, queue_name, credential=credential, **options)
 
 
 @dataclass(slots=True)
@@ -93,6 +56,23 @@ class AzureQueue:
         self._pause = FIRST_POLL_SECONDS
         self._keep = math.ceil(keep)
         self._held: dict[str, Held] = {}
+        self._count, self._counted_at = 0, -math.inf
+        self._counting = asyncio.Lock()
+
+    async def reserve(self, stream_id: str, most: int, others: int) -> bool:
+        """By the service's own count, which is asked for every 5 s, and what this process has added since.
+
+        Several processes may so pass the bound together by what they start meanwhile.
+        """
+        async with self._counting:
+            if monotonic() - self._counted_at > COUNT_SECONDS:
+                began = monotonic()
+                self._count = await self.depth()
+                self._counted_at = began
+            if others >= most - self._count:
+                return False
+            self._count += 1
+            return True
 
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
         """Returns when the service has stored it. Raises QueueUnavailable."""

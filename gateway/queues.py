@@ -9,7 +9,8 @@ import socket
 from gateway.cluster import Router
 from gateway.connection import Connection
 from gateway.link import Place
-from gateway.queue import JobQueue, RedisQueue
+from gateway.queue import JobQueue
+from gateway.queue_redis import RedisQueue
 from gateway.settings import Settings
 
 READ_TIMEOUT_SECONDS = 15.0  # a blocking read of the queue takes a second of it
@@ -19,7 +20,8 @@ def open_queue(settings: Settings, redis: Connection, place: Place) -> JobQueue:
     """The queue that the settings name; Azure's client is loaded only where it is used."""
     keep = settings.retention + settings.tombstone
     if settings.queue == "azure-storage":
-        from gateway.queue_azure import AzureQueue, client_of
+        from gateway.queue_azure import AzureQueue
+        from gateway.storage import client_of
 
         return AzureQueue(client_of(settings, settings.queue_name), poll=settings.queue_poll, keep=keep)
     return RedisQueue(

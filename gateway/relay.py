@@ -13,13 +13,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from gateway import sse, telemetry
-from gateway.errors import CursorLost
+from gateway.errors import CursorLost, HoldfastError, TooManyReaders
 from gateway.hub import Hub
 from gateway.log import Log
 from gateway.protocol import Cursor
 from gateway.subscription import Subscription
 
 RETRY_MS = (500, 2000)
+BUSY_RETRY_MS = (5000, 15_000)
 _YOUNGEST_SHARE = 0.75
 
 
@@ -35,7 +36,7 @@ class Relay:
         """Frames after the cursor, with heartbeats between them.
 
         Ends after the terminal event, at the connection's age, or where the stream is gone.
-        Raises StoreUnavailable.
+        Raises StoreUnavailable or TooManyReaders.
         """
         async with self._hub.subscribe(stream_id) as reader:
             reader.last = str(after) if after else ""
@@ -102,6 +103,7 @@ class Relay:
         return asyncio.get_running_loop().call_later(age, reader.end)
 
 
-def retry_line() -> bytes:
-    """The `retry:` line of a connection, with jitter."""
-    return sse.retry(random.randint(*RETRY_MS))
+def retry_line(why: HoldfastError | None = None) -> bytes:
+    """The `retry:` line of a connection, with jitter; later for who found no room."""
+    busy = isinstance(why, TooManyReaders)
+    return sse.retry(random.randint(*(BUSY_RETRY_MS if busy else RETRY_MS)))

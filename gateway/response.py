@@ -1,7 +1,8 @@
 """An HTTP answer that is an event stream, for every host: ASGI in, frames out.
 
 A vanished reader is noticed while nothing is sent, too: one task waits for the disconnect. Any status but
-200 makes EventSource give up for good, so a store out of reach is told by a clean close after `retry:`.
+200 makes EventSource give up for good, so a store out of reach, or a process with too many readers, is told
+by a clean close after `retry:`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import sse
-from gateway.errors import StoreUnavailable
+from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders
 from gateway.headers import SECURE
 from gateway.hub import STALLED
 from gateway.relay import retry_line
@@ -69,11 +70,18 @@ class EventStream(Response):
                         started = True
                         chunk = retry_line() + chunk
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except StoreUnavailable:
-            _log.warning("store out of reach: a reader is sent away to come back")
+        except (StoreUnavailable, TooManyReaders) as error:
+            _log.warning("%s: a reader is sent away to come back", error.code)
             if not started:
-                await send({"type": "http.response.body", "body": retry_line(), "more_body": True})
+                line = retry_line(error)
+                await send({"type": "http.response.body", "body": line, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def sent_away(error: HoldfastError) -> AsyncGenerator[bytes, None]:
+    """The chunks of a reader who is to come back later. Raises the error at the first."""
+    raise error
+    yield b""
 
 
 async def _disconnected(receive: Receive) -> None:

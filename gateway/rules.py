@@ -15,7 +15,9 @@ SHORTEST_LEASE_SECONDS = 0.1
 LAST_PORT = 65535
 SHORTEST_SECRET = 32  # characters
 LONGEST_TOKEN_SECONDS = 3600
+DEEPEST = 200  # orjson goes to 254
 LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
+_POSITIVE = ("lease", "heartbeat", "retention", "worker_concurrency")
 
 
 def check(settings: Settings) -> None:
@@ -23,18 +25,10 @@ def check(settings: Settings) -> None:
     for item in fields(settings):
         if item.type in ("int", "float") and getattr(settings, item.name) < 0:
             raise ValueError(f"{item.metadata['env']} may not be negative")
-    for positive in (
-        "lease",
-        "heartbeat",
-        "retention",
-        "max_body",
-        "max_reader",
-        "worker_concurrency",
-        "max_attempts",
-        "max_failures",
-    ):
-        if not getattr(settings, positive) > 0:
-            raise ValueError(f"{_env(settings, positive)} must be more than 0")
+    for item in fields(settings):
+        positive = item.name in _POSITIVE or item.name.startswith("max_")
+        if positive and not getattr(settings, item.name) > 0:
+            raise ValueError(f"{item.metadata['env']} must be more than 0")
     for item in fields(settings):
         if item.type == "float" and getattr(settings, item.name) > LONGEST_SECONDS:
             raise ValueError(f"{item.metadata['env']} may be ten years at most")
@@ -44,6 +38,8 @@ def check(settings: Settings) -> None:
         raise ValueError(f"PORT must be at most {LAST_PORT}")
     if settings.max_event > LARGEST_EVENT_BYTES:
         raise ValueError(f"GATEWAY_MAX_EVENT_BYTES must be at most {LARGEST_EVENT_BYTES}")
+    if settings.max_depth > DEEPEST:
+        raise ValueError(f"GATEWAY_MAX_DEPTH must be at most {DEEPEST}")
     if settings.redis_url and not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
     if settings.redis_auth not in ("url", "entra"):
@@ -97,7 +93,3 @@ def _takes_tokens(url: str) -> bool:
         return not parse_qs(parts.query).keys() & {"ssl_cert_reqs", "ssl_check_hostname"}
     host = parts.hostname or ""
     return parts.scheme == "unix" or host == "localhost" or bool(re.fullmatch(r"127\.[\d.]+|::1", host))
-
-
-def _env(settings: Settings, name: str) -> str:
-    return next(str(item.metadata["env"]) for item in fields(settings) if item.name == name)

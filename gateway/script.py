@@ -1,4 +1,4 @@
-"""Lua scripts: each a step that Redis takes whole, with the shared beginning before it."""
+"""Lua scripts: each a step that Redis takes whole."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ _LUA = Path(__file__).parent / "lua"
 
 
 class Script:
-    """One Lua script, sent by its hash, and whole when the server does not know it."""
+    """One Lua script, sent by its hash, and whole when the server does not know it.
 
-    def __init__(self, name: str) -> None:
-        self.source = (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+    `shared`: with the beginning that all scripts of a stream have in common.
+    """
+
+    def __init__(self, name: str, *, shared: bool = True) -> None:
+        beginning = (_LUA / "common.lua").read_text() if shared else ""
+        self.source = beginning + (_LUA / f"{name}.lua").read_text()
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Connection, keys: list[str], *args: Any) -> list[Any]:

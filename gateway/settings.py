@@ -92,6 +92,28 @@ class Settings:
     )
     max_event: int = setting("GATEWAY_MAX_EVENT_BYTES", 1048576, "largest event of a chain")
     max_log: int = setting("GATEWAY_MAX_LOG_BYTES", 67108864, "largest log of a stream")
+    max_depth: int = setting("GATEWAY_MAX_DEPTH", 32, "how deeply a request body may be nested")
+    max_items: int = setting("GATEWAY_MAX_ITEMS", 10_000, "members of one list or object in it")
+    max_messages: int = setting("GATEWAY_MAX_MESSAGES", 1000, "messages of one conversation")
+    max_name: int = setting("GATEWAY_MAX_NAME_CHARS", 200, "longest name of an object's member in it")
+    max_run: float = setting(
+        "GATEWAY_MAX_RUN_SECONDS", 3600.0, "how long a stream may run, from its first attempt on"
+    )
+    max_output_tokens: int = setting(
+        "GATEWAY_MAX_OUTPUT_TOKENS", 16_384, "pieces of text that one attempt may say, a token each, or more"
+    )
+    max_owner_streams: int = setting("GATEWAY_MAX_OWNER_STREAMS", 8, "a caller's streams that are not ended")
+    max_owner_starts: int = setting(
+        "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE", 60, "streams that a caller may start in a minute"
+    )
+    max_owner_bytes: int = setting(
+        "GATEWAY_MAX_OWNER_BYTES", 268_435_456, "a caller's ended streams, as long as they are kept"
+    )
+    max_queue: int = setting("GATEWAY_MAX_QUEUE_DEPTH", 10_000, "jobs queued or running, of all callers")
+    max_readers: int = setting("GATEWAY_MAX_READERS", 10_000, "connections of readers to one process")
+    max_stream_readers: int = setting(
+        "GATEWAY_MAX_STREAM_READERS", 5000, "those of one stream, to one process"
+    )
     max_attempts: int = setting("GATEWAY_MAX_ATTEMPTS", 50, "claims of one job in all")
     max_failures: int = setting("GATEWAY_MAX_FAILURES", 3, "claims that ended without an event")
     worker_concurrency: int = setting("GATEWAY_WORKER_CONCURRENCY", 16, "jobs that one process runs at once")

@@ -34,8 +34,11 @@ LOG_BYTES = 16 * 1024 * 1024
 CANARY = "canary-7f3a"  # in every secret, and in every question
 ORIGIN = "https://app.example"
 TOKEN_KEYS = [f"{CANARY}-of-stream-tokens-{name}-{'x' * 16}" for name in ("new", "old", "removed")]
-ALICE, ALICE_TOO, BOB = (f"hf_{CANARY}-{name}-{'k' * 24}" for name in ("alice", "alice-too", "bob"))
-KEYS = ((ALICE, "alice"), (ALICE_TOO, "alice"), (BOB, "bob"))
+ALICE, ALICE_TOO, BOB, CAROL = (
+    f"hf_{CANARY}-{name}-{'k' * 24}" for name in ("alice", "alice-too", "bob", "carol")
+)
+KEYS = ((ALICE, "alice"), (ALICE_TOO, "alice"), (BOB, "bob"), (CAROL, "carol"))
+MOST_STREAMS, MOST_STREAM_READERS = 30, 4
 
 
 def by_key(key: str) -> dict[str, str]:
@@ -162,6 +165,9 @@ def common(collector: Collector) -> dict[str, str]:
         "GATEWAY_TOKEN_KEYS": " ".join(TOKEN_KEYS[:2]),
         "GATEWAY_CORS_ORIGINS": f"{ORIGIN} http://localhost:3000",
         "GATEWAY_LOG_LEVEL": "debug",
+        "GATEWAY_MAX_OWNER_STREAMS": str(MOST_STREAMS),
+        "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "10000",
+        "GATEWAY_MAX_STREAM_READERS": str(MOST_STREAM_READERS),
         "FUNCTIONS_HOST_KEY": "nobody-sends-it",
     }
 

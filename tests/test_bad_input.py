@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.body import MAX_DEPTH, MAX_MESSAGES, MAX_METADATA_BYTES
+from gateway.body import DEFAULT, MAX_METADATA_BYTES
 from gateway.log import Log
 from tests.hosts import EVENTS, HOST_NAMES, JSON, NOBODY, Host, functions_host, uvicorn_host
 from tests.support.model_server import ModelServer
@@ -79,7 +79,7 @@ RULES: list[tuple[Any, str]] = [
     ({"user": ["x"]}, "user"),
     ({"messages": []}, "messages"),
     ({"messages": {}}, "messages"),
-    ({"messages": [HI] * (MAX_MESSAGES + 1)}, "messages"),
+    ({"messages": [HI] * (DEFAULT.messages + 1)}, "messages"),
     ({"messages": [HI, "x"]}, "messages[1]"),
     ({"messages": [{"role": "user"}]}, "messages[0]"),
     ({"messages": [{**HI, "name": "x"}]}, "messages[0]"),
@@ -108,7 +108,7 @@ async def test_fault_19_a_broken_rule_is_422_with_field_and_rule(host: Host, bod
     assert problem["rule"]
 
 
-@pytest.mark.parametrize("depth", [MAX_DEPTH, 2_000, 100_000])
+@pytest.mark.parametrize("depth", [DEFAULT.depth, 2_000, 100_000])
 @pytest.mark.parametrize("way", ["[]", "{}"])
 async def test_fault_19_a_body_too_deep_is_422(host: Host, depth: int, way: str) -> None:
     opening, closing = ("[", "]") if way == "[]" else ('{"a":', "}")
@@ -138,8 +138,8 @@ async def test_fault_19_a_body_over_the_bound_is_413_also_without_a_length(host:
 
 async def test_the_bounds_themselves_are_allowed(host: Host) -> None:
     body = {"input": 1, "chain": "mirror", "metadata": filled(MAX_METADATA_BYTES)}
-    deep = '{"chain": "mirror", "input": ' + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1) + "}"
-    many = json.dumps({"chain": "mirror", "messages": [HI] * MAX_MESSAGES})
+    deep = '{"chain": "mirror", "input": ' + "[" * (DEFAULT.depth - 1) + "]" * (DEFAULT.depth - 1) + "}"
+    many = json.dumps({"chain": "mirror", "messages": [HI] * DEFAULT.messages})
     full = '{"chain": "mirror", "user": "' + "x" * (BOUND - 31) + '"}'
     assert len(full) == BOUND
     for text in (json.dumps(body), deep, many, full):

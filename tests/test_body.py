@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.body import MAX_DEPTH, MAX_METADATA_BYTES, Start, parse_json, parse_sample, parse_start
+from gateway.body import DEFAULT, MAX_METADATA_BYTES, Bounds, Start, parse_json, parse_sample, parse_start
 from gateway.errors import Invalid, Malformed
 
 CHAINS = {"chat": ("chat",), "other": ("one", "two")}
@@ -55,10 +55,35 @@ def test_every_finite_number_is_read(text: str) -> None:
     assert parse_json(text.encode()) == json.loads(text)
 
 
+SMALL = Bounds(bytes=10_000, depth=4, items=3, messages=2, name=5)
+
+
+@pytest.mark.parametrize(
+    ("fits", "does_not", "rule"),
+    [
+        ("[[[[1]]]]", "[[[[[1]]]]]", "may be nested 4 deep"),
+        ("[1,[1,2,3],3]", "[1,[1,2,3,4]]", "may have 3 members"),
+        ('{"a":1,"b":2,"c":3}', '[{"a":1,"b":2,"c":3,"d":4}]', "may have 3 members"),
+        ('{"abcde":"a long value"}', '[{"abcdef":1}]', "a name may have 5 characters"),
+    ],
+)
+def test_bounds_are_those_that_are_set(fits: str, does_not: str, rule: str) -> None:
+    assert parse_json(fits.encode(), SMALL) == json.loads(fits)
+    with pytest.raises(Invalid, match=rule):
+        parse_json(does_not.encode(), SMALL)
+
+
+def test_a_conversation_has_the_bound_that_is_set() -> None:
+    hi = {"role": "user", "content": "x"}
+    parse_start({"messages": [hi] * 2}, CHAINS, SMALL)
+    with pytest.raises(Invalid, match="messages: must be at most 2"):
+        parse_start({"messages": [hi] * 3}, CHAINS, SMALL)
+
+
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
 def test_depth_is_bounded_however_it_is_made(opening: str) -> None:
     closing = opening.replace('"a":', "")[::-1].translate(str.maketrans("[{", "]}"))
-    fits = MAX_DEPTH // len(closing)
+    fits = DEFAULT.depth // len(closing)
     parse_json((opening * fits + "1" + closing * fits).encode())
     for depth in (fits + 1, 50_000):
         with pytest.raises(Invalid) as caught:

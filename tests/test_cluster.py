@@ -13,12 +13,16 @@ from redis.asyncio import Redis
 from gateway.cluster import Router
 from gateway.connection import Connection
 from gateway.embedded import EmbeddedRedis
-from gateway.errors import StoreUnavailable
+from gateway.errors import OverQuota, StoreUnavailable
 from gateway.fold import Fold
 from gateway.hub import Hub
 from gateway.log import BUCKETS, Log
-from gateway.queue import Message, RedisQueue
+from gateway.protocol import new_stream_id
+from gateway.queue import Message
+from gateway.queue_redis import RedisQueue
+from gateway.quota import Quota
 from gateway.relay import Relay
+from gateway.settings import Settings
 from gateway.sse import Decoder
 from tests.support.following import Following, Stream, reading, until
 from tests.support.model_server import ModelServer, script
@@ -50,7 +54,9 @@ async def relaying(url: str) -> AsyncIterator[Following]:
         async def orphaned(stream_id: str) -> None:
             orphans.append(stream_id)
 
-        hub = Hub(router.place, log, orphaned, heartbeat=15, reader_bytes=256 * 1024)
+        hub = Hub(
+            router.place, log, orphaned, heartbeat=15, reader_bytes=256 * 1024, most=100, most_of_stream=100
+        )
         hub.open()
         try:
             yield Following(router, log, hub, Relay(log, hub, max_age=0), orphans)
@@ -93,6 +99,11 @@ async def test_the_log_works_on_every_node() -> None:
         log = Log(router)
         made = await streams(cluster, log)
         ids = [stream.id for group in made.values() for stream in group]
+        quota = Quota(router, Settings(max_owner_streams=len(ids)))
+        for stream_id in ids:
+            await quota.admit("alice", stream_id)
+        with pytest.raises(OverQuota):
+            await quota.admit("alice", new_stream_id())
         for group in made.values():
             first, second, third = group
             await first.texts("a", "b")
@@ -110,6 +121,7 @@ async def test_the_log_works_on_every_node() -> None:
             sorted(stream.id for stream in group) for group in made.values()
         )
         running = {group[2].id for group in made.values()}
+        assert await quota.admit("alice", new_stream_id()) == len(running)  # the ended ones are found
         for part in by_node:
             for stream_id, head in zip(part, await log.heads(part), strict=True):
                 assert (head.lease_left_ms is not None) == (stream_id in running)

@@ -184,16 +184,9 @@ async def record_without_a_job(redis_url: str, question: dict[str, Any], key: st
     async with Jobs(redis_url) as jobs:
         start = parse_start(question, jobs.gateway.chains)
         key_hash = protocol.idempotency_hash(protocol.ANONYMOUS, key)
-        stream_id, tag = protocol.new_stream_id(key_hash), protocol.tag_of(protocol.new_token())
-        fields = jobs.gateway._fields(start, protocol.ANONYMOUS, "", await jobs.log.now_ms())
-        first = protocol.start(stream_id, start.chain, jobs.gateway.chains[start.chain], "now")
-        answer = await jobs.log.create(
-            stream_id,
-            fields | {"last_id": f"0-{tag}"},
-            sse.encode(first, 0, tag),
-            key_hash=key_hash,
-            body_hash=start.digest,
-        )
+        stream_id = protocol.new_stream_id(key_hash)
+        creation = jobs.gateway.parts.creation
+        answer = await creation._record(stream_id, start, protocol.ANONYMOUS, key_hash, "", 1)
         assert answer == ("created", stream_id)
         assert await jobs.queue.depth() == 0
         return stream_id

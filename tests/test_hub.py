@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from gateway import feed as feed_module
 from gateway import hub as hub_module
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreUnavailable, TooManyReaders
 from tests.support.following import Stream, following, reading, until
 from tests.support.proxy import Fault, Proxy, Swapped, doubled, dropped, untouched
 
@@ -37,6 +38,24 @@ async def test_the_first_reader_subscribes_and_the_last_one_leaves(redis_url: st
             assert await subscribers(redis, stream) == 1
         await until_subscribers(redis, stream, 0)
         assert f.hub.readers == 0
+
+
+async def test_readers_are_bounded_in_all_and_of_one_stream(redis_url: str) -> None:
+    async with following(redis_url, most=3, most_of_stream=2) as f:
+        one, other = await Stream.create(f.log), await Stream.create(f.log)
+        async with f.hub.subscribe(one.id), f.hub.subscribe(one.id):
+            f.hub.check_room()
+            with pytest.raises(TooManyReaders):
+                async with f.hub.subscribe(one.id):
+                    raise AssertionError("let in")
+            async with f.hub.subscribe(other.id):
+                for refused in ("", other.id, (await Stream.create(f.log)).id):
+                    with pytest.raises(TooManyReaders):
+                        f.hub.check_room(refused)
+            async with f.hub.subscribe(other.id):
+                assert f.hub.readers == 3
+        assert f.hub.readers == 0
+        f.hub.check_room(one.id)
 
 
 async def test_left_and_joined_again_at_once_hears_what_is_published(redis_url: str) -> None:
@@ -114,8 +133,8 @@ async def test_fault_11_events_that_nobody_told_of_count_as_events_that_came_lat
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every publish is lost, for longer than a stream stays lively: each event is still found in time."""
-    monkeypatch.setattr(hub_module, "LIVELY_SECONDS", 1.5)
-    monkeypatch.setattr(hub_module, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(feed_module, "LIVELY_SECONDS", 1.5)
+    monkeypatch.setattr(feed_module, "SILENT_SECONDS", 0.2)
     async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
         stream = await Stream.create(f.log)
         proxy.fault = dropped
@@ -245,7 +264,7 @@ async def test_what_was_published_before_a_new_connections_acknowledgement_is_re
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Published after the log was read, before the new connection is subscribed: no look has to find it."""
-    monkeypatch.setattr(hub_module, "SILENT_SECONDS", 600.0)
+    monkeypatch.setattr(feed_module, "SILENT_SECONDS", 600.0)
     async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
         stream = await Stream.create(f.log)
         async with f.hub.subscribe(stream.id) as subscription:

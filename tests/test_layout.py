@@ -27,9 +27,11 @@ LAYERS = [
     {"gateway.asgi"},
     {"gateway.handlers"},
     {"gateway.response", "gateway.gateway"},
-    {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc"},
+    {"gateway.creation"},
+    {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc", "gateway.quota"},
     {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status"},
-    {"gateway.queue_azure"},
+    {"gateway.queue_azure", "gateway.queue_redis", "gateway.storage"},
+    {"gateway.feed"},
     {"gateway.log", "gateway.queue", "gateway.subscriber", "gateway.subscription", "gateway.embedded"},
     {"gateway.cluster", "gateway.script"},
     {
@@ -61,11 +63,26 @@ WORKERS_MAY_IMPORT = {
     )
 }
 FOREIGN = {
-    "azure": {"function_app", "gateway.queue_azure", "gateway.identity", "gateway.exporters"},
+    "azure": {
+        "function_app",
+        "gateway.queue_azure",
+        "gateway.storage",
+        "gateway.identity",
+        "gateway.exporters",
+    },
     "azurefunctions": {"function_app"},
     "redis": {
         f"gateway.{name}"
-        for name in ("cluster", "connection", "embedded", "link", "queue", "script", "slots", "subscriber")
+        for name in (
+            "cluster",
+            "connection",
+            "embedded",
+            "link",
+            "queue_redis",
+            "script",
+            "slots",
+            "subscriber",
+        )
     },
     "redis_entraid": {"gateway.identity"},
     "fakeredis": {"gateway.embedded"},

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from gateway import hub as hub_module
+from gateway import feed as feed_module
 from gateway.errors import QueueUnavailable
 from gateway.hub import ORPHANS_AT_ONCE
 from gateway.protocol import new_token
@@ -233,13 +233,13 @@ async def test_a_look_tells_of_many_orphans_at_once_and_no_more(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Slow(ORPHANS_AT_ONCE)
-    monkeypatch.setattr(hub_module, "LIVELY_SECONDS", 600.0)
-    monkeypatch.setattr(hub_module, "SILENT_SECONDS", 600.0)  # until all are there
+    monkeypatch.setattr(feed_module, "LIVELY_SECONDS", 600.0)
+    monkeypatch.setattr(feed_module, "SILENT_SECONDS", 600.0)  # until all are there
     async with following(redis_url, orphaned=slow.wait) as f, AsyncExitStack() as readers:
         streams = [await Stream.create(f.log) for _ in range(2 * ORPHANS_AT_ONCE)]
         for stream in streams:
             await redis.hset(f.log.keys(stream.id)[0], "lease_end_ms", 1)
             await readers.enter_async_context(f.hub.subscribe(stream.id))
-        monkeypatch.setattr(hub_module, "SILENT_SECONDS", 0.0)
+        monkeypatch.setattr(feed_module, "SILENT_SECONDS", 0.0)
         await until(lambda: len(set(f.orphans)) == len(streams))
     assert slow.most == ORPHANS_AT_ONCE

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 from gateway.embedded import EmbeddedRedis
 from gateway.errors import QueueUnavailable
-from gateway.queue import Delivery, Message, RedisQueue
+from gateway.queue import Delivery, Message
+from gateway.queue_redis import RedisQueue
 from tests.support.queues import LEASE_MS, Store
 
 BOUND_SECONDS = 20
@@ -246,6 +247,7 @@ async def test_a_queue_out_of_reach_is_said_so(tmp_path: Path) -> None:
     store = Store(f"unix://{tmp_path}/nobody.sock")
     queue, delivery = store.queue("a"), Delivery(b"", "1-0")
     for call in (
+        queue.reserve("x", 1, 0),
         queue.enqueue(Message("x")),
         queue.receive(1),
         queue.done(delivery),
@@ -276,3 +278,37 @@ async def _comes_again(store: Store, queue: RedisQueue, expected: list[str]) -> 
     while "marker" not in got:
         got += ids(await take(queue))
     assert got == [*expected, "marker"]
+
+
+async def test_places_are_exact_for_all_processes_and_however_many_ask_at_once(store: Store) -> None:
+    queues = [store.queue(name) for name in "abcd"]
+    for number in range(3):
+        await queues[0].enqueue(Message(f"before-{number}"))
+    asked = [queues[n % 4].reserve(str(n), 10, 0) for n in range(40)]
+    got = [n for n, given in enumerate(await asyncio.gather(*asked)) if given]
+    assert len(got) == 7
+    assert await queues[0].reserve(str(got[0]), 10, 0)  # it has its place
+    for number in got:
+        await queues[0].enqueue(Message(str(number)))
+    assert not await queues[1].reserve("late", 10, 0)
+    await queues[0].done(await take_one(queues[0]))
+    assert await queues[1].reserve("late", 10, 0)
+
+
+async def test_a_caller_may_have_as_many_as_there_are_places_left(store: Store) -> None:
+    queue = store.queue("a")
+    assert [await queue.reserve(str(n), 10, n) for n in range(7)] == [True] * 5 + [False] * 2
+    assert await queue.reserve("another's", 10, 0)
+
+
+async def test_a_place_that_nobody_used_is_free_again(store: Store) -> None:
+    queue = store.queue("a")
+    assert await queue.reserve("died", 1, 0)
+    assert not await queue.reserve("other", 1, 0)
+    async with Redis.from_url(store.url) as client:
+        assert 0 < await client.pttl("{jobs}:starting") <= 60_000
+        for jump_ms in (-60_000, 5000):  # a minute later; before, by a clock that has gone back since
+            seconds, _ = await client.time()
+            await client.zadd("{jobs}:starting", {"died": seconds * 1000 + jump_ms})
+            assert await queue.reserve(f"other{jump_ms}", 1, 0)
+            await client.zrem("{jobs}:starting", f"other{jump_ms}")

@@ -14,8 +14,9 @@ import pytest_asyncio
 from gateway import queue_azure
 from gateway.errors import QueueUnavailable
 from gateway.queue import Message
-from gateway.queue_azure import AzureQueue, client_of
+from gateway.queue_azure import AzureQueue
 from gateway.settings import Settings
+from gateway.storage import client_of
 from tests.hosts import JSON, LIMIT_SECONDS, until
 from tests.support.azurite import Azurite
 from tests.support.certificates import certify
@@ -57,6 +58,19 @@ async def test_a_message_comes_as_it_was_sent_and_once(queues: tuple[AzureQueue,
     assert await one.depth() == 1
     await other.done(delivery)
     assert await one.depth() == 0
+
+
+async def test_places_are_those_that_the_service_counts_and_what_this_process_added_since(
+    queues: tuple[AzureQueue, AzureQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = queues
+    for _ in range(3):
+        await other.enqueue(JOB)
+    asked = await asyncio.gather(*(one.reserve(str(n), 10, 0) for n in range(20)))
+    assert sum(asked) == 7
+    monkeypatch.setattr(queue_azure, "COUNT_SECONDS", 0.0)
+    assert await one.reserve("x", 10, 6)  # three are there, after all
+    assert not await one.reserve("x", 10, 7)
 
 
 async def test_a_queue_is_made_by_whoever_comes_first(queues: tuple[AzureQueue, AzureQueue]) -> None:

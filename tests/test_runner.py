@@ -13,6 +13,7 @@ from gateway import protocol
 from gateway.errors import StoreUnavailable
 from tests.support.jobs import Answering, Jobs, body
 from tests.support.model_server import ModelServer, script
+from workers import runner as runner_module
 from workers.runner import AGAIN, DONE
 
 NOTICE_SECONDS = 2.0
@@ -237,3 +238,62 @@ async def test_fault_03_a_fenced_attempt_hands_back_the_delivery_that_its_succes
         assert (await jobs.claim(stream_id)).record.attempt == 2
         async with asyncio.timeout(3 * NOTICE_SECONDS):
             assert await running == AGAIN
+
+
+class Stubborn:
+    """Swallows its cancellation until it is told to end."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+
+    async def __call__(self, _: Any) -> AsyncIterator[str]:
+        yield "before"
+        while not self.told.is_set():
+            try:
+                await self.told.wait()
+            except asyncio.CancelledError:
+                continue
+        yield "too late"
+
+
+async def test_a_run_that_takes_too_long_ends_with_what_it_has_said(redis_url: str) -> None:
+    async with Jobs(redis_url, waiting, max_run=0.5) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        fold = await jobs.fold(stream_id)
+        assert (fold.text, fold.error and fold.error["code"]) == ("before", "time_limit")
+
+
+async def test_a_runs_time_is_that_of_all_its_attempts(redis_url: str, redis: Redis) -> None:
+    async with Jobs(redis_url, fine, max_run=60) as jobs:
+        stream_id = await jobs.stream("q")
+        await jobs.claim(stream_id)
+        job = jobs.log.keys(stream_id)[0]
+        await redis.hset(job, mapping={"lease_end_ms": 1, "started_ms": await jobs.log.now_ms() - 60_000})
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        assert (await jobs.kinds(stream_id))[-1] == "failed"
+        assert (await jobs.fold(stream_id)).text == ""
+
+
+async def test_a_chain_that_does_not_let_itself_be_stopped_cannot_outstay_its_time(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "STOP_SECONDS", 0.2)
+    chain = Stubborn()
+    async with Jobs(redis_url, chain, max_run=0.3) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        fold = await jobs.fold(stream_id)
+        assert (fold.text, fold.error and fold.error["code"]) == ("before", "time_limit")
+        chain.told.set()
+        left_behind = [task for task in asyncio.all_tasks() if task.get_name() == f"chain-{stream_id}"]
+        await asyncio.gather(*left_behind, return_exceptions=True)
+        assert (await jobs.fold(stream_id)).text == "before"
+
+
+async def test_a_chain_that_says_too_much_is_stopped_and_keeps_what_it_said(redis_url: str) -> None:
+    async with Jobs(redis_url, endless, max_output_tokens=7) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        fold = await jobs.fold(stream_id)
+        assert (fold.text, fold.error and fold.error["code"]) == ("x" * 700, "output_limit")

@@ -21,6 +21,11 @@ from workers.chains.registry import Chain, Registry
 from workers.matcher import Matcher, Published
 from workers.writer import TooLong, Writer
 
+
+class TooMuch(Exception):
+    """The chain has said more than it may."""
+
+
 _log = logging.getLogger("holdfast.attempt")
 
 
@@ -49,6 +54,7 @@ class Attempt:
         self._registry = registry
         self._settings = settings
         self._began = monotonic()
+        self._pieces = 0
 
     async def run(self, *, known: bool) -> None:
         """Everything up to the terminal event. `known`: this release understands the job.
@@ -69,6 +75,8 @@ class Attempt:
             await self._stage(chain, published)
         except TooLong:
             await writer.put(failures.TOO_LONG)
+        except TooMuch:
+            await writer.put(failures.OUTPUT_LIMIT)
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # whatever it is, it ends the stream, not this task
@@ -94,6 +102,7 @@ class Attempt:
             began, first = monotonic(), not published.events
             async with aclosing(made) as events:  # whatever ends this, the model call ends with it
                 async for event in events:
+                    self._count(event)
                     if fresh := matcher.take(event):
                         await self._put(fresh)
                         if first:
@@ -116,6 +125,12 @@ class Attempt:
         if events[0].type is EventType.RESET:
             telemetry.resets.add(1)
         await self._writer.put(*events)
+
+    def _count(self, event: Event) -> None:
+        """Pieces of text stand for tokens, which a stream tells at its end only. Raises TooMuch."""
+        self._pieces += event.type is EventType.MESSAGE
+        if self._pieces > self._settings.max_output_tokens:
+            raise TooMuch
 
     def _start(self) -> Event:
         record = self._claim.record

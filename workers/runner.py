@@ -135,9 +135,12 @@ class Runner:
         writing = asyncio.create_task(writer.run(), name=f"write-{claim.record.id}")
         chain = asyncio.create_task(attempt.run(known=known), name=f"chain-{claim.record.id}")
         try:
-            await asyncio.wait({writing, chain}, return_when=asyncio.FIRST_COMPLETED)
+            left = self._left_seconds(claim)
+            await asyncio.wait({writing, chain}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not chain.done():
-                await _stop(chain)  # the claim is over: stop the model call
+                await _stop(chain)  # the claim is over, or the run's time: stop the model call
+                if not writing.done():
+                    await writer.put(failures.TIME_LIMIT)
             elif chain.cancelled():  # by its own doing, as nobody here has asked for it
                 _log.error("stream %s: chain %s cancelled itself", claim.record.id, claim.record.chain)
                 await writer.put(failures.failure(asyncio.CancelledError()))
@@ -150,6 +153,11 @@ class Runner:
         finally:
             await _stop(chain)
             await _stop(writing)
+
+    def _left_seconds(self, claim: Claim) -> float:
+        """Of the time that a stream may run, by Redis's clock."""
+        ran_ms = claim.now_ms - (claim.record.started_ms or claim.now_ms)
+        return max(0.0, self._settings.max_run - ran_ms / 1000)
 
     def _settle(self, claim: Claim, word: str) -> Settled:
         _log.info("stream %s attempt %d: %s", claim.record.id, claim.record.attempt, word)

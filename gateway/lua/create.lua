@@ -1,7 +1,8 @@
 -- create(job, log, open, [idem] | id, expiry_ms, body_hash, frame, field, value, ...)
 -- Record, first frame and idempotency key together, for a short time only: confirm or claim raise the expiry.
 -- A record that is never confirmed expires by itself, so a failed enqueue needs no rollback.
--- Answers {'created'}, {'exists', id} (the key's stream) or {'conflict'} (the key came with another body).
+-- Without a frame it is only a look at the key.
+-- Answers {'created'}, {'exists', id} (the key's stream), {'conflict'} (the key came with another body) or {'none'}.
 local id, expiry, body, frame = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if KEYS[4] then
   local seen = redis.call('GET', KEYS[4])
@@ -14,6 +15,7 @@ if KEYS[4] then
     end
   end
 end
+if not frame then return { 'none' } end
 if redis.call('EXISTS', JOB) == 1 then return { 'created' } end -- our own call again, its answer was lost
 redis.call('HSET', JOB, 'status', 'queued', 'attempt', 0, 'failures', 0, unpack(ARGV, 5))
 redis.call('SET', LOG, frame)

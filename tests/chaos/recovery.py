@@ -9,7 +9,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from gateway.log import Log
-from gateway.queue import GROUP, Message
+from gateway.queue import Message
+from gateway.queue_redis import GROUP
 from tests.chaos.stage import LEASE_SECONDS, Stage
 from tests.chaos.tally import Recovery, Tally
 

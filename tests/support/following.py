@@ -141,6 +141,8 @@ async def following(
     reader_bytes: int = 256 * 1024,
     max_age: float = 0.0,
     orphaned: Orphaned | None = None,
+    most: int = 10_000,
+    most_of_stream: int = 10_000,
 ) -> AsyncIterator[Following]:
     """Open relay, hub and connection; `hub_url` where only the subscriber goes another way."""
     redis = Connection(url, name="holdfast")
@@ -152,7 +154,8 @@ async def following(
         if orphaned is not None:
             await orphaned(stream_id)
 
-    hub = Hub(hub_url or url, log, noted, heartbeat=heartbeat, reader_bytes=reader_bytes)
+    bounds = {"reader_bytes": reader_bytes, "most": most, "most_of_stream": most_of_stream}
+    hub = Hub(hub_url or url, log, noted, heartbeat=heartbeat, **bounds)
     hub.open()
     try:
         yield Following(redis, log, hub, Relay(log, hub, max_age=max_age), orphans)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.connection import Connection
-from gateway.queue import RedisQueue
+from gateway.queue_redis import RedisQueue
 
 LEASE_MS = 400
 

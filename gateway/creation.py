@@ -1,0 +1,97 @@
+"""How a stream comes to be: admitted, recorded, queued, confirmed, in this order.
+
+Invariant: when `create` returns, the job is in the queue. A record that never got there expires by itself,
+and the place that its owner took for it is found to be free within a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opentelemetry.trace import SpanKind
+
+from gateway import protocol, sse, telemetry
+from gateway.body import Start
+from gateway.errors import KeyReused, QueueFull, QueueUnavailable, StoreUnavailable
+from gateway.log import Log
+from gateway.queue import JobQueue, Message
+from gateway.quota import Quota
+from gateway.record import Record
+from gateway.settings import Settings
+
+
+class Creation:
+    """Makes streams; the quota and the queue's depth are asked before anything is stored."""
+
+    def __init__(
+        self, settings: Settings, chains: Mapping[str, Sequence[str]], log: Log, queue: JobQueue, quota: Quota
+    ) -> None:
+        self._settings = settings
+        self._chains = chains
+        self._log = log
+        self._queue = queue
+        self._quota = quota
+
+    async def create(self, start: Start, *, owner: str, key: str, traceparent: str) -> Record:
+        """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
+
+        Raises KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable.
+        """
+        key_hash = protocol.idempotency_hash(owner, key) if key else ""
+        stream_id = protocol.new_stream_id(key_hash)
+        now_ms = await self._log.now_ms()
+        word, found = "none", ""
+        if key:
+            word, found = await self._log.known(stream_id, key_hash, start.digest)
+        if word == "none":
+            await self._admit(owner, stream_id)
+            word, found = await self._record(stream_id, start, owner, key_hash, traceparent, now_ms)
+            if word != "created":  # another POST with this key was quicker
+                await self._quota.release(owner, stream_id)
+        if word == "conflict":
+            raise KeyReused
+        return await self._queued(found, owner)
+
+    async def _admit(self, owner: str, stream_id: str) -> None:
+        others = await self._quota.admit(owner, stream_id)
+        if not await self._queue.reserve(stream_id, self._settings.max_queue, others):
+            await self._quota.release(owner, stream_id)
+            raise QueueFull
+
+    async def _record(
+        self, stream_id: str, start: Start, owner: str, key_hash: str, traceparent: str, now_ms: int
+    ) -> tuple[str, str]:
+        stages = self._chains[start.chain]
+        first = protocol.start(stream_id, start.chain, stages, protocol.iso(now_ms))
+        tag = protocol.tag_of(protocol.new_token())
+        fields = self._fields(start, owner, traceparent, now_ms) | {"last_id": f"0-{tag}"}
+        frame = sse.encode(first, 0, tag)
+        return await self._log.create(stream_id, fields, frame, key_hash=key_hash, body_hash=start.digest)
+
+    async def _queued(self, stream_id: str, owner: str) -> Record:
+        record = (await self._log.look(stream_id, owner)).record
+        if record is None:
+            raise StoreUnavailable
+        if not record.confirmed:  # ours, or one whose first POST died between the record and the queue
+            with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
+                await self._queue.enqueue(Message(stream_id, record.trace))
+            if not await self._log.confirm(stream_id, round(self._settings.queue_grace * 1000)):
+                raise QueueUnavailable("the queue took longer than the record lasts")
+        return record
+
+    def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:
+        settings = self._settings
+        fields: dict[str, Any] = {
+            "version": protocol.VERSION,
+            "owner": owner,
+            "chain": start.chain,
+            "stages": sse.dumps(list(self._chains[start.chain])),
+            "input": sse.dumps(start.input),
+            "params": sse.dumps(start.params),
+            "trace": traceparent,
+            "created_ms": now_ms,
+            "keep_ms": round(settings.retention * 1000),
+            "tombstone_ms": round(settings.tombstone * 1000),
+        }
+        return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
