@@ -7,7 +7,7 @@ stream needs its id, which nobody can guess.
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from gateway import handlers, telemetry
+from gateway import handlers, pages, probes, telemetry
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from workers.chains.registry import Registry
@@ -17,6 +17,10 @@ settings = Settings.from_env()
 if settings.queue != "azure-storage":
     raise ValueError(
         "GATEWAY_QUEUE must be azure-storage on Azure Functions: its queue trigger reads no other"
+    )
+if settings.metrics and not settings.metrics_key:
+    raise ValueError(
+        "GATEWAY_METRICS needs GATEWAY_METRICS_KEY on Azure Functions: everybody reaches /metrics"
     )
 telemetry.quiet(settings)
 registry = Registry(settings)
@@ -84,13 +88,25 @@ async def preflight_http_trigger(req: Request) -> Response:
 @app.route("health", methods=["GET"], auth_level=OPEN)
 async def health(req: Request) -> Response:
     """Tell that this process is alive."""
-    return await handlers.health(gateway, req)
+    return await probes.health(gateway, req)
+
+
+@app.route("ready", methods=["GET"], auth_level=OPEN)
+async def ready(req: Request) -> Response:
+    """Tell whether this process can serve."""
+    return await probes.ready(gateway, req)
+
+
+@app.route("metrics", methods=["GET"], auth_level=OPEN)
+async def metrics(req: Request) -> Response:
+    """Show what this process counts."""
+    return await probes.metrics(gateway, req)
 
 
 @app.route("/", methods=["GET"], auth_level=OPEN)
 async def page(req: Request) -> Response:
     """Show the page."""
-    return await handlers.page(gateway, req)
+    return await pages.page(gateway, req)
 
 
 @app.queue_trigger(arg_name="message", queue_name="%GATEWAY_QUEUE_NAME%", connection="AzureWebJobsStorage")

@@ -1,6 +1,6 @@
 """`python -m gateway [all|web|worker]`: uvicorn and workers, together or apart, any number of each.
 
-`python -m gateway key NAME` makes an API key.
+What else there is to run is in commands.py, and what `python -m gateway --help` says.
 
 `all` needs nothing: without REDIS_URL it brings a private store, without a configured model the packaged
 one. On SIGTERM or SIGINT running jobs are handed over and readers are sent away cleanly, to come back.
@@ -11,22 +11,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
-from typing import NoReturn
+from typing import TypeVar
 
 import uvicorn
 
 if sys.platform != "win32":  # uvloop has no wheel for Windows
     import uvloop
 
-from gateway import telemetry
-from gateway.asgi import app
-from gateway.auth import new_key
+from gateway import commands, journal, telemetry
+from gateway.asgi import PROBES, ROUTES, app
 from gateway.body import DEFAULT_CHAIN
 from gateway.embedded import EmbeddedRedis
 from gateway.gateway import Gateway
@@ -37,8 +35,10 @@ from workers.loop import Loop
 from workers.runner import Runner
 from workers.sweeper import Sweeper
 
+T = TypeVar("T")
 GRACE_SECONDS = 5
 BACKLOG = 2048
+SERVING, WORKING = "Holdfast serves", "Holdfast works; probes at"
 STALLED_MS = 60_000
 _EXAMPLE = """curl -N {url}/stream -H 'Accept: text/event-stream' \\
      -H 'Content-Type: application/json' -d '{{"user": "Who are you?"}}'"""
@@ -69,6 +69,8 @@ class Host:
         self._mode = mode
         self._settings = settings
         self._model = model
+        probed = int(settings.worker_port) if settings.worker_port else None
+        self._port = probed if mode == "worker" else settings.port
         self.gateway = Gateway(settings, Registry(settings).catalogue(), model_state=self._model_state)
 
     def _model_state(self) -> str:
@@ -76,7 +78,7 @@ class Host:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and work until told to stop, or until one of them ends; then let go of both in order."""
-        server = self._server() if self._mode != "worker" else None
+        server = self._server() if self._port is not None else None
         sockets = [self._socket()] if server else []
         worker = asyncio.create_task(self._work(), name="worker") if self._mode != "web" else None
         serving = asyncio.create_task(server.serve(sockets=sockets), name="server") if server else None
@@ -110,7 +112,7 @@ class Host:
 
     def _socket(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
-        address = (self._settings.host, self._settings.port)
+        address = (self._settings.host, self._port)
         try:
             self._bound = socket.create_server(address, family=family, backlog=BACKLOG)
             # A peer that takes nothing is cut; an orderly close would wait for it.
@@ -123,7 +125,7 @@ class Host:
 
     def _server(self) -> Server:
         config = uvicorn.Config(
-            app(self.gateway),
+            app(self.gateway, PROBES if self._mode == "worker" else ROUTES),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
@@ -134,7 +136,7 @@ class Host:
     def _say_serving(self) -> None:
         host, port = self._bound.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        print(f"Holdfast serves {url}", flush=True)
+        print(f"{WORKING if self._mode == 'worker' else SERVING} {url}", flush=True)
         if self._mode == "all":
             print(f"Ask on that page, or:\n\n{_EXAMPLE.format(url=url)}\n", flush=True)
 
@@ -175,53 +177,51 @@ async def main(mode: str, settings: Settings) -> None:
         await host.run(stop)
 
 
-def arguments() -> tuple[str, Settings]:
-    """Mode and settings; exits with one sentence when they do not fit."""
-    parser = argparse.ArgumentParser(prog="python -m gateway", description="Holdfast")
-    parser.add_argument("mode", nargs="?", default="all", choices=("all", "web", "worker", "key"))
-    parser.add_argument("name", nargs="?", help="key: whose it will be")
-    given = parser.parse_args()
-    mode = str(given.mode)
-    if mode == "key":
-        _make_key(parser, given.name or "")
-    elif given.name:
-        parser.error("only key takes a name")
+def configured(parser: argparse.ArgumentParser, command: str) -> Settings:
+    """The settings; exits with one sentence when they do not fit what is to be run."""
     try:
         settings = Settings.from_env()
     except ValueError as error:
         parser.error(str(error))
     told_twice = settings.auth == "none" and settings.open_to_all == "yes"
-    if mode != "worker" and settings.is_open and not settings.is_loopback and not told_twice:
+    if command in ("all", "web") and settings.is_open and not settings.is_loopback and not told_twice:
         parser.error(
             f"HOST={settings.host} can be reached by others: set GATEWAY_AUTH, or, for everybody to be let "
             "in, both GATEWAY_AUTH=none and GATEWAY_OPEN_TO_ALL=yes"
         )
-    if mode != "all" and not settings.redis_url:
+    shown = settings.metrics and not settings.metrics_key
+    if command == "worker" and settings.worker_port and shown and not settings.is_loopback and not told_twice:
+        parser.error(f"HOST={settings.host} can be reached by others: set GATEWAY_METRICS_KEY")
+    if command != "all" and not settings.redis_url:
         parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
-    return mode, settings
+    return settings
 
 
-def _make_key(parser: argparse.ArgumentParser, name: str) -> NoReturn:
-    """Print a new API key, and its line for the file of keys."""
-    try:
-        key, line = new_key(name)
-    except ValueError as error:
-        parser.error(str(error))
-    print(f"key, for its owner alone: {key}\nline for GATEWAY_KEYS_FILE: {line}")
-    raise SystemExit(0)
-
-
-def run_in_loop(work: Coroutine[None, None, None]) -> None:
+def run_in_loop(work: Coroutine[None, None, T]) -> T:
     """asyncio, on uvloop where there is one."""
     factory = uvloop.new_event_loop if sys.platform != "win32" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(work)
+        return runner.run(work)
+
+
+def run() -> int:
+    """What the command line asks for; answers the exit code."""
+    parser = commands.parser()
+    given = parser.parse_args()
+    if given.command == "key":
+        try:
+            print(commands.make_key(given.name))
+        except ValueError as error:
+            parser.error(str(error))
+        return 0
+    settings = configured(parser, given.command)
+    journal.set_up(settings.log_level, settings.log_format)
+    telemetry.quiet(settings)
+    if given.command in commands.SERVING:
+        run_in_loop(main(given.command, settings))
+        return 0
+    return run_in_loop(commands.look(settings, given))
 
 
 if __name__ == "__main__":
-    chosen, configured = arguments()
-    logging.basicConfig(
-        level=configured.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    telemetry.quiet(configured)
-    run_in_loop(main(chosen, configured))
+    sys.exit(run())

@@ -74,6 +74,11 @@ class Router(Connection):
             groups.setdefault(self._map.owner(key), []).append(key)
         return list(groups.values())
 
+    async def nodes(self) -> list[Connection]:
+        """A connection to each node that has slots now."""
+        await self._know()
+        return [self._connection(node) for node in self._map.nodes] if not self._single else [self]
+
     def place(self) -> Place:
         """A server to subscribe at; another one, perhaps, each time."""
         node = random.choice([None, *self._map.nodes])

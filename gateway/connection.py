@@ -116,6 +116,10 @@ class Connection:
         """These keys, apart by the server that has them: each has its own clock, and its own faults."""
         return [keys] if keys else []
 
+    async def nodes(self) -> list[Connection]:
+        """A connection to each server that has keys, for what is asked of all of them."""
+        return [self]
+
     async def close(self) -> None:
         """Close for good; whoever waits for an answer, or asks from now on, gets StoreUnavailable."""
         self._closed = True

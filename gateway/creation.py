@@ -78,6 +78,7 @@ class Creation:
                 await self._queue.enqueue(Message(stream_id, record.trace))
             if not await self._log.confirm(stream_id, round(self._settings.queue_grace * 1000)):
                 raise QueueUnavailable("the queue took longer than the record lasts")
+            telemetry.started.add(1, {"chain": record.chain})
         return record
 
     def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:

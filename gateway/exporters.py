@@ -1,11 +1,13 @@
 """OpenTelemetry's SDK, set up for the exporter that the settings name; loaded only where there is one.
 
+Traces and metrics are pushed by OTLP or to Application Insights; metrics may be shown to Prometheus, too.
 OTLP over HTTP takes its own environment (`OTEL_EXPORTER_OTLP_*`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`);
 Application Insights takes its connection string, and this process's identity where keys are off.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from gateway import telemetry
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter
+    from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
     from opentelemetry.sdk.trace.export import SpanExporter
 
 SHUTDOWN_MS = 3000
@@ -38,13 +40,17 @@ class OwnSpans(BatchSpanProcessor):
 
 def set_up(settings: Settings) -> Callable[[], None]:
     """Set this process's providers; what is answered ends them, in bounded time."""
-    spans, measures = _otlp() if settings.otlp_endpoint else _app_insights(settings)
     resource = Resource.create({"service.name": settings.service_name})
+    readers: list[MetricReader] = []
     tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
-    tracing.add_span_processor(OwnSpans(spans))
-    reader = PeriodicExportingMetricReader(measures)
-    measuring = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-    trace.set_tracer_provider(tracing)
+    if settings.otlp_endpoint or settings.app_insights:
+        spans, measures = _otlp() if settings.otlp_endpoint else _app_insights(settings)
+        tracing.add_span_processor(OwnSpans(spans))
+        trace.set_tracer_provider(tracing)
+        readers.append(PeriodicExportingMetricReader(measures))
+    if settings.metrics:
+        readers.append(_prometheus())
+    measuring = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(measuring)
 
     def flush() -> None:
@@ -59,6 +65,24 @@ def set_up(settings: Settings) -> Callable[[], None]:
         last.join(SHUTDOWN_MS / 1000)
 
     return end
+
+
+def _prometheus() -> MetricReader:
+    """What `/metrics` shows: our metrics, and this process's memory, time and file descriptors."""
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+    from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+
+    async def exposition() -> tuple[bytes, str]:
+        """In a thread: what is observed is asked of the event loop meanwhile."""
+        return await asyncio.to_thread(generate_latest, registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    telemetry.exposition = exposition
+    return PrometheusMetricReader(registry=registry, scope_info_enabled=False)
 
 
 def _otlp() -> tuple[SpanExporter, MetricExporter]:

@@ -26,6 +26,7 @@ from gateway.log import Log
 from gateway.queue import JobQueue
 from gateway.queues import open_queue
 from gateway.quota import Quota
+from gateway.readiness import Readiness, Shared
 from gateway.record import Look, Record
 from gateway.relay import Relay
 from gateway.revive import revive
@@ -66,6 +67,8 @@ class Gateway:
         self.auth = auth_of(settings)
         self._tokens = StreamTokens(settings.token_keys.split(), settings.token_seconds)
         self._parts: Parts | None = None
+        self.readiness = Readiness(lambda: self.parts, model_state)
+        self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
 
     @property
     def parts(self) -> Parts:
@@ -79,6 +82,7 @@ class Gateway:
         if self._parts is None:
             return
         parts, self._parts = self._parts, None
+        self.readiness.close()
         await parts.hub.close()
         await parts.queue.close()
         await parts.redis.close()
@@ -105,6 +109,8 @@ class Gateway:
             most_of_stream=settings.max_stream_readers,
         )
         hub.open()
+        self.readiness.open()
+        telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(log, hub, max_age=settings.stream_max_age)
         creation = Creation(settings, self.chains, log, queue, Quota(redis, settings))
         return Parts(redis, log, hub, relay, queue, creation, tokens)
@@ -149,7 +155,8 @@ class Gateway:
         """End it now, if it has not ended, and answer the status document."""
         await self.find(stream_id, owner)
         tag = protocol.tag_of(protocol.new_token())
-        await self.parts.log.cancel(stream_id, tag)
+        if (await self.parts.log.cancel(stream_id, tag)).word == "cancelled":
+            telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
         return await self.status(stream_id, owner)
 
     async def status(self, stream_id: str, owner: str) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """Local fan-out: one subscriber connection for a process, many readers.
 
 The first reader of a stream subscribes, the last one leaves. Publish only wakes: whatever the hub cannot
-vouch for (a lost connection, a bound that is passed, a silent stream whose head has moved) makes a reader
-doubt, and a reader in doubt reads the log.
-Invariant: `subscribe` enters after the server's acknowledgement, so what is published after a log read
-that follows it is missed only by a lost publish, which the look finds.
+vouch for (a lost connection, a bound passed, a silent stream whose head has moved) sends a reader to the log.
+Invariant: `subscribe` enters after the server's acknowledgement, so what is published after a read of the
+log that follows is missed only by a lost publish.
 """
 
 from __future__ import annotations
@@ -52,15 +51,15 @@ class Hub:
         self._most_of_stream = most_of_stream
         self.readers = 0  # how many are attached here
         self._feeds: dict[bytes, Feed] = {}
-        self._subscriber = Subscriber(where, self)
+        self.subscriber = Subscriber(where, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
 
     def open(self) -> None:
         """Start the tasks of the process: the connection's, the shared pulse, and the look."""
-        works = {"hub-listen": self._subscriber.run(), "hub-pulse": self._pulse(), "hub-look": self._looks()}
-        for name, work in works.items():
-            task = asyncio.create_task(work, name=name)
+        works = (("listen", self.subscriber.run()), ("pulse", self._pulse()), ("look", self._looks()))
+        for name, work in works:
+            task = asyncio.create_task(work, name=f"hub-{name}")
             task.add_done_callback(self._died)
             self._tasks.append(task)
 
@@ -129,7 +128,7 @@ class Hub:
         if feed is None:
             feed = Feed(stream_id)
             self._feeds[feed.channel] = feed
-            self._subscriber.subscribe(feed)
+            self.subscriber.subscribe(feed)
         feed.readers.add(reader)
         self.readers += 1
         return feed
@@ -139,7 +138,7 @@ class Hub:
         self.readers -= 1
         if not feed.readers and self._feeds.get(feed.channel) is feed:
             del self._feeds[feed.channel]
-            self._subscriber.unsubscribe(feed)
+            self.subscriber.unsubscribe(feed)
 
     async def _pulse(self) -> None:
         """Every half second, for all readers: heartbeats, and the connection's sign of life. Never waits."""
@@ -149,7 +148,7 @@ class Hub:
             for feed in self._feeds.values():
                 for reader in feed.readers:
                     self._beat(reader, now)
-            self._subscriber.pulse()
+            self.subscriber.pulse()
 
     async def _looks(self) -> None:
         """Apart from the pulse: a store that is slow to answer delays no heartbeat."""
@@ -175,8 +174,8 @@ class Hub:
 
     async def _look(self, feeds: list[Feed]) -> None:
         """What a lost publish hid: a stream's head that is not what a reader has or is about to get."""
-        by_id = {feed.id: feed for feed in feeds}
-        looks = [self._look_at([by_id[i] for i in ids]) for ids in await self._log.by_node(list(by_id))]
+        of = {feed.id: feed for feed in feeds}
+        looks = [self._look_at([of[i] for i in ids]) for ids in await self._log.by_node(list(of))]
         for result in await asyncio.gather(*looks, return_exceptions=True):
             if isinstance(result, BaseException):  # when every node, of a cluster too, has had its look
                 raise result
@@ -200,13 +199,13 @@ class Hub:
             _log.error("%s died\n%s", task.get_name(), stack_of(error))
 
     def _end_readers(self) -> None:
-        self._closed = True
+        self._closed = self.subscriber.ended = True
         for feed in self._feeds.values():
             if not feed.acknowledged.done():
                 feed.acknowledged.set_exception(StoreUnavailable())
                 feed.acknowledged.exception()  # somebody may be waiting for it, but need not be
             for reader in feed.readers:
-                reader.end()
+                reader.end("stopping")
 
 
 def _now() -> float:

@@ -17,7 +17,7 @@ from gateway.errors import CursorLost, HoldfastError, TooManyReaders
 from gateway.hub import Hub
 from gateway.log import Log
 from gateway.protocol import Cursor
-from gateway.subscription import Subscription
+from gateway.subscription import Ending, Subscription
 
 RETRY_MS = (500, 2000)
 BUSY_RETRY_MS = (5000, 15_000)
@@ -32,11 +32,13 @@ class Relay:
         self._hub = hub
         self._max_age = max_age
 
-    async def follow(self, stream_id: str, after: Cursor | None) -> AsyncGenerator[bytes, None]:
+    async def follow(
+        self, stream_id: str, after: Cursor | None, ending: Ending | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Frames after the cursor, with heartbeats between them.
 
-        Ends after the terminal event, at the connection's age, or where the stream is gone.
-        Raises StoreUnavailable or TooManyReaders.
+        Ends after the terminal event, at the connection's age, or where the stream is gone; `ending` is told
+        which. Raises StoreUnavailable or TooManyReaders.
         """
         async with self._hub.subscribe(stream_id) as reader:
             reader.last = str(after) if after else ""
@@ -51,6 +53,8 @@ class Relay:
                         reader.busy = None
             finally:
                 telemetry.readers.add(-1)
+                if ending is not None:
+                    ending.why = reader.why
                 if timer is not None:
                     timer.cancel()
 
@@ -62,6 +66,8 @@ class Relay:
                         yield frames
                 continue
             frames, final = reader.take()
+            if final:
+                reader.end("terminal")
             if frames:
                 yield frames
             if final:
@@ -85,13 +91,13 @@ class Relay:
                 yield sse.LOG_LOST
                 continue
             if piece.last is None:  # no log any more: the stream is past its retention, or was lost whole
-                reader.end()
+                reader.end("expired")
                 return
             reader.last = str(piece.last)
+            if piece.final:
+                reader.end("terminal")
             if piece.frames:
                 yield piece.frames
-            if piece.final:
-                reader.end()
             if piece.at_end:
                 return
 
@@ -100,7 +106,7 @@ class Relay:
         if not self._max_age:
             return None
         age = self._max_age * random.uniform(_YOUNGEST_SHARE, 1.0)
-        return asyncio.get_running_loop().call_later(age, reader.end)
+        return asyncio.get_running_loop().call_later(age, reader.end, "age")
 
 
 def retry_line(why: HoldfastError | None = None) -> bytes:

@@ -8,8 +8,7 @@ by a clean close after `retry:`.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders
 from gateway.headers import SECURE
 from gateway.hub import STALLED
 from gateway.relay import retry_line
+from gateway.subscription import Ending
 
 HEADERS = {
     "cache-control": "no-cache, no-store, no-transform",
@@ -27,18 +27,26 @@ HEADERS = {
     **SECURE,
 }
 GONE = "the reader has gone"
-_log = logging.getLogger("holdfast.response")
 
 
 class EventStream(Response):
     """Sends the chunks as they come. `retry:` stands directly before the connection's first frame."""
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        headers: Mapping[str, str] | None = None,
+        ending: Ending | None = None,
+    ) -> None:
         super().__init__(headers={**HEADERS, **(headers or {})}, media_type="text/event-stream")
         del self.headers["content-length"]
         # Without a charset: the format is UTF-8 by definition, and the contract says exactly this.
         self.headers["content-type"] = "text/event-stream"
         self._chunks = chunks
+        self._ending = ending or Ending()
+        self._sent = 0  # bytes
+        self._why = ""  # it ended: an Ending's word, or `gone`, `stalled`, `store`, `reset`
+        self.on_end: Callable[[str, int], None] = lambda why, sent: None  # told when the body has ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run until the stream, the reader or the connection's age ends it."""
@@ -55,8 +63,10 @@ class EventStream(Response):
         except asyncio.CancelledError as error:
             if error.args not in ((GONE,), (STALLED,)):
                 raise
+            self._why = self._why or ("gone" if error.args == (GONE,) else "stalled")
             task.uncancel()
         finally:
+            self.on_end(self._why or "cut", self._sent)
             gone.remove_done_callback(cut)
             gone.cancel()
 
@@ -70,8 +80,10 @@ class EventStream(Response):
                         started = True
                         chunk = retry_line() + chunk
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    self._sent += len(chunk)
+            self._why = self._ending.why or "reset"  # of the sample's endpoint, which goes no further
         except (StoreUnavailable, TooManyReaders) as error:
-            _log.warning("%s: a reader is sent away to come back", error.code)
+            self._why = "store" if isinstance(error, StoreUnavailable) else "full"
             if not started:
                 line = retry_line(error)
                 await send({"type": "http.response.body", "body": line, "more_body": True})

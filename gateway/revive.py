@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from gateway import telemetry
 from gateway.errors import QueueUnavailable
 from gateway.log import Log
 from gateway.queue import Message, Sender
@@ -26,4 +27,5 @@ async def revive(log: Log, queue: Sender, stream_id: str, *, backoff: float) -> 
     except QueueUnavailable:
         await log.ask(stream_id, round(backoff * 1000), undo=True)
         raise
+    telemetry.revived.add(1)
     return True

@@ -59,6 +59,7 @@ def check(settings: Settings) -> None:
     ):
         raise ValueError("GATEWAY_QUEUE_NAME must be 3 to 56 lower-case letters, digits and single dashes")
     _check_auth(settings)
+    _check_operations(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise ValueError("GATEWAY_LOG_LEVEL must be debug, info, warning or error")
 
@@ -82,6 +83,21 @@ def _check_auth(settings: Settings) -> None:
             raise ValueError(
                 "GATEWAY_CORS_ORIGINS: each is a scheme and a host, perhaps a port, in lower case"
             )
+
+
+def _check_operations(settings: Settings) -> None:
+    if settings.worker_port and not (
+        re.fullmatch("[0-9]{1,5}", settings.worker_port) and int(settings.worker_port) <= LAST_PORT
+    ):
+        raise ValueError(f"GATEWAY_WORKER_PORT must be a number of at most {LAST_PORT}")
+    if settings.log_format not in ("text", "json"):
+        raise ValueError("GATEWAY_LOG_FORMAT must be text or json")
+    if settings.metrics not in ("", "prometheus"):
+        raise ValueError("GATEWAY_METRICS must be prometheus, or empty")
+    if settings.metrics_key and len(settings.metrics_key) < SHORTEST_SECRET:
+        raise ValueError(f"GATEWAY_METRICS_KEY must have at least {SHORTEST_SECRET} characters")
+    if settings.metrics and not settings.is_open and not settings.metrics_key:
+        raise ValueError(f"GATEWAY_METRICS needs GATEWAY_METRICS_KEY where GATEWAY_AUTH={settings.auth} asks")
 
 
 def _takes_tokens(url: str) -> bool:

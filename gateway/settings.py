@@ -25,6 +25,9 @@ class Settings:
 
     host: str = setting("HOST", "127.0.0.1", "address that the web server listens on")
     port: int = setting("PORT", 7071, "its port; 0 takes a free one")
+    worker_port: str = setting(
+        "GATEWAY_WORKER_PORT", "", "port of a `worker` process's /health, /ready and /metrics; empty: none"
+    )
     auth: str = setting(
         "GATEWAY_AUTH", "", "who may ask: none, keys, easyauth or jwt; empty: none, on loopback only"
     )
@@ -143,7 +146,16 @@ class Settings:
     app_insights_auth: str = setting(
         "APPLICATIONINSIGHTS_AUTHENTICATION_STRING", "", "`Authorization=AAD`: by identity, not by key"
     )
+    metrics: str = setting("GATEWAY_METRICS", "", "`prometheus`: this process shows its metrics at /metrics")
+    metrics_key: str = field(
+        default="",
+        repr=False,
+        metadata={"env": "GATEWAY_METRICS_KEY", "meaning": "the bearer token that /metrics asks for"},
+    )
     log_level: str = setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error")
+    log_format: str = setting(
+        "GATEWAY_LOG_FORMAT", "text", "text, or json: an object a line; not on Functions"
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -33,6 +33,7 @@ from gateway.link import (
 )
 
 DEAF_SECONDS = 10.0
+UNHEARD_SECONDS = 1.0  # a connection that is being made, or an answer on its way, is no fault
 _BACKOFF_SECONDS = (0.05, 2.0)
 _log = logging.getLogger("holdfast.subscriber")
 
@@ -74,9 +75,23 @@ class Subscriber:
         self._unacknowledged: deque[Feed] = deque()
         self._heard_at = 0.0
         self._outdated = False
+        self.ended = False  # whom it serves serves nobody any more
+        self._unheard_at: float | None = None  # since when something wanted is not acknowledged
+
+    @property
+    def state(self) -> str:
+        """`ended`; `idle`: nothing is wanted; `ok`; `lost`: what is wanted, not acknowledged for over 1 s."""
+        if self.ended:
+            return "ended"
+        if not any(True for _ in self._listener.wanted()):
+            return "idle"
+        if self._unheard_at is None or _now() - self._unheard_at < UNHEARD_SECONDS:
+            return "ok"
+        return "lost"
 
     def subscribe(self, feed: Feed) -> None:
         """Ask for a feed; `feed.acknowledge` is called when the server has answered."""
+        self._unheard_at = self._unheard_at or _now()
         self._send("SUBSCRIBE", feed)
         self._called.set()
 
@@ -88,7 +103,7 @@ class Subscriber:
         """Called now and then: a connection long silent is asked for a sign of life, then cut."""
         if self._link is None:
             return
-        silent = asyncio.get_running_loop().time() - self._heard_at
+        silent = _now() - self._heard_at
         if silent > DEAF_SECONDS:
             cut(self._link)
         elif silent > DEAF_SECONDS / 2:
@@ -101,6 +116,7 @@ class Subscriber:
         while True:
             if not any(True for _ in self._listener.wanted()):
                 self._called.clear()
+                self._unheard_at = None
                 await self._called.wait()
             began = loop.time()
             place, self._outdated = place_of(self._where), False
@@ -123,9 +139,10 @@ class Subscriber:
             backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
 
     async def _serve(self, link: AbstractConnection, place: Place) -> None:
-        self._link, self._heard_at = link, asyncio.get_running_loop().time()
+        self._link, self._heard_at = link, _now()
         self._unacknowledged.clear()
         self._outbox = [("SUBSCRIBE", feed) for feed in self._listener.wanted()]
+        self._unheard_at = self._unheard_at if self._outbox else None
         self._written.set()
         tasks = [asyncio.create_task(self._write(link), name="hub-write")]
         if (token := token_of(link)) is not None:
@@ -133,14 +150,15 @@ class Subscriber:
         try:
             while True:
                 answer = await link.read_response(disable_decoding=True, disconnect_on_error=False)
-                self._heard_at = asyncio.get_running_loop().time()
+                self._heard_at = _now()
                 match answer:
                     case [b"message", channel, payload]:
                         self._listener.heard(channel, payload)
                     case [b"subscribe", *_]:
                         self._unacknowledged.popleft().acknowledge()
+                        self._unheard_at = _now() if self._unacknowledged else None
         finally:
-            self._link = None
+            self._link, self._unheard_at = None, _now()
             self._listener.lost()
             for task in tasks:
                 task.cancel()
@@ -171,3 +189,7 @@ class Subscriber:
         if self._link is not None:  # a new connection subscribes to all feeds itself
             self._outbox.append((command, feed))
             self._written.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -37,6 +37,13 @@ class Block:
         return cls(before.decode(), str(Cursor.parse(last.decode())), status in _FINAL, int(at_ms), frames)
 
 
+@dataclass(slots=True)
+class Ending:
+    """Why a reader's connection came to its end; empty when whoever reads it went no further."""
+
+    why: str = ""
+
+
 def _offset(event_id: str) -> int:
     return Cursor.parse(event_id).offset
 
@@ -50,6 +57,7 @@ class Subscription:
     doubt: bool = True
     beat: bool = False
     ended: bool = False
+    why: str = ""  # it ended: `terminal`, `age`, `expired` (there is no log any more), `stopping`
     sent_at: float = 0.0
     busy: asyncio.Task[object] | None = None  # the task that is handing a chunk to the socket
     _blocks: deque[Block] = field(default_factory=deque)
@@ -78,9 +86,10 @@ class Subscription:
         self._drop()
         self.wake()
 
-    def end(self) -> None:
-        """The reader is to close now, cleanly."""
+    def end(self, why: str = "") -> None:
+        """The reader is to close now, cleanly; the first reason counts."""
         self.ended = True
+        self.why = self.why or why
         self.wake()
 
     def reading(self) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -25,19 +26,62 @@ _meter = metrics.get_meter(NAME)
 _log = logging.getLogger("holdfast.telemetry")
 _propagator = TraceContextTextMapPropagator()
 
-first_token = _meter.create_histogram(
-    "holdfast.first_token", "s", "from a stream's creation to its first text event"
-)
+# Seconds: from an append to a run that takes minutes. OpenTelemetry's own bounds are for milliseconds.
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LONG = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+def _seconds(name: str, meaning: str, bounds: Sequence[float]) -> Histogram:
+    return _meter.create_histogram(
+        f"holdfast.{name}", "s", meaning, explicit_bucket_boundaries_advisory=bounds
+    )
+
+
+first_token = _seconds("first_token", "from a stream's creation to its first text event", _LONG)
 token_rate = _meter.create_histogram(
     "holdfast.token_rate", "{token}/s", "output tokens of a stage by its run time"
 )
-queue_wait = _meter.create_histogram(
-    "holdfast.queue_wait", "s", "from a stream's creation to its first claim"
+queue_wait = _seconds("queue_wait", "from a stream's creation to its first claim", _LONG)
+attempts = _meter.create_histogram(
+    "holdfast.attempts",
+    "{attempt}",
+    "claims that an ended stream took",
+    explicit_bucket_boundaries_advisory=(1, 2, 3, 5, 10, 20, 50),
 )
-attempts = _meter.create_histogram("holdfast.attempts", "{attempt}", "claims that an ended stream took")
 resets = _meter.create_counter("holdfast.resets", "{reset}", "attempts that differed from what was shown")
 readers = _meter.create_up_down_counter("holdfast.readers", "{reader}", "connections that follow a stream")
-append_time = _meter.create_histogram("holdfast.append", "s", "one append, as the worker sees it")
+append_time = _seconds("append", "one append, as the worker sees it", _SHORT)
+request_time = _seconds("request", "from a request to the beginning of its answer", _SHORT)
+refusals = _meter.create_counter("holdfast.refusals", "{answer}", "answers that are problems, by code")
+started = _meter.create_counter("holdfast.streams_started", "{stream}", "streams whose job is in the queue")
+ended = _meter.create_counter("holdfast.streams_ended", "{stream}", "streams ended here, by status and code")
+running = _meter.create_up_down_counter("holdfast.running", "{attempt}", "attempts that run here now")
+takeovers = _meter.create_counter(
+    "holdfast.takeovers", "{claim}", "claims of a job that an earlier attempt had begun, or handed over"
+)
+revived = _meter.create_counter("holdfast.revived", "{job}", "jobs that nobody held, enqueued again")
+# What `/metrics` answers, text and media type; none where the settings ask for no such thing.
+exposition: Callable[[], Awaitable[tuple[bytes, str]]] | None = None
+
+
+class QueueDepth:
+    """How many jobs are queued or running: the same number in every process, so take the largest of them."""
+
+    def __init__(self) -> None:
+        self.ask: Callable[[], int | None] = lambda: None  # called in a thread of the metrics' own
+        _meter.create_observable_gauge(
+            "holdfast.queue_depth",
+            [self._observe],
+            "{job}",
+            "jobs that are queued or running, of all processes",
+        )
+
+    def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        depth = self.ask()
+        return [] if depth is None else [Observation(depth)]
+
+
+queue_depth = QueueDepth()
 
 
 class RelayLag:
@@ -63,22 +107,25 @@ relay_lag = RelayLag()
 
 
 def configure(settings: Settings) -> Callable[[], None]:
-    """Set up the exporter that the settings name; what is answered flushes and ends it.
+    """Set up the exporters that the settings name; what is answered flushes and ends them.
 
-    Nothing is done where there is none, or where the platform has set up its own.
+    Nothing is done where there are none, or where the platform has set up its own.
     """
-    if not (settings.otlp_endpoint or settings.app_insights) or is_on():
+    if not (settings.otlp_endpoint or settings.app_insights or settings.metrics):
+        return lambda: None
+    if is_on():
+        _log.warning("the platform exports traces and metrics by itself: our settings for it do nothing")
         return lambda: None
     try:
         from gateway import exporters
 
         return exporters.set_up(settings)
     except Exception as error:  # a product without telemetry is better than none
-        name = (
-            "OTEL_EXPORTER_OTLP_ENDPOINT"
-            if settings.otlp_endpoint
-            else "APPLICATIONINSIGHTS_CONNECTION_STRING"
-        )
+        names = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint,
+            "APPLICATIONINSIGHTS_CONNECTION_STRING": settings.app_insights,
+        }
+        name = next((name for name, value in names.items() if value), "GATEWAY_METRICS")
         _log.error("no telemetry: %s cannot be used (%s)", name, type(error).__name__)
         return lambda: None
 

@@ -24,11 +24,13 @@ MOST_FUNCTION_LINES = 60
 # From a layer, only what stands to the right of it, in its own row or below, may be imported.
 LAYERS = [
     {"gateway.__main__", "function_app"},
-    {"gateway.asgi"},
-    {"gateway.handlers"},
+    {"gateway.asgi", "gateway.commands"},
+    {"gateway.handlers", "gateway.probes", "gateway.pages"},
+    {"gateway.answers"},
     {"gateway.response", "gateway.gateway"},
     {"gateway.creation"},
     {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc", "gateway.quota"},
+    {"gateway.readiness", "gateway.timeline", "gateway.listing"},
     {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status"},
     {"gateway.queue_azure", "gateway.queue_redis", "gateway.storage"},
     {"gateway.feed"},
@@ -39,6 +41,7 @@ LAYERS = [
         "gateway.identity",
         "gateway.telemetry",
         "gateway.exporters",
+        "gateway.journal",
         "gateway.record",
         "gateway.fold",
     },
@@ -59,6 +62,7 @@ WORKERS_MAY_IMPORT = {
         "revive",
         "settings",
         "identity",
+        "journal",
         "telemetry",
     )
 }
@@ -85,6 +89,7 @@ FOREIGN = {
         )
     },
     "redis_entraid": {"gateway.identity"},
+    "prometheus_client": {"gateway.exporters"},
     "fakeredis": {"gateway.embedded"},
     "langchain_core": {"workers"},
     "langchain_openai": {"workers"},

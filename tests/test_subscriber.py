@@ -116,7 +116,7 @@ async def test_a_deaf_connection_is_asked_then_cut_and_replaced(
         stream = await Stream.create(f.log)
         async with reading(f.relay, stream) as [reader]:
             await reader.has(await stream_bytes(f, stream))
-            ear = f.hub._subscriber
+            ear = f.hub.subscriber
             for _ in range(2):  # it answers PING, so it is left alone
                 heard = ear._heard_at
                 await until(lambda heard=heard: ear._heard_at > heard)  # type: ignore[misc]

@@ -21,6 +21,7 @@ from gateway.settings import Settings
 from workers import failures
 from workers.attempt import Attempt, refused
 from workers.chains.registry import Registry
+from workers.outcome import Outcome, running
 from workers.writer import Writer
 
 _log = logging.getLogger("holdfast.runner")
@@ -109,15 +110,20 @@ class Runner:
         record = claim.record
         if record.attempt == 1:
             telemetry.queue_wait.record((claim.now_ms - record.created_ms) / 1000)
-        with telemetry.span(
-            f"process {self._settings.queue_name}",
-            SpanKind.CONSUMER,
-            parent=record.trace,
-            link=record.attempt_trace,
-            holdfast_stream_id=record.id,
-            holdfast_chain=record.chain,
-            holdfast_attempt=record.attempt,
-        ) as span:
+        else:
+            telemetry.takeovers.add(1)
+        with (
+            running(),
+            telemetry.span(
+                f"process {self._settings.queue_name}",
+                SpanKind.CONSUMER,
+                parent=record.trace,
+                link=record.attempt_trace,
+                holdfast_stream_id=record.id,
+                holdfast_chain=record.chain,
+                holdfast_attempt=record.attempt,
+            ) as span,
+        ):
             return await self._run(claim, known, telemetry.traceparent_of(span))
 
     async def _run(self, claim: Claim, known: bool, trace: str) -> Settled:
@@ -132,6 +138,7 @@ class Runner:
         )
         writer.note(attempt_trace=trace)
         attempt = Attempt(claim, writer, self._log, self._registry, settings)
+        told = Outcome(claim, writer)
         writing = asyncio.create_task(writer.run(), name=f"write-{claim.record.id}")
         chain = asyncio.create_task(attempt.run(known=known), name=f"chain-{claim.record.id}")
         try:
@@ -147,9 +154,14 @@ class Runner:
             else:
                 chain.result()  # StoreUnavailable: leave the delivery pending
             await asyncio.wait({writing})  # unlike `await writing`, cancelling this leaves the pen alone
-            return self._settle(claim, writing.result())
+            word = writing.result()
+            told.tell(word)
+            return AGAIN if word in NOT_ENDED else DONE
         except asyncio.CancelledError:
-            return await self._hand_over(claim, writer, writing, chain)
+            return await self._hand_over(told, writer, writing, chain)
+        except StoreUnavailable:
+            told.tell("store")
+            raise
         finally:
             await _stop(chain)
             await _stop(writing)
@@ -159,14 +171,8 @@ class Runner:
         ran_ms = claim.now_ms - (claim.record.started_ms or claim.now_ms)
         return max(0.0, self._settings.max_run - ran_ms / 1000)
 
-    def _settle(self, claim: Claim, word: str) -> Settled:
-        _log.info("stream %s attempt %d: %s", claim.record.id, claim.record.attempt, word)
-        if word == "ok":
-            telemetry.attempts.record(claim.record.attempt)
-        return AGAIN if word in NOT_ENDED else DONE
-
     async def _hand_over(
-        self, claim: Claim, writer: Writer, writing: asyncio.Task[str], chain: asyncio.Task[None]
+        self, told: Outcome, writer: Writer, writing: asyncio.Task[str], chain: asyncio.Task[None]
     ) -> Settled:
         """This process stops: release, then have the job delivered again.
 
@@ -177,9 +183,10 @@ class Runner:
         try:
             async with asyncio.timeout(self._settings.drain):
                 word = await writing
-        except TimeoutError as error:
+        except (TimeoutError, StoreUnavailable) as error:
+            told.tell("store")
             raise StoreUnavailable from error
-        _log.info("stream %s attempt %d: handed over", claim.record.id, claim.record.attempt)
+        told.tell("handed over" if word == "ok" and writer.final is None else word)
         return AGAIN if word in ("ok", *NOT_ENDED) else DONE
 
 

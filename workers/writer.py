@@ -61,9 +61,16 @@ class Writer:
         self._fields: dict[str, Any] = {}
         self._written: deque[tuple[float, _Batch]] = deque()
         self._written_bytes = 0
+        self.events = 0  # taken for an append
+        self.final: Event | None = None
         self._gathered = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+
+    @property
+    def bytes(self) -> int:
+        """What this claim has to say, in bytes of the log."""
+        return self._end - self._claim.log_end
 
     async def put(self, *events: Event) -> None:
         """Write these events in one append; waits while more than 256 KiB are not yet written.
@@ -81,7 +88,7 @@ class Writer:
             self._end += len(frame)
             self._size += len(frame)
             if final:
-                self._status = final.value
+                self._status, self.final = final.value, event
                 self._fields |= _kept(event)
         if self._size > BUFFER_BYTES:
             self._room.clear()
@@ -139,6 +146,7 @@ class Writer:
     def _take(self) -> _Batch:
         position = self._end - self._size
         frames, self._frames = self._frames, []
+        self.events += len(frames)
         self._size = 0
         self._gathered.clear()
         self._room.set()

@@ -1,0 +1,121 @@
+"""What every handler answers with: JSON, a problem, and one line in the process's log for each request.
+
+Errors are RFC 9457 problems. An exception that is not ours is logged by its type and stack and answered
+500 without a word of its text. An event stream's line is written when its body has ended.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import journal, protocol, sse, telemetry
+from gateway.errors import HoldfastError, stack_of
+from gateway.gateway import Gateway
+from gateway.headers import SECURE, cors
+from gateway.response import EventStream
+
+JSON = "application/json"
+_METHODS = {"GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT", "PATCH"}
+_log = logging.getLogger("holdfast.request")
+
+Handler = Callable[[Gateway, Request], Awaitable[Response]]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request and its answer, for log and metrics. `route` is a template, so that there are few."""
+
+    method: str
+    route: str
+    probe: bool
+    values: dict[str, object]
+    began: float = field(default_factory=time.perf_counter)
+
+    def answered(self, response: Response, code: str) -> None:
+        """The answer begins now; that of an event stream ends later."""
+        where = {"method": self.method, "route": self.route}
+        kind = {"status": f"{response.status_code // 100}xx"}
+        telemetry.request_time.record(time.perf_counter() - self.began, {**where, **kind})
+        if code:
+            telemetry.refusals.add(1, {"code": code})
+        if isinstance(response, EventStream):
+            response.on_end = functools.partial(self.ended, response.status_code)
+        else:
+            self._write(response.status_code, code=code)
+
+    def ended(self, status: int, why: str, sent: int) -> None:
+        """An event stream's body has ended; `sent` in bytes."""
+        self._write(status, bytes=sent, ended=why)
+
+    def _write(self, status: int, **more: object) -> None:
+        level = logging.WARNING if status >= 500 else logging.DEBUG if self.probe else logging.INFO
+        milliseconds = round((time.perf_counter() - self.began) * 1000, 1)
+        where = {"method": self.method, "route": self.route, "status": status, "ms": milliseconds}
+        journal.tell(_log, level, "request", **where, **self.values, **more)
+
+
+def answered(route: str, *, probe: bool = False) -> Callable[[Handler], Handler]:
+    """Turn every error into its problem document, and tell log and metrics of each answer.
+
+    `probe`: asked every few seconds, so a good answer is told at `debug` only.
+    """
+
+    def of(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        async def answer(gateway: Gateway, request: Request) -> Response:
+            method = request.method if request.method in _METHODS else "other"
+            code = ""
+            with journal.noting() as notes:
+                exchange = Exchange(method, route, probe, notes)
+                _note(request)
+                try:
+                    response = await handler(gateway, request)
+                except HoldfastError as error:
+                    response, code = problem(error), error.code
+                except Exception as error:
+                    _log.error("%s failed:\n%s", handler.__name__, stack_of(error))
+                    response, code = problem(HoldfastError()), HoldfastError.code
+                response.headers.update(cors(request, gateway.settings.origins))
+                exchange.answered(response, code)
+            return response
+
+        return answer
+
+    return of
+
+
+def problem(error: HoldfastError) -> Response:
+    """RFC 9457."""
+    headers = {"cache-control": "no-store", **SECURE}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(error.retry_after_seconds)
+    return Response(
+        json.dumps(error.problem()),
+        error.status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON document."""
+    whole = {"cache-control": "no-store", **SECURE, **(headers or {})}
+    return Response(sse.dumps(value), status, headers=whole, media_type=JSON)
+
+
+def _note(request: Request) -> None:
+    """The stream that the path names, and the caller's trace; anything not of their forms is left out."""
+    stream_id = request.path_params.get("id", "")
+    trace = journal.trace_id(protocol.traceparent(request.headers.get("traceparent", "")))
+    journal.note(stream=stream_id if protocol.is_stream_id(stream_id) else "", trace=trace)
