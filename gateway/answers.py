@@ -54,10 +54,11 @@ class Exchange:
 
     def ended(self, status: int, why: str, sent: int) -> None:
         """An event stream's body has ended; `sent` in bytes."""
-        self._write(status, bytes=sent, ended=why)
+        self._write(status, failed=why == "store", bytes=sent, ended=why)
 
-    def _write(self, status: int, **more: object) -> None:
-        level = logging.WARNING if status >= 500 else logging.DEBUG if self.probe else logging.INFO
+    def _write(self, status: int, *, failed: bool = False, **more: object) -> None:
+        good = logging.DEBUG if self.probe else logging.INFO
+        level = logging.WARNING if failed or status >= 500 else good
         milliseconds = round((time.perf_counter() - self.began) * 1000, 1)
         where = {"method": self.method, "route": self.route, "status": status, "ms": milliseconds}
         journal.tell(_log, level, "request", **where, **self.values, **more)

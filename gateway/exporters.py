@@ -52,6 +52,7 @@ def set_up(settings: Settings) -> Callable[[], None]:
         readers.append(_prometheus())
     measuring = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(measuring)
+    telemetry.begin()
 
     def flush() -> None:
         tracing.force_flush(SHUTDOWN_MS)

@@ -75,8 +75,8 @@ def set_up(level: str, form: str) -> None:
 
 
 def tell(log: logging.Logger, level: int, what: str, **values: object) -> None:
-    """Write a line; values that are empty or None are left out."""
-    kept = {name: _bounded(value) for name, value in values.items() if value not in ("", None)}
+    """Write a line; values that are empty are left out."""
+    kept = {name: _bounded(value) for name, value in values.items() if value not in ("", None, {})}
     log.log(level, Told(what, kept))
 
 

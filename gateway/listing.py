@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from gateway.connection import Connection
+from gateway.errors import StoreUnavailable
 from gateway.log import Log
 from gateway.protocol import ENDED, Status, is_stream_id
 from gateway.record import Record
@@ -70,24 +71,32 @@ class _Scan:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._cut = False
         self.at_end = False
 
     async def ids(self) -> AsyncIterator[list[str]]:
         """What each step finds."""
-        scanned = 0
-        for node in await self._redis.nodes():
-            cursor: bytes | int = 0
-            while True:
-                step = ("SCAN", cursor, "MATCH", "{??}:job:*", "COUNT", SCAN_COUNT)
-                cursor, keys = await node.call(*step)
-                ids = [key.decode().rpartition(":")[2] for key in keys]
-                yield [stream_id for stream_id in dict.fromkeys(ids) if is_stream_id(stream_id)]
-                scanned += SCAN_COUNT
-                if scanned >= MOST_SCANNED:
-                    return
-                if int(cursor) == 0:
-                    break
-        self.at_end = True
+        nodes = await self._redis.nodes()
+        lost = 0
+        for node in nodes:
+            try:
+                async for keys in self._keys(node, MOST_SCANNED // len(nodes)):
+                    ids = [key.decode().rpartition(":")[2] for key in keys]
+                    yield [stream_id for stream_id in dict.fromkeys(ids) if is_stream_id(stream_id)]
+            except StoreUnavailable:  # a node that is away does not hide the others' streams
+                lost += 1
+        if lost == len(nodes):
+            raise StoreUnavailable
+        self.at_end = not lost and not self._cut
+
+    async def _keys(self, node: Connection, most: int) -> AsyncIterator[list[bytes]]:
+        cursor: bytes | int = 0
+        for _ in range(0, most, SCAN_COUNT):
+            cursor, keys = await node.call("SCAN", cursor, "MATCH", "{??}:job:*", "COUNT", SCAN_COUNT)
+            yield keys
+            if int(cursor) == 0:
+                return
+        self._cut = True
 
 
 async def _rows(log: Log, ids: list[str], fits: Callable[[Record], bool]) -> list[Row]:

@@ -130,6 +130,12 @@ def configure(settings: Settings) -> Callable[[], None]:
         return lambda: None
 
 
+def begin() -> None:
+    """Show zeros from the beginning: a rate knows nothing of the step from no counter to its first value."""
+    for counter in (resets, takeovers, revived, readers, running):
+        counter.add(0)
+
+
 def quiet(settings: Settings) -> None:
     """Our lines at the level that is set; of the clients below us, which tell of each call, warnings."""
     logging.getLogger(NAME).setLevel(settings.log_level.upper())

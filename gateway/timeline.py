@@ -80,7 +80,7 @@ class Story:
             "attempt": record.attempt,
             "failures": record.failures,
             "lease_left_ms": self.lease_left_ms,
-            "queued": record.confirmed,
+            "confirmed": record.confirmed,
             "created_at": protocol.iso(record.created_ms),
             "started_at": record.started_ms and protocol.iso(record.started_ms),
             "ended_at": record.ended_ms and protocol.iso(record.ended_ms),

@@ -38,6 +38,7 @@ ALICE, ALICE_TOO, BOB, CAROL = (
     f"hf_{CANARY}-{name}-{'k' * 24}" for name in ("alice", "alice-too", "bob", "carol")
 )
 KEYS = ((ALICE, "alice"), (ALICE_TOO, "alice"), (BOB, "bob"), (CAROL, "carol"))
+METRICS_KEY = f"{CANARY}-of-metrics-{'m' * 32}"
 MOST_STREAMS, MOST_STREAM_READERS = 30, 4
 
 
@@ -65,6 +66,7 @@ class Guarded:
     http: httpx.AsyncClient
     redis: Redis
     log: Callable[[], str] = field(repr=False)
+    store_url: str
 
     async def start(self, key: str, chunks: list[str] | None = None, **options: Any) -> str:
         """Start a stream as this caller, with the canary in its question; its location."""
@@ -110,7 +112,7 @@ async def running(
             functions = await enter(FunctionsHost(app, environment, listen=True))
             url, log = functions.url, lambda: _whole(functions)
         http = await enter(httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS))
-        yield Guarded(name, http, await enter(Redis.from_url(store.url)), log)
+        yield Guarded(name, http, await enter(Redis.from_url(store.url)), log, store.url)
 
 
 def _whole(host: FunctionsHost) -> str:
@@ -164,6 +166,8 @@ def common(collector: Collector) -> dict[str, str]:
         **collector.environment("guarded"),
         "GATEWAY_TOKEN_KEYS": " ".join(TOKEN_KEYS[:2]),
         "GATEWAY_CORS_ORIGINS": f"{ORIGIN} http://localhost:3000",
+        "GATEWAY_METRICS": "prometheus",
+        "GATEWAY_METRICS_KEY": METRICS_KEY,
         "GATEWAY_LOG_LEVEL": "debug",
         "GATEWAY_MAX_OWNER_STREAMS": str(MOST_STREAMS),
         "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "10000",
@@ -186,8 +190,9 @@ async def keyed(
 async def signed(
     model: ModelServer, collector: Collector, deployed: Path, issuer: Issuer
 ) -> AsyncIterator[dict[str, Guarded]]:
-    """Both hosts, with JWTs."""
-    async with both(model, deployed, {**common(collector), **issuer.environment()}) as started:
+    """Both hosts, with JWTs; uvicorn's log is JSON."""
+    settings = {**common(collector), **issuer.environment(), "GATEWAY_LOG_FORMAT": "json"}
+    async with both(model, deployed, settings) as started:
         yield started
 
 

@@ -1,14 +1,19 @@
-"""Fault 27: a secret or a question is in no line of a log, no error, and nothing that is exported."""
+"""Fault 27: a secret or a question is in no line of a log, no error, nothing exported, shown or printed."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 from dataclasses import dataclass
 
 import httpx
 import pytest
 
-from tests.callers import ALICE, BOB, CANARY, TOKEN_KEYS, Guarded, by_key
+from gateway import commands
+from gateway.settings import Settings
+from tests.callers import ALICE, BOB, CANARY, METRICS_KEY, TOKEN_KEYS, Guarded, by_key
 from tests.hosts import EVENTS, JSON, NOBODY
 from tests.support.collector import Collector
 from tests.support.issuer import Issuer
@@ -74,14 +79,45 @@ async def holds_its_tongue(caller: Caller, collector: Collector, secrets: list[s
     tokens = [token.partition(".")[2] for token in await caller.asks(trace)]
     await collector.until_spans(trace, {"create stream", "process holdfast-jobs"})
     hidden = [CANARY, *secrets, *tokens]
+    metrics = await caller.host.http.get("/metrics", headers=by_key(METRICS_KEY))
+    assert "holdfast_streams_started_total{" in metrics.text
+    wrong = await caller.host.http.get("/metrics", headers=by_key(caller.key))
+    assert wrong.status_code == 401
+    caller.told.append(wrong)
+    printed = metrics.text + await looked_at(caller.host)
     log = caller.host.log()
     assert "Traceback" not in log
     for secret in hidden:
         assert not [line for line in log.splitlines() if secret in line]
+        assert secret not in printed
         shown = [answer.text + str(answer.headers) for answer in caller.told]
         assert not [text for text in shown if secret in text]
         assert not any(secret.encode() in raw for raw in collector.raw)
     assert all(answer.status_code >= 400 or b"event: failed" in answer.content for answer in caller.told)
+
+
+async def looked_at(host: Guarded) -> str:
+    """All that `ls`, and `inspect` of every stream, print without --content."""
+    listed = await command(host, "ls", "--json")
+    printed = listed + await command(host, "ls")
+    ids = [stream["id"] for stream in json.loads(listed)["streams"]]
+    assert len(ids) >= 3
+    for stream_id in ids:
+        for form in ([], ["--json"]):
+            told = await command(host, "inspect", stream_id, *form)
+            assert stream_id in told
+            printed += told
+    assert CANARY in await command(host, "inspect", ids[-1], "--content")  # so there is something to hide
+    return printed
+
+
+async def command(host: Guarded, *arguments: str) -> str:
+    """What `python -m gateway` prints for these."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        given = commands.parser().parse_args(arguments)
+        assert await commands.look(Settings(redis_url=host.store_url), given) == 0
+    return printed.getvalue()
 
 
 async def test_fault_27_with_api_keys(guarded: Guarded, collector: Collector) -> None:
@@ -100,7 +136,11 @@ async def test_fault_27_with_jwts(trusting: Guarded, collector: Collector, issue
 async def test_fault_27_the_logs_that_were_searched_are_logs(
     keyed: dict[str, Guarded], signed: dict[str, Guarded]
 ) -> None:
-    """At `debug`, so that what is not there was never written."""
+    """At `debug`, so that what is not there was never written; as text here, as JSON there."""
+    assert " DEBUG openai" in keyed["uvicorn"].log()
+    lines = [json.loads(line) for line in signed["uvicorn"].log().splitlines()]
+    assert any(line["level"] == "debug" and line["logger"].startswith("openai") for line in lines)
     for host in (keyed["uvicorn"], signed["uvicorn"]):
-        assert " DEBUG openai" in host.log()
         assert "access" not in host.log()
+    for host in (*keyed.values(), *signed.values()):
+        assert all(f"holdfast.{kind}" in host.log() for kind in ("request", "attempt"))

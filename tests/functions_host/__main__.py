@@ -14,6 +14,7 @@ Invariant: stdout carries that one line; whatever the packages print goes to std
 import argparse
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -57,6 +58,8 @@ def main() -> int:
     parser.add_argument("--listen", action="store_true")
     options = parser.parse_args()
     ready = _claim_stdout()
+    # As the platform's worker does: whatever is logged from `info` up is passed on to the host.
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(_serve(options.app_dir.resolve(), options.port, ready, listen=options.listen))
     except (IndexingError, BindingError) as error:
