@@ -1,0 +1,126 @@
+"""Why a body ended, and how much of it was sent: told once, whoever ended it; and what the relay says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from starlette.types import Message
+
+from gateway import sse
+from gateway.errors import StoreUnavailable
+from gateway.hub import STALLED
+from gateway.response import EventStream
+from gateway.subscription import Ending
+from tests.support.following import Stream, following
+
+CHUNKS = (b"id: 0-aaaa\ndata: 1\n\n", sse.HEARTBEAT, b"id: 20-aaaa\ndata: 2\n\n")
+
+
+async def chunks(then: BaseException | None = None) -> AsyncGenerator[bytes, None]:
+    for chunk in CHUNKS:
+        yield chunk
+    if then is not None:
+        raise then
+
+
+class Client:
+    """An ASGI client that may vanish, or stop taking."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.told: list[tuple[str, int]] = []
+        self.gone = asyncio.Event()
+
+    async def receive(self) -> Message:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.body += message.get("body", b"")
+
+    async def asks(self, response: EventStream) -> None:
+        response.on_end = lambda why, sent: self.told.append((why, sent))
+        await response({"type": "http"}, self.receive, self.send)
+
+
+@pytest.mark.parametrize("why", ["terminal", "age", "expired", "stopping"])
+async def test_a_clean_end_has_the_reason_that_its_source_gave(why: str) -> None:
+    client = Client()
+    await client.asks(EventStream(chunks(), ending=Ending(why)))
+    assert client.told == [(why, len(client.body))]
+    assert client.body.endswith(CHUNKS[-1])
+
+
+async def test_a_source_that_goes_no_further_without_a_reason_is_the_samples_reset() -> None:
+    client = Client()
+    await client.asks(EventStream(chunks()))
+    assert client.told == [("reset", len(client.body))]
+
+
+async def test_a_store_out_of_reach_is_told() -> None:
+    client = Client()
+    await client.asks(EventStream(chunks(StoreUnavailable())))
+    assert client.told == [("store", len(client.body))]
+
+
+async def waiting() -> AsyncGenerator[bytes, None]:
+    yield CHUNKS[0]
+    await asyncio.Event().wait()
+
+
+async def test_a_reader_that_vanishes_is_gone() -> None:
+    client = Client()
+    task = asyncio.create_task(client.asks(EventStream(waiting())))
+    while not client.body:  # noqa: ASYNC110 - the client is this very class
+        await asyncio.sleep(0)
+    client.gone.set()
+    await task
+    assert client.told == [("gone", len(client.body))]
+
+
+async def test_a_reader_that_takes_nothing_is_stalled() -> None:
+    client = Client()
+    task = asyncio.create_task(client.asks(EventStream(waiting())))
+    while not client.body:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    task.cancel(STALLED)
+    await task
+    assert client.told == [("stalled", len(client.body))]
+
+
+async def test_an_end_that_nobody_expected_is_told_too() -> None:
+    client = Client()
+    with pytest.raises(ZeroDivisionError):
+        await client.asks(EventStream(chunks(ZeroDivisionError())))
+    assert client.told == [("cut", len(client.body))]
+
+
+async def followed(f: Any, stream: Stream, act: Callable[[], Any] | None = None) -> str:
+    """Why the relay ended, when this was done at its first chunk."""
+    ending = Ending()
+    async with asyncio.timeout(30), aclosing(f.relay.follow(stream.id, None, ending)) as source:
+        async for _ in source:
+            if act is not None:
+                await act()
+                act = None
+    return ending.why
+
+
+async def test_the_relay_says_why_it_ended(redis_url: str, redis: Redis) -> None:
+    async with following(redis_url, max_age=0.05) as f:
+        assert await followed(f, await Stream.create(f.log)) == "age"
+    async with following(redis_url) as f:
+        ended = await Stream.create(f.log)
+        await ended.end()
+        assert await followed(f, ended) == "terminal"
+        live = await Stream.create(f.log)
+        assert await followed(f, live, live.end) == "terminal"
+        lost = await Stream.create(f.log)
+        await redis.delete(f.log.keys(lost.id)[1])
+        assert await followed(f, lost) == "expired"
+        assert await followed(f, await Stream.create(f.log), f.hub.close) == "stopping"
