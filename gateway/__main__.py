@@ -192,8 +192,10 @@ def configured(parser: argparse.ArgumentParser, command: str) -> Settings:
     shown = settings.metrics and not settings.metrics_key
     if command == "worker" and settings.worker_port and shown and not settings.is_loopback and not told_twice:
         parser.error(f"HOST={settings.host} can be reached by others: set GATEWAY_METRICS_KEY")
-    if command != "all" and not settings.redis_url:
+    if command in ("web", "worker") and not settings.redis_url:
         parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
+    if command not in commands.SERVING and not settings.redis_url:
+        parser.error("REDIS_URL must be set: it names the store to look into")
     return settings
 
 

@@ -7,7 +7,8 @@ for by SCAN, and no further than the bound, so of very many some are shown, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.connection import Connection
@@ -16,7 +17,6 @@ from gateway.log import Log
 from gateway.protocol import ENDED, Status, is_stream_id
 from gateway.record import Record
 
-OPEN_OF_A_BUCKET = 1000
 MOST_OPEN = 10_000  # that are looked at
 MOST_SCANNED = 100_000  # keys, of all nodes together
 SCAN_COUNT = 1000  # keys that one step passes over
@@ -51,16 +51,17 @@ async def listing(redis: Connection, log: Log, *, owner: str, status: str, limit
     rows: list[Row] = []
     complete = True
     if status not in ENDED:
-        ids = await log.due(OPEN_OF_A_BUCKET, all_of_them=True)
+        ids = await log.due(MOST_OPEN + 1, all_of_them=True)
         found = await _rows(log, ids[:MOST_OPEN], fits)
         rows, complete = found[:limit], len(found) <= limit and len(ids) <= MOST_OPEN
-    if status not in {Status.QUEUED, Status.RUNNING} and len(rows) < limit:
+    if status not in {Status.QUEUED, Status.RUNNING}:
         scan, ended = _Scan(redis), dict[str, Row]()
-        async for ids in scan.ids():
-            found = await _rows(log, ids, lambda record: record.ended and fits(record))
-            ended |= {row.record.id: row for row in found}  # a scan may show a key twice
-            if len(rows) + len(ended) > limit:
-                break
+        async with aclosing(scan.ids()) as steps:
+            async for ids in steps:
+                found = await _rows(log, ids, lambda record: record.ended and fits(record))
+                ended |= {row.record.id: row for row in found}  # a scan may show a key twice
+                if len(rows) + len(ended) > limit:
+                    break
         complete = complete and scan.at_end
         rows += sorted(ended.values(), key=_age)[: limit - len(rows)]
     return Listing(rows, complete)
@@ -74,22 +75,23 @@ class _Scan:
         self._cut = False
         self.at_end = False
 
-    async def ids(self) -> AsyncIterator[list[str]]:
+    async def ids(self) -> AsyncGenerator[list[str], None]:
         """What each step finds."""
         nodes = await self._redis.nodes()
         lost = 0
         for node in nodes:
             try:
-                async for keys in self._keys(node, MOST_SCANNED // len(nodes)):
-                    ids = [key.decode().rpartition(":")[2] for key in keys]
-                    yield [stream_id for stream_id in dict.fromkeys(ids) if is_stream_id(stream_id)]
+                async with aclosing(self._keys(node, MOST_SCANNED // len(nodes))) as steps:
+                    async for keys in steps:
+                        ids = [key.decode().rpartition(":")[2] for key in keys]
+                        yield [stream_id for stream_id in dict.fromkeys(ids) if is_stream_id(stream_id)]
             except StoreUnavailable:  # a node that is away does not hide the others' streams
                 lost += 1
         if lost == len(nodes):
             raise StoreUnavailable
         self.at_end = not lost and not self._cut
 
-    async def _keys(self, node: Connection, most: int) -> AsyncIterator[list[bytes]]:
+    async def _keys(self, node: Connection, most: int) -> AsyncGenerator[list[bytes], None]:
         cursor: bytes | int = 0
         for _ in range(0, most, SCAN_COUNT):
             cursor, keys = await node.call("SCAN", cursor, "MATCH", "{??}:job:*", "COUNT", SCAN_COUNT)

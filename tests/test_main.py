@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 from time import monotonic
@@ -10,7 +11,8 @@ from time import monotonic
 import httpx
 import pytest
 
-from gateway.__main__ import GRACE_SECONDS
+from gateway.__main__ import GRACE_SECONDS, WORKING
+from tests.hosts import NOBODY
 from tests.support.model_server import DEFAULT_TEXT, ModelServer, script
 from tests.support.processes import GatewayProcess
 
@@ -34,6 +36,7 @@ async def refusal(mode: str, environment: dict[str, str]) -> str:
         ("PORT", "canary", "PORT must be a number"),
         ("GATEWAY_LEASE_SECONDS", "0", "GATEWAY_LEASE_SECONDS must be more than 0"),
         ("GATEWAY_QUEUE", "canary", "GATEWAY_QUEUE must be redis"),
+        ("GATEWAY_LOG_FORMAT", "canary", "GATEWAY_LOG_FORMAT must be text or json"),
         ("GATEWAY_CHAINS", "no_such_module", "GATEWAY_CHAINS: there is no module no_such_module"),
     ],
 )
@@ -69,6 +72,39 @@ async def test_a_port_in_use_is_told_in_one_sentence(redis_url: str) -> None:
         port = taken.getsockname()[1]
         said = await refusal("web", {"REDIS_URL": redis_url, "PORT": str(port)})
     assert said.startswith(f"cannot listen on 127.0.0.1 port {port}: ")
+
+
+async def test_a_worker_serves_its_probes_and_nothing_else(redis_url: str) -> None:
+    key = "k" * 32
+    settings = {
+        "REDIS_URL": redis_url,
+        "GATEWAY_WORKER_PORT": "0",
+        "GATEWAY_METRICS": "prometheus",
+        "GATEWAY_METRICS_KEY": key,
+        "GATEWAY_LOG_FORMAT": "json",
+    }
+    async with GatewayProcess("worker", settings) as worker:
+        url = (await worker.line(WORKING)).rpartition(" ")[2]
+        async with httpx.AsyncClient(base_url=url, timeout=BOUND_SECONDS) as http:
+            assert (await http.get("/health")).json()["status"] == "ok"
+            ready = await http.get("/ready")
+            assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+            assert (await http.get("/metrics")).status_code == 401
+            shown = await http.get("/metrics", headers={"authorization": f"Bearer {key}"})
+            assert "\nholdfast_running 0.0" in shown.text
+            for path in ("/", "/stream", f"/stream/{NOBODY}"):
+                assert (await http.get(path)).json()["code"] == "no_route"
+        assert await worker.stop() == 0
+    assert {json.loads(line)["logger"] for line in worker.log().splitlines()} >= {"holdfast.request"}
+
+
+async def test_a_workers_metrics_are_not_shown_to_everybody(redis_url: str) -> None:
+    shown = {"GATEWAY_WORKER_PORT": "0", "GATEWAY_METRICS": "prometheus", "HOST": "0.0.0.0"}
+    worker = GatewayProcess("worker", {"REDIS_URL": redis_url, **shown})
+    async with worker:
+        assert await worker.ended() == 2
+    said = worker.log().splitlines()[-1]
+    assert said.endswith("HOST=0.0.0.0 can be reached by others: set GATEWAY_METRICS_KEY")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Routes, methods and content negotiation: the same on both hosts."""
 
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -36,6 +37,23 @@ async def test_health_says_that_the_process_is_alive(host: Host) -> None:
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == {"status": "ok", "model": "configured"}
+
+
+async def test_ready_names_each_part_and_its_state(host: Host) -> None:
+    answer = await host.http.get("/ready")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    told: dict[str, Any] = answer.json()
+    assert told.pop("status") == "ready"
+    assert told["queue"].pop("depth") >= 0
+    assert told.pop("subscriber")["state"] in ("idle", "ok")
+    assert told == {"store": {"state": "ok"}, "queue": {"state": "ok"}, "model": {"state": "configured"}}
+
+
+async def test_metrics_are_an_unknown_path_unless_configured(host: Host) -> None:
+    answer = await host.http.get("/metrics")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_route")
 
 
 async def test_the_page_is_html(host: Host) -> None:

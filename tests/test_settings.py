@@ -37,6 +37,11 @@ def test_names_and_numbers_are_read() -> None:
         ("GATEWAY_MAX_FAILURES", "0"),
         ("GATEWAY_QUEUE", "carrier-pigeon"),
         ("GATEWAY_LOG_LEVEL", "loud"),
+        ("GATEWAY_LOG_FORMAT", "xml"),
+        ("GATEWAY_METRICS", "statsd"),
+        ("GATEWAY_METRICS_KEY", "short"),
+        ("GATEWAY_WORKER_PORT", "no port"),
+        ("GATEWAY_WORKER_PORT", "65536"),
     ],
 )
 def test_a_wrong_value_is_told_by_its_name(name: str, value: str) -> None:
@@ -47,3 +52,13 @@ def test_a_wrong_value_is_told_by_its_name(name: str, value: str) -> None:
 
 def test_a_key_is_not_shown() -> None:
     assert "secret-canary" not in repr(Settings.from_env({"OPENAI_API_KEY": "secret-canary"}))
+
+
+def test_metrics_ask_for_a_key_wherever_callers_are_told_apart() -> None:
+    shown = {"GATEWAY_METRICS": "prometheus"}
+    asking = {**shown, "GATEWAY_AUTH": "easyauth", "GATEWAY_TOKEN_KEYS": "t" * 32}
+    assert Settings.from_env(shown).metrics_key == ""
+    with pytest.raises(ValueError, match="GATEWAY_METRICS_KEY"):
+        Settings.from_env(asking)
+    settings = Settings.from_env({**asking, "GATEWAY_METRICS_KEY": "secret-canary" + "k" * 32})
+    assert "secret-canary" not in repr(settings)
