@@ -82,6 +82,13 @@ async def test_the_dashboard_leaves_none_of_our_metrics_out(shown: str) -> None:
     assert not {name for name in ours if name not in everywhere}
 
 
+async def test_the_manual_names_each_metric_and_no_other(shown: str) -> None:
+    manual = (REPOSITORY / "docs/operations.md").read_text()
+    named = {re.sub("_total$", "", name) for name in re.findall(r"holdfast_[a-z_]+", manual)}
+    ours = {family.name for family in text_string_to_metric_families(shown) if "holdfast" in family.name}
+    assert named == ours
+
+
 async def test_it_is_of_the_shape_that_grafana_imports() -> None:
     assert DASHBOARD["title"] == "Holdfast"
     assert isinstance(DASHBOARD["schemaVersion"], int)

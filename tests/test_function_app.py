@@ -14,7 +14,7 @@ from gateway.connection import Connection
 from gateway.log import Log
 from gateway.protocol import new_token
 from gateway.queue import Message
-from tests.functions_host.client import FunctionsHost
+from tests.functions_host.client import FunctionsHost, HostStartError
 from tests.hosts import JOBS, LIMIT_SECONDS, NOBODY, Host, functions_environment, until
 from tests.support.azurite import Azurite
 from tests.support.model_server import ModelServer, script
@@ -157,3 +157,10 @@ async def test_with_the_store_away_a_message_is_delivered_again(platform: Platfo
     finally:
         await platform.server.start()
     assert await platform.deliver(message) == SETTLED  # the store came back empty: there is nothing to run
+
+
+async def test_metrics_without_a_key_are_refused_there_by_name() -> None:
+    settings = {"GATEWAY_QUEUE": "azure-storage", "AzureWebJobsStorage": "UseDevelopmentStorage=true"}
+    host = FunctionsHost(REPOSITORY, {**settings, "GATEWAY_METRICS": "prometheus"})
+    with pytest.raises(HostStartError, match="GATEWAY_METRICS needs GATEWAY_METRICS_KEY on Azure Functions"):
+        await host.__aenter__()

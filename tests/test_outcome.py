@@ -14,6 +14,8 @@ from gateway.errors import StoreUnavailable
 from gateway.journal import Told
 from tests.support.jobs import Jobs, body
 from tests.support.redis_server import RedisServer
+from workers.outcome import Outcome
+from workers.writer import Writer
 
 
 async def fine(_: Any) -> AsyncIterator[str]:
@@ -126,3 +128,18 @@ async def test_a_trace_is_told_by_its_id(redis_url: str, log: pytest.LogCaptureF
         traced = replace(claim, record=replace(claim.record, trace=trace))
         await jobs.runner._attempt(traced, known=True)
         assert told(log)["trace"] == "a" * 32
+
+
+async def test_an_end_that_the_store_did_not_take_is_not_told_as_one(
+    redis_url: str, log: pytest.LogCaptureFixture
+) -> None:
+    async with Jobs(redis_url, fine) as jobs:
+        stream = await jobs.stream()
+        claim = await jobs.claim(stream)
+        writer = Writer(jobs.log, claim, lease=2.0, patience=1.0, max_event=1000, max_log=10_000)
+        await writer.put(protocol.failed("chain_error", "", retryable=False))
+        await jobs.gateway.cancel(stream, protocol.ANONYMOUS)
+        Outcome(claim, writer).tell(await writer.run())
+        values = told(log)
+        assert values["word"] == "ended"
+        assert not {"status", "code"} & values.keys()

@@ -25,6 +25,11 @@ METRICS = {
     "holdfast.readers",
     "holdfast.relay_lag",
     "holdfast.append",
+    "holdfast.request",
+    "holdfast.streams_started",
+    "holdfast.streams_ended",
+    "holdfast.running",
+    "holdfast.queue_depth",
 }
 
 
@@ -37,7 +42,9 @@ async def test_one_trace_goes_through_two_processes_and_the_metrics_come() -> No
     async with Collector() as collector, ModelServer() as model, RedisServer() as store:
         shared = {**model.environment(), "REDIS_URL": store.url}
         async with (
-            GatewayProcess("web", shared | collector.environment("web")) as web,
+            GatewayProcess(
+                "web", shared | collector.environment("web") | {"GATEWAY_METRICS": "prometheus"}
+            ) as web,
             GatewayProcess("worker", shared | collector.environment("worker")),
             httpx.AsyncClient(base_url=web.url, timeout=LIMIT_SECONDS) as http,
         ):
@@ -53,6 +60,7 @@ async def test_one_trace_goes_through_two_processes_and_the_metrics_come() -> No
             }
             spans = await collector.until_spans(TRACE, names)
             await collector.until_metrics(METRICS)
+            shown = (await http.get("/metrics")).text  # beside OTLP, not instead
         created, sent = one(spans, "create stream"), one(spans, "send holdfast-jobs")
         attempt, stage = one(spans, "process holdfast-jobs"), one(spans, "stage chat")
         call = one(spans, "chat scripted")
@@ -66,6 +74,8 @@ async def test_one_trace_goes_through_two_processes_and_the_metrics_come() -> No
         assert call.attributes["gen_ai.usage.output_tokens"] > 0
         assert not any(CANARY.encode() in raw for raw in collector.raw)
         assert collector.metrics["holdfast.first_token"] == "s"
+        assert 'holdfast_streams_started_total{chain="chat"} 1.0' in shown
+        assert CANARY not in shown
 
 
 async def test_an_attempt_links_to_the_one_before() -> None:
