@@ -8,7 +8,6 @@ one. On SIGTERM or SIGINT running jobs are handed over and readers are sent away
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import signal
@@ -177,28 +176,6 @@ async def main(mode: str, settings: Settings) -> None:
         await host.run(stop)
 
 
-def configured(parser: argparse.ArgumentParser, command: str) -> Settings:
-    """The settings; exits with one sentence when they do not fit what is to be run."""
-    try:
-        settings = Settings.from_env()
-    except ValueError as error:
-        parser.error(str(error))
-    told_twice = settings.auth == "none" and settings.open_to_all == "yes"
-    if command in ("all", "web") and settings.is_open and not settings.is_loopback and not told_twice:
-        parser.error(
-            f"HOST={settings.host} can be reached by others: set GATEWAY_AUTH, or, for everybody to be let "
-            "in, both GATEWAY_AUTH=none and GATEWAY_OPEN_TO_ALL=yes"
-        )
-    shown = settings.metrics and not settings.metrics_key
-    if command == "worker" and settings.worker_port and shown and not settings.is_loopback and not told_twice:
-        parser.error(f"HOST={settings.host} can be reached by others: set GATEWAY_METRICS_KEY")
-    if command in ("web", "worker") and not settings.redis_url:
-        parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
-    if command not in commands.SERVING and not settings.redis_url:
-        parser.error("REDIS_URL must be set: it names the store to look into")
-    return settings
-
-
 def run_in_loop(work: Coroutine[None, None, T]) -> T:
     """asyncio, on uvloop where there is one."""
     factory = uvloop.new_event_loop if sys.platform != "win32" else asyncio.new_event_loop
@@ -216,7 +193,7 @@ def run() -> int:
         except ValueError as error:
             parser.error(str(error))
         return 0
-    settings = configured(parser, given.command)
+    settings = commands.settings_for(parser, given.command)
     journal.set_up(settings.log_level, settings.log_format)
     telemetry.quiet(settings)
     if given.command in commands.SERVING:

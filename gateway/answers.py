@@ -18,13 +18,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import journal, protocol, sse, telemetry
-from gateway.errors import HoldfastError, stack_of
+from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders, stack_of
 from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors
 from gateway.response import EventStream
 
 JSON = "application/json"
 _METHODS = {"GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT", "PATCH"}
+# EventSource takes no other status than 200: what would be a problem is told to it by a clean close.
+_SENT_AWAY = {"store": StoreUnavailable.code, "full": TooManyReaders.code}
 _log = logging.getLogger("holdfast.request")
 
 Handler = Callable[[Gateway, Request], Awaitable[Response]]
@@ -54,6 +56,8 @@ class Exchange:
 
     def ended(self, status: int, why: str, sent: int) -> None:
         """An event stream's body has ended; `sent` in bytes."""
+        if why in _SENT_AWAY:
+            telemetry.refusals.add(1, {"code": _SENT_AWAY[why]})
         self._write(status, failed=why == "store", bytes=sent, ended=why)
 
     def _write(self, status: int, *, failed: bool = False, **more: object) -> None:

@@ -72,6 +72,28 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
+    """The settings; exits with one sentence when they do not fit what is to be run."""
+    try:
+        settings = Settings.from_env()
+    except ValueError as error:
+        parser.error(str(error))
+    told_twice = settings.auth == "none" and settings.open_to_all == "yes"
+    if command in ("all", "web") and settings.is_open and not settings.is_loopback and not told_twice:
+        parser.error(
+            f"HOST={settings.host} can be reached by others: set GATEWAY_AUTH, or, for everybody to be let "
+            "in, both GATEWAY_AUTH=none and GATEWAY_OPEN_TO_ALL=yes"
+        )
+    shown = settings.metrics and not settings.metrics_key
+    if command == "worker" and settings.worker_port and shown and not settings.is_loopback and not told_twice:
+        parser.error(f"HOST={settings.host} can be reached by others: set GATEWAY_METRICS_KEY")
+    if command in ("web", "worker") and not settings.redis_url:
+        parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
+    if command not in SERVING and not settings.redis_url:
+        parser.error("REDIS_URL must be set: it names the store to look into")
+    return settings
+
+
 def make_key(name: str) -> str:
     """A new API key, and its line for the file of keys. Raises ValueError for a name that is none."""
     key, line = new_key(name)

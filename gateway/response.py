@@ -45,7 +45,7 @@ class EventStream(Response):
         self._chunks = chunks
         self._ending = ending or Ending()
         self._sent = 0  # bytes
-        self._why = ""  # it ended: an Ending's word, or `gone`, `stalled`, `store`, `reset`
+        self._why = ""  # it ended: an Ending's word, or `gone`, `stalled`, `store`, `full`, `reset`
         self.on_end: Callable[[str, int], None] = lambda why, sent: None  # told when the body has ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -52,7 +52,9 @@ resets = _meter.create_counter("holdfast.resets", "{reset}", "attempts that diff
 readers = _meter.create_up_down_counter("holdfast.readers", "{reader}", "connections that follow a stream")
 append_time = _seconds("append", "one append, as the worker sees it", _SHORT)
 request_time = _seconds("request", "from a request to the beginning of its answer", _SHORT)
-refusals = _meter.create_counter("holdfast.refusals", "{answer}", "answers that are problems, by code")
+refusals = _meter.create_counter(
+    "holdfast.refusals", "{answer}", "answers that are problems, and readers sent away, by code"
+)
 started = _meter.create_counter("holdfast.streams_started", "{stream}", "streams whose job is in the queue")
 ended = _meter.create_counter("holdfast.streams_ended", "{stream}", "streams ended here, by status and code")
 running = _meter.create_up_down_counter("holdfast.running", "{attempt}", "attempts that run here now")

@@ -193,10 +193,10 @@ async def test_ls_stops_at_its_bound_and_says_so(
 async def test_ls_and_inspect_reach_every_node_of_a_cluster(capsys: pytest.CaptureFixture[str]) -> None:
     async with RedisCluster() as cluster:
         gateway = Gateway(Settings(redis_url=cluster.url), {"under-test": ("under-test",)})
-        ids = await some(gateway, "a" * 12)
+        ids = await some(gateway, "ab" * 6)
         ended = ids[:6]
         for stream in ended:
-            await gateway.cancel(stream, "a")
+            await gateway.parts.log.cancel(stream, "beef")
         told = json.loads(await printed(cluster.url, capsys, "ls", "--json"))
         assert told["complete"]
         assert {stream["id"] for stream in told["streams"]} == set(ids)

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from starlette.types import Message
 
 from gateway import sse
-from gateway.errors import StoreUnavailable
+from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders
 from gateway.hub import STALLED
 from gateway.response import EventStream
 from gateway.subscription import Ending
@@ -62,10 +62,11 @@ async def test_a_source_that_goes_no_further_without_a_reason_is_the_samples_res
     assert client.told == [("reset", len(client.body))]
 
 
-async def test_a_store_out_of_reach_is_told() -> None:
+@pytest.mark.parametrize(("error", "why"), [(StoreUnavailable(), "store"), (TooManyReaders(), "full")])
+async def test_a_reader_that_is_sent_away_is_told_why(error: HoldfastError, why: str) -> None:
     client = Client()
-    await client.asks(EventStream(chunks(StoreUnavailable())))
-    assert client.told == [("store", len(client.body))]
+    await client.asks(EventStream(chunks(error)))
+    assert client.told == [(why, len(client.body))]
 
 
 async def waiting() -> AsyncGenerator[bytes, None]:
