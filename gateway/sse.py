@@ -84,7 +84,7 @@ class Decoder:
         self.last_id = ""
         self.retry_ms: int | None = None
         self._limit = limit
-        self._tail = b""
+        self._tail = bytearray()  # grown in place: a line in many pieces costs its length, not its square
         self._started = False
         self._after_cr = False
         self._type = ""
@@ -94,20 +94,25 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Message]:
         """Take the next bytes and give the messages that they complete."""
-        buffer = self._tail + data
         if not self._started:
-            if b"\xef\xbb\xbf".startswith(buffer[:3]) and len(buffer) < 3:
-                self._tail = buffer
+            data = bytes(self._tail) + data
+            if len(data) < 3 and b"\xef\xbb\xbf".startswith(data):
+                self._tail[:] = data
                 return []
             self._started = True
-            buffer = buffer.removeprefix(b"\xef\xbb\xbf")
-        if self._after_cr and buffer:
+            self._tail.clear()
+            data = data.removeprefix(b"\xef\xbb\xbf")
+        if self._after_cr and data:
             self._after_cr = False
-            buffer = buffer.removeprefix(b"\n")
-        self._after_cr = self._after_cr or buffer.endswith(b"\r")
-        lines = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._tail = lines.pop()
-        messages = [m for line in lines if (m := self._line(line)) is not None]
+            data = data.removeprefix(b"\n")
+        self._after_cr = self._after_cr or data.endswith(b"\r")
+        first, *others = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._tail += first
+        messages = []
+        for line in others:
+            if (message := self._line(bytes(self._tail))) is not None:
+                messages.append(message)
+            self._tail[:] = line
         if len(self._tail) + self._held > self._limit:
             raise ValueError("an event is larger than the decoder's bound")
         return messages
@@ -117,12 +122,13 @@ class Decoder:
             return self._dispatch()
         field, _, value = line.decode(errors="replace").partition(":")
         value = value.removeprefix(" ")
+        if field in ("event", "data", "id"):
+            self._held += len(line)
         match field:
             case "event":
                 self._type = value
             case "data":
                 self._data.append(value)
-                self._held += len(line)
             case "id" if "\0" not in value:
                 self._id = value
             case "retry" if value.isascii() and value.isdigit():

@@ -123,6 +123,20 @@ def test_a_line_without_end_is_bounded(line: bytes) -> None:
         decoder.feed(b"x" * 200)
 
 
+def test_a_line_in_many_pieces_costs_its_length() -> None:
+    decoder, piece = Decoder(), b"x" * 512  # looking at all of it again each time would take many minutes
+    decoder.feed(b"data: ")
+    assert sum(len(decoder.feed(piece)) for _ in range(15 * 2048)) == 0
+    [found] = decoder.feed(b"\n\n")
+    assert len(found.data) == 15 * 1024 * 1024
+
+
+@pytest.mark.parametrize("line", [b"event: ", b"id: "])
+def test_a_type_and_an_id_count_in_the_bound(line: bytes) -> None:
+    with pytest.raises(ValueError, match="bound"):
+        Decoder(limit=1000).feed(line + b"x" * 1001 + b"\n")
+
+
 @pytest.mark.parametrize("line", [b"data: 0123456789\n", b"data\n"])
 def test_an_event_without_end_is_bounded(line: bytes) -> None:
     decoder = Decoder(limit=1000)
