@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Sequence
 
-_TOKEN = re.compile(r"([0-9]{10,12})\.([A-Za-z0-9_-]{43})")
+_TOKEN = re.compile(r"([1-9][0-9]{9,11})\.([A-Za-z0-9_-]{43})")
 
 
 class StreamTokens:

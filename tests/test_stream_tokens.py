@@ -170,6 +170,15 @@ async def test_fault_23_each_character_of_a_token_counts(guarded: Guarded) -> No
     assert (await guarded.http.get(f"{where}?token={token}", headers=JSON)).status_code == 200
 
 
+async def test_a_token_has_one_spelling() -> None:
+    place, tokens = "00" + "a" * 22, StreamTokens(TOKEN_KEYS, 60)
+    token, expires_ms = tokens.issue(place, 1_700_000_000_000)
+    assert tokens.holds(place, token, expires_ms - 1)
+    assert not tokens.holds(
+        place, f"00{token}", expires_ms - 1
+    )  # the fuzzer's: the same number, another text
+
+
 async def test_a_good_token_does_not_bring_a_stream_back(guarded: Guarded) -> None:
     where = await guarded.finished(ALICE)
     place = where.rpartition("/")[2]
