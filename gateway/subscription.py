@@ -7,12 +7,14 @@ the bound, becomes doubt: a slow reader holds a position, not data.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from dataclasses import dataclass, field
 
 from gateway.protocol import TERMINAL_EVENTS, Cursor
 
 TAKE_BYTES = 64 * 1024
+_HEAD = re.compile(rb"([0-9]{1,10}-[0-9a-f]{4}) ([0-9]{1,10}-[0-9a-f]{4}) ([a-z]*) (0|[1-9][0-9]{0,14})")
 _FINAL = frozenset(status.encode() for status in TERMINAL_EVENTS.values())
 
 
@@ -33,8 +35,11 @@ class Block:
         Raises ValueError for anything else.
         """
         head, _, frames = payload.partition(b"\n")
-        before, last, status, at_ms = head.split(b" ")
-        return cls(before.decode(), str(Cursor.parse(last.decode())), status in _FINAL, int(at_ms), frames)
+        found = _HEAD.fullmatch(head)
+        if found is None:
+            raise ValueError("not a published block")
+        before, last, status, at_ms = found.groups()
+        return cls(before.decode(), last.decode(), status in _FINAL, int(at_ms), frames)
 
 
 @dataclass(slots=True)
