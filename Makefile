@@ -2,9 +2,11 @@
 
 PY := .venv/bin/python
 LINT = $(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
+# Three workers for two cores, as the tests wait much; which tests go together: tests/order.py.
+SIDE_BY_SIDE = -n 3 --dist loadgroup --no-loadscope-reorder
 export PYTHON
 
-.PHONY: help run run-functions test check setup bench chaos clean
+.PHONY: help run run-functions test check setup bench chaos fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -21,7 +23,7 @@ run-functions: setup ## the same, in Azure Functions' own runtime, with Azurite 
 
 test: setup ## lint, types and every test
 	@$(LINT)
-	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: setup ## lint, types and the quick tests
 	@$(LINT)
@@ -36,6 +38,21 @@ bench: setup ## measurements
 chaos: setup ## kills, cuts, pauses and restarts everything for SECONDS (600), SEED as you like
 	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
+fuzz: tools ## the parsers, coverage-guided, for SECONDS (600) in all; what is found stays in tests/fuzz/corpus
+	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600) $(ARGS)
+
+audit: tools ## what is known against any installed package (docs/supply.md)
+	@$(PY) -m tests.supply audit
+
+licences: tools ## docs/licences.md
+	@$(PY) -m tests.supply licences
+
+sbom: tools ## bills of materials: build/sbom-*.json
+	@$(PY) -m tests.supply sbom
+
+tools:
+	@scripts/setup tools
+
 clean: ## removes what make has made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/node/node_modules
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +

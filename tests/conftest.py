@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from tests import order
 from tests.support.redis_server import RedisServer
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Microsoft's runtime exists from Python 3.13 on; below, the other host's tests remain."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Microsoft's runtime exists from Python 3.13 on; below, the other host's tests remain.
+
+    Groups are marked before xdist looks for them, in a hook of its own.
+    """
     if sys.version_info < (3, 13):
         left_out = [item for item in items if item.get_closest_marker("functions")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    order.arrange(items)
+    yield
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

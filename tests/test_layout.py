@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import Settings
+from tests import order
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = [
@@ -161,13 +162,22 @@ def test_the_documented_settings_are_the_settings() -> None:
     assert documented == expected
 
 
+def test_what_begins_first_exists() -> None:
+    assert [name for name in order.FIRST if name != order.TOGETHER and not (ROOT / name).exists()] == []
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
 def test_every_dependency_has_its_job_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
-    for file in ("requirements.txt", "requirements-dev.txt", "requirements-local.txt"):
+    for file in (
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements-local.txt",
+        "requirements-tools.txt",
+    ):
         for line in (ROOT / file).read_text().splitlines():
             if match := re.match(r"([a-z][a-z0-9-]*)==", line):
                 assert f"`{match[1]}`" in readme, f"{match[1]} has no job in the README"
