@@ -6,12 +6,13 @@ import json
 import re
 import string
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 
-from gateway import handlers, protocol, sse
-from gateway.body import MAX_DEPTH, Start, parse_json, parse_sample, parse_start, read_json
+from gateway import answers, handlers, protocol, sse
+from gateway.body import DEFAULT, Start, parse_json, parse_sample, parse_start, read_json
 from gateway.errors import HoldfastError, Invalid, Malformed, NotJson, TooLarge
 from gateway.protocol import Cursor
 from tests.fuzz.source import Source, at_once, pieces, same
@@ -93,7 +94,7 @@ def body(data: bytes) -> None:
     except (Malformed, Invalid) as error:
         _answerable(error)
         return
-    assert _nested(value) <= MAX_DEPTH
+    assert _nested(value) <= DEFAULT.depth
     start = _start(value)
     if start is None:
         return
@@ -117,8 +118,9 @@ def request(data: bytes) -> None:
     given = [(b"content-type", source.field() or b"application/json"), (b"content-length", source.field())]
     sent = source.rest()
     left = pieces(sent, size)
+    asked = _request(b"", given if given[1][1] else given[:1], left)
     try:
-        value = at_once(read_json(_request(b"", given if given[1][1] else given[:1], left), bound))
+        value = at_once(read_json(asked, replace(DEFAULT, bytes=bound)))
     except (NotJson, TooLarge, Malformed, Invalid) as error:
         _answerable(error)
         assert len(sent) - sum(map(len, left)) <= bound + size
@@ -144,7 +146,7 @@ def _start_again(value: Any) -> Any:
 
 def _answerable(error: HoldfastError) -> None:
     """A problem's document is JSON in UTF-8 and says little of what the client sent."""
-    answer = handlers.problem(error)
+    answer = answers.problem(error)
     assert 400 <= answer.status_code < 500
     assert len(json.loads(bytes(answer.body))["detail"]) <= LONGEST_DETAIL
     assert all("\n" not in value and value.isascii() for value in answer.headers.values())
