@@ -6,7 +6,7 @@ LINT = $(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 SIDE_BY_SIDE = -n 3 --dist loadgroup --no-loadscope-reorder
 export PYTHON
 
-.PHONY: help run run-functions test check setup bench chaos fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check setup bench chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,6 +37,9 @@ bench: setup ## measurements
 
 chaos: setup ## kills, cuts, pauses and restarts everything for SECONDS (600), SEED as you like
 	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+contract: setup ## CASES (10000) requests to each host, made up from its /openapi.json, SEED as you like
+	@$(PY) -m tests.contract --cases $(or $(CASES),10000) $(if $(SEED),--seed $(SEED))
 
 fuzz: tools ## the parsers, coverage-guided, for SECONDS (600) in all; what is found stays in tests/fuzz/corpus
 	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600) $(ARGS)

@@ -4,15 +4,39 @@ What starts or ends work needs a function key, unless GATEWAY_AUTH says who may 
 stream needs its id, which nobody can guess.
 """
 
-import azure.functions as func
-from azurefunctions.extensions.http.fastapi import Request, Response
+from functools import partial
 
-from gateway import handlers, pages, probes, telemetry
+import azure.functions as func
+from azurefunctions.extensions.http.fastapi import Request, Response, web
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway import contract, handlers, pages, probes, telemetry
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from workers.chains.registry import Registry
 from workers.trigger import Trigger
 
+
+class OneLine:
+    """Line feeds leave a path before the extension's server routes it.
+
+    Its pattern takes every path but those, and the function that the host has called would wait for its
+    request for ever. The id comes from the host and keeps them.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand it on."""
+        if "path" in scope:
+            scope = {**scope, "path": scope["path"].replace("\n", "")}
+        await self._app(scope, receive, send)
+
+
+# The server describes itself at /openapi.json, emptily: the path is ours.
+web.FastAPI = partial(web.FastAPI, openapi_url=None, middleware=[Middleware(OneLine)])
 settings = Settings.from_env()
 if settings.queue != "azure-storage":
     raise ValueError(
@@ -101,6 +125,12 @@ async def ready(req: Request) -> Response:
 async def metrics(req: Request) -> Response:
     """Show what this process counts."""
     return await probes.metrics(gateway, req)
+
+
+@app.route("openapi.json", methods=["GET"], auth_level=OPEN)
+async def openapi(req: Request) -> Response:
+    """Describe all this."""
+    return await (contract.openapi_with_function_key if settings.is_open else contract.openapi)(gateway, req)
 
 
 @app.route("/", methods=["GET"], auth_level=OPEN)

@@ -16,6 +16,7 @@ class HoldfastError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     retry_after_seconds: int | None = None
+    members: ClassVar[tuple[str, ...]] = ()  # the extension members that its problem always has
 
     def __init__(self, detail: str = "", **extensions: str) -> None:
         super().__init__(detail or self.title())
@@ -107,6 +108,7 @@ class Invalid(HoldfastError):
 
     status = 422
     code = "invalid"
+    members = ("field", "rule")
 
     def __init__(self, field: str, rule: str) -> None:
         super().__init__(f"{field}: {rule}", field=field, rule=rule)
@@ -124,6 +126,7 @@ class OverQuota(HoldfastError):
 
     status = 429
     code = "over_quota"
+    retry_after_seconds = 2
 
     def __init__(self, detail: str, retry_after_seconds: int) -> None:
         super().__init__(detail)

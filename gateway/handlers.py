@@ -29,7 +29,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
     """POST /stream."""
     owner = await _owner(gateway, request)
     follow_now = EVENT_STREAM in _accepted(request)
-    after = _cursor(request) if follow_now else None
+    after = _cursor(request)
     start = parse_start(await read_json(request, gateway.bounds), gateway.chains, gateway.bounds)
     if follow_now:
         gateway.parts.hub.check_room()
@@ -53,12 +53,11 @@ async def create(gateway: Gateway, request: Request) -> Response:
 @answered("/stream/{id}")
 async def follow(gateway: Gateway, request: Request) -> Response:
     """GET /stream/{id}: events, or the status document."""
-    accepted = _accepted(request)
+    after, accepted = _cursor(request), _accepted(request)
     if EVENT_STREAM not in accepted and (JSON in accepted or not accepted & {"text/*", "*/*"}):
         if not accepted & {JSON, "application/*"}:
             raise NotAcceptable
         return json_answer(await gateway.status_of(await _found(gateway, request)))
-    after = _cursor(request)
     try:
         record = await _found(gateway, request)
         gateway.parts.hub.check_room(record.id)
@@ -166,15 +165,15 @@ def _accepted(request: Request) -> set[str]:
 
 def _cursor(request: Request) -> Cursor | None:
     """`Last-Event-ID`; the header wins over the query. Raises Malformed."""
-    given = request.headers.getlist("last-event-id") or request.query_params.getlist("last_event_id")
-    if len(given) > 1:
-        raise Malformed("Last-Event-ID was given twice")
-    if not given or given[0] in ("", "0"):
-        return None
-    try:
-        return Cursor.parse(given[0])
-    except ValueError:
-        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+    found: list[Cursor | None] = []
+    for given in (request.headers.getlist("last-event-id"), request.query_params.getlist("last_event_id")):
+        if len(given) > 1:
+            raise Malformed("Last-Event-ID was given twice")
+        try:
+            found += [None if text in ("", "0") else Cursor.parse(text) for text in given]
+        except ValueError:
+            raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+    return found[0] if found else None
 
 
 def _idempotency_key(request: Request) -> str:

@@ -19,8 +19,8 @@ from typing import Any
 VERSION = 1
 ANONYMOUS = "anonymous"
 ID_RANDOM_BYTES = 16
-_STREAM_ID = re.compile(r"[0-9a-f]{2}[A-Za-z0-9_-]{22}")
-_CURSOR = re.compile(r"[0-9]{1,10}-[0-9a-f]{4}")
+STREAM_ID = re.compile(r"[0-9a-f]{2}[A-Za-z0-9_-]{22}")
+CURSOR = re.compile(r"[0-9]{1,10}-[0-9a-f]{4}")
 _FORBIDDEN_IN_NAMES = re.compile(r"[\r\n\0]")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -100,7 +100,7 @@ class Cursor:
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """Read `<offset>-<tag>`. Raises ValueError for anything else (`protocol.md`, GET /stream/{id})."""
-        if not _CURSOR.fullmatch(text):
+        if not CURSOR.fullmatch(text):
             raise ValueError("not an event id")
         return cls(text)
 
@@ -185,7 +185,7 @@ def new_stream_id(key_hash: str = "") -> str:
 
 def is_stream_id(value: str) -> bool:
     """Whether this has the form of an id; anything else is answered 404 without asking the store."""
-    return bool(_STREAM_ID.fullmatch(value))
+    return bool(STREAM_ID.fullmatch(value))
 
 
 def traceparent(value: str) -> str:

@@ -11,6 +11,7 @@ import pytest_asyncio
 from gateway.body import DEFAULT, MAX_METADATA_BYTES
 from gateway.log import Log
 from tests.hosts import EVENTS, HOST_NAMES, JSON, NOBODY, Host, functions_host, uvicorn_host
+from tests.support.described import Described
 from tests.support.model_server import ModelServer
 from tests.support.redis_server import RedisServer
 
@@ -228,6 +229,20 @@ async def test_with_the_store_away_a_json_client_gets_503(abandoned: Host) -> No
         await refused(abandoned, answer, 503, "store_unavailable")
         assert int(answer.headers["retry-after"]) > 0
     assert (await http.get("/health")).status_code == 200
+
+
+async def test_with_the_store_away_all_is_answered_as_described(abandoned: Host) -> None:
+    described = await Described.of(abandoned.http)
+    for method, path, body in (
+        ("GET", "/stream/{id}", None),
+        ("DELETE", "/stream/{id}", None),
+        ("POST", "/stream/{id}/token", None),
+        ("POST", "/stream", {"user": "x"}),
+        ("POST", "/api/http_trigger", {"user": "x"}),
+    ):
+        answer = await described.ask(method, path, NOBODY, headers=JSON, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert (await described.ask("GET", "/stream/{id}", NOBODY, headers=EVENTS)).status_code == 200
 
 
 async def test_with_the_store_away_an_event_stream_client_gets_retry_and_a_clean_close(

@@ -153,7 +153,8 @@ class Exchange:
         if not has_body:
             self._body_read.set()
         headers = [
-            *((name, value) for name, value in _end_to_end(sent.raw) if name != INVOCATION_HEADER),
+            # White space around a value is none of it, and a front hands none on (RFC 9110, 5.5).
+            *((n, value.strip(b" \t")) for n, value in _end_to_end(sent.raw) if n != INVOCATION_HEADER),
             (INVOCATION_HEADER, self._invocation_id.encode("ascii")),
         ]
         return httpx.Request(

@@ -86,7 +86,7 @@ class ModelServer:
             self.requests.append(body)
             self.headers.append(request.headers)
             self.changed.notify_all()
-        content = body["messages"][-1]["content"]
+        content = body["messages"][-1]["content"] if body["messages"] else ""
         try:
             told = json.loads(content)
             assert "chunks" in told

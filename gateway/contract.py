@@ -1,0 +1,37 @@
+"""GET /openapi.json: what this very gateway promises."""
+
+from __future__ import annotations
+
+import functools
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import sse
+from gateway.answers import JSON, answered
+from gateway.gateway import Gateway
+from gateway.headers import SECURE
+from gateway.openapi import document
+from gateway.settings import Settings
+
+
+@answered("/openapi.json")
+async def openapi(gateway: Gateway, request: Request) -> Response:
+    """GET /openapi.json."""
+    return _written(gateway, function_key=False)
+
+
+@answered("/openapi.json")
+async def openapi_with_function_key(gateway: Gateway, request: Request) -> Response:
+    """GET /openapi.json, where the platform asks for a function key."""
+    return _written(gateway, function_key=True)
+
+
+def _written(gateway: Gateway, *, function_key: bool) -> Response:
+    text = _text(gateway.settings, tuple(gateway.chains), function_key)
+    return Response(text, headers={"cache-control": "no-store", **SECURE}, media_type=JSON)
+
+
+@functools.lru_cache(maxsize=4)  # a process has one gateway, and anybody may ask
+def _text(settings: Settings, chains: tuple[str, ...], function_key: bool) -> bytes:
+    return sse.dumps(document(settings, chains, function_key=function_key))

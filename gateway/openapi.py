@@ -1,0 +1,244 @@
+"""The OpenAPI 3.1 document: every endpoint, and everything that a client may be answered there. No I/O.
+
+A pure function of the settings and of the chains' names. An operation names its problems' codes; the rest
+comes from the error tree. Tests hold the document against the routes and the answers of both hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import described, parameters, schemas
+from gateway.body import Bounds
+from gateway.described import Answer
+from gateway.protocol import VERSION
+from gateway.schemas import Schema, ref
+from gateway.settings import Settings
+
+Operation = dict[str, Any]
+_BODY = ("malformed", "too_large", "not_json", "invalid")
+_STORE = ("store_unavailable", "internal")
+_START = (*_BODY, "over_quota", "queue_full", "too_many_readers", "queue_unavailable", *_STORE)
+_ONE = ("not_found", "no_route", "gone", *_STORE)  # no_route: an id with a slash makes another path
+_METHODS = ("get", "post", "delete", "options")
+_ABOUT = """LangChain answers as server-sent events that survive a cut connection.
+
+`POST /stream` starts a stream; `GET /stream/{id}` follows it, and goes on after a `Last-Event-ID`. An error
+is an RFC 9457 problem with a stable `code`. What is at no path here is answered as
+`#/components/responses/NoRoute`, a method that a path does not take as `NoMethod`; on Azure Functions the
+platform answers both itself, by 404 without a body."""
+
+
+def document(settings: Settings, chains: Iterable[str], *, function_key: bool = False) -> dict[str, Any]:
+    """The document. `function_key`: the platform asks for one where work is started or ended."""
+    contract = _Contract(settings, function_key)
+    paths = contract.paths()
+    if settings.origins:
+        for path in paths.values():
+            for method in path.keys() & set(_METHODS):
+                described.give_leave(path[method]["responses"], preflight=method == "options")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Holdfast", "version": str(VERSION), "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.components(chains, Bounds.of(settings)),
+            "headers": described.headers(),
+            "securitySchemes": contract.schemes(),
+            "responses": {
+                "NoRoute": described.problems(["no_route"])["404"],
+                "NoMethod": described.problems(["method_not_allowed"])["405"],
+            },
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Contract:
+    settings: Settings
+    function_key: bool
+
+    def paths(self) -> dict[str, dict[str, Any]]:
+        stream, any_stream = parameters.stream(schemas.ID), parameters.stream(schemas.ANY_ID)
+        return {
+            "/stream": {"post": self._create(), "options": _preflight("stream")},
+            "/stream/{id}": {
+                "parameters": [stream],
+                "get": self._follow(),
+                "delete": self._cancel(),
+                "options": {**_preflight("one", "no_route"), "parameters": [any_stream]},
+            },
+            "/stream/{id}/token": {
+                "parameters": [stream],
+                "post": self._token(),
+                "options": {**_preflight("token", "no_route"), "parameters": [any_stream]},
+            },
+            "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
+            "/health": {
+                "get": _open("health", "Is this process alive?", described.json("yes", ref("Health")))
+            },
+            "/ready": {"get": _ready()},
+            "/metrics": {"get": self._metrics()},
+            "/openapi.json": {
+                "get": _open("openapi", "This document", described.json("it", {"type": "object"}))
+            },
+            "/": {"get": _open("page", "A page to ask on", described.page())},
+        }
+
+    def _metrics(self) -> Operation:
+        """Of a gateway that shows none the answer is that of a path which is not there."""
+        told = described.problems(["unauthorized", "no_route", "internal"])
+        secured: list[dict[str, list[str]]] = [{"metricsKey": []}] if self.settings.metrics_key else [{}]
+        named = _named("metrics", "What this process counts, in Prometheus's text format")
+        return {**named, "security": secured, "responses": {"200": described.metrics(), **told}}
+
+    def schemes(self) -> dict[str, Schema]:
+        """Every way to say who asks."""
+        key = {"type": "apiKey", "in": "header"}
+        bearer = {"type": "http", "scheme": "bearer"}
+        told = "of POST /stream/{id}/token; looked at where no Authorization and no X-API-Key is sent"
+        schemes: dict[str, Schema] = {
+            "streamToken": {"type": "apiKey", "in": "query", "name": "token", "description": told}
+        }
+        if self.settings.metrics_key:
+            schemes["metricsKey"] = bearer
+        match self.settings.auth:
+            case "keys":
+                schemes |= {"apiKey": {**key, "name": "X-API-Key"}, "bearer": bearer}
+            case "jwt":
+                schemes["bearer"] = {**bearer, "bearerFormat": "JWT"}
+            case "easyauth":
+                schemes["signIn"] = {"type": "apiKey", "in": "cookie", "name": "AppServiceAuthSession"}
+        if self.function_key:
+            schemes["functionKey"] = {**key, "name": "x-functions-key"}
+        return schemes
+
+    def _asked(self) -> list[dict[str, list[str]]]:
+        """What starts, ends or gives away a stream needs one of these."""
+        return [{name: []} for name in self.schemes() if name not in ("streamToken", "metricsKey")] or [{}]
+
+    def _refused(self, *codes: str) -> dict[str, Answer]:
+        """The problems of an operation that asks who asks."""
+        told = described.problems((*codes, *self._strangers()))
+        if self.function_key:
+            told["401"] = {"description": "From the platform: it asks for a function key.", "headers": {}}
+        return told
+
+    def _strangers(self) -> tuple[str, ...]:
+        if self.settings.is_open:
+            return ()
+        return ("unauthorized", "auth_unavailable") if self.settings.auth == "jwt" else ("unauthorized",)
+
+    def _body(self, schema: str) -> dict[str, Any]:
+        bound = self.settings.max_body
+        return {
+            "required": True,
+            "description": f"At most {bound} bytes.",
+            "x-max-bytes": bound,
+            "content": {"application/json": {"schema": ref(schema)}},
+        }
+
+    def _create(self) -> Operation:
+        follow = described.events("with `Accept: text/event-stream`: the events themselves", created=True)
+        return {
+            **_named("create", "Start a stream; with `Accept: text/event-stream`, and follow it"),
+            "security": self._asked(),
+            "parameters": [
+                parameters.idempotency_key(),
+                *parameters.cursor(),
+                parameters.traceparent(),
+            ],
+            "requestBody": self._body("Start"),
+            "responses": {
+                "200": follow,
+                "202": {**described.created(), "links": _links()},
+                "204": described.seen(created=True),
+                **self._refused(*_START, "idempotency_key_reused"),
+            },
+        }
+
+    def _follow(self) -> Operation:
+        who: list[dict[str, list[str]]] = [{}] if self.settings.is_open else self._asked()
+        codes = {"malformed", "unauthorized", "not_acceptable", "too_many_readers", *_ONE, *self._strangers()}
+        return {
+            **_named("follow", "Follow a stream; with `Accept: application/json`, see how it stands"),
+            "security": [*who, {"streamToken": []}],
+            "parameters": parameters.cursor(),
+            "responses": {
+                "200": described.events_or("the events, or the status document", ref("Status")),
+                "204": described.seen(),
+                **described.problems(sorted(codes)),
+            },
+        }
+
+    def _cancel(self) -> Operation:
+        seen = {"id": "$request.path.id", "header.Last-Event-ID": "$response.body#/last_event_id"}
+        links = {"seen": {"operationId": "follow", "parameters": seen}}
+        return {
+            **_named("cancel", "End a stream now; it can be read as before"),
+            "security": self._asked(),
+            "responses": {
+                "200": {**described.json("as it ended", ref("Status")), "links": links},
+                **self._refused(*_ONE),
+            },
+        }
+
+    def _token(self) -> Operation:
+        seconds = f"{self.settings.token_seconds:g}"
+        return {
+            **_named("token", f"A token that lets its bearer read this stream, for {seconds} seconds"),
+            "security": self._asked(),
+            "responses": {
+                "201": described.json("to be shown as `?token=`", ref("Token")),
+                **self._refused(*_ONE),
+            },
+        }
+
+    def _sample(self) -> Operation:
+        return {
+            **_named("http_trigger", "The original sample's endpoint: text events, and the terminal one"),
+            "security": self._asked(),
+            "parameters": [parameters.traceparent()],
+            "requestBody": self._body("SampleStart"),
+            "responses": {
+                "200": described.events("the texts", created=True, event="SampleEvent"),
+                **self._refused(*_START),
+            },
+        }
+
+
+def _named(name: str, summary: str) -> Operation:
+    return {"operationId": name, "summary": summary}
+
+
+def _open(name: str, summary: str, told: Answer) -> Operation:
+    """Nobody is asked who asks."""
+    return {**_named(name, summary), "responses": {"200": told, **described.problems(["internal"])}}
+
+
+def _ready() -> Operation:
+    retry = {"Retry-After": "RetryAfter"}
+    answered = {
+        "200": described.json("yes", ref("Ready")),
+        "503": described.json("no: a part is out of reach", ref("Ready"), retry),
+    }
+    named = _named("ready", "Can this process serve?")
+    return {**named, "responses": {**answered, **described.problems(["internal"])}}
+
+
+def _preflight(name: str, *codes: str) -> Operation:
+    told = {"204": described.empty("whether a page of another origin may ask")}
+    summary = "May a page of another origin ask?"
+    return {
+        **_named(f"preflight_{name}", summary),
+        "responses": told | described.problems([*codes, "internal"]),
+    }
+
+
+def _links() -> dict[str, Any]:
+    """What can be done with a stream that was just made."""
+    here = {"id": "$response.body#/id"}
+    return {name: {"operationId": name, "parameters": here} for name in ("follow", "cancel", "token")}

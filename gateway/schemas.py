@@ -1,0 +1,195 @@
+"""JSON Schemas of what goes over the wire: bodies, the status document, the events, a problem. No I/O.
+
+Each says what the code that reads or writes it says, and takes the number or the name from there; tests hold
+real requests and answers against them. Patterns mean the same to ECMA-262, Python and Rust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.body import DEFAULT_CHAIN, MAX_METADATA_BYTES, ROLES, Bounds
+from gateway.protocol import CURSOR, STREAM_ID, TERMINAL_EVENTS, EventType, Status
+
+Schema = dict[str, Any]
+
+ANY_ID: Schema = {"type": "string", "minLength": 1}
+ID: Schema = {"type": "string", "pattern": f"^{STREAM_ID.pattern}$"}
+EVENT_ID: Schema = {"type": "string", "pattern": f"^{CURSOR.pattern}$"}
+_CURSOR: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})$"}  # 0: of `log_lost`
+LAST_EVENT_ID: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})?$"}
+# A field's value has no blank at either end (RFC 9110, 5.5).
+IDEMPOTENCY_KEY: Schema = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$"}
+TIME: Schema = {"type": "string", "format": "date-time"}
+WHERE: Schema = {"type": "string", "pattern": f"^/stream/{STREAM_ID.pattern}$"}
+# What `str.strip` leaves something of.
+NOT_BLANK = (
+    r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # a test compares the two
+)
+SAMPLE_EVENTS = (EventType.MESSAGE, *TERMINAL_EVENTS)
+_TEXT: Schema = {"type": "string"}
+_NATURAL: Schema = {"type": "integer", "minimum": 0}
+
+
+def ref(name: str) -> Schema:
+    """A schema of the document's components, by name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def components(chains: Iterable[str], bounds: Bounds) -> dict[str, Schema]:
+    """All the named schemas; `chains` are the names that this gateway knows."""
+    return {
+        **_bodies(sorted(chains), bounds),
+        "Message": _message(bounds),
+        "Created": _object(
+            id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
+        ),
+        "Token": _object(token=_TEXT, expires_at=TIME, stream=_TEXT),
+        "Health": _object(status={"const": "ok"}, model=_TEXT),
+        "Ready": _ready(),
+        "Status": _status(),
+        "Usage": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "Failure": _object(code=_TEXT, message=_TEXT, retryable={"type": "boolean"}),
+        "Problem": {
+            **_object(
+                type={"type": "string", "pattern": "^urn:holdfast:problem:"},
+                title=_TEXT,
+                status={"type": "integer"},
+                detail=_TEXT,
+                code=_TEXT,
+            ),
+            "additionalProperties": _TEXT,
+        },
+        **{_name(kind): _event(kind, data) for kind, data in _data().items()},
+        "Event": {"oneOf": [ref(_name(kind)) for kind in EventType]},
+        "SampleEvent": {"oneOf": [ref(_name(kind)) for kind in SAMPLE_EVENTS]},
+    }
+
+
+def _object(**properties: Schema) -> Schema:
+    """All of these properties, and no other."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _bodies(chains: list[str], bounds: Bounds) -> dict[str, Schema]:
+    user: Schema = {"type": "string", "pattern": NOT_BLANK, "examples": ["Who are you?"]}
+    messages = {"type": "array", "items": ref("Message"), "minItems": 1, "maxItems": bounds.messages}
+    options: dict[str, Schema] = {
+        "chain": {"enum": chains, "default": DEFAULT_CHAIN},
+        "params": {
+            **_named_by(bounds),
+            "type": "object",
+            "description": "handed to the chain as its configurable",
+        },
+        "metadata": {
+            **_named_by(bounds),
+            "type": ["object", "null"],
+            "description": f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document",
+        },
+    }
+
+    def start(name: str, schema: Schema) -> Schema:
+        return {**_object(**{name: schema, **options}), "required": [name]}
+
+    return {
+        "Start": {
+            "description": f"Nested {bounds.depth} deep at most; at most {bounds.items} members of one list "
+            f"or object; their names have at most {bounds.name} characters.",
+            "oneOf": [ref("StartUser"), ref("StartMessages"), ref("StartInput")],
+        },
+        "StartUser": start("user", user),
+        "StartMessages": start("messages", messages),
+        "StartInput": start("input", {"description": "the chain's own input: any JSON"}),
+        "SampleStart": _object(user=user),
+    }
+
+
+def _named_by(bounds: Bounds) -> Schema:
+    return {"propertyNames": {"maxLength": bounds.name}}
+
+
+def _message(bounds: Bounds) -> Schema:
+    part = {**_named_by(bounds), "type": "object", "properties": {"type": {}}, "required": ["type"]}
+    content = {"anyOf": [_TEXT, {"type": "array", "items": part, "minItems": 1}]}
+    return _object(role={"enum": list(ROLES)}, content=content)
+
+
+def _ready() -> Schema:
+    part = _object(state=_TEXT)
+    queue = {**_object(state=_TEXT, depth=_NATURAL), "required": ["state"]}
+    return _object(
+        status={"enum": ["ready", "unready"]}, store=part, queue=queue, subscriber=part, model=part
+    )
+
+
+def _status() -> Schema:
+    stage = _object(
+        name=_TEXT, run={"type": "integer", "minimum": 1}, state={"enum": ["started", "finished"]}, text=_TEXT
+    )
+    return _object(
+        id=ID,
+        status={"enum": [status.value for status in Status]},
+        chain=_TEXT,
+        stages={"type": "array", "items": stage},
+        text={**_TEXT, "description": "the last stage's"},
+        usage=_or_null(ref("Usage")),
+        attempt=_NATURAL,
+        last_event_id=EVENT_ID,
+        created_at=TIME,
+        started_at=_or_null(TIME),
+        ended_at=_or_null(TIME),
+        metadata={"type": ["object", "null"]},
+        error=_or_null(ref("Failure")),
+    )
+
+
+def _name(kind: EventType) -> str:
+    return f"{(kind.value or 'text').capitalize()}Event"
+
+
+def _event(kind: EventType, data: Schema) -> Schema:
+    """One server-sent event. A text has no `event:` line, so clients call it `message`."""
+    text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    whole = _object(id=_CURSOR, event={"const": kind.value or "message"}, data=text, retry=_NATURAL)
+    return {**whole, "required": ["id", "event", "data"] if kind.value else ["id", "data"]}
+
+
+def _data() -> Mapping[EventType, Schema]:
+    """An event's data, by its type."""
+    run = {"type": "integer", "minimum": 1}
+    reset = _object(attempt=run, stage=_TEXT, discard_after=EVENT_ID, reason=_TEXT)
+    tool = _object(
+        name=_TEXT,
+        call_id=_TEXT,
+        stage=_TEXT,
+        state={"enum": ["started", "finished", "failed"]},
+        input={},
+        output={},
+    )
+    return {
+        EventType.MESSAGE: _object(deployment=_TEXT, delta_content=_TEXT, stage=_TEXT),
+        EventType.START: _object(
+            id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME
+        ),
+        EventType.STAGE: _object(
+            name=_TEXT, run=run, index=_NATURAL, count=_NATURAL, state={"enum": ["started", "finished"]}
+        ),
+        EventType.TOOL: {**tool, "required": ["name", "call_id", "stage", "state"]},
+        EventType.CUSTOM: _object(name=_TEXT, stage=_TEXT, data={}),
+        EventType.RESET: {"oneOf": [reset, _object(reason={"const": "log_lost"})]},
+        EventType.DONE: _object(
+            finish_reason=_TEXT, usage=ref("Usage"), attempts=_NATURAL, duration_ms=_NATURAL
+        ),
+        EventType.FAILED: ref("Failure"),
+        EventType.CANCELLED: _object(),
+    }

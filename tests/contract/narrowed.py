@@ -1,0 +1,54 @@
+"""What Schemathesis must know of this protocol. It loads this module as its hooks.
+
+Every check is on, for every operation. A failure is dropped only for one of the reasons in `BY_PROTOCOL`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+from schemathesis import Case, HookContext
+from schemathesis.core.failures import Failure
+from schemathesis.core.transport import Response
+from schemathesis.openapi.checks import RejectedPositiveData, UnsupportedMethodResponse, UseAfterFree
+
+FOLLOW = "GET /stream/{id}"
+
+
+def _still_to_be_read(failure: Failure, case: Case[Any], response: Response) -> bool:
+    """DELETE ends a stream, it does not take it away: text and status can be read as before."""
+    return isinstance(failure, UseAfterFree)
+
+
+def _key_used_before(failure: Failure, case: Case[Any], response: Response) -> bool:
+    """Whether a body is right for its Idempotency-Key depends on the body that came before."""
+    conflict = b'"idempotency_key_reused"' in response.content
+    return isinstance(failure, RejectedPositiveData) and conflict and "Idempotency-Key" in case.headers
+
+
+def _answered_by_the_platform(failure: Failure, case: Case[Any], response: Response) -> bool:
+    """What no function takes never reaches us: the platform answers 404, also to a method, without a body."""
+    unrouted = response.status_code == 404 and not response.content
+    return isinstance(failure, UnsupportedMethodResponse) and unrouted
+
+
+BY_PROTOCOL = (_still_to_be_read, _key_used_before, _answered_by_the_platform)
+
+
+@schemathesis.hook
+def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
+    """Whether it is a failure."""
+    return not any(reason(failure, case, response) for reason in BY_PROTOCOL)
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
+    """Ask for each kind of answer in turn: the document says which there are, but OpenAPI has no Accept."""
+    kinds = {
+        FOLLOW: ("text/event-stream", "application/json", "*/*"),
+        "POST /stream": ("*/*", "text/event-stream"),
+    }
+    asked = kinds.get(case.operation.label)
+    if asked:
+        case.headers["Accept"] = asked[sum(case.id.encode()) % len(asked)]

@@ -1,0 +1,94 @@
+"""One run of Schemathesis against one host: its configuration, its process, its report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.callers import ALICE, BOB
+from tests.support.processes import REPOSITORY
+
+ANSWER_SECONDS = 60
+WORKERS = 4  # most of the time a case waits for its stream
+HOOKS = "tests.contract.narrowed"
+
+
+# None of them may see another's streams.
+OWNERS = {"alice": {"X-API-Key": ALICE}, "bob": {"X-API-Key": BOB}}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What Schemathesis has printed, and its figures."""
+
+    code: int
+    printed: str
+    figures: Mapping[str, Any]
+
+    @property
+    def cases(self) -> int:
+        """How many requests it made up."""
+        return int(self.figures["test_cases"]["generated"])
+
+    @property
+    def failures(self) -> int:
+        """How many of them were answered otherwise than the document says."""
+        counted = self.figures["test_cases"]
+        return int(counted["with_failures"]) + int(counted["errored"])
+
+
+async def schemathesis(
+    url: str,
+    folder: Path,
+    *,
+    callers: Mapping[str, Mapping[str, str]],
+    examples: int,
+    seed: int,
+    limit_seconds: float,
+) -> Report:
+    """All checks, all phases. `callers`: each one's headers; of several, none may see another's streams."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(_configured(folder, callers))),
+        *("run", f"{url}/openapi.json", "--no-color", "--checks", "all", "--max-examples", str(examples)),
+        *("--seed", str(seed), "--generation-database", "none", "--continue-on-failure"),
+        *("--workers", str(WORKERS)),
+        *("--report", "json", "--report-json-path", str(folder / "report.json")),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(limit_seconds):
+            printed, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    text = printed.decode()
+    path = folder / "report.json"
+    assert path.exists(), text
+    return Report(process.returncode or 0, text, json.loads(path.read_text()))
+
+
+def _configured(folder: Path, callers: Mapping[str, Mapping[str, str]]) -> Path:
+    lines = [f"request-timeout = {ANSWER_SECONDS}", f'hooks = "{HOOKS}"']
+    users = [{"name": name, "fixedHeaders": _listed(shown)} for name, shown in callers.items()]
+    if users:
+        (folder / "auth.json").write_text(json.dumps({"auth": users}))
+        lines += ["[auth.wfc]", 'path = "auth.json"']
+    if len(users) > 1:
+        lines.append(f"peers = {json.dumps(list(callers))}")
+    path = folder / "schemathesis.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _listed(headers: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in headers.items()]

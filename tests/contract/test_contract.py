@@ -1,0 +1,35 @@
+"""A short run on both hosts: no 5xx, and every answer as the document says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.callers import Guarded
+from tests.contract.run import OWNERS, schemathesis
+from tests.hosts import HOST_NAMES
+
+pytest_plugins = ("tests.hosts", "tests.callers")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+
+EXAMPLES = {"uvicorn": 8, "functions": 2}  # of each operation; the phases that list their cases come on top
+LEAST_CASES = 200
+LIMIT_SECONDS = 100
+
+
+@pytest.mark.parametrize("name", HOST_NAMES)
+async def test_every_answer_is_as_the_document_says(
+    keyed: dict[str, Guarded], name: str, tmp_path: Path
+) -> None:
+    report = await schemathesis(
+        str(keyed[name].http.base_url).rstrip("/"),
+        tmp_path,
+        callers=OWNERS,
+        examples=EXAMPLES[name],
+        seed=1,
+        limit_seconds=LIMIT_SECONDS,
+    )
+    assert report.failures == 0, report.printed
+    assert report.code == 0, report.printed
+    assert report.cases > LEAST_CASES

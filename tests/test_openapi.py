@@ -1,0 +1,227 @@
+"""GET /openapi.json: valid, complete, and as both hosts answer.
+
+What is asked here is each kind of answer once; `tests.contract` asks at random.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from openapi_spec_validator import validate
+
+from gateway.asgi import ROUTES
+from gateway.described import tree
+from gateway.openapi import document
+from gateway.schemas import NOT_BLANK
+from gateway.settings import Settings
+from tests.callers import ALICE, BOB, CAROL, MOST_STREAMS, ORIGIN, Guarded, by_key
+from tests.hosts import EVENTS, JSON, NOBODY, Host
+from tests.support.described import Described
+from tests.support.model_server import script
+
+pytest_plugins = ("tests.hosts", "tests.callers")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CHAINS = ("chat", "mirror")
+SECRET = {"token_keys": "k" * 32, "redis_url": "redis://127.0.0.1:1"}
+MODES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "keys": {"auth": "keys", "keys_file": "keys", **SECRET},
+    "jwt": {"auth": "jwt", "jwt_issuer": "https://issuer.example", "jwt_audience": "a", **SECRET},
+    "easyauth": {"auth": "easyauth", **SECRET},
+    "cors": {"cors_origins": ORIGIN},
+}
+NEVER_TOLD = {"log_lost"}  # becomes a `reset` event
+METHODS = ("get", "post", "delete", "options")
+
+
+def operations(described: dict[str, Any]) -> set[tuple[str, str]]:
+    """Every method and path of a document."""
+    return {
+        (method.upper(), path)
+        for path, item in described["paths"].items()
+        for method in METHODS
+        if method in item
+    }
+
+
+@pytest.mark.parametrize("function_key", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_document_is_openapi(mode: str, function_key: bool) -> None:
+    described = document(Settings(**MODES[mode]), CHAINS, function_key=function_key)
+    validate(described)
+    assert operations(described) == {(method, path) for method, path, _ in ROUTES}
+
+
+async def test_every_error_is_in_it() -> None:
+    described = str(document(Settings(**MODES["jwt"]), CHAINS))
+    codes = set(re.findall(r"'([a-z_]+)'", " ".join(re.findall(r"'code': {'enum': \[([^]]+)\]", described))))
+    assert codes == {code for code in tree() if not code.startswith("scripted")} - NEVER_TOLD
+
+
+@pytest.mark.parametrize(
+    ("mode", "schemes", "who", "codes"),
+    [
+        ("none", {"streamToken"}, [{}], set()),
+        ("keys", {"streamToken", "apiKey", "bearer"}, [{"apiKey": []}, {"bearer": []}], {"401"}),
+        ("jwt", {"streamToken", "bearer"}, [{"bearer": []}], {"401"}),
+        ("easyauth", {"streamToken", "signIn"}, [{"signIn": []}], {"401"}),
+    ],
+)
+async def test_it_says_how_to_say_who_asks(
+    mode: str, schemes: set[str], who: list[dict[str, list[str]]], codes: set[str]
+) -> None:
+    described = document(Settings(**MODES[mode]), CHAINS)
+    assert set(described["components"]["securitySchemes"]) == schemes
+    one = described["paths"]["/stream/{id}"]
+    assert one["delete"]["security"] == described["paths"]["/stream"]["post"]["security"] == who
+    assert one["get"]["security"] == [*who, {"streamToken": []}]
+    assert one["delete"]["responses"].keys() & {"401"} == codes
+    assert "401" in one["get"]["responses"]  # a token may be wrong in any mode
+
+
+async def test_it_says_the_bounds_that_are_set() -> None:
+    described = document(Settings(max_body=1234, max_messages=7, max_depth=5, token_seconds=77), CHAINS)
+    body = described["paths"]["/stream"]["post"]["requestBody"]
+    assert (body["x-max-bytes"], body["description"]) == (1234, "At most 1234 bytes.")
+    schemas = described["components"]["schemas"]
+    assert schemas["StartMessages"]["properties"]["messages"]["maxItems"] == 7
+    assert schemas["StartUser"]["properties"]["chain"]["enum"] == ["chat", "mirror"]
+    assert "5 deep" in schemas["Start"]["description"]
+    assert "77 seconds" in described["paths"]["/stream/{id}/token"]["post"]["summary"]
+
+
+async def test_a_blank_is_what_the_product_strips() -> None:
+    pattern = re.compile(NOT_BLANK)
+    for point in range(sys.maxunicode + 1):
+        assert bool(pattern.search(chr(point))) == bool(chr(point).strip()), hex(point)
+
+
+async def test_each_host_serves_its_own_to_everybody(guarded: Guarded) -> None:
+    answer = await guarded.http.get("/openapi.json")
+    assert answer.status_code == 200
+    described = answer.json()
+    validate(described)
+    assert operations(described) == {(method, path) for method, path, _ in ROUTES}
+    assert set(described["components"]["securitySchemes"]) == {
+        *("streamToken", "apiKey", "bearer", "metricsKey")
+    }
+
+
+async def test_where_the_platform_asks_for_a_key_it_is_said(hosts: dict[str, Host]) -> None:
+    for name, host in hosts.items():
+        described = (await host.http.get("/openapi.json")).json()
+        asked: list[dict[str, list[str]]] = [{"functionKey": []}] if name == "functions" else [{}]
+        assert described["paths"]["/stream"]["post"]["security"] == asked
+        assert described["paths"]["/stream/{id}"]["get"]["security"] == [{}, {"streamToken": []}]
+
+
+async def test_an_id_with_a_line_feed_is_an_id_that_nobody_has(host: Host) -> None:
+    for method in ("GET", "DELETE"):
+        answer = await host.http.request(method, f"/stream/{NOBODY}%0A", headers=JSON)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def described(guarded: Guarded) -> Described:
+    return await Described.of(guarded.http)
+
+
+async def test_what_a_stream_is_answered_is_as_described(guarded: Guarded, described: Described) -> None:
+    alice, one = by_key(ALICE), "/stream/{id}"
+    question = {"user": script(["a", "b"]), "metadata": {"a": [1]}}
+    key = {"idempotency-key": f"described {guarded.name}"}
+    created = await described.ask("POST", "/stream", json=question, headers={**alice, **key})
+    assert created.status_code == 202
+    place = created.json()["id"]
+    events = await described.ask("GET", one, place, headers={**alice, **EVENTS})
+    assert b"event: done" in events.content
+    status = (await described.ask("GET", one, place, headers={**alice, **JSON})).json()
+    seen = {"last-event-id": status["last_event_id"]}
+    lost = await described.ask("GET", one, place, headers={**alice, "last-event-id": "7-beef"})
+    assert b"log_lost" in lost.content
+    assert (await described.ask("GET", one, place, headers={**alice, **seen})).status_code == 204
+    again = {**alice, **key, **EVENTS}
+    assert (await described.ask("POST", "/stream", json=question, headers=again)).status_code == 200
+    again |= seen
+    assert (await described.ask("POST", "/stream", json=question, headers=again)).status_code == 204
+    reused = await described.ask("POST", "/stream", json={"user": "x"}, headers={**alice, **key})
+    assert reused.json()["code"] == "idempotency_key_reused"
+    token = await described.ask("POST", "/stream/{id}/token", place, headers=alice)
+    assert token.status_code == 201
+    by_token = {"params": {"token": token.json()["token"]}, "headers": JSON}
+    assert (await described.ask("GET", one, place, **by_token)).json() == status
+    await guarded.redis.delete(f"{{{place[:2]}}}:log:{place}")
+    assert (await described.ask("GET", one, place, headers={**alice, **JSON})).status_code == 410
+
+
+async def test_how_a_stream_ends_is_as_described(guarded: Guarded, described: Described) -> None:
+    alice = {**by_key(ALICE), **EVENTS}
+    failing = {"user": script([], status=400)}
+    assert b"event: failed" in (await described.ask("POST", "/stream", json=failing, headers=alice)).content
+    sample = await described.ask("POST", "/api/http_trigger", json={"user": "x"}, headers=alice)
+    assert b"event: done" in sample.content
+    where = await guarded.start(ALICE, gate=f"described {guarded.name}")
+    place = where.rpartition("/")[2]
+    live = await described.ask("GET", "/stream/{id}", place, headers={**by_key(ALICE), **JSON})
+    assert live.json()["ended_at"] is None
+    ended = await described.ask("DELETE", "/stream/{id}", place, headers=by_key(ALICE))
+    assert ended.json()["status"] == "cancelled"
+
+
+async def test_what_is_refused_is_as_described(guarded: Guarded, described: Described) -> None:
+    alice = {"headers": by_key(ALICE)}
+    one, token = "/stream/{id}", "/stream/{id}/token"
+    is_json = {"headers": {**by_key(ALICE), "content-type": "application/json"}}
+    asked: list[tuple[str, str, str, dict[str, Any], str]] = [
+        ("POST", "/stream", "", {"json": {"user": "x"}}, "unauthorized"),
+        ("GET", one, NOBODY, {"params": {"token": "x"}}, "unauthorized"),
+        ("GET", one, NOBODY, alice, "not_found"),
+        ("DELETE", one, NOBODY, alice, "not_found"),
+        ("POST", token, NOBODY, alice, "not_found"),
+        ("GET", one, NOBODY, {"headers": {**by_key(ALICE), "accept": "text/html"}}, "not_acceptable"),
+        ("GET", one, NOBODY, {**alice, "params": {"last_event_id": "x"}}, "malformed"),
+        ("POST", "/stream", "", {"content": b"{", **is_json}, "malformed"),
+        ("POST", "/stream", "", {"content": b"{}", **alice}, "not_json"),
+        ("POST", "/stream", "", {"content": b" " * 300_000, **is_json}, "too_large"),
+        ("POST", "/stream", "", {"json": {}, **alice}, "invalid"),
+        ("POST", "/api/http_trigger", "", {"json": {"user": ""}, **alice}, "invalid"),
+    ]
+    for method, path, place, options, code in asked:
+        answer = await described.ask(method, path, place, **options)
+        assert answer.json()["code"] == code
+    for path in ("/health", "/openapi.json", "/"):
+        assert (await described.ask("GET", path)).status_code == 200
+    leave = {"origin": ORIGIN, "access-control-request-method": "DELETE"}
+    for path in ("/stream", one, token, "/api/http_trigger"):
+        assert (await described.ask("OPTIONS", path, "x", headers=leave)).status_code == 204
+
+
+async def test_what_is_refused_for_its_number_is_as_described(guarded: Guarded, described: Described) -> None:
+    gate = f"described full {guarded.name}"
+    held = [await guarded.start(CAROL, gate=gate) for _ in range(MOST_STREAMS)]
+    for path in ("/stream", "/api/http_trigger"):
+        answer = await described.ask("POST", path, json={"user": "x"}, headers=by_key(CAROL))
+        assert answer.json()["code"] == "over_quota"
+    for where in held:
+        await guarded.http.delete(where, headers=by_key(CAROL))
+
+
+async def test_a_malformed_cursor_is_refused_wherever_it_stands(guarded: Guarded) -> None:
+    where = await guarded.finished(BOB)
+    for accept in (EVENTS, JSON):
+        wrong: tuple[dict[str, dict[str, str]], ...] = (
+            {"headers": {"last-event-id": "x"}},
+            {"params": {"last_event_id": "x"}},
+            {"headers": {"last-event-id": "0"}, "params": {"last_event_id": "x"}},
+        )
+        for options in wrong:
+            headers = {**by_key(BOB), **accept, **options.get("headers", {})}
+            params = options.get("params", {})
+            for method, path, body in (("GET", where, None), ("POST", "/stream", {"user": "x"})):
+                answer = await guarded.http.request(method, path, headers=headers, params=params, json=body)
+                assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
