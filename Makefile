@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 LINT = $(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 # Three workers for two cores, as the tests wait much; which tests go together: tests/order.py.
-SIDE_BY_SIDE = -n 3 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE = -n 3 --dist loadfile
 export PYTHON
 
 .PHONY: help run run-functions test check setup bench chaos contract fuzz audit licences sbom tools clean

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
+from xdist.scheduler import LoadFileScheduling
 
 from tests import order
 from tests.support.redis_server import RedisServer
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Microsoft's runtime exists from Python 3.13 on; below, the other host's tests remain.
-
-    Groups are marked before xdist looks for them, in a hook of its own.
-    """
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Microsoft's runtime exists from Python 3.13 on; below, the other host's tests remain. Then: order."""
     if sys.version_info < (3, 13):
         left_out = [item for item in items if item.get_closest_marker("functions")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     order.arrange(items)
-    yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """`--dist loadfile`, but for the files that share hosts, and in the order of the collection."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = order.group
+    return scheduler
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -10,7 +10,27 @@ from __future__ import annotations
 import pytest
 
 SESSION_HOSTS = frozenset({"hosts", "keyed", "signed"})  # fixtures of tests/hosts.py and tests/callers.py
-TOGETHER = "hosts"
+SHARING = frozenset(  # a test holds this against the fixtures that each file asks for
+    f"tests/test_{name}.py"
+    for name in (
+        "auth_jwt",
+        "auth_keys",
+        "auth_owners",
+        "bad_input",
+        "canary",
+        "cancel",
+        "cors",
+        "create",
+        "follow",
+        "operations",
+        "quota_http",
+        "routes",
+        "sample_endpoint",
+        "stream_tokens",
+        "wire_clients",
+    )
+)
+TOGETHER = "those that share hosts"
 # By what they take; TOGETHER comes late, because its hosts stay until the end of its worker.
 FIRST = (
     "tests/test_function_queue.py",
@@ -38,19 +58,13 @@ FIRST = (
 )
 
 
+def group(nodeid: str) -> str:
+    """What runs in one worker: a file, or all that share hosts."""
+    file = nodeid.partition("::")[0]
+    return TOGETHER if file in SHARING else file
+
+
 def arrange(items: list[pytest.Item]) -> None:
-    """Mark each test with its group, and sort the groups; within one the order stays."""
-    files: dict[str, set[str]] = {}
-    for item in items:
-        needs = getattr(item, "fixturenames", ())
-        files.setdefault(_file(item), set()).update(needs)
-    shared = {file for file, needs in files.items() if needs & SESSION_HOSTS}
-    groups = {file: TOGETHER if file in shared else file for file in files}
-    place = {group: number for number, group in enumerate(FIRST)}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[_file(item)]))
-    items.sort(key=lambda item: place.get(groups[_file(item)], len(place)))
-
-
-def _file(item: pytest.Item) -> str:
-    return item.nodeid.partition("::")[0]
+    """Sort the groups; within one the order stays."""
+    place = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(group(item.nodeid), len(place)))
