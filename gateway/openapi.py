@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import described, parameters, schemas
+from gateway import parameters, responses, schemas
 from gateway.body import Bounds
-from gateway.described import Answer
 from gateway.protocol import VERSION
+from gateway.responses import Answer
 from gateway.schemas import Schema, ref
 from gateway.settings import Settings
 
@@ -38,7 +38,7 @@ def document(settings: Settings, chains: Iterable[str], *, function_key: bool = 
     if settings.origins:
         for path in paths.values():
             for method in path.keys() & set(_METHODS):
-                described.give_leave(path[method]["responses"], preflight=method == "options")
+                responses.give_leave(path[method]["responses"], preflight=method == "options")
     return {
         "openapi": "3.1.0",
         "info": {"title": "Holdfast", "version": str(VERSION), "description": _ABOUT},
@@ -46,11 +46,11 @@ def document(settings: Settings, chains: Iterable[str], *, function_key: bool = 
         "paths": paths,
         "components": {
             "schemas": schemas.components(chains, Bounds.of(settings)),
-            "headers": described.headers(),
+            "headers": responses.headers(),
             "securitySchemes": contract.schemes(),
             "responses": {
-                "NoRoute": described.problems(["no_route"])["404"],
-                "NoMethod": described.problems(["method_not_allowed"])["405"],
+                "NoRoute": responses.problems(["no_route"])["404"],
+                "NoMethod": responses.problems(["method_not_allowed"])["405"],
             },
         },
     }
@@ -78,22 +78,15 @@ class _Contract:
             },
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
             "/health": {
-                "get": _open("health", "Is this process alive?", described.json("yes", ref("Health")))
+                "get": _open("health", "Is this process alive?", responses.json("yes", ref("Health")))
             },
-            "/ready": {"get": _ready()},
+            "/ready": {"get": self._ready()},
             "/metrics": {"get": self._metrics()},
             "/openapi.json": {
-                "get": _open("openapi", "This document", described.json("it", {"type": "object"}))
+                "get": _open("openapi", "This document", responses.json("it", {"type": "object"}))
             },
-            "/": {"get": _open("page", "A page to ask on", described.page())},
+            "/": {"get": _open("page", "A page to ask on", responses.page())},
         }
-
-    def _metrics(self) -> Operation:
-        """Of a gateway that shows none the answer is that of a path which is not there."""
-        told = described.problems(["unauthorized", "no_route", "internal"])
-        secured: list[dict[str, list[str]]] = [{"metricsKey": []}] if self.settings.metrics_key else [{}]
-        named = _named("metrics", "What this process counts, in Prometheus's text format")
-        return {**named, "security": secured, "responses": {"200": described.metrics(), **told}}
 
     def schemes(self) -> dict[str, Schema]:
         """Every way to say who asks."""
@@ -103,8 +96,6 @@ class _Contract:
         schemes: dict[str, Schema] = {
             "streamToken": {"type": "apiKey", "in": "query", "name": "token", "description": told}
         }
-        if self.settings.metrics_key:
-            schemes["metricsKey"] = bearer
         match self.settings.auth:
             case "keys":
                 schemes |= {"apiKey": {**key, "name": "X-API-Key"}, "bearer": bearer}
@@ -112,17 +103,20 @@ class _Contract:
                 schemes["bearer"] = {**bearer, "bearerFormat": "JWT"}
             case "easyauth":
                 schemes["signIn"] = {"type": "apiKey", "in": "cookie", "name": "AppServiceAuthSession"}
+        if self.settings.metrics_key:
+            schemes["metricsKey"] = bearer
         if self.function_key:
             schemes["functionKey"] = {**key, "name": "x-functions-key"}
         return schemes
 
     def _asked(self) -> list[dict[str, list[str]]]:
         """What starts, ends or gives away a stream needs one of these."""
-        return [{name: []} for name in self.schemes() if name not in ("streamToken", "metricsKey")] or [{}]
+        others = {"streamToken", "metricsKey"}
+        return [{name: []} for name in self.schemes() if name not in others] or [{}]
 
     def _refused(self, *codes: str) -> dict[str, Answer]:
         """The problems of an operation that asks who asks."""
-        told = described.problems((*codes, *self._strangers()))
+        told = responses.problems((*codes, *self._strangers()))
         if self.function_key:
             told["401"] = {"description": "From the platform: it asks for a function key.", "headers": {}}
         return told
@@ -142,7 +136,7 @@ class _Contract:
         }
 
     def _create(self) -> Operation:
-        follow = described.events("with `Accept: text/event-stream`: the events themselves", created=True)
+        follow = responses.events("with `Accept: text/event-stream`: the events themselves", created=True)
         return {
             **_named("create", "Start a stream; with `Accept: text/event-stream`, and follow it"),
             "security": self._asked(),
@@ -154,8 +148,8 @@ class _Contract:
             "requestBody": self._body("Start"),
             "responses": {
                 "200": follow,
-                "202": {**described.created(), "links": _links()},
-                "204": described.seen(created=True),
+                "202": {**responses.created(), "links": _links()},
+                "204": responses.seen(created=True),
                 **self._refused(*_START, "idempotency_key_reused"),
             },
         }
@@ -168,9 +162,9 @@ class _Contract:
             "security": [*who, {"streamToken": []}],
             "parameters": parameters.cursor(),
             "responses": {
-                "200": described.events_or("the events, or the status document", ref("Status")),
-                "204": described.seen(),
-                **described.problems(sorted(codes)),
+                "200": responses.events_or("the events, or the status document", ref("Status")),
+                "204": responses.seen(),
+                **responses.problems(sorted(codes)),
             },
         }
 
@@ -181,7 +175,7 @@ class _Contract:
             **_named("cancel", "End a stream now; it can be read as before"),
             "security": self._asked(),
             "responses": {
-                "200": {**described.json("as it ended", ref("Status")), "links": links},
+                "200": {**responses.json("as it ended", ref("Status")), "links": links},
                 **self._refused(*_ONE),
             },
         }
@@ -192,7 +186,7 @@ class _Contract:
             **_named("token", f"A token that lets its bearer read this stream, for {seconds} seconds"),
             "security": self._asked(),
             "responses": {
-                "201": described.json("to be shown as `?token=`", ref("Token")),
+                "201": responses.json("to be shown as `?token=`", ref("Token")),
                 **self._refused(*_ONE),
             },
         }
@@ -204,10 +198,25 @@ class _Contract:
             "parameters": [parameters.traceparent()],
             "requestBody": self._body("SampleStart"),
             "responses": {
-                "200": described.events("the texts", created=True, event="SampleEvent"),
+                "200": responses.events("the texts", created=True, event="SampleEvent"),
                 **self._refused(*_START),
             },
         }
+
+    def _ready(self) -> Operation:
+        told = _open("ready", "Can this process serve?", responses.json("it can", ref("Ready")))
+        again = {"Retry-After": "RetryAfter"}
+        told["responses"]["503"] = responses.json("it cannot now", ref("Ready"), again)
+        return told
+
+    def _metrics(self) -> Operation:
+        told = _open("metrics", "What this process counts, for Prometheus", responses.text("text/plain"))
+        codes = {"internal", "no_route"}  # the latter where they are not configured
+        if self.settings.metrics_key:
+            codes.add("unauthorized")
+            told["security"] = [{"metricsKey": []}]
+        told["responses"] |= responses.problems(sorted(codes))
+        return told
 
 
 def _named(name: str, summary: str) -> Operation:
@@ -216,25 +225,15 @@ def _named(name: str, summary: str) -> Operation:
 
 def _open(name: str, summary: str, told: Answer) -> Operation:
     """Nobody is asked who asks."""
-    return {**_named(name, summary), "responses": {"200": told, **described.problems(["internal"])}}
-
-
-def _ready() -> Operation:
-    retry = {"Retry-After": "RetryAfter"}
-    answered = {
-        "200": described.json("yes", ref("Ready")),
-        "503": described.json("no: a part is out of reach", ref("Ready"), retry),
-    }
-    named = _named("ready", "Can this process serve?")
-    return {**named, "responses": {**answered, **described.problems(["internal"])}}
+    return {**_named(name, summary), "responses": {"200": told, **responses.problems(["internal"])}}
 
 
 def _preflight(name: str, *codes: str) -> Operation:
-    told = {"204": described.empty("whether a page of another origin may ask")}
+    told = {"204": responses.empty("whether a page of another origin may ask")}
     summary = "May a page of another origin ask?"
     return {
         **_named(f"preflight_{name}", summary),
-        "responses": told | described.problems([*codes, "internal"]),
+        "responses": told | responses.problems([*codes, "internal"]),
     }
 
 

@@ -41,6 +41,7 @@ def components(chains: Iterable[str], bounds: Bounds) -> dict[str, Schema]:
     """All the named schemas; `chains` are the names that this gateway knows."""
     return {
         **_bodies(sorted(chains), bounds),
+        **_json(bounds),
         "Message": _message(bounds),
         "Created": _object(
             id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
@@ -83,17 +84,13 @@ def _or_null(schema: Schema) -> Schema:
 
 def _bodies(chains: list[str], bounds: Bounds) -> dict[str, Schema]:
     user: Schema = {"type": "string", "pattern": NOT_BLANK, "examples": ["Who are you?"]}
-    messages = {"type": "array", "items": ref("Message"), "minItems": 1, "maxItems": bounds.messages}
+    most = min(bounds.messages, bounds.items)
+    messages = {"type": "array", "items": ref("Message"), "minItems": 1, "maxItems": most}
     options: dict[str, Schema] = {
         "chain": {"enum": chains, "default": DEFAULT_CHAIN},
-        "params": {
-            **_named_by(bounds),
-            "type": "object",
-            "description": "handed to the chain as its configurable",
-        },
+        "params": {**ref("JsonObject"), "description": "handed to the chain as its configurable"},
         "metadata": {
-            **_named_by(bounds),
-            "type": ["object", "null"],
+            **_or_null(ref("JsonObject")),
             "description": f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document",
         },
     }
@@ -103,28 +100,38 @@ def _bodies(chains: list[str], bounds: Bounds) -> dict[str, Schema]:
 
     return {
         "Start": {
-            "description": f"Nested {bounds.depth} deep at most; at most {bounds.items} members of one list "
-            f"or object; their names have at most {bounds.name} characters.",
+            "description": f"Nested {bounds.depth} deep at most.",
             "oneOf": [ref("StartUser"), ref("StartMessages"), ref("StartInput")],
         },
         "StartUser": start("user", user),
         "StartMessages": start("messages", messages),
-        "StartInput": start("input", {"description": "the chain's own input: any JSON"}),
+        "StartInput": start("input", {**ref("Json"), "description": "the chain's own input"}),
         "SampleStart": _object(user=user),
     }
 
 
-def _named_by(bounds: Bounds) -> Schema:
-    return {"propertyNames": {"maxLength": bounds.name}}
+def _json(bounds: Bounds) -> dict[str, Schema]:
+    """Any JSON, as far as it is taken."""
+    values = {"type": "array", "items": ref("Json"), "maxItems": bounds.items}
+    members = {
+        "type": "object",
+        "additionalProperties": ref("Json"),
+        "maxProperties": bounds.items,
+        "propertyNames": {"maxLength": bounds.name},
+    }
+    atom = {"type": ["null", "boolean", "number", "string"]}
+    return {"Json": {"anyOf": [atom, values, ref("JsonObject")]}, "JsonObject": members}
 
 
 def _message(bounds: Bounds) -> Schema:
-    part = {**_named_by(bounds), "type": "object", "properties": {"type": {}}, "required": ["type"]}
-    content = {"anyOf": [_TEXT, {"type": "array", "items": part, "minItems": 1}]}
+    part = {"allOf": [ref("JsonObject")], "type": "object", "required": ["type"]}
+    parts = {"type": "array", "items": part, "minItems": 1, "maxItems": bounds.items}
+    content = {"anyOf": [_TEXT, parts]}
     return _object(role={"enum": list(ROLES)}, content=content)
 
 
 def _ready() -> Schema:
+    """A process that can serve, or cannot; the states of its parts are those of docs/operations.md."""
     part = _object(state=_TEXT)
     queue = {**_object(state=_TEXT, depth=_NATURAL), "required": ["state"]}
     return _object(

@@ -40,6 +40,7 @@ ALICE, ALICE_TOO, BOB, CAROL = (
 KEYS = ((ALICE, "alice"), (ALICE_TOO, "alice"), (BOB, "bob"), (CAROL, "carol"))
 METRICS_KEY = f"{CANARY}-of-metrics-{'m' * 32}"
 MOST_STREAMS, MOST_STREAM_READERS = 30, 4
+SMALL = {"GATEWAY_MAX_ITEMS": "50", "GATEWAY_MAX_MESSAGES": "40"}  # so that a body at the bound is not long
 
 
 def by_key(key: str) -> dict[str, str]:
@@ -172,6 +173,7 @@ def common(collector: Collector) -> dict[str, str]:
         "GATEWAY_MAX_OWNER_STREAMS": str(MOST_STREAMS),
         "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "10000",
         "GATEWAY_MAX_STREAM_READERS": str(MOST_STREAM_READERS),
+        **SMALL,
         "FUNCTIONS_HOST_KEY": "nobody-sends-it",
     }
 

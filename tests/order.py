@@ -11,23 +11,26 @@ import pytest
 
 SESSION_HOSTS = frozenset({"hosts", "keyed", "signed"})  # fixtures of tests/hosts.py and tests/callers.py
 SHARING = frozenset(  # a test holds this against the fixtures that each file asks for
-    f"tests/test_{name}.py"
+    f"tests/{name}.py"
     for name in (
-        "auth_jwt",
-        "auth_keys",
-        "auth_owners",
-        "bad_input",
-        "canary",
-        "cancel",
-        "cors",
-        "create",
-        "follow",
-        "operations",
-        "quota_http",
-        "routes",
-        "sample_endpoint",
-        "stream_tokens",
-        "wire_clients",
+        "contract/test_contract",
+        "guess/test_guess",
+        "test_auth_jwt",
+        "test_auth_keys",
+        "test_auth_owners",
+        "test_bad_input",
+        "test_canary",
+        "test_cancel",
+        "test_cors",
+        "test_create",
+        "test_follow",
+        "test_openapi",
+        "test_operations",
+        "test_quota_http",
+        "test_routes",
+        "test_sample_endpoint",
+        "test_stream_tokens",
+        "test_wire_clients",
     )
 )
 TOGETHER = "those that share hosts"

@@ -14,8 +14,8 @@ import pytest_asyncio
 from openapi_spec_validator import validate
 
 from gateway.asgi import ROUTES
-from gateway.described import tree
 from gateway.openapi import document
+from gateway.responses import tree
 from gateway.schemas import NOT_BLANK
 from gateway.settings import Settings
 from tests.callers import ALICE, BOB, CAROL, MOST_STREAMS, ORIGIN, Guarded, by_key
@@ -194,7 +194,7 @@ async def test_what_is_refused_is_as_described(guarded: Guarded, described: Desc
     for method, path, place, options, code in asked:
         answer = await described.ask(method, path, place, **options)
         assert answer.json()["code"] == code
-    for path in ("/health", "/openapi.json", "/"):
+    for path in ("/health", "/ready", "/openapi.json", "/"):
         assert (await described.ask("GET", path)).status_code == 200
     leave = {"origin": ORIGIN, "access-control-request-method": "DELETE"}
     for path in ("/stream", one, token, "/api/http_trigger"):

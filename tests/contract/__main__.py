@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tests.callers import KEYS, ORIGIN, TOKEN_KEYS, Guarded, keys_file, running
+from tests.callers import KEYS, METRICS_KEY, ORIGIN, SMALL, TOKEN_KEYS, Guarded, keys_file, running
 from tests.contract.run import OWNERS, schemathesis
 from tests.hosts import HOST_NAMES, quick_app
 from tests.support.model_server import ModelServer
@@ -24,7 +24,11 @@ EXAMPLES = 100  # of each operation in a round
 ROUND_SECONDS = 1800
 FUNCTION_KEY = "of-the-platform"
 # Of the quotas, that of streams at once is left as it is, so that 429 is answered now and then.
-PLENTY = {"GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "1000000", "GATEWAY_MAX_OWNER_BYTES": "1000000000000"}
+PLENTY = {
+    "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "1000000",
+    "GATEWAY_MAX_OWNER_BYTES": "1000000000000",
+    **SMALL,
+}
 Callers = Mapping[str, Mapping[str, str]]
 
 
@@ -80,6 +84,8 @@ def _modes(folder: Path, name: str) -> dict[str, tuple[Mapping[str, str], Caller
         "GATEWAY_KEYS_FILE": str(keys),
         "GATEWAY_TOKEN_KEYS": TOKEN_KEYS[0],
         "GATEWAY_CORS_ORIGINS": ORIGIN,
+        "GATEWAY_METRICS": "prometheus",
+        "GATEWAY_METRICS_KEY": METRICS_KEY,
     }
     if name == "uvicorn":
         return {"keys": (keyed, OWNERS), "open": (PLENTY, {})}

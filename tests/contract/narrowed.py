@@ -9,7 +9,7 @@ from typing import Any
 
 import schemathesis
 from schemathesis import Case, HookContext
-from schemathesis.core.failures import Failure
+from schemathesis.core.failures import AcceptedNegativeData, Failure
 from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData, UnsupportedMethodResponse, UseAfterFree
 
@@ -33,7 +33,12 @@ def _answered_by_the_platform(failure: Failure, case: Case[Any], response: Respo
     return isinstance(failure, UnsupportedMethodResponse) and unrouted
 
 
-BY_PROTOCOL = (_still_to_be_read, _key_used_before, _answered_by_the_platform)
+def _too_large_to_be_read(failure: Failure, case: Case[Any], response: Response) -> bool:
+    """413 is a refusal, too; Schemathesis does not count it among those of a wrong body."""
+    return isinstance(failure, AcceptedNegativeData) and response.status_code == 413
+
+
+BY_PROTOCOL = (_too_large_to_be_read, _still_to_be_read, _key_used_before, _answered_by_the_platform)
 
 
 @schemathesis.hook

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.callers import ALICE, BOB
+from tests.callers import ALICE, BOB, METRICS_KEY
 from tests.support.processes import REPOSITORY
 
 ANSWER_SECONDS = 60
@@ -19,8 +19,9 @@ WORKERS = 4  # most of the time a case waits for its stream
 HOOKS = "tests.contract.narrowed"
 
 
+SCRAPER = {"Authorization": f"Bearer {METRICS_KEY}"}  # beside an X-API-Key it is for /metrics alone
 # None of them may see another's streams.
-OWNERS = {"alice": {"X-API-Key": ALICE}, "bob": {"X-API-Key": BOB}}
+OWNERS = {"alice": {"X-API-Key": ALICE, **SCRAPER}, "bob": {"X-API-Key": BOB, **SCRAPER}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,17 +74,16 @@ def created() -> Answer:
     return json("the job is in the queue", ref("Created"), {"Location": "Location"})
 
 
+def text(media_type: str) -> Answer:
+    """Text that nobody keeps."""
+    named = {"Cache-Control": "NotStored"}
+    return {**empty("text", named), "content": {media_type: {"schema": {"type": "string"}}}}
+
+
 def page() -> Answer:
     """The page, bound to its own script and style."""
     named = {"Cache-Control": "Checked", "Content-Security-Policy": "Policy"}
     return {**empty("HTML", named), "content": {"text/html": {"schema": {"type": "string"}}}}
-
-
-def metrics() -> Answer:
-    """Prometheus's text format, or OpenMetrics where it is asked for."""
-    schema = {"type": "string"}
-    told = empty("what this process counts", {"Cache-Control": "NotStored"})
-    return {**told, "content": {"text/plain": {"schema": schema}}}
 
 
 def seen(*, created: bool = False) -> Answer:
