@@ -20,6 +20,7 @@ class StageText:
     name: str
     run: int
     started_id: str
+    parent: str = ""  # of a graph's node: the chain's stage
     state: str = "started"
     pieces: list[str] = field(default_factory=list)
 
@@ -57,27 +58,32 @@ class Fold:
         self.last_id = event_id
         match event.type:
             case EventType.MESSAGE:
-                self._stage(data["stage"], event_id).pieces.append(data["delta_content"])
+                self._stage(data["stage"], data.get("run"), event_id).pieces.append(data["delta_content"])
             case EventType.STAGE if data["state"] == "started":
-                self.stages.append(StageText(data["name"], data["run"], event_id))
+                self.stages.append(StageText(data["name"], data["run"], event_id, data.get("parent", "")))
             case EventType.STAGE:
-                self._stage(data["name"], event_id).state = "finished"
+                self._stage(data["name"], data["run"], event_id).state = "finished"
             case EventType.RESET:
-                for stage in self.stages:
-                    if stage.started_id == data["discard_after"]:
-                        stage.pieces.clear()
+                self._void(data["discard_after"])
             case EventType.DONE | EventType.FAILED | EventType.CANCELLED:
                 self._end(event)
             case _:
                 pass  # start, tool and custom events add no text
 
-    def _stage(self, name: str, event_id: str) -> StageText:
-        """The latest run of a stage of this name."""
-        for stage in reversed(self.stages):
-            if stage.name == name:
-                return stage
-        self.stages.append(StageText(name, 1, event_id))
-        return self.stages[-1]
+    def _stage(self, name: str, run: int | None, event_id: str) -> StageText:
+        """This run of a stage; without a number, or where that run is not known, the latest of its name."""
+        named = [stage for stage in reversed(self.stages) if stage.name == name]
+        if not named:
+            self.stages.append(StageText(name, run or 1, event_id))
+            return self.stages[-1]
+        return next((stage for stage in named if stage.run == run), named[0])
+
+    def _void(self, started_id: str) -> None:
+        """Of the stage that began there nothing stands; its graph's nodes are as if they had never begun."""
+        for number, stage in enumerate(self.stages):
+            if stage.started_id == started_id:
+                stage.pieces.clear()
+                self.stages[number + 1 :] = [s for s in self.stages[number + 1 :] if s.parent != stage.name]
 
     def _end(self, event: Event) -> None:
         self.ended = TERMINAL_EVENTS[event.type]

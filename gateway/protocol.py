@@ -112,9 +112,12 @@ def name(value: str) -> str:
     return value
 
 
-def text(delta: str, *, deployment: str, stage: str) -> Event:
-    """A piece of text; the first two fields are those of the one-function sample."""
-    return Event(EventType.MESSAGE, {"deployment": deployment, "delta_content": delta, "stage": stage})
+def text(delta: str, *, deployment: str, stage: str, run: int = 0) -> Event:
+    """A piece of text; the first two fields are those of the one-function sample. `run`: a node's."""
+    data: dict[str, Any] = {"deployment": deployment, "delta_content": delta, "stage": stage}
+    if run:
+        data["run"] = run
+    return Event(EventType.MESSAGE, data)
 
 
 def start(stream_id: str, chain: str, stages: Sequence[str], created_at: str) -> Event:
@@ -130,8 +133,16 @@ def stage(stage_name: str, *, run: int, index: int, count: int, finished: bool =
     return Event(EventType.STAGE, data)
 
 
+def node(
+    node_name: str, *, run: int, index: int, count: int, parent: str, step: int, finished: bool = False
+) -> Event:
+    """A graph's node begins or ends, within the chain's stage `parent`; `step` counts the graph's steps."""
+    event = stage(node_name, run=run, index=index, count=count, finished=finished)
+    return Event(EventType.STAGE, {**event.data, "parent": parent, "step": step})
+
+
 def reset(*, attempt: int, stage_name: str, discard_after: str, reason: str) -> Event:
-    """All text, tool and custom events of this stage after `discard_after` are void."""
+    """All text, tool and custom events of this stage after `discard_after` are void, and its nodes' too."""
     data = {
         "attempt": attempt,
         "stage": stage_name,
@@ -141,15 +152,35 @@ def reset(*, attempt: int, stage_name: str, discard_after: str, reason: str) -> 
     return Event(EventType.RESET, data)
 
 
-def done(*, finish_reason: str, usage: Mapping[str, int], attempts: int, duration_ms: int) -> Event:
-    """The chain came to its end."""
+def tool(tool_name: str, *, call_id: str, stage: str, state: str, said: Any, run: int = 0) -> Event:
+    """A tool call begins (`said` is its input), or is at its end: `finished` or `failed`, with its output."""
+    data = {"name": name(tool_name), "call_id": call_id, "stage": stage, "state": state}
+    data |= {"input" if state == "started" else "output": said}
+    return Event(EventType.TOOL, data | ({"run": run} if run else {}))
+
+
+def custom(event_name: str, data: Any, *, stage: str, run: int = 0) -> Event:
+    """What a chain dispatches itself."""
+    whole = {"name": name(event_name), "stage": stage, "data": data}
+    return Event(EventType.CUSTOM, whole | ({"run": run} if run else {}))
+
+
+def done(
+    *,
+    finish_reason: str,
+    usage: Mapping[str, int],
+    attempts: int,
+    duration_ms: int,
+    interrupts: Sequence[Any] = (),
+) -> Event:
+    """The chain came to its end, or has stopped to ask (`interrupts`)."""
     data = {
         "finish_reason": finish_reason,
         "usage": dict(usage),
         "attempts": attempts,
         "duration_ms": duration_ms,
     }
-    return Event(EventType.DONE, data)
+    return Event(EventType.DONE, data | ({"interrupts": list(interrupts)} if interrupts else {}))
 
 
 def failed(code: str, message: str, *, retryable: bool) -> Event:

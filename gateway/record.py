@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.protocol import ENDED, VERSION, Cursor, Status, tag_of
 
+CHECKPOINT = "ckpt:"  # before the stage and its run, in the names of the record's fields
 _NUMBERS = ("attempt", "created_ms", "started_ms")
 
 
@@ -39,6 +40,8 @@ class Record:
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     usage: Mapping[str, int] | None = None
     error: Mapping[str, Any] | None = None
+    handovers: int = 0  # claims that ended at a finished stage, their time being up
+    checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
 
     @property
     def ended(self) -> bool:
@@ -79,6 +82,10 @@ class Record:
             params=value("params", {}),
             usage=value("usage"),
             error=value("error"),
+            handovers=number("handovers") or 0,
+            checkpoints={
+                name.removeprefix(CHECKPOINT): raw[name] for name in raw if name.startswith(CHECKPOINT)
+            },
         )
 
     @classmethod

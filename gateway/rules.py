@@ -17,7 +17,7 @@ SHORTEST_SECRET = 32  # characters
 LONGEST_TOKEN_SECONDS = 3600
 DEEPEST = 200  # orjson goes to 254
 LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
-_POSITIVE = ("lease", "heartbeat", "retention", "worker_concurrency")
+_POSITIVE = ("lease", "heartbeat", "retention", "worker_concurrency", "stage_tries")
 
 
 def check(settings: Settings) -> None:

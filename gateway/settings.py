@@ -118,7 +118,23 @@ class Settings:
         "GATEWAY_MAX_STREAM_READERS", 5000, "those of one stream, to one process"
     )
     max_attempts: int = setting("GATEWAY_MAX_ATTEMPTS", 50, "claims of one job in all")
-    max_failures: int = setting("GATEWAY_MAX_FAILURES", 3, "claims that ended without an event")
+    max_failures: int = setting(
+        "GATEWAY_MAX_FAILURES", 3, "claims that ended without an event, or over a stage's limit"
+    )
+    max_checkpoints: int = setting(
+        "GATEWAY_MAX_CHECKPOINT_BYTES", 1048576, "largest sum of a stream's checkpoints"
+    )
+    run_budget: float = setting(
+        "GATEWAY_RUN_BUDGET_SECONDS",
+        0.0,
+        "a stage that ends after it is a worker's last: another goes on; 0: none",
+    )
+    stage_limit: float = setting(
+        "GATEWAY_STAGE_LIMIT_SECONDS", 1140.0, "a stage is stopped after it, and tried again; 0: never"
+    )
+    stage_tries: int = setting(
+        "GATEWAY_STAGE_TRIES", 3, "tries of a stage whose model fails in a way that may pass"
+    )
     worker_concurrency: int = setting("GATEWAY_WORKER_CONCURRENCY", 16, "jobs that one process runs at once")
     store_patience: float = setting(
         "GATEWAY_STORE_PATIENCE_SECONDS",
@@ -181,10 +197,13 @@ class Settings:
         return bool(self.azure_openai_endpoint or self.openai_base_url or self.openai_api_key)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the environment. Raises ValueError that names the variable and the rule, never its value."""
+    def from_env(cls, environ: Mapping[str, str] | None = None, **presumed: Any) -> Settings:
+        """Read the environment; `presumed` is this host's own default of a field.
+
+        Raises ValueError that names the variable and the rule, never its value.
+        """
         source = os.environ if environ is None else environ
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(presumed)
         for item in fields(cls):
             raw = source.get(item.metadata["env"], "").strip()
             if raw:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,8 +14,11 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableLambda
 from langchain_openai import ChatOpenAI
 
+from gateway.protocol import Event
 from tests.support.model_server import ModelServer, script
-from workers.adapter import Outcome, events, text_of
+from workers.adapter import Outcome, Stage, stream, text_of
+
+HERE = Stage("s", "d", "stream-id")
 
 
 def yielding(*chunks: Any) -> Runnable[Any, Any]:
@@ -25,10 +30,21 @@ def yielding(*chunks: Any) -> Runnable[Any, Any]:
     return RunnableGenerator(transform)
 
 
+async def events(
+    runnable: Runnable[Any, Any], given: Any = "", params: dict[str, Any] | None = None
+) -> tuple[list[Event], Outcome]:
+    outcome, told = Outcome(), []
+
+    async def emit(event: Event) -> None:
+        told.append(event)
+
+    await stream(runnable, given, params or {}, emit, HERE, outcome)
+    return told, outcome
+
+
 async def run(runnable: Runnable[Any, Any], given: Any = "") -> tuple[list[str], Outcome]:
-    outcome = Outcome()
-    made = events(runnable, {"input": given}, {}, deployment="d", stage="s", outcome=outcome)
-    return [event.data["delta_content"] async for event in made], outcome
+    told, outcome = await events(runnable, given)
+    return [event.data["delta_content"] for event in told], outcome
 
 
 def openai(model: ModelServer) -> ChatOpenAI:
@@ -69,8 +85,8 @@ async def test_a_chunk_with_text_is_an_event_and_one_without_is_none() -> None:
 
 
 async def test_an_event_names_deployment_and_stage() -> None:
-    made = events(yielding("a"), {"input": ""}, {}, deployment="d", stage="s", outcome=Outcome())
-    assert [event.data async for event in made] == [{"deployment": "d", "delta_content": "a", "stage": "s"}]
+    told, _ = await events(yielding("a"))
+    assert [event.data for event in told] == [{"deployment": "d", "delta_content": "a", "stage": "s"}]
 
 
 async def test_usage_and_finish_reason_are_kept_wherever_they_come() -> None:
@@ -96,22 +112,8 @@ async def test_params_reach_the_chain_as_its_configurable() -> None:
         return str(config["configurable"]["tone"])
 
     chain: Runnable[Any, Any] = RunnableLambda(tone)
-    made = events(chain, {"input": ""}, {"tone": "dry"}, deployment="d", stage="s", outcome=Outcome())
-    assert [event.data["delta_content"] async for event in made] == ["dry"]
-
-
-async def test_messages_are_a_conversation_and_input_is_handed_on_as_it_is() -> None:
-    seen: list[Any] = []
-
-    def note(given: Any) -> str:
-        seen.append(given)
-        return ""
-
-    chain: Runnable[Any, Any] = RunnableLambda(note)
-    for given in ({"messages": [{"role": "user", "content": "q"}]}, {"input": {"any": ["json"]}}):
-        async for _ in events(chain, given, {}, deployment="d", stage="s", outcome=Outcome()):
-            pass
-    assert seen == [[{"role": "user", "content": "q"}], {"any": ["json"]}]
+    told, _ = await events(chain, "", {"tone": "dry"})
+    assert [event.data["delta_content"] for event in told] == ["dry"]
 
 
 async def test_a_real_model_streams_with_usage_and_finish_reason() -> None:
@@ -128,12 +130,37 @@ async def test_a_sequence_that_ends_in_a_string_streams_too() -> None:
     assert "".join(texts) == "ab"
 
 
-async def test_what_is_closed_early_stops_the_model_call() -> None:
+class Slow:
+    """A store that is behind: takes so many events, and then no more."""
+
+    def __init__(self, most: int) -> None:
+        self.took: list[Event] = []
+        self.is_behind = asyncio.Event()
+        self._most = most
+
+    async def emit(self, event: Event) -> None:
+        if len(self.took) == self._most:
+            self.is_behind.set()
+            await asyncio.Event().wait()
+        self.took.append(event)
+
+
+@asynccontextmanager
+async def running(runnable: Runnable[Any, Any], given: Any, slow: Slow) -> AsyncIterator[None]:
+    """It runs until the store is behind, is looked at, and cancelled."""
+    task = asyncio.create_task(stream(runnable, given, {}, slow.emit, HERE, Outcome()))
+    await slow.is_behind.wait()
+    yield
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_is_cancelled_stops_the_model_call() -> None:
     async with ModelServer() as model:
-        asked = script(["a", "b"], gate="g", gate_at=1)
-        made = events(openai(model), {"input": asked}, {}, deployment="d", stage="s", outcome=Outcome())
-        assert (await anext(made)).data["delta_content"] == "a"
-        await made.aclose()
+        slow = Slow(1)
+        async with running(openai(model), script(["a", "b", "c"], gate="g", gate_at=2), slow):
+            assert [event.data["delta_content"] for event in slow.took] == ["a"]
         await model.until(cut=1)
 
 
@@ -145,18 +172,18 @@ class Keeping(RunnableGenerator[Any, Any]):
         return self.made
 
 
-async def test_what_is_closed_early_closes_the_chain_at_once() -> None:
-    closed = []
+async def test_what_is_cancelled_closes_the_chain_at_once() -> None:
+    closed, yielded = [], []
 
     async def transform(inputs: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:
             async for _ in inputs:
-                yield "a"
-                yield "b"
+                for letter in "abcdef":
+                    yielded.append(letter)
+                    yield letter
         finally:
             closed.append(True)
 
-    made = events(Keeping(transform), {"input": ""}, {}, deployment="d", stage="s", outcome=Outcome())
-    await anext(made)
-    await made.aclose()
+    async with running(Keeping(transform), "", Slow(2)):
+        assert yielded == ["a", "b", "c"]  # a chain waits for the store: nothing is made in advance
     assert closed == [True]

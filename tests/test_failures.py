@@ -34,7 +34,7 @@ async def fails(redis_url: str, asked: str, **options: Any) -> tuple[str, bool, 
     """Code, whether it may be tried again, and the text that was kept."""
     async with ModelServer() as model:
         real_client(model.url, **options)
-        async with Jobs(redis_url) as jobs:
+        async with Jobs(redis_url, stage_tries=1) as jobs:
             stream_id = await jobs.stream([{"role": "user", "content": asked}], chain="real-client")
             assert await jobs.runner.run(body(stream_id)) is not None
             fold = await jobs.fold(stream_id)
@@ -97,7 +97,7 @@ async def test_fault_28_a_server_that_is_not_there(redis_url: str) -> None:
     async with ModelServer() as model:
         gone = model.url
     real_client(gone)
-    async with Jobs(redis_url) as jobs:
+    async with Jobs(redis_url, stage_tries=1) as jobs:
         stream_id = await jobs.stream([{"role": "user", "content": "q"}], chain="real-client")
         await jobs.runner.run(body(stream_id))
         error = (await jobs.fold(stream_id)).error

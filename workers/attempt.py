@@ -7,26 +7,49 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from collections.abc import Mapping
+from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from gateway import protocol, sse, telemetry
-from gateway.errors import stack_of
+from gateway.errors import StoreUnavailable, stack_of
 from gateway.log import Log
 from gateway.protocol import Event, EventType
-from gateway.record import Claim
+from gateway.record import Claim, Record
 from gateway.settings import Settings
 from workers import adapter, failures
 from workers.chains.registry import Chain, Registry
 from workers.matcher import Matcher, Published
+from workers.stages import Stages, Step
+from workers.tries import pause
 from workers.writer import TooLong, Writer
+
+_log = logging.getLogger("holdfast.attempt")
 
 
 class TooMuch(Exception):
     """The chain has said more than it may."""
 
 
-_log = logging.getLogger("holdfast.attempt")
+class _TimeLimit(Exception):
+    """A stage has taken longer than a stage may."""
+
+
+class _Unread(Exception):
+    """The store did not give the log back: its error, not the chain's."""
+
+    def __init__(self, error: StoreUnavailable) -> None:
+        super().__init__()
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a stage: what it must still match, and what it leaves."""
+
+    matcher: Matcher
+    outcome: adapter.Outcome
 
 
 def refused(claim: Claim, settings: Settings, registry: Registry) -> Event | None:
@@ -34,9 +57,14 @@ def refused(claim: Claim, settings: Settings, registry: Registry) -> Event | Non
     record = claim.record
     if registry.find(record.chain) is None:
         return failures.UNKNOWN_CHAIN
-    if record.failures >= settings.max_failures or record.attempt > settings.max_attempts:
+    if record.failures >= settings.max_failures or _tries(record) > settings.max_attempts:
         return failures.ATTEMPTS_EXHAUSTED
     return None
+
+
+def _tries(record: Record) -> int:
+    """Claims, but for those that ended at a finished stage: each of them was a step of the chain."""
+    return record.attempt - record.handovers
 
 
 class Attempt:
@@ -55,6 +83,7 @@ class Attempt:
         self._settings = settings
         self._began = monotonic()
         self._pieces = 0
+        self._failures = claim.record.failures  # since the last finished stage
 
     async def run(self, *, known: bool) -> None:
         """Everything up to the terminal event. `known`: this release understands the job.
@@ -72,59 +101,127 @@ class Attempt:
         assert chain is not None
         published = await self._published()  # its errors are the store's, not the chain's
         try:
-            await self._stage(chain, published)
+            await self._chain(chain, published)
         except TooLong:
             await writer.put(failures.TOO_LONG)
         except TooMuch:
             await writer.put(failures.OUTPUT_LIMIT)
+        except _Unread as unread:
+            raise unread.error from None
+        except _TimeLimit:
+            await self._over_time(chain.name)
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # whatever it is, it ends the stream, not this task
             _log.error("stream %s: chain %s failed\n%s", claim.record.id, chain.name, stack_of(error))
             await writer.put(failures.failure(error))
 
-    async def _stage(self, chain: Chain, published: Published) -> None:
-        record, writer = self._claim.record, self._writer
-        stage, index, count = chain.stages[0], 0, 1
-        if published.stage != stage:
-            await writer.put(protocol.stage(stage, run=1, index=index, count=count))
-        matcher, outcome = Matcher(published, record.attempt), adapter.Outcome()
-        runnable = await self._registry.load(chain.name)
-        with telemetry.span(f"stage {stage}", holdfast_stage=stage):
-            made = adapter.events(
-                runnable,
-                record.input,
-                record.params,
-                deployment=self._settings.model,
-                stage=stage,
-                outcome=outcome,
-            )
-            began, first = monotonic(), not published.events
-            async with aclosing(made) as events:  # whatever ends this, the model call ends with it
-                async for event in events:
-                    self._count(event)
-                    if fresh := matcher.take(event):
-                        await self._put(fresh)
-                        if first:
-                            telemetry.first_token.record(self._age_seconds())
-                            first = False
-                    else:
-                        writer.progressed()
-            if "output_tokens" in outcome.usage:
-                telemetry.token_rate.record(outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
-        done = protocol.done(
-            finish_reason=outcome.finish_reason,
-            usage=outcome.usage,
-            attempts=record.attempt,
-            duration_ms=self._duration_ms(),
-        )
-        finished = protocol.stage(stage, run=1, index=index, count=count, finished=True)
-        await self._put([*matcher.end(), finished, done])
+    async def _chain(self, chain: Chain, published: Published) -> None:
+        """The stages that are not finished; past the run's budget the rest is another worker's."""
+        budget = self._settings.run_budget
+        made = await self._registry.load(chain.name)
+        finished = set(published.finished)
+        stages = Stages(chain.stages, made, self._claim.record, finished, most=self._settings.max_checkpoints)
+        for step in stages.steps():
+            run = await self._stage(step, published)
+            checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
+            end = [*run.matcher.end(), step.event(finished=True)]
+            if step.last or run.outcome.interrupts:
+                await self._put([*end, self._done(run.outcome, stages.usage)])
+                return
+            over = 0 < budget <= monotonic() - self._began
+            count = {"handovers": self._claim.record.handovers + 1} if over else {}
+            await self._put(end, checkpoint | {"failures": 0} | count)
+            self._failures = 0
+            if over:
+                self._writer.release()  # in that same append, as nothing has awaited since
+                return
+        await self._put([self._done(adapter.Outcome(), stages.usage)])
 
-    async def _put(self, events: list[Event]) -> None:
+    async def _stage(self, step: Step, published: Published) -> Run:
+        """One run of a stage, within its limit, tried again while its model's failures may pass."""
+        if (published.stage, published.run) != (step.stage, step.run):
+            published = Published()
+            await self._writer.put(step.event(finished=False))
+        limit = self._settings.stage_limit or None
+        with telemetry.span(f"stage {step.stage}", holdfast_stage=step.stage):
+            try:
+                async with asyncio.timeout(limit) as bound:
+                    return await self._tried(step, published)
+            except TimeoutError:
+                if bound.expired():
+                    raise _TimeLimit from None
+                raise
+
+    async def _tried(self, step: Step, published: Published) -> Run:
+        """The stage's run, tried again while its model fails in a way that may pass."""
+        reason, spent, tries = "attempt_differs", adapter.Outcome(), 0
+        while True:
+            standing = await adapter.standing_of(
+                step.runnable, self._claim.record.params, self._place(step), published.events
+            )
+            run = Run(Matcher(published, self._claim.record.attempt, reason, standing), spent)
+            kept = [event for number, event in enumerate(published.events) if number in standing]
+            try:
+                await self._try(step, run, kept, fresh=step.index == 0 and not published.events)
+                return run
+            except Exception as error:
+                tries, reason = tries + 1, "retried"
+                wait = pause(error, tries, self._settings.stage_tries)
+                if wait is None:
+                    raise
+                _log.warning("stream %s: stage %s again in %.1f s", self._claim.record.id, step.name, wait)
+            await asyncio.sleep(wait)  # the writer renews the lease meanwhile
+            await self._writer.flush()
+            try:
+                published = await self._read()
+            except StoreUnavailable as error:
+                raise _Unread(error) from error
+
+    async def _try(self, step: Step, run: Run, kept: list[Event], *, fresh: bool) -> None:
+        began, first = monotonic(), fresh
+
+        async def emit(event: Event) -> None:
+            nonlocal first
+            self._count(event)
+            if new := run.matcher.take(event):
+                await self._put(new)
+                if first:
+                    telemetry.first_token.record(self._age_seconds())
+                    first = False
+            else:
+                self._writer.progressed()
+
+        params, place = self._claim.record.params, self._place(step)
+        await adapter.stream(step.runnable, step.given, params, emit, place, run.outcome, kept)
+        if "output_tokens" in run.outcome.usage:
+            telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
+
+    def _place(self, step: Step) -> adapter.Stage:
+        return adapter.Stage(step.stage, self._settings.model, self._claim.record.id)
+
+    async def _over_time(self, name: str) -> None:
+        """A stage has taken too long: another worker tries it, or the stream fails."""
+        _log.error("stream %s: a stage of chain %s is over its time limit", self._claim.record.id, name)
+        if self._failures + 1 >= self._settings.max_failures:
+            await self._writer.put(failures.TIME_LIMIT)
+            return
+        self._writer.note(failures=self._failures + 1)
+        self._writer.release()
+
+    def _done(self, outcome: adapter.Outcome, usage: Mapping[str, int]) -> Event:
+        return protocol.done(
+            finish_reason=outcome.finish_reason,
+            usage=usage,
+            attempts=self._claim.record.attempt,
+            duration_ms=self._duration_ms(),
+            interrupts=outcome.interrupts,
+        )
+
+    async def _put(self, events: list[Event], fields: Mapping[str, Any] | None = None) -> None:
         if events[0].type is EventType.RESET:
             telemetry.resets.add(1)
-        await self._writer.put(*events)
+        await self._writer.put(*events, fields=fields)
 
     def _count(self, event: Event) -> None:
         """Pieces of text stand for tokens, which a stream tells at its end only. Raises TooMuch."""
@@ -151,6 +248,9 @@ class Attempt:
         """What earlier attempts have written; the first has nothing to read but `start`."""
         if self._claim.record.attempt == 1:
             return Published()
+        return await self._read()
+
+    async def _read(self) -> Published:
         messages, after, at_end = [], None, False
         while not at_end:
             piece = await self._log.read(self._claim.record.id, after)

@@ -52,6 +52,12 @@ OUTPUT_LIMIT = protocol.failed(
 TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether the model may answer the same request later: as its class says, else by its code."""
+    said = getattr(error, "is_retryable", None)
+    return said if isinstance(said, bool) else failure(error).data["code"] in _RETRYABLE
+
+
 def failure(error: BaseException) -> Event:
     """The terminal event for an exception of a chain."""
     names = {kind.__name__ for kind in type(error).__mro__}

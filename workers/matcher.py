@@ -1,6 +1,7 @@
 """A new attempt's events against what an earlier one has published: going on without a seam.
 
-While an event equals the published one (type, and data without call ids), nothing is repeated. At the
+While an event equals the published one (type, and data without call ids), nothing is repeated; nodes of a
+graph (`stage` events with a parent) are compared as text is. At the
 first difference, or at the end with published events unmatched, one `reset` goes out together with all
 of the stage so far (`docs/protocol.md`, Attempts). No I/O.
 """
@@ -8,7 +9,7 @@ of the stage so far (`docs/protocol.md`, Attempts). No I/O.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,9 @@ class Published:
         state = cls()
         for message in messages:
             event = message.event()
-            if event.type is EventType.STAGE and event.data["state"] == "started":
+            if event.type in _COMPARED or (event.type is EventType.STAGE and "parent" in event.data):
+                state.events.append(event)
+            elif event.type is EventType.STAGE and event.data["state"] == "started":
                 state.stage, state.run = event.data["name"], event.data["run"]
                 state.started_id, state.events = message.id, []
             elif event.type is EventType.STAGE:
@@ -43,22 +46,31 @@ class Published:
                 state.stage, state.run, state.started_id, state.events = "", 0, "", []
             elif event.type is EventType.RESET and event.data["discard_after"] == state.started_id:
                 state.events = []
-            elif event.type in _COMPARED:
-                state.events.append(event)
         return state
 
 
 class Matcher:
-    """Takes a stage's events and gives those that must be written."""
+    """Takes a stage's events and gives those that must be written.
 
-    def __init__(self, published: Published, attempt: int) -> None:
-        self._expected = deque(published.events)
+    `standing` are the numbers of published events that the stage will not say again, as its graph goes on
+    behind them; they need no match, and a reset repeats them.
+    """
+
+    def __init__(
+        self,
+        published: Published,
+        attempt: int,
+        reason: str = "attempt_differs",
+        standing: Set[int] = frozenset(),
+    ) -> None:
+        self._expected = deque(e for number, e in enumerate(published.events) if number not in standing)
+        self._standing = [e for number, e in enumerate(published.events) if number in standing]
         self._own: list[Event] = []
         self._reset = protocol.reset(
             attempt=attempt,
             stage_name=published.stage,
             discard_after=published.started_id,
-            reason="attempt_differs",
+            reason=reason,
         )
 
     def take(self, event: Event) -> list[Event]:
@@ -80,7 +92,7 @@ class Matcher:
     def _give_up(self) -> list[Event]:
         own, self._own = self._own, []
         self._expected.clear()
-        return [self._reset, *own]
+        return [self._reset, *self._standing, *own]
 
 
 def _comparable(event: Event) -> tuple[str, Any]:

@@ -155,8 +155,9 @@ class Runner:
                 chain.result()  # StoreUnavailable: leave the delivery pending
             await asyncio.wait({writing})  # unlike `await writing`, cancelling this leaves the pen alone
             word = writing.result()
-            told.tell(word)
-            return AGAIN if word in NOT_ENDED else DONE
+            handed_over = word == "ok" and writer.released  # at a stage's end, its time being up
+            told.tell("handed over" if handed_over else word)
+            return AGAIN if handed_over or word in NOT_ENDED else DONE
         except asyncio.CancelledError:
             return await self._hand_over(told, writer, writing, chain)
         except StoreUnavailable:

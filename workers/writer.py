@@ -18,7 +18,7 @@ from typing import Any
 from gateway import sse, telemetry
 from gateway.errors import StoreUnavailable
 from gateway.log import Log
-from gateway.protocol import TERMINAL_EVENTS, Event
+from gateway.protocol import TERMINAL_EVENTS, Event, Status
 from gateway.record import Answer, Claim
 
 LONGEST_SILENCE_SECONDS = 1.5
@@ -66,18 +66,22 @@ class Writer:
         self._gathered = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._empty = asyncio.Event()  # everything put has been appended
+        self._empty.set()
 
     @property
     def bytes(self) -> int:
         """What this claim has to say, in bytes of the log."""
         return self._end - self._claim.log_end
 
-    async def put(self, *events: Event) -> None:
+    async def put(self, *events: Event, fields: Mapping[str, Any] | None = None) -> None:
         """Write these events in one append; waits while more than 256 KiB are not yet written.
 
+        `fields` of the record (a checkpoint) are written in that same append: nothing can come between.
         Raises TooLong for an event or a log past its bound; a terminal event is always taken.
         """
         await self._room.wait()
+        self._empty.clear()
         for event in events:
             frame = sse.encode(event, self._end, self._claim.tag)
             final = TERMINAL_EVENTS.get(event.type)
@@ -90,9 +94,14 @@ class Writer:
             if final:
                 self._status, self.final = final.value, event
                 self._fields |= _kept(event)
+        self._fields |= fields or {}
         if self._size > BUFFER_BYTES:
             self._room.clear()
         self._gathered.set()
+
+    async def flush(self) -> None:
+        """Wait until everything put stands in the log, or this claim is over."""
+        await self._empty.wait()
 
     def progressed(self) -> None:
         """The chain has said what already stands: this attempt is no failure, though it writes nothing."""
@@ -104,8 +113,13 @@ class Writer:
 
     def release(self) -> None:
         """Let the job go after what is gathered: another worker may claim it at once."""
-        self._status = self._status or "queued"
+        self._status = self._status or Status.QUEUED
         self._gathered.set()
+
+    @property
+    def released(self) -> bool:
+        """Whether the job was let go, and is to be delivered again."""
+        return self._status == Status.QUEUED
 
     async def run(self) -> str:
         """Append until the final status is written (`ok`), or this claim is over.
@@ -117,6 +131,7 @@ class Writer:
             return await self._write()
         finally:
             self._room.set()  # whoever still waits to put something is heard no more
+            self._empty.set()
 
     async def _write(self) -> str:
         while True:
@@ -133,6 +148,8 @@ class Writer:
                 return "ok"
             if batch.frames:
                 self._remember(batch)
+            if not self._frames:
+                self._empty.set()
 
     async def _wait(self) -> None:
         if self._gathered.is_set():

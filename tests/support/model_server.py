@@ -1,18 +1,21 @@
 """A scripted OpenAI-compatible server: streams exactly what the question says, logs the requests.
 
-The last message's content is the script, as JSON (see `script`); any other text is answered by a fixed
-sentence. A gate holds the answer until the test opens it, so no test needs to sleep.
+The last message's content is the script, as JSON (see `script`), or a message's whose script has `turns`; any
+other text is answered by a fixed sentence. A gate holds the answer until the test opens it, so no test needs
+to sleep. A subclass may answer in another way: `told`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
+from zlib import crc32
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,16 +24,19 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 DEFAULT_TEXT = "I am the scripted model and I say always the same."
+DIMENSIONS = 64
 
 
-def script(chunks: list[str], **options: Any) -> str:
+def script(chunks: list[str] | None = None, **options: Any) -> str:
     """The content of a question that is answered by these chunks.
 
     Options: `gate` (name) holds before chunk number `gate_at` (default 0); `status` answers that HTTP
-    status instead (only the first `times` requests); `cut_at` cuts the connection before that chunk, and
-    `broken_at` sends one there that is not JSON; `pace` seconds between chunks.
+    status instead (only the first `times` requests), with `retry_after` in its header; `cut_at` cuts the
+    connection before that chunk, and `broken_at` sends one there that is not JSON (`cut_times`: only of the
+    first requests); `pace` seconds between chunks; `tool_calls`, each `{"name", "pieces"}`, whose arguments
+    are streamed in these pieces. Or, instead of all, `turns`: such options for each answer of a conversation.
     """
-    return json.dumps({"chunks": chunks, **options})
+    return json.dumps(({} if chunks is None else {"chunks": chunks}) | options)
 
 
 class ModelServer:
@@ -39,6 +45,7 @@ class ModelServer:
     def __init__(self) -> None:
         self.requests: list[Any] = []  # the bodies, in order
         self.headers: list[Mapping[str, str]] = []  # likewise
+        self.embedded: list[Any] = []  # texts that were embedded
         self.open_answers = 0  # answers that are being streamed now
         self.cut_answers = 0  # answers whose client went away
         self.changed = asyncio.Condition()
@@ -59,11 +66,31 @@ class ModelServer:
         async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: len(self.requests) >= requests and self.cut_answers >= cut)
 
+    def told(self, body: Any) -> dict[str, Any]:
+        """What to answer a request with: the options of `script`."""
+        messages = body["messages"]
+        for content in [messages[-1]["content"], *(message["content"] for message in messages)]:
+            try:
+                found: dict[str, Any] = json.loads(content)
+                if "turns" in found:
+                    answered = sum(message["role"] == "assistant" for message in messages)
+                    return {"chunks": [], **found["turns"][answered]}
+                if content == messages[-1]["content"] and "chunks" in found:
+                    return found
+            except (ValueError, TypeError):
+                continue
+        return {"chunks": [word + " " for word in DEFAULT_TEXT.split()]}
+
     async def __aenter__(self) -> Self:
         bound = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         paths = ("/v1/chat/completions", "/openai/deployments/{name}/chat/completions")
-        app = Starlette(routes=[Route(path, self._answer, methods=["POST"]) for path in paths])
+        app = Starlette(
+            routes=[
+                *(Route(path, self._answer, methods=["POST"]) for path in paths),
+                Route("/v1/embeddings", self._embed, methods=["POST"]),
+            ]
+        )
         config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="off")
         self._server = uvicorn.Server(config)
         self._task = asyncio.create_task(self._server._serve([bound]), name="model-server")
@@ -86,17 +113,14 @@ class ModelServer:
             self.requests.append(body)
             self.headers.append(request.headers)
             self.changed.notify_all()
-        content = body["messages"][-1]["content"] if body["messages"] else ""
-        try:
-            told = json.loads(content)
-            assert "chunks" in told
-        except (ValueError, TypeError, AssertionError):
-            told = {"chunks": [word + " " for word in DEFAULT_TEXT.split()]}
+        told = self.told(body)
         if "status" in told and len(self.requests) <= told.get("times", len(self.requests)):
-            error = {
-                "error": {"message": f"scripted, asked {content}", "type": "scripted", "code": "scripted"}
-            }
-            return JSONResponse(error, told["status"])
+            content = body["messages"][-1]["content"]
+            error = {"message": f"scripted, asked {content}", "type": "scripted", "code": "scripted"}
+            after = {"retry-after": str(told["retry_after"])} if "retry_after" in told else {}
+            return JSONResponse({"error": error}, told["status"], headers=after)
+        if len(self.requests) > told.get("cut_times", len(self.requests)):
+            told = told | {"cut_at": None, "broken_at": None}
         return StreamingResponse(self._stream(told), media_type="text/event-stream")
 
     async def _stream(self, told: dict[str, Any]) -> AsyncIterator[bytes]:
@@ -114,7 +138,9 @@ class ModelServer:
                 yield _chunk({"content": text})
                 if told.get("pace"):
                     await asyncio.sleep(told["pace"])
-            yield _chunk({}, finish="stop")
+            for delta in _calls(told.get("tool_calls", []), len(self.requests)):
+                yield _chunk({"tool_calls": [delta]})
+            yield _chunk({}, finish="tool_calls" if told.get("tool_calls") else "stop")
             yield _chunk(None, usage={"prompt_tokens": 7, "completion_tokens": len(told["chunks"])})
             yield b"data: [DONE]\n\n"
             ended = True
@@ -125,9 +151,39 @@ class ModelServer:
             async with self.changed:
                 self.changed.notify_all()
 
+    async def _embed(self, request: Request) -> Response:
+        """A text's words, counted by their hash: texts that share words are near."""
+        body = await request.json()
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        self.embedded += texts
+        data = [
+            {"object": "embedding", "index": index, "embedding": _vector(text)}
+            for index, text in enumerate(texts)
+        ]
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        return JSONResponse({"object": "list", "data": data, "model": body["model"], "usage": usage})
+
+
+def _vector(text: Any) -> list[float]:
+    vector = [0.01] * DIMENSIONS
+    for word in re.findall(r"[a-z0-9]+", str(text).lower()):
+        vector[crc32(word.encode()) % DIMENSIONS] += 1.0
+    return vector
+
+
+def _calls(calls: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """The deltas of tool calls: the name first, then the arguments in pieces."""
+    deltas: list[dict[str, Any]] = []
+    for index, call in enumerate(calls):
+        first = {"name": call["name"], "arguments": ""}
+        known: dict[str, Any] = {"id": f"call-{number}-{index}", "type": "function", "function": first}
+        pieces = [{"function": {"arguments": piece}} for piece in call["pieces"]]
+        deltas += [{"index": index, **delta} for delta in (known, *pieces)]
+    return deltas
+
 
 def _chunk(
-    delta: dict[str, str] | None, *, finish: str | None = None, usage: dict[str, int] | None = None
+    delta: dict[str, Any] | None, *, finish: str | None = None, usage: dict[str, int] | None = None
 ) -> bytes:
     whole: dict[str, Any] = {
         "id": "chatcmpl-scripted",

@@ -27,7 +27,10 @@ def chat(settings: Settings) -> Runnable[Any, Any]:
 
 
 def model(settings: Settings) -> BaseChatModel:
-    """The configured chat model; usage is asked for, since it is off as soon as a base URL is given."""
+    """The configured chat model; usage is asked for, since it is off as soon as a base URL is given.
+
+    It does not try again by itself: a stage does, a fixed number of times, and with the lease renewed.
+    """
     from langchain_core.utils import secret_from_env
     from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
@@ -39,10 +42,11 @@ def model(settings: Settings) -> BaseChatModel:
             azure_endpoint=settings.azure_openai_endpoint,
             azure_deployment=settings.model,
             stream_usage=True,
+            max_retries=0,
             **given,
         )
     if settings.openai_base_url:
         given["base_url"] = settings.openai_base_url
     if settings.openai_api_key:
         given["api_key"] = settings.openai_api_key
-    return ChatOpenAI(model=settings.model, stream_usage=True, **given)
+    return ChatOpenAI(model=settings.model, stream_usage=True, max_retries=0, **given)

@@ -1,7 +1,8 @@
 """Chains by name. A chain is any LangChain Runnable, made by a factory at its first use.
 
-`@chain("name")` marks a factory that takes the settings. Modules named in `GATEWAY_CHAINS` are imported
-for their marks; keep LangChain's imports inside the factory, so that a web process need not pay for them.
+`@chain("name")` marks a factory that takes the settings; with `stages=("a", "b")` it answers a mapping from
+these names to Runnables (`docs/chains.md`). Modules named in `GATEWAY_CHAINS` are imported for their marks;
+keep LangChain's imports inside the factory, so that a web process need not pay for them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from gateway.settings import Settings
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
+    from workers.stages import Each
+
 _log = logging.getLogger("holdfast.registry")
-SHIPPED = ("workers.chains.chat",)
-Factory = Callable[[Settings], "Runnable[Any, Any]"]
+SHIPPED = ("workers.chains.chat", "workers.chains.report")
+Factory = Callable[[Settings], "Runnable[Any, Any] | Mapping[str, Runnable[Any, Any] | Each]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,20 @@ class Chain:
 _marked: dict[str, Chain] = {}
 
 
-def chain(name: str) -> Callable[[Factory], Factory]:
-    """Register a factory under a name. Raises ValueError for a name that is taken or malformed."""
+def chain(name: str, *, stages: Sequence[str] = ()) -> Callable[[Factory], Factory]:
+    """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
+
+    `stages`, in their order: the names of what the factory's mapping holds. None: one, named as the chain.
+    """
+    if isinstance(stages, str) or len(set(stages)) < len(stages):
+        raise ValueError(f"the stages of {name} must be names, each once")
+    named = tuple(map(checked_name, stages)) or (name,)
 
     def mark(factory: Factory) -> Factory:
         known = _marked.get(checked_name(name))
         if known is not None and known.factory.__module__ != factory.__module__:
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, (name,), factory)
+        _marked[name] = Chain(name, named, factory)
         return factory
 
     return mark
@@ -72,7 +81,7 @@ class Registry:
         for module in (*SHIPPED, *filter(None, map(str.strip, settings.chains.split(",")))):
             _import(module)
         self._chains = dict(_marked)
-        self._made: dict[str, Runnable[Any, Any]] = {}
+        self._made: dict[str, Any] = {}
         self._making = asyncio.Lock()
 
     def catalogue(self) -> Mapping[str, Sequence[str]]:
@@ -83,8 +92,8 @@ class Registry:
         """The chain of this name, if this release has it."""
         return self._chains.get(name)
 
-    async def load(self, name: str) -> Runnable[Any, Any]:
-        """The Runnable itself, made in a thread: importing LangChain takes more than a second.
+    async def load(self, name: str) -> Any:
+        """What its factory makes, made in a thread: importing LangChain takes more than a second.
 
         Raises KeyError for an unknown name, and whatever its factory raises.
         """

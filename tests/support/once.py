@@ -1,0 +1,33 @@
+"""A worker process that runs one delivery and ends, as a message may meet another instance each time.
+
+`python -m tests.support.once`; what is read, run and settled is the product's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.gateway import Gateway
+from gateway.settings import Settings
+from workers.chains.registry import Registry
+from workers.runner import Runner
+
+
+async def main() -> None:
+    settings = Settings.from_env()
+    registry = Registry(settings)
+    gateway = Gateway(settings, registry.catalogue())
+    queue = gateway.parts.queue
+    while not (deliveries := await queue.receive(1)):
+        pass
+    [delivery] = deliveries
+    settled = await Runner(settings, gateway.parts.log, registry).run(delivery.body)
+    if settled.again_in_ms is None:
+        await queue.done(delivery)
+    else:
+        await queue.later(delivery, settled.again_in_ms)
+    await gateway.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,156 @@
+"""A stage whose model fails in a way that may pass: tried again, without a seam or with one reset."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from langchain_core.exceptions import ModelConnectionError, ModelInvalidRequestError, ModelRateLimitError
+from langchain_core.runnables import Runnable
+from langchain_openai import ChatOpenAI
+
+from gateway.fold import Fold
+from tests.support.jobs import Jobs, body
+from tests.support.model_server import ModelServer, script
+from workers import tries
+from workers.chains.registry import chain
+from workers.tries import LONGEST_ASKED_SECONDS, LONGEST_SECONDS, asked_seconds, pause
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.02)
+
+
+class Asked(ModelRateLimitError):
+    def __init__(self, after: str) -> None:
+        super().__init__("slow down")
+        self.response = SimpleNamespace(headers={"retry-after": after})
+
+
+def test_pauses_grow_with_jitter_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.5)
+    pauses = [pause(ModelConnectionError("x"), number, 100) for number in range(1, 20)]
+    for number, waited in enumerate(pauses):
+        assert waited is not None
+        grown = min(0.5 * 2**number, LONGEST_SECONDS)
+        assert grown / 2 <= waited <= grown
+
+
+def test_the_last_try_and_an_error_that_stays_are_not_waited_for() -> None:
+    assert pause(ModelConnectionError("x"), 3, 3) is None
+    assert pause(ModelInvalidRequestError("x"), 1, 3) is None
+    assert pause(ValueError("x"), 1, 3) is None
+
+
+def test_retry_after_is_obeyed_up_to_a_bound() -> None:
+    waited = pause(Asked("7"), 1, 3)
+    assert waited is not None
+    assert 7 <= waited < 8
+    assert pause(Asked(f"{LONGEST_ASKED_SECONDS + 1:.0f}"), 1, 3) is None
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert 25 < asked_seconds(Asked(date)) <= 30
+    past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
+    for none in ("", "soon", "-1", "1.5", past, "9" * 5000 + "x"):
+        assert asked_seconds(Asked(none)) == 0
+
+
+async def ends(redis_url: str, asked: str, model: ModelServer, **settings: Any) -> tuple[Fold, list[str]]:
+    """What a reader has at the end, and the resets' reasons."""
+    options: dict[str, Any] = {"base_url": f"{model.url}/v1", "api_key": "k", "max_retries": 0}
+
+    def factory(_: Any) -> Runnable[Any, Any]:
+        return ChatOpenAI(model="m", stream_chunk_timeout=0.3, **options)
+
+    chain("tried")(factory)
+    async with Jobs(redis_url, **settings) as jobs:
+        stream_id = await jobs.stream([{"role": "user", "content": asked}], chain="tried")
+        await jobs.runner.run(body(stream_id))
+        events = [message.event() for message in await jobs.messages(stream_id)]
+        assert (await jobs.record(stream_id)).attempt == 1
+        return await jobs.fold(stream_id), [e.data["reason"] for e in events if e.type == "reset"]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_model_that_fails_at_first_is_asked_again(
+    redis_url: str, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with ModelServer() as model:
+        asked = script(["a", "b"], status=status, times=2)
+        fold, resets = await ends(redis_url, asked, model)
+        assert (fold.ended, fold.text, resets) == ("done", "ab", [])
+        assert len(model.requests) == 3
+        assert "scripted, asked" not in caplog.text
+
+
+async def test_retry_after_is_waited_for(redis_url: str) -> None:
+    async with ModelServer() as model:
+        began = monotonic()
+        fold, _ = await ends(redis_url, script(["a"], status=429, times=1, retry_after=1), model)
+        assert fold.text == "a"
+        assert monotonic() - began >= 1
+
+
+async def test_text_already_shown_is_not_repeated(redis_url: str) -> None:
+    async with ModelServer() as model:
+        fold, resets = await ends(redis_url, script(["a", "b", "c"], cut_at=2, cut_times=2), model)
+        assert (fold.text, resets) == ("abc", [])
+        assert len(model.requests) == 3
+
+
+class Fickle(ModelServer):
+    """Says something else each time, and is cut in the middle the first two times."""
+
+    def told(self, body: Any) -> dict[str, Any]:
+        number = len(self.requests)
+        return {"chunks": [f"{number}a", f"{number}b"], "cut_at": 1 if number < 3 else None}
+
+
+async def test_other_text_replaces_what_was_shown_by_one_reset_each(redis_url: str) -> None:
+    async with Fickle() as model:
+        fold, resets = await ends(redis_url, "q", model)
+        assert (fold.text, resets) == ("3a3b", ["retried", "retried"])
+
+
+class Stalling(ModelServer):
+    """Stops in the middle of its first answer."""
+
+    def told(self, body: Any) -> dict[str, Any]:
+        return {"chunks": ["a", "b"]} | ({"gate": "never", "gate_at": 1} if len(self.requests) == 1 else {})
+
+
+async def test_a_stall_is_an_error_like_any_other(redis_url: str) -> None:
+    async with Stalling() as model:
+        fold, resets = await ends(redis_url, "q", model)
+        assert (fold.text, resets) == ("ab", [])
+        assert len(model.requests) == 2
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+async def test_tries_have_an_end(redis_url: str, most: int) -> None:
+    async with ModelServer() as model:
+        fold, _ = await ends(redis_url, script(["a"], status=503), model, stage_tries=most)
+        assert fold.error is not None
+        assert (fold.error["code"], fold.error["retryable"]) == ("model_error", True)
+        assert len(model.requests) == most
+
+
+async def test_what_will_not_pass_fails_at_once(redis_url: str) -> None:
+    async with ModelServer() as model:
+        fold, _ = await ends(redis_url, script(["a"], status=400), model)
+        assert fold.error is not None
+        assert fold.error["code"] == "model_invalid_request"
+        assert len(model.requests) == 1
+
+
+async def test_the_lease_is_renewed_while_a_stage_waits(redis_url: str) -> None:
+    async with ModelServer() as model:
+        asked = script(["a"], status=429, times=1, retry_after=2)
+        fold, _ = await ends(redis_url, asked, model, lease=0.5)
+        assert (fold.text, len(model.requests)) == ("a", 2)

@@ -1,0 +1,159 @@
+"""A chain's chunks as events: text, reasoning, tool calls that nobody runs; what is no text is its value."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway import protocol, telemetry
+from gateway.protocol import Event
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable, RunnableConfig
+
+USAGE_FIELDS = ("input_tokens", "output_tokens", "total_tokens")
+Emit = Callable[[Event], Awaitable[None]]
+_NOTHING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the events belong: the stage, the deployment that answers, and the stream."""
+
+    name: str
+    deployment: str
+    stream_id: str = ""
+    run: int = 0  # of a graph's node
+
+    def text(self, delta: str) -> Event:
+        """A piece of text of this stage."""
+        return protocol.text(delta, deployment=self.deployment, stage=self.name, run=self.run)
+
+    def custom(self, name: str, data: Any) -> Event:
+        """Something named, of this stage."""
+        return protocol.custom(name, data, stage=self.name, run=self.run)
+
+    def tool(self, name: str, call_id: str, state: str, said: Any) -> Event:
+        """A tool call of this stage begins or ends."""
+        return protocol.tool(name, call_id=call_id, stage=self.name, state=state, said=said, run=self.run)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a stage leaves beside its events; complete when its stream is at its end."""
+
+    finish_reason: str = "stop"
+    usage: dict[str, int] = field(default_factory=dict)
+    interrupts: list[Any] = field(default_factory=list)  # what a graph asks, where it has stopped to ask
+    result: Any = ""  # the stage's text, or the JSON value that it yields instead
+
+    def note(self, message: Any) -> None:
+        """Take what a message, or a chunk of one, says of usage and of the end."""
+        if usage := getattr(message, "usage_metadata", None):
+            for name in USAGE_FIELDS:
+                self.usage[name] = self.usage.get(name, 0) + usage.get(name, 0)
+        if metadata := getattr(message, "response_metadata", None):
+            self.finish_reason = metadata.get("finish_reason") or self.finish_reason
+
+
+async def stream_chunks(
+    runnable: Runnable[Any, Any],
+    given: Any,
+    params: Mapping[str, Any],
+    emit: Emit,
+    stage: Stage,
+    outcome: Outcome,
+) -> None:
+    """Run a Runnable by `astream`. A chat model has nothing that a callback could add."""
+    from langchain_core.language_models import BaseChatModel
+
+    from workers.adapter.tap import Tap
+
+    tap = Tap(emit, stage)
+    config = config_of(params, [] if isinstance(runnable, BaseChatModel) else [tap])
+    chunks = runnable.astream(given, config)
+    async with tap.listening(outcome) as own:
+        try:
+            await _pass_on(chunks, tap, stage, own)
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+    outcome.result = own.result
+
+
+async def _pass_on(chunks: Any, tap: Any, stage: Stage, own: Outcome) -> None:
+    pieces: list[str] = []
+    calls: Any = None
+    value: Any = _NOTHING
+    async for chunk in chunks:
+        if not isinstance(chunk, str):
+            if not hasattr(chunk, "content"):
+                value = chunk if value is _NOTHING else _sum(value, chunk)
+                continue
+            own.note(chunk)
+            if getattr(chunk, "tool_call_chunks", None):
+                calls = chunk if calls is None else calls + chunk
+            if delta := reasoning_of(chunk):
+                await tap.emit(stage.custom("reasoning", {"delta": delta}))
+        if delta := text_of(chunk):
+            pieces.append(delta)
+            await tap.emit(stage.text(delta))
+    for call in getattr(calls, "tool_calls", None) or ():
+        await tap.call(call)
+    own.result = "".join(pieces)
+    if value is not _NOTHING:
+        own.result = value
+        await tap.emit(stage.custom("result", value))
+
+
+def config_of(params: Mapping[str, Any], callbacks: list[Any]) -> RunnableConfig:
+    """What a chain is configured by: the client's params, and callbacks that are told what happens within."""
+    config: RunnableConfig = {"configurable": dict(params)}
+    if telemetry.is_on():
+        from workers.tracing import ModelSpans
+
+        callbacks = [*callbacks, ModelSpans()]
+    if callbacks:
+        config["callbacks"] = callbacks
+    return config
+
+
+def text_of(chunk: Any) -> str:
+    """The text of a chunk: a string, or a message's text, content blocks included.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(chunk, str):
+        return chunk
+    content = getattr(chunk, "content", None)
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
+    raise TypeError(f"a chain must stream text or messages, not {type(chunk).__name__}")
+
+
+def reasoning_of(chunk: Any) -> str:
+    """What a model says of its reasoning: in content blocks, or beside the content as some servers do."""
+    if isinstance(chunk.content, str):
+        beside = getattr(chunk, "additional_kwargs", None)
+        return str(beside.get("reasoning_content") or "") if beside else ""
+    return "".join(_reasoning(part) for part in chunk.content if isinstance(part, dict))
+
+
+def _reasoning(part: Mapping[str, Any]) -> str:
+    if part.get("type") == "thinking":
+        return str(part.get("thinking") or "")
+    if part.get("type") != "reasoning":
+        return ""
+    summary = part.get("summary") or []
+    return str(part.get("reasoning") or "") + "".join(str(item.get("text") or "") for item in summary)
+
+
+def _sum(value: Any, chunk: Any) -> Any:
+    """LangChain's own rule for chunks that are no messages: added where they can be, else the last counts."""
+    try:
+        return value + chunk
+    except TypeError:
+        return chunk

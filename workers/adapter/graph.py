@@ -1,0 +1,148 @@
+"""A compiled LangGraph graph as events: its nodes as stages of their own, within the chain's stage.
+
+Everything but interrupts, the state at the end and what a node gives to `StreamWriter` comes from callbacks,
+in the order in which it happens. LangGraph is imported by whoever has made the graph, never here.
+With a checkpointer of its own, a graph goes on from it (the thread is the stream): what its finished nodes
+have shown stands, and is not said again. Checkpoints are then written before the next step begins.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from gateway.protocol import Event, EventType
+from workers.adapter.chunks import Emit, Outcome, Stage, config_of, text_of
+from workers.adapter.nodes import NodeTap
+from workers.adapter.tap import plain
+
+_THREAD = (
+    "thread_id",
+    "checkpoint_id",
+    "checkpoint_ns",
+    "checkpoint_map",
+)  # whose state it is: no client's say
+_INTERNAL = "__"
+INTERRUPT = "__interrupt__"
+
+
+def is_graph(runnable: Any) -> bool:
+    """Whether this is a compiled graph."""
+    pregel = sys.modules.get("langgraph.pregel")
+    return pregel is not None and isinstance(runnable, pregel.Pregel)
+
+
+async def stream_graph(
+    graph: Any,
+    given: Any,
+    params: Mapping[str, Any],
+    emit: Emit,
+    stage: Stage,
+    outcome: Outcome,
+    standing: Sequence[Event] = (),
+) -> None:
+    """Run a graph, or go on where its checkpointer says; `standing` is what it will not say again."""
+    tap = NodeTap(emit, stage, list(graph.nodes), standing)
+    config = config_of(_params(params, stage), [tap])
+    async with tap.listening(outcome) as own:
+        state = await _state(graph, config)
+        values = state.values if state else None
+        if state is None or state.next:
+            source = None if state else _input(graph, given)
+            durability = "sync" if _remembers(graph) else None
+            made: AsyncGenerator[Any, None] = graph.astream(
+                source, config, stream_mode=["values", "custom"], durability=durability
+            )
+            async with aclosing(made) as parts:
+                async for mode, data in parts:
+                    if mode == "custom":
+                        await tap.emit(stage.custom("custom", plain(data)))
+                        continue
+                    own.interrupts = [{"id": asked.id, "value": plain(asked.value)} for asked in _asked(data)]
+                    values = data
+        await tap.flush()
+        own.result = _result(values)
+        if not tap.has_spoken and not own.interrupts:
+            await tap.emit(stage.custom("result", own.result))
+    outcome.result, outcome.interrupts = own.result, own.interrupts
+    if own.interrupts:
+        outcome.finish_reason = "interrupted"
+
+
+async def standing_of(
+    graph: Any, params: Mapping[str, Any], stage: Stage, events: Sequence[Event]
+) -> set[int]:
+    """Which of the published events belong to nodes that the checkpointer knows to be finished."""
+    state = await _state(graph, config_of(_params(params, stage), []))
+    if state is None:
+        return set()
+    if not state.next:
+        return set(range(len(events)))
+    reached = (state.metadata or {}).get("step", -1)
+    names = {task.name for task in state.tasks}
+    finished = {n for n in names if all(task.result is not None for task in state.tasks if task.name == n)}
+    runs = {
+        (event.data["name"], event.data["run"])
+        for event in events
+        if event.type is EventType.STAGE
+        and (event.data["step"] <= reached or (event.data["name"] in finished and _ended(event, events)))
+    }
+    kept = {number for number, event in enumerate(events) if _run_of(event) in runs}
+    last = max(kept, default=-1)  # what belongs to no node stands where it was followed by what stands
+    return kept | {number for number in range(last) if not _run_of(events[number])[1]}
+
+
+def _ended(event: Event, events: Sequence[Event]) -> bool:
+    return any(
+        other.type is EventType.STAGE
+        and other.data["state"] == "finished"
+        and _run_of(other) == _run_of(event)
+        for other in events
+    )
+
+
+def _run_of(event: Event) -> tuple[str, int]:
+    data = event.data
+    return data["name" if event.type is EventType.STAGE else "stage"], data.get("run", 0)
+
+
+def _remembers(graph: Any) -> bool:
+    return graph.checkpointer is not None and not isinstance(graph.checkpointer, bool)
+
+
+async def _state(graph: Any, config: Any) -> Any:
+    """Where the graph stands by its own checkpointer; None when it has none, or has not begun."""
+    if not _remembers(graph):
+        return None
+    state = await graph.aget_state(config)
+    return state if state.created_at else None
+
+
+def _params(params: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    own = {
+        name: value
+        for name, value in params.items()
+        if name not in _THREAD and not name.startswith(_INTERNAL)
+    }
+    return own | {"thread_id": stage.stream_id}
+
+
+def _input(graph: Any, given: Any) -> Any:
+    """A conversation, or one message's text, for a graph that keeps messages; else what was given."""
+    is_conversation = isinstance(given, list | str) and "messages" in graph.channels
+    return {"messages": given} if is_conversation else given
+
+
+def _asked(values: Any) -> Sequence[Any]:
+    return values.get(INTERRUPT) or () if isinstance(values, Mapping) else ()
+
+
+def _result(values: Any) -> Any:
+    """The last message's text where the state has messages, else the state as JSON."""
+    if isinstance(values, Mapping):
+        if messages := values.get("messages"):
+            return text_of(messages[-1])
+        values = {name: value for name, value in values.items() if name != INTERRUPT}
+    return plain(values)

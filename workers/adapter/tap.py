@@ -1,0 +1,216 @@
+"""What happens inside of a chain, from LangChain's callbacks: tools, documents, custom events, usage.
+
+LangChain awaits a callback before it goes on, and ours awaits the writer: nothing is buffered. Code that is
+not async calls it from another thread, in a loop of that moment; there at most 1000 events are on their way
+at once, since waiting for our loop would be for ever where that very code keeps it busy.
+Invariant: events go out one at a time, in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from threading import BoundedSemaphore
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import BaseMessage
+
+from gateway import sse
+from gateway.protocol import Event
+from workers.adapter.chunks import Emit, Outcome, Stage
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+    from langchain_core.outputs import LLMResult
+
+MOST_ON_THEIR_WAY = 1000
+PATIENCE_SECONDS = 30.0
+MOST_DOCUMENTS = 50
+EXCERPT_CHARACTERS = 500
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Tap(AsyncCallbackHandler):
+    """One stage's callback; used within `listening`."""
+
+    raise_error = True
+    run_inline = True
+
+    def __init__(self, emit: Emit, stage: Stage) -> None:
+        self._emit = emit
+        self._stage = stage
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
+        self._waiting: deque[Event] = deque()  # from other threads
+        self._places = BoundedSemaphore(MOST_ON_THEIR_WAY)
+        self._draining: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._told = Outcome()  # by the calls of models
+        self._calls: set[str] = set()  # of tools that the chain itself has run
+        self._tools: dict[UUID, tuple[str, str, Stage]] = {}
+        self._searches: dict[UUID, Stage] = {}
+
+    @asynccontextmanager
+    async def listening(self, outcome: Outcome) -> AsyncIterator[Outcome]:
+        """The time of the stage: an outcome of its chunks, added up with what models' calls have said.
+
+        Raises what `emit` has raised, whatever the chain has made of it.
+        """
+        own = Outcome()
+        try:
+            yield own
+            await self.flush()
+        except Exception:
+            if self._error is not None:
+                raise self._error from None
+            raise
+        finally:
+            if self._draining is not None:
+                self._draining.cancel()
+            self._add_up(outcome, own)
+        if self._error is not None:
+            raise self._error
+
+    def _add_up(self, outcome: Outcome, own: Outcome) -> None:
+        said = self._told if self._told.usage else own
+        for name, tokens in said.usage.items():
+            outcome.usage[name] = outcome.usage.get(name, 0) + tokens
+        outcome.finish_reason = own.finish_reason if own.finish_reason != "stop" else self._told.finish_reason
+
+    async def emit(self, event: Event) -> None:
+        """Hand an event on, after all that came before."""
+        if asyncio.get_running_loop() is not self._loop:
+            self._send(event)
+            return
+        async with self._turn:
+            if self._waiting:
+                await self._drain()
+            await self._put(event)
+
+    async def call(self, call: Mapping[str, Any]) -> None:
+        """A tool call that a model has asked for, and that the client is to run."""
+        if call.get("id") not in self._calls:
+            name, call_id = clean(call["name"]), str(call.get("id") or "")
+            await self.emit(self._stage.tool(name, call_id, "started", plain(call["args"])))
+
+    async def flush(self) -> None:
+        """Hand on what other threads have sent."""
+        async with self._turn:
+            await self._drain()
+
+    def _send(self, event: Event) -> None:
+        if not self._places.acquire(timeout=PATIENCE_SECONDS):
+            raise RuntimeError("a chain's code that is not async keeps the event loop from its work")
+        self._loop.call_soon_threadsafe(self._take, event)
+
+    def _take(self, event: Event) -> None:
+        self._waiting.append(event)
+        if self._draining is None or self._draining.done():
+            self._draining = self._loop.create_task(self._drain_apart(), name="tap")
+
+    async def _drain_apart(self) -> None:
+        with suppress(Exception):  # it is kept, and raised where the stage ends
+            await self.flush()
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            event = self._waiting.popleft()
+            self._places.release()
+            await self._put(event)
+
+    async def _put(self, event: Event) -> None:
+        if self._error is None:
+            try:
+                await self._emit(event)
+            except Exception as error:
+                self._error = error
+        if self._error is not None:
+            raise self._error
+
+    async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **given: Any) -> None:
+        """A model has answered."""
+        for generation in (response.generations or [[]])[0][:1]:
+            self._told.note(getattr(generation, "message", None))
+
+    async def on_tool_start(
+        self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, **given: Any
+    ) -> None:
+        """A tool is called, with its whole arguments."""
+        name = clean(given.get("name") or (serialized or {}).get("name") or "tool")
+        call_id = str(given.get("tool_call_id") or run_id)
+        stage = self.stage_of(given.get("metadata"))
+        self._calls.add(call_id)
+        self._tools[run_id] = (name, call_id, stage)
+        arguments = given.get("inputs")
+        said = input_str if arguments is None else plain(arguments)
+        await self.emit(stage.tool(name, call_id, "started", said))
+
+    async def on_tool_end(self, output: Any, *, run_id: UUID, **given: Any) -> None:
+        """A tool has answered."""
+        name, call_id, stage = self._tools.pop(run_id)
+        failed = getattr(output, "status", "") == "error"
+        state = "failed" if failed else "finished"
+        said = output.content if isinstance(output, BaseMessage) else plain(output)
+        await self.emit(stage.tool(name, call_id, state, said))
+
+    async def on_tool_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
+        """A tool has raised; its words may quote a secret and go nowhere."""
+        name, call_id, stage = self._tools.pop(run_id)
+        if not any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__):  # an interrupt is none
+            await self.emit(stage.tool(name, call_id, "failed", "The tool failed."))
+
+    async def on_retriever_start(self, serialized: Any, query: str, *, run_id: UUID, **given: Any) -> None:
+        """Documents are sought."""
+        self._searches[run_id] = self.stage_of(given.get("metadata"))
+
+    async def on_retriever_end(self, documents: Sequence[Document], *, run_id: UUID, **given: Any) -> None:
+        """Documents were found."""
+        found = [source_of(document) for document in documents[:MOST_DOCUMENTS]]
+        await self.emit(self._searches.pop(run_id, self._stage).custom("sources", {"documents": found}))
+
+    async def on_retriever_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
+        """They were not."""
+        self._searches.pop(run_id, None)
+
+    async def on_custom_event(self, name: str, data: Any, **given: Any) -> None:
+        """The chain has dispatched an event of its own."""
+        await self.emit(self.stage_of(given.get("metadata")).custom(clean(name), data))
+
+    def stage_of(self, metadata: Mapping[str, Any] | None) -> Stage:
+        """The stage that a run of LangChain's belongs to."""
+        return self._stage
+
+
+def source_of(document: Document) -> dict[str, Any]:
+    """A document as readers get it: where it is from, and an excerpt."""
+    metadata = document.metadata
+    source = metadata.get("source")
+    known: dict[str, Any] = {
+        "id": document.id,
+        "title": str(metadata.get("title") or source or "")[:EXCERPT_CHARACTERS],
+        "source": str(source or "")[:EXCERPT_CHARACTERS],
+        "text": document.page_content[:EXCERPT_CHARACTERS],
+    }
+    score = metadata.get("score")
+    return known | ({"score": score} if isinstance(score, int | float) else {})
+
+
+def clean(name: Any) -> str:
+    """A name from a chain, as an event may bear it: without control characters, 200 characters at most."""
+    return _CONTROLS.sub(" ", str(name))[:200]
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON; of a mapping the entries that are JSON, of anything else its text."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    try:
+        sse.dumps(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return value

@@ -1,0 +1,133 @@
+"""A chain's stages in their order, and their results, which are its checkpoints.
+
+A stage of several is given `{"input": the chain's input, "<earlier stage>": its result, ...}`; a chain's only
+stage is given the input itself. An `Each` runs its stage once for each item, every run with its checkpoint.
+Invariant: a run counts as finished when its checkpoint is kept and its `finished` event stands in the log.
+Both are written in one append; a store that has lost its tail has lost both. No I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway import protocol, sse
+from gateway.protocol import Event
+from gateway.record import CHECKPOINT, Record
+from workers.writer import TooLong
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
+MOST_RUNS = 100  # of one stage
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """A stage that runs once for each of `over(given)`; its result is the list of theirs.
+
+    Each run is given what a stage is given, and its `item`. `over` must answer the same for the same.
+    """
+
+    runnable: Runnable[Any, Any]
+    over: Callable[[Mapping[str, Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run of one stage: what is run, on what, and whether the chain ends with it."""
+
+    stage: str
+    run: int  # from 1
+    index: int  # of the stage, from 0
+    count: int  # of stages
+    runnable: Runnable[Any, Any] = field(repr=False)
+    given: Any = field(repr=False)
+    last: bool
+
+    @property
+    def name(self) -> str:
+        """Stage and run, as a checkpoint is named."""
+        return f"{self.stage} {self.run}"
+
+    def event(self, *, finished: bool) -> Event:
+        """It begins, or is at its end."""
+        return protocol.stage(self.stage, run=self.run, index=self.index, count=self.count, finished=finished)
+
+
+class Stages:
+    """What of a chain is done and what is not. `most`: largest sum of its checkpoints, in bytes."""
+
+    def __init__(
+        self, names: Sequence[str], made: Any, record: Record, finished: set[tuple[str, int]], *, most: int
+    ) -> None:
+        """`made` is what the chain's factory has made, `finished` the runs whose end stands in the log.
+
+        Raises ValueError when `made` has other stages than the names.
+        """
+        if len(names) == 1 and not isinstance(made, Mapping):
+            made = {names[0]: made}
+        if not isinstance(made, Mapping) or tuple(made) != tuple(names):
+            raise ValueError("a chain's factory must make a mapping from its stages, in their order")
+        self._parts: Mapping[str, Any] = made
+        self._alone = len(names) == 1 and not isinstance(made[names[0]], Each)
+        self._input = record.input["messages" if "messages" in record.input else "input"]
+        known = {f"{name} {run}" for name, run in finished}
+        self._kept = {name: raw for name, raw in record.checkpoints.items() if name in known}
+        self._size = sum(map(len, self._kept.values()))
+        self._most = most
+        self._results: dict[str, Any] = {}
+        self._usage: list[Mapping[str, int]] = []
+        self._ended: tuple[Any] | None = None  # the result of the step that was given out last
+
+    def steps(self) -> Iterator[Step]:
+        """The runs that are still to be made, in order; `finish` is called for each before the next."""
+        for index, (name, part) in enumerate(self._parts.items()):
+            several = isinstance(part, Each)
+            items = list(part.over(self._given())) if several else [None]
+            if len(items) > MOST_RUNS:
+                raise ValueError(f"a stage may run {MOST_RUNS} times")
+            results = []
+            for run, item in enumerate(items, 1):
+                if (kept := self._kept.get(f"{name} {run}")) is not None:
+                    results.append(self._read(kept))
+                    continue
+                given = self._given() | {"item": item} if several else self._given()
+                runnable = part.runnable if several else part
+                last = index + 1 == len(self._parts) and run == len(items)
+                yield Step(name, run, index, len(self._parts), runnable, given, last)
+                assert self._ended is not None
+                results.append(self._ended[0])
+            self._results[name] = results if several else results[0]
+
+    def finish(self, step: Step, result: Any, usage: Mapping[str, int]) -> dict[str, bytes]:
+        """Take a step's result; the fields of the record to be written with its `finished` event.
+
+        Raises TooLong, and TypeError for a result that is no JSON.
+        """
+        if step.last:  # the end itself is its checkpoint
+            self._ended = (result,)
+            self._usage.append(usage)
+            return {}
+        raw = sse.dumps({"result": result, "usage": dict(usage)})
+        self._size += len(raw)
+        if self._size > self._most:
+            raise TooLong
+        self._ended = (self._read(raw),)  # as another worker would read it
+        return {CHECKPOINT + step.name: raw}
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens of all finished runs, also of those that other workers have made."""
+        names = dict.fromkeys(name for usage in self._usage for name in usage)
+        return {name: sum(usage.get(name, 0) for usage in self._usage) for name in names}
+
+    def _given(self) -> Any:
+        return self._input if self._alone else {"input": self._input, **self._results}
+
+    def _read(self, raw: bytes) -> Any:
+        kept = json.loads(raw)
+        self._usage.append(kept["usage"])
+        return kept["result"]

@@ -1,0 +1,40 @@
+"""When a stage whose model has failed is tried again: how often, and after which pause.
+
+Only failures that may pass are tried again. The pauses grow, with jitter, and a `Retry-After` is obeyed; one
+that asks for more than a minute is not waited for: whoever asks anew later takes no worker's place meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+from email.utils import parsedate_to_datetime
+from time import time
+
+from workers.failures import may_pass
+
+FIRST_SECONDS = 0.5
+LONGEST_SECONDS = 20.0
+LONGEST_ASKED_SECONDS = 60.0
+
+
+def pause(error: BaseException, tries: int, most: int) -> float | None:
+    """Seconds to wait before the next try, after `tries` of `most`; None when there is to be none."""
+    if tries >= most or not may_pass(error):
+        return None
+    grown: float = min(FIRST_SECONDS * 2 ** (tries - 1), LONGEST_SECONDS)
+    asked = asked_seconds(error)
+    if asked > LONGEST_ASKED_SECONDS:
+        return None
+    return asked + grown * random.uniform(0.5, 1.0)
+
+
+def asked_seconds(error: BaseException) -> float:
+    """What the server's `Retry-After` asks for, in seconds or as a date (RFC 9110, 10.2.3); 0 for none."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    said = str(headers.get("retry-after", "")).strip()
+    if said.isascii() and said.isdigit():
+        return float(said[:9])
+    try:
+        return max(parsedate_to_datetime(said).timestamp() - time(), 0.0) if said else 0.0
+    except ValueError:
+        return 0.0
