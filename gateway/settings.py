@@ -73,6 +73,10 @@ class Settings:
     )
     model: str = setting("GATEWAY_MODEL", "gpt-4o-mini", "model, or deployment on Azure")
     chains: str = setting("GATEWAY_CHAINS", "", "modules to import, by comma: your own chains")
+    documents: str = setting("GATEWAY_DOCUMENTS", "", "folder that `rag` and `agent` search; empty: our docs")
+    embedding_model: str = setting(
+        "GATEWAY_EMBEDDING_MODEL", "", "embeds them, a deployment on Azure; empty: by their words"
+    )
     azure_openai_endpoint: str = setting("AZURE_OPENAI_ENDPOINT", "", "set: AzureChatOpenAI is used")
     openai_base_url: str = setting("OPENAI_BASE_URL", "", "an OpenAI-compatible server")
     openai_api_key: str = field(

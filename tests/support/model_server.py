@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 DEFAULT_TEXT = "I am the scripted model and I say always the same."
 DIMENSIONS = 64
+CLOSE = {"connection": "close"}  # a client in the test's process would keep it beyond its event loop
 
 
 def script(chunks: list[str] | None = None, **options: Any) -> str:
@@ -118,10 +119,10 @@ class ModelServer:
             content = body["messages"][-1]["content"]
             error = {"message": f"scripted, asked {content}", "type": "scripted", "code": "scripted"}
             after = {"retry-after": str(told["retry_after"])} if "retry_after" in told else {}
-            return JSONResponse({"error": error}, told["status"], headers=after)
+            return JSONResponse({"error": error}, told["status"], headers=CLOSE | after)
         if len(self.requests) > told.get("cut_times", len(self.requests)):
             told = told | {"cut_at": None, "broken_at": None}
-        return StreamingResponse(self._stream(told), media_type="text/event-stream")
+        return StreamingResponse(self._stream(told), media_type="text/event-stream", headers=CLOSE)
 
     async def _stream(self, told: dict[str, Any]) -> AsyncIterator[bytes]:
         self.open_answers += 1
@@ -161,7 +162,9 @@ class ModelServer:
             for index, text in enumerate(texts)
         ]
         usage = {"prompt_tokens": 1, "total_tokens": 1}
-        return JSONResponse({"object": "list", "data": data, "model": body["model"], "usage": usage})
+        return JSONResponse(
+            {"object": "list", "data": data, "model": body["model"], "usage": usage}, headers=CLOSE
+        )
 
 
 def _vector(text: Any) -> list[float]:

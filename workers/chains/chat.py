@@ -31,12 +31,11 @@ def model(settings: Settings) -> BaseChatModel:
 
     It does not try again by itself: a stage does, a fixed number of times, and with the lease renewed.
     """
-    from langchain_core.utils import secret_from_env
     from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
     given: dict[str, Any] = {}
     if settings.azure_openai_endpoint:
-        if secret_from_env(KEYS, default=None)() is None:
+        if not has_key():
             given["azure_ad_async_token_provider"] = identity.openai_token_provider(settings)
         return AzureChatOpenAI(
             azure_endpoint=settings.azure_openai_endpoint,
@@ -50,3 +49,10 @@ def model(settings: Settings) -> BaseChatModel:
     if settings.openai_api_key:
         given["api_key"] = settings.openai_api_key
     return ChatOpenAI(model=settings.model, stream_usage=True, max_retries=0, **given)
+
+
+def has_key() -> bool:
+    """Whether Azure OpenAI is signed in to by key; else the process's identity does."""
+    from langchain_core.utils import secret_from_env
+
+    return secret_from_env(KEYS, default=None)() is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from workers.stages import Each
 
 _log = logging.getLogger("holdfast.registry")
-SHIPPED = ("workers.chains.chat", "workers.chains.report")
+SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
 Factory = Callable[[Settings], "Runnable[Any, Any] | Mapping[str, Runnable[Any, Any] | Each]"]
 
 
