@@ -37,7 +37,7 @@ class OneLine:
 
 # The server describes itself at /openapi.json, emptily: the path is ours.
 web.FastAPI = partial(web.FastAPI, openapi_url=None, middleware=[Middleware(OneLine)])
-settings = Settings.from_env()
+settings = Settings.from_env(run_budget=600.0)  # and a stage's limit: below functionTimeout
 if settings.queue != "azure-storage":
     raise ValueError(
         "GATEWAY_QUEUE must be azure-storage on Azure Functions: its queue trigger reads no other"
