@@ -8,48 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 
-from gateway import protocol, sse, telemetry
-from gateway.errors import StoreUnavailable, stack_of
+from gateway import protocol, sse
+from gateway.errors import stack_of
 from gateway.log import Log
-from gateway.protocol import Event, EventType
+from gateway.protocol import Event
 from gateway.record import Claim, Record
 from gateway.settings import Settings
 from workers import adapter, failures
 from workers.chains.registry import Chain, Registry
-from workers.matcher import Matcher, Published
-from workers.stages import Stages, Step
-from workers.tries import pause
+from workers.matcher import Published
+from workers.stage_run import OverTime, StageRun, TooMuch, Unread
+from workers.stages import Stages
 from workers.writer import TooLong, Writer
 
 _log = logging.getLogger("holdfast.attempt")
-
-
-class TooMuch(Exception):
-    """The chain has said more than it may."""
-
-
-class _TimeLimit(Exception):
-    """A stage has taken longer than a stage may."""
-
-
-class _Unread(Exception):
-    """The store did not give the log back: its error, not the chain's."""
-
-    def __init__(self, error: StoreUnavailable) -> None:
-        super().__init__()
-        self.error = error
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of a stage: what it must still match, and what it leaves."""
-
-    matcher: Matcher
-    outcome: adapter.Outcome
 
 
 def refused(claim: Claim, settings: Settings, registry: Registry) -> Event | None:
@@ -82,7 +56,6 @@ class Attempt:
         self._registry = registry
         self._settings = settings
         self._began = monotonic()
-        self._pieces = 0
         self._failures = claim.record.failures  # since the last finished stage
 
     async def run(self, *, known: bool) -> None:
@@ -106,9 +79,9 @@ class Attempt:
             await writer.put(failures.TOO_LONG)
         except TooMuch:
             await writer.put(failures.OUTPUT_LIMIT)
-        except _Unread as unread:
+        except Unread as unread:
             raise unread.error from None
-        except _TimeLimit:
+        except OverTime:
             await self._over_time(chain.name)
         except (asyncio.CancelledError, GeneratorExit):
             raise
@@ -122,83 +95,22 @@ class Attempt:
         made = await self._registry.load(chain.name)
         finished = set(published.finished)
         stages = Stages(chain.stages, made, self._claim.record, finished, most=self._settings.max_checkpoints)
+        stage_run = StageRun(self._claim, self._writer, self._settings, self._read, began=self._began)
         for step in stages.steps():
-            run = await self._stage(step, published)
+            run = await stage_run.run(step, published)
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
-            end = [*run.matcher.end(), step.event(finished=True)]
+            end = [*run.rest(), step.event(finished=True)]
             if step.last or run.outcome.interrupts:
-                await self._put([*end, self._done(run.outcome, stages.usage)])
+                await self._writer.put(*end, self._done(run.outcome, stages.usage))
                 return
             over = 0 < budget <= monotonic() - self._began
             count = {"handovers": self._claim.record.handovers + 1} if over else {}
-            await self._put(end, checkpoint | {"failures": 0} | count)
+            await self._writer.put(*end, fields=checkpoint | {"failures": 0} | count)
             self._failures = 0
             if over:
                 self._writer.release()  # in that same append, as nothing has awaited since
                 return
-        await self._put([self._done(adapter.Outcome(), stages.usage)])
-
-    async def _stage(self, step: Step, published: Published) -> Run:
-        """One run of a stage, within its limit, tried again while its model's failures may pass."""
-        if (published.stage, published.run) != (step.stage, step.run):
-            published = Published()
-            await self._writer.put(step.event(finished=False))
-        limit = self._settings.stage_limit or None
-        with telemetry.span(f"stage {step.stage}", holdfast_stage=step.stage):
-            try:
-                async with asyncio.timeout(limit) as bound:
-                    return await self._tried(step, published)
-            except TimeoutError:
-                if bound.expired():
-                    raise _TimeLimit from None
-                raise
-
-    async def _tried(self, step: Step, published: Published) -> Run:
-        """The stage's run, tried again while its model fails in a way that may pass."""
-        reason, spent, tries = "attempt_differs", adapter.Outcome(), 0
-        while True:
-            standing = await adapter.standing_of(
-                step.runnable, self._claim.record.params, self._place(step), published.events
-            )
-            run = Run(Matcher(published, self._claim.record.attempt, reason, standing), spent)
-            kept = [event for number, event in enumerate(published.events) if number in standing]
-            try:
-                await self._try(step, run, kept, fresh=step.index == 0 and not published.events)
-                return run
-            except Exception as error:
-                tries, reason = tries + 1, "retried"
-                wait = pause(error, tries, self._settings.stage_tries)
-                if wait is None:
-                    raise
-                _log.warning("stream %s: stage %s again in %.1f s", self._claim.record.id, step.name, wait)
-            await asyncio.sleep(wait)  # the writer renews the lease meanwhile
-            await self._writer.flush()
-            try:
-                published = await self._read()
-            except StoreUnavailable as error:
-                raise _Unread(error) from error
-
-    async def _try(self, step: Step, run: Run, kept: list[Event], *, fresh: bool) -> None:
-        began, first = monotonic(), fresh
-
-        async def emit(event: Event) -> None:
-            nonlocal first
-            self._count(event)
-            if new := run.matcher.take(event):
-                await self._put(new)
-                if first:
-                    telemetry.first_token.record(self._age_seconds())
-                    first = False
-            else:
-                self._writer.progressed()
-
-        params, place = self._claim.record.params, self._place(step)
-        await adapter.stream(step.runnable, step.given, params, emit, place, run.outcome, kept)
-        if "output_tokens" in run.outcome.usage:
-            telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
-
-    def _place(self, step: Step) -> adapter.Stage:
-        return adapter.Stage(step.stage, self._settings.model, self._claim.record.id)
+        await self._writer.put(self._done(adapter.Outcome(), stages.usage))
 
     async def _over_time(self, name: str) -> None:
         """A stage has taken too long: another worker tries it, or the stream fails."""
@@ -218,25 +130,9 @@ class Attempt:
             interrupts=outcome.interrupts,
         )
 
-    async def _put(self, events: list[Event], fields: Mapping[str, Any] | None = None) -> None:
-        if events[0].type is EventType.RESET:
-            telemetry.resets.add(1)
-        await self._writer.put(*events, fields=fields)
-
-    def _count(self, event: Event) -> None:
-        """Pieces of text stand for tokens, which a stream tells at its end only. Raises TooMuch."""
-        self._pieces += event.type is EventType.MESSAGE
-        if self._pieces > self._settings.max_output_tokens:
-            raise TooMuch
-
     def _start(self) -> Event:
         record = self._claim.record
         return protocol.start(record.id, record.chain, record.stages, protocol.iso(record.created_ms))
-
-    def _age_seconds(self) -> float:
-        """Since the stream was made: by Redis's clock up to the claim, then by our own."""
-        claim = self._claim
-        return (claim.now_ms - claim.record.created_ms) / 1000 + monotonic() - self._began
 
     def _duration_ms(self) -> int:
         """Since the first attempt began."""

@@ -1,0 +1,153 @@
+"""One run of one stage: within its limit, matched with what stands, tried again while that may help."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from gateway import telemetry
+from gateway.errors import StoreUnavailable
+from gateway.protocol import Event, EventType
+from gateway.record import Claim
+from gateway.settings import Settings
+from workers import adapter
+from workers.matcher import Matcher, Published
+from workers.stages import Step
+from workers.tries import pause
+from workers.writer import Writer
+
+_log = logging.getLogger("holdfast.attempt")
+
+
+class TooMuch(Exception):
+    """The chain has said more than it may."""
+
+
+class OverTime(Exception):
+    """A stage has taken longer than a stage may."""
+
+
+class Unread(Exception):
+    """The store did not give the log back: its error, not the chain's."""
+
+    def __init__(self, error: StoreUnavailable) -> None:
+        super().__init__()
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a stage: what it must still match, and what it leaves."""
+
+    matcher: Matcher
+    outcome: adapter.Outcome
+
+    def rest(self) -> list[Event]:
+        """What is to be written at its end: a reset where published events found no match."""
+        return noted(self.matcher.end())
+
+
+class StageRun:
+    """Runs the stages of one claim. `read` gives what stands in the log."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        writer: Writer,
+        settings: Settings,
+        read: Callable[[], Awaitable[Published]],
+        *,
+        began: float,
+    ) -> None:
+        self._claim = claim
+        self._writer = writer
+        self._settings = settings
+        self._read = read
+        self._began = began  # the claim, by `monotonic`
+        self._pieces = 0
+
+    async def run(self, step: Step, published: Published) -> Run:
+        """From its `started` event, unless that stands, to the end of what it says.
+
+        Raises OverTime, TooMuch, TooLong, Unread, or what the chain raises.
+        """
+        if (published.stage, published.run) != (step.stage, step.run):
+            published = Published()
+            await self._writer.put(step.event(finished=False))
+        limit = self._settings.stage_limit or None
+        with telemetry.span(f"stage {step.stage}", holdfast_stage=step.stage):
+            try:
+                async with asyncio.timeout(limit) as bound:
+                    return await self._tried(step, published)
+            except TimeoutError:
+                if bound.expired():
+                    raise OverTime from None
+                raise
+
+    async def _tried(self, step: Step, published: Published) -> Run:
+        """The stage's run, tried again while its model fails in a way that may pass."""
+        reason, spent, tries = "attempt_differs", adapter.Outcome(), 0
+        while True:
+            standing = await adapter.standing_of(
+                step.runnable, self._claim.record.params, self._place(step), published.events
+            )
+            run = Run(Matcher(published, self._claim.record.attempt, reason, standing), spent)
+            kept = [event for number, event in enumerate(published.events) if number in standing]
+            try:
+                await self._try(step, run, kept, fresh=step.index == 0 and not published.events)
+                return run
+            except Exception as error:
+                tries, reason = tries + 1, "retried"
+                wait = pause(error, tries, self._settings.stage_tries)
+                if wait is None:
+                    raise
+                _log.warning("stream %s: stage %s again in %.1f s", self._claim.record.id, step.name, wait)
+            await asyncio.sleep(wait)  # the writer renews the lease meanwhile
+            await self._writer.flush()
+            try:
+                published = await self._read()
+            except StoreUnavailable as error:
+                raise Unread(error) from error
+
+    async def _try(self, step: Step, run: Run, kept: list[Event], *, fresh: bool) -> None:
+        began, first = monotonic(), fresh
+
+        async def emit(event: Event) -> None:
+            nonlocal first
+            self._count(event)
+            if new := noted(run.matcher.take(event)):
+                await self._writer.put(*new)
+                if first:
+                    telemetry.first_token.record(self._age_seconds())
+                    first = False
+            else:
+                self._writer.progressed()
+
+        params, place = self._claim.record.params, self._place(step)
+        await adapter.stream(step.runnable, step.given, params, emit, place, run.outcome, kept)
+        if "output_tokens" in run.outcome.usage:
+            telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
+
+    def _place(self, step: Step) -> adapter.Stage:
+        return adapter.Stage(step.stage, self._settings.model, self._claim.record.id)
+
+    def _count(self, event: Event) -> None:
+        """Pieces of text stand for tokens, which a stream tells at its end only. Raises TooMuch."""
+        self._pieces += event.type is EventType.MESSAGE
+        if self._pieces > self._settings.max_output_tokens:
+            raise TooMuch
+
+    def _age_seconds(self) -> float:
+        """Since the stream was made: by Redis's clock up to the claim, then by our own."""
+        claim = self._claim
+        return (claim.now_ms - claim.record.created_ms) / 1000 + monotonic() - self._began
+
+
+def noted(events: list[Event]) -> list[Event]:
+    """These events; a reset among them is counted."""
+    if events and events[0].type is EventType.RESET:
+        telemetry.resets.add(1)
+    return events
