@@ -11,7 +11,7 @@ from azurefunctions.extensions.http.fastapi import Request, Response, web
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import contract, handlers, pages, probes, telemetry
+from gateway import catalogue, contract, handlers, pages, probes, telemetry
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from workers.chains.registry import Registry
@@ -49,7 +49,7 @@ if settings.metrics and not settings.metrics_key:
 telemetry.quiet(settings)
 registry = Registry(settings)
 telemetry.configure(registry.settings)
-gateway = Gateway(registry.settings, registry.catalogue())
+gateway = Gateway(registry.settings, registry.catalogue(), schemas=registry.schemas())
 trigger = Trigger(gateway, registry)
 OPEN = func.AuthLevel.ANONYMOUS
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION if registry.settings.is_open else OPEN)
@@ -107,6 +107,12 @@ async def preflight_token(req: Request) -> Response:
 async def preflight_http_trigger(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
     return await handlers.preflight(gateway, req)
+
+
+@app.route("chains", methods=["GET"])
+async def chains(req: Request) -> Response:
+    """List the chains."""
+    return await catalogue.chains(gateway, req)
 
 
 @app.route("health", methods=["GET"], auth_level=OPEN)

@@ -70,7 +70,10 @@ class Host:
         self._model = model
         probed = int(settings.worker_port) if settings.worker_port else None
         self._port = probed if mode == "worker" else settings.port
-        self.gateway = Gateway(settings, Registry(settings).catalogue(), model_state=self._model_state)
+        registry = Registry(settings)
+        self.gateway = Gateway(
+            settings, registry.catalogue(), schemas=registry.schemas(), model_state=self._model_state
+        )
 
     def _model_state(self) -> str:
         return self._model.state if self._model else "configured"

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, compile_path
 
-from gateway import contract, handlers, pages, probes
+from gateway import catalogue, contract, handlers, pages, probes
 from gateway.answers import Handler, answered
 from gateway.errors import MethodNotAllowed, RouteNotFound
 from gateway.gateway import Gateway
@@ -32,6 +32,7 @@ ROUTES: Routes = (
         ("OPTIONS", path, handlers.preflight)
         for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger")
     ),
+    ("GET", "/chains", catalogue.chains),
     *PROBES,
     ("GET", "/openapi.json", contract.openapi),
     ("GET", "/", pages.page),

@@ -22,6 +22,7 @@ from gateway.connection import Connection
 from gateway.creation import Creation
 from gateway.errors import CursorLost, StoreUnavailable, StreamGone, StreamNotFound, Unauthorized
 from gateway.hub import Hub
+from gateway.inputs import Inputs, Schema
 from gateway.link import Place
 from gateway.log import Log
 from gateway.queue import JobQueue
@@ -60,10 +61,13 @@ class Gateway:
         settings: Settings,
         chains: Mapping[str, Sequence[str]],
         *,
+        schemas: Mapping[str, Schema | None] | None = None,
         model_state: Callable[[], str] = lambda: "configured",
     ) -> None:
+        """`chains`: names and stages; `schemas`: of their inputs. Raises ValueError for one that is none."""
         self.settings = settings
         self.chains = chains
+        self.inputs = Inputs(schemas or {})
         self.model_state = model_state
         self.bounds = Bounds.of(settings)
         self.auth = auth_of(settings)
@@ -120,10 +124,11 @@ class Gateway:
     async def create(self, start: Start, *, owner: str, key: str = "", traceparent: str = "") -> Record:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
 
-        Raises KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these nothing was
-        started, unless only the store's or the queue's answer was lost; the same key makes it one job in any
-        case.
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these
+        nothing was started, unless only the store's or the queue's answer was lost; the same key makes it one
+        job in any case.
         """
+        self.inputs.check(start)
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
             trace = telemetry.traceparent_of(span)
             creation = self.parts.creation

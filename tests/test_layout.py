@@ -26,10 +26,10 @@ MOST_FUNCTION_LINES = 60
 LAYERS = [
     {"gateway.__main__", "function_app"},
     {"gateway.asgi", "gateway.commands"},
-    {"gateway.handlers", "gateway.probes", "gateway.pages", "gateway.contract"},
+    {"gateway.handlers", "gateway.probes", "gateway.pages", "gateway.contract", "gateway.catalogue"},
     {"gateway.answers"},
     {"gateway.response", "gateway.gateway"},
-    {"gateway.creation", "gateway.openapi"},
+    {"gateway.creation", "gateway.openapi", "gateway.inputs"},
     {"gateway.responses", "gateway.parameters"},
     {"gateway.schemas"},
     {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc", "gateway.quota"},

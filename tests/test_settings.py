@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 from gateway.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_nothing_need_be_set() -> None:
@@ -62,3 +68,15 @@ def test_metrics_ask_for_a_key_wherever_callers_are_told_apart() -> None:
         Settings.from_env(asking)
     settings = Settings.from_env({**asking, "GATEWAY_METRICS_KEY": "secret-canary" + "k" * 32})
     assert "secret-canary" not in repr(settings)
+
+
+def test_on_azure_functions_a_run_and_its_last_stage_end_before_the_platform_ends_them() -> None:
+    [budget] = re.findall(r"from_env\(run_budget=([0-9.]+)\)", (ROOT / "function_app.py").read_text())
+    hours, minutes, seconds = json.loads((ROOT / "host.json").read_text())["functionTimeout"].split(":")
+    limit = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+    assert float(budget) + Settings().stage_limit < limit - 30
+
+
+def test_a_hosts_own_default_gives_way_to_the_environment() -> None:
+    assert Settings.from_env({}, run_budget=600.0).run_budget == 600
+    assert Settings.from_env({"GATEWAY_RUN_BUDGET_SECONDS": "0"}, run_budget=600.0).run_budget == 0

@@ -52,7 +52,8 @@ class Jobs:
             make_chain("under-test", answering)
         self.settings = replace(Settings(redis_url=redis_url, lease=2.0), **settings)
         self.registry = Registry(self.settings)
-        self.gateway = Gateway(self.settings, {**self.registry.catalogue(), "forgotten": ("forgotten",)})
+        chains = {**self.registry.catalogue(), "forgotten": ("forgotten",)}
+        self.gateway = Gateway(self.settings, chains, schemas=self.registry.schemas())
 
     async def __aenter__(self) -> Self:
         parts = self.gateway.parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.settings import Settings
+from workers.chains.asked import ASKED
 from workers.chains.calculator import calculate
 from workers.chains.chat import model
 from workers.chains.registry import chain
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 SYSTEM = "Use the calculator for sums, and the search for questions about the documents. Answer briefly."
 
 
-@chain("agent")
+@chain("agent", input=ASKED)
 def agent(settings: Settings) -> Runnable[Any, Any]:
     """A compiled graph: its nodes are stages, its tools' calls are `tool` events."""
     from langchain.agents import create_agent

@@ -5,6 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_PART = {"type": "object", "required": ["type"]}
+_MESSAGE = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant"]},
+        "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART, "minItems": 1}]},
+    },
+}
+ASKED: Mapping[str, Any] = {
+    "description": "A question, or a conversation",
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": _MESSAGE, "minItems": 1},
+    ],
+}
+
 
 def question(given: Any) -> str:
     """The text itself, or the last user message's. Raises ValueError where there is none."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import identity
 from gateway.settings import Settings
+from workers.chains.asked import ASKED
 from workers.chains.registry import chain
 
 # Where AzureChatOpenAI itself looks; a token provider beside a key would win over it.
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
 
-@chain("chat")
+@chain("chat", input=ASKED)
 def chat(settings: Settings) -> Runnable[Any, Any]:
     """The chat model itself: messages in, chunks out."""
     return model(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.settings import Settings
-from workers.chains.asked import question
+from workers.chains.asked import ASKED, question
 from workers.chains.chat import model
 from workers.chains.registry import chain
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SYSTEM = "Answer from these passages alone; where they do not say, say so.\n\n{passages}"
 
 
-@chain("rag")
+@chain("rag", input=ASKED)
 def rag(settings: Settings) -> Runnable[Any, Any]:
     """Question → search → prompt → model, an ordinary sequence."""
     from langchain_core.prompts import ChatPromptTemplate

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("holdfast.registry")
 SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
+Schema = Mapping[str, Any]
 Factory = Callable[[Settings], "Runnable[Any, Any] | Mapping[str, Runnable[Any, Any] | Each]"]
 
 
@@ -35,28 +36,37 @@ class Chain:
     name: str
     stages: tuple[str, ...]
     factory: Factory
+    input: Schema | None = None
 
 
 _marked: dict[str, Chain] = {}
 
 
-def chain(name: str, *, stages: Sequence[str] = ()) -> Callable[[Factory], Factory]:
+def chain(name: str, *, stages: Sequence[str] = (), input: Any = None) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
 
     `stages`, in their order: the names of what the factory's mapping holds. None: one, named as the chain.
+    `input`: a JSON Schema, or a type that pydantic knows (a model, a TypedDict); None: any JSON is taken.
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
     named = tuple(map(checked_name, stages)) or (name,)
+    schema = input if input is None or isinstance(input, Mapping) else _schema_of(input)
 
     def mark(factory: Factory) -> Factory:
         known = _marked.get(checked_name(name))
         if known is not None and known.factory.__module__ != factory.__module__:
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, named, factory)
+        _marked[name] = Chain(name, named, factory, schema)
         return factory
 
     return mark
+
+
+def _schema_of(kind: Any) -> Schema:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind).json_schema()
 
 
 def _import(module: str) -> None:
@@ -87,6 +97,10 @@ class Registry:
     def catalogue(self) -> Mapping[str, Sequence[str]]:
         """Names and their stages, as plain data for the handlers."""
         return {name: chain.stages for name, chain in self._chains.items()}
+
+    def schemas(self) -> Mapping[str, Schema | None]:
+        """Names and the JSON Schema of what each chain takes, as plain data for the handlers."""
+        return {name: chain.input for name, chain in self._chains.items()}
 
     def find(self, name: str) -> Chain | None:
         """The chain of this name, if this release has it."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.settings import Settings
-from workers.chains.asked import question
+from workers.chains.asked import ASKED, question
 from workers.chains.chat import model
 from workers.chains.registry import chain
 from workers.stages import Each
@@ -27,7 +27,7 @@ CRITIQUE = "Topic: {topic}\n\nDraft:\n{draft}\n\nSay in a few sentences what is 
 FINAL = "Topic: {topic}\n\nDraft:\n{draft}\n\nCritique:\n{critique}\n\nWrite the final report."
 
 
-@chain("report", stages=("outline", "sections", "critique", "final"))
+@chain("report", stages=("outline", "sections", "critique", "final"), input=ASKED)
 def report(settings: Settings) -> Mapping[str, Runnable[Any, Any] | Each]:
     """Each stage is a prompt and the model, fed by the results of those before."""
     from langchain_core.prompts import ChatPromptTemplate
