@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from bench import first_token, flood
+from bench import adapter, first_token, flood
 from bench.parts import Baseline, Product, Reader, Side, fill
 
 STREAMS, RATE, SECONDS, ROUNDS = 100, 20, 5, 3
@@ -98,6 +98,7 @@ async def main() -> None:
     for row in rows:
         print(row.line())
     print("\n" + "\n".join(await first_token.measure()))
+    print("\n" + "\n".join(await adapter.measure()))
     print("\n" + "\n".join(await flood.measure()))
 
 

@@ -1,0 +1,106 @@
+"""What one chunk costs in the adapter, against the bare `astream` of the same chain, in one run.
+
+A model that yields at once, so that only LangChain's own work and ours is timed; the events go nowhere. For
+a graph the bare side is its `messages` mode. CPU time of this process: other work on the machine is not ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import process_time
+from typing import Any
+
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.prompts import ChatPromptTemplate
+from langgraph.graph import START, StateGraph
+
+from gateway.protocol import Event
+from workers import adapter
+
+CHUNKS, ROUNDS = 2000, 9
+WORDS = " ".join(["w"] * (CHUNKS // 2))
+
+
+class Quick(GenericFakeChatModel):
+    """Streams in the event loop: the one it is made of would use a thread for each chunk."""
+
+    async def _astream(self, *given: Any, **options: Any) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in self._stream(*given):
+            yield chunk
+
+
+def model() -> Quick:
+    """Answers with the same words again and again, in as many chunks."""
+    return Quick(messages=iter(lambda: AIMessage(WORDS), None))
+
+
+async def _node(state: dict[str, Any]) -> dict[str, Any]:
+    return {"text": (await model().ainvoke("q")).content}
+
+
+def graph() -> Any:
+    """One node that asks the model."""
+    builder: Any = StateGraph(dict)
+    builder.add_node("node", _node)
+    builder.add_edge(START, "node")
+    return builder.compile()
+
+
+def chains() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
+    """What is measured: the chain, its input, and what the bare `astream` is asked for."""
+    sequence = ChatPromptTemplate.from_template("{topic}") | model() | StrOutputParser()
+    return {
+        "chat model": (model(), "q", {}),
+        "prompt, model and parser": (sequence, {"topic": "q"}, {}),
+        "graph": (graph(), {"text": ""}, {"stream_mode": "messages"}),
+    }
+
+
+async def bare(chain: Any, given: Any, options: dict[str, Any]) -> None:
+    """Take every chunk and do nothing with it."""
+    chunks: AsyncIterator[Any] = chain.astream(given, **options)
+    async for _ in chunks:
+        pass
+
+
+async def adapted(chain: Any, given: Any, _: dict[str, Any]) -> None:
+    """Have every chunk made an event, and do nothing with it."""
+
+    async def emit(event: Event) -> None:
+        pass
+
+    await adapter.stream(chain, given, {}, emit, adapter.Stage("s", "d", "id"), adapter.Outcome())
+
+
+async def _micros(run: Callable[..., Awaitable[None]], *given: Any) -> float:
+    began = process_time()
+    await run(*given)
+    return (process_time() - began) / CHUNKS * 1e6
+
+
+async def measure() -> list[str]:
+    """The rows of the table: microseconds a chunk, medians of the rounds, the two sides in turn."""
+    lines = ["| µs a chunk | bare | adapter | more |", "|---|---|---|---|"]
+    for name, given in chains().items():
+        pairs = [(await _micros(bare, *given), await _micros(adapted, *given)) for _ in range(ROUNDS)]
+        theirs, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
+        spread = sorted(b - a for a, b in pairs)
+        lines.append(
+            f"| {name} | {theirs:.1f} | {ours:.1f} | {statistics.median(spread):+.1f} "
+            f"({spread[0]:+.1f} to {spread[-1]:+.1f}) |"
+        )
+    return lines
+
+
+async def main() -> None:
+    """The table alone."""
+    print("\n".join(await measure()))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
