@@ -96,6 +96,10 @@ FOREIGN = {
     "fakeredis": {"gateway.embedded"},
     "langchain_core": {"workers"},
     "langchain_openai": {"workers"},
+    "langchain": {"workers"},
+    "langchain_text_splitters": {"workers"},
+    "langgraph": {"workers"},
+    "jsonschema": {"gateway.inputs"},
 }
 
 
