@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,10 +29,11 @@ async def openapi_with_function_key(gateway: Gateway, request: Request) -> Respo
 
 
 def _written(gateway: Gateway, *, function_key: bool) -> Response:
-    text = _text(gateway.settings, tuple(gateway.chains), function_key)
+    schemas = {name: gateway.inputs.schema(name) for name in gateway.chains}
+    text = _text(gateway.settings, sse.dumps(schemas), function_key)
     return Response(text, headers={"cache-control": "no-store", **SECURE}, media_type=JSON)
 
 
 @functools.lru_cache(maxsize=4)  # a process has one gateway, and anybody may ask
-def _text(settings: Settings, chains: tuple[str, ...], function_key: bool) -> bytes:
-    return sse.dumps(document(settings, chains, function_key=function_key))
+def _text(settings: Settings, chains: bytes, function_key: bool) -> bytes:
+    return sse.dumps(document(settings, json.loads(chains), function_key=function_key))

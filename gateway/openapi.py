@@ -1,12 +1,12 @@
 """The OpenAPI 3.1 document: every endpoint, and everything that a client may be answered there. No I/O.
 
-A pure function of the settings and of the chains' names. An operation names its problems' codes; the rest
-comes from the error tree. Tests hold the document against the routes and the answers of both hosts.
+A pure function of the settings and of the chains' input schemas. An operation names its problems' codes; the
+rest comes from the error tree. Tests hold the document against the routes and the answers of both hosts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,9 @@ is an RFC 9457 problem with a stable `code`. What is at no path here is answered
 platform answers both itself, by 404 without a body."""
 
 
-def document(settings: Settings, chains: Iterable[str], *, function_key: bool = False) -> dict[str, Any]:
+def document(
+    settings: Settings, chains: Mapping[str, Schema | None], *, function_key: bool = False
+) -> dict[str, Any]:
     """The document. `function_key`: the platform asks for one where work is started or ended."""
     contract = _Contract(settings, function_key)
     paths = contract.paths()
@@ -77,14 +79,11 @@ class _Contract:
                 "options": {**_preflight("token", "no_route"), "parameters": [any_stream]},
             },
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
-            "/health": {
-                "get": _open("health", "Is this process alive?", responses.json("yes", ref("Health")))
-            },
+            "/chains": {"get": self._chains()},
+            "/health": {"get": _open("health", "Is it alive?", responses.json("yes", ref("Health")))},
             "/ready": {"get": self._ready()},
             "/metrics": {"get": self._metrics()},
-            "/openapi.json": {
-                "get": _open("openapi", "This document", responses.json("it", {"type": "object"}))
-            },
+            "/openapi.json": {"get": _open("openapi", "This", responses.json("it", {"type": "object"}))},
             "/": {"get": _open("page", "A page to ask on", responses.page())},
         }
 
@@ -122,9 +121,8 @@ class _Contract:
         return told
 
     def _strangers(self) -> tuple[str, ...]:
-        if self.settings.is_open:
-            return ()
-        return ("unauthorized", "auth_unavailable") if self.settings.auth == "jwt" else ("unauthorized",)
+        asked = () if self.settings.is_open else ("unauthorized",)
+        return (*asked, "auth_unavailable") if self.settings.auth == "jwt" else asked
 
     def _body(self, schema: str) -> dict[str, Any]:
         bound = self.settings.max_body
@@ -152,6 +150,13 @@ class _Contract:
                 "204": responses.seen(created=True),
                 **self._refused(*_START, "idempotency_key_reused"),
             },
+        }
+
+    def _chains(self) -> Operation:
+        return {
+            **_named("chains", "What runs here: names, stages, and the JSON Schema of each one's input"),
+            "security": self._asked(),
+            "responses": {"200": responses.json("by name", ref("Chains")), **self._refused("internal")},
         }
 
     def _follow(self) -> Operation:

@@ -6,7 +6,7 @@ real requests and answers against them. Patterns mean the same to ECMA-262, Pyth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.body import DEFAULT_CHAIN, MAX_METADATA_BYTES, ROLES, Bounds
@@ -37,15 +37,17 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def components(chains: Iterable[str], bounds: Bounds) -> dict[str, Schema]:
-    """All the named schemas; `chains` are the names that this gateway knows."""
+def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Schema]:
+    """All the named schemas; `chains` are the inputs that each chain takes."""
     return {
-        **_bodies(sorted(chains), bounds),
+        **_bodies(chains, bounds),
         **_json(bounds),
         "Message": _message(bounds),
         "Created": _object(
             id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
         ),
+        "Chains": _object(chains={"type": "array", "items": ref("Chain")}),
+        "Chain": _object(name=_TEXT, stages={"type": "array", "items": _TEXT}, input=_or_null({})),
         "Token": _object(token=_TEXT, expires_at=TIME, stream=_TEXT),
         "Health": _object(status={"const": "ok"}, model=_TEXT),
         "Ready": _ready(),
@@ -78,16 +80,21 @@ def _object(**properties: Schema) -> Schema:
     }
 
 
+def _and(schema: Schema, **optional: Schema) -> Schema:
+    """The same object, with properties that it may have."""
+    return {**schema, "properties": {**schema["properties"], **optional}}
+
+
 def _or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _bodies(chains: list[str], bounds: Bounds) -> dict[str, Schema]:
+def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Schema]:
     user: Schema = {"type": "string", "pattern": NOT_BLANK, "examples": ["Who are you?"]}
     most = min(bounds.messages, bounds.items)
     messages = {"type": "array", "items": ref("Message"), "minItems": 1, "maxItems": most}
     options: dict[str, Schema] = {
-        "chain": {"enum": chains, "default": DEFAULT_CHAIN},
+        "chain": {"enum": sorted(chains), "default": DEFAULT_CHAIN},
         "params": {**ref("JsonObject"), "description": "handed to the chain as its configurable"},
         "metadata": {
             **_or_null(ref("JsonObject")),
@@ -100,13 +107,28 @@ def _bodies(chains: list[str], bounds: Bounds) -> dict[str, Schema]:
 
     return {
         "Start": {
-            "description": f"Nested {bounds.depth} deep at most.",
+            "description": f"Nested {bounds.depth} deep at most. Lists and objects, those of a chain's "
+            f"own input too, have at most {bounds.items} members, and names {bounds.name} characters.",
             "oneOf": [ref("StartUser"), ref("StartMessages"), ref("StartInput")],
         },
         "StartUser": start("user", user),
         "StartMessages": start("messages", messages),
-        "StartInput": start("input", {**ref("Json"), "description": "the chain's own input"}),
+        "StartInput": {"oneOf": [_asked_of(name, chains[name], start) for name in sorted(chains)]},
         "SampleStart": _object(user=user),
+    }
+
+
+def _asked_of(name: str, schema: Schema | None, start: Callable[[str, Schema], Schema]) -> Schema:
+    """What one chain takes. Of a schema with definitions these are its own, and not the document's."""
+    own = {"$id": f"urn:holdfast:chain:{name}", **schema} if schema and "$defs" in schema else schema
+    whole = start("input", own or ref("Json"))
+    chain: Schema = {"const": name}
+    if name == DEFAULT_CHAIN:
+        return {**whole, "properties": {**whole["properties"], "chain": {**chain, "default": name}}}
+    return {
+        **whole,
+        "properties": {**whole["properties"], "chain": chain},
+        "required": [*whole["required"], "chain"],
     }
 
 
@@ -183,20 +205,20 @@ def _data() -> Mapping[EventType, Schema]:
         input={},
         output={},
     )
+    stage = _object(
+        name=_TEXT, run=run, index=_NATURAL, count=_NATURAL, state={"enum": ["started", "finished"]}
+    )
+    done = _object(finish_reason=_TEXT, usage=ref("Usage"), attempts=_NATURAL, duration_ms=_NATURAL)
     return {
-        EventType.MESSAGE: _object(deployment=_TEXT, delta_content=_TEXT, stage=_TEXT),
+        EventType.MESSAGE: _and(_object(deployment=_TEXT, delta_content=_TEXT, stage=_TEXT), run=run),
         EventType.START: _object(
             id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME
         ),
-        EventType.STAGE: _object(
-            name=_TEXT, run=run, index=_NATURAL, count=_NATURAL, state={"enum": ["started", "finished"]}
-        ),
-        EventType.TOOL: {**tool, "required": ["name", "call_id", "stage", "state"]},
-        EventType.CUSTOM: _object(name=_TEXT, stage=_TEXT, data={}),
+        EventType.STAGE: _and(stage, parent=_TEXT, step={"type": "integer"}),
+        EventType.TOOL: {**_and(tool, run=run), "required": ["name", "call_id", "stage", "state"]},
+        EventType.CUSTOM: _and(_object(name=_TEXT, stage=_TEXT, data={}), run=run),
         EventType.RESET: {"oneOf": [reset, _object(reason={"const": "log_lost"})]},
-        EventType.DONE: _object(
-            finish_reason=_TEXT, usage=ref("Usage"), attempts=_NATURAL, duration_ms=_NATURAL
-        ),
+        EventType.DONE: _and(done, interrupts={"type": "array", "items": _object(id=_TEXT, value={})}),
         EventType.FAILED: ref("Failure"),
         EventType.CANCELLED: _object(),
     }

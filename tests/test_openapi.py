@@ -26,7 +26,7 @@ from tests.support.model_server import script
 pytest_plugins = ("tests.hosts", "tests.callers")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CHAINS = ("chat", "mirror")
+CHAINS: dict[str, dict[str, Any] | None] = {"chat": {"type": ["string", "array"]}, "mirror": None}
 SECRET = {"token_keys": "k" * 32, "redis_url": "redis://127.0.0.1:1"}
 MODES: dict[str, dict[str, Any]] = {
     "none": {},
