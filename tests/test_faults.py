@@ -97,7 +97,7 @@ async def killed_five_times(redis_url: str, model: DyingAudience) -> Reader:
                 await worker.kill()
         async with GatewayProcess("worker", environment), asyncio.timeout(BOUND_SECONDS):
             await following
-    assert len(model.requests) == KILLS + 1
+    assert len(model.requests) == KILLS + 1, reader.kinds[-5:]
     assert reader.kinds[-1] == "done"
     return reader
 
