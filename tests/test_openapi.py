@@ -121,8 +121,8 @@ async def test_where_the_platform_asks_for_a_key_it_is_said(hosts: dict[str, Hos
 
 
 async def test_an_id_with_a_line_feed_is_an_id_that_nobody_has(host: Host) -> None:
-    for method in ("GET", "DELETE"):
-        answer = await host.http.request(method, f"/stream/{NOBODY}%0A", headers=JSON)
+    for method, path in (("GET", "/stream/a%0Ab"), ("DELETE", "/stream/%0A"), ("POST", "/stream/%0A/token")):
+        answer = await host.http.request(method, path, headers=JSON)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 

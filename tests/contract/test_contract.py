@@ -13,8 +13,10 @@ from tests.hosts import HOST_NAMES
 pytest_plugins = ("tests.hosts", "tests.callers")
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
-EXAMPLES = {"uvicorn": 8, "functions": 2}  # of each operation; the phases that list their cases come on top
-LEAST_CASES = 200
+EXAMPLES = {"uvicorn": 8, "functions": 4}  # of each operation; `coverage` lists its own cases
+# A request takes the Functions host ten times as long: what is listed, `make contract` asks it.
+PHASES = {"uvicorn": "examples,coverage,fuzzing,stateful", "functions": "examples,fuzzing,stateful"}
+LEAST_CASES = {"uvicorn": 300, "functions": 50}
 LIMIT_SECONDS = 100
 
 
@@ -29,7 +31,8 @@ async def test_every_answer_is_as_the_document_says(
         examples=EXAMPLES[name],
         seed=1,
         limit_seconds=LIMIT_SECONDS,
+        phases=PHASES[name],
     )
     assert report.failures == 0, report.printed
     assert report.code == 0, report.printed
-    assert report.cases > LEAST_CASES
+    assert report.cases > LEAST_CASES[name]

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from .bindings import Function, HttpTrigger, QueueTrigger, TimerTrigger
 from .messages import queue_invocation, timer_invocation
@@ -35,14 +35,15 @@ def build_front(worker: Worker, proxy: Proxy) -> Starlette:
         yield
         await proxy.close()
 
-    return Starlette(
+    front = Starlette(
         routes=[
             Route("/__host/queue/{queue_name}", _queue_handler(worker, proxy), methods=["POST"]),
             Route("/__host/timer/{function_name}", _timer_handler(worker, proxy), methods=["POST"]),
-            Mount("/", app=proxy),
         ],
         lifespan=lifespan,
     )
+    front.router.default = proxy  # not a route: its pattern would take no line feed
+    return front
 
 
 def _queue_handler(worker: Worker, proxy: Proxy) -> Handler:
