@@ -1,0 +1,74 @@
+"""What the Python client gives and raises: values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.protocol import TERMINAL_EVENTS
+
+
+class GatewayError(Exception):
+    """The gateway's client failed."""
+
+
+class Refused(GatewayError):
+    """The gateway has refused a request.
+
+    `status` is HTTP's, `code` the problem's stable one, `retry_after` seconds where it names any.
+    """
+
+    def __init__(self, status: int, problem: Mapping[str, Any], retry_after: float | None) -> None:
+        self.status = status
+        self.code = str(problem.get("code", ""))
+        self.problem = problem
+        self.retry_after = retry_after
+        super().__init__(str(problem.get("detail") or f"HTTP {status}"))
+
+
+class Unreachable(GatewayError):
+    """Nothing was heard of the gateway for as long as the client's patience lasts."""
+
+
+class StreamFailed(GatewayError):
+    """The stream ended without a result; `code`, `retryable`, and the text that it had said."""
+
+    def __init__(self, error: Mapping[str, Any], text: str) -> None:
+        self.code = str(error.get("code", ""))
+        self.retryable = bool(error.get("retryable"))
+        self.text = text
+        super().__init__(str(error.get("message", self.code)))
+
+
+class StreamCancelled(GatewayError):
+    """Somebody has cancelled the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its id, its type (`message` for text), and its data. Types may be added to the protocol."""
+
+    id: str
+    type: str
+    data: Any
+
+    @property
+    def text(self) -> str:
+        """The piece of text that it is, or nothing."""
+        return str(self.data["delta_content"]) if self.type == "message" else ""
+
+    @property
+    def final(self) -> bool:
+        """Whether it ends its stream."""
+        return self.type in TERMINAL_EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a stream came to: its last stage's text, all stages' texts by name, usage, why it ended."""
+
+    text: str
+    stages: Mapping[str, str]
+    usage: Mapping[str, int]
+    finish_reason: str
