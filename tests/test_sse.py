@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,9 @@ from gateway import protocol, sse
 from gateway.protocol import Event, EventType
 from gateway.sse import Decoder, Message
 
-BOM = b"\xef\xbb\xbf"
+STREAMS = Path(__file__).parent / "streams.json"
+SPLIT_EVERYWHERE_BYTES = 1000  # longer streams are split into pieces of these sizes instead
+PIECES_BYTES = (1, 1000, 4096, 65_537)
 
 
 @dataclass(frozen=True)
@@ -31,59 +35,25 @@ def message(data: str, *, type: str = "message", id: str = "") -> Message:
     return Message(id, type, data)
 
 
+def whole(given: str | list[Any]) -> str:
+    """A string of the table: itself, or pieces, of which `[piece, times]` is repeated."""
+    if isinstance(given, str):
+        return given
+    return "".join(part if isinstance(part, str) else part[0] * part[1] for part in given)
+
+
+def case_of(row: dict[str, Any]) -> Case:
+    messages = [Message(m.get("id", ""), m.get("type", "message"), whole(m["data"])) for m in row["messages"]]
+    stream = whole(row["stream"]).encode("latin-1")  # in the table a character is a byte
+    return Case(stream, messages, row.get("last_id", ""), row.get("retry_ms"))
+
+
+# The examples and rules of the standard, and the groups of LaunchDarkly's suite for clients of event streams.
+# tests/node/client.mjs reads the same table for the JavaScript client.
 CASES = {
-    # The examples of the standard, 9.2.6.
-    "standard_stocks": Case(b"data: YHOO\ndata: +2\ndata: 10\n\n", [message("YHOO\n+2\n10")]),
-    "standard_four_blocks": Case(
-        b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
-        [message("first event", id="1"), message("second event"), message(" third event")],
-    ),
-    "standard_two_events_and_a_rest": Case(b"data\n\ndata\ndata\n\ndata:", [message(""), message("\n")]),
-    "standard_space_after_colon": Case(b"data:test\n\ndata: test\n\n", [message("test"), message("test")]),
-    "standard_types": Case(
-        b"event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\n",
-        [message("73857293", type="add"), message("2153", type="remove")],
-    ),
-    # Lines.
-    "cr": Case(b"data: a\rdata: b\r\rdata: c\r\r", [message("a\nb"), message("c")]),
-    "crlf": Case(b"data: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n", [message("a\nb"), message("c")]),
-    "mixed_ends": Case(b"data: a\r\n\ndata: b\n\rdata: c\r\r\n", [message(t) for t in "abc"]),
-    "cr_then_crlf_is_two_ends": Case(b"data: a\r\r\ndata: b\n\n", [message("a"), message("b")]),
-    "no_end_no_event": Case(b"data: a\n", []),
-    "line_separator_is_text": Case(
-        "data: a\u2028b\u0085c\x0bd\n\n".encode(), [message("a\u2028b\u0085c\x0bd")]
-    ),
-    # The byte-order mark.
-    "bom_is_dropped": Case(BOM + b"data: a\n\n", [message("a")]),
-    "bom_is_dropped_once": Case(BOM + BOM + b"data: a\n\ndata: b\n\n", [message("b")]),
-    "bom_later_is_text": Case(b"data: a\n\n" + BOM + b"data: b\n\n", [message("a")]),
-    "half_a_bom_is_text": Case(b"\xef\xbbdata: a\n\ndata: b\n\n", [message("b")]),
-    # Fields.
-    "colons_in_value": Case(b"data: a: b:c\n\n", [message("a: b:c")]),
-    "one_space_only": Case(b"data:  a \n\n", [message(" a ")]),
-    "empty_data": Case(b"data:\n\n", [message("")]),
-    "comments": Case(b":\n:x\ndata: a\n: y\n\n", [message("a")]),
-    "unknown_fields": Case(b"Data: x\n data: y\ndatum: z\nfoo\ndata: a\n\n", [message("a")]),
-    "type_is_the_last_given": Case(b"event: x\nevent: y\ndata: a\n\n", [message("a", type="y")]),
-    "empty_type_is_message": Case(b"event: x\nevent:\ndata: a\n\n", [message("a")]),
-    "type_without_data_is_forgotten": Case(b"event: x\n\ndata: a\n\n", [message("a")]),
-    "utf8_is_replaced_where_broken": Case(b"data: \xff\xe2\x82\n\n", [message("\ufffd\ufffd")]),
-    # Ids.
-    "id_stays": Case(b"id: 1\ndata: a\n\ndata: b\n\n", [message("a", id="1"), message("b", id="1")], "1"),
-    "id_alone_is_no_event_but_counts": Case(b"id: 7\n\n", [], "7"),
-    "id_counts_from_the_blank_line_on": Case(b"id: 7\n\nid: 8\n", [], "7"),
-    "id_empty_resets": Case(b"id: 7\n\nid:\ndata: a\n\n", [message("a")], ""),
-    "id_with_nul_is_ignored": Case(b"id: 7\n\nid: 8\0\ndata: a\n\n", [message("a", id="7")], "7"),
-    # Retry.
-    "retry": Case(b"retry: 1500\n", [], retry_ms=1500),
-    "retry_zeros": Case(b"retry: 0000000001500\n", [], retry_ms=1500),
-    "retry_zero": Case(b"retry: 0\n", [], retry_ms=0),
-    "retry_keeps_the_good_one": Case(
-        b"retry: 5\nretry: 1e3\nretry:\nretry\nretry: -1\nretry: +1\n", [], "", 5
-    ),
-    "retry_only_ascii_digits": Case("retry: ٣\nretry: ²\nretry: 1 \nretry:  1\n".encode(), []),
-    "retry_alone_is_no_event": Case(b"retry: 5\n\n", [], retry_ms=5),
-    "retry_is_bounded": Case(b"retry: " + b"9" * 5000 + b"\n", [], retry_ms=999_999_999),
+    f"{group}: {name}": case_of(row)
+    for group, rows in json.loads(STREAMS.read_text()).items()
+    for name, row in rows.items()
 }
 
 
@@ -102,10 +72,12 @@ def test_decoder_obeys_the_standard(case: Case) -> None:
 def test_decoder_obeys_the_standard_whatever_the_split(case: Case) -> None:
     expected = (case.messages, case.last_id, case.retry_ms)
     stream = case.stream
-    for at in range(len(stream) + 1):
-        assert decode(stream[:at], stream[at:]) == expected, at
-        assert decode(stream[:at], b"", stream[at:], b"") == expected, at
-    assert decode(*(stream[at : at + 1] for at in range(len(stream)))) == expected
+    if len(stream) <= SPLIT_EVERYWHERE_BYTES:
+        for at in range(len(stream) + 1):
+            assert decode(stream[:at], stream[at:]) == expected, at
+            assert decode(stream[:at], b"", stream[at:], b"") == expected, at
+    for size in PIECES_BYTES[len(stream) > SPLIT_EVERYWHERE_BYTES :]:
+        assert decode(*(stream[at : at + size] for at in range(0, len(stream), size))) == expected, size
 
 
 def test_an_event_is_given_as_soon_as_its_last_byte_is_there() -> None:

@@ -1,0 +1,23 @@
+// web/client.js at a gateway: node ask.mjs URL CALL, where CALL is {"stream": …}, {"follow": [id, after]},
+// {"status": id} or {"cancel": id}, in JSON. One JSON line for each event, then one with the result or the error.
+// Its clock runs fifty times as fast as the gateway's: how long it pauses is not what is tested.
+import { Gateway, GatewayError } from "../../web/client.js";
+
+const wait = globalThis.setTimeout;
+globalThis.setTimeout = (work, ms, ...given) => wait(work, ms / 50, ...given);
+const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+
+const [url, call] = process.argv.slice(2);
+const [[verb, given]] = Object.entries(JSON.parse(call));
+const gateway = new Gateway(url, { silence: 3000 });
+try {
+  if (verb === "status" || verb === "cancel") say({ result: await gateway[verb](given) });
+  else {
+    const stream = verb === "stream" ? gateway.stream(given) : gateway.follow(...given);
+    for await (const { id, type, text, data } of stream) say({ event: { id, type, text, data }, stream: stream.id });
+    say({ result: { ...await stream.result(), id: stream.id, cursor: stream.lastEventId } });
+  }
+} catch (error) {
+  if (!(error instanceof GatewayError)) throw error;
+  say({ error: { ...error, name: error.name, message: error.message } });
+}

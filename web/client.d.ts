@@ -1,0 +1,257 @@
+/**
+ * The JavaScript client: a stream is followed to its end through any cut, and no event comes twice.
+ *
+ *     const gateway = new Gateway("http://127.0.0.1:7071");
+ *     for await (const event of gateway.stream({ user: "Who are you?" })) console.log(event.text);
+ *
+ * A POST carries an Idempotency-Key and is repeated until it is answered; from then on each connection goes on
+ * behind the last event. One module without dependencies, for browsers and for Node 20 or later; the same
+ * behaviours as gateway/client.py, and held by the same tests. client.d.ts is made from it by scripts/vendor.
+ */
+export type Message = {
+    id: string;
+    type: string;
+    data: string;
+};
+export type Stage = {
+    name: string;
+    /**
+     * Counts from 1.
+     */
+    run: number;
+    /**
+     * Of a graph's node, the chain's stage that it belongs to; else empty.
+     */
+    parent: string;
+    state: "started" | "finished";
+    /**
+     * The text that stands.
+     */
+    text: string;
+    /**
+     * Its `tool` and `custom` events that stand.
+     */
+    events: StreamEvent[];
+};
+export type Result = {
+    /**
+     * The last stage's text.
+     */
+    text: string;
+    /**
+     * All stages' texts, by name.
+     */
+    stages: Record<string, string>;
+    usage: Record<string, number>;
+    finishReason: string;
+};
+export type Question = {
+    user?: string;
+    messages?: {
+        role: string;
+        content: unknown;
+    }[];
+    input?: unknown;
+    chain?: string;
+    params?: Record<string, unknown>;
+    metadata?: Record<string, unknown>;
+    /**
+     * The Idempotency-Key, a random one by default: the same key is the same stream.
+     */
+    key?: string;
+    /**
+     * Ends the following, and not the stream.
+     */
+    signal?: AbortSignal;
+};
+export type Options = {
+    /**
+     * An API key or a JWT.
+     */
+    key?: string;
+    /**
+     * Seconds without a sign of the gateway, after which it is Unreachable.
+     */
+    patience?: number;
+    /**
+     * Seconds without a byte, after which a connection is given up.
+     */
+    silence?: number;
+    /**
+     * For every request.
+     */
+    headers?: Record<string, string>;
+    /**
+     * Instead of the global one.
+     */
+    fetch?: typeof globalThis.fetch;
+};
+/** @typedef {{ id: string, type: string, data: string }} Message One dispatched event, as WHATWG's rules give it. */
+/**
+ * @typedef {object} Stage One run of one stage, as far as it has come.
+ * @property {string} name
+ * @property {number} run Counts from 1.
+ * @property {string} parent Of a graph's node, the chain's stage that it belongs to; else empty.
+ * @property {"started" | "finished"} state
+ * @property {string} text The text that stands.
+ * @property {StreamEvent[]} events Its `tool` and `custom` events that stand.
+ */
+/**
+ * @typedef {object} Result What a stream came to.
+ * @property {string} text The last stage's text.
+ * @property {Record<string, string>} stages All stages' texts, by name.
+ * @property {Record<string, number>} usage
+ * @property {string} finishReason
+ */
+/**
+ * @typedef {object} Question Exactly one of `user`, `messages` and `input`.
+ * @property {string} [user]
+ * @property {{ role: string, content: unknown }[]} [messages]
+ * @property {unknown} [input]
+ * @property {string} [chain]
+ * @property {Record<string, unknown>} [params]
+ * @property {Record<string, unknown>} [metadata]
+ * @property {string} [key] The Idempotency-Key, a random one by default: the same key is the same stream.
+ * @property {AbortSignal} [signal] Ends the following, and not the stream.
+ */
+/**
+ * @typedef {object} Options
+ * @property {string} [key] An API key or a JWT.
+ * @property {number} [patience] Seconds without a sign of the gateway, after which it is Unreachable.
+ * @property {number} [silence] Seconds without a byte, after which a connection is given up.
+ * @property {Record<string, string>} [headers] For every request.
+ * @property {typeof globalThis.fetch} [fetch] Instead of the global one.
+ */
+/** The gateway's client failed. */
+export declare class GatewayError extends Error {
+    get name(): string;
+}
+/** The gateway has refused a request. */
+export declare class Refused extends GatewayError {
+    status: number;
+    /** @type {string} The problem's stable code. */
+    code: string;
+    problem: Record<string, any>;
+    retryAfter: number | undefined;
+    /**
+     * @param {number} status HTTP's.
+     * @param {Record<string, any>} problem RFC 9457's document.
+     * @param {number | undefined} retryAfter Seconds, where the answer names any.
+     */
+    constructor(status: number, problem: Record<string, any>, retryAfter: number | undefined);
+}
+/** Nothing was heard of the gateway for as long as the client's patience lasts; `cause` is the last failure. */
+export declare class Unreachable extends GatewayError {
+}
+/** The stream ended without a result. */
+export declare class StreamFailed extends GatewayError {
+    code: string;
+    retryable: boolean;
+    text: string;
+    /**
+     * @param {{ code: string, message: string, retryable: boolean }} error
+     * @param {string} text What it had said.
+     */
+    constructor(error: {
+        code: string;
+        message: string;
+        retryable: boolean;
+    }, text: string);
+}
+/** Somebody has cancelled the stream. */
+export declare class StreamCancelled extends GatewayError {
+}
+/** One event: its id, its type (`message` for text) and its data. Types may be added to the protocol. */
+export declare class StreamEvent {
+    id: string;
+    type: string;
+    data: any;
+    /**
+     * @param {string} id
+     * @param {string} type
+     * @param {any} data
+     */
+    constructor(id: string, type: string, data: any);
+    /** The piece of text that it is, or nothing. */
+    get text(): string;
+    /** Whether it ends its stream. */
+    get final(): boolean;
+}
+/** Bytes in, messages out, whatever the split (HTML Living Standard, 9.2.6). Raises RangeError beyond `limit`. */
+export declare class Decoder {
+    #private;
+    lastId: string;
+    /** @type {number | undefined} */
+    retryMs: number | undefined;
+    constructor(limit?: number);
+    /**
+     * Take the next bytes and give the messages that they complete.
+     * @param {Uint8Array} bytes
+     * @returns {Message[]}
+     */
+    feed(bytes: Uint8Array): Message[];
+}
+/** A gateway at a URL; in a browser `""` is the page's own. */
+export declare class Gateway {
+    #private;
+    url: string;
+    patience: number;
+    /**
+     * @param {string | URL} [url]
+     * @param {Options} [options]
+     */
+    constructor(url?: string | URL, { key, patience, silence, headers, fetch }?: Options);
+    /**
+     * A new stream, started when it is iterated or its result is asked for.
+     * @param {Question} question
+     */
+    stream({ key, signal, ...body }: Question): Stream;
+    /**
+     * A stream that exists, from behind the event `after`, or from its beginning.
+     * @param {string} id
+     * @param {string} [after]
+     * @param {{ signal?: AbortSignal }} [options]
+     */
+    follow(id: string, after?: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Stream;
+    /**
+     * The status document. Raises Refused or Unreachable.
+     * @param {string} id
+     * @param {{ signal?: AbortSignal }} [options]
+     * @returns {Promise<Record<string, any>>}
+     */
+    status(id: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<Record<string, any>>;
+    /**
+     * End it now; answers the status document. Raises Refused or Unreachable.
+     * @param {string} id
+     * @param {{ signal?: AbortSignal }} [options]
+     * @returns {Promise<Record<string, any>>}
+     */
+    cancel(id: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<Record<string, any>>;
+}
+/** One stream: `for await (const event of stream)`, or `await stream.result()`. Iterated again, it goes on. */
+export declare class Stream {
+    #private;
+    /** The stream's id, once it is known. */
+    id: string;
+    /** The cursor behind which this stream goes on. */
+    lastEventId: string;
+    /** @type {Stage[]} As far as they have come. */
+    stages: Stage[];
+    /** @type {"" | "done" | "failed" | "cancelled" | "unknown"} How it ended; unknown: before it was followed. */
+    ended: "" | "done" | "failed" | "cancelled" | "unknown";
+    /** The last stage's text, as far as it has come. */
+    get text(): string;
+    /** Every event once. Raises Refused, Unreachable, or the signal's reason. */
+    [Symbol.asyncIterator](): AsyncGenerator<StreamEvent, void, unknown>;
+    /**
+     * Follow it to its end. Raises StreamFailed, StreamCancelled, Refused or Unreachable.
+     * @returns {Promise<Result>}
+     */
+    result(): Promise<Result>;
+}

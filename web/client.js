@@ -1,0 +1,577 @@
+/**
+ * The JavaScript client: a stream is followed to its end through any cut, and no event comes twice.
+ *
+ *     const gateway = new Gateway("http://127.0.0.1:7071");
+ *     for await (const event of gateway.stream({ user: "Who are you?" })) console.log(event.text);
+ *
+ * A POST carries an Idempotency-Key and is repeated until it is answered; from then on each connection goes on
+ * behind the last event. One module without dependencies, for browsers and for Node 20 or later; the same
+ * behaviours as gateway/client.py, and held by the same tests. client.d.ts is made from it by scripts/vendor.
+ */
+
+const SILENCE_SECONDS = 45; // three heartbeats missed: the connection is dead
+const PATIENCE_SECONDS = 120;
+const BACKOFF_SECONDS = [0.25, 10];
+const AGAIN = new Set([408, 429, 500, 502, 503, 504]);
+const TERMINAL = new Set(["done", "failed", "cancelled"]);
+const EVENT_LIMIT = 16 * 1024 * 1024; // characters that an unfinished event may have
+const LONGEST_RETRY_MS = 999_999_999; // eleven days
+
+/** @typedef {{ id: string, type: string, data: string }} Message One dispatched event, as WHATWG's rules give it. */
+
+/**
+ * @typedef {object} Stage One run of one stage, as far as it has come.
+ * @property {string} name
+ * @property {number} run Counts from 1.
+ * @property {string} parent Of a graph's node, the chain's stage that it belongs to; else empty.
+ * @property {"started" | "finished"} state
+ * @property {string} text The text that stands.
+ * @property {StreamEvent[]} events Its `tool` and `custom` events that stand.
+ */
+
+/**
+ * @typedef {object} Result What a stream came to.
+ * @property {string} text The last stage's text.
+ * @property {Record<string, string>} stages All stages' texts, by name.
+ * @property {Record<string, number>} usage
+ * @property {string} finishReason
+ */
+
+/**
+ * @typedef {object} Question Exactly one of `user`, `messages` and `input`.
+ * @property {string} [user]
+ * @property {{ role: string, content: unknown }[]} [messages]
+ * @property {unknown} [input]
+ * @property {string} [chain]
+ * @property {Record<string, unknown>} [params]
+ * @property {Record<string, unknown>} [metadata]
+ * @property {string} [key] The Idempotency-Key, a random one by default: the same key is the same stream.
+ * @property {AbortSignal} [signal] Ends the following, and not the stream.
+ */
+
+/**
+ * @typedef {object} Options
+ * @property {string} [key] An API key or a JWT.
+ * @property {number} [patience] Seconds without a sign of the gateway, after which it is Unreachable.
+ * @property {number} [silence] Seconds without a byte, after which a connection is given up.
+ * @property {Record<string, string>} [headers] For every request.
+ * @property {typeof globalThis.fetch} [fetch] Instead of the global one.
+ */
+
+/** The gateway's client failed. */
+export class GatewayError extends Error {
+  get name() {
+    return this.constructor.name;
+  }
+}
+
+/** The gateway has refused a request. */
+export class Refused extends GatewayError {
+  /**
+   * @param {number} status HTTP's.
+   * @param {Record<string, any>} problem RFC 9457's document.
+   * @param {number | undefined} retryAfter Seconds, where the answer names any.
+   */
+  constructor(status, problem, retryAfter) {
+    super(problem.detail || `HTTP ${status}`);
+    this.status = status;
+    /** @type {string} The problem's stable code. */
+    this.code = problem.code ?? "";
+    this.problem = problem;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** Nothing was heard of the gateway for as long as the client's patience lasts; `cause` is the last failure. */
+export class Unreachable extends GatewayError {}
+
+/** The stream ended without a result. */
+export class StreamFailed extends GatewayError {
+  /**
+   * @param {{ code: string, message: string, retryable: boolean }} error
+   * @param {string} text What it had said.
+   */
+  constructor(error, text) {
+    super(error.message);
+    this.code = error.code;
+    this.retryable = error.retryable;
+    this.text = text;
+  }
+}
+
+/** Somebody has cancelled the stream. */
+export class StreamCancelled extends GatewayError {}
+
+/** A connection that has ended or never was; the next one goes on. Never leaves this module, but as a cause. */
+class Lost extends Error {}
+
+/** One event: its id, its type (`message` for text) and its data. Types may be added to the protocol. */
+export class StreamEvent {
+  /**
+   * @param {string} id
+   * @param {string} type
+   * @param {any} data
+   */
+  constructor(id, type, data) {
+    this.id = id;
+    this.type = type;
+    this.data = data;
+  }
+
+  /** The piece of text that it is, or nothing. */
+  get text() {
+    return this.type === "message" ? /** @type {string} */ (this.data.delta_content) : "";
+  }
+
+  /** Whether it ends its stream. */
+  get final() {
+    return TERMINAL.has(this.type);
+  }
+}
+
+/** Bytes in, messages out, whatever the split (HTML Living Standard, 9.2.6). Raises RangeError beyond `limit`. */
+export class Decoder {
+  #utf8 = new TextDecoder(); // drops one byte-order mark at the beginning, as the rules ask
+  #limit;
+  #tail = "";
+  #afterCr = false;
+  #type = "";
+  /** @type {string[]} */
+  #data = [];
+  #held = 0;
+  /** @type {string | undefined} */
+  #id;
+
+  constructor(limit = EVENT_LIMIT) {
+    this.#limit = limit;
+    this.lastId = "";
+    /** @type {number | undefined} */
+    this.retryMs = undefined;
+  }
+
+  /**
+   * Take the next bytes and give the messages that they complete.
+   * @param {Uint8Array} bytes
+   * @returns {Message[]}
+   */
+  feed(bytes) {
+    let text = this.#utf8.decode(bytes, { stream: true });
+    if (!text) return [];
+    if (this.#afterCr && text[0] === "\n") text = text.slice(1);
+    this.#afterCr = text.endsWith("\r");
+    const lines = text.split(/\r\n|\r|\n/);
+    lines[0] = this.#tail + lines[0];
+    this.#tail = lines.pop() ?? "";
+    const messages = lines.flatMap((line) => this.#line(line) ?? []);
+    if (this.#tail.length + this.#held > this.#limit) throw new RangeError("an event is larger than the decoder's bound");
+    return messages;
+  }
+
+  /** @param {string} line */
+  #line(line) {
+    if (!line) return this.#dispatch();
+    const colon = line.indexOf(":");
+    const field = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + (line[colon + 1] === " " ? 2 : 1));
+    if (field === "event") this.#type = value;
+    else if (field === "data") {
+      this.#data.push(value);
+      this.#held += line.length;
+    } else if (field === "id" && !value.includes("\0")) this.#id = value;
+    else if (field === "retry" && /^[0-9]+$/.test(value)) this.retryMs = Math.min(Number(value), LONGEST_RETRY_MS);
+    return undefined;
+  }
+
+  #dispatch() {
+    this.lastId = this.#id ?? this.lastId;
+    const [data, type] = [this.#data, this.#type];
+    [this.#data, this.#type, this.#held] = [[], "", 0];
+    return data.length ? { id: this.lastId, type: type || "message", data: data.join("\n") } : undefined;
+  }
+}
+
+/** A gateway at a URL; in a browser `""` is the page's own. */
+export class Gateway {
+  #silence;
+  #fetch;
+  #headers;
+
+  /**
+   * @param {string | URL} [url]
+   * @param {Options} [options]
+   */
+  constructor(url = "", { key = "", patience = PATIENCE_SECONDS, silence = SILENCE_SECONDS, headers = {}, fetch } = {}) {
+    const { origin, pathname } = new URL(url || ".", globalThis.document?.baseURI);
+    this.url = origin + pathname.replace(/\/*$/, "/");
+    this.patience = patience;
+    this.#silence = silence;
+    this.#headers = key ? { authorization: `Bearer ${key}`, ...headers } : headers;
+    this.#fetch = fetch ?? globalThis.fetch.bind(globalThis);
+  }
+
+  /**
+   * A new stream, started when it is iterated or its result is asked for.
+   * @param {Question} question
+   */
+  stream({ key = randomKey(), signal, ...body }) {
+    return new Stream(this.#ask, this.patience, { body, key, signal });
+  }
+
+  /**
+   * A stream that exists, from behind the event `after`, or from its beginning.
+   * @param {string} id
+   * @param {string} [after]
+   * @param {{ signal?: AbortSignal }} [options]
+   */
+  follow(id, after = "", { signal } = {}) {
+    return new Stream(this.#ask, this.patience, { id, after, signal });
+  }
+
+  /**
+   * The status document. Raises Refused or Unreachable.
+   * @param {string} id
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<Record<string, any>>}
+   */
+  status(id, { signal } = {}) {
+    return this.#json("GET", `stream/${encodeURIComponent(id)}`, signal);
+  }
+
+  /**
+   * End it now; answers the status document. Raises Refused or Unreachable.
+   * @param {string} id
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<Record<string, any>>}
+   */
+  cancel(id, { signal } = {}) {
+    return this.#json("DELETE", `stream/${encodeURIComponent(id)}`, signal);
+  }
+
+  /**
+   * @param {string} path
+   * @param {RequestInit & { headers: Record<string, string> }} init
+   * @param {AbortSignal} [signal]
+   */
+  #ask = (path, init, signal) => {
+    const whole = { cache: /** @type {const} */ ("no-store"), ...init, headers: { ...this.#headers, ...init.headers } };
+    return new Exchange(this.#fetch, this.url + path, whole, this.#silence, signal);
+  };
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {AbortSignal} [signal]
+   */
+  async #json(method, path, signal) {
+    const pause = new Pause(this.patience);
+    for (;;) {
+      const asked = this.#ask(path, { method, headers: { accept: "application/json" } }, signal);
+      try {
+        const answer = await asked.answer();
+        if (answer.ok) return await asked.json();
+        throw await asked.refusal();
+      } catch (error) {
+        if (!(error instanceof Lost) && !(error instanceof Refused && AGAIN.has(error.status))) throw error;
+        await pause.wait(error, error instanceof Refused ? error.retryAfter : undefined, signal);
+      } finally {
+        asked.close();
+      }
+    }
+  }
+}
+
+/** One stream: `for await (const event of stream)`, or `await stream.result()`. Iterated again, it goes on. */
+export class Stream {
+  #ask;
+  #pause;
+  #body;
+  #key;
+  #signal;
+  /** @type {number | undefined} */
+  #retryMs;
+  /** @type {Record<string, any> | undefined} The terminal event's data. */
+  #end;
+  /** @type {string[]} Where each stage began, by its number. */
+  #begun = [];
+
+  /**
+   * @internal
+   * @param {(path: string, init: RequestInit & { headers: Record<string, string> }, signal?: AbortSignal) => any} ask
+   * @param {number} patience
+   * @param {{ body?: object, key?: string, id?: string, after?: string, signal?: AbortSignal }} what
+   */
+  constructor(ask, patience, { body, key = "", id = "", after = "", signal }) {
+    this.#ask = ask;
+    this.#pause = new Pause(patience);
+    this.#body = body;
+    this.#key = key;
+    this.#signal = signal;
+    /** The stream's id, once it is known. */
+    this.id = id;
+    /** The cursor behind which this stream goes on. */
+    this.lastEventId = after;
+    /** @type {Stage[]} As far as they have come. */
+    this.stages = [];
+    /** @type {"" | "done" | "failed" | "cancelled" | "unknown"} How it ended; unknown: before it was followed. */
+    this.ended = "";
+  }
+
+  /** The last stage's text, as far as it has come. */
+  get text() {
+    return this.stages.at(-1)?.text ?? "";
+  }
+
+  /** Every event once. Raises Refused, Unreachable, or the signal's reason. */
+  async *[Symbol.asyncIterator]() {
+    this.#pause.reset();
+    while (!this.ended) {
+      /** @type {Error} */
+      let why = new Lost("the connection was closed");
+      try {
+        yield* this.#connection();
+      } catch (error) {
+        if (!(error instanceof Lost) && !this.#again(error)) throw error;
+        why = /** @type {Error} */ (error);
+      }
+      if (!this.ended) await this.#pause.wait(why, this.#waitSeconds(why), this.#signal);
+    }
+  }
+
+  /**
+   * Follow it to its end. Raises StreamFailed, StreamCancelled, Refused or Unreachable.
+   * @returns {Promise<Result>}
+   */
+  async result() {
+    for await (const _ of this);
+    const end = this.#end ?? {};
+    if (this.ended === "failed") throw new StreamFailed(/** @type {any} */ (end), this.text);
+    if (this.ended === "cancelled") throw new StreamCancelled("the stream was cancelled");
+    const stages = Object.fromEntries(this.stages.map((stage) => [stage.name, stage.text]));
+    return { text: this.text, stages, usage: end.usage ?? {}, finishReason: end.finish_reason ?? "" };
+  }
+
+  /** What one connection carries. Raises Refused or Lost. */
+  async *#connection() {
+    /** @type {Record<string, string>} */
+    const headers = { accept: "text/event-stream" };
+    if (this.lastEventId) headers["last-event-id"] = this.lastEventId;
+    const starting = { "content-type": "application/json", "idempotency-key": this.#key, ...headers };
+    const asked = this.id
+      ? this.#ask(`stream/${encodeURIComponent(this.id)}`, { headers }, this.#signal)
+      : this.#ask("stream", { method: "POST", headers: starting, body: JSON.stringify(this.#body) }, this.#signal);
+    try {
+      const answer = await asked.answer();
+      if (answer.status === 204) {
+        this.ended = "unknown";
+        return;
+      }
+      if (answer.status !== 200) throw await asked.refusal();
+      this.id ||= answer.headers.get("x-stream-id") ?? "";
+      const decoder = new Decoder();
+      for (let bytes; !this.ended && (bytes = await asked.next()); ) {
+        const messages = decoder.feed(bytes);
+        this.#retryMs = decoder.retryMs;
+        if (messages.length || bytes[0] === 0x3a) this.#pause.reset(); // more than `retry:` and good-bye
+        for (const message of messages) yield this.#take(message);
+      }
+    } finally {
+      asked.close();
+    }
+  }
+
+  /** @param {Message} message */
+  #take({ id, type, data }) {
+    const event = new StreamEvent(id, type, JSON.parse(data));
+    const told = event.data;
+    this.lastEventId = id;
+    if (type === "message") this.#stage(told, told.stage, id).text += told.delta_content;
+    else if (type === "tool" || type === "custom") this.#stage(told, told.stage, id).events.push(event);
+    else if (type === "stage" && told.state === "started") this.#begin(told.name, told.run, id, told.parent);
+    else if (type === "stage") this.#stage(told, told.name, id).state = "finished";
+    else if (type === "reset" && told.discard_after) this.#void(told.discard_after);
+    else if (type === "reset") this.#forget(); // log_lost: the client forgets all it had
+    else if (event.final) [this.ended, this.#end] = [/** @type {any} */ (type), told];
+    return event;
+  }
+
+  /**
+   * This run of a stage; without a number, or where that run is not known, the latest of its name.
+   * @param {{ run?: number }} told
+   * @param {string} name
+   * @param {string} id
+   */
+  #stage({ run }, name, id) {
+    const named = this.stages.filter((stage) => stage.name === name);
+    return named.findLast((stage) => stage.run === run) ?? named.at(-1) ?? this.#begin(name, run ?? 1, id);
+  }
+
+  /**
+   * @param {string} name
+   * @param {number} run
+   * @param {string} id
+   * @returns {Stage}
+   */
+  #begin(name, run, id, parent = "") {
+    this.#begun.push(id);
+    this.stages.push({ name, run, parent, state: "started", text: "", events: [] });
+    return this.stages[this.stages.length - 1];
+  }
+
+  /**
+   * Of the stage that began there nothing stands; its graph's nodes are as if they had never begun.
+   * @param {string} began
+   */
+  #void(began) {
+    const number = this.#begun.indexOf(began);
+    if (number < 0) return;
+    const stage = this.stages[number];
+    [stage.text, stage.events] = ["", []];
+    const stands = this.stages.map((other, at) => at <= number || other.parent !== stage.name);
+    this.stages = this.stages.filter((_, at) => stands[at]);
+    this.#begun = this.#begun.filter((_, at) => stands[at]);
+  }
+
+  #forget() {
+    [this.lastEventId, this.stages, this.#begun] = ["", [], []];
+  }
+
+  /**
+   * Whether this is to be tried again: who is over quota at the start is told instead.
+   * @param {unknown} error
+   */
+  #again(error) {
+    return error instanceof Refused && AGAIN.has(error.status) && (this.id !== "" || error.status !== 429);
+  }
+
+  /** @param {Error} why */
+  #waitSeconds(why) {
+    if (why instanceof Refused) return why.retryAfter;
+    return this.#retryMs === undefined ? undefined : this.#retryMs / 1000;
+  }
+}
+
+/** One request and its answer, until it ends, is silent too long, or the signal says so. What fails is Lost. */
+class Exchange {
+  #controller = new AbortController();
+  #silence;
+  #signal;
+  #asked;
+  /** @type {ReadableStreamDefaultReader<Uint8Array> | undefined} */
+  #reader;
+  #abort = () => this.#controller.abort(this.#signal?.reason);
+
+  /**
+   * @param {typeof globalThis.fetch} fetch
+   * @param {string} url
+   * @param {RequestInit} init
+   * @param {number} silence
+   * @param {AbortSignal} [signal]
+   */
+  constructor(fetch, url, init, silence, signal) {
+    signal?.throwIfAborted();
+    signal?.addEventListener("abort", this.#abort);
+    this.#signal = signal;
+    this.#silence = silence;
+    this.#asked = () => fetch(url, { ...init, signal: this.#controller.signal });
+  }
+
+  /** @returns {Promise<Response>} Its status and headers. */
+  async answer() {
+    const answer = await this.#within(this.#asked);
+    this.#reader = answer.body?.getReader();
+    this.#asked = async () => answer;
+    return answer;
+  }
+
+  /** @returns {Promise<Uint8Array | undefined>} The next bytes; none at the end. */
+  async next() {
+    return (await this.#within(async () => this.#reader?.read()))?.value;
+  }
+
+  async json() {
+    const decoder = new TextDecoder();
+    let text = "";
+    for (let bytes; (bytes = await this.next()); ) text += decoder.decode(bytes, { stream: true });
+    return JSON.parse(text + decoder.decode());
+  }
+
+  /** What a refusing answer says. */
+  async refusal() {
+    const { status, headers } = await this.#asked();
+    const given = headers.get("retry-after") ?? "";
+    const retryAfter = /^[0-9]+$/.test(given) ? Number(given) : undefined;
+    const problem = await this.json().catch((error) => {
+      if (!(error instanceof SyntaxError)) throw error;
+    });
+    return new Refused(status, problem !== null && typeof problem === "object" ? problem : {}, retryAfter);
+  }
+
+  close() {
+    this.#signal?.removeEventListener("abort", this.#abort);
+    this.#controller.abort();
+  }
+
+  /**
+   * @template T
+   * @param {() => Promise<T>} work
+   */
+  async #within(work) {
+    const timer = setTimeout(() => this.#controller.abort(new Lost("silence")), this.#silence * 1000);
+    try {
+      return await work();
+    } catch (cause) {
+      this.#signal?.throwIfAborted();
+      throw new Lost("the connection was lost", { cause });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** Between two tries: what the gateway asks for at least, longer each time, with jitter, not for ever. */
+class Pause {
+  #patience;
+  #tries = 0;
+  #since = performance.now();
+
+  /** @param {number} patience Seconds. */
+  constructor(patience) {
+    this.#patience = patience;
+  }
+
+  /** Something came. */
+  reset() {
+    [this.#tries, this.#since] = [0, performance.now()];
+  }
+
+  /**
+   * Wait for the next try. Raises Unreachable when the patience is at its end.
+   * @param {Error} cause
+   * @param {number} [least] Seconds.
+   * @param {AbortSignal} [signal]
+   */
+  async wait(cause, least, signal) {
+    const [first, longest] = BACKOFF_SECONDS;
+    let seconds = Math.min(first * 2 ** this.#tries, longest) * (0.5 + Math.random() / 2);
+    seconds = this.#tries ? Math.max(seconds, least ?? 0) : least || seconds;
+    this.#tries++;
+    if (performance.now() + seconds * 1000 > this.#since + this.#patience * 1000) {
+      throw new Unreachable("the gateway cannot be reached", { cause });
+    }
+    await new Promise((resolve, reject) => {
+      const timer = setTimeout(over, seconds * 1000);
+      function over() {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", over);
+        if (signal?.aborted) reject(signal.reason);
+        else resolve(undefined);
+      }
+      signal?.addEventListener("abort", over);
+      if (signal?.aborted) over();
+    });
+  }
+}
+
+function randomKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
