@@ -1,4 +1,4 @@
-"""The JavaScript client: by itself, by its types, and against both hosts as the Python client is (test_client)."""
+"""The JavaScript client: by itself, by its types, and against both hosts as the Python client is."""
 
 from __future__ import annotations
 

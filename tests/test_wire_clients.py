@@ -1,10 +1,12 @@
-"""Clients that we did not write: npm `eventsource`, PyPI `httpx-sse` and curl, and a server that rotates."""
+"""Clients that we did not write: npm `eventsource` and `@microsoft/fetch-event-source`, `httpx-sse`, curl.
 
-import asyncio
+Through a server that rotates, and through cuts at any byte.
+"""
+
 import json
+import random
 import re
-import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -12,15 +14,15 @@ import pytest
 import pytest_asyncio
 from httpx_sse import aconnect_sse
 
-from tests.hosts import EVENTS, LIMIT_SECONDS, Host, Wire, uvicorn_host
+from tests.hosts import EVENTS, Host, Wire, uvicorn_host
+from tests.support.cutter import Cutter
 from tests.support.model_server import ModelServer, script
-from tests.support.processes import REPOSITORY
+from tests.support.programs import node, run
 from tests.support.redis_server import RedisServer
 
 pytest_plugins = ("tests.hosts",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-FOLLOW = REPOSITORY / "tests" / "node" / "follow.mjs"
 MAX_AGE_SECONDS = 0.4
 TEXTS = [
     "plain",
@@ -44,27 +46,9 @@ async def rotating(model: ModelServer, store: RedisServer, hosts: dict[str, Host
         yield host
 
 
-async def run(*command: str) -> bytes:
-    """A program's output; it must end well, and within the limit."""
-    program = shutil.which(command[0])
-    assert program, f"the tests need {command[0]}"
-    process = await asyncio.create_subprocess_exec(
-        program, *command[1:], stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(LIMIT_SECONDS):
-            out, err = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode == 0, err.decode()
-    return out
-
-
-async def event_source(url: str) -> list[dict[str, Any]]:
+async def event_source(url: str, *fast: str) -> list[dict[str, Any]]:
     """What npm's `eventsource` says of a URL until it is stopped."""
-    return [json.loads(line) for line in (await run("node", str(FOLLOW), url)).splitlines()]
+    return await node("follow.mjs", url, *fast)
 
 
 def triples(wire: Wire) -> list[tuple[str, str, str]]:
@@ -131,6 +115,66 @@ async def test_httpx_sse_resumes_through_the_servers_rotation(rotating: Host) ->
                 cursor = event.id
                 seen.append((event.id, event.event, event.data))
     assert seen == triples(Wire(await rotating.log(where)))
+
+
+Triples = list[tuple[str, str, str]]
+
+
+async def by_event_source(url: str, host: Host) -> tuple[str, Triples]:
+    """A stream's location and events, as npm's `eventsource` has seen them at `url`."""
+    where = await host.start(SLOW, pace=0.005)
+    said = await event_source(url + where, "fast")
+    return where, [(line["id"], line["kind"], line["data"]) for line in said if "kind" in line]
+
+
+async def by_fetch_event_source(url: str, host: Host) -> tuple[str, Triples]:
+    where = await host.start(SLOW, pace=0.005)
+    said = await node("fetch_event_source.mjs", url + where)
+    return where, [(line["id"], line["kind"], line["data"]) for line in said if "kind" in line]
+
+
+async def by_fetch_event_source_posting(url: str, host: Host) -> tuple[str, Triples]:
+    body = json.dumps({"user": script(SLOW, pace=0.005)})
+    said = await node("fetch_event_source.mjs", f"{url}/stream", body)
+    [stream_id] = {line["stream"] for line in said if "open" in line}
+    return f"/stream/{stream_id}", [
+        (line["id"], line["kind"], line["data"]) for line in said if "kind" in line
+    ]
+
+
+async def by_httpx_sse(url: str, host: Host) -> tuple[str, Triples]:
+    where, cursor = await host.start(SLOW, pace=0.005), ""
+    seen: Triples = []
+    async with httpx.AsyncClient(base_url=url) as http:
+        while not (seen and seen[-1][1] == "done"):
+            headers = {"last-event-id": cursor} if cursor else {}
+            try:
+                async with aconnect_sse(http, "GET", where, headers=headers) as source:
+                    async for event in source.aiter_sse():
+                        cursor = event.id
+                        seen.append((event.id, event.event, event.data))
+            except httpx.TransportError:
+                continue  # cut; the cuts are counted
+    return where, seen
+
+
+@pytest.mark.parametrize(
+    "client", [by_event_source, by_fetch_event_source, by_fetch_event_source_posting, by_httpx_sse]
+)
+async def test_through_cuts_at_random_bytes_to_the_exact_text(
+    host: Host, client: Callable[[str, Host], Awaitable[tuple[str, Triples]]]
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    bounds = [0, rng.randrange(1, 200), *(rng.randrange(400, 800) for _ in range(10))]
+    before = len(host.model.requests)
+    async with Cutter(str(host.http.base_url).rstrip("/"), bounds) as cutter:
+        where, seen = await client(cutter.url, host)
+    assert cutter.cuts >= 5
+    assert texts(seen) == SLOW
+    assert seen == triples(Wire(await host.log(where)))
+    assert len(host.model.requests) == before + 1
 
 
 async def test_curl_prints_the_log_behind_one_retry_line(host: Host) -> None:

@@ -1,10 +1,15 @@
 // Follows a URL with npm's `eventsource`, as it is: one JSON line for each event, and one for each
-// connection. Reconnecting is its own affair; it ends when a status that is not 200 has stopped it.
+// connection. Reconnecting is its own affair; it ends when a status that is not 200 has stopped it. With a second
+// argument its clock runs fifty times as fast.
 import { EventSource } from 'eventsource';
 
 const KINDS = ['message', 'start', 'stage', 'tool', 'custom', 'reset', 'done', 'failed', 'cancelled'];
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
+if (process.argv[3]) {
+  const wait = globalThis.setTimeout;
+  globalThis.setTimeout = (work, ms, ...given) => wait(work, ms / 50, ...given);
+}
 const source = new EventSource(process.argv[2]);
 source.addEventListener('open', () => say({ open: true }));
 for (const kind of KINDS) {

@@ -14,7 +14,7 @@ LIMIT_SECONDS = 60
 
 
 async def run(*command: str) -> bytes:
-    """A program's output; it must end well, and within the limit. Raises AssertionError with its complaints."""
+    """A program's output; it must end well, and within the limit. Raises AssertionError or TimeoutError."""
     program = shutil.which(command[0])
     assert program, f"the tests need {command[0]}"
     process = await asyncio.create_subprocess_exec(
