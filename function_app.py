@@ -145,6 +145,18 @@ async def page(req: Request) -> Response:
     return await pages.page(gateway, req)
 
 
+@app.route("web/{name}", methods=["GET"], auth_level=OPEN)
+async def part(req: Request) -> Response:
+    """Give a part of the page."""
+    return await pages.part(gateway, req)
+
+
+@app.route("web/vendor/{name}", methods=["GET"], auth_level=OPEN)
+async def part_vendor(req: Request) -> Response:
+    """Give a part of the page that others wrote."""
+    return await pages.part(gateway, req)
+
+
 @app.queue_trigger(arg_name="message", queue_name="%GATEWAY_QUEUE_NAME%", connection="AzureWebJobsStorage")
 async def work(message: func.QueueMessage) -> None:
     """Run a job."""

@@ -22,8 +22,8 @@ import uvicorn
 if sys.platform != "win32":  # uvloop has no wheel for Windows
     import uvloop
 
-from gateway import commands, journal, telemetry
-from gateway.asgi import PROBES, ROUTES, app
+from gateway import commands, journal, rehearsal, telemetry
+from gateway.asgi import PROBES, ROUTES, Routes, app
 from gateway.body import DEFAULT_CHAIN
 from gateway.embedded import EmbeddedRedis
 from gateway.gateway import Gateway
@@ -38,6 +38,7 @@ T = TypeVar("T")
 GRACE_SECONDS = 5
 BACKLOG = 2048
 SERVING, WORKING = "Holdfast serves", "Holdfast works; probes at"
+REHEARSAL: Routes = (("POST", "/dev/kill-worker", rehearsal.kill_worker),)
 STALLED_MS = 60_000
 _EXAMPLE = """curl -N {url}/stream -H 'Accept: text/event-stream' \\
      -H 'Content-Type: application/json' -d '{{"user": "Who are you?"}}'"""
@@ -127,7 +128,7 @@ class Host:
 
     def _server(self) -> Server:
         config = uvicorn.Config(
-            app(self.gateway, PROBES if self._mode == "worker" else ROUTES),
+            app(self.gateway, routes_of(self._mode, self._settings)),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
@@ -141,6 +142,14 @@ class Host:
         print(f"{WORKING if self._mode == 'worker' else SERVING} {url}", flush=True)
         if self._mode == "all":
             print(f"Ask on that page, or:\n\n{_EXAMPLE.format(url=url)}\n", flush=True)
+
+
+def routes_of(mode: str, settings: Settings) -> Routes:
+    """What a process serves; on a developer's own machine also what kills a worker."""
+    if mode == "worker":
+        return PROBES
+    own = mode == "all" and settings.is_open and settings.is_loopback
+    return ROUTES + REHEARSAL if own else ROUTES
 
 
 async def _with_model(settings: Settings, model: LocalModel) -> Settings:

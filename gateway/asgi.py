@@ -36,6 +36,8 @@ ROUTES: Routes = (
     *PROBES,
     ("GET", "/openapi.json", contract.openapi),
     ("GET", "/", pages.page),
+    ("GET", "/web/{name}", pages.part),
+    ("GET", "/web/vendor/{name}", pages.part),
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import parameters, responses, schemas
+from gateway import openapi_page, parameters, responses, schemas
 from gateway.body import Bounds
 from gateway.protocol import VERSION
 from gateway.responses import Answer
@@ -84,7 +84,7 @@ class _Contract:
             "/ready": {"get": self._ready()},
             "/metrics": {"get": self._metrics()},
             "/openapi.json": {"get": _open("openapi", "This", responses.json("it", {"type": "object"}))},
-            "/": {"get": _open("page", "A page to ask on", responses.page())},
+            **openapi_page.paths(),
         }
 
     def schemes(self) -> dict[str, Schema]:

@@ -14,6 +14,11 @@ def stream(schema: Schema) -> Parameter:
     return {"name": "id", "in": "path", "required": True, "schema": schema}
 
 
+def part() -> Parameter:
+    """A file of the page, in a path."""
+    return {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
 def cursor() -> list[Parameter]:
     """Where to go on, in both places."""
     told = "the events after this one; absent, empty or 0: from the first"

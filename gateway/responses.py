@@ -51,6 +51,7 @@ def headers() -> dict[str, Answer]:
         "NotStoredOrKept": _header({"enum": [_NOT_STORED, _NOT_KEPT]}, "of the document, of the events"),
         "Checked": _header({"const": "no-cache"}),
         "Unbuffered": _header({"const": "no"}, "asks proxies to pass on each event at once"),
+        "ETag": _header(text, "of this very file"),
         "Policy": _header(text, "the page's own script and style, and nothing else"),
         "Leave": _header(text, "for a page of an origin that may ask", required=False),
     }
@@ -80,10 +81,16 @@ def text(media_type: str) -> Answer:
     return {**empty("text", named), "content": {media_type: {"schema": {"type": "string"}}}}
 
 
-def page() -> Answer:
-    """The page, bound to its own script and style."""
-    named = {"Cache-Control": "Checked", "Content-Security-Policy": "Policy"}
-    return {**empty("HTML", named), "content": {"text/html": {"schema": {"type": "string"}}}}
+def page(*kinds: str) -> Answer:
+    """The page, or a part of it, bound to its own script and style."""
+    content = {kind: {"schema": {"type": "string"}} for kind in kinds}
+    return {**unchanged("a file of the page"), "content": content}
+
+
+def unchanged(description: str = "it is what If-None-Match names") -> Answer:
+    """A file of the page that a browser has already."""
+    named = {"Cache-Control": "Checked", "Content-Security-Policy": "Policy", "ETag": "ETag"}
+    return empty(description, named)
 
 
 def seen(*, created: bool = False) -> Answer:

@@ -83,6 +83,11 @@ class Wire:
             at = found.end()
 
 
+def triples(wire: Wire) -> list[tuple[str, str, str]]:
+    """Its events as a client sees them: id, type, data."""
+    return list(zip(wire.ids, wire.events, (data.decode() for data in wire.data), strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """One host, and what stands behind it."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 
 import httpx
 import pytest
 
-from gateway.headers import policy_of
 from tests.callers import ALICE, ORIGIN, Guarded, by_key
 from tests.hosts import EVENTS, JSON, NOBODY, Host
 from tests.support.model_server import script
-from tests.support.processes import REPOSITORY
 
 pytest_plugins = ("tests.hosts", "tests.callers")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -143,29 +139,3 @@ async def test_every_answer_is_taken_as_what_it_says_and_tells_nobody_where_it_w
     ):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
-
-
-async def test_the_page_may_run_its_own_script_and_nothing_else(guarded: Guarded) -> None:
-    """That it works so in a browser, without a complaint, is for `test_page.py` to see."""
-    answer = await guarded.http.get("/")
-    said = dict(item.split(" ", 1) for item in answer.headers["content-security-policy"].split("; "))
-    for kind in ("script", "style"):
-        [inline] = re.findall(f"<{kind}>(.*?)</{kind}>", answer.text, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
-        assert said[f"{kind}-src"] == f"'sha256-{digest}'"
-        assert answer.text.count(f"<{kind}") == 1
-    assert (said["default-src"], said["connect-src"]) == ("'none'", "'self'")
-    for name in ("base-uri", "form-action", "frame-ancestors"):
-        assert said[name] == "'none'"
-    assert not re.search(r"unsafe|\*|https?:", answer.headers["content-security-policy"])
-    assert not re.search(r"\son[a-z]+=|\sstyle=|javascript:", answer.text)  # what no hash here allows
-
-
-async def test_another_page_has_another_policy() -> None:
-    page = (REPOSITORY / "web" / "index.html").read_text()
-    policies = {
-        policy_of(text)
-        for text in (page, page.replace("</script>", " </script>"), page.replace("</style>", " </style>"))
-    }
-    assert len(policies) == 3
-    assert policy_of(page) == policy_of(page.replace("<title>", "<title>The "))

@@ -8,7 +8,6 @@ import pytest
 
 from gateway.asgi import ROUTES
 from tests.hosts import LIMIT_SECONDS, NOBODY, Host
-from tests.support.processes import REPOSITORY
 
 pytest_plugins = ("tests.hosts",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -22,7 +21,7 @@ async def test_both_hosts_have_the_same_routes_methods_and_names(hosts: dict[str
         (
             method,
             "/" + function["route"].removeprefix("/"),
-            re.sub("^preflight_.*", "preflight", function["name"]),
+            re.sub("^(preflight|part)_.*", r"\1", function["name"]),
         )
         for function in hosts["functions"].functions
         if function["type"] == "httpTrigger"
@@ -54,13 +53,6 @@ async def test_ready_names_each_part_and_its_state(host: Host) -> None:
 async def test_metrics_are_an_unknown_path_unless_configured(host: Host) -> None:
     answer = await host.http.get("/metrics")
     assert (answer.status_code, answer.json()["code"]) == (404, "no_route")
-
-
-async def test_the_page_is_html(host: Host) -> None:
-    answer = await host.http.get("/")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/html")
-    assert answer.content == (REPOSITORY / "web" / "index.html").read_bytes()
 
 
 @pytest.mark.parametrize(

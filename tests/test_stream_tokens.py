@@ -16,10 +16,10 @@ import pytest_asyncio
 
 from gateway.tokens import StreamTokens
 from tests.callers import ALICE, BOB, TOKEN_KEYS, Guarded, by_key, old_tokens
-from tests.hosts import EVENTS, JSON, NOBODY, Host, Wire, until, uvicorn_host
+from tests.hosts import EVENTS, JSON, NOBODY, Host, Wire, triples, until, uvicorn_host
 from tests.support.model_server import ModelServer
 from tests.support.redis_server import RedisServer
-from tests.test_wire_clients import event_source, triples
+from tests.test_wire_clients import event_source
 
 pytest_plugins = ("tests.hosts", "tests.callers")
 pytestmark = pytest.mark.asyncio(loop_scope="session")

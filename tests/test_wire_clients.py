@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from httpx_sse import aconnect_sse
 
-from tests.hosts import EVENTS, Host, Wire, uvicorn_host
+from tests.hosts import EVENTS, Host, Wire, triples, uvicorn_host
 from tests.support.cutter import Cutter
 from tests.support.model_server import ModelServer, script
 from tests.support.programs import node, run
@@ -49,10 +49,6 @@ async def rotating(model: ModelServer, store: RedisServer, hosts: dict[str, Host
 async def event_source(url: str, *fast: str) -> list[dict[str, Any]]:
     """What npm's `eventsource` says of a URL until it is stopped."""
     return await node("follow.mjs", url, *fast)
-
-
-def triples(wire: Wire) -> list[tuple[str, str, str]]:
-    return list(zip(wire.ids, wire.events, (data.decode() for data in wire.data), strict=True))
 
 
 def texts(events: list[tuple[str, str, str]]) -> list[str]:

@@ -3,48 +3,73 @@
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
-const WAIT_MS = 20_000;
+const WAIT_MS = 12_000;
 const [executablePath] = process.argv.slice(2);
 const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
 
 const browser = await chromium.launch({ executablePath, args });
 const complaints = [];
-let page, connection, question;
+let context, page;
 
-async function open(url) { // as somebody who was never here before
-  await page?.context().close();
-  complaints.length = 0;
-  page = await (await browser.newContext()).newPage();
+function show(tab) {
+  page = tab;
   page.setDefaultTimeout(WAIT_MS);
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(`${message.text()} ${message.location().url}`));
   page.on("pageerror", (error) => complaints.push(String(error)));
-  connection = page.getByRole("switch", { name: "Cut the connection" });
-  question = page.getByRole("textbox", { name: "Your question" });
+  page.on("dialog", (dialog) => { complaints.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
+}
+
+async function open(url, width = 1200, scheme = "light") { // as somebody who was never here before
+  await context?.close();
+  complaints.length = 0;
+  context = await browser.newContext({ viewport: { width, height: 800 }, colorScheme: scheme, permissions: ["clipboard-read", "clipboard-write"] });
+  show(await context.newPage());
   await page.goto(url);
 }
 
-const shown = (id) => page.locator(`#${id}`).textContent();
+function passing(error) { // what is looked at while the page is loaded anew is not true yet
+  if (!/Execution context was destroyed|navigation/.test(String(error))) throw error;
+  return false;
+}
+
+// The last answer's part of this class.
+const part = (name) => page.locator(`.turn:last-child .${name}`);
 
 const verbs = {
   open,
-  ask: async (text) => { await question.fill(text); await question.press("Enter"); },
-  cut: () => connection.check(),
-  reconnect: () => connection.uncheck(),
-  stop: () => page.getByRole("button", { name: "Stop" }).click(),
+  ask: async (text) => { await page.getByRole("textbox", { name: "Your question" }).fill(text); await page.keyboard.press("Enter"); },
+  press: (name) => page.getByRole("button", { name, exact: true }).last().click(),
+  type: async (label, text) => { await page.getByLabel(label).fill(text); await page.keyboard.press("Enter"); },
+  keys: async (...names) => { for (const name of names) await page.keyboard.press(name); },
+  focused: () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent.trim()),
+  // The browser's network: what is open is dropped, what is tried fails.
+  offline: async () => { await context.setOffline(true); await verbs.press("Cut"); },
+  online: () => context.setOffline(false),
   reload: async () => void (await page.reload()),
-  // Until the element of this id holds exactly this text, or, with `part`, this among other text.
-  see: async (id, text, part = false) => {
-    const holds = ([id, text, part]) => {
-      const now = document.getElementById(id).textContent;
-      return part ? now.includes(text) : now === text;
+  back: async () => void (await page.goBack()),
+  tab: async () => { const address = page.url(); show(await context.newPage()); await page.goto(address); },
+  // Until the last answer's part of this class holds exactly this text, but for space around it, or, with `among`, this among other text.
+  see: async (name, text, among = false) => {
+    const holds = ([name, text, among]) => {
+      const now = document.querySelector(`.turn:last-child .${name}`)?.textContent.trim();
+      return among ? now?.includes(text) : now === text;
     };
-    await page.waitForFunction(holds, [id, text, part]).catch(async () => {
-      throw new Error(`#${id} should show ${JSON.stringify(text)}, and shows ${JSON.stringify(await shown(id))}`);
+    await page.waitForFunction(holds, [name, text, among]).catch(async () => {
+      const now = await part(name).textContent({ timeout: 1000 }).catch(() => "nothing");
+      throw new Error(`.${name} should show ${JSON.stringify(text)}, and shows ${JSON.stringify(now)}`);
     });
   },
-  read: shown,
-  question: () => question.inputValue(),
+  read: async (name) => (await part(name).textContent()).trim(),
+  shown: (name) => part(name).isVisible(),
+  count: (selector) => page.locator(selector).count(),
+  until: async (source) => { // not by waitForFunction, whose strings the page's policy forbids
+    for (const end = Date.now() + WAIT_MS; !(await page.evaluate(source).catch(passing)); await page.waitForTimeout(20)) {
+      if (Date.now() > end) throw new Error(`never became true: ${source}`);
+    }
+  },
+  run: (source) => page.evaluate(source),
+  picture: async (path) => void (await page.screenshot({ path })),
   address: async () => page.url(),
   complaints: async () => complaints,
 };

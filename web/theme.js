@@ -1,0 +1,23 @@
+// Before anything is drawn: light or dark, as the system has it, or as it was chosen here.
+"use strict";
+{
+  const NEXT = { system: "light", light: "dark", dark: "system" };
+  const SIGNS = { system: "◐", light: "☀", dark: "☾" };
+  const root = document.documentElement;
+  const read = () => { try { return localStorage.getItem("theme"); } catch { return null; } }; // storage may be forbidden
+  const choose = (theme) => {
+    root.dataset.theme = theme;
+    try { localStorage.setItem("theme", theme); } catch { /* then it lasts as long as the page */ }
+  };
+  root.dataset.theme = read() in NEXT ? read() : "system";
+  addEventListener("DOMContentLoaded", () => {
+    const button = document.getElementById("theme");
+    const show = () => {
+      button.textContent = SIGNS[root.dataset.theme];
+      button.title = `Theme: ${root.dataset.theme}`;
+      button.setAttribute("aria-label", button.title);
+    };
+    button.onclick = () => { choose(NEXT[root.dataset.theme]); show(); };
+    show();
+  });
+}
