@@ -211,7 +211,7 @@ def run() -> int:
     if given.command in commands.SERVING:
         run_in_loop(main(given.command, settings))
         return 0
-    return run_in_loop(commands.look(settings, given))
+    return run_in_loop((commands.ask if given.command == "ask" else commands.look)(settings, given))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     ls.add_argument(
         "--limit", metavar="N", type=int, default=50, help=f"at most so many, up to {MOST_LISTED}"
     )
+    ask = command("ask", "ask a gateway (GATEWAY_URL, GATEWAY_KEY), and print its tokens as they come")
+    ask.add_argument("question", metavar="QUESTION")
+    ask.add_argument("--chain", metavar="NAME", default="", help="another chain than chat")
     for looks in (inspect, ls):
         looks.add_argument("--json", action="store_true", help="for machines")
     return whole
@@ -89,7 +92,7 @@ def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
         parser.error(f"HOST={settings.host} can be reached by others: set GATEWAY_METRICS_KEY")
     if command in ("web", "worker") and not settings.redis_url:
         parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
-    if command not in SERVING and not settings.redis_url:
+    if command in ("inspect", "ls") and not settings.redis_url:
         parser.error("REDIS_URL must be set: it names the store to look into")
     return settings
 
@@ -98,6 +101,15 @@ def make_key(name: str) -> str:
     """A new API key, and its line for the file of keys. Raises ValueError for a name that is none."""
     key, line = new_key(name)
     return f"key, for its owner alone: {key}\nline for GATEWAY_KEYS_FILE: {line}"
+
+
+async def ask(settings: Settings, given: argparse.Namespace) -> int:
+    """Run `ask`; answers the exit code."""
+    from gateway.ask import ask as ask_gateway
+
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = settings.url or f"http://{host}:{settings.port}"
+    return await ask_gateway(url, settings.key, given.question, given.chain)
 
 
 async def look(settings: Settings, given: argparse.Namespace) -> int:

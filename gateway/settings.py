@@ -28,6 +28,10 @@ class Settings:
     worker_port: str = setting(
         "GATEWAY_WORKER_PORT", "", "port of a `worker` process's /health, /ready and /metrics; empty: none"
     )
+    url: str = setting("GATEWAY_URL", "", "for `ask`: the gateway's address; empty: HOST and PORT here")
+    key: str = field(
+        default="", repr=False, metadata={"env": "GATEWAY_KEY", "meaning": "for `ask`: an API key or a JWT"}
+    )
     auth: str = setting(
         "GATEWAY_AUTH", "", "who may ask: none, keys, easyauth or jwt; empty: none, on loopback only"
     )

@@ -15,6 +15,7 @@ SHARING = frozenset(  # a test holds this against the fixtures that each file as
     for name in (
         "contract/test_contract",
         "guess/test_guess",
+        "test_ask",
         "test_auth_jwt",
         "test_auth_keys",
         "test_auth_owners",

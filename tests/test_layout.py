@@ -26,6 +26,10 @@ MOST_FUNCTION_LINES = 60
 LAYERS = [
     {"gateway.__main__", "function_app"},
     {"gateway.asgi", "gateway.commands"},
+    {"gateway.ask"},
+    {"gateway.client"},
+    {"gateway.client_stream"},
+    {"gateway.client_events"},
     {
         "gateway.handlers",
         "gateway.probes",

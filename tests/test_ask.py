@@ -1,0 +1,87 @@
+"""`python -m gateway ask`: a real process in a shell's place; exact through cuts, cancelled by Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from tests.hosts import Host, uvicorn_host
+from tests.support.cutter import Cutter
+from tests.support.model_server import ModelServer, script
+from tests.support.processes import REPOSITORY
+from tests.support.redis_server import RedisServer
+
+pytest_plugins = ("tests.hosts",)
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+WORDS = [f"{number} wörd\n" for number in range(60)]
+LIMIT_SECONDS = 60
+
+
+@asynccontextmanager
+async def asking(url: str, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command, with nothing of this process's settings."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "ask", *words),
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "GATEWAY_URL": url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def printed(process: asyncio.subprocess.Process) -> tuple[str, str, int]:
+    """What it said on both streams, and its exit code."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return out.decode(), err.decode(), process.returncode
+
+
+async def test_it_survives_ten_cuts_and_prints_the_exact_text(hosts: dict[str, Host]) -> None:
+    host = hosts["uvicorn"]
+    before = len(host.model.requests)
+    cutter = Cutter(str(host.http.base_url), [0, *([900] * 11)])
+    async with cutter, AsyncExitStack() as stack:
+        process = await stack.enter_async_context(asking(cutter.url, script(WORDS)))
+        said, told, code = await printed(process)
+    assert (said, code) == ("".join(WORDS), 0), told
+    assert cutter.cuts >= 10
+    assert len(host.model.requests) == before + 1
+
+
+async def test_ctrl_c_cancels_the_stream_and_the_models_call(model: ModelServer, store: RedisServer) -> None:
+    async with uvicorn_host(model, store.url) as host:
+        before = len(model.requests)
+        question = script(["first\n", "never"], gate="ask-ctrl-c", gate_at=1)
+        async with asking(str(host.http.base_url), question) as process:
+            assert process.stdout is not None
+            async with asyncio.timeout(LIMIT_SECONDS):
+                assert await process.stdout.readline() == b"first\n"
+            cut = model.cut_answers
+            process.send_signal(signal.SIGINT)
+            said, told, code = await printed(process)
+        assert (said, code) == ("", 130)
+        assert "cancelled" in told
+        await model.until(requests=before + 1, cut=cut + 1)
+
+
+async def test_a_refusal_and_nobody_there_are_told_in_a_line(hosts: dict[str, Host]) -> None:
+    url = str(hosts["uvicorn"].http.base_url)
+    async with asking(url, "q", "--chain", "no-such") as process:
+        said, told, code = await printed(process)
+    assert (said, code) == ("", 1)
+    assert "refused: chain: must be the name of a chain" in told
+    assert "Traceback" not in told
