@@ -44,7 +44,7 @@ const verbs = {
   keys: async (...names) => { for (const name of names) await page.keyboard.press(name); },
   focused: () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent.trim()),
   // The browser's network: what is open is dropped, what is tried fails.
-  offline: async () => { await context.setOffline(true); await verbs.press("Cut"); },
+  offline: async () => { await context.setOffline(true); await page.evaluate(() => document.querySelector(".turn:last-child .cut").click()); },
   online: () => context.setOffline(false),
   reload: async () => void (await page.reload()),
   back: async () => void (await page.goBack()),

@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs/licences.md"
-# What may be depended on. All of it is only installed: none is changed here, or handed on.
+# What may be depended on. None is changed here; what is handed on is in web/vendor, its licences beside it.
 ALLOWED: Mapping[str, str] = {
     "0BSD": "permissive, nothing to do",
     "Apache-2.0": "permissive; grants patents; keep the notice",
