@@ -21,6 +21,7 @@ ALLOWED: Mapping[str, str] = {
     "BSD-2-Clause": "permissive; keep the notice",
     "BSD-3-Clause": "permissive; keep the notice",
     "BlueOak-1.0.0": "permissive; keep the notice",
+    "CC0-1.0": "public domain, as far as there is one",
     "CNRI-Python": "permissive; Python's own of before 2001, in `regex`",
     "ISC": "permissive; keep the notice",
     "MIT": "permissive; keep the notice",
@@ -29,6 +30,7 @@ ALLOWED: Mapping[str, str] = {
     "PSF-2.0": "permissive; Python's own",
     "Python-2.0": "permissive; Python's own",
     "Unlicense": "public domain",
+    "Zlib": "permissive; who changes it says so",
 }
 # Declared as a classifier or in words instead of SPDX, or not at all: what the package's own text says.
 READ: Mapping[str, str] = {
