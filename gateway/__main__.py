@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import socket
 import sys
@@ -27,6 +29,7 @@ from gateway.asgi import PROBES, ROUTES, Routes, app
 from gateway.body import DEFAULT_CHAIN
 from gateway.embedded import EmbeddedRedis
 from gateway.gateway import Gateway
+from gateway.http import Bounded
 from gateway.settings import Settings
 from workers.chains.registry import Registry
 from workers.local_model import LocalModel
@@ -39,7 +42,7 @@ GRACE_SECONDS = 5
 BACKLOG = 2048
 SERVING, WORKING = "Holdfast serves", "Holdfast works; probes at"
 REHEARSAL: Routes = (("POST", "/dev/kill-worker", rehearsal.kill_worker),)
-STALLED_MS = 60_000
+STALLED_MS = 75_000  # more than the hub waits: it tells why
 _EXAMPLE = """curl -N {url}/stream -H 'Accept: text/event-stream' \\
      -H 'Content-Type: application/json' -d '{{"user": "Who are you?"}}'"""
 
@@ -129,6 +132,8 @@ class Host:
     def _server(self) -> Server:
         config = uvicorn.Config(
             app(self.gateway, routes_of(self._mode, self._settings)),
+            http=Bounded,
+            ws="none",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
@@ -192,7 +197,22 @@ def run_in_loop(work: Coroutine[None, None, T]) -> T:
     """asyncio, on uvloop where there is one."""
     factory = uvloop.new_event_loop if sys.platform != "win32" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(work)
+        return runner.run(_ending(work))
+
+
+async def _ending(work: Coroutine[None, None, T]) -> T:
+    """The work, and then an end in bounded time: a chain that does not let itself be cancelled is left."""
+    try:
+        return await work
+    finally:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left and (await asyncio.wait(left, timeout=GRACE_SECONDS))[1]:
+            logging.getLogger("holdfast").error("the process ends though a chain does not")
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(1)
 
 
 def run() -> int:

@@ -51,7 +51,7 @@ class Keys:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._looked_at = 0.0
-        self._stamp: tuple[int, int] = (0, 0)
+        self._stamp: tuple[int, ...] = ()
         self._names: Mapping[str, str] = {}
         try:
             self._read()
@@ -79,7 +79,7 @@ class Keys:
     def _read(self) -> None:
         self._looked_at = time.monotonic()
         status = self._path.stat()
-        stamp = (status.st_mtime_ns, status.st_size)
+        stamp = (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
         if stamp == self._stamp:
             return
         names = {}

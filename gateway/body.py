@@ -5,6 +5,7 @@ Order of the answers: 415 not JSON by its type, 413 too large, 400 not JSON by i
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from gateway.settings import Settings
 
 DEFAULT_CHAIN = "chat"
 MAX_METADATA_BYTES = 4096
+BODY_SECONDS = 30.0
 ROLES = ("system", "developer", "user", "assistant")
 _FIELDS = ("user", "messages", "input", "chain", "params", "metadata")
 _INPUTS = ("user", "messages", "input")
@@ -70,10 +72,13 @@ async def read_json(request: Request, bounds: Bounds = DEFAULT) -> Any:
         raise TooLarge(f"the bound is {max_bytes} bytes")
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                raise TooLarge(f"the bound is {max_bytes} bytes")
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise TooLarge(f"the bound is {max_bytes} bytes")
+    except TimeoutError as error:
+        raise Malformed(f"the body was not here within {BODY_SECONDS:g} s") from error
     except ClientDisconnect as error:
         raise Malformed("the body ended early") from error
     return parse_json(bytes(body), bounds)

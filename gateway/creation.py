@@ -6,14 +6,16 @@ and the place that its owner took for it is found to be free within a minute.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from opentelemetry.trace import SpanKind
 
 from gateway import protocol, sse, telemetry
 from gateway.body import Start
-from gateway.errors import KeyReused, QueueFull, QueueUnavailable, StoreUnavailable
+from gateway.errors import KeyReused, OverQuota, QueueFull, QueueUnavailable, StoreUnavailable
 from gateway.log import Log
 from gateway.queue import JobQueue, Message
 from gateway.quota import Quota
@@ -32,26 +34,43 @@ class Creation:
         self._log = log
         self._queue = queue
         self._quota = quota
+        # By key, for as long as somebody is at it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, start: Start, *, owner: str, key: str, traceparent: str) -> Record:
         """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
 
         Raises KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable.
         """
-        key_hash = protocol.idempotency_hash(owner, key) if key else ""
+        if not key:
+            return await self._create(start, owner, "", traceparent)
+        key_hash = protocol.idempotency_hash(owner, key)
+        turn = self._turns.setdefault(key_hash, asyncio.Lock())
+        async with turn:  # one place is taken, not one by each
+            return await self._create(start, owner, key_hash, traceparent)
+
+    async def _create(self, start: Start, owner: str, key_hash: str, traceparent: str) -> Record:
         stream_id = protocol.new_stream_id(key_hash)
         now_ms = await self._log.now_ms()
-        word, found = "none", ""
-        if key:
-            word, found = await self._log.known(stream_id, key_hash, start.digest)
+        word, found = await self._known(stream_id, key_hash, start)
         if word == "none":
-            await self._admit(owner, stream_id)
+            try:
+                await self._admit(owner, stream_id)
+            except (OverQuota, QueueFull):
+                word, found = await self._known(stream_id, key_hash, start)
+                if word == "none":  # else another process has made it meanwhile
+                    raise
+        if word == "none":
             word, found = await self._record(stream_id, start, owner, key_hash, traceparent, now_ms)
-            if word != "created":  # another POST with this key was quicker
+            if word != "created":  # another process was quicker
                 await self._quota.release(owner, stream_id)
+                await self._queue.forget(stream_id)
         if word == "conflict":
             raise KeyReused
         return await self._queued(found, owner)
+
+    async def _known(self, stream_id: str, key_hash: str, start: Start) -> tuple[str, str]:
+        return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")
 
     async def _admit(self, owner: str, stream_id: str) -> None:
         others = await self._quota.admit(owner, stream_id)

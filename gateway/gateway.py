@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +21,14 @@ from gateway.body import Bounds, Start
 from gateway.cluster import Router
 from gateway.connection import Connection
 from gateway.creation import Creation
-from gateway.errors import CursorLost, StoreUnavailable, StreamGone, StreamNotFound, Unauthorized
+from gateway.errors import (
+    CursorLost,
+    QueueUnavailable,
+    StoreUnavailable,
+    StreamGone,
+    StreamNotFound,
+    Unauthorized,
+)
 from gateway.hub import Hub
 from gateway.inputs import Inputs, Schema
 from gateway.link import Place
@@ -181,6 +189,8 @@ class Gateway:
         tag = protocol.tag_of(protocol.new_token())
         if (await self.parts.log.cancel(stream_id, tag)).word == "cancelled":
             telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
+            with suppress(QueueUnavailable):  # its place in the queue is free later, then
+                await self.parts.queue.forget(stream_id)
         return await self.status(stream_id, owner)
 
     async def status(self, stream_id: str, owner: str) -> dict[str, Any]:

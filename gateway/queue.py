@@ -68,6 +68,9 @@ class JobQueue(Sender, Protocol):
         leaves room for the rest. Raises QueueUnavailable.
         """
 
+    async def forget(self, stream_id: str) -> None:
+        """Its place is free: it was not enqueued, or its stream is cancelled. Raises QueueUnavailable."""
+
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
         """Returns when the queue has acknowledged it. Raises QueueUnavailable.
 

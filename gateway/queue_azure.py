@@ -74,6 +74,9 @@ class AzureQueue:
             self._count += 1
             return True
 
+    async def forget(self, stream_id: str) -> None:
+        """The service counts it until somebody settles it; the next count is asked for soon."""
+
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
         """Returns when the service has stored it. Raises QueueUnavailable."""
         content = base64.b64encode(message.body or message.encode()).decode()

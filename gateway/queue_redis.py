@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from redis.exceptions import ResponseError
 
@@ -41,7 +42,9 @@ class RedisQueue:
         self._receiver = receiver
         self._key = "{" + name + "}:queue"
         self._starting = "{" + name + "}:starting"
+        self._jobs = "{" + name + "}:jobs"
         self._reserve = Script("reserve", shared=False)
+        self._enqueue = Script("enqueue", shared=False)
         self._consumer = consumer
         self._lease_ms = lease_ms
         self._keep_ms = keep_ms
@@ -49,21 +52,18 @@ class RedisQueue:
 
     async def reserve(self, stream_id: str, most: int, others: int) -> bool:
         """Exact for all processes: one script counts what is queued, running and about to come."""
+        keys, args = [self._jobs, self._starting], (stream_id, most, others, self._keep_ms)
         try:
-            answer = await self._reserve(self._sender, [self._key, self._starting], stream_id, most, others)
+            answer = await self._reserve(self._sender, keys, *args)
         except (StoreUnavailable, ResponseError) as error:
             raise QueueUnavailable from error
         return bool(answer[0] == "ok")
 
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
         """Add it, at once: Redis streams know no delay. One sent twice does nothing the second time."""
-        commands: list[tuple[str | bytes | int, ...]] = [
-            ("XADD", self._key, "*", "job", message.encode()),
-            ("PEXPIRE", self._key, self._keep_ms),
-            ("ZREM", self._starting, message.id),
-        ]
+        keys, args = [self._key, self._jobs, self._starting], (message.id, message.encode(), self._keep_ms)
         try:
-            await self._sender.call_all(commands)
+            await self._enqueue(self._sender, keys, *args)
         except (StoreUnavailable, ResponseError) as error:  # a refusal is as good as an absence
             raise QueueUnavailable from error
 
@@ -88,8 +88,17 @@ class RedisQueue:
             ("XACK", self._key, GROUP, delivery.receipt),
             ("XDEL", self._key, delivery.receipt),
         ]
+        with suppress(ValueError):  # what is no message has no place
+            commands.append(("ZREM", self._jobs, Message.decode(delivery.body).id))
         try:
             await self._sender.call_all(commands)
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+
+    async def forget(self, stream_id: str) -> None:
+        """Its entry stays until a worker finds that there is nothing to run."""
+        try:
+            await self._sender.call_all([("ZREM", key, stream_id) for key in (self._jobs, self._starting)])
         except StoreUnavailable as error:
             raise QueueUnavailable from error
 

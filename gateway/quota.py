@@ -26,7 +26,8 @@ _RULES = {
     "starts": "{} starts a minute",
     "bytes": "{} bytes of ended streams",
 }
-Look = tuple[str, str, int, int]  # id, `running`, `ended` or `gone`, bytes, and how long it is kept, in ms
+# id, `running`, `ended`, `making` or `gone`, bytes, and how long it is kept, in ms
+Look = tuple[str, str, int, int]
 
 
 class Quota:
@@ -82,12 +83,15 @@ class Quota:
         commands: list[tuple[str, ...]] = []
         for stream_id in stream_ids:
             job, log, _ = Log.keys(stream_id)
-            commands += [("HGET", job, "status"), ("STRLEN", log), ("PTTL", log)]
+            commands += [("HMGET", job, "status", "confirmed"), ("STRLEN", log), ("PTTL", log)]
         answers = iter(await self._redis.call_all(commands))
         return [_look(one, next(answers), next(answers), next(answers)) for one in stream_ids]
 
 
-def _look(stream_id: str, status: bytes | None, length: int, left_ms: int) -> Look:
+def _look(stream_id: str, known: list[bytes | None], length: int, left_ms: int) -> Look:
+    status, confirmed = known
     if status is None:
         return stream_id, "gone", 0, 0
+    if confirmed is None and status not in _ENDED:  # its POST is under way, or has died
+        return stream_id, "making", 0, 0
     return stream_id, "ended" if status in _ENDED else "running", length + RECORD_BYTES, left_ms

@@ -7,6 +7,7 @@ states in words of our own and a number: no host's name, no exception's text.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
@@ -23,6 +24,7 @@ KEPT_SECONDS = 1.0
 LOOK_SECONDS = 2.0  # within which a part answers, or is out of reach
 GOOD = {"ok", "degraded", "idle", "configured", "loading", "ready"}
 T = TypeVar("T")
+_log = logging.getLogger("holdfast.readiness")
 
 
 class Shared(Generic[T]):
@@ -139,23 +141,29 @@ class Readiness:
 
 
 async def _store(parts: Parts) -> str:
-    """`ok`, `unreachable`, or `degraded` when some nodes of a cluster do not answer: the others serve."""
+    """`ok`, `refusing` (a write), `unreachable`, or `degraded`: some nodes of a cluster serve, not all."""
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             nodes = await parts.redis.by_node([f"{{{number:02x}}}:open" for number in range(BUCKETS)])
     except (StoreUnavailable, TimeoutError):
         return "unreachable"
-    answers = await asyncio.gather(*(_answers(parts.log, keys[0]) for keys in nodes))
-    return "ok" if all(answers) else "degraded" if any(answers) else "unreachable"
+    states = await asyncio.gather(*(_node(parts.redis, keys[0]) for keys in nodes))
+    if "ok" in states:
+        return "ok" if set(states) == {"ok"} else "degraded"
+    return "refusing" if "refusing" in states else "unreachable"
 
 
-async def _answers(log: Log, near: str) -> bool:
+async def _node(redis: Connection, near: str) -> str:
+    """`ok` when it takes a write beside this key; `refusing`, and why in the log, when it does not."""
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            await log.now_ms(near)
+            [answer] = await redis.answers([("SET", f"{near}:ready", 1, "PX", round(KEPT_SECONDS * 1000))])
     except (StoreUnavailable, TimeoutError):
-        return False
-    return True
+        return "unreachable"
+    if isinstance(answer, Exception):
+        _log.warning("the store refuses a write: %s", type(answer).__name__)
+        return "refusing"
+    return "ok"
 
 
 async def _depth(queue: JobQueue) -> int | None:

@@ -25,7 +25,7 @@ MOST_FUNCTION_LINES = 60
 # From a layer, only what stands to the right of it, in its own row or below, may be imported.
 LAYERS = [
     {"gateway.__main__", "function_app"},
-    {"gateway.asgi", "gateway.commands"},
+    {"gateway.asgi", "gateway.commands", "gateway.http"},
     {"gateway.ask"},
     {"gateway.client"},
     {"gateway.client_stream"},

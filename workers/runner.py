@@ -145,9 +145,9 @@ class Runner:
             left = self._left_seconds(claim)
             await asyncio.wait({writing, chain}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not chain.done():
-                await _stop(chain)  # the claim is over, or the run's time: stop the model call
-                if not writing.done():
+                if not writing.done():  # the run's time is over; whatever the chain says now is not heard
                     await writer.put(failures.TIME_LIMIT)
+                await _stop(chain)  # this claim is over: stop the model call
             elif chain.cancelled():  # by its own doing, as nobody here has asked for it
                 _log.error("stream %s: chain %s cancelled itself", claim.record.id, claim.record.chain)
                 await writer.put(failures.failure(asyncio.CancelledError()))

@@ -78,9 +78,12 @@ class Writer:
         """Write these events in one append; waits while more than 256 KiB are not yet written.
 
         `fields` of the record (a checkpoint) are written in that same append: nothing can come between.
-        Raises TooLong for an event or a log past its bound; a terminal event is always taken.
+        Raises TooLong for an event or a log past its bound; a terminal event is always taken, and nothing
+        after it.
         """
         await self._room.wait()
+        if self.final is not None:
+            return
         self._empty.clear()
         for event in events:
             frame = sse.encode(event, self._end, self._claim.tag)

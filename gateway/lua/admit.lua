@@ -3,7 +3,7 @@
 -- A caller's place for one more stream, by what it has: all keys are the caller's own, so of one slot.
 -- live: streams not known to have ended, by when they were looked at last. starts: those of the last minute.
 -- kept: ended ones with their logs' sizes, by when they expire; bytes: the sum of these.
--- `seen` streams were looked at just now: running, ended (bytes, left_ms), or gone. So nobody has to tell when a
+-- `seen` streams were looked at just now: running, ended (bytes, left_ms), making (not confirmed), or gone. So nobody has to tell when a
 -- stream ends, and a caller that dies leaves nothing counted. A young one without a record is being made.
 -- Answers {'ok', live} (also for an id that has its place), {'streams'|'starts'|'bytes', retry_ms}, or {'look'}:
 -- look at all of `live` and ask again.
@@ -21,6 +21,8 @@ for i = 6, #ARGV, 4 do
   local since = tonumber(redis.call('ZSCORE', LIVE, one) or NOW)
   if word == 'running' then
     redis.call('ZADD', LIVE, 'XX', NOW, one)
+  elseif word == 'making' then
+    since = NOW -- it expires within a minute, and is gone then
   elseif word == 'ended' or since <= NOW - MAKING_MS or since > NOW + AHEAD_MS then
     if redis.call('ZREM', LIVE, one) == 1 and word == 'ended' and left > 0 then
       redis.call('ZADD', KEPT, NOW + left, one .. ' ' .. size)

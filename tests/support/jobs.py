@@ -69,7 +69,7 @@ class Jobs:
     ) -> None:
         await self.gateway.close()
 
-    async def stream(self, given: Any = "", *, chain: str = "under-test") -> str:
+    async def stream(self, given: Any = "q", *, chain: str = "under-test") -> str:
         """A stream whose job is in the queue; a list is a conversation, anything else a chain's own input."""
         start = Start(chain, {"messages" if isinstance(given, list) else "input": given}, {})
         return (await self.gateway.create(start, owner="anonymous")).id

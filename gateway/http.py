@@ -1,0 +1,69 @@
+"""HTTP/1.1 as uvicorn takes it, within bounds of our own: it has none for what comes before a body.
+
+A stranger's request line and headers, or the silence instead of them, may cost neither memory nor a place for
+ever. Past the bound the answer is 431 (RFC 6585, 5), past the time the connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_HEAD_BYTES = 64 * 1024
+HEAD_SECONDS = 15.0
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class Bounded(HttpToolsProtocol):
+    """One connection."""
+
+    _head_bytes = 0
+    _in_head = _fresh = True
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first request's head is due."""
+        super().connection_made(transport)
+        self._begin()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is due any more."""
+        self._in_time()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._begin()
+
+    def on_headers_complete(self) -> None:
+        """Its head is whole."""
+        self._in_head = False
+        self._in_time()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, and no more of a head than its bound."""
+        super().data_received(data)
+        if self._in_head:
+            # Where in these bytes a head has begun is not known; one read is bounded anyway.
+            self._head_bytes += 0 if self._fresh else len(data)
+            self._fresh = False
+            if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
+
+    def _begin(self) -> None:
+        self._in_head, self._fresh, self._head_bytes = True, True, 0
+        self._in_time()
+        self._late = self.loop.call_later(HEAD_SECONDS, self._cut)
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _cut(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
