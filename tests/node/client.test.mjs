@@ -60,9 +60,12 @@ test("an unfinished event is bounded, a stream is not", () => {
 
 // A gateway that gives these answers one after the other, to a client whose clock runs a thousand times as fast.
 const NOBODY = `00${"A".repeat(22)}`;
-const MINUTE = 60_000; // of real time, in seconds of that clock
 const wait = globalThis.setTimeout;
-globalThis.setTimeout = (work, ms, ...given) => wait(work, ms / 1000, ...given);
+const quick = (work, ms, ...given) => wait(work, ms / 1000, ...given);
+const atFastClock = (work) => async () => {
+  globalThis.setTimeout = quick;
+  await work().finally(() => { globalThis.setTimeout = wait; });
+};
 
 function gateway(...answers) {
   const asked = [];
@@ -72,7 +75,7 @@ function gateway(...answers) {
     if (answer instanceof Error) throw answer;
     return answer;
   };
-  return { asked, client: new Gateway("http://gateway/base/?code=1", { fetch, key: "secret", patience: 5, silence: MINUTE }) };
+  return { asked, client: new Gateway("http://gateway/base/?code=1", { fetch, key: "secret", patience: 5, silence: 60_000 }) };
 }
 
 const answer = (body = "", status = 200, headers = {}) =>
@@ -91,7 +94,7 @@ async function all(stream) {
   return events;
 }
 
-test("the text is the fold of the events, and a lost log begins it anew", async () => {
+test("the text is the fold of the events, and a lost log begins it anew", atFastClock(async () => {
   const { client, asked } = gateway(
     answer(`retry: 1\n${START}${begun("90-aaaa")}${said("200-aaaa", "old")}${voids("300-bbbb", "90-aaaa")}${said("400-aaaa", "new")}`),
     answer(`retry: 1\n${LOST}${START}${begun("90-aaaa")}${said("200-aaaa", "other")}${DONE}`),
@@ -99,14 +102,15 @@ test("the text is the fold of the events, and a lost log begins it anew", async 
   const stream = client.stream({ user: "q" });
   const events = await all(stream);
   assert.equal(events.filter((event) => event.type === "reset").length, 2);
+  assert.deepEqual(stream.stages.map((stage) => stage.text), ["other"]);
   assert.deepEqual([stream.text, stream.lastEventId, stream.id, stream.ended], ["other", "500-aaaa", NOBODY, "done"]);
   assert.equal(asked[0].url, "http://gateway/base/stream");
   assert.deepEqual([asked[0].method, asked[0].body, asked[0].headers.authorization], ["POST", '{"user":"q"}', "Bearer secret"]);
   assert.deepEqual([asked[1].url, asked[1].method], [`http://gateway/base/stream/${NOBODY}`, undefined]);
   assert.equal(asked[1].headers["last-event-id"], "400-aaaa");
-});
+}));
 
-test("a reset voids text, tool and custom events of its stage, and the stages of its nodes", async () => {
+test("a reset voids text, tool and custom events of its stage, and the stages of its nodes", atFastClock(async () => {
   const tool = (id) => frame(id, "tool", { name: "t", call_id: "1", stage: "c", state: "started", input: {} });
   const { client } = gateway(answer(
     START + begun("1-aaaa", "first") + said("2-aaaa", "kept", "first") + begun("3-aaaa") + tool("4-aaaa")
@@ -120,9 +124,9 @@ test("a reset voids text, tool and custom events of its stage, and the stages of
     ["first", 1, "kept", "started", []], ["c", 1, "", "started", ["8-aaaa"]],
     ["node", 1, "one", "finished", []], ["node", 2, "two", "started", []]]);
   assert.deepEqual(result, { text: "two", stages: { first: "kept", c: "", node: "two" }, usage: { total_tokens: 3 }, finishReason: "stop" });
-});
+}));
 
-test("a POST is repeated under its key until it is answered, whatever goes wrong", async () => {
+test("a POST is repeated under its key until it is answered, whatever goes wrong", atFastClock(async () => {
   const { client, asked } = gateway(new TypeError("fetch failed"), answer("", 503), answer("<html>", 502), answer(START + DONE));
   assert.deepEqual((await all(client.stream({ messages: [], chain: "c" }))).map((event) => event.type), ["start", "done"]);
   assert.equal(new Set(asked.map((request) => request.headers["idempotency-key"])).size, 1);
@@ -130,49 +134,49 @@ test("a POST is repeated under its key until it is answered, whatever goes wrong
   const other = gateway(answer(START + DONE));
   await all(other.client.stream({ user: "q", key: "mine" }));
   assert.equal(other.asked[0].headers["idempotency-key"], "mine");
-});
+}));
 
-test("a type that this release does not know is given all the same, and is a cursor", async () => {
+test("a type that this release does not know is given all the same, and is a cursor", atFastClock(async () => {
   const { client, asked } = gateway(answer(START + frame("100-aaaa", "from-later", { a: 1 })), answer(DONE));
   const events = await all(client.stream({ user: "q" }));
   assert.deepEqual(events.map(({ id, type, data }) => [id, type, data])[1], ["100-aaaa", "from-later", { a: 1 }]);
   assert.equal(asked[1].headers["last-event-id"], "100-aaaa");
-});
+}));
 
-test("too many readers are asked again, and over quota at the start is told", async () => {
+test("too many readers are asked again, and over quota at the start is told", atFastClock(async () => {
   const busy = answer('{"code":"too_many_readers","detail":"d"}', 429, { "retry-after": "1" });
   const { client } = gateway(answer(START), busy, answer(DONE));
   assert.deepEqual((await all(client.stream({ user: "q" }))).map((event) => event.type), ["start", "done"]);
   const over = gateway(answer('{"code":"over_quota","detail":"d"}', 429, { "retry-after": "17" }));
   await assert.rejects(over.client.stream({ user: "q" }).result(), (error) =>
     error instanceof Refused && error.code === "over_quota" && error.retryAfter === 17 && error.message === "d" && error.name === "Refused");
-});
+}));
 
-test("204 is the end, and an answer without a problem is a refusal", async () => {
+test("204 is the end, and an answer without a problem is a refusal", atFastClock(async () => {
   assert.deepEqual(await all(gateway(answer("", 204)).client.follow(NOBODY, "500-aaaa")), []);
   for (const body of ["<html>", "null", '"x"']) {
     await assert.rejects(gateway(answer(body, 403)).client.follow(NOBODY).result(), { message: "HTTP 403", status: 403, code: "" });
   }
-});
+}));
 
-test("a failure keeps the text, a cancellation is told", async () => {
+test("a failure keeps the text, a cancellation is told", atFastClock(async () => {
   const failed = frame("9-aaaa", "failed", { code: "model_error", message: "m", retryable: true });
   await assert.rejects(gateway(answer(START + said("5-aaaa", "kept") + failed)).client.stream({ user: "q" }).result(), (error) =>
     error instanceof StreamFailed && error.text === "kept" && error.code === "model_error" && error.retryable);
   await assert.rejects(gateway(answer(START + frame("9-aaaa", "cancelled", {}))).client.stream({ user: "q" }).result(), StreamCancelled);
-});
+}));
 
-test("what is not JSON is an error, and not tried for ever", async () => {
+test("what is not JSON is an error, and not tried for ever", atFastClock(async () => {
   await assert.rejects(all(gateway(answer("id: 1-aaaa\ndata: {\n\n")).client.stream({ user: "q" })), SyntaxError);
-});
+}));
 
-test("status and cancel are asked again while the gateway is away, and refused at once otherwise", async () => {
+test("status and cancel are asked again while the gateway is away, and refused at once otherwise", atFastClock(async () => {
   const { client, asked } = gateway(answer("", 503), answer('{"status":"running"}'), answer('{"status":"cancelled"}'));
   assert.equal((await client.status("a/b")).status, "running");
   assert.equal((await client.cancel("x")).status, "cancelled");
   assert.deepEqual(asked.map(({ method, url }) => [method, url]).slice(1), [["GET", "http://gateway/base/stream/a%2Fb"], ["DELETE", "http://gateway/base/stream/x"]]);
   await assert.rejects(gateway(answer('{"code":"not_found"}', 404)).client.status("x"), { code: "not_found" });
-});
+}));
 
 // Over sockets.
 const open = [];
@@ -186,25 +190,25 @@ test.after(() => open.forEach((server) => { server.closeAllConnections(); server
 
 test("nobody there is told when the patience is at its end, with the last failure", async () => {
   const url = await serve((request) => request.socket.destroy());
-  const client = new Gateway(url, { patience: 0.3, silence: MINUTE });
+  const client = new Gateway(url, { patience: 0.3 });
   for (const call of [() => client.stream({ user: "q" }).result(), () => client.status(NOBODY)]) {
     await assert.rejects(call(), (error) => error instanceof Unreachable && error.cause.cause instanceof TypeError);
   }
 });
 
-test("a connection without a byte is given up, and the next one goes on", async () => {
+test("a connection without a byte is given up, and the next one goes on", { timeout: 20_000 }, async () => {
   let times = 0;
   const url = await serve((request, reply) => {
     reply.writeHead(200, { "content-type": "text/event-stream", "x-stream-id": NOBODY });
     times++;
     reply.write(request.headers["last-event-id"] ? DONE : START);
   });
-  const client = new Gateway(url, { silence: 200 }); // 0.2 s by its fast clock
+  const client = new Gateway(url, { silence: 0.2 });
   assert.deepEqual((await all(client.stream({ user: "q" }))).map((event) => event.type), ["start", "done"]);
   assert.ok(times >= 2);
 });
 
-test("a signal ends the following at once, and following the same stream again goes on", async () => {
+test("a signal ends the following at once, and following the same stream again goes on", { timeout: 20_000 }, async () => {
   const closed = [];
   const url = await serve((request, reply) => {
     reply.writeHead(200, { "content-type": "text/event-stream", "x-stream-id": NOBODY });
@@ -212,17 +216,17 @@ test("a signal ends the following at once, and following the same stream again g
     closed.push(once(reply, "close"));
   });
   const controller = new AbortController();
-  const stream = new Gateway(url, { silence: MINUTE }).stream({ user: "q", signal: controller.signal });
+  const stream = new Gateway(url).stream({ user: "q", signal: controller.signal });
   await assert.rejects(async () => { for await (const event of stream) controller.abort(new Error(event.type)); }, { message: "start" });
   await closed[0]; // the connection as well
   await assert.rejects(all(stream), { message: "start" });
-  assert.deepEqual((await all(new Gateway(url, { silence: MINUTE }).follow(stream.id, stream.lastEventId))).map((event) => event.type), ["done"]);
+  assert.deepEqual((await all(new Gateway(url).follow(stream.id, stream.lastEventId))).map((event) => event.type), ["done"]);
   const pausing = new AbortController();
-  const nowhere = new Gateway(url, { silence: MINUTE, fetch: async () => { wait(() => pausing.abort(), 5); throw new TypeError("x"); } });
+  const nowhere = new Gateway(url, { fetch: async () => { wait(() => pausing.abort(), 5); throw new TypeError("x"); } });
   await assert.rejects(nowhere.status(NOBODY, { signal: pausing.signal }), { name: "AbortError" });
 });
 
-test("leaving the loop closes the connection, and a second loop goes on behind the last event", async () => {
+test("leaving the loop closes the connection, and a second loop goes on behind the last event", { timeout: 20_000 }, async () => {
   const closed = [], cursors = [];
   const url = await serve((request, reply) => {
     cursors.push(request.headers["last-event-id"]);
@@ -230,7 +234,7 @@ test("leaving the loop closes the connection, and a second loop goes on behind t
     reply.write(cursors.length > 1 ? said("5-aaaa", "b") + DONE : START + said("4-aaaa", "a"));
     closed.push(once(reply, "close"));
   });
-  const stream = new Gateway(url, { silence: MINUTE }).stream({ user: "q" });
+  const stream = new Gateway(url).stream({ user: "q" });
   for await (const event of stream) if (event.text === "a") break;
   await closed[0];
   assert.equal((await stream.result()).text, "ab");
