@@ -115,6 +115,24 @@ async def test_a_stream_that_ended_gives_its_place_back_though_nobody_told(
     assert set(await members(redis, quota.keys("alice")[0])) == {*streams[2:], *two}
 
 
+async def test_the_place_of_a_post_that_died_is_free_when_its_record_expires_however_often_it_is_looked_at(
+    redis_connection: Connection, redis: Redis
+) -> None:
+    quota, log = Quota(redis_connection, replace(SETTINGS, max_owner_streams=1)), Log(redis_connection)
+    stream_id = protocol.new_stream_id()
+    await quota.admit("alice", stream_id)
+    fields = {"owner": "alice", "keep_ms": 600_000, "tombstone_ms": 600_000, "last_id": "0-0000"}
+    await log.create(stream_id, fields, b"id: 0-0000\nevent: start\ndata: {}\n\n")
+    live = quota.keys("alice")[0]
+    await back_in_time(redis, live, MINUTE_MS - 1000)
+    for _ in range(3):
+        with pytest.raises(OverQuota):
+            await quota.admit("alice", protocol.new_stream_id())
+    await redis.delete(*log.keys(stream_id))  # a minute after it was made
+    await back_in_time(redis, live, 1000)
+    assert await quota.admit("alice", protocol.new_stream_id()) == 0
+
+
 async def test_of_many_streams_those_longest_unseen_are_looked_at_and_all_before_a_refusal(
     redis_connection: Connection, redis: Redis
 ) -> None:
@@ -278,6 +296,25 @@ class TestCreation:
             assert await flood("key:bob") == 8
             assert await flood("key:carol") == 4
             assert await flood("key:alice") == 0
+
+    async def test_what_is_cancelled_or_delivered_again_takes_no_place_in_the_queue(
+        self, redis_url: str
+    ) -> None:
+        async with Jobs(redis_url, max_queue=3, max_owner_streams=100) as jobs:
+            for _ in range(5):
+                cancelled = await self.make(jobs)
+                await jobs.gateway.cancel(cancelled, "key:alice")
+            waiting = await self.make(jobs, "key:bob")
+            for _ in range(5):
+                await jobs.queue.enqueue(Message(waiting))  # by a sweeper, while nobody has room
+            assert isinstance(await self.make(jobs, "key:carol"), str)
+
+    async def test_many_posts_of_one_key_take_one_place_each_of_quota_and_queue(self, redis_url: str) -> None:
+        async with Jobs(redis_url, max_queue=2, max_owner_streams=1) as jobs:
+            made = await asyncio.gather(*(self.make(jobs, key="k") for _ in range(30)))
+            assert len(set(made)) == 1
+            assert await jobs.queue.depth() == 1
+            assert isinstance(await self.make(jobs, "key:bob"), str)
 
     async def test_nobody_in_particular_may_fill_the_queue(self, redis_url: str) -> None:
         async with Jobs(redis_url, max_queue=10) as jobs:

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from gateway import protocol
 from gateway.errors import StoreUnavailable
+from gateway.protocol import TERMINAL_EVENTS
 from tests.support.jobs import Answering, Jobs, body
 from tests.support.model_server import ModelServer, script
 from workers import runner as runner_module
@@ -262,6 +263,24 @@ async def test_a_run_that_takes_too_long_ends_with_what_it_has_said(redis_url: s
         assert await jobs.runner.run(body(stream_id)) == DONE
         fold = await jobs.fold(stream_id)
         assert (fold.text, fold.error and fold.error["code"]) == ("before", "time_limit")
+
+
+async def last_word(_: Any) -> AsyncIterator[str]:
+    yield "before"
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        yield "a last word"  # and ends in good order
+
+
+async def test_a_chain_that_ends_well_when_it_is_stopped_adds_no_second_end(redis_url: str) -> None:
+    async with Jobs(redis_url, last_word, max_run=0.3) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        kinds = await jobs.kinds(stream_id)
+        assert [kind for kind in kinds if kind in TERMINAL_EVENTS] == ["failed"]
+        assert kinds[-1] == "failed"
+        assert (await jobs.record(stream_id)).status == "failed"
 
 
 async def test_a_runs_time_is_that_of_all_its_attempts(redis_url: str, redis: Redis) -> None:
