@@ -62,7 +62,19 @@ DEFAULT = Bounds.of(Settings())
 
 
 async def read_json(request: Request, bounds: Bounds = DEFAULT) -> Any:
-    """The body as JSON. Raises NotJson, TooLarge or Malformed, or Invalid for its nesting, lists or names."""
+    """The body as JSON, if it comes in time.
+
+    Raises NotJson, TooLarge or Malformed, or Invalid for its nesting, lists or names.
+    """
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await read(request, bounds)
+    except TimeoutError as error:
+        raise Malformed(f"the body was not here within {BODY_SECONDS:g} s") from error
+
+
+async def read(request: Request, bounds: Bounds) -> Any:
+    """The same, however long it takes."""
     max_bytes = bounds.bytes
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -72,13 +84,10 @@ async def read_json(request: Request, bounds: Bounds = DEFAULT) -> Any:
         raise TooLarge(f"the bound is {max_bytes} bytes")
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise TooLarge(f"the bound is {max_bytes} bytes")
-    except TimeoutError as error:
-        raise Malformed(f"the body was not here within {BODY_SECONDS:g} s") from error
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise TooLarge(f"the bound is {max_bytes} bytes")
     except ClientDisconnect as error:
         raise Malformed("the body ended early") from error
     return parse_json(bytes(body), bounds)

@@ -141,7 +141,7 @@ def begin() -> None:
 def quiet(settings: Settings) -> None:
     """Our lines at the level that is set; of the clients below us, which tell of each call, warnings."""
     logging.getLogger(NAME).setLevel(settings.log_level.upper())
-    for chatty in ("azure", "httpcore", "httpcore2", "httpx", "httpx2", "openai", "uvicorn.error"):
+    for chatty in ("azure", "httpcore", "httpcore2", "httpx", "httpx2", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -28,6 +28,7 @@ SHARING = frozenset(  # a test holds this against the fixtures that each file as
         "test_create",
         "test_follow",
         "test_openapi",
+        "test_inputs",
         "test_operations",
         "test_pages",
         "test_quota_http",

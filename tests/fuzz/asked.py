@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 
 from gateway import answers, handlers, protocol, sse
-from gateway.body import DEFAULT, Start, parse_json, parse_sample, parse_start, read_json
+from gateway.body import DEFAULT, Start, parse_json, parse_sample, parse_start, read
 from gateway.errors import HoldfastError, Invalid, Malformed, NotJson, TooLarge
 from gateway.protocol import Cursor
 from tests.fuzz.source import Source, at_once, pieces, same
@@ -120,7 +120,7 @@ def request(data: bytes) -> None:
     left = pieces(sent, size)
     asked = _request(b"", given if given[1][1] else given[:1], left)
     try:
-        value = at_once(read_json(asked, replace(DEFAULT, bytes=bound)))
+        value = at_once(read(asked, replace(DEFAULT, bytes=bound)))
     except (NotJson, TooLarge, Malformed, Invalid) as error:
         _answerable(error)
         assert len(sent) - sum(map(len, left)) <= bound + size
