@@ -157,7 +157,9 @@ async def _node(redis: Connection, near: str) -> str:
     """`ok` when it takes a write beside this key; `refusing`, and why in the log, when it does not."""
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            [answer] = await redis.answers([("SET", f"{near}:ready", 1, "PX", round(KEPT_SECONDS * 1000))])
+            [answer] = await redis.answers(
+                [("SET", f"turn:ready:{near}", 1, "PX", round(KEPT_SECONDS * 1000))]
+            )
     except (StoreUnavailable, TimeoutError):
         return "unreachable"
     if isinstance(answer, Exception):
