@@ -89,7 +89,7 @@ class Search(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
-        raise NotImplementedError("the search is async")
+        raise TypeError("this search is async: ainvoke it")
 
 
 @functools.lru_cache(maxsize=4)
