@@ -198,3 +198,15 @@ async def test_metrics_ask_for_the_depth_from_a_thread_of_their_own(redis_url: s
         await jobs.stream(chain="chat")
         assert await asyncio.to_thread(jobs.gateway.readiness.depth) == 1
     assert await asyncio.to_thread(jobs.gateway.readiness.depth) is None
+
+
+async def test_a_store_that_takes_no_write_is_refusing_and_nobody_is_sent_here(
+    redis_url: str, redis: Redis
+) -> None:
+    async with opened(redis_url) as gateway:
+        await redis.config_set("min-replicas-to-write", 1)
+        try:
+            found = await gateway.readiness()
+        finally:
+            await redis.config_set("min-replicas-to-write", 0)
+        assert (found.store, found.good) == ("refusing", False)
