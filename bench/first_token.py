@@ -72,8 +72,8 @@ async def _ways(stack: AsyncExitStack) -> tuple[list[Way], httpx.AsyncClient]:
     store = await stack.enter_async_context(RedisServer())
     azurite = await stack.enter_async_context(Azurite())
     shared = {**model.environment(), "REDIS_URL": store.url}
-    web = await stack.enter_async_context(GatewayProcess("web", shared))
-    await stack.enter_async_context(GatewayProcess("worker", shared))
+    web = await stack.enter_async_context(GatewayProcess("web", shared, anew=True))
+    await stack.enter_async_context(GatewayProcess("worker", shared, anew=True))
     environment = functions_environment(store.url, model, azurite.connection)
     host = await stack.enter_async_context(FunctionsHost(REPOSITORY, environment, listen=True))
     http = await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT_SECONDS))

@@ -117,8 +117,8 @@ async def measure() -> list[str]:
             "GATEWAY_TOKEN_KEYS": "k" * 32,
             "GATEWAY_LOG_LEVEL": "error",
         }
-        web = await enter(GatewayProcess("web", shared))
-        await enter(GatewayProcess("worker", shared))
+        web = await enter(GatewayProcess("web", shared, anew=True))
+        await enter(GatewayProcess("worker", shared, anew=True))
         http = await enter(httpx.AsyncClient(base_url=web.url, timeout=30))
         await first_token_ms(http, next(turn))  # imports, connections
         for _ in range(ROUNDS):

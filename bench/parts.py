@@ -96,7 +96,7 @@ class Product:
     async def __aenter__(self) -> Self:
         redis = await self._stack.enter_async_context(RedisServer())
         settings = {"REDIS_URL": redis.url, "GATEWAY_STREAM_MAX_AGE_SECONDS": "0"}
-        self.url = (await self._stack.enter_async_context(GatewayProcess("web", settings))).url
+        self.url = (await self._stack.enter_async_context(GatewayProcess("web", settings, anew=True))).url
         connection = Connection(redis.url, name="bench")
         self._stack.push_async_callback(connection.close)
         self._log = Log(connection)

@@ -42,7 +42,7 @@ async def curl(*arguments: str, stop_after: int | None = None) -> bytes:
 
 @pytest.mark.slow
 async def test_ten_pulled_plugs_lose_and_double_nothing() -> None:
-    async with GatewayProcess("all", {}) as gateway:
+    async with GatewayProcess("all", {}, anew=True) as gateway:
         await gateway.line("Model: ")
         first = await curl(
             *("-H", "Content-Type: application/json", "-d", '{"user": "Tell me a short story."}'),

@@ -47,7 +47,9 @@ async def platform(model: ModelServer) -> AsyncIterator[Platform]:
         RedisServer() as server,
         Azurite() as azurite,
         StorageTap(azurite) as tap,
-        FunctionsHost(REPOSITORY, functions_environment(server.url, model, tap.connection)) as process,
+        FunctionsHost(
+            REPOSITORY, functions_environment(server.url, model, tap.connection), anew=True
+        ) as process,
         httpx.AsyncClient(base_url=process.url, timeout=LIMIT_SECONDS) as http,
         Redis.from_url(server.url) as redis,
     ):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.support import forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
@@ -23,27 +24,28 @@ class GatewayProcess:
     """`async with GatewayProcess("web", {"REDIS_URL": …}) as web`; then `web.url`, `web.pid`, `web.log()`.
 
     Only HOME, PATH and the like are inherited: no key or setting of the machine reaches the process.
+    `anew`: the command itself, not a fork of what has its imports already.
     """
 
     url = ""
 
-    def __init__(self, mode: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, mode: str, environment: Mapping[str, str], *, anew: bool = False) -> None:
         inherited = {
             name: os.environ[name] for name in ("HOME", "PATH", "LANG", "TMPDIR") if name in os.environ
         }
         self._mode = mode
+        self._anew = anew
         self._environment = {**inherited, "HOST": "127.0.0.1", "PORT": "0", **environment}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
         self.lines: list[str] = []
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", self._mode),
+        self._process = await forked.start(
+            *("gateway", self._mode),
+            environment=self._environment,
             cwd=REPOSITORY,
-            env=self._environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
             stderr=self._stderr,
+            anew=self._anew,
         )
         if self._mode != "worker":
             try:
@@ -101,6 +103,8 @@ class GatewayProcess:
             await self.kill()
             raise
         finally:
+            if isinstance(self._process, forked.Forked):
+                self._process.close()
             if not self._stderr.closed:
                 self._last_log = self.log()
                 self._stderr.close()

@@ -1,0 +1,18 @@
+"""What gateway processes import, for forked.py: imported once, in the process that they are forked from."""
+
+import gc
+import sys
+
+import langchain.agents  # noqa: F401
+import langchain_openai  # noqa: F401
+import langgraph.graph  # noqa: F401
+
+import gateway.asgi
+import gateway.commands  # noqa: F401
+import workers.loop
+import workers.sweeper  # noqa: F401
+
+if sys.version_info >= (3, 13):
+    import azure_functions_runtime  # noqa: F401
+    import azurefunctions.extensions.http.fastapi  # noqa: F401
+gc.freeze()
