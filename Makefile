@@ -5,6 +5,7 @@ LINT = $(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 # Three workers for two cores, as the tests wait much; which tests go together: tests/order.py.
 SIDE_BY_SIDE = -n 3 --dist loadfile
 export PYTHON
+unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
 .PHONY: help run run-functions test check setup bench chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help

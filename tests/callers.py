@@ -110,7 +110,7 @@ async def running(
         else:
             azurite = await enter(Azurite())
             environment = {**functions_environment(store.url, model, azurite.connection), **settings}
-            functions = await enter(FunctionsHost(app, environment, listen=True))
+            functions = await enter(FunctionsHost(app, environment, listen=True, eager=True))
             url, log = functions.url, lambda: _whole(functions)
         http = await enter(httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS))
         yield Guarded(name, http, await enter(Redis.from_url(store.url)), log, store.url)

@@ -172,7 +172,10 @@ async def functions_host(
         Azurite() as azurite,
         StorageTap(azurite) as tap,
         FunctionsHost(
-            app, {**functions_environment(redis_url, model, tap.connection), **settings}, listen=listen
+            app,
+            {**functions_environment(redis_url, model, tap.connection), **settings},
+            listen=listen,
+            eager=True,
         ) as process,
         httpx.AsyncClient(base_url=process.url, timeout=LIMIT_SECONDS) as http,
         Redis.from_url(redis_url) as redis,
@@ -181,7 +184,7 @@ async def functions_host(
 
 
 def quick_app(folder: Path) -> Path:
-    """The app as it is deployed, but for the pauses between two looks at an idle queue."""
+    """The app as it is deployed, but for the longest pause between two looks at an idle queue."""
     for item in (
         *REPOSITORY.glob("*.py"),
         REPOSITORY / "gateway",
@@ -190,7 +193,7 @@ def quick_app(folder: Path) -> Path:
     ):
         (folder / item.name).symlink_to(item)
     host = json.loads((REPOSITORY / "host.json").read_text())
-    host["extensions"]["queues"]["maxPollingInterval"] = "00:00:00.1"
+    host["extensions"]["queues"]["maxPollingInterval"] = "00:00:00.5"
     (folder / "host.json").write_text(json.dumps(host))
     return folder
 

@@ -13,7 +13,7 @@ from gateway.errors import Invalid, Malformed
 CHAINS = {"chat": ("chat",), "other": ("one", "two")}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=200), inner, max_size=4),
     max_leaves=12,
 )
 SURROGATES = st.text(st.characters(categories=("Cs", "Ll")))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import pytest
 
 from gateway import commands
 from gateway.settings import Settings
-from tests.callers import ALICE, BOB, CANARY, METRICS_KEY, TOKEN_KEYS, Guarded, by_key
-from tests.hosts import EVENTS, JSON, NOBODY
+from tests.callers import ALICE, BOB, CANARY, METRICS_KEY, TOKEN_KEYS, Guarded, by_key, common, running
+from tests.hosts import EVENTS, HOST_NAMES, JSON, NOBODY
 from tests.support.collector import Collector
 from tests.support.issuer import Issuer
-from tests.support.model_server import script
+from tests.support.model_server import ModelServer, script
+from tests.support.redis_server import RedisServer
 
 NEWEST = 10  # streams that are looked at: more than are made here
 
@@ -30,13 +33,13 @@ class Caller:
     """Asks everything that there is, and keeps the answers that no secret may stand in."""
 
     host: Guarded
-    key: str
-    told: list[httpx.Response]
+    known: dict[str, str]  # the headers of who may; none are needed where everybody may
+    unknown: list[dict[str, str]]  # and of who may not
+    told: list[httpx.Response] = field(default_factory=list)
 
     async def asks(self, trace: str) -> list[str]:
         """The stream tokens that were given."""
-        host, known = self.host, by_key(self.key)
-        http = host.http
+        http, known = self.host.http, self.known
         caller = {**known, "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
         body = {"user": script(["a"], canary=CANARY), "metadata": {"m": CANARY}}
         where = (await http.post("/stream", json=body, headers=caller)).headers["location"]
@@ -51,15 +54,14 @@ class Caller:
             assert b"event: failed" in answer.content
             self.told.append(answer)
         urls = [
-            where,
+            *([where] if self.unknown else []),
             f"{where}?token={token}x",
             f"/stream/{NOBODY}?token={token}",
             f"/{CANARY}?token={token}",
         ]
         self.told += [await http.get(url, headers=JSON) for url in urls]
         self.told += [await http.delete(f"{where}?token={token}")]
-        self.told += [await http.get(where, headers=by_key(f"{self.key}x"))]
-        self.told += [await http.get(where, headers={"x-api-key": f"{self.key}x"})]
+        self.told += [await http.get(where, headers=unknown) for unknown in self.unknown]
         self.told += [await http.get(where, headers={**known, "last-event-id": CANARY})]
         self.told += [await http.get(where, headers={**known, "accept": f"text/{CANARY}"})]
         wrong: list[dict[str, object]] = [
@@ -83,7 +85,7 @@ async def holds_its_tongue(caller: Caller, collector: Collector, secrets: list[s
     hidden = [CANARY, *secrets, *tokens]
     metrics = await caller.host.http.get("/metrics", headers=by_key(METRICS_KEY))
     assert "holdfast_streams_started_total{" in metrics.text
-    wrong = await caller.host.http.get("/metrics", headers=by_key(caller.key))
+    wrong = await caller.host.http.get("/metrics", headers={**by_key(CANARY), **caller.known})
     assert wrong.status_code == 401
     caller.told.append(wrong)
     printed = metrics.text + await looked_at(caller.host)
@@ -123,17 +125,53 @@ async def command(host: Guarded, *arguments: str) -> str:
     return printed.getvalue()
 
 
+def unknown(key: str) -> list[dict[str, str]]:
+    """The headers of one whose key is another."""
+    return [by_key(f"{key}x"), {"x-api-key": f"{key}x"}]
+
+
 async def test_fault_27_with_api_keys(guarded: Guarded, collector: Collector) -> None:
     trace = os.urandom(16).hex()
     secrets = [ALICE, BOB, *TOKEN_KEYS]
-    await holds_its_tongue(Caller(guarded, ALICE, []), collector, secrets, trace)
+    caller = Caller(guarded, by_key(ALICE), unknown(ALICE))
+    await holds_its_tongue(caller, collector, secrets, trace)
 
 
 async def test_fault_27_with_jwts(trusting: Guarded, collector: Collector, issuer: Issuer) -> None:
     trace = os.urandom(16).hex()
     token = issuer.sign("rsa", sub="carol", note=CANARY)
     _, claims, signature = token.split(".")
-    await holds_its_tongue(Caller(trusting, token, []), collector, [claims, signature, *TOKEN_KEYS], trace)
+    caller = Caller(trusting, by_key(token), unknown(token))
+    await holds_its_tongue(caller, collector, [claims, signature, *TOKEN_KEYS], trace)
+
+
+@pytest.mark.parametrize("name", HOST_NAMES)
+async def test_fault_27_with_the_platforms_sign_in(
+    name: str, model: ModelServer, store: RedisServer, collector: Collector, deployed: Path
+) -> None:
+    """All that App Service adds to a request of who has signed in; the id is the owner, which logs name."""
+    secret = base64.b64encode(json.dumps({"claims": [{"typ": "oid", "val": CANARY}]}).encode()).decode()
+    known = {
+        "x-ms-client-principal-id": "of-carol",
+        "x-ms-client-principal-name": f"{CANARY}@example.com",
+        "x-ms-client-principal-idp": "aad",
+        "x-ms-client-principal": secret,
+        "x-ms-token-aad-access-token": f"{CANARY}-access",
+    }
+    async with running(
+        name, model, store, deployed, common(collector) | {"GATEWAY_AUTH": "easyauth"}
+    ) as host:
+        caller = Caller(host, known, [{"x-ms-client-principal": secret}, by_key("of-carol")])
+        await holds_its_tongue(caller, collector, [secret, *TOKEN_KEYS], os.urandom(16).hex())
+
+
+@pytest.mark.parametrize("name", HOST_NAMES)
+async def test_fault_27_where_nobody_is_asked(
+    name: str, model: ModelServer, store: RedisServer, collector: Collector, deployed: Path
+) -> None:
+    settings = common(collector) | {"GATEWAY_AUTH": "none", "FUNCTIONS_HOST_KEY": ""}
+    async with running(name, model, store, deployed, settings) as host:
+        await holds_its_tongue(Caller(host, {}, []), collector, TOKEN_KEYS, os.urandom(16).hex())
 
 
 async def test_fault_27_the_logs_that_were_searched_are_logs(

@@ -116,13 +116,13 @@ async def test_a_half_open_connection_is_unavailable_in_time_and_is_replaced(red
 
 
 async def test_callers_whose_time_runs_out_leave_a_newer_connection_alone(redis_url: str) -> None:
-    async with Proxy(redis_url) as proxy, connected(proxy.url, SHORT_SECONDS) as connection:
+    async with Proxy(redis_url) as proxy, connected(proxy.url, 1) as connection:
         await connection.call("PING")
         proxy.hold("commands")
         calls = []
         for _ in range(20):  # their times run out one after the other
             calls.append(asyncio.create_task(connection.call("PING")))
-            await asyncio.sleep(SHORT_SECONDS / 100)
+            await asyncio.sleep(0.04)
         await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         proxy.release()
         answers = await asyncio.gather(*calls, return_exceptions=True)

@@ -41,6 +41,7 @@ async def curl(*arguments: str, stop_after: int | None = None) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_ten_pulled_plugs_lose_and_double_nothing() -> None:
     async with GatewayProcess("all", {}, anew=True) as gateway:
         await gateway.line("Model: ")

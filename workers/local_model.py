@@ -24,7 +24,7 @@ from typing import IO, Any, Literal
 MODEL = "SmolLM2-135M-Instruct"
 CONTEXT_TOKENS = 4096  # shared by all slots
 SLOTS = 4  # more streams than these wait for their turn
-THREADS = 2
+THREADS = max(1, min(2, (os.cpu_count() or 1) - 1))  # one core stays ours: two that wait for each other spin
 MOST_TOKENS = 256  # of one answer, unless the request names its own bound: this model rambles
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0

@@ -1,8 +1,10 @@
-"""The host as a process: `python -m tests.functions_host [--port 0] [--app-dir DIR] [--listen]`.
+"""The host as a process: `python -m tests.functions_host [--port 0] [--app-dir DIR] [--listen [--eager]]`.
 
 With --listen it polls the queues of AzureWebJobsStorage and runs the timers; without, queue
-messages and timers come only from a test's own calls. FUNCTIONS_HOST_KEY is the function key
-that functions of that level ask for; without it nothing is asked, as Core Tools do.
+messages and timers come only from a test's own calls. With --eager it polls after each answer to
+a POST too, which the platform does not: a test need not wait then, and seldom polls otherwise.
+FUNCTIONS_HOST_KEY is the function key that functions of that level ask for; without it nothing
+is asked, as Core Tools do.
 
 It prints one JSON line when it accepts requests, and ends when its stdin ends or on
 SIGTERM, so that no test can leave it behind. An app that cannot be indexed ends it with 1
@@ -28,6 +30,7 @@ from typing import TextIO
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .bindings import BindingError, Function, QueueTrigger, TimerTrigger
 from .front import build_front, describe
@@ -56,12 +59,13 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--app-dir", type=Path, default=Path())
     parser.add_argument("--listen", action="store_true")
+    parser.add_argument("--eager", action="store_true")
     options = parser.parse_args()
     ready = _claim_stdout()
     # As the platform's worker does: whatever is logged from `info` up is passed on to the host.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
-        asyncio.run(_serve(options.app_dir.resolve(), options.port, ready, listen=options.listen))
+        asyncio.run(_serve(options, ready))
     except (IndexingError, BindingError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -75,13 +79,16 @@ def _claim_stdout() -> TextIO:
     return os.fdopen(kept, "w", encoding="utf-8")
 
 
-async def _serve(app_dir: Path, port: int, ready: TextIO, *, listen: bool) -> None:
+async def _serve(options: argparse.Namespace, ready: TextIO) -> None:
+    app_dir = options.app_dir.resolve()
     worker = await start_worker(app_dir)
     router = Router(worker.functions, read_prefix(app_dir))
     proxy = Proxy(worker, router, open_inner_client(), os.environ.get("FUNCTIONS_HOST_KEY", ""))
-    front = build_front(worker, proxy)
-    listening = _listen(worker, proxy, app_dir) if listen else []
-    listener = socket.create_server((LOOPBACK, port))
+    listeners = _listeners(worker, proxy, app_dir) if options.listen else []
+    front = build_front(worker, _waking(proxy, listeners) if options.eager else proxy, proxy)
+    listening = [asyncio.create_task(listener.run(), name="queue") for listener in listeners]
+    listening += _timers(worker, proxy) if options.listen else []
+    listener = socket.create_server((LOOPBACK, options.port))
     server = FrontServer(_config(front))
     _stop_with(server)
     url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
@@ -94,19 +101,40 @@ async def _serve(app_dir: Path, port: int, ready: TextIO, *, listen: bool) -> No
     await asyncio.gather(*listening, return_exceptions=True)
 
 
-def _listen(worker: Worker, proxy: Proxy, app_dir: Path) -> list[asyncio.Task[None]]:
-    """What the platform starts by itself: a listener for each queue, a clock for each timer."""
+def _listeners(worker: Worker, proxy: Proxy, app_dir: Path) -> list[QueueListener]:
+    """What the platform starts by itself for each queue."""
     options, connection = QueueOptions.read(app_dir), os.environ[STORAGE]
-    tasks = []
-    for function in worker.functions:
-        match function.trigger:
-            case QueueTrigger(queue_name=name) as queue:
-                listener = QueueListener(connection, name, options, partial(_deliver, proxy, function, queue))
-                tasks.append(asyncio.create_task(listener.run(), name=f"queue-{name}"))
-            case TimerTrigger(schedule=schedule) as timer:
-                run = partial(_ring, proxy, function, timer)
-                tasks.append(asyncio.create_task(run_timer(Schedule.parse(schedule), run)))
-    return tasks
+    return [
+        QueueListener(connection, trigger.queue_name, options, partial(_deliver, proxy, function, trigger))
+        for function in worker.functions
+        if isinstance(trigger := function.trigger, QueueTrigger)
+    ]
+
+
+def _timers(worker: Worker, proxy: Proxy) -> list[asyncio.Task[None]]:
+    """And for each timer."""
+    return [
+        asyncio.create_task(
+            run_timer(Schedule.parse(trigger.schedule), partial(_ring, proxy, function, trigger))
+        )
+        for function in worker.functions
+        if isinstance(trigger := function.trigger, TimerTrigger)
+    ]
+
+
+def _waking(proxy: Proxy, listeners: list[QueueListener]) -> ASGIApp:
+    """The proxy; when a POST is answered, what it has queued is in the queue."""
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start" and scope["method"] == "POST":
+                for listener in listeners:
+                    listener.wake()
+            await send(message)
+
+        await proxy(scope, receive, told)
+
+    return front
 
 
 async def _deliver(

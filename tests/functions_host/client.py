@@ -41,13 +41,20 @@ class FunctionsHost:
         environment: Mapping[str, str] | None = None,
         *,
         listen: bool = False,
+        eager: bool = False,
         anew: bool = False,
     ) -> None:
-        """The environment comes on top of this process's own. `listen`: queues are polled, timers run.
+        """The environment comes on top of this process's own. `listen`: queues are polled, timers run;
+        `eager`: after each answer to a POST too.
 
         `anew`: in an interpreter of its own, not a fork of what has its imports already.
         """
-        self._arguments = ("--app-dir", str(app_dir), *(("--listen",) if listen else ()))
+        self._arguments = (
+            "--app-dir",
+            str(app_dir),
+            *(("--listen",) if listen else ()),
+            *(("--eager",) if eager else ()),
+        )
         self._anew = anew
         self._environment = {**os.environ, **(environment or {})}
 

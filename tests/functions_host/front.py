@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from .bindings import Function, HttpTrigger, QueueTrigger, TimerTrigger
 from .messages import queue_invocation, timer_invocation
@@ -27,8 +28,8 @@ MESSAGE_LIMIT_BYTES = 64 * 1024
 Handler = Callable[[Request], Awaitable[JSONResponse]]
 
 
-def build_front(worker: Worker, proxy: Proxy) -> Starlette:
-    """The ASGI app; it closes the proxy when it ends."""
+def build_front(worker: Worker, routes: ASGIApp, proxy: Proxy) -> Starlette:
+    """The ASGI app; `routes` answers for the app's. It closes the proxy when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -42,7 +43,7 @@ def build_front(worker: Worker, proxy: Proxy) -> Starlette:
         ],
         lifespan=lifespan,
     )
-    front.router.default = proxy  # not a route: its pattern would take no line feed
+    front.router.default = routes  # not a route: its pattern would take no line feed
     return front
 
 

@@ -78,6 +78,11 @@ class QueueListener:
         self._options = options
         self._deliver = deliver
         self._running: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Poll now, and again soon."""
+        self._woken.set()
 
     async def run(self) -> None:
         """Until it is cancelled; running functions are not, as in Azure."""
@@ -92,12 +97,21 @@ class QueueListener:
                         self._running.add(task)
                         task.add_done_callback(self._running.discard)
                 else:
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, self._options.max_polling_interval_s)
+                    pause = await self._rest(pause)
         finally:
             for client in (self._queue, self._poison):
                 if client is not None:
                     await client.close()
+
+    async def _rest(self, pause: float) -> float:
+        """The next pause, after this one."""
+        try:
+            async with asyncio.timeout(pause):
+                await self._woken.wait()
+        except TimeoutError:
+            return min(pause * 2, self._options.max_polling_interval_s)
+        self._woken.clear()
+        return FIRST_POLL_S
 
     async def _room(self) -> None:
         while len(self._running) > self._options.new_batch_threshold:
