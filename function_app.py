@@ -109,6 +109,12 @@ async def preflight_http_trigger(req: Request) -> Response:
     return await handlers.preflight(gateway, req)
 
 
+@app.route("chains", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_chains(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await handlers.preflight(gateway, req)
+
+
 @app.route("chains", methods=["GET"])
 async def chains(req: Request) -> Response:
     """List the chains."""

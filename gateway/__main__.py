@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -217,6 +218,9 @@ async def _ending(work: Coroutine[None, None, T]) -> T:
 
 def run() -> int:
     """What the command line asks for; answers the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a lone surrogate in a text stops no command
     parser = commands.parser()
     given = parser.parse_args()
     if given.command == "key":

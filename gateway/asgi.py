@@ -30,7 +30,7 @@ ROUTES: Routes = (
     ("POST", "/api/http_trigger", handlers.http_trigger),
     *(
         ("OPTIONS", path, handlers.preflight)
-        for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger")
+        for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger", "/chains")
     ),
     ("GET", "/chains", catalogue.chains),
     *PROBES,

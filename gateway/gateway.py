@@ -45,6 +45,7 @@ from gateway.status import document, fold_of
 from gateway.tokens import StreamTokens
 
 FOLD_TRIES = 3
+FOLDS_AT_ONCE = 4  # in one process: each may hold a whole log, and its text
 REFUSED_AFTER_SECONDS = 0.005  # longer than a look takes
 
 
@@ -81,6 +82,7 @@ class Gateway:
         self.auth = auth_of(settings)
         self._tokens = StreamTokens(settings.token_keys.split(), settings.token_seconds)
         self._parts: Parts | None = None
+        self._folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self.readiness = Readiness(lambda: self.parts, model_state)
         self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
 
@@ -202,7 +204,8 @@ class Gateway:
         stream_id, owner = record.id, record.owner
         for _ in range(FOLD_TRIES):
             try:
-                fold = await fold_of(self.parts.log, stream_id)
+                async with self._folding:
+                    fold = await fold_of(self.parts.log, stream_id)
             except CursorLost:  # the store lost a tail between two pieces of this very read
                 continue
             record = await self.find(stream_id, owner)  # the record is never behind its log

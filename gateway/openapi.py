@@ -79,7 +79,7 @@ class _Contract:
                 "options": {**_preflight("token", "no_route"), "parameters": [any_stream]},
             },
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
-            "/chains": {"get": self._chains()},
+            "/chains": {"get": self._chains(), "options": _preflight("chains")},
             "/health": {"get": _open("health", "Is it alive?", responses.json("yes", ref("Health")))},
             "/ready": {"get": self._ready()},
             "/metrics": {"get": self._metrics()},

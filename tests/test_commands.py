@@ -240,6 +240,19 @@ async def test_the_command_line_lists_all_that_there_is_to_run(redis_url: str) -
     assert refused.splitlines()[-1].endswith("REDIS_URL must be set: it names the store to look into")
 
 
+async def surrogate(_: Any) -> AsyncIterator[str]:
+    yield "\ud800"
+
+
+async def test_a_lone_surrogate_is_shown_as_an_escape(redis_url: str) -> None:
+    async with Jobs(redis_url, surrogate) as jobs:
+        stream = await made(jobs)
+        await jobs.runner.run(body(stream))
+    code, said, told = await ran("inspect", stream, "--content", REDIS_URL=redis_url)
+    assert (code, told) == (0, "")
+    assert "\\ud800" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [([], "all"), (["all"], "all"), (["web"], "web"), (["worker"], "worker"), (["key", "bob"], "key")],

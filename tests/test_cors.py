@@ -99,7 +99,7 @@ async def test_fault_24_what_only_looks_like_a_listed_origin_is_another(
 
 
 @pytest.mark.parametrize(
-    "path", ["/stream", f"/stream/{NOBODY}", f"/stream/{NOBODY}/token", "/api/http_trigger"]
+    "path", ["/stream", f"/stream/{NOBODY}", f"/stream/{NOBODY}/token", "/api/http_trigger", "/chains"]
 )
 async def test_a_preflight_needs_no_key_and_names_what_may_be_sent(guarded: Guarded, path: str) -> None:
     answer = await guarded.http.options(path, headers={"origin": ORIGIN, **ASKS})

@@ -197,7 +197,7 @@ async def test_what_is_refused_is_as_described(guarded: Guarded, described: Desc
     for path in ("/health", "/ready", "/openapi.json", "/"):
         assert (await described.ask("GET", path)).status_code == 200
     leave = {"origin": ORIGIN, "access-control-request-method": "DELETE"}
-    for path in ("/stream", one, token, "/api/http_trigger"):
+    for path in ("/stream", one, token, "/api/http_trigger", "/chains"):
         assert (await described.ask("OPTIONS", path, "x", headers=leave)).status_code == 204
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from gateway import gateway as under_test
 from gateway import protocol
 from gateway.connection import Connection
+from gateway.fold import Fold
+from gateway.gateway import FOLDS_AT_ONCE
 from gateway.log import PIECE_BYTES, Log
 from gateway.protocol import ANONYMOUS, ENDED, Event
+from gateway.status import fold_of
 from tests.support.following import DONE, Stream, text
 from tests.support.jobs import Jobs
 
@@ -81,3 +86,25 @@ async def test_whenever_it_is_asked_it_has_an_end_if_and_only_if_it_says_ended(
             at += 1
     assert True in seen
     assert seen[-2:] == [False, False]  # once between the log and the record, once not at all
+
+
+async def test_few_logs_are_held_at_once_however_many_ask(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now: list[str] = []
+    most = 0
+
+    async def counted(log: Log, stream_id: str) -> Fold:
+        nonlocal most
+        now.append(stream_id)
+        most = max(most, len(now))
+        fold = await fold_of(log, stream_id)
+        now.remove(stream_id)
+        return fold
+
+    monkeypatch.setattr(under_test, "fold_of", counted)
+    async with Jobs(redis_url) as jobs:
+        stream = await Stream.create(jobs.log)
+        asking = [jobs.gateway.status(stream.id, ANONYMOUS) for _ in range(5 * FOLDS_AT_ONCE)]
+        assert len(await asyncio.gather(*asking)) == 5 * FOLDS_AT_ONCE
+    assert most == FOLDS_AT_ONCE
