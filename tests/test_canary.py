@@ -60,7 +60,8 @@ class Caller:
             f"/{CANARY}?token={token}",
         ]
         self.told += [await http.get(url, headers=JSON) for url in urls]
-        self.told += [await http.delete(f"{where}?token={token}")]
+        if self.unknown:
+            self.told += [await http.delete(f"{where}?token={token}")]
         self.told += [await http.get(where, headers=unknown) for unknown in self.unknown]
         self.told += [await http.get(where, headers={**known, "last-event-id": CANARY})]
         self.told += [await http.get(where, headers={**known, "accept": f"text/{CANARY}"})]

@@ -131,6 +131,8 @@ def _run(
     for number, pipe in enumerate(pipes):
         os.dup2(pipe.fileno(), number)
         pipe.close()
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - these know what kind of file they write to
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     for name in set(os.environ) - set(environment):
         del os.environ[name]
     os.environ.update(environment)
