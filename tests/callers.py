@@ -37,7 +37,18 @@ TOKEN_KEYS = [f"{CANARY}-of-stream-tokens-{name}-{'x' * 16}" for name in ("new",
 ALICE, ALICE_TOO, BOB, CAROL = (
     f"hf_{CANARY}-{name}-{'k' * 24}" for name in ("alice", "alice-too", "bob", "carol")
 )
-KEYS = ((ALICE, "alice"), (ALICE_TOO, "alice"), (BOB, "bob"), (CAROL, "carol"))
+FLOODS = ("openapi", "quota", "known")  # tests that fill a quota: it is free again a second later only
+
+
+def flooding(test: str, host: str) -> str:
+    """The key of who does nothing but fill its quota, in one of these tests."""
+    return f"hf_{CANARY}-{test}-{host}-{'k' * 24}"
+
+
+KEYS = (
+    *((ALICE, "alice"), (ALICE_TOO, "alice"), (BOB, "bob"), (CAROL, "carol")),
+    *((flooding(test, host), f"{test}-{host}") for test in FLOODS for host in HOST_NAMES),
+)
 METRICS_KEY = f"{CANARY}-of-metrics-{'m' * 32}"
 MOST_STREAMS, MOST_STREAM_READERS = 30, 4
 SMALL = {"GATEWAY_MAX_ITEMS": "50", "GATEWAY_MAX_MESSAGES": "40"}  # so that a body at the bound is not long

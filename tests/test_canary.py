@@ -148,7 +148,7 @@ async def test_fault_27_with_jwts(trusting: Guarded, collector: Collector, issue
 
 @pytest.mark.parametrize("name", HOST_NAMES)
 async def test_fault_27_with_the_platforms_sign_in(
-    name: str, model: ModelServer, store: RedisServer, collector: Collector, deployed: Path
+    name: str, model: ModelServer, collector: Collector, deployed: Path
 ) -> None:
     """All that App Service adds to a request of who has signed in; the id is the owner, which logs name."""
     secret = base64.b64encode(json.dumps({"claims": [{"typ": "oid", "val": CANARY}]}).encode()).decode()
@@ -159,19 +159,18 @@ async def test_fault_27_with_the_platforms_sign_in(
         "x-ms-client-principal": secret,
         "x-ms-token-aad-access-token": f"{CANARY}-access",
     }
-    async with running(
-        name, model, store, deployed, common(collector) | {"GATEWAY_AUTH": "easyauth"}
-    ) as host:
+    settings = common(collector) | {"GATEWAY_AUTH": "easyauth"}
+    async with RedisServer() as store, running(name, model, store, deployed, settings) as host:
         caller = Caller(host, known, [{"x-ms-client-principal": secret}, by_key("of-carol")])
         await holds_its_tongue(caller, collector, [secret, *TOKEN_KEYS], os.urandom(16).hex())
 
 
 @pytest.mark.parametrize("name", HOST_NAMES)
 async def test_fault_27_where_nobody_is_asked(
-    name: str, model: ModelServer, store: RedisServer, collector: Collector, deployed: Path
+    name: str, model: ModelServer, collector: Collector, deployed: Path
 ) -> None:
     settings = common(collector) | {"GATEWAY_AUTH": "none", "FUNCTIONS_HOST_KEY": ""}
-    async with running(name, model, store, deployed, settings) as host:
+    async with RedisServer() as store, running(name, model, store, deployed, settings) as host:
         await holds_its_tongue(Caller(host, {}, []), collector, TOKEN_KEYS, os.urandom(16).hex())
 
 

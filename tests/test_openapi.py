@@ -18,7 +18,7 @@ from gateway.openapi import document
 from gateway.responses import tree
 from gateway.schemas import NOT_BLANK
 from gateway.settings import Settings
-from tests.callers import ALICE, BOB, CAROL, MOST_STREAMS, ORIGIN, Guarded, by_key
+from tests.callers import ALICE, BOB, MOST_STREAMS, ORIGIN, Guarded, by_key, flooding
 from tests.hosts import EVENTS, JSON, NOBODY, Host
 from tests.support.described import Described
 from tests.support.model_server import script
@@ -203,12 +203,13 @@ async def test_what_is_refused_is_as_described(guarded: Guarded, described: Desc
 
 async def test_what_is_refused_for_its_number_is_as_described(guarded: Guarded, described: Described) -> None:
     gate = f"described full {guarded.name}"
-    held = [await guarded.start(CAROL, gate=gate) for _ in range(MOST_STREAMS)]
+    carol = flooding("openapi", guarded.name)
+    held = [await guarded.start(carol, gate=gate) for _ in range(MOST_STREAMS)]
     for path in ("/stream", "/api/http_trigger"):
-        answer = await described.ask("POST", path, json={"user": "x"}, headers=by_key(CAROL))
+        answer = await described.ask("POST", path, json={"user": "x"}, headers=by_key(carol))
         assert answer.json()["code"] == "over_quota"
     for where in held:
-        await guarded.http.delete(where, headers=by_key(CAROL))
+        await guarded.http.delete(where, headers=by_key(carol))
 
 
 async def test_a_malformed_cursor_is_refused_wherever_it_stands(guarded: Guarded) -> None:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
-from tests.callers import BOB, CAROL, MOST_STREAM_READERS, MOST_STREAMS, Guarded, by_key
+from tests.callers import BOB, MOST_STREAM_READERS, MOST_STREAMS, Guarded, by_key, flooding
 from tests.hosts import EVENTS, JSON
 from tests.support.model_server import ModelServer, script
 
@@ -30,42 +30,42 @@ def told_to_wait(answer: httpx.Response, code: str) -> int:
 async def test_fault_26_of_twice_the_quota_half_is_taken_and_reading_goes_on(
     guarded: Guarded, model: ModelServer
 ) -> None:
-    gate = f"quota-{guarded.name}"
+    carol, gate = flooding("quota", guarded.name), f"quota-{guarded.name}"
     question = {"user": script(["a", "b"], gate=gate, gate_at=1)}
 
     async def post(key: str, **headers: str) -> httpx.Response:
         return await guarded.http.post("/stream", json=question, headers={**by_key(key), **headers})
 
-    answers = await asyncio.gather(*(post(CAROL) for _ in range(2 * MOST_STREAMS)))
+    answers = await asyncio.gather(*(post(carol) for _ in range(2 * MOST_STREAMS)))
     taken = [answer for answer in answers if answer.status_code == 202]
     refused = [answer for answer in answers if answer.status_code != 202]
     assert len(taken) == MOST_STREAMS
     assert {told_to_wait(answer, "over_quota") for answer in refused} == {2}
     assert "streams that are not ended" in refused[0].json()["detail"]
     for path, body in (("/stream", question), ("/api/http_trigger", question)):
-        events = {**by_key(CAROL), **EVENTS}  # a refusal of an event stream is a problem document, too
+        events = {**by_key(carol), **EVENTS}  # a refusal of an event stream is a problem document, too
         told_to_wait(await guarded.http.post(path, json=body, headers=events), "over_quota")
 
     where = taken[0].headers["location"]
-    assert (await guarded.http.get(where, headers={**JSON, **by_key(CAROL)})).status_code == 200
+    assert (await guarded.http.get(where, headers={**JSON, **by_key(carol)})).status_code == 200
     assert (await post(BOB)).status_code == 202  # another's quota is another's
     for answer in taken[1:]:
-        cancelled = await guarded.http.delete(answer.headers["location"], headers=by_key(CAROL))
+        cancelled = await guarded.http.delete(answer.headers["location"], headers=by_key(carol))
         assert cancelled.json()["status"] == "cancelled"
-    assert (await post(CAROL)).status_code == 202
+    assert (await post(carol)).status_code == 202
     model.open_gate(gate)
-    read = await guarded.http.get(where, headers={**EVENTS, **by_key(CAROL)})
+    read = await guarded.http.get(where, headers={**EVENTS, **by_key(carol)})
     assert b"event: done\n" in read.content
 
 
 async def test_a_known_key_is_answered_over_quota_too(guarded: Guarded, model: ModelServer) -> None:
-    gate = f"quota-key-{guarded.name}"
+    carol, gate = flooding("known", guarded.name), f"quota-key-{guarded.name}"
     question = {"user": script(["a"], gate=gate)}
-    headers = {**by_key(CAROL), "idempotency-key": gate}
+    headers = {**by_key(carol), "idempotency-key": gate}
     first = await guarded.http.post("/stream", json=question, headers=headers)
     assert first.status_code == 202
     more = await asyncio.gather(
-        *(guarded.http.post("/stream", json=question, headers=by_key(CAROL)) for _ in range(MOST_STREAMS + 1))
+        *(guarded.http.post("/stream", json=question, headers=by_key(carol)) for _ in range(MOST_STREAMS + 1))
     )
     assert 429 in {answer.status_code for answer in more}
     again = await guarded.http.post("/stream", json=question, headers=headers)
@@ -73,7 +73,7 @@ async def test_a_known_key_is_answered_over_quota_too(guarded: Guarded, model: M
     model.open_gate(gate)
     for answer in (first, *more):
         if answer.status_code == 202:
-            await guarded.http.delete(answer.headers["location"], headers=by_key(CAROL))
+            await guarded.http.delete(answer.headers["location"], headers=by_key(carol))
 
 
 async def test_readers_past_the_bound_are_told_to_come_back_and_an_event_source_never_gives_up(

@@ -14,7 +14,7 @@ settings.register_profile(
     "long", max_examples=1500, stateful_step_count=60, deadline=None, suppress_health_check=CHECKS
 )
 settings.register_profile(
-    "model", max_examples=130, stateful_step_count=50, deadline=None, suppress_health_check=CHECKS
+    "model", max_examples=90, stateful_step_count=50, deadline=None, suppress_health_check=CHECKS
 )
 
 

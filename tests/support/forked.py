@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import runpy
 import signal
@@ -46,10 +47,10 @@ async def start(
 
 
 def _may_be_forked(environment: Mapping[str, str]) -> bool:
-    """Whether nothing in this environment is for an interpreter that is yet to start, but its path."""
+    """Whether nothing in this environment is obeyed at an interpreter's start, or at an import, only."""
     theirs = {name for name, value in environment.items() if os.environ.get(name) != value}
     return _CONTEXT is not None and not any(
-        name.startswith(("PYTHON", "LD_")) and name != "PYTHONPATH" for name in theirs
+        name.startswith(("PYTHON", "LD_", "SSL_")) and name != "PYTHONPATH" for name in theirs
     )
 
 
@@ -62,6 +63,10 @@ class Forked:
 
     def __init__(self, process: Any) -> None:
         self._process = process
+        try:
+            self._handle = os.pidfd_open(process.pid)  # means it, though its id should be another's one day
+        except ProcessLookupError:
+            self._handle = -1
         self._ended = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(process.sentinel, self._has_ended)
 
@@ -105,10 +110,12 @@ class Forked:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Raises ProcessLookupError when it has ended."""
+        """Raises ProcessLookupError when it was seen to end."""
         if self._ended.done():
             raise ProcessLookupError(self.pid)
-        os.kill(self.pid, number)
+        if self._handle >= 0:
+            with contextlib.suppress(ProcessLookupError):  # it has ended, which is yet to be seen
+                signal.pidfd_send_signal(self._handle, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -121,6 +128,8 @@ class Forked:
     def _has_ended(self) -> None:
         asyncio.get_running_loop().remove_reader(self._process.sentinel)
         self._process.join()
+        if self._handle >= 0:
+            os.close(self._handle)
         self._ended.set_result(self._process.exitcode)
 
 

@@ -46,6 +46,7 @@ class ClusterNode:
         self._process = await asyncio.create_subprocess_exec(
             *(program, *ports, "--bind", "127.0.0.1", "--unixsocket", str(self._socket), "--save", ""),
             *("--dir", str(self.directory), "--appendonly", "yes", "--cluster-enabled", "yes"),
+            *("--appendfsync", "no"),  # what was answered outlives a kill; else a slow sync may hold it back
             *("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-require-full-coverage", "no"),
             *self._options,
             stdout=asyncio.subprocess.DEVNULL,
