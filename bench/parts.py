@@ -10,7 +10,6 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 from time import time_ns
-from types import TracebackType
 from typing import Protocol, Self
 
 from redis.asyncio import Redis
@@ -102,12 +101,7 @@ class Product:
         self._log = Log(connection)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def new_stream(self) -> str:
@@ -166,12 +160,7 @@ class Baseline:
         self._stack.push_async_callback(self._redis.aclose)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def _stop(self) -> None:

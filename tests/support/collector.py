@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import socket
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
@@ -76,12 +75,7 @@ class Collector:
         self._task = asyncio.create_task(self._server._serve([bound]), name="collector")
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._server.should_exit = True
         await self._task
 

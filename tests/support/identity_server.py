@@ -14,7 +14,6 @@ import math
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
@@ -62,12 +61,7 @@ class IdentityServer:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def _answer(self, request: Request) -> Response:
@@ -116,12 +110,7 @@ class Gatekeeper:
         self._identity.issued = self._issued
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._identity.issued = None
         for task in self._expiries:
             task.cancel()

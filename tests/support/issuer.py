@@ -10,7 +10,6 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
-from types import TracebackType
 from typing import Any, Self
 
 import jwt
@@ -86,12 +85,7 @@ class Issuer:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def _discovery(self, request: Request) -> Response:

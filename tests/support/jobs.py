@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 from langchain_core.runnables import RunnableGenerator
@@ -61,12 +60,7 @@ class Jobs:
         self.runner = Runner(self.settings, self.log, self.registry)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.gateway.close()
 
     async def stream(self, given: Any = "q", *, chain: str = "under-test") -> str:

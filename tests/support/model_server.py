@@ -13,7 +13,6 @@ import re
 import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
 from typing import Any, Self
 from zlib import crc32
 
@@ -97,12 +96,7 @@ class ModelServer:
         self._task = asyncio.create_task(self._server._serve([bound]), name="model-server")
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for gate in self._gates.values():
             gate.set()
         self._server.should_exit = True

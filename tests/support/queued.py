@@ -6,7 +6,6 @@ import asyncio
 import base64
 import html
 import re
-from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -59,12 +58,7 @@ class StorageTap:
         self.connection = connection_string(f"http://127.0.0.1:{port}")
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for task in self._tasks:
             task.cancel()

@@ -9,7 +9,6 @@ import signal
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from redis.asyncio import Redis
@@ -116,12 +115,7 @@ class RedisCluster:
         await eventually(self.whole)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(node.stop() for node in self.nodes))
 
     async def whole(self) -> bool:
