@@ -40,8 +40,25 @@ def test_any_other_bytes_are_refused_in_our_own_words(body: bytes) -> None:
 
 @given(SURROGATES)
 def test_a_lone_surrogate_is_read_and_has_a_digest(text: str) -> None:
-    value = parse_json(json.dumps({"user": "x" + text, "metadata": {text: text}}).encode())
+    value = parse_json(json.dumps({"input": "x" + text, "metadata": {text: text}}).encode())
     assert len(parse_start(value, CHAINS).digest) == 64
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"user": "a\ud800b"}, "user"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "\udc00"}]},
+            "messages[1]",
+        ),
+    ],
+)
+def test_a_text_that_no_model_can_be_sent_is_refused(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid, match="half a surrogate pair") as refused:
+        parse_start(body, CHAINS)
+    assert str(refused.value).startswith(field)
+    assert start(user="\U0001f600")  # a whole one
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "[1e400]", "1" * 5000])
