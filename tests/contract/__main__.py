@@ -62,7 +62,9 @@ async def _one(name: str, cases: int, seed: int) -> bool:
                 seed=seed,
                 limit_seconds=ROUND_SECONDS,
             )
-            if report.code or report.failures:
+            if report.only_gave_up:
+                print(f"{name}, {mode}, seed {seed}: some requests could not be made up", flush=True)
+            elif report.code or report.failures:
                 print(
                     f"{report.printed}\n{name}, {mode}, seed {seed}: {report.failures} failures", flush=True
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,14 @@ class Report:
         """How many of them were answered otherwise than the document says."""
         counted = self.figures["test_cases"]
         return int(counted["with_failures"]) + int(counted["errored"])
+
+    @property
+    def only_gave_up(self) -> bool:
+        """Whether no answer was odd: Schemathesis could not make up some request, and that was all."""
+        told = re.search(r"^Errors:\n((?:  \S.*\n)+)", self.printed, re.MULTILINE)
+        return (
+            not self.failures and told is not None and re.findall(r"(\S+ Error)", told[1]) == ["Schema Error"]
+        )
 
 
 async def schemathesis(
