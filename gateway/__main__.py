@@ -28,15 +28,11 @@ if sys.platform != "win32":  # uvloop has no wheel for Windows
 from gateway import commands, journal, rehearsal, telemetry
 from gateway.asgi import PROBES, ROUTES, Routes, app
 from gateway.body import DEFAULT_CHAIN
-from gateway.embedded import EmbeddedRedis
 from gateway.gateway import Gateway
 from gateway.http import Bounded
 from gateway.settings import Settings
 from workers.chains.registry import Registry
 from workers.local_model import LocalModel
-from workers.loop import Loop
-from workers.runner import Runner
-from workers.sweeper import Sweeper
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
@@ -106,6 +102,11 @@ class Host:
                 raise result
 
     async def _work(self) -> None:
+        # LangChain comes with these, and takes a second that a process without workers need not spend.
+        from workers.loop import Loop
+        from workers.runner import Runner
+        from workers.sweeper import Sweeper
+
         settings = self._settings
         if self._model is not None:
             settings = await _with_model(settings, self._model)
@@ -178,6 +179,8 @@ async def main(mode: str, settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as brought:
         brought.push_async_callback(asyncio.to_thread, telemetry.configure(settings))
         if not settings.redis_url:
+            from gateway.embedded import EmbeddedRedis
+
             redis = EmbeddedRedis()
             await redis.start()
             brought.push_async_callback(redis.stop)

@@ -2,7 +2,7 @@
 
     async with Gateway("http://127.0.0.1:7071") as gateway:
         async for event in gateway.stream(user="Who are you?"):
-            print(event.data.get("delta_content", ""), end="", flush=True)
+            print(event.text, end="", flush=True)
 
 A POST carries an Idempotency-Key and is repeated until it is answered; from then on each connection goes on
 behind the last event. `SyncGateway` is the same for code without an event loop.
@@ -23,11 +23,12 @@ from gateway.client_events import (
     GatewayError,
     Refused,
     Result,
+    Stage,
     StreamCancelled,
     StreamFailed,
     Unreachable,
 )
-from gateway.client_stream import AGAIN, Pause, Stream, refusal
+from gateway.client_stream import Pause, Stream, document
 
 __all__ = [
     "Event",
@@ -35,6 +36,7 @@ __all__ = [
     "GatewayError",
     "Refused",
     "Result",
+    "Stage",
     "Stream",
     "StreamCancelled",
     "StreamFailed",
@@ -45,10 +47,14 @@ __all__ = [
 SILENCE_SECONDS = 45.0  # three heartbeats missed: the connection is dead
 PATIENCE_SECONDS = 120.0
 T = TypeVar("T")
+_NOT_GIVEN: Any = object()  # `input` may be null
 
 
 class Gateway:
-    """A gateway at a URL. `key` is an API key or a JWT; `patience` in seconds without a sign of it."""
+    """A gateway at a URL. `key` is an API key or a JWT; `patience` in seconds without a sign of it.
+
+    Raises ValueError for what is no URL of HTTP.
+    """
 
     def __init__(
         self,
@@ -59,6 +65,8 @@ class Gateway:
         silence: float = SILENCE_SECONDS,
         http: httpx.AsyncClient | None = None,
     ) -> None:
+        if http is None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"a gateway's URL begins with http:// or https://, and {url!r} does not")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(silence, connect=10.0)
         self._http = http or httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout)
@@ -81,7 +89,7 @@ class Gateway:
         *,
         user: str | None = None,
         messages: list[dict[str, Any]] | None = None,
-        input: Any = None,
+        input: Any = _NOT_GIVEN,
         chain: str | None = None,
         params: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -91,9 +99,10 @@ class Gateway:
 
         `key` is its Idempotency-Key (a random one by default): the same key is the same stream.
         """
-        given = {"user": user, "messages": messages, "input": input, "chain": chain}
-        given |= {"params": params, "metadata": metadata}
+        given = {"user": user, "messages": messages, "chain": chain, "params": params, "metadata": metadata}
         body = {name: value for name, value in given.items() if value is not None}
+        if input is not _NOT_GIVEN:
+            body["input"] = input
         return Stream(self._http, self.patience, body=body, key=key or secrets.token_urlsafe(16))
 
     def follow(self, stream_id: str, after: str = "") -> Stream:
@@ -102,28 +111,11 @@ class Gateway:
 
     async def status(self, stream_id: str) -> dict[str, Any]:
         """The status document. Raises Refused or Unreachable."""
-        return await self._json("GET", f"/stream/{stream_id}")
+        return await document(self._http, Pause(self.patience), "GET", f"/stream/{stream_id}")
 
     async def cancel(self, stream_id: str) -> dict[str, Any]:
         """End it now; answers the status document. Raises Refused or Unreachable."""
-        return await self._json("DELETE", f"/stream/{stream_id}")
-
-    async def _json(self, method: str, path: str) -> dict[str, Any]:
-        pause = Pause(self.patience)
-        pause.reset()
-        while True:
-            try:
-                answer = await self._http.request(method, path, headers={"accept": "application/json"})
-            except httpx.TransportError as error:
-                await pause.wait(error)
-                continue
-            if answer.is_success:
-                document: dict[str, Any] = answer.json()
-                return document
-            refused = await refusal(answer)
-            if answer.status_code not in AGAIN:
-                raise refused
-            await pause.wait(refused, refused.retry_after)
+        return await document(self._http, Pause(self.patience), "DELETE", f"/stream/{stream_id}")
 
 
 class SyncGateway:
@@ -179,6 +171,11 @@ class SyncStream:
         """The last stage's text, as far as it has come."""
         return self._stream.text
 
+    @property
+    def stages(self) -> list[Stage]:
+        """As Stream.stages."""
+        return self._stream.stages
+
     def __iter__(self) -> Iterator[Event]:
         events = aiter(self._stream)
 
@@ -194,3 +191,7 @@ class SyncStream:
     def result(self) -> Result:
         """As Stream.result."""
         return self._runner.run(self._stream.result())
+
+    def cancel(self) -> dict[str, Any]:
+        """As Stream.cancel."""
+        return self._runner.run(self._stream.cancel())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,11 @@ class Refused(GatewayError):
 
 
 class Unreachable(GatewayError):
-    """Nothing was heard of the gateway for as long as the client's patience lasts."""
+    """Nothing was heard of the gateway for as long as the patience lasts; the cause is the last try's."""
+
+    def __init__(self, cause: Exception) -> None:
+        why = str(cause) or type(cause).__name__
+        super().__init__(f"nothing was heard of the gateway ({why})")
 
 
 class StreamFailed(GatewayError):
@@ -43,6 +47,9 @@ class StreamFailed(GatewayError):
 
 class StreamCancelled(GatewayError):
     """Somebody has cancelled the stream."""
+
+    def __init__(self) -> None:
+        super().__init__("the stream was cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +72,24 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """One run of one stage as far as it has come; `state` is `started` or `finished`."""
+
+    name: str
+    run: int
+    state: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """What a stream came to: its last stage's text, all stages' texts by name, usage, why it ended."""
+    """What a stream came to: its text, its stages' runs in order, usage, why it ended.
+
+    `interrupts` are what a graph has stopped to ask, each `{"id", "value"}`.
+    """
 
     text: str
-    stages: Mapping[str, str]
+    stages: Sequence[Stage]
     usage: Mapping[str, int]
     finish_reason: str
+    interrupts: Sequence[Mapping[str, Any]] = ()

@@ -11,7 +11,16 @@ from typing import Any
 
 import httpx
 
-from gateway.client_events import Event, Refused, Result, StreamCancelled, StreamFailed, Unreachable
+from gateway.client_events import (
+    Event,
+    GatewayError,
+    Refused,
+    Result,
+    Stage,
+    StreamCancelled,
+    StreamFailed,
+    Unreachable,
+)
 from gateway.fold import Fold
 from gateway.protocol import Event as ProtocolEvent
 from gateway.protocol import EventType, Status
@@ -19,6 +28,7 @@ from gateway.sse import HEARTBEAT, Decoder, Message
 
 BACKOFF_SECONDS = (0.25, 10.0)
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+LOST = (httpx.TransportError, httpx.DecodingError)  # the connection, or what came of it; the next may do
 _KNOWN = frozenset(kind.value for kind in EventType if kind.value)
 
 
@@ -41,7 +51,7 @@ class Stream:
         self._key = key
         self.id = stream_id
         self._fold = Fold(last_id=after)
-        self._finish_reason = ""
+        self._end: Mapping[str, Any] = {}  # the terminal event's data
         self._ended = False
         self._retry_ms: int | None = None
 
@@ -49,6 +59,11 @@ class Stream:
     def text(self) -> str:
         """The last stage's text, as far as it has come."""
         return self._fold.text
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The runs of its stages, in order, as far as they have come."""
+        return [Stage(stage.name, stage.run, stage.state, stage.text) for stage in self._fold.stages]
 
     @property
     def last_event_id(self) -> str:
@@ -63,7 +78,7 @@ class Stream:
                     async for event in events:
                         yield event
                 error: Exception = ConnectionError("the connection was closed")
-            except httpx.TransportError as caught:
+            except LOST as caught:
                 error = caught
             except Refused as caught:
                 if not self._again(caught):
@@ -76,12 +91,35 @@ class Stream:
         """Follow it to its end. Raises StreamFailed, StreamCancelled, Refused or Unreachable."""
         async for _ in self:
             pass
+        if self._fold.ended is None:
+            return await self._ended_before()
         if self._fold.error is not None:
             raise StreamFailed(self._fold.error, self.text)
         if self._fold.ended is Status.CANCELLED:
             raise StreamCancelled
-        stages = {stage.name: stage.text for stage in self._fold.stages}
-        return Result(self.text, stages, self._fold.usage or {}, self._finish_reason)
+        reason, interrupts = self._end.get("finish_reason", ""), self._end.get("interrupts", ())
+        return Result(self.text, self.stages, self._fold.usage or {}, reason, interrupts)
+
+    async def _ended_before(self) -> Result:
+        """The result of a stream that had ended where its following began: as its status document has it."""
+        told = await document(self._http, self._pause, "GET", f"/stream/{self.id}")
+        if told["error"] is not None:
+            raise StreamFailed(told["error"], told["text"])
+        if told["status"] == Status.CANCELLED:
+            raise StreamCancelled
+        stages = [Stage(one["name"], one["run"], one["state"], one["text"]) for one in told["stages"]]
+        return Result(told["text"], stages, told["usage"] or {}, "")
+
+    async def cancel(self) -> dict[str, Any]:
+        """End it at the gateway; answers the status document. Raises Refused or Unreachable.
+
+        One whose id is not known yet, as the answer was lost, is found by its key.
+        """
+        if not self.id:
+            key = {"idempotency-key": self._key}
+            made = await document(self._http, self._pause, "POST", "/stream", key, self._body)
+            self.id = made["id"]
+        return await document(self._http, self._pause, "DELETE", f"/stream/{self.id}")
 
     async def _connection(self) -> AsyncGenerator[Event, None]:
         """What one connection carries. Raises Refused or httpx's TransportError."""
@@ -99,7 +137,9 @@ class Stream:
                 return
             if answer.status_code != 200:
                 raise await refusal(answer)
-            self.id = self.id or answer.headers["x-stream-id"]
+            self.id = self.id or answer.headers.get("x-stream-id", "")
+            if not self.id:
+                raise GatewayError("what answers there is no gateway: it names no stream")
             decoder = Decoder()
             async for data in answer.aiter_bytes():
                 messages = decoder.feed(data)
@@ -112,7 +152,7 @@ class Stream:
                     return
 
     def _take(self, message: Message) -> Event:
-        event = Event(message.id, message.type, json.loads(message.data))
+        event = Event(message.id, message.type, _json(message.data))
         if event.type in _KNOWN or event.type == "message":
             kind = EventType.MESSAGE if event.type == "message" else EventType(event.type)
             self._fold.feed(event.id, ProtocolEvent(kind, event.data))
@@ -120,7 +160,7 @@ class Stream:
             self._fold.last_id = event.id
         if event.final:
             self._ended = True
-            self._finish_reason = event.data.get("finish_reason", "")
+            self._end = event.data
         return event
 
     def _again(self, refused: Refused) -> bool:
@@ -152,8 +192,42 @@ class Pause:
         seconds = max(seconds, least or 0.0) if self._tries else least or seconds
         self._tries += 1
         if asyncio.get_running_loop().time() + seconds > self._since + self._patience:
-            raise Unreachable from error
+            raise Unreachable(error) from error
         await asyncio.sleep(seconds)
+
+
+async def document(
+    http: httpx.AsyncClient,
+    pause: Pause,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    body: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The JSON of an answer, however often it must be asked for. Raises Refused or Unreachable."""
+    pause.reset()
+    while True:
+        try:
+            answer = await http.request(
+                method, path, headers={"accept": "application/json", **(headers or {})}, json=body
+            )
+        except LOST as error:
+            await pause.wait(error)
+            continue
+        if answer.is_success:
+            told: dict[str, Any] = _json(answer.content)
+            return told
+        refused = await refusal(answer)
+        if answer.status_code not in AGAIN:
+            raise refused
+        await pause.wait(refused, refused.retry_after)
+
+
+def _json(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise GatewayError("what answers there is no gateway: that is not JSON") from None
 
 
 async def refusal(answer: httpx.Response) -> Refused:

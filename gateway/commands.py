@@ -109,7 +109,11 @@ async def ask(settings: Settings, given: argparse.Namespace) -> int:
 
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = settings.url or f"http://{host}:{settings.port}"
-    return await ask_gateway(url, settings.key, given.question, given.chain)
+    try:
+        return await ask_gateway(url, settings.key, given.question, given.chain)
+    except ValueError as error:
+        print(f"GATEWAY_URL: {error}", file=sys.stderr)
+        return 2
 
 
 async def look(settings: Settings, given: argparse.Namespace) -> int:

@@ -46,8 +46,11 @@ class Fold:
 
     @property
     def text(self) -> str:
-        """The last stage's text."""
-        return self.stages[-1].text if self.stages else ""
+        """The last stage's text; of a graph, that of its last node that has said something."""
+        for stage in reversed(self.stages):
+            if stage.pieces or not stage.parent:
+                return stage.text
+        return ""
 
     def feed(self, event_id: str, event: Event) -> None:
         """Take the next event."""
@@ -62,7 +65,7 @@ class Fold:
             case EventType.STAGE if data["state"] == "started":
                 self.stages.append(StageText(data["name"], data["run"], event_id, data.get("parent", "")))
             case EventType.STAGE:
-                self._stage(data["name"], data["run"], event_id).state = "finished"
+                self._finish(data["name"], data["run"], data.get("parent", ""))
             case EventType.RESET:
                 self._void(data["discard_after"])
             case EventType.DONE | EventType.FAILED | EventType.CANCELLED:
@@ -77,6 +80,13 @@ class Fold:
             self.stages.append(StageText(name, run or 1, event_id))
             return self.stages[-1]
         return next((stage for stage in named if stage.run == run), named[0])
+
+    def _finish(self, name: str, run: int, parent: str) -> None:
+        """A node may have its chain's name. One that began before this reader did is not known."""
+        for stage in reversed(self.stages):
+            if (stage.name, stage.run, stage.parent) == (name, run, parent):
+                stage.state = "finished"
+                return
 
     def _void(self, started_id: str) -> None:
         """Of the stage that began there nothing stands; its graph's nodes are as if they had never begun."""

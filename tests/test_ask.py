@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from gateway.ask import Shown
+from gateway.client import Event
 from tests.hosts import Host, uvicorn_host
 from tests.support.cutter import Cutter
 from tests.support.model_server import ModelServer, script
@@ -85,3 +89,61 @@ async def test_a_refusal_and_nobody_there_are_told_in_a_line(hosts: dict[str, Ho
     assert (said, code) == ("", 1)
     assert "refused: chain: must be the name of a chain" in told
     assert "Traceback" not in told
+
+
+async def test_what_a_chain_has_come_to_is_printed_where_it_says_no_text(hosts: dict[str, Host]) -> None:
+    question = json.dumps({"any": "thing"})
+    async with asking(str(hosts["uvicorn"].http.base_url), question, "--chain", "figures") as process:
+        said, _, code = await printed(process)
+    assert (json.loads(said), code) == ({"total": 42, "of": ["é"]}, 0)
+
+
+async def test_a_reader_of_its_output_that_goes_away_ends_the_stream_quietly(hosts: dict[str, Host]) -> None:
+    host = hosts["uvicorn"]
+    cut = host.model.cut_answers
+    question = script(["first\n", *["more\n"] * 1000], pace=0.02)
+    async with asking(str(host.http.base_url), question) as process:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"first\n"
+        process.stdout._transport.close()  # type: ignore[attr-defined]
+        assert process.stderr is not None
+        async with asyncio.timeout(LIMIT_SECONDS):
+            told = (await process.stderr.read()).decode()
+            assert await process.wait() == 141
+    assert "Traceback" not in told
+    await host.model.until(cut=cut + 1)
+
+
+async def test_no_gateway_and_no_url_are_told(unused_url: str) -> None:
+    async with asking(unused_url, "q") as process:
+        assert process.stderr is not None
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while b"it is tried again" not in (line := await process.stderr.readline()):
+                assert line
+        process.send_signal(signal.SIGINT)
+        said, told, code = await printed(process)
+    assert (said, code) == ("", 130)
+    assert "not cancelled" in told
+    async with asking("localhost:7071", "q") as process:
+        said, told, code = await printed(process)
+    assert (said, code) == ("", 2)
+    assert "begins with http:// or https://" in told
+
+
+@pytest.fixture
+def unused_url() -> Iterator[str]:
+    """Nobody answers there, and nobody else may have the port."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+async def test_a_terminal_is_sent_no_control_characters_of_a_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = Event("1-aaaa", "message", {"delta_content": "a\x1b[2J\tb\n\x9bc"})
+    for terminal, seen in ((True, "a\ufffd[2J\tb\n\ufffdc\n"), (False, "a\x1b[2J\tb\n\x9bc\n")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        with Shown("c") as shown:
+            shown.show(hostile)
+        assert capsys.readouterr().out == seen

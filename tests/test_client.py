@@ -14,7 +14,9 @@ from gateway import client_stream
 from gateway.client import (
     Event,
     Gateway,
+    GatewayError,
     Refused,
+    Stage,
     StreamCancelled,
     StreamFailed,
     SyncGateway,
@@ -53,11 +55,14 @@ async def test_three_lines_follow_a_stream_to_its_end(gateway: Gateway) -> None:
 async def test_a_result_has_the_text_of_each_stage_and_the_usage(gateway: Gateway) -> None:
     stream = gateway.stream(messages=[{"role": "user", "content": script(["a", "b"])}], metadata={"n": 1})
     result = await stream.result()
-    assert (result.text, result.stages, result.finish_reason) == ("ab", {"chat": "ab"}, "stop")
+    assert (result.text, result.finish_reason) == ("ab", "stop")
+    assert result.stages == stream.stages == [Stage("chat", 1, "finished", "ab")]
     assert result.usage["output_tokens"] > 0
     assert (await gateway.status(stream.id))["metadata"] == {"n": 1}
     assert await gateway.follow(stream.id).result() == result
     assert [event async for event in gateway.follow(stream.id, stream.last_event_id)] == []
+    again = await gateway.follow(stream.id, stream.last_event_id).result()  # it had ended before
+    assert (again.text, again.stages, again.usage) == ("ab", result.stages, result.usage)
 
 
 async def test_through_cuts_at_random_bytes_each_event_comes_once_and_one_job_is_run(host: Host) -> None:
@@ -85,8 +90,9 @@ async def test_a_stream_is_cancelled_and_says_so(gateway: Gateway, host: Host) -
         pass
     assert (await gateway.cancel(stream.id))["status"] == "cancelled"
     assert [event.type async for event in events] == ["cancelled"]
-    with pytest.raises(StreamCancelled):
-        await gateway.follow(stream.id).result()
+    for after in ("", stream.last_event_id):
+        with pytest.raises(StreamCancelled, match="the stream was cancelled"):
+            await gateway.follow(stream.id, after).result()
 
 
 async def test_a_failure_keeps_the_text_and_names_its_code(gateway: Gateway) -> None:
@@ -94,6 +100,11 @@ async def test_a_failure_keeps_the_text_and_names_its_code(gateway: Gateway) -> 
         await gateway.stream(user=script(["kept", "x"], broken_at=1)).result()
     assert (failed.value.text, bool(failed.value.code)) == ("kept", True)
     assert "x" not in str(failed.value)
+    stream = gateway.stream(user=script(["kept", "x"], broken_at=1))
+    [*_, last] = [event async for event in stream]
+    with pytest.raises(StreamFailed) as again:  # it had ended before
+        await gateway.follow(stream.id, last.id).result()
+    assert (again.value.text, again.value.code) == ("kept", last.data["code"])
 
 
 async def test_a_refusal_is_told_at_once_with_its_problem(gateway: Gateway) -> None:
@@ -118,7 +129,7 @@ async def test_nobody_there_is_told_when_the_patience_is_at_its_end() -> None:
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with Gateway(url, patience=0.3) as gateway:
         for call in (gateway.stream(user="x").result(), gateway.status(NOBODY)):
-            with pytest.raises(Unreachable) as told:
+            with pytest.raises(Unreachable, match="nothing was heard of the gateway") as told:
                 await call
             assert isinstance(told.value.__cause__, httpx.TransportError)
     server.close()
@@ -215,3 +226,63 @@ async def test_204_is_the_end_and_an_answer_without_a_problem_is_a_refusal() -> 
     async with client_of(Scripted(frames(b"<html>", status=403))) as gateway:
         with pytest.raises(Refused, match="HTTP 403"):
             await gateway.follow(NOBODY).result()
+
+
+async def test_all_runs_of_a_stage_and_what_a_graph_has_asked_are_in_the_result() -> None:
+    def run(number: int, name: str = "part") -> bytes:
+        told = f'"name":"{name}","run":{number},"index":0,"count":1,"state":"started"'.encode()
+        return b"id: %d-aaaa\nevent: stage\ndata: {%b}\n\n" % (number * 100, told)
+
+    def says(offset: int, delta: bytes, number: int) -> bytes:
+        told = b'{"deployment":"m","delta_content":"%b","stage":"part","run":%d}' % (delta, number)
+        return b"id: %d-aaaa\ndata: %b\n\n" % (offset, told)
+
+    asks = DONE.replace(b'"stop"', b'"interrupted","interrupts":[{"id":"1","value":"sure?"}]')
+    parts = (START, run(1), says(150, b"one", 1), run(2), says(250, b"two", 2), asks)
+    async with client_of(Scripted(frames(*parts))) as gateway:
+        result = await gateway.stream(user="q").result()
+    assert [(stage.run, stage.text) for stage in result.stages] == [(1, "one"), (2, "two")]
+    assert (result.finish_reason, result.interrupts) == ("interrupted", [{"id": "1", "value": "sure?"}])
+
+
+async def test_a_stream_whose_id_never_came_is_cancelled_by_its_key() -> None:
+    made, ended = httpx.Response(202, json={"id": NOBODY}), httpx.Response(200, json={"status": "cancelled"})
+    scripted = Scripted(made, ended)
+    async with client_of(scripted) as gateway:
+        stream = gateway.stream(user="q", key="mine")
+        assert await stream.cancel() == {"status": "cancelled"}
+    post, delete = scripted.asked
+    assert (post.headers["idempotency-key"], post.content) == ("mine", b'{"user":"q"}')
+    assert (delete.method, delete.url.path) == ("DELETE", f"/stream/{NOBODY}")
+
+
+async def test_what_is_no_gateway_is_told_as_such_and_a_broken_answer_is_asked_for_again() -> None:
+    for answer in (httpx.Response(200, content=b"<html>"), frames(b"id: 1-aaaa\ndata: {\n\n")):
+        async with client_of(Scripted(answer)) as gateway:
+            with pytest.raises(GatewayError, match="no gateway"):
+                await gateway.stream(user="q").result()
+    async with client_of(Scripted(httpx.Response(200, content=b"<html>"))) as gateway:
+        with pytest.raises(GatewayError, match="not JSON"):
+            await gateway.status(NOBODY)
+    async with client_of(Scripted(Broken(), frames(START, DONE))) as gateway:
+        assert [event.type async for event in gateway.stream(user="q")] == ["start", "done"]
+
+
+class Broken(httpx.Response):
+    """Something on the way has spoiled the compression."""
+
+    def __init__(self) -> None:
+        super().__init__(200, stream=httpx.ByteStream(b"no gzip"), headers={"content-encoding": "gzip"})
+        self.headers["x-stream-id"] = NOBODY
+
+
+async def test_only_what_is_a_url_of_http_is_taken() -> None:
+    with pytest.raises(ValueError, match="begins with http"):
+        Gateway("localhost:7071")
+
+
+async def test_an_input_may_be_null() -> None:
+    scripted = Scripted(frames(START, DONE))
+    async with client_of(scripted) as gateway:
+        await gateway.stream(input=None, chain="c").result()
+    assert scripted.asked[0].content == b'{"chain":"c","input":null}'

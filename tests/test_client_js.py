@@ -51,7 +51,8 @@ async def test_a_stream_has_text_stages_usage_and_status(host: Host) -> None:
     events, end = await client(url, stream={"user": script(["a", "b"]), "metadata": {"n": 1}})
     result = end["result"]
     assert "".join(event.get("text", "") for event in events) == "ab"
-    assert (result["text"], result["stages"], result["finishReason"]) == ("ab", {"chat": "ab"}, "stop")
+    assert (result["text"], result["finishReason"]) == ("ab", "stop")
+    assert result["stages"] == [{"name": "chat", "run": 1, "state": "finished", "text": "ab"}]
     assert result["usage"]["output_tokens"] > 0
     rest, after, status = await asyncio.gather(
         client(url, follow=[result["id"], ""]),
@@ -59,7 +60,7 @@ async def test_a_stream_has_text_stages_usage_and_status(host: Host) -> None:
         client(url, status=result["id"]),
     )
     assert rest == (events, {"result": result})
-    assert after[0] == []
+    assert after == ([], {"result": {**result, "finishReason": ""}})  # it had ended before
     assert (status[1]["result"]["metadata"], status[1]["result"]["text"]) == ({"n": 1}, "ab")
 
 
@@ -98,6 +99,8 @@ async def test_failures_and_refusals_are_told(host: Host) -> None:
     )
     error = failed[1]["error"]
     assert (error["name"], error["text"], bool(error["code"])) == ("StreamFailed", "kept", True)
+    again = (await client(url, follow=[failed[0][0]["data"]["id"], failed[0][-1]["id"]]))[1]["error"]
+    assert (again["name"], again["text"], again["code"]) == ("StreamFailed", "kept", error["code"])
     error = refused[1]["error"]
     assert (error["name"], error["status"], error["code"]) == ("Refused", 422, "invalid")
     assert error["problem"]["field"] == "user"

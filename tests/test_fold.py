@@ -22,6 +22,11 @@ def began(name: str, run: int = 1) -> Event:
     return protocol.stage(name, run=run, index=0, count=2)
 
 
+def node(name: str, state: str = "started", parent: str = "draft") -> Event:
+    data = {"name": name, "run": 1, "index": 0, "count": 2, "state": state, "parent": parent, "step": 1}
+    return Event(EventType.STAGE, data)
+
+
 def finished(name: str, run: int = 1) -> Event:
     return protocol.stage(name, run=run, index=0, count=2, finished=True)
 
@@ -54,6 +59,28 @@ def test_a_stages_text_is_its_pieces_and_the_text_is_the_last_stages() -> None:
     fold = fold_of(began("draft"), said("a"), said("b"), finished("draft"), began("edit"), said("c", "edit"))
     assert texts(fold) == [("draft", 1, "finished", "ab"), ("edit", 1, "started", "c")]
     assert (fold.text, fold.last_id) == ("c", "5")
+
+
+def test_the_text_of_a_graph_is_that_of_its_last_node_that_has_said_something() -> None:
+    answered = [began("draft"), node("answer"), said("a", "answer"), node("answer", "finished"), node("save")]
+    assert (
+        fold_of(*answered).text == fold_of(*answered, node("save", "finished"), finished("draft")).text == "a"
+    )
+    assert fold_of(*answered, finished("draft"), began("edit")).text == ""  # a stage of its own
+    assert fold_of(began("draft"), node("answer")).text == ""
+
+
+def test_a_node_may_have_its_chains_name() -> None:
+    fold = fold_of(
+        *(began("draft"), node("draft"), said("a"), node("draft", "finished"), finished("draft"), DONE)
+    )
+    assert texts(fold) == [("draft", 1, "finished", ""), ("draft", 1, "finished", "a")]
+    assert fold.text == "a"
+
+
+def test_the_end_of_a_stage_that_began_before_the_reader_did_hides_no_text() -> None:
+    fold = fold_of(said("b", "answer"), node("answer", "finished"), finished("draft"))
+    assert fold.text == "b"
 
 
 def test_a_stage_as_the_status_document_shows_it() -> None:
@@ -161,13 +188,11 @@ def test_a_stages_text_is_what_no_later_reset_voids(events: list[Event]) -> None
         latest = [run for run, (name, _) in enumerate(runs) if name == event.data.get("stage")]
         if event.type is EventType.STAGE and event.data["state"] == "started":
             runs.append((event.data["name"], number))
-        elif event.type is EventType.STAGE or event.type is EventType.MESSAGE:
-            name = event.data.get("stage", event.data.get("name"))
-            if name not in [known for known, _ in runs]:
-                runs.append((name, number))
+        elif event.type is EventType.MESSAGE:
+            if not latest:
+                runs.append((event.data["stage"], number))
                 latest = [len(runs) - 1]
-            if event.type is EventType.MESSAGE:
-                pieces.append((latest[-1], number, event.data["delta_content"]))
+            pieces.append((latest[-1], number, event.data["delta_content"]))
     expected = [
         "".join(text for run, number, text in pieces if run == index and not _voided(events, number, begun))
         for index, (_, begun) in enumerate(runs)

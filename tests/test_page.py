@@ -323,6 +323,15 @@ async def test_fault_30_an_answer_past_its_retention_is_told_and_what_was_shown_
     person.may_complain = "Failed to load resource"  # the browser's own line for each refused request
 
 
+async def test_what_a_chain_has_come_to_is_shown_where_it_says_no_text(
+    model: ModelServer, person: Person, redis: Redis
+) -> None:
+    key = await cut_off_from_an_ended_answer(model, person, "before the figures")
+    await redis.set(key, figures(await person.stream_id()), keepttl=True)
+    await person.does("online")
+    await person.sees("answer", '{\n  "total": 42\n}\n\n')
+
+
 async def test_stages_tools_sources_and_reasoning_have_their_place(
     model: ModelServer, person: Person, redis: Redis
 ) -> None:
@@ -428,6 +437,17 @@ def rewritten(stream_id: str) -> bytes:
         said("right", "chat"),
         protocol.stage("chat", run=1, index=0, count=1, finished=True),
         protocol.done(finish_reason="stop", usage={}, attempts=2, duration_ms=1),
+    )
+
+
+def figures(stream_id: str) -> bytes:
+    """A chain that has an object to give, and no text."""
+    return log_of(
+        protocol.start(stream_id, "figures", ["figures"], "2026-01-01T00:00:00.000Z"),
+        protocol.stage("figures", run=1, index=0, count=1),
+        Event(EventType.CUSTOM, {"name": "result", "stage": "figures", "data": {"total": 42}}),
+        protocol.stage("figures", run=1, index=0, count=1, finished=True),
+        protocol.done(finish_reason="stop", usage={}, attempts=1, duration_ms=1),
     )
 
 

@@ -39,11 +39,23 @@ export type Result = {
      */
     text: string;
     /**
-     * All stages' texts, by name.
+     * The runs of its stages, in order.
      */
-    stages: Record<string, string>;
+    stages: {
+        name: string;
+        run: number;
+        state: string;
+        text: string;
+    }[];
     usage: Record<string, number>;
     finishReason: string;
+    /**
+     * What a graph has stopped to ask.
+     */
+    interrupts: {
+        id: string;
+        value: unknown;
+    }[];
 };
 export type Question = {
     user?: string;
@@ -99,9 +111,10 @@ export type Options = {
 /**
  * @typedef {object} Result What a stream came to.
  * @property {string} text The last stage's text.
- * @property {Record<string, string>} stages All stages' texts, by name.
+ * @property {{ name: string, run: number, state: string, text: string }[]} stages The runs of its stages, in order.
  * @property {Record<string, number>} usage
  * @property {string} finishReason
+ * @property {{ id: string, value: unknown }[]} interrupts What a graph has stopped to ask.
  */
 /**
  * @typedef {object} Question Exactly one of `user`, `messages` and `input`.
@@ -245,7 +258,7 @@ export declare class Stream {
     stages: Stage[];
     /** @type {"" | "done" | "failed" | "cancelled" | "unknown"} How it ended; unknown: before it was followed. */
     ended: "" | "done" | "failed" | "cancelled" | "unknown";
-    /** The last stage's text, as far as it has come. */
+    /** The last stage's text, as far as it has come; of a graph, that of its last node that has said something. */
     get text(): string;
     /** Every event once. Raises Refused, Unreachable, or the signal's reason. */
     [Symbol.asyncIterator](): AsyncGenerator<StreamEvent, void, unknown>;
@@ -254,4 +267,10 @@ export declare class Stream {
      * @returns {Promise<Result>}
      */
     result(): Promise<Result>;
+    /**
+     * End it at the gateway; answers the status document. One whose id is not known yet, as the answer was lost, is
+     * found by its key. Raises Refused or Unreachable.
+     * @returns {Promise<Record<string, any>>}
+     */
+    cancel(): Promise<Record<string, any>>;
 }

@@ -32,9 +32,10 @@ const LONGEST_RETRY_MS = 999_999_999; // eleven days
 /**
  * @typedef {object} Result What a stream came to.
  * @property {string} text The last stage's text.
- * @property {Record<string, string>} stages All stages' texts, by name.
+ * @property {{ name: string, run: number, state: string, text: string }[]} stages The runs of its stages, in order.
  * @property {Record<string, number>} usage
  * @property {string} finishReason
+ * @property {{ id: string, value: unknown }[]} interrupts What a graph has stopped to ask.
  */
 
 /**
@@ -234,7 +235,7 @@ export class Gateway {
    * @returns {Promise<Record<string, any>>}
    */
   status(id, { signal } = {}) {
-    return this.#json("GET", `stream/${encodeURIComponent(id)}`, signal);
+    return json(this.#ask, new Pause(this.patience), "GET", `stream/${encodeURIComponent(id)}`, signal);
   }
 
   /**
@@ -244,7 +245,7 @@ export class Gateway {
    * @returns {Promise<Record<string, any>>}
    */
   cancel(id, { signal } = {}) {
-    return this.#json("DELETE", `stream/${encodeURIComponent(id)}`, signal);
+    return json(this.#ask, new Pause(this.patience), "DELETE", `stream/${encodeURIComponent(id)}`, signal);
   }
 
   /**
@@ -256,28 +257,6 @@ export class Gateway {
     const whole = { cache: /** @type {const} */ ("no-store"), ...init, headers: { ...this.#headers, ...init.headers } };
     return new Exchange(this.#fetch, this.url + path, whole, this.#silence, signal);
   };
-
-  /**
-   * @param {string} method
-   * @param {string} path
-   * @param {AbortSignal} [signal]
-   */
-  async #json(method, path, signal) {
-    const pause = new Pause(this.patience);
-    for (;;) {
-      const asked = this.#ask(path, { method, headers: { accept: "application/json" } }, signal);
-      try {
-        const answer = await asked.answer();
-        if (answer.ok) return await asked.json();
-        throw await asked.refusal();
-      } catch (error) {
-        if (!(error instanceof Lost) && !(error instanceof Refused && AGAIN.has(error.status))) throw error;
-        await pause.wait(error, error instanceof Refused ? error.retryAfter : undefined, signal);
-      } finally {
-        asked.close();
-      }
-    }
-  }
 }
 
 /** One stream: `for await (const event of stream)`, or `await stream.result()`. Iterated again, it goes on. */
@@ -316,9 +295,9 @@ export class Stream {
     this.ended = "";
   }
 
-  /** The last stage's text, as far as it has come. */
+  /** The last stage's text, as far as it has come; of a graph, that of its last node that has said something. */
   get text() {
-    return this.stages.at(-1)?.text ?? "";
+    return this.stages.findLast((stage) => stage.text || !stage.parent)?.text ?? "";
   }
 
   /** Every event once. Raises Refused, Unreachable, or the signal's reason. */
@@ -343,11 +322,45 @@ export class Stream {
    */
   async result() {
     for await (const _ of this);
+    const { text, stages, status, error, usage, end } = await this.#told();
+    if (status === "failed") throw new StreamFailed(error, text);
+    if (status === "cancelled") throw new StreamCancelled("the stream was cancelled");
+    return {
+      text,
+      stages: stages.map((/** @type {Stage} */ one) => ({ name: one.name, run: one.run, state: one.state, text: one.text })),
+      usage: usage ?? {},
+      finishReason: end.finish_reason ?? "",
+      interrupts: end.interrupts ?? [],
+    };
+  }
+
+  /**
+   * What the events have told; of a stream that had ended where its following began, the status document.
+   * @returns {Promise<any>}
+   */
+  async #told() {
     const end = this.#end ?? {};
-    if (this.ended === "failed") throw new StreamFailed(/** @type {any} */ (end), this.text);
-    if (this.ended === "cancelled") throw new StreamCancelled("the stream was cancelled");
-    const stages = Object.fromEntries(this.stages.map((stage) => [stage.name, stage.text]));
-    return { text: this.text, stages, usage: end.usage ?? {}, finishReason: end.finish_reason ?? "" };
+    if (this.ended !== "unknown") {
+      return { text: this.text, stages: this.stages, status: this.ended, error: end, usage: end.usage, end };
+    }
+    return { ...(await json(this.#ask, this.#pause, "GET", this.#path, this.#signal)), end };
+  }
+
+  /**
+   * End it at the gateway; answers the status document. One whose id is not known yet, as the answer was lost, is
+   * found by its key. Raises Refused or Unreachable.
+   * @returns {Promise<Record<string, any>>}
+   */
+  async cancel() {
+    if (!this.id) {
+      const headers = { "content-type": "application/json", "idempotency-key": this.#key };
+      this.id = (await json(this.#ask, this.#pause, "POST", "stream", undefined, headers, JSON.stringify(this.#body))).id;
+    }
+    return json(this.#ask, this.#pause, "DELETE", this.#path);
+  }
+
+  get #path() {
+    return `stream/${encodeURIComponent(this.id)}`;
   }
 
   /** What one connection carries. Raises Refused or Lost. */
@@ -357,7 +370,7 @@ export class Stream {
     if (this.lastEventId) headers["last-event-id"] = this.lastEventId;
     const starting = { "content-type": "application/json", "idempotency-key": this.#key, ...headers };
     const asked = this.id
-      ? this.#ask(`stream/${encodeURIComponent(this.id)}`, { headers }, this.#signal)
+      ? this.#ask(this.#path, { headers }, this.#signal)
       : this.#ask("stream", { method: "POST", headers: starting, body: JSON.stringify(this.#body) }, this.#signal);
     try {
       const answer = await asked.answer();
@@ -367,6 +380,7 @@ export class Stream {
       }
       if (answer.status !== 200) throw await asked.refusal();
       this.id ||= answer.headers.get("x-stream-id") ?? "";
+      if (!this.id) throw new GatewayError("what answers there is no gateway: it names no stream");
       const decoder = new Decoder();
       for (let bytes; !this.ended && (bytes = await asked.next()); ) {
         const messages = decoder.feed(bytes);
@@ -381,13 +395,13 @@ export class Stream {
 
   /** @param {Message} message */
   #take({ id, type, data }) {
-    const event = new StreamEvent(id, type, JSON.parse(data));
+    const event = new StreamEvent(id, type, parsed(data));
     const told = event.data;
     this.lastEventId = id;
     if (type === "message") this.#stage(told, told.stage, id).text += told.delta_content;
     else if (type === "tool" || type === "custom") this.#stage(told, told.stage, id).events.push(event);
     else if (type === "stage" && told.state === "started") this.#begin(told.name, told.run, id, told.parent);
-    else if (type === "stage") this.#stage(told, told.name, id).state = "finished";
+    else if (type === "stage") this.#finish(told);
     else if (type === "reset" && told.discard_after) this.#void(told.discard_after);
     else if (type === "reset") this.#forget(); // log_lost: the client forgets all it had
     else if (event.final) [this.ended, this.#end] = [/** @type {any} */ (type), told];
@@ -403,6 +417,15 @@ export class Stream {
   #stage({ run }, name, id) {
     const named = this.stages.filter((stage) => stage.name === name);
     return named.findLast((stage) => stage.run === run) ?? named.at(-1) ?? this.#begin(name, run ?? 1, id);
+  }
+
+  /**
+   * A node may have its chain's name. One that began before this reader did is not known.
+   * @param {{ name: string, run: number, parent?: string }} told
+   */
+  #finish({ name, run, parent = "" }) {
+    const stage = this.stages.findLast((one) => one.name === name && one.run === run && one.parent === parent);
+    if (stage) stage.state = "finished";
   }
 
   /**
@@ -492,7 +515,7 @@ class Exchange {
     const decoder = new TextDecoder();
     let text = "";
     for (let bytes; (bytes = await this.next()); ) text += decoder.decode(bytes, { stream: true });
-    return JSON.parse(text + decoder.decode());
+    return parsed(text + decoder.decode());
   }
 
   /** What a refusing answer says. */
@@ -501,7 +524,7 @@ class Exchange {
     const given = headers.get("retry-after") ?? "";
     const retryAfter = /^[0-9]+$/.test(given) ? Number(given) : undefined;
     const problem = await this.json().catch((error) => {
-      if (!(error instanceof SyntaxError)) throw error;
+      if (!(error instanceof GatewayError)) throw error;
     });
     return new Refused(status, problem !== null && typeof problem === "object" ? problem : {}, retryAfter);
   }
@@ -569,6 +592,42 @@ class Pause {
       signal?.addEventListener("abort", over);
       if (signal?.aborted) over();
     });
+  }
+}
+
+/**
+ * The JSON of an answer, however often it must be asked for. Raises Refused or Unreachable.
+ * @param {(path: string, init: RequestInit & { headers: Record<string, string> }, signal?: AbortSignal) => Exchange} ask
+ * @param {Pause} pause
+ * @param {string} method
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ * @param {Record<string, string>} [headers]
+ * @param {string} [body]
+ */
+async function json(ask, pause, method, path, signal, headers = {}, body = undefined) {
+  pause.reset();
+  for (;;) {
+    const asked = ask(path, { method, headers: { accept: "application/json", ...headers }, body }, signal);
+    try {
+      const answer = await asked.answer();
+      if (answer.ok) return await asked.json();
+      throw await asked.refusal();
+    } catch (error) {
+      if (!(error instanceof Lost) && !(error instanceof Refused && AGAIN.has(error.status))) throw error;
+      await pause.wait(error, error instanceof Refused ? error.retryAfter : undefined, signal);
+    } finally {
+      asked.close();
+    }
+  }
+}
+
+/** @param {string} text */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new GatewayError("what answers there is no gateway: that is not JSON");
   }
 }
 

@@ -27,7 +27,7 @@ export class Turn {
     kill.onclick = () => this.#kill();
     again.onclick = () => page.again(this);
     resume.onclick = () => this.run();
-    copy.onclick = () => navigator.clipboard.writeText(this.text).then(() => put(copy, "Copied"), () => put(copy, "Not allowed"));
+    copy.onclick = () => navigator.clipboard.writeText(this.said).then(() => put(copy, "Copied"), () => put(copy, "Not allowed"));
     other.onclick = () => this.#openSecond();
     this.parts["second-cut"].onclick = () => this.#second.cut();
     this.parts["second-close"].onclick = () => this.#closeSecond();
@@ -35,6 +35,7 @@ export class Turn {
 
   get id() { return this.reader.stream.id; }
   get text() { return this.reader.stream.text; }
+  get said() { return this.text || result(this.reader.stream); }
   get answered() { return this.reader.stream.ended === "done" && this.text !== ""; }
   get busy() { return this.reader.live && this.reader.state !== "away"; }
   get question() { return this.asked; }
@@ -93,13 +94,13 @@ export class Turn {
     this.#drawState(note !== "");
     this.#drawStages();
     this.#drawDetails();
-    if (this.drawn !== stream.text) parts.answer.replaceChildren(render((this.drawn = stream.text)));
+    if (this.drawn !== this.said) parts.answer.replaceChildren(render((this.drawn = this.said)));
     parts.answer.classList.toggle("growing", reader.live && reader.state === "open" && stream.stages.length > 0);
     parts.answer.setAttribute("aria-busy", String(reader.live)); // read aloud when it is whole
     put(parts.note, note);
     parts.resume.hidden = !(reader.state === "lost" && retry);
     parts.again.hidden = !(stream.ended === "failed" && retry);
-    parts.copy.hidden = reader.live || !stream.text;
+    parts.copy.hidden = reader.live || !this.said;
     node.dataset.state = reader.live ? "live" : stream.ended || "lost";
     if (follows && this === this.page.last) scrollTo(0, bottom.scrollHeight);
     this.#timer = setTimeout(() => {
@@ -211,6 +212,12 @@ const trail = (reader) => [
   reader.cuts && `cut ${reader.cuts === 1 ? "once" : `${reader.cuts} times`}`,
   reader.resumes && `resumed ${reader.resumes > 1 ? `${reader.resumes} times, last ` : ""}behind event ${reader.resumedFrom}`,
   reader.logLost && "the store had lost some, all was sent again"].filter(Boolean);
+
+/** What a chain that says no text has come to. */
+function result({ stages }) {
+  const found = stages.at(-1)?.events.findLast(({ type, data }) => type === "custom" && data.name === "result");
+  return found ? `\`\`\`json\n${JSON.stringify(found.data.data, null, 2)}\n\`\`\`` : "";
+}
 
 const interrupts = (end) => end?.interrupts?.length ? `The chain has stopped to ask: ${end.interrupts.map(({ value }) => typeof value === "string" ? value : JSON.stringify(value)).join(" ")}` : "";
 

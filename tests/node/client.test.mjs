@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { test } from "node:test";
-import { Decoder, Gateway, Refused, StreamCancelled, StreamFailed, Unreachable } from "../../web/client.js";
+import { Decoder, Gateway, GatewayError, Refused, StreamCancelled, StreamFailed, Unreachable } from "../../web/client.js";
 
 const SPLIT_EVERYWHERE_BYTES = 1000; // longer streams are split into pieces of these sizes instead
 const PIECES_BYTES = [1, 1000, 4096, 65_537];
@@ -123,7 +123,28 @@ test("a reset voids text, tool and custom events of its stage, and the stages of
   assert.deepEqual(stream.stages.map(({ name, run, text, state, events }) => [name, run, text, state, events.map(({ id }) => id)]), [
     ["first", 1, "kept", "started", []], ["c", 1, "", "started", ["8-aaaa"]],
     ["node", 1, "one", "finished", []], ["node", 2, "two", "started", []]]);
-  assert.deepEqual(result, { text: "two", stages: { first: "kept", c: "", node: "two" }, usage: { total_tokens: 3 }, finishReason: "stop" });
+  assert.deepEqual(result.stages.map(({ name, run, text }) => [name, run, text]), [
+    ["first", 1, "kept"], ["c", 1, ""], ["node", 1, "one"], ["node", 2, "two"]]);
+  const { text, usage, finishReason, interrupts } = result;
+  assert.deepEqual([text, usage, finishReason, interrupts], ["two", { total_tokens: 3 }, "stop", []]);
+}));
+
+test("the text of a graph is that of its last node that has said something, whatever its name", atFastClock(async () => {
+  const ends = (id, name, more = {}) => frame(id, "stage", { name, run: 1, index: 0, count: 1, state: "finished", ...more });
+  const graph = begun("1-aaaa") + begun("2-aaaa", "c", { parent: "c" }) + said("3-aaaa", "a", "c", { run: 1 }) + ends("4-aaaa", "c", { parent: "c" })
+    + begun("5-aaaa", "save", { parent: "c" }) + ends("6-aaaa", "save", { parent: "c" }) + ends("7-aaaa", "c");
+  const { text, stages } = await gateway(answer(START + graph + DONE)).client.stream({ user: "q" }).result();
+  assert.deepEqual([text, ...stages.map(({ state }) => state)], ["a", "finished", "finished", "finished"]);
+  const later = said("3-aaaa", "b", "answer", { run: 1 }) + ends("4-aaaa", "answer", { parent: "c" }) + ends("7-aaaa", "c") + DONE;
+  assert.equal((await gateway(answer(later)).client.follow(NOBODY, "2-aaaa").result()).text, "b");
+}));
+
+test("a stream whose id never came is cancelled by its key", atFastClock(async () => {
+  const { client, asked } = gateway(answer(`{"id":"${NOBODY}"}`, 202), answer('{"status":"cancelled"}'));
+  assert.deepEqual(await client.stream({ user: "q", key: "mine" }).cancel(), { status: "cancelled" });
+  assert.deepEqual(asked.map(({ method, url, body }) => [method, url, body]), [
+    ["POST", "http://gateway/base/stream", '{"user":"q"}'], ["DELETE", `http://gateway/base/stream/${NOBODY}`, undefined]]);
+  assert.equal(asked[0].headers["idempotency-key"], "mine");
 }));
 
 test("a POST is repeated under its key until it is answered, whatever goes wrong", atFastClock(async () => {
@@ -166,8 +187,11 @@ test("a failure keeps the text, a cancellation is told", atFastClock(async () =>
   await assert.rejects(gateway(answer(START + frame("9-aaaa", "cancelled", {}))).client.stream({ user: "q" }).result(), StreamCancelled);
 }));
 
-test("what is not JSON is an error, and not tried for ever", atFastClock(async () => {
-  await assert.rejects(all(gateway(answer("id: 1-aaaa\ndata: {\n\n")).client.stream({ user: "q" })), SyntaxError);
+test("what is no gateway is told as such, and not tried for ever", atFastClock(async () => {
+  const no = (error) => error instanceof GatewayError && error.message.startsWith("what answers there is no gateway");
+  await assert.rejects(all(gateway(answer("id: 1-aaaa\ndata: {\n\n")).client.stream({ user: "q" })), no);
+  await assert.rejects(all(gateway(new Response("<html>")).client.stream({ user: "q" })), no);
+  await assert.rejects(gateway(answer("<html>")).client.status(NOBODY), no);
 }));
 
 test("status and cancel are asked again while the gateway is away, and refused at once otherwise", atFastClock(async () => {

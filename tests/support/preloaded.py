@@ -8,8 +8,10 @@ import langchain_openai  # noqa: F401
 import langgraph.graph  # noqa: F401
 
 import gateway.asgi
-import gateway.commands  # noqa: F401
+import gateway.commands
+import gateway.embedded  # noqa: F401
 import workers.loop
+import workers.runner
 import workers.sweeper  # noqa: F401
 
 if sys.version_info >= (3, 13):
