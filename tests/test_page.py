@@ -329,7 +329,7 @@ async def test_what_a_chain_has_come_to_is_shown_where_it_says_no_text(
     key = await cut_off_from_an_ended_answer(model, person, "before the figures")
     await redis.set(key, figures(await person.stream_id()), keepttl=True)
     await person.does("online")
-    await person.sees("answer", '{\n  "total": 42\n}\n\n')
+    await person.sees("answer", '"total": 42', part=True)
 
 
 async def test_stages_tools_sources_and_reasoning_have_their_place(
