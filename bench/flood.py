@@ -1,7 +1,8 @@
-"""Other callers' first token, quiet and while one caller sends fifty times its quota; in one run, in turn.
+"""Other callers' first token: quiet, while one caller uses its quota, and while it sends fifty times that.
 
-`python -m bench.flood` prints the table, and so does `make bench`. The flood is a process of its own: as many
-POSTs at once as fifty times the streams that a caller may have, then fifty times its starts a minute.
+`python -m bench.flood` prints the table, and so does `make bench`; all three in one run, in turn. The flood
+is a process of its own: as many POSTs at once as so many times the streams that a caller may have, then so many
+times its starts a minute. So is the model's server, whose tokens would otherwise wait for the measuring.
 """
 
 from __future__ import annotations
@@ -29,8 +30,6 @@ TIMES, ROUNDS, SAMPLES = 50, 4, 25
 OTHERS = 8  # callers that take turns, each well within its quota
 LONGEST_SECONDS = 60.0  # of one flood, whatever happens
 QUESTION = {"user": script(["first", *["more "] * 100], pace=0.02)}
-AT_ONCE = Settings().max_owner_streams * TIMES
-PAUSE_SECONDS = 60 / (Settings().max_owner_starts * TIMES)
 FLOODS = "flooding"
 
 
@@ -52,17 +51,18 @@ async def first_token_ms(http: httpx.AsyncClient, key: str) -> float:
     return taken
 
 
-async def flood(url: str, key: str) -> None:
+async def flood(url: str, key: str, times: int) -> None:
     """Send until the parent closes our stdin, or the time is over; prints how many had which answer."""
     counts: Counter[int] = Counter()
-    limits = httpx.Limits(max_connections=AT_ONCE)
+    at_once = Settings().max_owner_streams * times
+    limits = httpx.Limits(max_connections=at_once)
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as http:
 
         async def post() -> None:
             answer = await http.post("/stream", json=QUESTION, headers={"authorization": f"Bearer {key}"})
             counts[answer.status_code] += 1
 
-        await asyncio.gather(*(post() for _ in range(AT_ONCE)))
+        await asyncio.gather(*(post() for _ in range(at_once)))
         print(FLOODS, flush=True)
         parent_gone = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
         under_way: set[asyncio.Task[None]] = set()
@@ -71,28 +71,35 @@ async def flood(url: str, key: str) -> None:
             task = asyncio.create_task(post())
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(60 / (Settings().max_owner_starts * times))
         await asyncio.gather(*under_way)
         print(dict(counts), flush=True)
 
 
+async def model() -> None:
+    """The model's server, until the parent closes our stdin; prints its URL."""
+    async with ModelServer() as server:
+        print(server.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
 @asynccontextmanager
-async def flooding(url: str, key: str, counts: list[str]) -> AsyncIterator[None]:
-    """A flood, under way."""
+async def apart(*arguments: str, rest: list[str]) -> AsyncIterator[str]:
+    """This module in a process of its own; what it says first, and at its end the rest."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.flood", url, key),
+        *(sys.executable, "-m", "bench.flood", *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        line = await process.stdout.readline()
-        assert line.decode().strip() == FLOODS, line
-        yield
+        first = (await process.stdout.readline()).decode().strip()
+        assert first, "it ended before it began"
+        yield first
     finally:
         process.stdin.close()
-        counts.append((await process.stdout.read()).decode().strip())
+        rest.append((await process.stdout.read()).decode().strip())
         await process.wait()
 
 
@@ -101,16 +108,17 @@ async def measure() -> list[str]:
     made = [new_key(name) for name in ("flood", *(f"other-{number}" for number in range(OTHERS)))]
     (flooder, _), *others = made
     turn = cycle([key for key, _ in others])
-    quiet: list[float] = []
-    flooded: list[float] = []
-    ratios, counts = [], list[str]()
+    taken: dict[int, list[float]] = {0: [], 1: [], TIMES: []}  # by how many times its quota one caller sends
+    answers: list[str] = []
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        model, store = await enter(ModelServer()), await enter(RedisServer())
+        model_url, store = await enter(apart("model", rest=[])), await enter(RedisServer())
         keys = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "keys"
         keys.write_text("\n".join(line for _, line in made))
         shared = {
-            **model.environment(),
+            "OPENAI_BASE_URL": f"{model_url}/v1",
+            "OPENAI_API_KEY": "k",
+            "GATEWAY_MODEL": "scripted",
             "REDIS_URL": store.url,
             "GATEWAY_AUTH": "keys",
             "GATEWAY_KEYS_FILE": str(keys),
@@ -122,26 +130,26 @@ async def measure() -> list[str]:
         http = await enter(httpx.AsyncClient(base_url=web.url, timeout=30))
         await first_token_ms(http, next(turn))  # imports, connections
         for _ in range(ROUNDS):
-            before = [await first_token_ms(http, next(turn)) for _ in range(SAMPLES)]
-            async with flooding(web.url, flooder, counts):
-                during = [await first_token_ms(http, next(turn)) for _ in range(SAMPLES)]
-            quiet += before
-            flooded += during
-            ratios.append(statistics.median(during) / statistics.median(before))
-    name = f"while one caller sends {TIMES} times its quota"
-    return [
-        "| other callers' first token | median | worst |",
-        "|---|---|---|",
-        f"| quiet | {statistics.median(quiet):.1f} ms | {max(quiet):.1f} ms |",
-        f"| {name} | {statistics.median(flooded):.1f} ms | {max(flooded):.1f} ms |",
-        "",
-        f"Ratio of the medians, by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}. "
-        f"The flood's answers: {'; '.join(counts)}.",
-    ]
+            for times, all_ms in taken.items():
+                async with AsyncExitStack() as sent:
+                    if times:
+                        sending = apart("flood", web.url, flooder, str(times), rest=answers)
+                        await sent.enter_async_context(sending)
+                    all_ms += [await first_token_ms(http, next(turn)) for _ in range(SAMPLES)]
+    names = ("quiet", "while one caller sends its quota", f"while it sends {TIMES} times its quota")
+    lines = ["| other callers' first token | median | × quiet | worst |", "|---|---|---|---|"]
+    for name, all_ms in zip(names, taken.values(), strict=True):
+        median = statistics.median(all_ms)
+        ratio = median / statistics.median(taken[0])
+        lines.append(f"| {name} | {median:.1f} ms | {ratio:.2f} | {max(all_ms):.1f} ms |")
+    return [*lines, "", f"What it was answered, round by round: {'; '.join(answers)}."]
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        asyncio.run(flood(*sys.argv[1:]))
-    else:
-        print("\n".join(asyncio.run(measure())))
+    match sys.argv[1:]:
+        case ["model"]:
+            asyncio.run(model())
+        case ["flood", url, key, times]:
+            asyncio.run(flood(url, key, int(times)))
+        case _:
+            print("\n".join(asyncio.run(measure())))
