@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,7 +19,8 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from gateway import protocol
 from gateway.protocol import Event, EventType
 from workers.adapter.chunks import Emit, Stage, reasoning_of, text_of
-from workers.adapter.tap import Tap, clean
+from workers.adapter.tap import Tap
+from workers.adapter.values import clean
 
 if TYPE_CHECKING:
     from langchain_core.outputs import ChatGenerationChunk, GenerationChunk, LLMResult
@@ -90,7 +91,7 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
         if name is None or given.get("name") != name or "|" in path or path in self._stages:
             return
         self._runs[name] += 1
-        stage = Stage(clean(name), self._stage.deployment, self._stage.stream_id, self._runs[name])
+        stage = replace(self._stage, name=clean(name), run=self._runs[name])
         index = self._names.index(name) if name in self._names else 0
         self._nodes[run_id] = node = _Node(stage, path, index, metadata.get("langgraph_step", 0))
         self._stages[path] = stage

@@ -9,7 +9,6 @@ Invariant: events go out one at a time, in the order in which they came.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -20,9 +19,9 @@ from uuid import UUID
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import BaseMessage
 
-from gateway import sse
 from gateway.protocol import Event
 from workers.adapter.chunks import Emit, Outcome, Stage
+from workers.adapter.values import clean, plain
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -32,7 +31,6 @@ MOST_ON_THEIR_WAY = 1000
 PATIENCE_SECONDS = 30.0
 MOST_DOCUMENTS = 50
 EXCERPT_CHARACTERS = 500
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Tap(AsyncCallbackHandler):
@@ -198,19 +196,3 @@ def source_of(document: Document) -> dict[str, Any]:
     }
     score = metadata.get("score")
     return known | ({"score": score} if isinstance(score, int | float) else {})
-
-
-def clean(name: Any) -> str:
-    """A name from a chain, as an event may bear it: without control characters, 200 characters at most."""
-    return _CONTROLS.sub(" ", str(name))[:200]
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON; of a mapping the entries that are JSON, of anything else its text."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    try:
-        sse.dumps(value)
-    except (TypeError, ValueError):
-        return str(value)
-    return value
