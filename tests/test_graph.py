@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import pytest
@@ -402,7 +403,8 @@ async def test_a_fast_graph_waits_for_a_slow_store() -> None:
 
 
 async def test_a_fast_graph_in_a_thread_is_slowed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tap, "MOST_ON_THEIR_WAY", 20)
+    token = replace(HERE, name="fast", run=1).text("w")
+    monkeypatch.setattr(tap, "ON_THEIR_WAY_BYTES", 20 * len(sse.encode(token, 0, "")))
 
     def node(model: Counting) -> Callable[[State], Any]:
         def fast(state: State) -> State:
