@@ -71,23 +71,32 @@ async def test_more_than_a_log_takes_fails_the_stage() -> None:
         await stream(graph_of(in_the_loop), {"topic": "t"}, {}, emit, here, Outcome())
 
 
-async def test_after_a_failure_nothing_waits_and_the_stage_fails_with_it() -> None:
+async def test_after_a_failure_nothing_waits_and_the_stage_fails_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """LangChain swallows what the callback raises; the node itself comes to its end."""
-    finished = []
+    waits, finished = threading.Event(), threading.Event()
+
+    class Watched(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.set()
+            return super().wait(timeout)
 
     def node(state: State) -> State:
         said = in_a_thread(state)
-        finished.append(True)
+        finished.set()
         return said
 
     async def emit(event: Event) -> None:
         if event.type == "":
+            assert await asyncio.to_thread(waits.wait, 30)
             raise LookupError("the store")
 
+    monkeypatch.setattr(tap, "Condition", Watched)
     with pytest.raises(LookupError, match="the store"):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await stream(graph_of(node), {"topic": "t"}, {}, emit, HERE, Outcome())
-    assert finished
+    assert finished.is_set()
 
 
 async def test_a_thread_waits_for_the_store_until_its_stage_is_over() -> None:
