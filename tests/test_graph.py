@@ -230,6 +230,19 @@ class Kept(TypedDict, total=False):
     messages: list[Any]
 
 
+async def test_a_message_without_an_id_is_shown_once_and_one_that_was_put_in_never() -> None:
+    def answers(state: Kept) -> Kept:
+        return {"messages": [*state["messages"], AIMessage("once")]}
+
+    def repeats(state: Kept) -> Kept:
+        return {"messages": list(state["messages"])}
+
+    given = {"messages": [AIMessage("before")]}
+    events, outcome = await run(graph_of(answers, repeats, schema=Kept), given)
+    assert short(events) == ["+answers1", "answers1:once", "-answers1", "+repeats1", "-repeats1"]
+    assert outcome.result == "once"
+
+
 @pytest.mark.parametrize(
     ("last", "result"),
     [
