@@ -32,7 +32,7 @@ from tests.support.model_server import ModelServer, script
 from tests.test_adapter import HERE, events, openai, yielding
 from workers.adapter import Outcome, stream
 from workers.adapter.tap import EXCERPT_CHARACTERS, MOST_DOCUMENTS
-from workers.adapter.values import plain
+from workers.adapter.values import Sum, plain
 from workers.writer import TooLong
 
 
@@ -190,6 +190,7 @@ OBJECT = ['{"setup": "a", ', '"punchline": "b"}']
         (OBJECT, PydanticOutputParser(pydantic_object=Joke)),
         (["a, ", "b, ", "c"], CommaSeparatedListOutputParser()),
         (["a", "b"], RunnableParallel(one=StrOutputParser(), two=StrOutputParser())),
+        (OBJECT, RunnableParallel(one=JsonOutputParser(), two=StrOutputParser())),
     ],
 )
 async def test_a_result_is_what_ainvoke_gives(pieces: list[str], parser: Runnable[Any, Any]) -> None:
@@ -198,6 +199,15 @@ async def test_a_result_is_what_ainvoke_gives(pieces: list[str], parser: Runnabl
     assert outcome.result == plain(await (model | parser).ainvoke(""))
     shown = [event.data["data"] if event.type == "custom" else event.data["delta_content"] for event in told]
     assert shown == [outcome.result]
+
+
+def test_a_mappings_members_are_added_or_replaced_each_for_itself() -> None:
+    """In an order that a RunnableParallel may take: where one cannot be added, the other is not lost."""
+    total = Sum(1000)
+    chunks: list[Any] = [{"one": {"a": 1}}, {"two": "x"}, {"one": {"a": 1, "b": 2}}, {"two": "y"}]
+    for chunk in chunks:
+        total.add(AddableDict(chunk))
+    assert total.value == {"one": {"a": 1, "b": 2}, "two": "xy"}
 
 
 async def test_messages_within_a_value_are_json_by_their_fields() -> None:

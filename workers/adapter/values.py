@@ -59,7 +59,7 @@ class Sum:
     def add(self, chunk: Any) -> None:
         """Take the next chunk. Raises TooLong."""
         before = self.value
-        self.value = self._added(chunk)
+        self.value = chunk if before is NOTHING or self._grows else _added(before, chunk)
         is_sum = before is not NOTHING and self.value is not chunk
         self._size = self._size_of(chunk) + (self._size if is_sum else 0)
         if is_sum and self._size > self._most:
@@ -67,10 +67,15 @@ class Sum:
         if self._size > self._most:
             raise TooLong
 
-    def _added(self, chunk: Any) -> Any:
-        if self.value is NOTHING or self._grows:
+
+def _added(value: Any, chunk: Any) -> Any:
+    """Of a mapping that LangChain adds up, as a RunnableParallel yields, each member is added or replaced."""
+    from langchain_core.runnables.utils import AddableDict
+
+    try:
+        return value + chunk
+    except TypeError:
+        if not (isinstance(value, AddableDict) and isinstance(chunk, AddableDict)):
             return chunk
-        try:
-            return self.value + chunk
-        except TypeError:
-            return chunk
+    own = {name: _added(value[name], item) if name in value else item for name, item in chunk.items()}
+    return AddableDict({**value, **own})
