@@ -33,6 +33,7 @@ class Start:
     input: Mapping[str, Any] = field(repr=False)
     params: Mapping[str, Any] = field(repr=False)
     metadata: Any = None
+    sent: str = ""  # the field that the client has sent it in
 
     @property
     def digest(self) -> str:
@@ -128,7 +129,7 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
         json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
     ) > (MAX_METADATA_BYTES):
         raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
-    return Start(chain, _input(given[0], value[given[0]], bounds), params, metadata)
+    return Start(chain, _input(given[0], value[given[0]], bounds), params, metadata, sent=given[0])
 
 
 def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:

@@ -46,6 +46,8 @@ class Inputs:
         field, value = next(iter(start.input.items()))
         if (error := best_match(validator.iter_errors(value))) is not None:
             where, rule = _told(error)
+            if start.sent == "user":  # a text: the message that it has become is not the client's
+                raise Invalid("user", rule)
             raise Invalid(_path(field, [*error.absolute_path, *where]), rule)
 
 

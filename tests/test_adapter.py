@@ -116,6 +116,16 @@ async def test_params_reach_the_chain_as_its_configurable() -> None:
     assert [event.data["delta_content"] for event in told] == ["dry"]
 
 
+async def test_a_clients_params_name_no_thread_and_nothing_internal() -> None:
+    def names(_: Any, config: RunnableConfig) -> str:
+        return " ".join(sorted(config["configurable"]))
+
+    theirs = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "__pregel_x", "tone")
+    chain: Runnable[Any, Any] = RunnableLambda(names)
+    told, _ = await events(chain, "", dict.fromkeys(theirs, "x"))
+    assert [event.data["delta_content"] for event in told] == ["tone"]
+
+
 async def test_a_real_model_streams_with_usage_and_finish_reason() -> None:
     async with ModelServer() as model:
         texts, outcome = await run(openai(model), script(["Gr", "üß", " Gott\u2028"]))

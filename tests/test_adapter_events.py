@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,16 +14,25 @@ from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_eve
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
+from langchain_core.output_parsers import (
+    CommaSeparatedListOutputParser,
+    JsonOutputParser,
+    PydanticOutputParser,
+    StrOutputParser,
+)
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda, RunnableParallel
+from langchain_core.runnables.utils import AddableDict
 from langchain_core.tools import tool
+from pydantic import BaseModel
 
+from gateway import sse
 from gateway.protocol import Event
 from tests.support.model_server import ModelServer, script
 from tests.test_adapter import HERE, events, openai, yielding
 from workers.adapter import Outcome, stream
 from workers.adapter.tap import EXCERPT_CHARACTERS, MOST_DOCUMENTS
+from workers.adapter.values import Sum, plain
 from workers.writer import TooLong
 
 
@@ -54,6 +66,11 @@ async def test_a_tool_call_that_nobody_runs_is_told_with_its_gathered_arguments(
     assert [event.data for event in told] == [
         {"name": "look", "call_id": "c1", "stage": "s", "state": "started", "input": {"a": 1}}
     ]
+
+
+class Joke(BaseModel):
+    setup: str
+    punchline: str
 
 
 @tool
@@ -155,6 +172,105 @@ async def test_a_value_that_is_streamed_as_it_grows_is_told_once() -> None:
         told, outcome = await events(chain, script(['{"a": ', "1, ", '"b": 2}']))
     assert customs(told) == [("result", {"a": 1, "b": 2})]
     assert outcome.result == {"a": 1, "b": 2}
+
+
+NUMBERS = ["1", "2", "3"]
+OBJECT = ['{"setup": "a", ', '"punchline": "b"}']
+
+
+@pytest.mark.parametrize(
+    ("pieces", "parser"),
+    [
+        (["[1, ", "2, ", "3]"], JsonOutputParser()),
+        (NUMBERS, JsonOutputParser()),
+        (NUMBERS, JsonOutputParser().with_config(tags=["t"])),
+        (NUMBERS, RunnableLambda(lambda given: given) | JsonOutputParser()),
+        (['"hel', "lo", '"'], JsonOutputParser()),
+        (OBJECT, JsonOutputParser()),
+        (OBJECT, PydanticOutputParser(pydantic_object=Joke)),
+        (["a, ", "b, ", "c"], CommaSeparatedListOutputParser()),
+        (["a", "b"], RunnableParallel(one=StrOutputParser(), two=StrOutputParser())),
+        (OBJECT, RunnableParallel(one=JsonOutputParser(), two=StrOutputParser())),
+    ],
+)
+async def test_a_result_is_what_ainvoke_gives(pieces: list[str], parser: Runnable[Any, Any]) -> None:
+    model = yielding(*(AIMessageChunk(content=piece) for piece in pieces))
+    told, outcome = await events(model | parser)
+    assert outcome.result == plain(await (model | parser).ainvoke(""))
+    shown = [event.data["data"] if event.type == "custom" else event.data["delta_content"] for event in told]
+    assert shown == [outcome.result]
+
+
+def test_a_mappings_members_are_added_or_replaced_each_for_itself() -> None:
+    """In an order that a RunnableParallel may take: where one cannot be added, the other is not lost."""
+    total = Sum(1000)
+    chunks: list[Any] = [{"one": {"a": 1}}, {"two": "x"}, {"one": {"a": 1, "b": 2}}, {"two": "y"}]
+    for chunk in chunks:
+        total.add(AddableDict(chunk))
+    assert total.value == {"one": {"a": 1, "b": 2}, "two": "xy"}
+
+
+async def test_messages_within_a_value_are_json_by_their_fields() -> None:
+    model = yielding(AIMessageChunk(content="a"), AIMessageChunk(content="b"))
+    told, outcome = await events(RunnableParallel(one=model, two=model))
+    assert [outcome.result[name]["content"] for name in ("one", "two")] == ["ab", "ab"]
+    assert customs(told) == [("result", json.loads(sse.dumps(outcome.result)))]
+
+
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [
+        ((1, 2.5, None, True), [1, 2.5, None, True]),
+        ({1: [Joke(setup="a", punchline="b")]}, {"1": [{"setup": "a", "punchline": "b"}]}),
+        ({"a": float("nan")}, {"a": None}),
+        (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00+00:00"),
+        (Joke, str(Joke)),
+        ({"a": {3}}, {"a": "{3}"}),
+    ],
+)
+def test_a_value_is_what_a_reader_reads(value: Any, same: Any) -> None:
+    assert plain(value) == same
+    assert json.loads(sse.dumps(plain(value))) == same
+
+
+def tool_call_piece(arguments: str) -> AIMessageChunk:
+    return AIMessageChunk(
+        content="", tool_call_chunks=[tool_call_chunk(name="n", args=arguments, id="c", index=0)]
+    )
+
+
+@pytest.mark.parametrize(
+    "chunk", [["x" * 100], {"a": ["x" * 100]}, tool_call_piece("x" * 100)], ids=["list", "object", "call"]
+)
+async def test_what_is_gathered_for_a_result_ends_at_the_largest_event(chunk: Any) -> None:
+    given: list[Any] = []
+
+    async def transform(inputs: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for _ in inputs:
+            while len(given) < 100:
+                given.append(chunk)
+                yield AddableDict(chunk) if isinstance(chunk, dict) else chunk
+
+    async def emit(event: Event) -> None:
+        pass
+
+    with pytest.raises(TooLong):
+        await stream(RunnableGenerator(transform), "", {}, emit, replace(HERE, max_event=1000), Outcome())
+    assert len(given) <= 10
+
+
+async def test_chunks_that_replace_each_other_are_no_sum() -> None:
+    """Neither are those of a mapping's members: only what is kept counts."""
+    growing: Any = [AddableDict(a={"b": "x" * size}) for size in range(0, 900, 10)]
+    states = [{"a": "x" * 800} for _ in range(100)]
+    for chunks in (growing, states):
+        outcome = Outcome()
+
+        async def emit(event: Event) -> None:
+            pass
+
+        await stream(yielding(*chunks), "", {}, emit, replace(HERE, max_event=1000), outcome)
+        assert outcome.result == chunks[-1]
 
 
 async def test_usage_and_end_behind_a_parser_are_the_models() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import pytest
 from langchain_core.callbacks import adispatch_custom_event
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
@@ -17,11 +20,13 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send, interrupt
 from pydantic import Field
 
+from gateway import sse
 from gateway.protocol import Event
 from tests.support.jobs import Jobs, body
 from workers.adapter import Outcome, Stage, stream, tap
 from workers.chains.registry import chain
 from workers.runner import AGAIN, DONE
+from workers.stages import Each
 
 HERE = Stage("g", "d", "stream-id")
 
@@ -190,6 +195,101 @@ async def test_a_client_cannot_name_anothers_thread() -> None:
     assert list(saver.storage) == ["stream-id"]
 
 
+async def echo(state: MessagesState) -> dict[str, Any]:
+    return {"messages": [AIMessage(f"you said {state['messages'][-1].content}")]}
+
+
+@pytest.mark.parametrize("asked", ["hi", [{"role": "user", "content": "hi"}]])
+async def test_a_graph_that_is_a_stage_of_several_is_given_the_conversation_too(asked: Any) -> None:
+    events, outcome = await run(graph_of(echo, schema=MessagesState), {"input": asked, "earlier": 1})
+    assert short(events) == ["+echo1", "echo1:you said hi", "-echo1"]
+    assert outcome.result == "you said hi"
+
+
+async def test_messages_that_were_put_in_are_kept_beside_another_input() -> None:
+    given = {"input": "not this", "messages": [("user", "hi")]}
+    assert (await run(graph_of(echo, schema=MessagesState), given))[1].result == "you said hi"
+
+
+async def test_a_sequence_that_ends_in_a_graph_yields_its_state_as_json() -> None:
+    async def more(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage("more")]}
+
+    first: Runnable[Any, Any] = RunnableLambda(lambda given: {"messages": given})
+    chain = first | graph_of(echo, more, schema=MessagesState).with_config(tags=["t"])
+    events, outcome = await run(chain, "hi")
+    assert [message["content"] for message in outcome.result["messages"]] == ["hi", "you said hi", "more"]
+    [event] = events
+    assert (event.data["name"], event.data["data"]) == ("result", outcome.result)
+    assert json.loads(sse.dumps(outcome.result)) == outcome.result
+
+
+class Kept(TypedDict, total=False):
+    """Messages as they are, without a reducer that would give them ids."""
+
+    messages: list[Any]
+
+
+async def test_a_message_without_an_id_is_shown_once_and_one_that_was_put_in_never() -> None:
+    def answers(state: Kept) -> Kept:
+        return {"messages": [*state["messages"], AIMessage("once")]}
+
+    def repeats(state: Kept) -> Kept:
+        return {"messages": list(state["messages"])}
+
+    given = {"messages": [AIMessage("before")]}
+    events, outcome = await run(graph_of(answers, repeats, schema=Kept), given)
+    assert short(events) == ["+answers1", "answers1:once", "-answers1", "+repeats1", "-repeats1"]
+    assert outcome.result == "once"
+
+
+@pytest.mark.parametrize(
+    ("last", "result"),
+    [
+        ({"role": "assistant", "content": "plain"}, "plain"),
+        ({"role": "assistant", "content": [{"type": "text", "text": "part"}]}, "part"),
+        (["no", "message"], {"messages": [["no", "message"]]}),
+    ],
+)
+async def test_messages_that_are_plain_json_will_do(last: Any, result: Any) -> None:
+    def answers(state: Kept) -> Kept:
+        return {"messages": [last]}
+
+    _, outcome = await run(graph_of(answers, schema=Kept), {"messages": []})
+    assert outcome.result == result
+
+
+class Item(State, total=False):
+    input: str
+    item: str
+
+
+async def test_a_graph_with_checkpoints_runs_anew_in_each_stage_and_run(redis_url: str) -> None:
+    def notes(state: Item) -> Item:
+        return {"text": f"noted {state.get('item', 'all')}"}
+
+    saver = InMemorySaver()
+    graph = graph_of(notes, schema=Item, checkpointer=saver)
+    each = Each(graph, lambda _: ["x", "y"])
+    chain("noting", stages=("each", "one", "two"))(lambda _: {"each": each, "one": graph, "two": graph})
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream("q", chain="noting")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        events = [message.event() for message in await jobs.messages(stream_id)]
+        results = [event.data["data"]["text"] for event in events if event.type == "custom"]
+        assert results == ["noted x", "noted y", "noted all", "noted all"]
+        assert list(saver.storage) == [f"{stream_id} {run}" for run in ("each 1", "each 2", "one 1", "two 1")]
+
+
+async def test_a_graph_that_is_its_whole_chain_has_the_streams_id_for_its_thread(redis_url: str) -> None:
+    saver = InMemorySaver()
+    chain("noted")(lambda _: graph_of(asks, checkpointer=saver))
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream({"topic": "t"}, chain="noted")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        assert list(saver.storage) == [stream_id]
+
+
 async def test_an_interrupt_ends_the_run_with_what_it_asks(redis_url: str) -> None:
     def approve(state: State) -> State:
         return {"text": interrupt({"question": "Send it?"})}
@@ -316,7 +416,8 @@ async def test_a_fast_graph_waits_for_a_slow_store() -> None:
 
 
 async def test_a_fast_graph_in_a_thread_is_slowed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tap, "MOST_ON_THEIR_WAY", 20)
+    token = replace(HERE, name="fast", run=1).text("w")
+    monkeypatch.setattr(tap, "ON_THEIR_WAY_BYTES", 20 * len(sse.encode(token, 0, "")))
 
     def node(model: Counting) -> Callable[[State], Any]:
         def fast(state: State) -> State:

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import pytest
 from pydantic import BaseModel, Field
 
-from gateway.body import Start
+from gateway.body import Start, parse_start
 from gateway.errors import Invalid
 from gateway.inputs import LONGEST_RULE, Inputs
 from tests.hosts import Host
@@ -101,6 +101,29 @@ def test_what_is_asked_may_be_a_text_or_a_conversation() -> None:
     for given in others:
         assert told(ASKED, given) == ("input", "must be of type string or array")
     assert told(ASKED, [message], "messages") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"user": "x"}, "user"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "messages"),
+        ({"input": "x"}, "input"),
+    ],
+)
+def test_the_field_that_is_named_is_one_that_was_sent(body: dict[str, Any], field: str) -> None:
+    start = parse_start(body | {"chain": "c"}, {"c": ("c",)})
+    with pytest.raises(Invalid) as caught:
+        Inputs({"c": {"type": "object"}}).check(start)
+    problem = caught.value.extensions
+    assert (problem["field"], problem["rule"]) == (field, "must be of type object")
+
+
+def test_a_text_that_has_become_a_message_is_named_without_the_messages_parts() -> None:
+    schema = {"items": {"required": ["name"]}}
+    with pytest.raises(Invalid) as caught:
+        Inputs({"c": schema}).check(parse_start({"user": "x", "chain": "c"}, {"c": ("c",)}))
+    assert caught.value.extensions["field"] == "user"
 
 
 # On both hosts

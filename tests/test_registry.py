@@ -85,6 +85,22 @@ async def test_an_unknown_chain_cannot_be_loaded() -> None:
         await Registry(Settings()).load("no-such-chain")
 
 
+def test_two_chains_of_one_module_cannot_share_a_name() -> None:
+    def of_two_lines() -> list[Any]:
+        """Of one qualified name, too."""
+        first = lambda settings: runnable(settings)  # noqa: E731
+        second = lambda settings: runnable(settings)  # noqa: E731
+        return [first, second]
+
+    first, second = of_two_lines()
+    chain("twice")(first)
+    with pytest.raises(ValueError, match="two chains are named twice"):
+        chain("twice")(second)
+    with pytest.raises(ValueError, match="two chains are named twice"):
+        chain("twice")(runnable)
+    chain("twice")(of_two_lines()[0])  # the same again
+
+
 def test_one_name_is_one_modules() -> None:
     chain("mine")(runnable)
     chain("mine")(runnable)  # the module was imported again

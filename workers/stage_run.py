@@ -132,7 +132,14 @@ class StageRun:
             telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
 
     def _place(self, step: Step) -> adapter.Stage:
-        return adapter.Stage(step.stage, self._settings.model, self._claim.record.id)
+        stream_id, settings = self._claim.record.id, self._settings
+        return adapter.Stage(
+            step.stage,
+            settings.model,
+            stream_id if step.alone else f"{stream_id} {step.name}",
+            max_event=settings.max_event,
+            max_log=settings.max_log,
+        )
 
     def _count(self, event: Event) -> None:
         """Pieces of text stand for tokens, which a stream tells at its end only. Raises TooMuch."""

@@ -46,6 +46,7 @@ class Step:
     runnable: Runnable[Any, Any] = field(repr=False)
     given: Any = field(repr=False)
     last: bool
+    alone: bool  # the chain has no other
 
     @property
     def name(self) -> str:
@@ -97,7 +98,7 @@ class Stages:
                 given = self._given() | {"item": item} if several else self._given()
                 runnable = part.runnable if several else part
                 last = index + 1 == len(self._parts) and run == len(items)
-                yield Step(name, run, index, len(self._parts), runnable, given, last)
+                yield Step(name, run, index, len(self._parts), runnable, given, last, self._alone)
                 assert self._ended is not None
                 results.append(self._ended[0])
             self._results[name] = results if several else results[0]

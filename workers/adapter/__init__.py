@@ -38,7 +38,7 @@ async def stream(
     if graph.is_graph(runnable):
         await graph.stream_graph(runnable, given, params, emit, stage, outcome, standing)
     else:
-        await stream_chunks(runnable, given, params, emit, stage, outcome)
+        await stream_chunks(graph.giving_states(runnable), given, params, emit, stage, outcome)
 
 
 async def standing_of(

@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import protocol, telemetry
 from gateway.protocol import Event
+from workers.adapter.values import NOTHING, Sum, plain, size_of
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
 
 USAGE_FIELDS = ("input_tokens", "output_tokens", "total_tokens")
 Emit = Callable[[Event], Awaitable[None]]
-_NOTHING = object()
+_THREAD = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")  # LangGraph's: whose state it is
+_INTERNAL = "__"
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the events belong: the stage, the deployment that answers, and the stream."""
+    """Where the events belong: the stage, the deployment that answers; and what bounds them, in bytes."""
 
     name: str
     deployment: str
-    stream_id: str = ""
+    thread: str = ""  # in a graph's own checkpointer
     run: int = 0  # of a graph's node
+    max_event: int = 1024 * 1024
+    max_log: int = 64 * 1024 * 1024
 
     def text(self, delta: str) -> Event:
         """A piece of text of this stage."""
@@ -75,41 +79,61 @@ async def stream_chunks(
     chunks = runnable.astream(given, config)
     async with tap.listening(outcome) as own:
         try:
-            await _pass_on(chunks, tap, stage, own)
+            await _pass_on(chunks, tap, stage, own, grows=_grows(runnable))
         finally:
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
     outcome.result = own.result
 
 
-async def _pass_on(chunks: Any, tap: Any, stage: Stage, own: Outcome) -> None:
+async def _pass_on(chunks: Any, tap: Any, stage: Stage, own: Outcome, *, grows: bool) -> None:
     pieces: list[str] = []
-    calls: Any = None
-    value: Any = _NOTHING
+    calls = Sum(stage.max_event, size=lambda message: size_of(message.tool_call_chunks))
+    value = Sum(stage.max_event, grows=grows)
     async for chunk in chunks:
+        if grows or not (isinstance(chunk, str) or hasattr(chunk, "content")):
+            value.add(chunk)
+            continue
         if not isinstance(chunk, str):
-            if not hasattr(chunk, "content"):
-                value = chunk if value is _NOTHING else _sum(value, chunk)
-                continue
             own.note(chunk)
             if getattr(chunk, "tool_call_chunks", None):
-                calls = chunk if calls is None else calls + chunk
+                calls.add(chunk)
             if delta := reasoning_of(chunk):
                 await tap.emit(stage.custom("reasoning", {"delta": delta}))
         if delta := text_of(chunk):
             pieces.append(delta)
             await tap.emit(stage.text(delta))
-    for call in getattr(calls, "tool_calls", None) or ():
+    for call in getattr(calls.value, "tool_calls", None) or ():
         await tap.call(call)
     own.result = "".join(pieces)
-    if value is not _NOTHING:
-        own.result = value
-        await tap.emit(stage.custom("result", value))
+    if value.value is not NOTHING:
+        own.result = plain(value.value)
+        is_text = isinstance(own.result, str)
+        await tap.emit(stage.text(own.result) if is_text else stage.custom("result", own.result))
+
+
+def _grows(runnable: Any) -> bool:
+    """Whether its last step yields the whole so far again and again, as parsers of JSON do."""
+    from langchain_core.output_parsers import BaseCumulativeTransformOutputParser
+    from langchain_core.runnables import RunnableSequence
+    from langchain_core.runnables.base import RunnableBindingBase
+
+    while isinstance(runnable, RunnableSequence | RunnableBindingBase):
+        runnable = runnable.last if isinstance(runnable, RunnableSequence) else runnable.bound
+    return isinstance(runnable, BaseCumulativeTransformOutputParser) and not runnable.diff
 
 
 def config_of(params: Mapping[str, Any], callbacks: list[Any]) -> RunnableConfig:
-    """What a chain is configured by: the client's params, and callbacks that are told what happens within."""
-    config: RunnableConfig = {"configurable": dict(params)}
+    """What a chain is configured by: the client's params, and callbacks that are told what happens within.
+
+    No client has a say in whose state LangGraph reads, nor in what it keeps under names of its own.
+    """
+    own = {
+        name: value
+        for name, value in params.items()
+        if name not in _THREAD and not name.startswith(_INTERNAL)
+    }
+    config: RunnableConfig = {"configurable": own}
     if telemetry.is_on():
         from workers.tracing import ModelSpans
 
@@ -127,11 +151,16 @@ def text_of(chunk: Any) -> str:
     if isinstance(chunk, str):
         return chunk
     content = getattr(chunk, "content", None)
+    if isinstance(content, str | list):
+        return text_in(content)
+    raise TypeError(f"a chain must stream text or messages, not {type(chunk).__name__}")
+
+
+def text_in(content: str | list[Any]) -> str:
+    """The text of a message's content."""
     if isinstance(content, str):
         return content
-    if isinstance(content, list):
-        return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
-    raise TypeError(f"a chain must stream text or messages, not {type(chunk).__name__}")
+    return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
 
 
 def reasoning_of(chunk: Any) -> str:
@@ -149,11 +178,3 @@ def _reasoning(part: Mapping[str, Any]) -> str:
         return ""
     summary = part.get("summary") or []
     return str(part.get("reasoning") or "") + "".join(str(item.get("text") or "") for item in summary)
-
-
-def _sum(value: Any, chunk: Any) -> Any:
-    """LangChain's own rule for chunks that are no messages: added where they can be, else the last counts."""
-    try:
-        return value + chunk
-    except TypeError:
-        return chunk

@@ -2,8 +2,9 @@
 
 Everything but interrupts, the state at the end and what a node gives to `StreamWriter` comes from callbacks,
 in the order in which it happens. LangGraph is imported by whoever has made the graph, never here.
-With a checkpointer of its own, a graph goes on from it (the thread is the stream): what its finished nodes
-have shown stands, and is not said again. Checkpoints are then written before the next step begins.
+With a checkpointer of its own, a graph goes on from it (the thread is the stream, or a run of its stage):
+what its finished nodes have shown stands, and is not said again. Checkpoints are then written before the next
+step begins.
 """
 
 from __future__ import annotations
@@ -14,17 +15,10 @@ from contextlib import aclosing
 from typing import Any
 
 from gateway.protocol import Event, EventType
-from workers.adapter.chunks import Emit, Outcome, Stage, config_of, text_of
+from workers.adapter.chunks import Emit, Outcome, Stage, config_of, text_in
 from workers.adapter.nodes import NodeTap
-from workers.adapter.tap import plain
+from workers.adapter.values import plain
 
-_THREAD = (
-    "thread_id",
-    "checkpoint_id",
-    "checkpoint_ns",
-    "checkpoint_map",
-)  # whose state it is: no client's say
-_INTERNAL = "__"
 INTERRUPT = "__interrupt__"
 
 
@@ -32,6 +26,21 @@ def is_graph(runnable: Any) -> bool:
     """Whether this is a compiled graph."""
     pregel = sys.modules.get("langgraph.pregel")
     return pregel is not None and isinstance(runnable, pregel.Pregel)
+
+
+def giving_states(runnable: Any) -> Any:
+    """The same, but that a graph at a sequence's end yields its whole states, as `ainvoke` does."""
+    from langchain_core.runnables import RunnableSequence
+    from langchain_core.runnables.base import RunnableBindingBase
+
+    if is_graph(runnable):
+        return runnable.bind(stream_mode="values")
+    if not isinstance(runnable, RunnableSequence | RunnableBindingBase):
+        return runnable
+    name = "last" if isinstance(runnable, RunnableSequence) else "bound"
+    before = getattr(runnable, name)
+    last = giving_states(before)
+    return runnable if last is before else runnable.model_copy(update={name: last})
 
 
 async def stream_graph(
@@ -45,7 +54,7 @@ async def stream_graph(
 ) -> None:
     """Run a graph, or go on where its checkpointer says; `standing` is what it will not say again."""
     tap = NodeTap(emit, stage, list(graph.nodes), standing)
-    config = config_of(_params(params, stage), [tap])
+    config = _config(params, stage, [tap])
     async with tap.listening(outcome) as own:
         state = await _state(graph, config)
         values = state.values if state else None
@@ -75,7 +84,7 @@ async def standing_of(
     graph: Any, params: Mapping[str, Any], stage: Stage, events: Sequence[Event]
 ) -> set[int]:
     """Which of the published events belong to nodes that the checkpointer knows to be finished."""
-    state = await _state(graph, config_of(_params(params, stage), []))
+    state = await _state(graph, _config(params, stage, []))
     if state is None:
         return set()
     if not state.next:
@@ -120,19 +129,23 @@ async def _state(graph: Any, config: Any) -> Any:
     return state if state.created_at else None
 
 
-def _params(params: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
-    own = {
-        name: value
-        for name, value in params.items()
-        if name not in _THREAD and not name.startswith(_INTERNAL)
-    }
-    return own | {"thread_id": stage.stream_id}
+def _config(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> Any:
+    config = config_of(params, callbacks)
+    config["configurable"]["thread_id"] = stage.thread
+    return config
 
 
 def _input(graph: Any, given: Any) -> Any:
-    """A conversation, or one message's text, for a graph that keeps messages; else what was given."""
-    is_conversation = isinstance(given, list | str) and "messages" in graph.channels
-    return {"messages": given} if is_conversation else given
+    """A conversation, or one message's text, for a graph that keeps messages; else what was given.
+
+    A stage of several is given them as `input`, beside what the stages before it have made.
+    """
+    if "messages" not in graph.channels:
+        return given
+    if isinstance(given, list | str):
+        return {"messages": given}
+    asked = given.get("input") if isinstance(given, Mapping) and "messages" not in given else None
+    return {**given, "messages": asked} if isinstance(asked, list | str) else given
 
 
 def _asked(values: Any) -> Sequence[Any]:
@@ -141,8 +154,12 @@ def _asked(values: Any) -> Sequence[Any]:
 
 def _result(values: Any) -> Any:
     """The last message's text where the state has messages, else the state as JSON."""
-    if isinstance(values, Mapping):
-        if messages := values.get("messages"):
-            return text_of(messages[-1])
-        values = {name: value for name, value in values.items() if name != INTERRUPT}
-    return plain(values)
+    if not isinstance(values, Mapping):
+        return plain(values)
+    messages = values.get("messages")
+    if isinstance(messages, list) and messages:
+        last = messages[-1]
+        content = last.get("content") if isinstance(last, Mapping) else getattr(last, "content", None)
+        if isinstance(content, str | list):
+            return text_in(content)
+    return plain({name: value for name, value in values.items() if name != INTERRUPT})

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from gateway import protocol
 from gateway.protocol import Event, EventType
 from workers.adapter.chunks import Emit, Stage, reasoning_of, text_of
-from workers.adapter.tap import Tap, clean
+from workers.adapter.tap import Tap
+from workers.adapter.values import clean
 
 if TYPE_CHECKING:
     from langchain_core.outputs import ChatGenerationChunk, GenerationChunk, LLMResult
@@ -90,11 +91,12 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
         if name is None or given.get("name") != name or "|" in path or path in self._stages:
             return
         self._runs[name] += 1
-        stage = Stage(clean(name), self._stage.deployment, self._stage.stream_id, self._runs[name])
+        stage = replace(self._stage, name=clean(name), run=self._runs[name])
         index = self._names.index(name) if name in self._names else 0
         self._nodes[run_id] = node = _Node(stage, path, index, metadata.get("langgraph_step", 0))
         self._stages[path] = stage
-        self._shown.update(message.id for message in _messages(inputs) if message.id)
+        for message in _messages(inputs):
+            self._is_new(message)
         await self.emit(self._event(node, finished=False))
 
     async def on_chain_end(self, outputs: Any, *, run_id: UUID, **given: Any) -> None:
@@ -103,7 +105,7 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
         if (node := self._nodes.pop(run_id, None)) is None:
             return
         for message in _messages(outputs):
-            if isinstance(message, AIMessage) and (not message.id or message.id not in self._shown):
+            if self._is_new(message) and isinstance(message, AIMessage):
                 await self._say(node.stage, text_of(message))
         await self.emit(self._event(node, finished=True))
         self._stages.pop(node.path, None)
@@ -158,8 +160,8 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
         self._within_tools.discard(run_id)
         for generation in (response.generations or [[]])[0][:1]:
             message = getattr(generation, "message", None)
-            if message is not None and message.id:
-                self._shown.add(message.id)
+            if message is not None:
+                self._is_new(message)
             if speaker is not None and not speaker.has_spoken:
                 await self._say(speaker.stage, text_of(message if message is not None else generation.text))
 
@@ -188,6 +190,13 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
         path = str((metadata or {}).get(PATH, "")).partition("|")[0]
         return self._stages.get(path, self._stage)
 
+    def _is_new(self, message: Any) -> bool:
+        """Whether it was never shown; one without an id gets one, as LangGraph's own `messages` mode does."""
+        message.id = message.id or str(uuid4())
+        is_new = message.id not in self._shown
+        self._shown.add(message.id)
+        return is_new
+
     async def _say(self, stage: Stage, text: str) -> None:
         if text:
             self.has_spoken = True
@@ -215,4 +224,4 @@ def _messages(state: Any) -> list[Any]:
     """The messages of a node's input or output: the state's, in whatever field."""
     values = state.values() if isinstance(state, Mapping) else [state]
     found = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    return [item for item in found if hasattr(item, "content") and hasattr(item, "id")]
+    return [item for item in found if isinstance(item, BaseMessage)]

@@ -1,19 +1,20 @@
 """What happens inside of a chain, from LangChain's callbacks: tools, documents, custom events, usage.
 
 LangChain awaits a callback before it goes on, and ours awaits the writer: nothing is buffered. Code that is
-not async calls it from another thread, in a loop of that moment; there at most 1000 events are on their way
-at once, since waiting for our loop would be for ever where that very code keeps it busy.
-Invariant: events go out one at a time, in the order in which they came.
+not async calls it from another thread, in a loop of that moment, which waits while 256 KiB are on their way.
+Where that very code keeps our loop from running, nobody can make room: then all is taken, up to a whole log.
+LangChain drops what a callback raises there, so it is kept, and raised where the stage ends.
+Invariants: events go out one at a time, in the order in which they came; one that is lost fails the stage.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from threading import BoundedSemaphore
+from threading import Condition
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,16 +24,18 @@ from langchain_core.messages import BaseMessage
 from gateway import sse
 from gateway.protocol import Event
 from workers.adapter.chunks import Emit, Outcome, Stage
+from workers.adapter.values import clean, plain
+from workers.writer import TooLong
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
     from langchain_core.outputs import LLMResult
 
-MOST_ON_THEIR_WAY = 1000
-PATIENCE_SECONDS = 30.0
+_log = logging.getLogger("holdfast.tap")
+ON_THEIR_WAY_BYTES = 256 * 1024
+STANDSTILL_SECONDS = 0.5  # a loop that runs nothing for so long is kept from it by whoever waits
 MOST_DOCUMENTS = 50
 EXCERPT_CHARACTERS = 500
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Tap(AsyncCallbackHandler):
@@ -46,8 +49,12 @@ class Tap(AsyncCallbackHandler):
         self._stage = stage
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
-        self._waiting: deque[Event] = deque()  # from other threads
-        self._places = BoundedSemaphore(MOST_ON_THEIR_WAY)
+        self._waiting: deque[tuple[Event, int]] = deque()  # from other threads, each with its bytes
+        self._waiting_bytes = 0
+        self._room = Condition()  # guards the two above, and the three below
+        self._beats = 0  # moments in which our loop was seen to run
+        self._stood_at = -1  # the beat at which it was found to stand still
+        self._is_over = False
         self._draining: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self._told = Outcome()  # by the calls of models
@@ -70,6 +77,9 @@ class Tap(AsyncCallbackHandler):
                 raise self._error from None
             raise
         finally:
+            with self._room:
+                self._is_over = True
+                self._room.notify_all()
             if self._draining is not None:
                 self._draining.cancel()
             self._add_up(outcome, own)
@@ -104,12 +114,41 @@ class Tap(AsyncCallbackHandler):
             await self._drain()
 
     def _send(self, event: Event) -> None:
-        if not self._places.acquire(timeout=PATIENCE_SECONDS):
-            raise RuntimeError("a chain's code that is not async keeps the event loop from its work")
-        self._loop.call_soon_threadsafe(self._take, event)
+        """Take an event of another thread's, which waits for room as long as our loop can make some.
 
-    def _take(self, event: Event) -> None:
-        self._waiting.append(event)
+        Raises what has failed, which nobody may hear of here.
+        """
+        size = len(sse.encode(event, 0, ""))
+        with self._room:
+            self._wait_for_room(size)
+            if self._error is None and self._waiting_bytes + size > self._stage.max_log:
+                self._error = TooLong()
+            if self._error is not None:
+                raise self._error
+            self._waiting.append((event, size))
+            self._waiting_bytes += size
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wait_for_room(self, size: int) -> None:
+        """Without a bound in time: the writer has one, and a stage's end ends this too."""
+        while self._waiting and self._waiting_bytes + size > ON_THEIR_WAY_BYTES:
+            if self._error is not None or self._is_over or self._stood_at == self._beats:
+                break
+            beats = self._beats
+            self._loop.call_soon_threadsafe(self._beat)
+            self._room.wait(STANDSTILL_SECONDS)
+            if beats == self._beats:
+                self._stood_at = beats
+                _log.warning("stage %s: code that is not async keeps the event loop", self._stage.name)
+        if self._is_over:
+            raise RuntimeError("the stage is over")
+
+    def _beat(self) -> None:
+        with self._room:
+            self._beats += 1
+
+    def _wake(self) -> None:
+        self._beat()
         if self._draining is None or self._draining.done():
             self._draining = self._loop.create_task(self._drain_apart(), name="tap")
 
@@ -119,8 +158,11 @@ class Tap(AsyncCallbackHandler):
 
     async def _drain(self) -> None:
         while self._waiting:
-            event = self._waiting.popleft()
-            self._places.release()
+            with self._room:
+                event, size = self._waiting.popleft()
+                self._waiting_bytes -= size
+                self._beats += 1
+                self._room.notify_all()
             await self._put(event)
 
     async def _put(self, event: Event) -> None:
@@ -128,7 +170,7 @@ class Tap(AsyncCallbackHandler):
             try:
                 await self._emit(event)
             except Exception as error:
-                self._error = error
+                self._error = self._error or error
         if self._error is not None:
             raise self._error
 
@@ -198,19 +240,3 @@ def source_of(document: Document) -> dict[str, Any]:
     }
     score = metadata.get("score")
     return known | ({"score": score} if isinstance(score, int | float) else {})
-
-
-def clean(name: Any) -> str:
-    """A name from a chain, as an event may bear it: without control characters, 200 characters at most."""
-    return _CONTROLS.sub(" ", str(name))[:200]
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON; of a mapping the entries that are JSON, of anything else its text."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    try:
-        sse.dumps(value)
-    except (TypeError, ValueError):
-        return str(value)
-    return value

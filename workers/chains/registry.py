@@ -55,12 +55,18 @@ def chain(name: str, *, stages: Sequence[str] = (), input: Any = None) -> Callab
 
     def mark(factory: Factory) -> Factory:
         known = _marked.get(checked_name(name))
-        if known is not None and known.factory.__module__ != factory.__module__:
+        if known is not None and _definition(known.factory) != _definition(factory):
             raise ValueError(f"two chains are named {name}")
         _marked[name] = Chain(name, named, factory, schema)
         return factory
 
     return mark
+
+
+def _definition(factory: Factory) -> tuple[Any, ...]:
+    """Where it is written: the same when its module is imported again."""
+    code = getattr(factory, "__code__", None)
+    return factory.__module__, getattr(factory, "__qualname__", ""), getattr(code, "co_firstlineno", 0)
 
 
 def _schema_of(kind: Any) -> Schema:
