@@ -1,8 +1,8 @@
 """Other callers' first token: quiet, while one caller uses its quota, and while it sends fifty times that.
 
 `python -m bench.flood` prints the table, and so does `make bench`; all three in one run, in turn. The flood
-is a process of its own: as many POSTs at once as so many times the streams that a caller may have, then as many
-times its starts a minute. So is the model's server, whose tokens would otherwise wait for the measuring.
+is a process of its own: as many POSTs at once as so many times the streams that a caller may have, then as
+many times its starts a minute. So is the model's server, whose tokens would otherwise wait for the measuring.
 """
 
 from __future__ import annotations
