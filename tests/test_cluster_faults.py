@@ -17,7 +17,7 @@ from tests.test_cluster import NAME, one_each, relaying, routed
 
 pytestmark = pytest.mark.slow
 BOUND_SECONDS = 30
-SOON_SECONDS = 3.0
+SOON_SECONDS = 10.0  # far less than twenty time-outs
 
 
 async def again(work: Callable[[], Awaitable[object]]) -> None:
@@ -155,7 +155,7 @@ async def test_a_node_that_does_not_answer_is_given_up_in_time() -> None:
             theirs = [key for key in keys if cluster.owner(key) is not stopped]
             with pytest.raises(StoreUnavailable):
                 await router.call("GET", mine)
-            assert monotonic() - began < 2 * 0.5 + 0.5
+            assert monotonic() - began < 3 * 2 * 0.5
             assert await router.call_all([("GET", key) for key in theirs]) == [None] * len(theirs)
         finally:
             stopped._process.send_signal(18)  # SIGCONT
