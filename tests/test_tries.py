@@ -65,7 +65,7 @@ async def ends(redis_url: str, asked: str, model: ModelServer, **settings: Any) 
     options: dict[str, Any] = {"base_url": f"{model.url}/v1", "api_key": "k", "max_retries": 0}
 
     def factory(_: Any) -> Runnable[Any, Any]:
-        return ChatOpenAI(model="m", stream_chunk_timeout=0.3, **options)
+        return ChatOpenAI(model="m", stream_chunk_timeout=1.5, **options)
 
     chain("tried")(factory)
     async with Jobs(redis_url, **settings) as jobs:
