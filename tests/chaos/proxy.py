@@ -93,8 +93,8 @@ class Proxy:
         finally:
             for task in both:
                 task.cancel()
+            to_redis.transport.abort()  # before anything is awaited, which may be cancelled
             await asyncio.gather(*both, return_exceptions=True)
-            to_redis.transport.abort()
 
 
 class Answers:

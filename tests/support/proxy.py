@@ -148,10 +148,10 @@ class _Link:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             for writer in (self._writer, upstream):
                 if writer is not None:
                     writer.transport.abort()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _requests(self, chunk: bytes, upstream: asyncio.StreamWriter) -> None:
         while chunk:

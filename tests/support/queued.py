@@ -91,9 +91,9 @@ class StorageTap:
         finally:
             for way in tasks:
                 way.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            writer.transport.abort()
+            writer.transport.abort()  # before anything is awaited, which may be cancelled
             to_upstream.transport.abort()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, listening: bool
