@@ -97,8 +97,8 @@ async def test_a_token_is_renewed_on_the_live_connection(site: Site) -> None:
 
 @pytest.mark.slow
 async def test_a_slow_endpoint_is_waited_for_and_holds_up_nobody_else(site: Site) -> None:
-    """One second, ten times the time-out that redis-py's own token manager has by default."""
-    site.issuer.delay_seconds = 1.0
+    """Three seconds, thirty times the time-out that redis-py's own token manager has by default."""
+    site.issuer.delay_seconds = 3.0
     async with entering(site) as (connection, _):
         call = asyncio.create_task(connection.call("PING"))
         longest, last = 0.0, monotonic()
@@ -106,7 +106,7 @@ async def test_a_slow_endpoint_is_waited_for_and_holds_up_nobody_else(site: Site
             await asyncio.sleep(0.01)
             longest, last = max(longest, monotonic() - last), monotonic()
         assert await call == b"PONG"
-        assert longest < 0.9  # importing azure-identity, in its thread, takes turns with us
+        assert longest < 2.7  # importing azure-identity, in its thread, takes turns with us
 
 
 @pytest.mark.slow
