@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -296,12 +296,19 @@ async def cut_off_from_an_ended_answer(model: ModelServer, person: Person, gate:
     return Log.keys(await person.stream_id())[1]
 
 
+async def rewritten_meanwhile(
+    model: ModelServer, person: Person, redis: Redis, question: str, log: Callable[[str], bytes]
+) -> None:
+    """The person comes back from being cut off, and the log is another; `log` makes it of the stream's id."""
+    key = await cut_off_from_an_ended_answer(model, person, question)
+    await redis.set(key, log(await person.stream_id()), keepttl=True)
+    await person.does("online")
+
+
 async def test_fault_08_a_lost_log_and_a_void_attempt_leave_no_wrong_word(
     model: ModelServer, person: Person, redis: Redis
 ) -> None:
-    key = await cut_off_from_an_ended_answer(model, person, "before the loss")
-    await redis.set(key, rewritten(await person.stream_id()), keepttl=True)
-    await person.does("online")
+    await rewritten_meanwhile(model, person, redis, "before the loss", rewritten)
     await person.sees("answer", "right")
     await person.sees("state", "Done")
     await person.sees("trail", "the store had lost some, all was sent again", part=True)
@@ -326,18 +333,14 @@ async def test_fault_30_an_answer_past_its_retention_is_told_and_what_was_shown_
 async def test_what_a_chain_has_come_to_is_shown_where_it_says_no_text(
     model: ModelServer, person: Person, redis: Redis
 ) -> None:
-    key = await cut_off_from_an_ended_answer(model, person, "before the figures")
-    await redis.set(key, figures(await person.stream_id()), keepttl=True)
-    await person.does("online")
+    await rewritten_meanwhile(model, person, redis, "before the figures", figures)
     await person.sees("answer", '"total": 42', part=True)
 
 
 async def test_stages_tools_sources_and_reasoning_have_their_place(
     model: ModelServer, person: Person, redis: Redis
 ) -> None:
-    key = await cut_off_from_an_ended_answer(model, person, "before the long chain")
-    await redis.set(key, long_chain(await person.stream_id()), keepttl=True)
-    await person.does("online")
+    await rewritten_meanwhile(model, person, redis, "before the long chain", long_chain)
     await person.sees("answer", "It is 20, says the manual.")
     steps = (
         "[...document.querySelectorAll('.stages button')]"

@@ -3,8 +3,9 @@
 -- A caller's place for one more stream, by what it has: all keys are the caller's own, so of one slot.
 -- live: streams not known to have ended, by when they were looked at last. starts: those of the last minute.
 -- kept: ended ones with their logs' sizes, by when they expire; bytes: the sum of these.
--- `seen` streams were looked at just now: running, ended (bytes, left_ms), making (not confirmed), or gone. So nobody has to tell when a
--- stream ends, and a caller that dies leaves nothing counted. A young one without a record is being made.
+-- `seen` streams were looked at just now: running, ended (bytes, left_ms), making (not confirmed), or gone. So
+-- nobody has to tell when a stream ends, and a caller that dies leaves nothing counted. A young one without a
+-- record is being made.
 -- Answers {'ok', live} (also for an id that has its place), {'streams'|'starts'|'bytes', retry_ms}, or {'look'}:
 -- look at all of `live` and ask again.
 local LIVE, STARTS, KEPT, BYTES, LOOKED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
