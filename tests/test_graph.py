@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypedDict
@@ -366,11 +367,13 @@ class Counting(GenericFakeChatModel):
     """Streams a long answer without ever waiting, and counts what it has made of it."""
 
     made: list[str] = Field(default_factory=list)
+    is_through: threading.Event = Field(default_factory=threading.Event)
 
     def _stream(self, *given: Any, **options: Any) -> Any:
         for chunk in super()._stream(*given, **options):
             self.made.append("")
             yield chunk
+        self.is_through.set()
 
     async def _astream(self, *given: Any, **options: Any) -> Any:
         for chunk in self._stream(*given):
@@ -378,6 +381,7 @@ class Counting(GenericFakeChatModel):
 
 
 TAKEN = 10
+AHEAD_SECONDS = 0.5
 
 
 async def ahead(node: Callable[[Counting], Callable[[State], Any]]) -> int:
@@ -395,10 +399,8 @@ async def ahead(node: Callable[[Counting], Callable[[State], Any]]) -> int:
     task = asyncio.create_task(stream(graph_of(node(model)), {"topic": "t"}, {}, emit, HERE, Outcome()))
     async with asyncio.timeout(30):
         await is_behind.wait()
-        before = -1
-        while before < len(model.made):  # as far as it comes by itself
-            before = len(model.made)
-            await asyncio.sleep(0.2)
+        await asyncio.to_thread(model.is_through.wait, AHEAD_SECONDS)  # as it would be, did nothing hold it
+        before = len(model.made)
     go_on.set()
     await task
     assert len(taken) == 300 * 2 - 1 + 2  # every word and space; the node began and ended
