@@ -11,7 +11,7 @@ from azurefunctions.extensions.http.fastapi import Request, Response, web
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import catalogue, contract, handlers, pages, probes, telemetry
+from gateway import catalogue, contract, formats, handlers, pages, probes, telemetry
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from workers.chains.registry import Registry
@@ -161,6 +161,23 @@ async def part(req: Request) -> Response:
 async def part_vendor(req: Request) -> Response:
     """Give a part of the page that others wrote."""
     return await pages.part(gateway, req)
+
+
+def serve(route: formats.Route) -> None:
+    """Answer at a foreign format's path."""
+
+    async def answer(req: Request) -> Response:
+        return await route.handler(gateway, req)
+
+    answer.__name__ = route.name
+    trigger = app.route(
+        route.path.removeprefix("/"), methods=[route.method], auth_level=OPEN if route.open else None
+    )
+    trigger(answer)
+
+
+for each in formats.ROUTES:
+    serve(each)
 
 
 @app.queue_trigger(arg_name="message", queue_name="%GATEWAY_QUEUE_NAME%", connection="AzureWebJobsStorage")

@@ -30,6 +30,7 @@ _SENT_AWAY = {"store": StoreUnavailable.code, "full": TooManyReaders.code}
 _log = logging.getLogger("holdfast.request")
 
 Handler = Callable[[Gateway, Request], Awaitable[Response]]
+Shape = Callable[[HoldfastError], Response]
 
 
 @dataclass(slots=True)
@@ -68,11 +69,13 @@ class Exchange:
         journal.tell(_log, level, "request", **where, **self.values, **more)
 
 
-def answered(route: str, *, probe: bool = False) -> Callable[[Handler], Handler]:
+def answered(route: str, *, probe: bool = False, shape: Shape | None = None) -> Callable[[Handler], Handler]:
     """Turn every error into its problem document, and tell log and metrics of each answer.
 
-    `probe`: asked every few seconds, so a good answer is told at `debug` only.
+    `probe`: asked every few seconds, so a good answer is told at `debug` only. `shape`: of errors, where
+    another format has its own.
     """
+    told = shape or problem
 
     def of(handler: Handler) -> Handler:
         @functools.wraps(handler)
@@ -85,10 +88,10 @@ def answered(route: str, *, probe: bool = False) -> Callable[[Handler], Handler]
                 try:
                     response = await handler(gateway, request)
                 except HoldfastError as error:
-                    response, code = problem(error), error.code
+                    response, code = told(error), error.code
                 except Exception as error:
                     _log.error("%s failed:\n%s", handler.__name__, stack_of(error))
-                    response, code = problem(HoldfastError()), HoldfastError.code
+                    response, code = told(HoldfastError()), HoldfastError.code
                 response.headers.update(cors(request, gateway.settings.origins))
                 exchange.answered(response, code)
             return response

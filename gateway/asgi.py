@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, compile_path
 
-from gateway import catalogue, contract, handlers, pages, probes
+from gateway import catalogue, contract, formats, handlers, pages, probes
 from gateway.answers import Handler, answered
 from gateway.errors import MethodNotAllowed, RouteNotFound
 from gateway.gateway import Gateway
@@ -33,6 +33,7 @@ ROUTES: Routes = (
         for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger", "/chains")
     ),
     ("GET", "/chains", catalogue.chains),
+    *((route.method, route.path, route.handler) for route in formats.ROUTES),
     *PROBES,
     ("GET", "/openapi.json", contract.openapi),
     ("GET", "/", pages.page),

@@ -52,16 +52,18 @@ class Fold:
                 return stage.text
         return ""
 
-    def feed(self, event_id: str, event: Event) -> None:
-        """Take the next event."""
+    def feed(self, event_id: str, event: Event) -> StageText | None:
+        """Take the next event; of a text, the stage that it belongs to."""
         data = event.data
         if event.type is EventType.RESET and "discard_after" not in data:
             self._forget()  # log_lost: the client forgets all it had
-            return
+            return None
         self.last_id = event_id
         match event.type:
             case EventType.MESSAGE:
-                self._stage(data["stage"], data.get("run"), event_id).pieces.append(data["delta_content"])
+                stage = self._stage(data["stage"], data.get("run"), event_id)
+                stage.pieces.append(data["delta_content"])
+                return stage
             case EventType.STAGE if data["state"] == "started":
                 self.stages.append(StageText(data["name"], data["run"], event_id, data.get("parent", "")))
             case EventType.STAGE:
@@ -72,6 +74,7 @@ class Fold:
                 self._end(event)
             case _:
                 pass  # start, tool and custom events add no text
+        return None
 
     def _stage(self, name: str, run: int | None, event_id: str) -> StageText:
         """This run of a stage; without a number, or where that run is not known, the latest of its name."""

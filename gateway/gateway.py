@@ -20,6 +20,7 @@ from gateway.auth import auth_of
 from gateway.body import Bounds, Start
 from gateway.cluster import Router
 from gateway.connection import Connection
+from gateway.conversations import Conversations
 from gateway.creation import Creation
 from gateway.errors import (
     CursorLost,
@@ -59,6 +60,7 @@ class Parts:
     relay: Relay
     queue: JobQueue
     creation: Creation
+    conversations: Conversations
     tokens: identity.RedisTokens | None
 
 
@@ -129,7 +131,8 @@ class Gateway:
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(log, hub, max_age=settings.stream_max_age)
         creation = Creation(settings, self.chains, log, queue, Quota(redis, settings))
-        return Parts(redis, log, hub, relay, queue, creation, tokens)
+        conversations = Conversations(redis, settings)
+        return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
 
     async def create(self, start: Start, *, owner: str, key: str = "", traceparent: str = "") -> Record:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.

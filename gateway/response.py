@@ -2,12 +2,13 @@
 
 A vanished reader is noticed while nothing is sent, too: one task waits for the disconnect. Any status but
 200 makes EventSource give up for good, so a store out of reach, or a process with too many readers, is told
-by a clean close after `retry:`.
+by a clean close after `retry:`. Clients of other formats take a clean close for the end: theirs is cut.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
@@ -78,16 +79,45 @@ class EventStream(Response):
                 async for chunk in chunks:
                     if not started and chunk != sse.HEARTBEAT:
                         started = True
-                        chunk = retry_line() + chunk
+                        chunk = self._before(None) + chunk
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     self._sent += len(chunk)
             self._why = self._ending.why or "reset"  # of the sample's endpoint, which goes no further
         except (StoreUnavailable, TooManyReaders) as error:
             self._why = "store" if isinstance(error, StoreUnavailable) else "full"
-            if not started:
-                line = retry_line(error)
+            if not started and (line := self._before(error)):
                 await send({"type": "http.response.body", "body": line, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if self._closes(self._why):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _before(self, error: HoldfastError | None) -> bytes:
+        """What stands before the first frame, or instead of it."""
+        return retry_line(error)
+
+    def _closes(self, why: str) -> bool:
+        """Whether the body is ended cleanly, having come to this end."""
+        return True
+
+
+class CutStream(EventStream):
+    """For clients to whom a clean close is the end: before the stream's own end, the connection is cut.
+
+    The server cuts a body that was begun and never ended (a chunked one, without its last chunk).
+    """
+
+    def _before(self, error: HoldfastError | None) -> bytes:
+        return b""
+
+    def _closes(self, why: str) -> bool:
+        return why == "terminal"
+
+
+def _no_mistake(record: logging.LogRecord) -> bool:
+    """A cut is no mistake, though uvicorn takes it for one."""
+    return record.msg != "ASGI callable returned without completing response."
+
+
+logging.getLogger("uvicorn.error").addFilter(_no_mistake)
 
 
 async def sent_away(error: HoldfastError) -> AsyncGenerator[bytes, None]:

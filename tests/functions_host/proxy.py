@@ -135,8 +135,11 @@ class Exchange:
         headers = [*_end_to_end(response.headers.raw)]
         start = {"status": response.status_code, "headers": headers}
         await self._send({"type": "http.response.start", **start})
-        async for chunk in response.aiter_raw():
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        try:
+            async for chunk in response.aiter_raw():
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except httpx.TransportError:
+            return  # cut: so is the client's connection (HttpForwarder: ResponseBodyDestination aborts)
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _fail(self, status: int) -> None:

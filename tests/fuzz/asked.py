@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from gateway import answers, handlers, protocol, sse
+from gateway import answers, asking, protocol, sse
 from gateway.body import DEFAULT, Start, parse_json, parse_sample, parse_start, read
 from gateway.errors import HoldfastError, Invalid, Malformed, NotJson, TooLarge
 from gateway.protocol import Cursor
@@ -65,11 +65,11 @@ def headers(data: bytes) -> None:
     while not source.empty and len(given) < 8:
         given.append((HEADERS[source.byte() % len(HEADERS)], source.field()))
     request = _request(query, given)
-    accepted = handlers._accepted(request)
+    accepted = asking.accepted(request)
     assert all(kind == kind.strip().lower() and ";" not in kind and "," not in kind for kind in accepted)
     cursors = [value for name, value in given if name == b"last-event-id"]
     try:
-        cursor = handlers._cursor(request)
+        cursor = asking.cursor(request)
     except Malformed as error:
         _answerable(error)
     else:
@@ -78,13 +78,13 @@ def headers(data: bytes) -> None:
             assert cursor.text.encode() == cursors[0]
         assert cursor is None or re.fullmatch(r"[0-9]{1,10}-[0-9a-f]{4}", cursor.text, re.ASCII)
     try:
-        key = handlers._idempotency_key(request)
+        key = asking.idempotency_key(request)
     except Invalid as error:
         _answerable(error)
     else:
         assert [key.encode()] == ([value for name, value in given if name == b"idempotency-key"] or [b""])
         assert not key or (key.isascii() and key.isprintable() and len(key) < 256)
-    assert handlers._traceparent(request).encode() in (b"", *(v for n, v in given if n == b"traceparent"))
+    assert asking.traceparent(request).encode() in (b"", *(v for n, v in given if n == b"traceparent"))
 
 
 def body(data: bytes) -> None:

@@ -1,0 +1,78 @@
+"""What a request says beside its body: who asks, which stream, from where on. The same for every format."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+
+from gateway import journal, protocol
+from gateway.errors import Invalid, Malformed
+from gateway.gateway import Gateway
+from gateway.protocol import Cursor
+from gateway.record import Record
+
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+
+async def found(gateway: Gateway, request: Request) -> Record:
+    """The stream of the path, for its owner, or for whoever shows a token of it."""
+    stream_id, tokens = request.path_params["id"], request.query_params.getlist("token")
+    if tokens and "authorization" not in request.headers and "x-api-key" not in request.headers:
+        record = await gateway.find_by_token(stream_id, tokens[0] if len(tokens) == 1 else "")
+        journal.note(owner=record.owner, by="token")
+    else:
+        record = await gateway.find(stream_id, await owner(gateway, request))
+    note(record)
+    return record
+
+
+async def owner(gateway: Gateway, request: Request) -> str:
+    """Who asks. Raises Unauthorized or AuthUnavailable."""
+    name = await gateway.auth.owner(request.headers)
+    journal.note(owner=name)
+    return name
+
+
+def note(record: Record) -> None:
+    """The stream, and the trace that it belongs to, for the request's line in the log."""
+    journal.note(stream=record.id, **({"trace": journal.trace_id(record.trace)} if record.trace else {}))
+
+
+def accepted(request: Request) -> set[str]:
+    """The media types of Accept that are not refused by q=0; none named means any (RFC 9110, 12.5.1)."""
+    named = ",".join(request.headers.getlist("accept"))
+    kinds = set()
+    for item in (named if named.strip(", \t") else "*/*").split(","):
+        kind, *parameters = (part.strip().lower() for part in item.split(";"))
+        if kind and not any(re.fullmatch(r"q=0(\.0*)?", p) for p in parameters):
+            kinds.add(kind)
+    return kinds
+
+
+def cursor(request: Request) -> Cursor | None:
+    """`Last-Event-ID`; the header wins over the query. Raises Malformed."""
+    cursors: list[Cursor | None] = []
+    for given in (request.headers.getlist("last-event-id"), request.query_params.getlist("last_event_id")):
+        if len(given) > 1:
+            raise Malformed("Last-Event-ID was given twice")
+        try:
+            cursors += [None if text in ("", "0") else Cursor.parse(text) for text in given]
+        except ValueError:
+            raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+    return cursors[0] if cursors else None
+
+
+def idempotency_key(request: Request) -> str:
+    """What makes a POST safe to repeat, or the empty string. Raises Invalid."""
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return ""
+    if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
+        raise Invalid("Idempotency-Key", "must be 1 to 255 printable ASCII characters, once")
+    return keys[0]
+
+
+def traceparent(request: Request) -> str:
+    """The caller's trace context, or the empty string."""
+    return protocol.traceparent(request.headers.get("traceparent", ""))

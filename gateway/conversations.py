@@ -1,0 +1,56 @@
+"""Conversations of formats whose clients name one: its newest stream, and its state when that began.
+
+A name is its caller's own: another's conversation of the same name is another one. One that has no stream yet
+stands nowhere, so there are never more than streams were started; each is kept as long as its newest stream's
+log may be, and expires by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.connection import Connection
+from gateway.script import Script
+from gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """`stream` is the newest one's id, empty before the first; `state` is any JSON, as its format has it."""
+
+    stream: str = ""
+    state: Any = field(default=None, repr=False)
+
+
+class Conversations:
+    """Those of all callers. Raises StoreUnavailable."""
+
+    def __init__(self, redis: Connection, settings: Settings) -> None:
+        self._redis = redis
+        self._script = Script("turn", shared=False)
+        longest = settings.retention + settings.tombstone + settings.max_run
+        self._keep_ms = round(longest * 1000)
+
+    @staticmethod
+    def key(kind: str, owner: str, name: str) -> str:
+        """Where it stands; `kind` is the format's."""
+        told = f"{kind}\0{owner}\0{name}".encode(errors="surrogatepass")
+        return f"{{{hashlib.sha256(told).hexdigest()[:32]}}}:conversation"
+
+    async def look(self, kind: str, owner: str, name: str) -> Conversation:
+        """As it stands."""
+        stream, state = await self._redis.call("HMGET", self.key(kind, owner, name), "stream", "state")
+        return Conversation(stream.decode(), orjson.loads(state)) if stream else Conversation()
+
+    async def turn(
+        self, kind: str, owner: str, name: str, before: Conversation, stream: str, state: Any = None
+    ) -> bool:
+        """Go on from what it was with a new stream; False when another went on from there first."""
+        key = self.key(kind, owner, name)
+        args = (before.stream, stream, orjson.dumps(state), self._keep_ms)
+        word, *_ = await self._script(self._redis, [key], *args)
+        return bool(word == "ok")

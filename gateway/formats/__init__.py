@@ -1,0 +1,20 @@
+"""Foreign wire formats: the same log, as clients that people already have read it (`docs/formats.md`)."""
+
+from __future__ import annotations
+
+from gateway import handlers
+from gateway.formats.serving import Route
+
+# A format is a file, and its routes here.
+_ROUTES: tuple[Route, ...] = ()
+
+
+def _with_preflights(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """A page of another origin asks for leave at every path."""
+    paths = dict.fromkeys(route.path for route in routes)
+    asked = (Route("OPTIONS", path, handlers.preflight, open=True) for path in paths)
+    return (*routes, *asked)
+
+
+ROUTES = _with_preflights(_ROUTES)
+__all__ = ["ROUTES", "Route"]

@@ -1,0 +1,114 @@
+"""What all formats share: places in a stream, and that a resumed reader gets just what it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import protocol, sse
+from gateway.fold import StageText
+from gateway.formats.projection import Frame, Place, Projection, projected
+from gateway.protocol import Cursor, Event, EventType
+
+TAG = "be0f"
+PLACES = st.builds(
+    lambda offset, tag, frame: Place(Cursor(f"{offset}-{tag:04x}"), frame),
+    st.integers(0, 2**29),
+    st.integers(0, 0xFFFF),
+    st.integers(0, 63),
+)
+
+
+class Letters(Projection):
+    """A frame for each letter, so that one event has many."""
+
+    ids = True
+
+    def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
+        return [Frame([letter, len(stage.text)]) for letter in delta]
+
+    def done(self, data: object) -> Iterable[Frame]:
+        return [Frame(b"[DONE]", event="end")]
+
+
+def text(delta: str) -> Event:
+    return protocol.text(delta, deployment="d", stage="answer")
+
+
+def log(*events: Event) -> list[bytes]:
+    """The frames of a log."""
+    frames: list[bytes] = []
+    for event in (protocol.start("id", "chat", ["answer"], "now"), *events):
+        frames.append(sse.encode(event, sum(map(len, frames)), TAG))
+    return frames
+
+
+async def chunks(*pieces: bytes) -> AsyncGenerator[bytes, None]:
+    for piece in pieces:
+        yield piece
+
+
+async def read(*pieces: bytes, after: Place | None = None) -> list[bytes]:
+    """The frames, without heartbeats, of a connection that carries these pieces of a log."""
+    told = b"".join([made async for made in projected(chunks(*pieces), Letters(), after)])
+    return sse.split_frames(told.replace(sse.HEARTBEAT, b""))
+
+
+@given(PLACES)
+def test_a_place_is_read_back_from_its_text_and_from_its_number(place: Place) -> None:
+    assert Place.parse(str(place)) == place
+    assert Place.of_number(place.number) == place
+
+
+@given(PLACES, PLACES)
+def test_a_later_place_has_a_larger_number_that_javascript_can_hold(one: Place, other: Place) -> None:
+    def order(place: Place) -> tuple[int, str, int]:
+        return place.cursor.offset, str(place.cursor)[-4:], place.frame
+
+    assert (one.number < other.number) == (order(one) < order(other))
+    assert one.number < 2**53
+
+
+@pytest.mark.parametrize("wrong", ["", "0-beef", "0-beef.", "0-beef.1x", "x-beef.1", "0-beef.1\n", "-1"])
+def test_what_is_no_place_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="not a place"):
+        Place.parse(wrong)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**53])
+def test_what_is_no_number_is_refused(wrong: int) -> None:
+    with pytest.raises(ValueError, match="not a place"):
+        Place.of_number(wrong)
+
+
+async def test_a_reader_that_comes_back_at_any_place_gets_just_the_rest() -> None:
+    pieces = log(text("abc"), text("d"), text("efgh"), Event(EventType.DONE, {}))
+    whole = await read(*pieces)
+    assert [frame.split(b"\n")[1] for frame in whole[:2]] == [b'data: ["a",3]', b'data: ["b",3]']
+    assert whole[-1].endswith(b"event: end\ndata: [DONE]\n\n")
+    assert len(whole) == 9
+    for seen, frame in enumerate(whole, 1):
+        place = Place.parse(sse.Decoder().feed(frame)[0].id)
+        assert await read(*pieces, after=place) == whole[seen:]
+        assert await read(b"".join(pieces), after=place) == whole[seen:]
+
+
+async def test_heartbeats_go_through_while_nothing_is_told() -> None:
+    pieces = log(text("a"))
+    told = [made async for made in projected(chunks(pieces[0], sse.HEARTBEAT, pieces[1]), Letters())]
+    assert told[0] == sse.HEARTBEAT
+    assert len(told) == 2
+
+
+async def test_nothing_follows_where_the_log_has_lost_its_tail() -> None:
+    pieces = log(text("ab"), text("c"))
+    assert len(await read(*pieces[:2], sse.LOG_LOST, *pieces)) == 2
+
+
+async def test_a_place_whose_event_has_gone_meanwhile_ends_the_connection() -> None:
+    pieces = log(text("ab"), text("c"), text("d"))
+    gone = Place(Cursor(f"{len(pieces[0])}-0000"), 0)
+    assert await read(*pieces, after=gone) == []
