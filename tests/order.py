@@ -10,6 +10,9 @@ from __future__ import annotations
 import pytest
 
 SESSION_HOSTS = frozenset({"hosts", "keyed", "signed"})  # fixtures of tests/hosts.py and tests/callers.py
+FORMATS = (
+    "tests/test_format_"  # the files of foreign formats, which share hosts of their own (tests/mortals.py)
+)
 SHARING = frozenset(  # a test holds this against the fixtures that each file asks for
     f"tests/{name}.py"
     for name in (
@@ -42,6 +45,7 @@ TOGETHER = "those that share hosts"
 # By what they take: the group that shares hosts is the longest.
 FIRST = (
     TOGETHER,
+    FORMATS,
     "tests/test_function_queue.py",
     "tests/test_faults.py",
     "tests/test_processes.py",
@@ -67,8 +71,10 @@ FIRST = (
 
 
 def group(nodeid: str) -> str:
-    """What runs in one worker: a file, or all that share hosts."""
+    """What runs in one worker: a file, or all that share hosts, or all of foreign formats."""
     file = nodeid.partition("::")[0]
+    if file.startswith(FORMATS):
+        return FORMATS
     return TOGETHER if file in SHARING else file
 
 

@@ -34,7 +34,8 @@ def script(chunks: list[str] | None = None, **options: Any) -> str:
     status instead (only the first `times` requests), with `retry_after` in its header; `cut_at` cuts the
     connection before that chunk, and `broken_at` sends one there that is not JSON (`cut_times`: only of the
     first requests); `pace` seconds between chunks; `tool_calls`, each `{"name", "pieces"}`, whose arguments
-    are streamed in these pieces. Or, instead of all, `turns`: such options for each answer of a conversation.
+    are streamed in these pieces; `again`: the chunks whenever the same question is asked anew. Or, instead of
+    all, `turns`: such options for each answer of a conversation.
     """
     return json.dumps(({} if chunks is None else {"chunks": chunks}) | options)
 
@@ -76,7 +77,8 @@ class ModelServer:
                     answered = sum(message["role"] == "assistant" for message in messages)
                     return {"chunks": [], **found["turns"][answered]}
                 if content == messages[-1]["content"] and "chunks" in found:
-                    return found
+                    asked = [one["messages"][-1]["content"] for one in self.requests].count(content)
+                    return found | ({"chunks": found["again"]} if asked > 1 and "again" in found else {})
             except (ValueError, TypeError):
                 continue
         return {"chunks": [word + " " for word in DEFAULT_TEXT.split()]}
