@@ -61,16 +61,16 @@ async def mortals(
         store = await stack.enter_async_context(RedisServer())
         environment = {**model.environment(), "REDIS_URL": store.url, **lease}
         served = [GatewayProcess("web", environment), GatewayProcess("web", environment | age)]
-        urls = [(await stack.enter_async_context(process)).url for process in served]
-        mortals = {"uvicorn": Mortal("uvicorn", *urls, model, environment)}
+        url, rotating = [(await stack.enter_async_context(process)).url for process in served]
+        mortals = {"uvicorn": Mortal("uvicorn", url, rotating, model, environment)}
         if "functions" in HOST_NAMES:
             azurite = await stack.enter_async_context(Azurite())
             other = await stack.enter_async_context(RedisServer())
             environment = functions_environment(other.url, model, azurite.connection) | lease
             app = quick_app(tmp_path_factory.mktemp("mortal"))
             hosts = [FunctionsHost(app, environment), FunctionsHost(app, environment | age)]
-            urls = [(await stack.enter_async_context(host)).url for host in hosts]
-            mortals["functions"] = Mortal("functions", *urls, model, environment)
+            url, rotating = [(await stack.enter_async_context(host)).url for host in hosts]
+            mortals["functions"] = Mortal("functions", url, rotating, model, environment)
         yield mortals
 
 
