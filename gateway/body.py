@@ -147,7 +147,7 @@ def _input(kind: str, value: Any, bounds: Bounds) -> Mapping[str, Any]:
     if kind == "user":
         if not isinstance(value, str) or not value.strip():
             raise Invalid("user", "must be a string that is not empty")
-        _check_text("user", value)
+        check_text("user", value)
         return {"messages": [{"role": "user", "content": value}]}
     if not isinstance(value, list) or not value:
         raise Invalid("messages", "must be a list that is not empty")
@@ -170,10 +170,10 @@ def _check_message(where: str, message: Any) -> None:
     if not isinstance(content, str) and not parts:
         raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
     if isinstance(content, str):
-        _check_text(f"{where}.content", content)
+        check_text(f"{where}.content", content)
 
 
-def _check_text(where: str, text: str) -> None:
+def check_text(where: str, text: str) -> None:
     """What no model can be sent: JSON can spell half a surrogate pair, UTF-8 cannot."""
     try:
         text.encode()

@@ -45,12 +45,14 @@ class Fold:
     error: Mapping[str, Any] | None = None
 
     @property
+    def speaker(self) -> StageText | None:
+        """The last stage; of a graph, its last node that has said something."""
+        return next((stage for stage in reversed(self.stages) if stage.pieces or not stage.parent), None)
+
+    @property
     def text(self) -> str:
-        """The last stage's text; of a graph, that of its last node that has said something."""
-        for stage in reversed(self.stages):
-            if stage.pieces or not stage.parent:
-                return stage.text
-        return ""
+        """The speaker's text."""
+        return self.speaker.text if self.speaker else ""
 
     def feed(self, event_id: str, event: Event) -> StageText | None:
         """Take the next event; of a text, the stage that it belongs to."""

@@ -15,6 +15,15 @@ _METHODS = "GET, POST, DELETE"
 _ASKED = (
     "authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, x-functions-key"
 )
+# What OpenAI's clients add to each request; a browser asks for leave for each.
+_ASKED_BY_OPENAI = ", ".join(
+    (
+        *(f"x-stainless-{what}" for what in ("arch", "custom-poll-interval", "helper-method", "lang", "os")),
+        *(f"x-stainless-{what}" for what in ("package-version", "poll-helper", "retry-count", "runtime")),
+        *(f"x-stainless-{what}" for what in ("runtime-version", "timeout")),
+        *("openai-organization", "openai-project"),
+    )
+)
 _SHOWN = "location, retry-after, x-stream-id"
 _REMEMBERED_SECONDS = 600
 # The page's own script, style and pictures, and nothing inline; markup is made by DOMPurify alone.
@@ -49,6 +58,6 @@ def cors(request: Request, origins: frozenset[str], *, preflight: bool = False) 
     }
     if preflight:
         given["access-control-allow-methods"] = _METHODS
-        given["access-control-allow-headers"] = _ASKED
+        given["access-control-allow-headers"] = f"{_ASKED}, {_ASKED_BY_OPENAI}"
         given["access-control-max-age"] = str(_REMEMBERED_SECONDS)
     return given

@@ -13,11 +13,10 @@ import pytest
 from gateway import gateway as under_test
 from gateway import protocol
 from gateway.connection import Connection
-from gateway.fold import Fold
 from gateway.gateway import FOLDS_AT_ONCE
 from gateway.log import PIECE_BYTES, Log
 from gateway.protocol import ANONYMOUS, ENDED, Event
-from gateway.status import fold_of
+from gateway.status import Reader, replay
 from tests.support.following import DONE, Stream, text
 from tests.support.jobs import Jobs
 
@@ -94,15 +93,14 @@ async def test_few_logs_are_held_at_once_however_many_ask(
     now: list[str] = []
     most = 0
 
-    async def counted(log: Log, stream_id: str) -> Fold:
+    async def counted(log: Log, stream_id: str, reader: Reader) -> None:
         nonlocal most
         now.append(stream_id)
         most = max(most, len(now))
-        fold = await fold_of(log, stream_id)
+        await replay(log, stream_id, reader)
         now.remove(stream_id)
-        return fold
 
-    monkeypatch.setattr(under_test, "fold_of", counted)
+    monkeypatch.setattr(under_test, "replay", counted)
     async with Jobs(redis_url) as jobs:
         stream = await Stream.create(jobs.log)
         asking = [jobs.gateway.status(stream.id, ANONYMOUS) for _ in range(5 * FOLDS_AT_ONCE)]

@@ -1,0 +1,214 @@
+"""OpenAI's chat completions, streamed or whole; the text is that of the chain's last stage, its nodes' too.
+
+This format has no cursor: a connection that is cut cannot be resumed by its clients, only by our own GET,
+at the `location` of the answer. Nor can it say that what it has said is void: a `reset` of text that this
+reader has ends its stream with an error, like a failure. The same POST with its Idempotency-Key begins the
+same stream anew, without what was void by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+import gateway.formats.openai_fields as fields
+from gateway import asking, protocol
+from gateway.answers import answered, json_answer
+from gateway.body import Start, parse_start, read_json
+from gateway.errors import Invalid
+from gateway.fold import StageText
+from gateway.formats.openai_common import error_of, refusal, seconds, settled, tokens, where
+from gateway.formats.projection import Frame, Projection, projected
+from gateway.formats.serving import begin
+from gateway.gateway import Gateway
+from gateway.protocol import Cursor, Event, Status
+from gateway.record import Record
+from gateway.response import CutStream
+from gateway.subscription import Ending
+
+_OWN = frozenset(("messages", "stream", "stream_options"))
+_FINISHES = frozenset(("stop", "length", "content_filter"))  # of what a model may say; calls are the chain's
+CANCELLED = "The run was cancelled."
+VOID = "What was said is void: the run was taken over and has said something else. Ask again, or follow it."
+
+
+@dataclass
+class Chat(Projection):
+    """`usage`: whether it is asked for; `void`: ids of text events that are known to be void."""
+
+    usage: bool = False
+    void: frozenset[str] = frozenset()
+    over: bool = field(default=False, init=False)  # it has ended here, whatever the stream does
+    _head: dict[str, Any] = field(default_factory=dict, init=False)
+    _last: str = field(default="", init=False)  # the chain's last stage
+    _said_at: int = field(default=-1, init=False)  # the offset of the text that was sent last
+
+    def feed(self, event_id: str, event: Event) -> list[Frame]:
+        """The frames of the next event; none after the end."""
+        return [] if self.over else super().feed(event_id, event)
+
+    def start(self, data: Any) -> Iterable[Frame]:
+        """The role comes first."""
+        self._head, self._last = head(data["id"], data["chain"], data["created_at"]), data["stages"][-1]
+        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+
+    def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
+        """A piece, if it is the last stage's and not known to be void."""
+        if is_of(self._last, stage) and self.cursor not in self.void:
+            self._said_at = Cursor.parse(self.cursor).offset
+            yield self._chunk({"content": delta})
+
+    def reset(self, data: Any) -> Iterable[Frame]:
+        """The end, if this reader has any of what is void."""
+        if self._said_at > Cursor.parse(data["discard_after"]).offset:
+            self.over = True
+            yield Frame(error_of(VOID, "reset", 500))
+
+    def done(self, data: Any) -> Iterable[Frame]:
+        """Why it ends, its tokens if they are asked for, and the mark."""
+        yield self._chunk({}, finish_of(data["finish_reason"]))
+        if self.usage:
+            yield Frame({**self._head, "choices": [], "usage": usage_of(data["usage"])})
+        yield Frame(b"[DONE]")
+
+    def failed(self, data: Any) -> Iterable[Frame]:
+        """An error."""
+        yield Frame(error_of(data["message"], data["code"], 500))
+
+    def cancelled(self) -> Iterable[Frame]:
+        """Likewise."""
+        yield Frame(error_of(CANCELLED, "cancelled", 409))
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> Frame:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        usage = {"usage": None} if self.usage else {}
+        return Frame({**self._head, "choices": [choice], **usage})
+
+
+class Whole(Projection):
+    """Why a stream has ended; its text is the fold's. It has no frames."""
+
+    reason = ""
+
+    def done(self, data: Any) -> Iterable[Frame]:
+        """In the model's words."""
+        self.reason = data["finish_reason"]
+        return ()
+
+
+class Void(Projection):
+    """The ids of text events that a later `reset` has voided; it has no frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids_of_text: list[str] = []
+        self.void: set[str] = set()
+
+    def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
+        """One more."""
+        self.ids_of_text.append(self.cursor)
+        return ()
+
+    def reset(self, data: Any) -> Iterable[Frame]:
+        """All after the stage's beginning: stages follow one another."""
+        began = Cursor.parse(data["discard_after"]).offset
+        self.void |= {one for one in self.ids_of_text if Cursor.parse(one).offset > began}
+        return ()
+
+
+class ChatStream(CutStream):
+    """A stream that may end before its log does."""
+
+    def __init__(self, gateway: Gateway, record: Record, chat: Chat) -> None:
+        ending = Ending()
+        chunks = gateway.parts.relay.follow(record.id, None, ending)
+        super().__init__(projected(chunks, chat), where(record.id), ending)
+        self._chat = chat
+
+    def _closes(self, why: str) -> bool:
+        return self._chat.over or super()._closes(why)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for."""
+
+    start: Start
+    stream: bool
+    usage: bool
+
+
+def parse(value: Any, gateway: Gateway) -> Asked:
+    """The rules of the body. Raises Invalid, which names the field, and ModelNotFound."""
+    chain, params = fields.common(value, _OWN, gateway.chains)
+    messages = value.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise Invalid("messages", "must be a list of objects")
+    start: dict[str, Any] = {
+        "chain": chain,
+        "params": params,
+        "messages": [fields.message(f"messages[{n}]", one) for n, one in enumerate(messages)],
+    }
+    if told := fields.metadata(value):
+        start["metadata"] = told
+    options = value.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise Invalid("stream_options", "must be an object")
+    usage = fields.flag(options or {}, "include_usage")
+    return Asked(parse_start(start, gateway.chains, gateway.bounds), fields.flag(value, "stream"), usage)
+
+
+@answered("/v1/chat/completions", shape=refusal)
+async def openai_chat_completions(gateway: Gateway, request: Request) -> Response:
+    """POST /v1/chat/completions."""
+    owner = await asking.owner(gateway, request)
+    asked = parse(await read_json(request, gateway.bounds), gateway)
+    gateway.parts.hub.check_room()
+    record = await begin(gateway, request, asked.start, owner)
+    if not asked.stream:
+        return whole(record, await settled(gateway, request, record, Whole))
+    gateway.parts.hub.check_room(record.id)
+    void: set[str] = set()
+    if asking.idempotency_key(request):  # perhaps it is asked again
+        void = (await gateway.replay(record, Void))[1].void
+    return ChatStream(gateway, record, Chat(asked.usage, frozenset(void)))
+
+
+def whole(record: Record, told: Whole) -> Response:
+    """The answer to who has waited for the end."""
+    fold, headers = told.fold, dict(where(record.id))
+    if fold.ended is not Status.DONE:
+        error = fold.error or {"message": CANCELLED, "code": "cancelled", "retryable": False}
+        headers["x-should-retry"] = "true" if error["retryable"] else "false"
+        status = 500 if fold.error else 409
+        return json_answer(error_of(error["message"], error["code"], status), status, headers)
+    text = "".join(stage.text for stage in fold.stages if is_of(record.stages[-1], stage))
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_of(told.reason)}
+    first = head(record.id, record.chain, protocol.iso(record.created_ms), "chat.completion")
+    return json_answer({**first, "choices": [choice], "usage": usage_of(fold.usage)}, 200, headers)
+
+
+def head(stream_id: str, chain: str, created_at: str, kind: str = "chat.completion.chunk") -> dict[str, Any]:
+    """What every object of this format begins with."""
+    return {"id": f"chatcmpl-{stream_id}", "object": kind, "created": seconds(created_at), "model": chain}
+
+
+def is_of(last: str, stage: StageText) -> bool:
+    """Whether this is the chain's last stage, or one of its nodes."""
+    return (stage.parent or stage.name) == last
+
+
+def finish_of(reason: str) -> str:
+    """Why it has ended, in OpenAI's words."""
+    return reason if reason in _FINISHES else "stop"
+
+
+def usage_of(usage: Mapping[str, int] | None) -> dict[str, int]:
+    """Tokens, in this format's words."""
+    given, said, both = tokens(usage)
+    return {"prompt_tokens": given, "completion_tokens": said, "total_tokens": both}

@@ -1,0 +1,123 @@
+"""What OpenAI's two formats share: errors as their clients read them, ids, tokens, waiting for the end.
+
+Their clients repeat a POST by themselves, without an Idempotency-Key: so each error says whether to
+(`x-should-retry`), and does not where a run may have begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import sse
+from gateway.answers import json_answer
+from gateway.errors import HoldfastError, StoreUnavailable, StreamGone, StreamNotFound, TooManyReaders
+from gateway.formats.projection import Projection, events
+from gateway.gateway import Gateway
+from gateway.record import Record
+from gateway.subscription import Ending
+
+P = TypeVar("P", bound=Projection)
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ModelNotFound(HoldfastError):
+    """There is no such model: a model is a chain of this gateway."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class Unfinished(HoldfastError):
+    """The run goes on, and takes longer than this connection may last: follow it by its id."""
+
+    status = 504
+    code = "unfinished"
+
+
+def error_of(message: str, code: str, status: int, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error object, as an answer and in a stream."""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def refusal(error: HoldfastError) -> Response:
+    """The shape of errors."""
+    given = error.extensions
+    headers = dict(where(given["stream"])) if "stream" in given else {}
+    headers["x-should-retry"] = "false" if error.retry_after_seconds is None else "true"
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(error.retry_after_seconds)
+    told = error_of(error.detail, error.code, error.status, given.get("field"))
+    return json_answer(told, error.status, headers)
+
+
+def where(stream_id: str) -> Mapping[str, str]:
+    """Headers that say where the stream is, in our own format."""
+    return {"location": f"/stream/{stream_id}", "x-stream-id": stream_id}
+
+
+def seconds(created_at: str) -> int:
+    """An RFC 3339 time as a Unix time, as OpenAI has it."""
+    return int(datetime.fromisoformat(created_at).timestamp())
+
+
+def tokens(usage: Mapping[str, int] | None) -> tuple[int, int, int]:
+    """Tokens of input, of output, of both; zeros where the model sends none."""
+    told = usage or {}
+    given, said = told.get("input_tokens", 0), told.get("output_tokens", 0)
+    return given, said, told.get("total_tokens", given + said)
+
+
+async def settled(gateway: Gateway, request: Request, record: Record, start: Callable[[], P]) -> P:
+    """What `start` makes when it was fed the whole stream, which is waited for.
+
+    Raises Unfinished where the connection's age, the store or the caller ends the waiting, and StreamGone
+    or StreamNotFound.
+    """
+    unfinished = Unfinished(f"{Unfinished.title()} {record.id}", stream=record.id)
+    reading = asyncio.create_task(_read(gateway, record, start), name="read-to-the-end")
+    gone = asyncio.create_task(_gone(request), name="caller-gone")
+    try:
+        await asyncio.wait({reading, gone}, return_when=asyncio.FIRST_COMPLETED)
+        told = reading.result() if reading.done() else None
+    except (StoreUnavailable, TooManyReaders):
+        raise unfinished from None
+    finally:
+        for task in (reading, gone):
+            task.cancel()
+        await asyncio.gather(reading, gone, return_exceptions=True)
+    if told is None:
+        raise unfinished
+    return told
+
+
+async def _read(gateway: Gateway, record: Record, start: Callable[[], P]) -> P | None:
+    """To the end, or None where that is further away than a connection may be old."""
+    ending, reader = Ending(), start()
+    async for chunk in gateway.parts.relay.follow(record.id, None, ending):
+        if chunk == sse.LOG_LOST:
+            reader = start()
+        elif chunk != sse.HEARTBEAT:
+            for event_id, event in events(chunk):
+                reader.feed(event_id, event)
+    if ending.why == "expired":
+        raise StreamGone
+    return reader if reader.ended else None
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def unknown(field: str) -> StreamNotFound:
+    """A field names a stream that this caller does not have."""
+    return StreamNotFound(field=field)

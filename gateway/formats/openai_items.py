@@ -1,0 +1,211 @@
+"""The output items of OpenAI's Responses: what each says in a stream, and what it is in the whole. No I/O.
+
+A text of the chain's last stage is a `message`; those of other stages, and what a model says of its
+reasoning, are `reasoning` with a summary: a client's `output_text` adds up messages alone. A tool call is an
+`mcp_call`, OpenAI's word for one that the server itself makes and answers: a `function_call` would have the
+client run it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from gateway import sse
+from gateway.fold import StageText
+
+Told = tuple[str, dict[str, Any]]  # an event's type, and its fields
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """An item, open until it is closed. `born`: the offset of its first event, which a reset compares."""
+
+    index: int
+    stream: str
+    born: int
+    stage: StageText | None
+    status: str = "in_progress"
+
+    prefix: ClassVar[str] = ""
+
+    @property
+    def id(self) -> str:
+        """As long as the stream is, no two items have the same."""
+        return f"{self.prefix}_{self.stream}_{self.index}"
+
+    def document(self) -> dict[str, Any]:
+        """It, as it stands."""
+        raise NotImplementedError
+
+    def opening(self) -> Iterable[Told]:
+        """It begins."""
+        raise NotImplementedError
+
+    def closing(self, status: str) -> Iterable[Told]:
+        """It ends: `completed` or `incomplete`."""
+        raise NotImplementedError
+
+    def _at(self, **fields: Any) -> dict[str, Any]:
+        return {"item_id": self.id, "output_index": self.index, **fields}
+
+    def _added(self, **fields: Any) -> Told:
+        return "response.output_item.added", {"output_index": self.index, "item": self.document() | fields}
+
+    def _done(self) -> Told:
+        return "response.output_item.done", {"output_index": self.index, "item": self.document()}
+
+
+@dataclass(eq=False, slots=True)
+class Text(Item):
+    """A message or reasoning: one part, which grows."""
+
+    pieces: list[str] = field(default_factory=list)
+
+    part_kind: ClassVar[str] = ""
+    text_kind: ClassVar[str] = ""
+    place: ClassVar[dict[str, int]] = {}
+
+    @property
+    def text(self) -> str:
+        """So far."""
+        return "".join(self.pieces)
+
+    def part(self, text: str) -> dict[str, Any]:
+        """Its one part, with this text."""
+        raise NotImplementedError
+
+    def more(self, delta: str) -> Told:
+        """A piece."""
+        self.pieces.append(delta)
+        return f"{self.text_kind}.delta", self._said(delta=delta)
+
+    def closing(self, status: str) -> Iterable[Told]:
+        """The whole text, its part, the item."""
+        self.status = status
+        text = self.text
+        yield f"{self.text_kind}.done", self._said(text=text)
+        yield f"{self.part_kind}.done", self._at(**self.place, part=self.part(text))
+        yield self._done()
+
+    def _said(self, **fields: Any) -> dict[str, Any]:
+        return self._at(**self.place, **fields)
+
+
+@dataclass(eq=False, slots=True)
+class Message(Text):
+    """What the chain says."""
+
+    prefix: ClassVar[str] = "msg"
+    part_kind: ClassVar[str] = "response.content_part"
+    text_kind: ClassVar[str] = "response.output_text"
+    place: ClassVar[dict[str, int]] = {"content_index": 0}
+
+    def part(self, text: str) -> dict[str, Any]:
+        """A text."""
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+    def document(self) -> dict[str, Any]:
+        """A message."""
+        content = [self.part(self.text)]
+        return {
+            "type": "message",
+            "id": self.id,
+            "role": "assistant",
+            "status": self.status,
+            "content": content,
+        }
+
+    def opening(self) -> Iterable[Told]:
+        """The message, then its part: clients append the one to the other."""
+        yield self._added(content=[])
+        yield f"{self.part_kind}.added", self._at(**self.place, part=self.part(""))
+
+    def _said(self, **fields: Any) -> dict[str, Any]:
+        return self._at(**self.place, **fields, logprobs=[])
+
+
+@dataclass(eq=False, slots=True)
+class Reasoning(Text):
+    """What the chain says on its way."""
+
+    prefix: ClassVar[str] = "rs"
+    part_kind: ClassVar[str] = "response.reasoning_summary_part"
+    text_kind: ClassVar[str] = "response.reasoning_summary_text"
+    place: ClassVar[dict[str, int]] = {"summary_index": 0}
+
+    @classmethod
+    def of(cls, item: Text) -> Reasoning:
+        """A message that has turned out not to be the answer."""
+        return cls(item.index, item.stream, item.born, item.stage, item.status, item.pieces)
+
+    def part(self, text: str) -> dict[str, Any]:
+        """A summary."""
+        return {"type": "summary_text", "text": text}
+
+    def document(self) -> dict[str, Any]:
+        """Reasoning."""
+        return {"type": "reasoning", "id": self.id, "summary": [self.part(self.text)], "status": self.status}
+
+    def opening(self) -> Iterable[Told]:
+        """The item, then its part."""
+        yield self._added(summary=[])
+        yield f"{self.part_kind}.added", self._at(**self.place, part=self.part(""))
+
+
+@dataclass(eq=False, slots=True)
+class Call(Item):
+    """A tool call; `label` is the stage that makes it."""
+
+    name: str = ""
+    label: str = ""
+    arguments: str = ""
+    output: str | None = None
+    error: dict[str, Any] | None = None
+
+    prefix: ClassVar[str] = "mcp"
+
+    def document(self) -> dict[str, Any]:
+        """A call that the server makes."""
+        return {
+            "type": "mcp_call",
+            "id": self.id,
+            "server_label": self.label,
+            "name": self.name,
+            "arguments": self.arguments,
+            "status": self.status,
+            "output": self.output,
+            "error": self.error,
+            "approval_request_id": None,
+        }
+
+    def opening(self) -> Iterable[Told]:
+        """The call, and all its arguments."""
+        yield self._added(arguments="")
+        yield "response.mcp_call.in_progress", self._at()
+        yield "response.mcp_call_arguments.delta", self._at(delta=self.arguments)
+        yield "response.mcp_call_arguments.done", self._at(arguments=self.arguments)
+
+    def answered(self, output: Any, *, failed: bool) -> Iterable[Told]:
+        """It ends, with what the tool has said."""
+        said = json_text(output)
+        self.output = None if failed else said
+        self.error = (
+            {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": said}]}
+            if failed
+            else None
+        )
+        self.status = "failed" if failed else "completed"
+        yield f"response.mcp_call.{self.status}", self._at()
+        yield self._done()
+
+    def closing(self, status: str) -> Iterable[Told]:
+        """It ends unanswered, however the rest does."""
+        self.status = "incomplete"
+        yield self._done()
+
+
+def json_text(value: Any) -> str:
+    """A text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else sse.dumps(value).decode()

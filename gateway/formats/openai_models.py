@@ -1,0 +1,34 @@
+"""OpenAI's list of models, which some clients ask for first: the chains of this gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import asking
+from gateway.answers import answered, json_answer
+from gateway.formats.openai_common import ModelNotFound, refusal
+from gateway.gateway import Gateway
+
+
+@answered("/v1/models", shape=refusal)
+async def openai_models(gateway: Gateway, request: Request) -> Response:
+    """GET /v1/models: the chains."""
+    await asking.owner(gateway, request)
+    return json_answer({"object": "list", "data": list(map(_model, sorted(gateway.chains)))})
+
+
+@answered("/v1/models/{model}", shape=refusal)
+async def openai_model(gateway: Gateway, request: Request) -> Response:
+    """GET /v1/models/{model}: one of them."""
+    await asking.owner(gateway, request)
+    name = request.path_params["model"]
+    if name not in gateway.chains:
+        raise ModelNotFound(field="model")
+    return json_answer(_model(name))
+
+
+def _model(chain: str) -> dict[str, Any]:
+    return {"id": chain, "object": "model", "created": 0, "owned_by": "holdfast"}

@@ -1,0 +1,199 @@
+"""OpenAI's Responses as a projection: a stream's events as theirs, and the whole response at any moment.
+
+A `reset` ends the open items of its stage as `incomplete`, and what is said instead comes in new items: no
+output index is used twice. The response itself holds only what stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.fold import StageText
+from gateway.formats.openai_common import seconds, tokens
+from gateway.formats.openai_items import Call, Item, Message, Reasoning, Text, Told, json_text
+from gateway.formats.projection import Frame, Projection
+from gateway.protocol import Cursor, Event, EventType, Status
+
+# Each may take three frames to close, and one event at most 64: a reset closes all.
+MOST_OPEN = 20
+REASONING = "reasoning"  # the product's own custom event
+_STATUS = {Status.DONE: "completed", Status.FAILED: "failed", Status.CANCELLED: "cancelled"}
+_OUTSIDE = frozenset((EventType.START, EventType.DONE, EventType.FAILED, EventType.CANCELLED))
+
+
+@dataclass
+class Responses(Projection):
+    """`asked`: members of the response that are its request's."""
+
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    _head: dict[str, Any] = field(default_factory=dict, init=False)
+    _stream: str = field(default="", init=False)
+    _last: str = field(default="", init=False)  # the chain's last stage
+    _running: bool = field(default=False, init=False)
+    _items: list[Item] = field(default_factory=list, init=False)  # those that are not void
+    _open: dict[Hashable, Item] = field(default_factory=dict, init=False)  # the oldest first
+    _count: int = field(default=0, init=False)  # of all items, which is the next one's index
+    _said: int = field(default=0, init=False)  # frames of this event
+
+    def feed(self, event_id: str, event: Event) -> list[Frame]:
+        """The frames of the next event, in order."""
+        self._said, begun = 0, []
+        if not self._running and event.type not in _OUTSIDE:
+            self._running, self.cursor = True, event_id
+            begun = [self._frame("response.in_progress", {"response": self.document()})]
+        return [*begun, *super().feed(event_id, event)]
+
+    def document(self) -> dict[str, Any]:
+        """The response, as it stands after the events so far."""
+        given, said, both = tokens(self.fold.usage)
+        usage = {
+            "input_tokens": given,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": said,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": both,
+        }
+        error = self.fold.error
+        return {
+            **self._head,
+            "status": _STATUS[self.ended] if self.ended else "in_progress" if self._running else "queued",
+            "error": error and {"code": error["code"], "message": error["message"]},
+            "incomplete_details": None,
+            "instructions": None,
+            "max_output_tokens": None,
+            "output": [item.document() for item in self._output()],
+            "parallel_tool_calls": True,
+            "previous_response_id": None,
+            "reasoning": {"effort": None, "summary": None},
+            "service_tier": "default",
+            "store": True,
+            "temperature": None,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": None,
+            "truncation": "disabled",
+            "usage": usage if self.fold.usage is not None else None,
+            **self.asked,
+        }
+
+    def start(self, data: Any) -> Iterable[Frame]:
+        """It waits."""
+        self._stream, self._last = data["id"], data["stages"][-1]
+        self._head = {
+            "id": f"resp_{self._stream}",
+            "object": "response",
+            "created_at": seconds(data["created_at"]),
+            "model": data["chain"],
+        }
+        yield self._frame("response.created", {"response": self.document()})
+
+    def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
+        """Each run of a stage, or of a node, has an item of its own."""
+        yield from self._close_of(stage, REASONING)
+        kind = Message if (stage.parent or stage.name) == self._last else Reasoning
+        yield from self._more(("text", stage.started_id), kind, stage, delta)
+
+    def custom(self, data: Any) -> Iterable[Frame]:
+        """What a model says of its reasoning; anything else has no place in this format."""
+        said = data["data"]
+        delta = said.get("delta") if data["name"] == REASONING and isinstance(said, dict) else None
+        stage = self._stage_of(data)
+        if stage is not None and isinstance(delta, str):
+            yield from self._more((REASONING, stage.started_id), Reasoning, stage, delta)
+
+    def tool(self, data: Any) -> Iterable[Frame]:
+        """A call, and its answer."""
+        key = "tool", data["stage"], data.get("run"), data["call_id"]
+        if data["state"] == "started" or key not in self._open:
+            call = Call(self._count, self._stream, self._offset(), self._stage_of(data), name=data["name"])
+            call.label, call.arguments = data["stage"], json_text(data.get("input", {}))
+            yield from self._begin(key, call)
+        if data["state"] != "started":
+            ended = self._open.pop(key)
+            assert isinstance(ended, Call)
+            yield from self._frames(ended.answered(data["output"], failed=data["state"] == "failed"))
+
+    def stage(self, data: Any) -> Iterable[Frame]:
+        """What this run has said is whole when it ends."""
+        if data["state"] == "finished":
+            run = data["name"], data["run"], data.get("parent", "")
+            for key, item in list(self._open.items()):
+                if item.stage and (item.stage.name, item.stage.run, item.stage.parent) == run:
+                    yield from self._close(key)
+
+    def reset(self, data: Any) -> Iterable[Frame]:
+        """All after the stage's beginning is void: stages follow one another."""
+        began = Cursor.parse(data["discard_after"]).offset
+        for key, item in list(self._open.items()):
+            if item.born > began:
+                yield from self._close(key, "incomplete")
+        self._items = [item for item in self._items if item.born <= began]
+
+    def done(self, data: Any) -> Iterable[Frame]:
+        """The whole response."""
+        yield from self._end("response.completed", "completed")
+
+    def failed(self, data: Any) -> Iterable[Frame]:
+        """What stands, and why there is no more."""
+        yield from self._end("response.failed", "incomplete")
+
+    def cancelled(self) -> Iterable[Frame]:
+        """No client knows an event of this name: the response's status says it."""
+        yield from self._end("response.incomplete", "incomplete")
+
+    def _end(self, kind: str, status: str) -> Iterable[Frame]:
+        for key in list(self._open):
+            yield from self._close(key, status)
+        yield self._frame(kind, {"response": self.document()})
+
+    def _output(self) -> list[Item]:
+        """What stands. In the end only one run's text is the answer: a client adds up all messages."""
+        if self.ended is not Status.DONE:
+            return self._items  # as the stream has named them: clients compare
+        answer = self.fold.speaker
+        return [
+            Reasoning.of(item) if isinstance(item, Message) and item.stage is not answer else item
+            for item in self._items
+        ]
+
+    def _more(self, key: Hashable, kind: type[Text], stage: StageText, delta: str) -> Iterable[Frame]:
+        if key not in self._open:
+            yield from self._begin(key, kind(self._count, self._stream, self._offset(), stage))
+        item = self._open[key]
+        assert isinstance(item, Text)
+        yield self._frame(*item.more(delta))
+
+    def _begin(self, key: Hashable, item: Item) -> Iterable[Frame]:
+        if len(self._open) >= MOST_OPEN:
+            yield from self._close(next(iter(self._open)))  # it goes on in another item
+        self._count += 1
+        self._open[key] = item
+        yield from self._frames(item.opening())
+        self._items.append(item)
+
+    def _close(self, key: Hashable, status: str = "completed") -> Iterable[Frame]:
+        yield from self._frames(self._open.pop(key).closing(status))
+
+    def _close_of(self, stage: StageText, what: str) -> Iterable[Frame]:
+        if (what, stage.started_id) in self._open:
+            yield from self._close((what, stage.started_id))
+
+    def _stage_of(self, data: Any) -> StageText | None:
+        """The run that an event belongs to; without a number, the latest of its name."""
+        named = [stage for stage in reversed(self.fold.stages) if stage.name == data["stage"]]
+        return next((stage for stage in named if stage.run == data.get("run")), named[0] if named else None)
+
+    def _offset(self) -> int:
+        return Cursor.parse(self.cursor).offset
+
+    def _frames(self, told: Iterable[Told]) -> Iterable[Frame]:
+        for kind, fields in told:
+            yield self._frame(kind, fields)
+
+    def _frame(self, kind: str, fields: Mapping[str, Any]) -> Frame:
+        number = self.place(self._said).number
+        self._said += 1
+        return Frame({"type": kind, "sequence_number": number, **fields}, event=kind)

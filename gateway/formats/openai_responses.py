@@ -1,0 +1,237 @@
+"""OpenAI's Responses: start one, follow it from any number on, see it whole, cancel it.
+
+Every response runs in the background here and is kept as long as its stream: `stream` and `background` only
+say whether the POST answers at once. A conversation goes on by `previous_response_id`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+import gateway.formats.openai_fields as fields
+from gateway import asking
+from gateway.answers import answered, json_answer
+from gateway.body import Start, parse_start, read_json
+from gateway.errors import CursorLost, Invalid, StreamNotFound, TooLarge
+from gateway.formats.openai_common import refusal, settled, unknown, where
+from gateway.formats.openai_output import Responses
+from gateway.formats.projection import Place
+from gateway.formats.serving import begin, follow, stands
+from gateway.gateway import Gateway
+from gateway.protocol import Status
+from gateway.record import Record
+
+_OWN = frozenset(("input", "instructions", "previous_response_id", "background", "stream", "stream_options"))
+_PREFIX = "resp_"
+# Beside the client's own metadata, which are strings: what the response was asked to be.
+_KEPT = "openai"
+_SKIPPED = frozenset(("reasoning", "mcp_call"))  # of a response's output that is sent back as input
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for."""
+
+    start: Start
+    stream: bool
+    background: bool
+
+
+@answered("/v1/responses", shape=refusal)
+async def openai_responses_create(gateway: Gateway, request: Request) -> Response:
+    """POST /v1/responses."""
+    owner = await asking.owner(gateway, request)
+    value = await read_json(request, gateway.bounds)
+    try:
+        asked = await parse(value, gateway, owner)
+        gateway.parts.hub.check_room()
+        record = await begin(gateway, request, asked.start, owner)
+    except Invalid as error:
+        raise _as_sent(error) from None
+    made = _made(record)
+    if asked.stream:
+        return follow(gateway, record, made(), headers=where(record.id))
+    if asked.background:
+        _, told = await gateway.replay(record, made)
+    else:
+        told = await settled(gateway, request, record, made)
+    return json_answer(told.document(), 200, dict(where(record.id)))
+
+
+@answered("/v1/responses/{id}", shape=refusal)
+async def openai_responses_retrieve(gateway: Gateway, request: Request) -> Response:
+    """GET /v1/responses/{id}: the response, or its events after one of them."""
+    stream, after = _flag(request, "stream"), _after(request)
+    record = await _found(gateway, request)
+    if not stream:
+        return await _document(gateway, record)
+    place = None if after is None else await _place(gateway, record, after)
+    return follow(gateway, record, _made(record)(), place, where(record.id))
+
+
+@answered("/v1/responses/{id}/cancel", shape=refusal)
+async def openai_responses_cancel(gateway: Gateway, request: Request) -> Response:
+    """POST /v1/responses/{id}/cancel."""
+    record = await _found(gateway, request)
+    await gateway.cancel(record.id, record.owner)
+    return await _document(gateway, record)
+
+
+async def parse(value: Any, gateway: Gateway, owner: str) -> Asked:
+    """The rules of the body. Raises Invalid, which names the field, ModelNotFound, or as `find`."""
+    chain, params = fields.common(value, _OWN, gateway.chains)
+    stream, background = fields.flag(value, "stream"), fields.flag(value, "background")
+    options = value.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise Invalid("stream_options", "must be an object")
+    told: dict[str, Any] = dict(fields.metadata(value))
+    if _KEPT in told:
+        raise Invalid(f"metadata.{_KEPT}", "is kept for this gateway's own")
+    said, instructions = _messages(value.get("input")), _instructions(value)
+    previous = value.get("previous_response_id")
+    before = [] if previous is None else await _conversation(gateway, previous, owner)
+    kept = {
+        name: given
+        for name, given in (
+            ("background", background),
+            ("instructions", bool(instructions)),
+            ("previous_response_id", previous),
+        )
+        if given
+    }
+    start: dict[str, Any] = {
+        "chain": chain,
+        "params": params,
+        "messages": [*instructions, *before, *said],
+    }
+    if told or kept:
+        start["metadata"] = told | ({_KEPT: kept} if kept else {})
+    if before and len(json.dumps(start["messages"])) > gateway.bounds.bytes:
+        raise TooLarge(f"the conversation's bound is {gateway.bounds.bytes} bytes")
+    return Asked(parse_start(start, gateway.chains, gateway.bounds), stream, background)
+
+
+def _messages(given: Any) -> list[dict[str, Any]]:
+    """The input: a text, or items, of which a response's own are left out unless they are messages."""
+    if isinstance(given, str) and given.strip():
+        return [{"role": "user", "content": fields.content("input", given)}]
+    if not isinstance(given, list) or not given:
+        raise Invalid("input", "must be a string that is not empty, or a list of items")
+    messages = []
+    for number, item in enumerate(given):
+        at = f"input[{number}]"
+        if not isinstance(item, dict):
+            raise Invalid(at, "must be an object")
+        kind = item.get("type", "message")
+        if kind == "message":
+            messages.append(fields.message(at, item))
+        elif not isinstance(kind, str) or kind not in _SKIPPED:
+            raise Invalid(f"{at}.type", "must be message: tools are a chain's own affair")
+    return messages
+
+
+def _instructions(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    given = value.get("instructions")
+    if given is None or given == "":
+        return []
+    if not isinstance(given, str):
+        raise Invalid("instructions", "must be a string")
+    return [{"role": "system", "content": fields.content("instructions", given)}]
+
+
+async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dict[str, Any]]:
+    """What was said before: the earlier input, without its instructions, and the answer."""
+    field = "previous_response_id"
+    if not isinstance(previous, str):
+        raise Invalid(field, "must be a string")
+    try:
+        record = await gateway.find(previous.removeprefix(_PREFIX), owner)
+    except StreamNotFound:
+        raise unknown(field) from None
+    if record.status is not Status.DONE:
+        raise Invalid(field, "must be the id of a response that is completed")
+    whole, _ = await gateway.parts.log.record(record.id)
+    if whole is None:
+        raise unknown(field)
+    if "messages" not in whole.input:
+        raise Invalid(field, "must be the id of a response to messages")
+    first = 1 if _kept(record).get("instructions") else 0
+    answer = {"role": "assistant", "content": (await gateway.status_of(record))["text"]}
+    return [*whole.input["messages"][first:], answer]
+
+
+def _as_sent(error: Invalid) -> Invalid:
+    """A rule that the messages break which the input has become, in the client's words."""
+    field, rule = error.extensions["field"], error.extensions["rule"]
+    return Invalid("input", rule) if field.startswith("messages") else error
+
+
+def _kept(record: Record) -> Mapping[str, Any]:
+    kept = record.metadata.get(_KEPT) if record.metadata else None
+    return kept if isinstance(kept, dict) else {}
+
+
+def _made(record: Record) -> partial[Responses]:
+    """Makes the projection of a stream, whoever has started it."""
+    kept, metadata = _kept(record), record.metadata or {}
+    return partial(
+        Responses,
+        {
+            "background": bool(kept.get("background")),
+            "previous_response_id": kept.get("previous_response_id"),
+            "metadata": {name: value for name, value in metadata.items() if name != _KEPT or not kept},
+        },
+    )
+
+
+async def _document(gateway: Gateway, record: Record) -> Response:
+    _, told = await gateway.replay(record, _made(record))
+    return json_answer(told.document(), 200, dict(where(record.id)))
+
+
+async def _found(gateway: Gateway, request: Request) -> Record:
+    """The caller's response of the path."""
+    owner = await asking.owner(gateway, request)
+    record = await gateway.find(request.path_params["id"].removeprefix(_PREFIX), owner)
+    asking.note(record)
+    return record
+
+
+def _flag(request: Request, name: str) -> bool:
+    given = request.query_params.getlist(name)
+    if given not in ([], ["true"], ["false"]):
+        raise Invalid(name, "must be true or false")
+    return given == ["true"]
+
+
+def _after(request: Request) -> int | None:
+    """The `sequence_number` that the client has seen last. Raises Invalid."""
+    given = request.query_params.getlist("starting_after")
+    if not given:
+        return None
+    if len(given) > 1 or not (given[0].isascii() and given[0].isdigit()) or len(given[0]) > 16:
+        raise Invalid("starting_after", "must be a whole number, once")
+    return int(given[0])
+
+
+async def _place(gateway: Gateway, record: Record, after: int) -> Place | None:
+    """Where the event of this number is; 0 is before the first, unless the first has it.
+
+    Raises CursorLost for a number that no event has.
+    """
+    try:
+        place = Place.of_number(after)
+    except ValueError:
+        raise CursorLost(field="starting_after") from None
+    if await stands(gateway, record, place):
+        return place
+    if after == 0:
+        return None
+    raise CursorLost(field="starting_after")
