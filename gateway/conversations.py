@@ -17,6 +17,8 @@ from gateway.connection import Connection
 from gateway.script import Script
 from gateway.settings import Settings
 
+OF_STREAM = "stream"
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -34,6 +36,14 @@ class Conversations:
         self._script = Script("turn", shared=False)
         longest = settings.retention + settings.tombstone + settings.max_run
         self._keep_ms = round(longest * 1000)
+
+    async def keep(self, owner: str, stream: str, state: Any) -> None:
+        """What a format needs later of a stream of its own; the first one stays."""
+        await self.turn(OF_STREAM, owner, stream, Conversation(), stream, state)
+
+    async def kept(self, owner: str, stream: str) -> Any:
+        """That, or None. It counts as the caller's bytes (`gateway.quota`)."""
+        return (await self.look(OF_STREAM, owner, stream)).state
 
     @staticmethod
     def key(kind: str, owner: str, name: str) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import math
 
 from gateway.connection import Connection
+from gateway.conversations import OF_STREAM, Conversations
 from gateway.errors import OverQuota
 from gateway.log import Log
 from gateway.protocol import ANONYMOUS, ENDED
@@ -71,12 +72,12 @@ class Quota:
     async def _ask(self, owner: str, stream_id: str, looks: int) -> tuple[str, int]:
         keys = self.keys(owner)
         raw = await self._redis.call("ZRANGE", keys[0], 0, looks - 1)
-        seen = await self._look([item.decode() for item in raw])
+        seen = await self._look(owner, [item.decode() for item in raw])
         given = [value for look in seen for value in look]
         answer = await self._script(self._redis, keys, stream_id, *self._most, self._keep_ms, *given)
         return answer[0], answer[1] if len(answer) > 1 else 0
 
-    async def _look(self, stream_ids: list[str]) -> list[Look]:
+    async def _look(self, owner: str, stream_ids: list[str]) -> list[Look]:
         """What these streams are and cost, in one round trip."""
         if not stream_ids:
             return []
@@ -84,14 +85,15 @@ class Quota:
         for stream_id in stream_ids:
             job, log, _ = Log.keys(stream_id)
             commands += [("HMGET", job, "status", "confirmed"), ("STRLEN", log), ("PTTL", log)]
+            commands.append(("HSTRLEN", Conversations.key(OF_STREAM, owner, stream_id), "state"))
         answers = iter(await self._redis.call_all(commands))
-        return [_look(one, next(answers), next(answers), next(answers)) for one in stream_ids]
+        return [_look(one, *(next(answers) for _ in range(4))) for one in stream_ids]
 
 
-def _look(stream_id: str, known: list[bytes | None], length: int, left_ms: int) -> Look:
+def _look(stream_id: str, known: list[bytes | None], length: int, left_ms: int, kept: int) -> Look:
     status, confirmed = known
     if status is None:
         return stream_id, "gone", 0, 0
     if confirmed is None and status not in _ENDED:  # its POST is under way, or has died
         return stream_id, "making", 0, 0
-    return stream_id, "ended" if status in _ENDED else "running", length + RECORD_BYTES, left_ms
+    return stream_id, "ended" if status in _ENDED else "running", length + kept + RECORD_BYTES, left_ms

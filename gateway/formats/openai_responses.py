@@ -6,7 +6,6 @@ say whether the POST answers at once. A conversation goes on by `previous_respon
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import gateway.formats.openai_fields as fields
-from gateway import asking
+from gateway import asking, sse
 from gateway.answers import answered, json_answer
 from gateway.body import Start, parse_start, read_json
-from gateway.errors import CursorLost, Invalid, StreamNotFound, TooLarge
-from gateway.formats.openai_common import refusal, settled, unknown, where
+from gateway.errors import CursorLost, Invalid, StoreUnavailable, StreamNotFound, TooLarge
+from gateway.formats.openai_common import Unfinished, refusal, settled, unknown, where
 from gateway.formats.openai_output import Responses
 from gateway.formats.projection import Place
 from gateway.formats.serving import begin, follow, stands
@@ -28,20 +27,20 @@ from gateway.gateway import Gateway
 from gateway.protocol import Status
 from gateway.record import Record
 
-_OWN = frozenset(("input", "instructions", "previous_response_id", "background", "stream", "stream_options"))
+_OWN = frozenset(
+    ("input", "instructions", "previous_response_id", "background", "store", "stream", "stream_options")
+)
 _PREFIX = "resp_"
-# Beside the client's own metadata, which are strings: what the response was asked to be.
-_KEPT = "openai"
 _SKIPPED = frozenset(("reasoning", "mcp_call"))  # of a response's output that is sent back as input
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asks for."""
+    """What a request asks for; `kept` is what a later request needs of it."""
 
     start: Start
     stream: bool
-    background: bool
+    kept: Mapping[str, Any]
 
 
 @answered("/v1/responses", shape=refusal)
@@ -55,10 +54,14 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
         record = await begin(gateway, request, asked.start, owner)
     except Invalid as error:
         raise _as_sent(error) from None
-    made = _made(record)
+    try:
+        await gateway.parts.conversations.keep(owner, record.id, asked.kept)
+        made = await _made(gateway, record)
+    except StoreUnavailable:  # the run goes on: it must not be started again
+        raise Unfinished(stream=record.id) from None
     if asked.stream:
         return follow(gateway, record, made(), headers=where(record.id))
-    if asked.background:
+    if asked.kept["background"]:
         _, told = await gateway.replay(record, made)
     else:
         told = await settled(gateway, request, record, made)
@@ -73,7 +76,7 @@ async def openai_responses_retrieve(gateway: Gateway, request: Request) -> Respo
     if not stream:
         return await _document(gateway, record)
     place = None if after is None else await _place(gateway, record, after)
-    return follow(gateway, record, _made(record)(), place, where(record.id))
+    return follow(gateway, record, (await _made(gateway, record))(), place, where(record.id))
 
 
 @answered("/v1/responses/{id}/cancel", shape=refusal)
@@ -87,35 +90,27 @@ async def openai_responses_cancel(gateway: Gateway, request: Request) -> Respons
 async def parse(value: Any, gateway: Gateway, owner: str) -> Asked:
     """The rules of the body. Raises Invalid, which names the field, ModelNotFound, or as `find`."""
     chain, params = fields.common(value, _OWN, gateway.chains)
-    stream, background = fields.flag(value, "stream"), fields.flag(value, "background")
     options = value.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise Invalid("stream_options", "must be an object")
-    told: dict[str, Any] = dict(fields.metadata(value))
-    if _KEPT in told:
-        raise Invalid(f"metadata.{_KEPT}", "is kept for this gateway's own")
     said, instructions = _messages(value.get("input")), _instructions(value)
     previous = value.get("previous_response_id")
-    before = [] if previous is None else await _conversation(gateway, previous, owner)
-    kept = {
-        name: given
-        for name, given in (
-            ("background", background),
-            ("instructions", bool(instructions)),
-            ("previous_response_id", previous),
-        )
-        if given
-    }
-    start: dict[str, Any] = {
-        "chain": chain,
-        "params": params,
-        "messages": [*instructions, *before, *said],
-    }
-    if told or kept:
-        start["metadata"] = told | ({_KEPT: kept} if kept else {})
-    if before and len(json.dumps(start["messages"])) > gateway.bounds.bytes:
+    conversation = [] if previous is None else await _conversation(gateway, previous, owner)
+    conversation += said
+    start: dict[str, Any] = {"chain": chain, "params": params, "messages": [*instructions, *conversation]}
+    if told := fields.metadata(value):
+        start["metadata"] = told
+    if previous is not None and len(sse.dumps(start["messages"])) > gateway.bounds.bytes:
         raise TooLarge(f"the conversation's bound is {gateway.bounds.bytes} bytes")
-    return Asked(parse_start(start, gateway.chains, gateway.bounds), stream, background)
+    stored = value.get("store") is None or fields.flag(value, "store")
+    kept = {
+        "background": fields.flag(value, "background"),
+        "instructions": value.get("instructions") or None,
+        "previous_response_id": previous,
+        "store": stored,
+        "messages": conversation if stored else None,
+    }
+    return Asked(parse_start(start, gateway.chains, gateway.bounds), fields.flag(value, "stream"), kept)
 
 
 def _messages(given: Any) -> list[dict[str, Any]]:
@@ -147,7 +142,7 @@ def _instructions(value: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dict[str, Any]]:
-    """What was said before: the earlier input, without its instructions, and the answer."""
+    """What was said before, without instructions, and the answer."""
     field = "previous_response_id"
     if not isinstance(previous, str):
         raise Invalid(field, "must be a string")
@@ -155,16 +150,11 @@ async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dic
         record = await gateway.find(previous.removeprefix(_PREFIX), owner)
     except StreamNotFound:
         raise unknown(field) from None
-    if record.status is not Status.DONE:
-        raise Invalid(field, "must be the id of a response that is completed")
-    whole, _ = await gateway.parts.log.record(record.id)
-    if whole is None:
-        raise unknown(field)
-    if "messages" not in whole.input:
-        raise Invalid(field, "must be the id of a response to messages")
-    first = 1 if _kept(record).get("instructions") else 0
+    kept = await gateway.parts.conversations.kept(owner, record.id)
+    if record.status is not Status.DONE or not kept or kept["messages"] is None:
+        raise Invalid(field, "must be the id of a response that is completed, and was stored")
     answer = {"role": "assistant", "content": (await gateway.status_of(record))["text"]}
-    return [*whole.input["messages"][first:], answer]
+    return [*kept["messages"], answer]
 
 
 def _as_sent(error: Invalid) -> Invalid:
@@ -173,26 +163,15 @@ def _as_sent(error: Invalid) -> Invalid:
     return Invalid("input", rule) if field.startswith("messages") else error
 
 
-def _kept(record: Record) -> Mapping[str, Any]:
-    kept = record.metadata.get(_KEPT) if record.metadata else None
-    return kept if isinstance(kept, dict) else {}
-
-
-def _made(record: Record) -> partial[Responses]:
-    """Makes the projection of a stream, whoever has started it."""
-    kept, metadata = _kept(record), record.metadata or {}
-    return partial(
-        Responses,
-        {
-            "background": bool(kept.get("background")),
-            "previous_response_id": kept.get("previous_response_id"),
-            "metadata": {name: value for name, value in metadata.items() if name != _KEPT or not kept},
-        },
-    )
+async def _made(gateway: Gateway, record: Record) -> partial[Responses]:
+    """Makes the projection of a stream, in whatever format it was started."""
+    kept = await gateway.parts.conversations.kept(record.owner, record.id) or {}
+    asked = {name: value for name, value in kept.items() if name != "messages"}
+    return partial(Responses, {"background": False, "metadata": record.metadata or {}, **asked})
 
 
 async def _document(gateway: Gateway, record: Record) -> Response:
-    _, told = await gateway.replay(record, _made(record))
+    _, told = await gateway.replay(record, await _made(gateway, record))
     return json_answer(told.document(), 200, dict(where(record.id)))
 
 
