@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import random
 from typing import Any
@@ -15,10 +16,12 @@ from tests.hosts import NOBODY, Host, until
 from tests.mortals import Mortal
 from tests.openai_clients import (
     BOTH,
+    NOBODYS_KEY,
     Seen,
     Starting,
     follow_javascript,
     follow_python,
+    go_on,
     javascript,
     python,
     seen_by,
@@ -27,6 +30,7 @@ from tests.openai_clients import (
 )
 from tests.support.cutter import Cutter
 from tests.support.model_server import script
+from tests.support.programs import talking
 
 pytest_plugins = ("tests.hosts", "tests.mortals")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -181,18 +185,19 @@ async def test_a_failure_is_a_failed_response(host: Host, start: Starting) -> No
 
 
 async def test_a_chain_of_several_stages_has_its_last_ones_text_as_its_answer(host: Host) -> None:
-    for model, said in (("report", "x"), ("agent", script(turns=TURNS))):
-        one, other = [await start(url_of(host), asked(said, model)) for start in BOTH.values()]
+    called, written = [
+        [await start(url_of(host), asked(said, model)) for start in BOTH.values()]
+        for model, said in (("agent", script(turns=TURNS)), ("report", "x"))
+    ]
+    for one, other in (called, written):
         assert one.text == other.text == (await status(host.http, one.response["id"]))["text"]
         is_whole(one, one.text)
-    assert one.text == "It is 42."
-    call = one.response["output"][0]
+    assert called[0].text == "It is 42."
+    call = called[0].response["output"][0]
     assert (call["type"], call["name"], call["output"]) == ("mcp_call", "calculator", "42")
-    async with python(url_of(host)) as client:
-        made = await client.responses.create(**asked("x", "report"))
-        kinds = [item.type for item in made.output]
-        assert kinds == ["reasoning"] * (len(kinds) - 1) + ["message"]
-        assert len(kinds) > 3
+    kinds = [item["type"] for item in written[0].response["output"]]
+    assert kinds == ["reasoning"] * (len(kinds) - 1) + ["message"]
+    assert len(kinds) > 3
 
 
 TURNS = [
@@ -276,50 +281,65 @@ async def test_of_its_own_the_client_has_no_key(host: Host) -> None:
     assert "idempotency-key" not in sent[0]
 
 
-@pytest.mark.parametrize("again", [None, ["other ", "words"]], ids=["the same", "another"])
-async def test_a_killed_workers_text_goes_on_or_is_replaced(mortal: Mortal, again: list[str] | None) -> None:
-    gate = f"openai kill {mortal.name} {again}"
-    more = {} if again is None else {"again": again}
-    said = script(["a", "b", "c", "d"], gate=gate, gate_at=2, **more)
+async def test_a_killed_workers_text_goes_on_or_is_replaced(mortal: Mortal) -> None:
+    gate = f"openai kill {mortal.name}"
+    said = [script(["a", "b", "c", "d"], gate=gate, gate_at=2, **more) for more in ({}, {"again": AGAIN})]
     async with python(mortal.url) as client:
-        made = await client.responses.create(**asked(said, background=True))
+        made = [(await client.responses.create(**asked(one, background=True))).id for one in said]
         readings = [
-            asyncio.create_task(follow(mortal.url, made.id)) for follow in (follow_python, follow_javascript)
+            asyncio.create_task(follow(mortal.url, response_id))
+            for response_id in made
+            for follow in (follow_python, follow_javascript)
         ]
         async with mortal.worker() as first:
-            await until(lambda: client.responses.retrieve(made.id), lambda one: one.output_text == "ab")
+            for response_id in made:
+                await until(
+                    functools.partial(client.responses.retrieve, response_id),
+                    lambda one: one.output_text == "ab",
+                )
             await first.kill()
         mortal.model.open_gate(gate)
         async with mortal.worker():
-            one, other = await asyncio.gather(*readings)
-    assert one.events == other.events
-    is_whole(one, "abcd" if again is None else "other words")
-    ended = [event for event in one.events if event["type"] == "response.output_item.done"]
-    items = [(event["output_index"], event["item"]["status"]) for event in ended]
-    assert items == ([(0, "completed")] if again is None else [(0, "incomplete"), (1, "completed")])
-    assert one.kinds.count("in_progress") == 1
-    async with python(mortal.url) as client, client.responses.stream(response_id=made.id) as helper:
-        assert (await helper.get_final_response()).output_text == one.text
+            same, same_too, other, other_too = await asyncio.gather(*readings)
+        assert (same.events, other.events) == (same_too.events, other_too.events)
+        is_whole(same, "abcd")
+        is_whole(other, "other words")
+        assert ended(same) == [(0, "completed")]
+        assert ended(other) == [(0, "incomplete"), (1, "completed")]
+        assert {one.kinds.count("in_progress") for one in (same, other)} == {1}
+        async with client.responses.stream(response_id=made[1]) as helper:
+            assert (await helper.get_final_response()).output_text == "other words"
+
+
+AGAIN = ["other ", "words"]
+
+
+def ended(seen: Seen) -> list[tuple[int, str]]:
+    """Its items, and how each has ended."""
+    done = [event for event in seen.events if event["type"] == "response.output_item.done"]
+    return [(event["output_index"], event["item"]["status"]) for event in done]
 
 
 async def test_it_survives_the_servers_rotation(mortal: Mortal) -> None:
-    gate = f"openai rotation {mortal.name}"
-    async with python(mortal.url) as client, mortal.worker():
+    gate, seen = f"openai rotation {mortal.name}", Seen()
+    async with python(mortal.rotating_url) as client, mortal.worker():
         made = await client.responses.create(
             **asked(script(["a", "b"], gate=gate, gate_at=1), background=True)
         )
-        readings = [
-            asyncio.create_task(follow(mortal.rotating_url, made.id))
-            for follow in (follow_python, follow_javascript)
-        ]
-        with pytest.raises(APIStatusError) as caught:
-            await _waited(mortal)
-        assert (caught.value.status_code, caught.value.code) == (504, "unfinished")
-        assert caught.value.response.headers["x-should-retry"] == "false"
-        mortal.model.open_gate(gate)
-        for seen in await asyncio.gather(*readings):
-            assert seen.cuts > 0
-            is_whole(seen, "ab")
+        call = json.dumps({"follow": {"id": made.id}})
+        async with talking("openai.mjs", mortal.rotating_url, NOBODYS_KEY, call) as talk:
+            reading = asyncio.create_task(go_on(client, seen, response_id=made.id))
+            await talk.until(lambda lines: sum("cut" in line for line in lines) > 1)
+            with pytest.raises(APIStatusError) as caught:
+                await _waited(mortal)
+            assert (caught.value.status_code, caught.value.code) == (504, "unfinished")
+            assert caught.value.response.headers["x-should-retry"] == "false"
+            mortal.model.open_gate(gate)
+            await reading
+            other = seen_by(await talk.end())
+    assert seen.cuts > 1
+    assert seen.events == other.events
+    is_whole(seen, "ab")
 
 
 async def _waited(mortal: Mortal) -> None:

@@ -71,7 +71,7 @@ IGNORED = frozenset(
     (
         *("background_options", "include", "max_tool_calls", "parallel_tool_calls", "prediction"),
         *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier"),
-        *("service_tier", "truncation"),
+        *("service_tier", "store", "truncation"),
     )
 )
 # What they may be beside null: as things are here without them.

@@ -6,7 +6,8 @@ say whether the POST answers at once. A conversation goes on by `previous_respon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,13 +48,10 @@ class Asked:
 async def openai_responses_create(gateway: Gateway, request: Request) -> Response:
     """POST /v1/responses."""
     owner = await asking.owner(gateway, request)
-    value = await read_json(request, gateway.bounds)
-    try:
-        asked = await parse(value, gateway, owner)
-        gateway.parts.hub.check_room()
+    asked = await parse(await read_json(request, gateway.bounds), gateway, owner)
+    gateway.parts.hub.check_room()
+    with _as_sent():
         record = await begin(gateway, request, asked.start, owner)
-    except Invalid as error:
-        raise _as_sent(error) from None
     try:
         await gateway.parts.conversations.keep(owner, record.id, asked.kept)
         made = await _made(gateway, record)
@@ -110,7 +108,8 @@ async def parse(value: Any, gateway: Gateway, owner: str) -> Asked:
         "store": stored,
         "messages": conversation if stored else None,
     }
-    return Asked(parse_start(start, gateway.chains, gateway.bounds), fields.flag(value, "stream"), kept)
+    with _as_sent():
+        return Asked(parse_start(start, gateway.chains, gateway.bounds), fields.flag(value, "stream"), kept)
 
 
 def _messages(given: Any) -> list[dict[str, Any]]:
@@ -157,10 +156,15 @@ async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dic
     return [*kept["messages"], answer]
 
 
-def _as_sent(error: Invalid) -> Invalid:
-    """A rule that the messages break which the input has become, in the client's words."""
-    field, rule = error.extensions["field"], error.extensions["rule"]
-    return Invalid("input", rule) if field.startswith("messages") else error
+@contextmanager
+def _as_sent() -> Iterator[None]:
+    """A rule that the messages break which the input has become is told in the client's words."""
+    try:
+        yield
+    except Invalid as error:
+        if not error.extensions["field"].startswith("messages"):
+            raise
+        raise Invalid("input", error.extensions["rule"]) from None
 
 
 async def _made(gateway: Gateway, record: Record) -> partial[Responses]:

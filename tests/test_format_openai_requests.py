@@ -1,0 +1,380 @@
+"""What OpenAI's endpoints refuse, and how: in its shape, with our codes, and without starting anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai import AuthenticationError, NotFoundError, RateLimitError
+
+from gateway.body import DEFAULT
+from gateway.errors import HoldfastError
+from gateway.formats import openai_chat, openai_fields, openai_responses
+from gateway.gateway import Gateway
+from gateway.log import Log
+from gateway.protocol import ANONYMOUS
+from gateway.quota import Quota
+from gateway.settings import Settings
+from tests.callers import ALICE, BOB, CAROL, MOST_STREAMS, ORIGIN, Guarded, by_key
+from tests.hosts import NOBODY, Host, until
+from tests.openai_clients import javascript, python, status
+from tests.support.model_server import script
+
+pytest_plugins = ("tests.hosts", "tests.callers")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+HI = {"role": "user", "content": "hi"}
+SURROGATE = "half \ud800"
+
+
+def refused(answer: httpx.Response, status: int, code: str, param: str | None = None) -> dict[str, Any]:
+    """The error, after its form was checked."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    error: dict[str, Any] = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["code"], error["param"]) == (code, param)
+    return error
+
+
+CHAT_RULES: list[tuple[dict[str, Any], str]] = [
+    ({"messages": None}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": "hi"}, "messages"),
+    ({"messages": [HI, "x"]}, "messages"),
+    ({"messages": [HI] * (DEFAULT.messages + 1)}, "messages"),
+    ({"messages": [HI, {"content": "x"}]}, "messages[1].role"),
+    ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "c"}]}, "messages[0].role"),
+    ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role"),
+    ({"messages": [{"role": "user"}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": SURROGATE}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]"),
+    ({"messages": [{"role": "user", "content": [{"type": 1}]}]}, "messages[0].content[0]"),
+    ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0].content[0].type"),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "u"}]}]},
+        "messages[0].content[0].image_url",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": 1}}]}]},
+        "messages[0].content[0].image_url.url",
+    ),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u", "detail": 1}}]}
+            ]
+        },
+        "messages[0].content[0].image_url.detail",
+    ),
+    ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+    ({"model": None}, "model"),
+    ({"model": ["chat"]}, "model"),
+    ({"n": 2}, "n"),
+    ({"n": True}, "n"),
+    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": ["none"]}, "tool_choice"),
+    ({"functions": [{}]}, "functions"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": "text"}, "response_format"),
+    ({"logprobs": True}, "logprobs"),
+    ({"modalities": ["text", "audio"]}, "modalities"),
+    ({"web_search_options": {}}, "web_search_options"),
+    ({"temperature": "hot"}, "temperature"),
+    ({"temperature": 3}, "temperature"),
+    ({"temperature": True}, "temperature"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": 1.5}, "max_tokens"),
+    ({"stop": [1]}, "stop"),
+    ({"stop": ["a"] * 5}, "stop"),
+    ({"logit_bias": {"1": "x"}}, "logit_bias"),
+    ({"user": 1}, "user"),
+    ({"metadata": []}, "metadata"),
+    ({"metadata": {"a": 1}}, "metadata"),
+    ({"metadata": {str(n): "x" for n in range(17)}}, "metadata"),
+    ({"metadata": {"a": "x" * 5000}}, "metadata"),
+    ({"stream": "true"}, "stream"),
+    ({"stream_options": []}, "stream_options"),
+    ({"stream_options": {"include_usage": 1}}, "include_usage"),
+    ({"temperatur": 1}, "temperatur"),
+    ({"\r\n\0": 1}, "???"),
+    ({"y" * 1000: 1}, "y" * 64),
+]
+RESPONSES_RULES: list[tuple[dict[str, Any], str]] = [
+    ({"input": None}, "input"),
+    ({"input": ""}, "input"),
+    ({"input": []}, "input"),
+    ({"input": {}}, "input"),
+    ({"input": SURROGATE}, "input"),
+    ({"input": [{"type": "reasoning"}]}, "input"),
+    ({"input": [HI, 1]}, "input[1]"),
+    ({"input": [HI] * (DEFAULT.messages + 1)}, "input"),
+    ({"input": [HI, {"type": "function_call_output", "output": "x"}]}, "input[1].type"),
+    ({"input": [{"type": ["message"], **HI}]}, "input[0].type"),
+    ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0].type"),
+    (
+        {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+        "input[0].content[0].image_url",
+    ),
+    ({"input": [{"role": "root", "content": "x"}]}, "input[0].role"),
+    ({"instructions": ["x"]}, "instructions"),
+    ({"instructions": SURROGATE}, "instructions"),
+    ({"previous_response_id": 1}, "previous_response_id"),
+    ({"background": "yes"}, "background"),
+    ({"store": "yes"}, "store"),
+    ({"stream_options": 1}, "stream_options"),
+    ({"text": {"format": {"type": "json_schema"}}}, "text"),
+    ({"text": "x"}, "text"),
+    ({"conversation": "conv_1"}, "conversation"),
+    ({"prompt": {"id": "p"}}, "prompt"),
+    ({"reasoning": "low"}, "reasoning"),
+    ({"messages": [HI]}, "messages"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "base", "rules"),
+    [
+        (CHAT, {"model": "chat", "messages": [HI]}, CHAT_RULES),
+        (RESPONSES, {"model": "chat", "input": "hi"}, RESPONSES_RULES),
+    ],
+    ids=["chat", "responses"],
+)
+async def test_a_broken_rule_names_the_clients_field_and_starts_nothing(
+    host: Host, path: str, base: dict[str, Any], rules: list[tuple[dict[str, Any], str]]
+) -> None:
+    before = await host.stored()
+    for body, param in rules:
+        answer = await post(host, path, base | body)
+        assert refused(answer, 422, "invalid", param)["type"] == "invalid_request_error"
+    nothing: tuple[Any, ...] = ([], None, "x", 1)
+    for whole in nothing:
+        refused(await post(host, path, whole), 422, "invalid", "body")
+    refused(await host.http.post(path, json={**base, "model": "gpt-4o"}), 404, "model_not_found", "model")
+    is_json = {"content-type": "application/json"}
+    refused(await host.http.post(path, content=b"{", headers=is_json), 400, "malformed")
+    refused(await host.http.post(path, content=b"{}"), 415, "not_json")
+    refused(await host.http.post(path, content=b" " * 300_000, headers=is_json), 413, "too_large")
+    long = await host.http.post(path, json=base, headers={"idempotency-key": "x" * 256})
+    refused(long, 422, "invalid", "Idempotency-Key")
+    assert await host.stored() == before
+
+
+async def post(host: Host, path: str, body: Any) -> httpx.Response:
+    """JSON in ASCII, which can spell half a surrogate pair."""
+    is_json = {"content-type": "application/json"}
+    return await host.http.post(path, content=json.dumps(body), headers=is_json)
+
+
+async def test_what_official_clients_send_beside_is_taken(host: Host) -> None:
+    neutral = dict.fromkeys((*openai_fields.NEUTRAL, *openai_fields.IGNORED, *openai_fields.HANDED_ON))
+    more: dict[str, Any] = {
+        **neutral,
+        "n": 1,
+        "tools": [],
+        "tool_choice": "auto",
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "stop": ["x"],
+        "logprobs": False,
+        "top_logprobs": 0,
+        "seed": 7,
+        "user": "u",
+        "store": True,
+        "prediction": {"a": 1},
+        "service_tier": "auto",
+        "metadata": {"a": "b"},
+        "logit_bias": {"1": -1},
+        "parallel_tool_calls": True,
+    }
+    said: list[Any] = [
+        {"role": "developer", "name": "x", "content": [{"type": "text", "text": "one"}]},
+        {"role": "assistant", "content": None, "refusal": "no", "tool_calls": None, "audio": None},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, IMAGE]},
+    ]
+    taken = [
+        {"role": "developer", "content": "one"},
+        {"role": "assistant", "content": "no"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, IMAGE]},
+    ]
+    body = {**more, "model": "mirror", "response_format": {"type": "text"}, "messages": said}
+    answer = await host.http.post(CHAT, json=body)
+    assert answer.status_code == 200, answer.text
+    told, params = json.loads(answer.json()["choices"][0]["message"]["content"])
+    assert told == taken
+    handed = {
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "stop": ["x"],
+        "seed": 7,
+        "user": "u",
+        "logit_bias": {"1": -1},
+    }
+    assert {name: value for name, value in params.items() if name in openai_fields.HANDED_ON} == handed
+    items: list[Any] = [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}, INPUT_IMAGE]},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "refusal", "refusal": "no"}],
+            "status": "completed",
+        },
+        {"type": "reasoning", "summary": []},
+    ]
+    text = {"format": {"type": "text"}, "verbosity": "low"}
+    answer = await host.http.post(RESPONSES, json={**more, "model": "mirror", "text": text, "input": items})
+    assert answer.status_code == 200, answer.text
+    told, _ = json.loads(answer.json()["output"][0]["content"][0]["text"])
+    assert told == [taken[2], taken[1]]
+    assert answer.json()["metadata"] == {"a": "b"}
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "low"}}
+INPUT_IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": "low"}
+
+NAMES = sorted(
+    {*openai_fields.NEUTRAL, *openai_fields.IGNORED, *openai_fields.HANDED_ON}
+    | {"messages", "input", "stream", "stream_options", "instructions", "previous_response_id"}
+    | {"background", "store", "metadata", "model"}
+)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | st.sampled_from(["user", "assistant", "message", "text", "input_text", "image_url", "chat", SURROGATE])
+)
+KEYS = st.text(max_size=3) | st.sampled_from(
+    ["role", "content", "type", "text", "image_url", "url", "detail", "refusal", "format", "include_usage"]
+)
+JSONS = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+BASES = st.sampled_from([{}, {"model": "chat"}, {"model": "chat", "messages": [HI], "input": "x"}])
+BODIES = st.builds(
+    lambda base, more: {**base, **more}, BASES, st.dictionaries(st.sampled_from(NAMES), JSONS, max_size=4)
+)
+UNOPENED = Gateway(Settings(), {"chat": ["chat"]})
+
+
+@settings(max_examples=300, deadline=None)
+@given(BODIES | JSONS)
+async def test_any_json_is_taken_or_refused_by_a_rule(value: Any) -> None:
+    try:
+        asked = openai_chat.parse(value, UNOPENED)
+    except HoldfastError as error:
+        status_code = error.status
+    else:
+        status_code = 400
+        assert asked.start.chain == "chat"
+        assert asked.start.input["messages"]
+    assert 400 <= status_code < 500
+
+
+@settings(max_examples=300, deadline=None)
+@given(BODIES | JSONS)
+async def test_any_json_is_a_response_or_refused_by_a_rule(value: Any) -> None:
+    try:
+        asked = await openai_responses.parse(value, UNOPENED, ANONYMOUS)
+    except HoldfastError as error:
+        status_code = error.status
+    else:
+        status_code = 400
+        assert asked.start.input["messages"]
+        assert orjson.dumps(dict(asked.kept))
+    assert 400 <= status_code < 500
+
+
+async def test_another_callers_response_is_none(guarded: Guarded) -> None:
+    http, alice, bob = guarded.http, by_key(ALICE), by_key(BOB)
+    async with python(str(http.base_url), ALICE) as client, python(str(http.base_url), BOB) as other:
+        made = await client.responses.create(model="chat", input=script(["a"]))
+        unknown = f"resp_{NOBODY}"
+        for response_id in (made.id, unknown, "resp_x", "x"):
+            for call in (
+                other.responses.retrieve(response_id),
+                other.responses.retrieve(response_id, stream=True),
+                other.responses.cancel(response_id),
+                other.responses.create(model="chat", input="x", previous_response_id=response_id),
+            ):
+                with pytest.raises(NotFoundError) as caught:
+                    await call
+                assert caught.value.code == "not_found"
+        assert (await client.responses.retrieve(made.id)).status == "completed"
+        theirs, none = [await http.get(f"{RESPONSES}/{name}", headers=bob) for name in (made.id, unknown)]
+        assert theirs.content == none.content
+        assert (await status(http, made.id, **alice))["text"] == "a"
+        async with python(str(http.base_url), "hf_nobody") as stranger:
+            for attempt in (
+                stranger.models.retrieve("chat"),
+                stranger.responses.retrieve(made.id),
+                stranger.responses.create(model="chat", input="x"),
+                stranger.chat.completions.create(model="chat", messages=[{"role": "user", "content": "x"}]),
+            ):
+                with pytest.raises(AuthenticationError) as denied:
+                    await attempt
+                assert (denied.value.code, denied.value.type) == ("unauthorized", "authentication_error")
+        [said] = await javascript(str(http.base_url), "retrieve", BOB, id=made.id)
+        assert (said["error"]["status"], said["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_quotas_refusal_is_a_rate_limit(guarded: Guarded) -> None:
+    http, gate = guarded.http, f"openai quota {guarded.name}"
+    held = await asyncio.gather(*(guarded.start(CAROL, gate=gate) for _ in range(MOST_STREAMS)))
+    async with python(str(http.base_url), CAROL) as client:
+        for call in (
+            client.responses.create(model="chat", input="x"),
+            client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "x"}]),
+        ):
+            with pytest.raises(RateLimitError) as caught:
+                await call
+            assert (caught.value.code, caught.value.type) == ("over_quota", "rate_limit_error")
+            assert caught.value.response.headers["retry-after"]
+            assert caught.value.response.headers["x-should-retry"] == "true"
+    [said] = await javascript(str(http.base_url), "wait", CAROL, body={"model": "chat", "input": "x"})
+    assert (said["error"]["status"], said["error"]["code"]) == (429, "over_quota")
+    await asyncio.gather(*(http.delete(where, headers=by_key(CAROL)) for where in held))
+
+
+async def test_what_is_kept_of_a_response_counts_as_its_callers_bytes(guarded: Guarded) -> None:
+    async with python(str(guarded.http.base_url), BOB) as client:
+        made = await client.responses.create(model="chat", input="x")
+        job, *_ = Log.keys(made.id.removeprefix("resp_"))
+        owner: Any = await guarded.redis.hget(job, "owner")
+        _, _, _, size, _ = Quota.keys(owner.decode())
+        before = int(await guarded.redis.get(size) or 0)
+        await client.responses.create(model="chat", input="x" * 100_000)
+
+        async def counted() -> int:
+            await client.responses.create(model="chat", input="x")
+            return int(await guarded.redis.get(size) or 0)
+
+        assert await until(counted, lambda now: now > before + 100_000)
+
+
+async def test_a_page_of_another_origin_may_send_what_the_client_adds(guarded: Guarded) -> None:
+    ours = ("arch", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout")
+    added = ", ".join(["authorization", "content-type", *(f"x-stainless-{name}" for name in ours)])
+    asks = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": added,
+        "origin": ORIGIN,
+    }
+    for path in (CHAT, RESPONSES, f"{RESPONSES}/{NOBODY}", f"{RESPONSES}/{NOBODY}/cancel", "/v1/models"):
+        answer = await guarded.http.options(path, headers=asks)
+        assert answer.status_code == 204
+        assert set(added.split(", ")) <= set(answer.headers["access-control-allow-headers"].split(", "))
