@@ -229,13 +229,14 @@ async def test_a_killed_workers_text_goes_on_or_ends_with_an_error(mortal: Morta
 
 
 async def test_rotation_cuts_it(mortal: Mortal) -> None:
-    gate = f"openai chat rotation {mortal.name}"
-    chunks: list[Any] = []
+    gate, chunks = f"openai chat rotation {mortal.name}", list[Any]()
+    body = asked(script(["a", "b"], gate=gate, gate_at=1))
     async with python(mortal.rotating_url) as client, mortal.worker():
+        reading = asyncio.create_task(read(client, body, chunks))
+        *said, last = await javascript(mortal.rotating_url, "chat", body=body)
         with pytest.raises(APIConnectionError):
-            await read(client, asked(script(["a", "b"], gate=gate, gate_at=1)), chunks)
+            await reading
         mortal.model.open_gate(gate)
-        assert text_of(chunks) in ("", "a")
-        *_, last = await javascript(mortal.rotating_url, "chat", body=asked(script(["a"], gate=f"{gate} js")))
-        mortal.model.open_gate(f"{gate} js")
-        assert "error" in last
+    assert text_of(chunks) in ("", "a")
+    assert text_of([line["event"] for line in said]) in ("", "a")
+    assert last["error"]["message"] == "terminated"

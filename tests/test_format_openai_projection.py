@@ -448,7 +448,7 @@ def program(ops: list[tuple[str, int]], end: int) -> Tape:
     return tape
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(OPS, st.integers(0, 3))
 def test_whatever_happens_the_python_client_takes_it_and_its_text_is_the_status(
     ops: list[tuple[str, int]], end: int
@@ -473,7 +473,7 @@ def test_whatever_happens_the_python_client_takes_it_and_its_text_is_the_status(
 async def test_whatever_happens_the_javascript_client_takes_it(tmp_path: Path) -> None:
     wanted, lines = [], []
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(OPS, st.integers(0, 3))
     def collect(ops: list[tuple[str, int]], end: int) -> None:
         frames = program(ops, end).frames(Responses())
