@@ -84,7 +84,7 @@ class Gateway:
         self.auth = auth_of(settings)
         self._tokens = StreamTokens(settings.token_keys.split(), settings.token_seconds)
         self._parts: Parts | None = None
-        self._folding = asyncio.Semaphore(FOLDS_AT_ONCE)
+        self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self.readiness = Readiness(lambda: self.parts, model_state)
         self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
 
@@ -207,7 +207,7 @@ class Gateway:
         stream_id, owner = record.id, record.owner
         for _ in range(FOLD_TRIES):
             try:
-                async with self._folding:
+                async with self.folding:
                     fold = await fold_of(self.parts.log, stream_id)
             except CursorLost:  # the store lost a tail between two pieces of this very read
                 continue
