@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from gateway import handlers
-from gateway.formats import langgraph_runs, langgraph_state
+from gateway.formats import ai_sdk_chat, langgraph_runs, langgraph_state
 from gateway.formats.serving import Route
 
 # A format is a file, and its routes here.
 _ROUTES: tuple[Route, ...] = (
     *langgraph_runs.ROUTES,
     *langgraph_state.ROUTES,
+    *ai_sdk_chat.ROUTES,
 )
 
 

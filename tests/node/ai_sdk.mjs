@@ -1,0 +1,127 @@
+// Chats of npm `ai` 5, 6 and 7, as they are: a command is a JSON object a line on stdin, with the chat's name and
+// what it `does`; for each there is a line when it is done, and one whenever the text that stands has changed.
+import readline from 'node:readline';
+
+const VERSIONS = { 5: await import('ai5'), 6: await import('ai6'), 7: await import('ai7') };
+const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+const chats = new Map();
+
+// The parts that stand, as docs/formats.md has it.
+const nameOf = (part) => part.toolCallId ?? part.providerMetadata?.holdfast?.part ?? part.data?.part;
+function standing(message) {
+  let parts = [];
+  for (const part of message.parts) {
+    if (part.type === 'data-replay') parts = [];
+    else if (part.type === 'data-reset') parts = parts.filter((p) => !part.data.parts.includes(nameOf(p)));
+    else parts.push(part);
+  }
+  return parts;
+}
+
+const textOf = (parts) => parts.filter((part) => part.type === 'text').map((part) => part.text).join('');
+
+// What `useChat` keeps, without React.
+class State {
+  status = 'ready';
+  error = undefined;
+  #messages;
+  #shown = '';
+
+  constructor(name, messages) {
+    this.name = name;
+    this.#messages = messages;
+  }
+
+  get messages() { return this.#messages; }
+
+  set messages(messages) {
+    this.#messages = messages;
+    const text = this.last ? textOf(standing(this.last)) : '';
+    if (text !== this.#shown) say({ chat: this.name, text });
+    this.#shown = text;
+  }
+
+  get last() {
+    const last = this.#messages.at(-1);
+    return last?.role === 'assistant' ? last : undefined;
+  }
+
+  pushMessage = (message) => { this.messages = this.messages.concat(message); };
+  popMessage = () => { this.messages = this.messages.slice(0, -1); };
+  replaceMessage = (index, message) => { this.messages = this.messages.with(index, structuredClone(message)); };
+  snapshot = (thing) => structuredClone(thing);
+}
+
+// A broken connection is `TypeError: terminated` to Node, which no version takes for one; browsers say other words.
+async function asInChromium(...asked) {
+  const answer = await fetch(...asked);
+  if (!answer.ok || !answer.body) return answer;
+  const reader = answer.body.getReader();
+  const body = new ReadableStream({
+    pull: async (to) => {
+      const { done, value } = await reader.read().catch(() => { throw new TypeError('network error'); });
+      if (done) to.close();
+      else to.enqueue(value);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  return new Response(body, { status: answer.status, headers: answer.headers });
+}
+
+function open({ chat: name, version, api, browser, messages = [], ended, ...options }) {
+  const { AbstractChat, DefaultChatTransport } = VERSIONS[version];
+  const state = new State(name, messages);
+  const seen = { data: [], finish: null };
+  const transport = new DefaultChatTransport({
+    api,
+    ...options,
+    ...(browser && { fetch: asInChromium }),
+    ...(ended && {
+      prepareReconnectToStreamRequest: ({ id }) => ({ api: `${api}/${id}/stream?ended=true` }),
+    }),
+  });
+  class Chat extends AbstractChat {}
+  const chat = new Chat({
+    id: name,
+    state,
+    transport,
+    onData: (part) => seen.data.push(part),
+    onFinish: ({ message, messages: all, ...how }) => { seen.finish = how; },
+    onToolCall: () => { throw new Error('no tool is the client\'s'); },
+    sendAutomaticallyWhen: VERSIONS[version].lastAssistantMessageIsCompleteWithToolCalls,
+  });
+  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, ...options } });
+}
+
+const VERBS = {
+  open,
+  // A page that is loaded again, with the messages as they were kept.
+  reload: ({ chat }) => {
+    const { state, opened } = chats.get(chat);
+    open({ ...opened, messages: JSON.parse(JSON.stringify(state.messages)) });
+  },
+  send: ({ chat, text, files }) => chats.get(chat).chat.sendMessage({ text, ...(files && { files }) }),
+  again: ({ chat }) => chats.get(chat).chat.sendMessage(),
+  regenerate: ({ chat }) => chats.get(chat).chat.regenerate(),
+  resume: ({ chat }) => chats.get(chat).chat.resumeStream(),
+  stop: ({ chat }) => chats.get(chat).chat.stop(),
+  look: () => {},
+};
+
+async function run({ does, ...given }) {
+  await VERBS[does](given);
+  const { chat, state, seen } = chats.get(given.chat);
+  const parts = state.last ? standing(state.last) : [];
+  say({
+    chat: given.chat,
+    did: does,
+    status: chat.status,
+    error: chat.error?.message ?? null,
+    ...seen,
+    shown: textOf(parts),
+    parts,
+    messages: chat.messages,
+  });
+}
+
+for await (const line of readline.createInterface({ input: process.stdin })) void run(JSON.parse(line));
