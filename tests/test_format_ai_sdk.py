@@ -2,92 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.hosts import Host
 from tests.mortals import Mortal
+from tests.support.ai_sdk import VERSIONS, Chat, Opens
 from tests.support.cutter import Cutter
 from tests.support.model_server import DEFAULT_TEXT, script
-from tests.support.programs import Talk, talking
 
-pytest_plugins = ("tests.hosts", "tests.mortals")
+pytest_plugins = ("tests.hosts", "tests.mortals", "tests.support.ai_sdk")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-VERSIONS = (5, 6, 7)
 TEXTS = [f"{number} {text}\n\n" for number, text in enumerate(["é", "\u2028", "data: x", "\U0001f600"] * 5)]
 IMAGE = "data:image/png;base64,iVBORw0KGgo="
-_number = count()
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """A chat of one of the versions; `name` is its id."""
-
-    talk: Talk = field(repr=False)
-    version: int
-    name: str
-
-    async def tell(self, verb: str, **given: Any) -> None:
-        """A command of `ai_sdk.mjs`."""
-        await self.talk.tell(json.dumps({"chat": self.name, "does": verb, **given}))
-
-    def did(self, verb: str) -> list[dict[str, Any]]:
-        """What it was like after each such command."""
-        return [line for line in self.talk.lines if line["chat"] == self.name and line.get("did") == verb]
-
-    async def does(self, verb: str, **given: Any) -> dict[str, Any]:
-        """The same, and what it is like when that is done."""
-        times = len(self.did(verb)) + 1
-        await self.tell(verb, **given)
-        return await self.ends(verb, times)
-
-    async def ends(self, verb: str, times: int = 1) -> dict[str, Any]:
-        """What it is like when so many of such commands, told before, are done."""
-        await self.talk.until(lambda _: len(self.did(verb)) >= times)
-        return self.did(verb)[-1]
-
-    async def shows(self, text: str, times: int = 1) -> None:
-        """Wait until the text that stands has come to be this so often."""
-        line = {"chat": self.name, "text": text}
-        await self.talk.until(lambda lines: lines.count(line) >= times)
-
-
-Opens = Callable[..., Any]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def talk() -> AsyncIterator[Talk]:
-    """The clients' process."""
-    async with talking("ai_sdk.mjs") as talk:
-        yield talk
-
-
-@pytest.fixture
-def opens(talk: Talk) -> Opens:
-    """Opens a chat at a gateway."""
-
-    async def opened(url: str, version: int, **options: Any) -> Chat:
-        chat = Chat(talk, version, f"chat-{version}@{next(_number)}")
-        api = f"{url.rstrip('/')}/api/chat"
-        await chat.does("open", version=version, api=api, **options)
-        return chat
-
-    return opened
-
-
-@pytest.fixture(params=VERSIONS)
-def version(request: pytest.FixtureRequest) -> int:
-    """Each of npm `ai`'s major versions in turn."""
-    value: int = request.param
-    return value
 
 
 def url(host: Host) -> str:

@@ -68,7 +68,25 @@ async function asInChromium(...asked) {
   return new Response(body, { status: answer.status, headers: answer.headers });
 }
 
-function open({ chat: name, version, api, browser, messages = [], ended, ...options }) {
+// A gateway's answers, one for each time that it is asked; a connection may break behind one, when all of it has
+// been taken: what is still under way is lost to a client.
+const given = (answers) => async () => {
+  const { text, cut } = answers.shift();
+  let sent = false;
+  const pull = async (to) => {
+    if (!sent) to.enqueue(new TextEncoder().encode(text));
+    else if (!cut) to.close();
+    else {
+      await new Promise(setImmediate);
+      throw new TypeError(cut);
+    }
+    sent = true;
+  };
+  const body = new ReadableStream({ pull }, { highWaterMark: 0 });
+  return new Response(body, { headers: { 'content-type': 'text/event-stream' } });
+};
+
+function open({ chat: name, version, api, browser, messages = [], ended, answers, ...options }) {
   const { AbstractChat, DefaultChatTransport } = VERSIONS[version];
   const state = new State(name, messages);
   const seen = { data: [], finish: null };
@@ -76,6 +94,7 @@ function open({ chat: name, version, api, browser, messages = [], ended, ...opti
     api,
     ...options,
     ...(browser && { fetch: asInChromium }),
+    ...(answers && { fetch: given(answers) }),
     ...(ended && {
       prepareReconnectToStreamRequest: ({ id }) => ({ api: `${api}/${id}/stream?ended=true` }),
     }),
@@ -90,7 +109,7 @@ function open({ chat: name, version, api, browser, messages = [], ended, ...opti
     onToolCall: () => { throw new Error('no tool is the client\'s'); },
     sendAutomaticallyWhen: VERSIONS[version].lastAssistantMessageIsCompleteWithToolCalls,
   });
-  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, ...options } });
+  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, ...options } });
 }
 
 const VERBS = {
