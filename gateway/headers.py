@@ -15,7 +15,7 @@ _METHODS = "GET, POST, DELETE"
 _ASKED = (
     "authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, x-functions-key"
 )
-_SHOWN = "content-location, location, retry-after, x-stream-id"
+_SHOWN = "content-location, location, retry-after, x-error-code, x-stream-id"
 _REMEMBERED_SECONDS = 600
 # The page's own script, style and pictures, and nothing inline; markup is made by DOMPurify alone.
 PAGE_POLICY = "; ".join(

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
 
-from tests.hosts import Host
+from tests.hosts import Host, until
 from tests.mortals import Mortal
 from tests.support.ai_sdk import VERSIONS, Chat, Opens
 from tests.support.cutter import Cutter
 from tests.support.model_server import DEFAULT_TEXT, script
+from tests.support.processes import REPOSITORY
+from tests.support.programs import Talk
 
 pytest_plugins = ("tests.hosts", "tests.mortals", "tests.support.ai_sdk")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TEXTS = [f"{number} {text}\n\n" for number, text in enumerate(["é", "\u2028", "data: x", "\U0001f600"] * 5)]
+DOCUMENTS = sorted((REPOSITORY / "docs").glob("formats*.md"))
+CODE = re.compile(r"```js\n((?:(?!```).)*DefaultChatTransport.*?)```", re.DOTALL)
 IMAGE = "data:image/png;base64,iVBORw0KGgo="
 
 
@@ -135,6 +140,30 @@ async def test_a_client_that_was_away_at_the_end_may_ask_for_it(
     told = await chat.does("resume")
     assert (told["status"], told["shown"], len(told["messages"])) == ("ready", "abc", 2)
     assert told["messages"][1]["metadata"]["status"] == "done"
+
+
+async def test_the_documents_lines_come_back_by_themselves_and_cancel(
+    host: Host, talk: Talk, version: int
+) -> None:
+    [code] = CODE.findall("".join(path.read_text() for path in DOCUMENTS))
+    assert len(code.splitlines()) <= 10
+    chat, gate = Chat(talk, version, f"documented@{host.name}-{version}"), f"ai-lines-{host.name}-{version}"
+    question = script(["a", "b", "c", "d"], gate=gate, gate_at=3)
+    async with Cutter(url(host).rstrip("/"), [0, 300, 600]) as cutter:
+
+        async def cuts() -> int:
+            return cutter.cuts
+
+        await chat.does("documented", version=version, code=code.replace("http://127.0.0.1:8000", cutter.url))
+        await chat.tell("send", text=question)
+        await until(cuts, lambda seen: seen == 3)
+        await chat.shows("abc")
+        host.model.open_gate(gate)
+        await chat.shows("abcd")
+        told = await chat.does("cancel")
+    assert (told["shown"], len(told["messages"])) == ("abcd", 2)
+    document = await host.status("/stream/" + told["messages"][1]["id"])
+    assert document["status"] in ("done", "cancelled")
 
 
 async def test_an_answer_is_made_anew(host: Host, opens: Opens, version: int) -> None:

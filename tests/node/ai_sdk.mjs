@@ -8,15 +8,9 @@ const chats = new Map();
 
 // The parts that stand, as docs/formats.md has it.
 const nameOf = (part) => part.toolCallId ?? part.providerMetadata?.holdfast?.part ?? part.data?.part;
-function standing(message) {
-  let parts = [];
-  for (const part of message.parts) {
-    if (part.type === 'data-replay') parts = [];
-    else if (part.type === 'data-reset') parts = parts.filter((p) => !part.data.parts.includes(nameOf(p)));
-    else parts.push(part);
-  }
-  return parts;
-}
+const standing = (message) => message.parts.reduce((parts, part) => part.type === 'data-replay' ? []
+  : part.type !== 'data-reset' ? [...parts, part]
+  : parts.filter((one) => !part.data.parts.includes(nameOf(one))), []);
 
 const textOf = (parts) => parts.filter((part) => part.type === 'text').map((part) => part.text).join('');
 
@@ -112,8 +106,21 @@ function open({ chat: name, version, api, browser, messages = [], ended, answers
   chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, ...options } });
 }
 
+// The documentation's own lines, with all but React: one that waits a second there waits none here.
+function documented({ chat: name, version, code }) {
+  const { AbstractChat, DefaultChatTransport } = VERSIONS[version];
+  const state = new State(name, []);
+  const useChat = (init) => new (class Chat extends AbstractChat {})({ ...init, state });
+  const names = ['DefaultChatTransport', 'useChat', 'id', 'messages', 'setTimeout'];
+  const made = new Function(...names, `${code}; return { chat, standing, cancel };`)(
+    DefaultChatTransport, useChat, name, [], setImmediate,
+  );
+  chats.set(name, { ...made, state, seen: {} });
+}
+
 const VERBS = {
   open,
+  documented,
   // A page that is loaded again, with the messages as they were kept.
   reload: ({ chat }) => {
     const { state, opened } = chats.get(chat);
@@ -124,13 +131,13 @@ const VERBS = {
   regenerate: ({ chat }) => chats.get(chat).chat.regenerate(),
   resume: ({ chat }) => chats.get(chat).chat.resumeStream(),
   stop: ({ chat }) => chats.get(chat).chat.stop(),
-  look: () => {},
+  cancel: ({ chat }) => chats.get(chat).cancel(),
 };
 
 async function run({ does, ...given }) {
   await VERBS[does](given);
-  const { chat, state, seen } = chats.get(given.chat);
-  const parts = state.last ? standing(state.last) : [];
+  const { chat, state, seen, ...made } = chats.get(given.chat);
+  const parts = state.last ? (made.standing ?? standing)(state.last) : [];
   say({
     chat: given.chat,
     did: does,
