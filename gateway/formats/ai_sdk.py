@@ -121,7 +121,8 @@ class UIMessageStream(Projection):
     def reset(self, data: Any) -> Iterator[Frame]:
         """The void parts are closed and named; what follows are new ones."""
         void = self._parts.pop(data["discard_after"], [])
-        self._calls = [call for call in self._calls if call.shown not in void]
+        gone = set(void)
+        self._calls = [call for call in self._calls if call.shown not in gone]
         yield from self._close()
         why = {name: data[name] for name in ("stage", "attempt", "reason")}
         yield _chunk("data-reset", data={"parts": void, **why})
@@ -148,6 +149,7 @@ class UIMessageStream(Projection):
         yield DONE
 
     def _say(self, kind: str, stage: StageText | None, delta: str) -> Iterator[Frame]:
+        """A piece of what a run says or thinks, in the part that it has begun or begins now."""
         where = (kind, stage.started_id if stage else "")
         if where not in self._open:
             self._open[where] = part = self._named(self.cursor)
@@ -173,6 +175,7 @@ class UIMessageStream(Projection):
             yield _chunk("finish-step")
 
     def _runs(self, name: str, run: int, parent: str) -> Iterable[str]:
+        """The `started` events' ids of those that end here."""
         known = (name, run, parent)
         found = [s.started_id for s in self.fold.stages if (s.name, s.run, s.parent) == known]
         return found or [""]
@@ -184,7 +187,7 @@ class UIMessageStream(Projection):
         return next((stage for stage in named if run in (None, stage.run)), None)
 
     def _call(self, data: Any, said: Any) -> Frame:
-        """Models number their calls anew now and then; to the client each must be another."""
+        """It begins. Models number their calls anew now and then; to the client each must be another."""
         call_id = data["call_id"]
         shown = call_id if call_id and call_id not in self._shown else f"call-{self.cursor}"
         self._shown.add(shown)

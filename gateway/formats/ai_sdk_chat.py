@@ -98,7 +98,7 @@ async def _newest(gateway: Gateway, request: Request, owner: str) -> Record:
 async def _remember(gateway: Gateway, owner: str, chat: str, record: Record) -> None:
     """As the chat's newest stream, unless a newer one is there.
 
-    Whoever loses a turn has lost it to another start of this very chat, so there are as many tries as starts.
+    Whoever loses a turn has lost it to another start of this very chat: it takes many to lose all of them.
     """
     conversations = gateway.parts.conversations
     for _ in range(TURN_TRIES):

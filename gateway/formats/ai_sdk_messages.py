@@ -37,7 +37,7 @@ def parse_chat(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) 
             raise Invalid(shown, "is not a field of this request")
     chat = value.get("id")
     if not isinstance(chat, str) or not is_chat(chat):
-        raise Invalid("id", "must be 1 to 128 characters that may stand in a path: letters, digits, -._~@:…")
+        raise Invalid("id", "must be 1 to 128 letters, digits or -._~!$&'()*+,;=:@, and not . or ..")
     if value.get("trigger", TRIGGERS[0]) not in TRIGGERS:
         raise Invalid("trigger", f"must be one of {', '.join(TRIGGERS)}")
     if not isinstance(value.get("messageId", ""), str | None):
