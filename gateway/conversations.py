@@ -34,8 +34,7 @@ class Conversations:
     def __init__(self, redis: Connection, settings: Settings) -> None:
         self._redis = redis
         self._script = Script("turn", shared=False)
-        longest = settings.retention + settings.tombstone + settings.max_run
-        self._keep_ms = round(longest * 1000)
+        self._keep_ms = round((settings.max_run + settings.retention) * 1000)
 
     async def keep(self, owner: str, stream: str, state: Any) -> None:
         """What a format needs later of a stream of its own; the first one stays."""
@@ -56,10 +55,14 @@ class Conversations:
         stream, state = await self._redis.call("HMGET", self.key(kind, owner, name), "stream", "state")
         return Conversation(stream.decode(), orjson.loads(state)) if stream else Conversation()
 
+    async def forget(self, kind: str, owner: str, name: str) -> None:
+        """As if it had never been."""
+        await self._redis.call("DEL", self.key(kind, owner, name))
+
     async def turn(
         self, kind: str, owner: str, name: str, before: Conversation, stream: str, state: Any = None
     ) -> bool:
-        """Go on from what it was with a new stream; False when another went on from there first."""
+        """Go on from what it was with another stream; False when somebody else did first."""
         key = self.key(kind, owner, name)
         args = (before.stream, stream, orjson.dumps(state), self._keep_ms)
         word, *_ = await self._script(self._redis, [key], *args)

@@ -82,6 +82,13 @@ class NotAcceptable(HoldfastError):
     code = "not_acceptable"
 
 
+class ConversationBusy(HoldfastError):
+    """The conversation's newest stream has not ended."""
+
+    status = 409
+    code = "conversation_busy"
+
+
 class StreamGone(HoldfastError):
     """The stream is past its retention."""
 

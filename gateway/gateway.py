@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from opentelemetry.trace import SpanKind
 
@@ -30,7 +30,6 @@ from gateway.errors import (
     StreamNotFound,
     Unauthorized,
 )
-from gateway.fold import Fold
 from gateway.hub import Hub
 from gateway.inputs import Inputs, Schema
 from gateway.link import Place
@@ -43,10 +42,9 @@ from gateway.record import Look, Record
 from gateway.relay import Relay
 from gateway.revive import revive
 from gateway.settings import Settings
-from gateway.status import Reader, document, replay
+from gateway.status import document, fold_of
 from gateway.tokens import StreamTokens
 
-R = TypeVar("R", bound=Reader)
 FOLD_TRIES = 3
 FOLDS_AT_ONCE = 4  # in one process: each may hold a whole log, and its text
 REFUSED_AFTER_SECONDS = 0.005  # longer than a look takes
@@ -86,7 +84,7 @@ class Gateway:
         self.auth = auth_of(settings)
         self._tokens = StreamTokens(settings.token_keys.split(), settings.token_seconds)
         self._parts: Parts | None = None
-        self._folding = asyncio.Semaphore(FOLDS_AT_ONCE)
+        self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self.readiness = Readiness(lambda: self.parts, model_state)
         self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
 
@@ -206,20 +204,16 @@ class Gateway:
 
     async def status_of(self, record: Record) -> dict[str, Any]:
         """The status document: the record, and the fold of the whole log, text and cursor together."""
-        return document(*await self.replay(record, Fold))
-
-    async def replay(self, record: Record, begin: Callable[[], R]) -> tuple[Record, R]:
-        """The record, and what `begin` makes when it was fed the whole log, as far as that goes now."""
         stream_id, owner = record.id, record.owner
         for _ in range(FOLD_TRIES):
             try:
-                async with self._folding:
-                    await replay(self.parts.log, stream_id, reader := begin())
+                async with self.folding:
+                    fold = await fold_of(self.parts.log, stream_id)
             except CursorLost:  # the store lost a tail between two pieces of this very read
                 continue
             record = await self.find(stream_id, owner)  # the record is never behind its log
-            if not reader.ended or record.ended_ms:
-                return record, reader  # else the store lost the end after it was read
+            if not fold.ended or record.ended_ms:
+                return document(record, fold)  # else the store lost the end after it was read
         raise StoreUnavailable
 
 

@@ -24,7 +24,7 @@ _ASKED_BY_OPENAI = ", ".join(
         *("openai-organization", "openai-project"),
     )
 )
-_SHOWN = "location, retry-after, x-stream-id"
+_SHOWN = "content-location, location, retry-after, x-error-code, x-stream-id"
 _REMEMBERED_SECONDS = 600
 # The page's own script, style and pictures, and nothing inline; markup is made by DOMPurify alone.
 PAGE_POLICY = "; ".join(

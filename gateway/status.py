@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from gateway import protocol, sse
 from gateway.fold import Fold
 from gateway.log import Log
-from gateway.protocol import Event, Status
+from gateway.protocol import Status
 from gateway.record import Record
 
 
-class Reader(Protocol):
-    """Who is fed a log's events: a fold, or a format's projection."""
-
-    @property
-    def ended(self) -> Status | None:
-        """How the stream has ended, if its terminal event was fed."""
-
-    def feed(self, event_id: str, event: Event) -> object:
-        """Take the next event."""
-
-
-async def replay(log: Log, stream_id: str, reader: Reader) -> None:
-    """Have the whole log read. Raises CursorLost when the store loses a tail meanwhile."""
-    after, at_end = None, False
+async def fold_of(log: Log, stream_id: str) -> Fold:
+    """The fold of the whole log. Raises CursorLost when the store loses a tail meanwhile."""
+    fold, after, at_end = Fold(), None, False
     while not at_end:
         piece = await log.read(stream_id, after)
         for message in sse.Decoder().feed(piece.frames):
-            reader.feed(message.id, message.event())
+            fold.feed(message.id, message.event())
         after, at_end = piece.last, piece.at_end or piece.final
+    return fold
 
 
 def document(record: Record, fold: Fold) -> dict[str, Any]:

@@ -37,7 +37,14 @@ TOKEN_KEYS = [f"{CANARY}-of-stream-tokens-{name}-{'x' * 16}" for name in ("new",
 ALICE, ALICE_TOO, BOB, CAROL = (
     f"hf_{CANARY}-{name}-{'k' * 24}" for name in ("alice", "alice-too", "bob", "carol")
 )
-FLOODS = ("openapi", "quota", "known")  # tests that fill a quota: it is free again a second later only
+FLOODS = (
+    "openapi",
+    "quota",
+    "known",
+    "langgraph",
+    "openai",
+    "ai",
+)  # tests that fill a quota: it is free again a second later only
 
 
 def flooding(test: str, host: str) -> str:

@@ -30,6 +30,7 @@ SHARING = frozenset(  # a test holds this against the fixtures that each file as
         "test_cors",
         "test_create",
         "test_follow",
+        "test_foreign_owners",
         "test_openapi",
         "test_inputs",
         "test_operations",

@@ -22,7 +22,7 @@ from gateway.log import Log
 from gateway.protocol import ANONYMOUS
 from gateway.quota import Quota
 from gateway.settings import Settings
-from tests.callers import ALICE, BOB, CAROL, METRICS_KEY, MOST_STREAMS, ORIGIN, Guarded, by_key
+from tests.callers import ALICE, BOB, METRICS_KEY, MOST_STREAMS, ORIGIN, Guarded, by_key, flooding
 from tests.hosts import NOBODY, Host, until
 from tests.openai_clients import javascript, python, status
 from tests.support.model_server import ModelServer, script
@@ -335,8 +335,9 @@ async def test_another_callers_response_is_none(guarded: Guarded) -> None:
 
 async def test_a_quotas_refusal_is_a_rate_limit(guarded: Guarded) -> None:
     http, gate = guarded.http, f"openai quota {guarded.name}"
-    held = await asyncio.gather(*(guarded.start(CAROL, gate=gate) for _ in range(MOST_STREAMS)))
-    async with python(str(http.base_url), CAROL) as client:
+    flood = flooding("openai", guarded.name)
+    held = await asyncio.gather(*(guarded.start(flood, gate=gate) for _ in range(MOST_STREAMS)))
+    async with python(str(http.base_url), flood) as client:
         for call in (
             client.responses.create(model="chat", input="x"),
             client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "x"}]),
@@ -346,9 +347,9 @@ async def test_a_quotas_refusal_is_a_rate_limit(guarded: Guarded) -> None:
             assert (caught.value.code, caught.value.type) == ("over_quota", "rate_limit_error")
             assert caught.value.response.headers["retry-after"]
             assert caught.value.response.headers["x-should-retry"] == "true"
-    [said] = await javascript(str(http.base_url), "wait", CAROL, body={"model": "chat", "input": "x"})
+    [said] = await javascript(str(http.base_url), "wait", flood, body={"model": "chat", "input": "x"})
     assert (said["error"]["status"], said["error"]["code"]) == (429, "over_quota")
-    await asyncio.gather(*(http.delete(where, headers=by_key(CAROL)) for where in held))
+    await asyncio.gather(*(http.delete(where, headers=by_key(flood)) for where in held))
 
 
 async def test_what_is_kept_of_a_response_counts_as_its_callers_bytes(guarded: Guarded) -> None:

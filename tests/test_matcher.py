@@ -172,3 +172,19 @@ def test_a_deterministic_chain_never_resets(deltas: list[str], first: int, secon
     wire.attempt(events[:second], 2, ends=False)
     wire.attempt(events, 3)
     assert [message.event() for message in wire.messages()[2:]] == events
+
+
+def test_a_call_that_has_begun_ends_under_the_id_that_readers_know() -> None:
+    def begins(call_id: str, said: str) -> Event:
+        return protocol.tool("t", call_id=call_id, stage="s", state="started", said=said)
+
+    wire = Wire(START, began(), begins("old-1", "a"), begins("old-2", "b"), tool("old-2"))
+    puts = wire.attempt(
+        [begins("new-1", "a"), begins("new-2", "b"), tool("new-2"), tool("new-1"), begins("new-3", "c")],
+        ends=False,
+    )
+    assert [event.data["call_id"] for put in puts for event in put] == ["old-1", "new-3"]
+    differs = Wire(START, began(), begins("old-1", "a"), text("x"))
+    puts = differs.attempt([begins("new-1", "a"), text("y"), tool("new-1")], number=3)
+    told = [event.data["call_id"] for put in puts for event in put if event.type is EventType.TOOL]
+    assert told == ["new-1", "new-1"]  # a reset voids the old one, and all is said again

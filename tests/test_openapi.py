@@ -36,7 +36,7 @@ MODES: dict[str, dict[str, Any]] = {
     "easyauth": {"auth": "easyauth", **SECRET},
     "cors": {"cors_origins": ORIGIN},
 }
-NEVER_TOLD = {"log_lost"}  # becomes a `reset` event
+NEVER_TOLD = {"log_lost", "conversation_busy"}  # becomes a `reset` event; foreign formats have it
 METHODS = ("get", "post", "delete", "options")
 
 

@@ -13,10 +13,11 @@ import pytest
 from gateway import gateway as under_test
 from gateway import protocol
 from gateway.connection import Connection
+from gateway.fold import Fold
 from gateway.gateway import FOLDS_AT_ONCE
 from gateway.log import PIECE_BYTES, Log
 from gateway.protocol import ANONYMOUS, ENDED, Event
-from gateway.status import Reader, replay
+from gateway.status import fold_of
 from tests.support.following import DONE, Stream, text
 from tests.support.jobs import Jobs
 
@@ -93,14 +94,15 @@ async def test_few_logs_are_held_at_once_however_many_ask(
     now: list[str] = []
     most = 0
 
-    async def counted(log: Log, stream_id: str, reader: Reader) -> None:
+    async def counted(log: Log, stream_id: str) -> Fold:
         nonlocal most
         now.append(stream_id)
         most = max(most, len(now))
-        await replay(log, stream_id, reader)
+        fold = await fold_of(log, stream_id)
         now.remove(stream_id)
+        return fold
 
-    monkeypatch.setattr(under_test, "replay", counted)
+    monkeypatch.setattr(under_test, "fold_of", counted)
     async with Jobs(redis_url) as jobs:
         stream = await Stream.create(jobs.log)
         asking = [jobs.gateway.status(stream.id, ANONYMOUS) for _ in range(5 * FOLDS_AT_ONCE)]

@@ -66,6 +66,7 @@ class Matcher:
         self._expected = deque(e for number, e in enumerate(published.events) if number not in standing)
         self._standing = [e for number, e in enumerate(published.events) if number in standing]
         self._own: list[Event] = []
+        self._call_ids: dict[str, str] = {}  # of this attempt's tool calls, to the published ones
         self._reset = protocol.reset(
             attempt=attempt,
             stage_name=published.stage,
@@ -76,10 +77,12 @@ class Matcher:
     def take(self, event: Event) -> list[Event]:
         """The next event of this attempt."""
         if not self._expected:
-            return [event]
+            return [self._as_published(event)]
         self._own.append(event)
         if _comparable(event) == _comparable(self._expected[0]):
-            self._expected.popleft()
+            published = self._expected.popleft()
+            if event.type is EventType.TOOL:
+                self._call_ids[event.data["call_id"]] = published.data["call_id"]
             if not self._expected:
                 self._own.clear()
             return []
@@ -89,8 +92,16 @@ class Matcher:
         """The stage is at its end; published events that found no match are void."""
         return self._give_up() if self._expected else []
 
+    def _as_published(self, event: Event) -> Event:
+        """A tool call that has begun in the log ends under the id that it has there."""
+        if event.type is not EventType.TOOL:
+            return event
+        call_id = self._call_ids.get(event.data["call_id"], event.data["call_id"])
+        return Event(event.type, {**event.data, "call_id": call_id})
+
     def _give_up(self) -> list[Event]:
         own, self._own = self._own, []
+        self._call_ids.clear()
         self._expected.clear()
         return [self._reset, *self._standing, *own]
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from gateway import handlers
-from gateway.formats import openai_chat, openai_models, openai_responses
+from gateway.formats import (
+    ai_sdk_chat,
+    langgraph_runs,
+    langgraph_state,
+    openai_chat,
+    openai_models,
+    openai_responses,
+)
 from gateway.formats.serving import Route
 
 # A format is a file, and its routes here.
 _ROUTES: tuple[Route, ...] = (
-    # OpenAI
-    Route("POST", "/v1/chat/completions", openai_chat.openai_chat_completions),
-    Route("GET", "/v1/models", openai_models.openai_models),
-    Route("GET", "/v1/models/{model}", openai_models.openai_model),
-    Route("POST", "/v1/responses", openai_responses.openai_responses_create),
-    Route("GET", "/v1/responses/{id}", openai_responses.openai_responses_retrieve, open=True),
-    Route("POST", "/v1/responses/{id}/cancel", openai_responses.openai_responses_cancel),
+    *langgraph_runs.ROUTES,
+    *langgraph_state.ROUTES,
+    *ai_sdk_chat.ROUTES,
+    *openai_chat.ROUTES,
+    *openai_models.ROUTES,
+    *openai_responses.ROUTES,
 )
 
 

@@ -23,7 +23,7 @@ from gateway.errors import Invalid
 from gateway.fold import StageText
 from gateway.formats.openai_common import error_of, refusal, seconds, settled, tokens, where
 from gateway.formats.projection import Frame, Projection, projected
-from gateway.formats.serving import begin
+from gateway.formats.serving import Route, begin, replayed
 from gateway.gateway import Gateway
 from gateway.protocol import Cursor, Event, Status
 from gateway.record import Record
@@ -174,7 +174,7 @@ async def openai_chat_completions(gateway: Gateway, request: Request) -> Respons
     gateway.parts.hub.check_room(record.id)
     void: set[str] = set()
     if asking.idempotency_key(request):  # perhaps it is asked again
-        void = (await gateway.replay(record, Void))[1].void
+        void = (await replayed(gateway, record, Void)).void
     return ChatStream(gateway, record, Chat(asked.usage, frozenset(void)))
 
 
@@ -212,3 +212,6 @@ def usage_of(usage: Mapping[str, int] | None) -> dict[str, int]:
     """Tokens, in this format's words."""
     given, said, both = tokens(usage)
     return {"prompt_tokens": given, "completion_tokens": said, "total_tokens": both}
+
+
+ROUTES = (Route("POST", "/v1/chat/completions", openai_chat_completions),)

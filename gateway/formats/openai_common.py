@@ -110,7 +110,7 @@ async def _read(gateway: Gateway, record: Record, start: Callable[[], P]) -> P |
                 reader.feed(event_id, event)
     if ending.why == "expired":
         raise StreamGone
-    return reader if reader.ended else None
+    return reader if reader.fold.ended else None
 
 
 async def _gone(request: Request) -> None:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from gateway import asking
 from gateway.answers import answered, json_answer
 from gateway.formats.openai_common import ModelNotFound, refusal
+from gateway.formats.serving import Route
 from gateway.gateway import Gateway
 
 
@@ -32,3 +33,9 @@ async def openai_model(gateway: Gateway, request: Request) -> Response:
 
 def _model(chain: str) -> dict[str, Any]:
     return {"id": chain, "object": "model", "created": 0, "owned_by": "holdfast"}
+
+
+ROUTES = (
+    Route("GET", "/v1/models", openai_models),
+    Route("GET", "/v1/models/{model}", openai_model),
+)

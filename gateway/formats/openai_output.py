@@ -58,7 +58,11 @@ class Responses(Projection):
         error = self.fold.error
         return {
             **self._head,
-            "status": _STATUS[self.ended] if self.ended else "in_progress" if self._running else "queued",
+            "status": _STATUS[self.fold.ended]
+            if self.fold.ended
+            else "in_progress"
+            if self._running
+            else "queued",
             "error": error and {"code": error["code"], "message": error["message"]},
             "incomplete_details": None,
             "instructions": None,
@@ -151,7 +155,7 @@ class Responses(Projection):
 
     def _output(self) -> list[Item]:
         """What stands. In the end only one run's text is the answer: a client adds up all messages."""
-        if self.ended is not Status.DONE:
+        if self.fold.ended is not Status.DONE:
             return self._items  # as the stream has named them: clients compare
         answer = self.fold.speaker
         return [

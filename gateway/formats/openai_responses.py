@@ -23,7 +23,7 @@ from gateway.errors import CursorLost, Invalid, StoreUnavailable, StreamNotFound
 from gateway.formats.openai_common import Unfinished, refusal, settled, unknown, where
 from gateway.formats.openai_output import Responses
 from gateway.formats.projection import Place
-from gateway.formats.serving import begin, follow, stands
+from gateway.formats.serving import Route, begin, follow, replayed, stands
 from gateway.gateway import Gateway
 from gateway.protocol import Status
 from gateway.record import Record
@@ -60,7 +60,7 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
     if asked.stream:
         return follow(gateway, record, made(), headers=where(record.id))
     if asked.kept["background"]:
-        _, told = await gateway.replay(record, made)
+        told = await replayed(gateway, record, made)
     else:
         told = await settled(gateway, request, record, made)
     return json_answer(told.document(), 200, dict(where(record.id)))
@@ -175,7 +175,7 @@ async def _made(gateway: Gateway, record: Record) -> partial[Responses]:
 
 
 async def _document(gateway: Gateway, record: Record) -> Response:
-    _, told = await gateway.replay(record, await _made(gateway, record))
+    told = await replayed(gateway, record, await _made(gateway, record))
     return json_answer(told.document(), 200, dict(where(record.id)))
 
 
@@ -218,3 +218,10 @@ async def _place(gateway: Gateway, record: Record, after: int) -> Place | None:
     if after == 0:
         return None
     raise CursorLost(field="starting_after")
+
+
+ROUTES = (
+    Route("POST", "/v1/responses", openai_responses_create),
+    Route("GET", "/v1/responses/{id}", openai_responses_retrieve, open=True),
+    Route("POST", "/v1/responses/{id}/cancel", openai_responses_cancel),
+)

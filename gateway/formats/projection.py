@@ -17,7 +17,7 @@ import orjson
 
 from gateway import sse
 from gateway.fold import Fold, StageText
-from gateway.protocol import Cursor, Event, EventType, Status
+from gateway.protocol import Cursor, Event, EventType
 
 _PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})")
 # As a whole number: the offset, then 16 bits of the writer's tag, then the frame. Below 2**53 for any log
@@ -110,11 +110,6 @@ class Projection:
                 return list(self.failed(data))
             case EventType.CANCELLED:
                 return list(self.cancelled())
-
-    @property
-    def ended(self) -> Status | None:
-        """How the stream has ended, if its terminal event was fed."""
-        return self.fold.ended
 
     def place(self, frame: int) -> Place:
         """Where this event's frame of this number is."""

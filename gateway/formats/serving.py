@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import asking
-from gateway.answers import Handler
+from gateway import asking, sse
+from gateway.answers import JSON, Handler
 from gateway.body import Start
-from gateway.errors import CursorLost
-from gateway.formats.projection import Place, Projection, projected
-from gateway.gateway import Gateway
+from gateway.errors import CursorLost, StoreUnavailable, StreamGone
+from gateway.formats.projection import Place, Projection, events, projected
+from gateway.gateway import FOLD_TRIES, Gateway
 from gateway.protocol import Cursor
 from gateway.record import Record
 from gateway.response import CutStream
 from gateway.subscription import Ending
+
+P = TypeVar("P", bound=Projection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +77,57 @@ async def stands(gateway: Gateway, record: Record, after: Place) -> bool:
     except CursorLost:
         return False
     return True
+
+
+def at_its_end(
+    gateway: Gateway,
+    record: Record,
+    projection: Projection,
+    document: Callable[[], Any],
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A JSON document when the stream has ended, and white space until then; cut at the connection's age.
+
+    Raises TooManyReaders.
+    """
+    gateway.parts.hub.check_room(record.id)
+    ending = Ending()
+    chunks = gateway.parts.relay.follow(record.id, None, ending)
+    answer = CutStream(_awaited(chunks, projection, document), headers, ending)
+    answer.headers["content-type"] = JSON
+    return answer
+
+
+async def replayed(gateway: Gateway, record: Record, make: Callable[[], P]) -> P:
+    """A projection that has been fed the log as it is now. Raises StreamGone or StoreUnavailable."""
+    for _ in range(FOLD_TRIES):
+        projection, after, at_end = make(), None, False
+        try:
+            async with gateway.folding:
+                while not at_end:
+                    piece = await gateway.parts.log.read(record.id, after)
+                    if piece.last is None:
+                        raise StreamGone
+                    for event_id, event in events(piece.frames):
+                        projection.feed(event_id, event)
+                    after, at_end = piece.last, piece.at_end or piece.final
+        except CursorLost:  # the store lost a tail between two pieces of this very read
+            continue
+        return projection
+    raise StoreUnavailable
+
+
+async def _awaited(
+    chunks: AsyncGenerator[bytes, None], projection: Projection, document: Callable[[], Any]
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(chunks) as source:
+        async for chunk in source:
+            if chunk == sse.LOG_LOST:
+                return
+            if chunk == sse.HEARTBEAT:
+                yield b"\n"
+                continue
+            for event_id, event in events(chunk):
+                projection.feed(event_id, event)
+    if projection.fold.ended:
+        yield sse.dumps(document())

@@ -1,0 +1,184 @@
+"""The body of a LangGraph run, checked against every rule, and the state that the run begins with.
+
+A thread's state is kept by its newest run. Messages come as LangChain writes them, or as `{role, content}`,
+and are added as LangGraph's `add_messages` does: one whose id is known takes the known one's place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway import sse
+from gateway.body import Bounds, Start, parse_start
+from gateway.errors import Invalid
+from gateway.formats.langgraph import EVENT_OF_MODE, message
+
+_KINDS = {
+    "human": "user",
+    "user": "user",
+    "ai": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "developer",
+}
+_TYPES = {"user": "human", "assistant": "ai", "system": "system", "developer": "system"}
+_PASSED_OVER = ("tool", "function")  # a tool's answer, without the call that it belongs to
+_REMOVE, _REMOVE_ALL = "remove", "__remove_all__"
+_MOST_CHARACTERS = 200  # of an id
+# What changes what is run, and is not to be had here, unless it is empty.
+_NOT_HERE = ("command", "interrupt_before", "interrupt_after", "webhook", "after_seconds", "checkpoint_id")
+STRATEGIES = ("reject", "interrupt", "rollback")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A run as it was asked for. `input` is what the client sent of it."""
+
+    chain: str
+    input: Any = field(repr=False)
+    params: Mapping[str, Any] = field(repr=False)
+    metadata: Mapping[str, Any] | None
+    modes: tuple[str, ...]
+    strategy: str
+    key: str
+    digest: str  # of key and body: the same POST again is the same run
+    checkpoint: str  # the run after which this one goes on, where that was named
+
+
+def parse_run(value: Any, key: str = "") -> Asked:
+    """Read the body of a POST that starts a run; `key` is its Idempotency-Key.
+
+    Raises Invalid, which names the field and the rule.
+    """
+    if not isinstance(value, dict):
+        raise Invalid("body", "must be an object")
+    for name in _NOT_HERE:
+        if value.get(name):
+            raise Invalid(name, "is not to be had here")
+    chain, config, metadata = value.get("assistant_id"), value.get("config"), value.get("metadata")
+    strategy = value.get("multitask_strategy") or "reject"
+    if not isinstance(chain, str):
+        raise Invalid("assistant_id", "must be the name of a chain of this gateway")
+    if strategy not in STRATEGIES:
+        raise Invalid("multitask_strategy", f"must be one of {', '.join(STRATEGIES)}")
+    configurable = _object("config", config).get("configurable")
+    params = _object("config.configurable", configurable) | _object("context", value.get("context"))
+    digest = hashlib.sha256(sse.dumps([key, _sorted(value)])).hexdigest()
+    checkpoint = _object("checkpoint", value.get("checkpoint")).get("checkpoint_id") or ""
+    if not isinstance(checkpoint, str):
+        raise Invalid("checkpoint.checkpoint_id", "must be a string")
+    modes = parse_modes(value.get("stream_mode") or "values")
+    told = _object("metadata", metadata) or None
+    return Asked(chain, value.get("input"), params, told, modes, strategy, key, digest, checkpoint)
+
+
+def parse_modes(given: Any) -> tuple[str, ...]:
+    """The modes of `stream_mode`, one or several. Raises Invalid for one that has no frames here."""
+    modes = [given] if isinstance(given, str) else given
+    if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
+        raise Invalid("stream_mode", "must be a string or a list of strings")
+    if any(mode not in EVENT_OF_MODE for mode in modes):
+        raise Invalid("stream_mode", f"must be of {', '.join(EVENT_OF_MODE)}")
+    return tuple(dict.fromkeys(modes))
+
+
+def begin_state(asked: Asked, before: Sequence[Mapping[str, Any]], bounds: Bounds) -> dict[str, Any]:
+    """The state that the run begins with: the client's input, its messages after those of before."""
+    if not isinstance(asked.input, dict):
+        return {"messages": list(before)} | ({} if asked.input is None else {"input": asked.input})
+    messages = [dict(one) for one in before]
+    given = asked.input.get("messages", [])
+    for index, item in enumerate(given if isinstance(given, list) else [given]):
+        _add(messages, f"input.messages[{index}]", item)
+    if len(messages) > bounds.messages:
+        raise Invalid("input.messages", f"must be at most {bounds.messages}, with those of before")
+    state = {**asked.input, "messages": messages}
+    if len(sse.dumps(state)) > bounds.bytes:
+        raise Invalid("input", f"must be at most {bounds.bytes} bytes, with the messages of before")
+    return state
+
+
+def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], bounds: Bounds) -> Start:
+    """What is to be run. Raises Invalid."""
+    messages = [_plain(one) for one in state["messages"] if _says(one)]
+    others = {name: value for name, value in state.items() if name != "messages"}
+    body: dict[str, Any] = {"chain": asked.chain, "params": dict(asked.params)}
+    body |= {} if asked.metadata is None else {"metadata": asked.metadata}
+    if not isinstance(asked.input, dict) and asked.input is not None:
+        body["input"] = asked.input
+    elif others or not messages:
+        body["input"] = others | ({"messages": messages} if messages else {})
+    else:
+        body["messages"] = messages
+    try:
+        return parse_start(body, chains, bounds)
+    except Invalid as error:
+        names = {"chain": "assistant_id", "params": "config.configurable", "metadata": "metadata"}
+        field_name, rule = error.extensions["field"], error.extensions["rule"]
+        raise Invalid(names.get(field_name, f"input.{field_name}"), rule) from None
+
+
+def _add(messages: list[dict[str, Any]], where: str, given: Any) -> None:
+    """One more message, or another in the place of one, or one less."""
+    if isinstance(given, str):
+        given = {"type": "human", "content": given}
+    if isinstance(given, list) and len(given) == 2:
+        given = {"type": given[0], "content": given[1]}
+    if not isinstance(given, dict):
+        raise Invalid(where, "must be a message: an object with type or role, and content")
+    kind, message_id = given.get("type") or given.get("role"), given.get("id")
+    if message_id is not None and not (
+        isinstance(message_id, str) and 0 < len(message_id) <= _MOST_CHARACTERS
+    ):
+        raise Invalid(f"{where}.id", f"must be a string of 1 to {_MOST_CHARACTERS} characters")
+    if kind == _REMOVE:
+        messages[:] = [one for one in messages if message_id not in (one["id"], _REMOVE_ALL)]
+        return
+    if kind in _PASSED_OVER:
+        return
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise Invalid(f"{where}.type", "must be human, ai, system, or a tool's")
+    content = given.get("content")
+    parts = isinstance(content, list) and all(isinstance(part, str | dict) for part in content)
+    if not isinstance(content, str) and not parts:
+        raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
+    whole = message(_TYPES[_KINDS[kind]], content, message_id or str(uuid.uuid4()))
+    if kind == "developer":
+        whole["role"] = kind
+    for index, one in enumerate(messages):
+        if one["id"] == whole["id"]:
+            messages[index] = whole
+            return
+    messages.append(whole)
+
+
+def _plain(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as our own chains take it."""
+    content = one["content"]
+    if isinstance(content, list):
+        content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+    return {"role": one.get("role") or _KINDS[one["type"]], "content": content}
+
+
+def _says(one: Mapping[str, Any]) -> bool:
+    """Not a model's call of a tool, whose answer is not kept."""
+    return bool(one["content"]) or one["type"] != "ai"
+
+
+def _object(where: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Invalid(where, "must be an object")
+    return value
+
+
+def _sorted(value: Any) -> Any:
+    """The same for the same object, however it is spelled."""
+    if isinstance(value, dict):
+        return [[name, _sorted(value[name])] for name in sorted(value)]
+    return [_sorted(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,235 @@
+"""LangGraph's endpoints, as far as its SDKs and `useStream` need them to run chains and to come back to them.
+
+A run goes on whether anybody reads it or not: `on_disconnect` cannot tell a reader who has left from one
+whose network has changed. What a run's `Location` names gives it from the start, or after a `Last-Event-ID`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import asking, protocol
+from gateway.answers import answered, json_answer
+from gateway.body import read_json
+from gateway.errors import ConversationBusy, Malformed
+from gateway.formats.langgraph import RUN_STATUS
+from gateway.formats.langgraph_request import Asked, begin_state, parse_modes, parse_run, start_of
+from gateway.formats.langgraph_threads import Began, Thread, most_of, name_of, refused
+from gateway.formats.projection import Place
+from gateway.formats.serving import Route, at_its_end, begin, follow, stands
+from gateway.gateway import Gateway
+from gateway.protocol import Cursor
+from gateway.record import Record
+
+_FROM_THE_START = ("-1", "0", "")
+_LAST_FRAME = 999  # of any event
+
+
+@answered("/threads/{thread}/runs/stream", shape=refused)
+async def langgraph_stream(gateway: Gateway, request: Request) -> Response:
+    """POST: start a run, and read it."""
+    return await _streamed(gateway, request)
+
+
+@answered("/runs/stream", shape=refused)
+async def langgraph_stream_alone(gateway: Gateway, request: Request) -> Response:
+    """POST: the same, in no thread."""
+    return await _streamed(gateway, request)
+
+
+@answered("/threads/{thread}/runs/wait", shape=refused)
+async def langgraph_wait(gateway: Gateway, request: Request) -> Response:
+    """POST: start a run, and answer its state at the end."""
+    return await _awaited(gateway, request)
+
+
+@answered("/runs/wait", shape=refused)
+async def langgraph_wait_alone(gateway: Gateway, request: Request) -> Response:
+    """POST: the same, in no thread."""
+    return await _awaited(gateway, request)
+
+
+@answered("/threads/{thread}/runs", shape=refused)
+async def langgraph_create(gateway: Gateway, request: Request) -> Response:
+    """POST: start a run."""
+    return await _created(gateway, request)
+
+
+@answered("/runs", shape=refused)
+async def langgraph_create_alone(gateway: Gateway, request: Request) -> Response:
+    """POST: the same, in no thread."""
+    return await _created(gateway, request)
+
+
+@answered("/threads/{thread}/runs", shape=refused)
+async def langgraph_list(gateway: Gateway, request: Request) -> Response:
+    """GET: a thread's runs, the newest first."""
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
+    runs = await thread.history(most_of(request.query_params.get("limit")))
+    return json_answer([_run(thread, record) for record, _ in runs])
+
+
+@answered("/threads/{thread}/runs/{id}", shape=refused)
+async def langgraph_run(gateway: Gateway, request: Request) -> Response:
+    """GET: how a run stands."""
+    thread, record = await _found(gateway, request)
+    return json_answer(_run(thread, record))
+
+
+@answered("/threads/{thread}/runs/{id}/stream", shape=refused)
+async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
+    """GET: read a run, after a `Last-Event-ID`; without one, what comes from now on."""
+    modes = parse_modes(request.query_params.getlist("stream_mode") or "values")
+    thread, record = await _found(gateway, request)
+    after = _after(request, record)
+    if after is not None and not await stands(gateway, record, after):
+        after = None  # the store has lost what the reader has seen: from the start
+    projection = await thread.projection(record, modes)
+    headers = _located(thread, record, _stream_path(thread, record, modes))
+    return follow(gateway, record, projection, after, headers)
+
+
+@answered("/threads/{thread}/runs/{id}/join", shape=refused)
+async def langgraph_join(gateway: Gateway, request: Request) -> Response:
+    """GET: a run's state at its end."""
+    thread, record = await _found(gateway, request)
+    return await _at_its_end(gateway, thread, record)
+
+
+@answered("/threads/{thread}/runs/{id}/cancel", shape=refused)
+async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
+    """POST: end a run now; `action=rollback`: and have its thread stand where it stood before."""
+    thread, record = await _found(gateway, request)
+    await gateway.cancel(record.id, thread.owner)
+    if request.query_params.get("action") == "rollback":
+        newest = await thread.newest()
+        if newest.stream == record.id:
+            await thread.turn(newest, (await thread.began(record)).before)
+    return Response(status_code=204 if request.query_params.get("wait") == "1" else 202)
+
+
+async def _streamed(gateway: Gateway, request: Request) -> Response:
+    gateway.parts.hub.check_room()
+    thread, record, asked = await _begin(gateway, request)
+    projection = await thread.projection(record, asked.modes)
+    headers = _located(thread, record, _stream_path(thread, record, asked.modes))
+    return follow(gateway, record, projection, None, headers)
+
+
+async def _awaited(gateway: Gateway, request: Request) -> Response:
+    gateway.parts.hub.check_room()
+    thread, record, _ = await _begin(gateway, request)
+    return await _at_its_end(gateway, thread, record)
+
+
+async def _at_its_end(gateway: Gateway, thread: Thread, record: Record) -> Response:
+    projection = await thread.projection(record)
+    headers = _located(thread, record, f"{_path(thread, record)}/join")
+    return at_its_end(gateway, record, projection, projection.outcome, headers)
+
+
+async def _created(gateway: Gateway, request: Request) -> Response:
+    thread, record, _ = await _begin(gateway, request)
+    headers = _located(thread, record, f"{_path(thread, record)}/join")
+    return json_answer(_run(thread, record), 200, headers)
+
+
+async def _begin(gateway: Gateway, request: Request) -> tuple[Thread, Record, Asked]:
+    """Start the run of a request, or find the one that the same POST has started."""
+    owner, key = await asking.owner(gateway, request), asking.idempotency_key(request)
+    asked = parse_run(await read_json(request, gateway.bounds), key)
+    if "thread" not in request.path_params:
+        alone = Thread(gateway, owner, "")
+        record, began = await _start(alone, request, asked, asked.checkpoint)
+        thread = Thread(gateway, owner, record.id)
+        await thread.keep(record, began)
+        return thread, record, asked
+    thread = Thread(gateway, owner, name_of(request))
+    newest, before, again = await thread.base(asked)
+    if again is not None:
+        asking.note(again)
+        return thread, again, asked
+    record, began = await _start(thread, request, asked, before)
+    await thread.keep(record, began)
+    if not await thread.turn(newest, record.id):
+        if not key:  # else it may be one of long ago
+            await gateway.cancel(record.id, owner)
+        raise ConversationBusy
+    return thread, record, asked
+
+
+async def _start(thread: Thread, request: Request, asked: Asked, before: str) -> tuple[Record, Began]:
+    gateway = thread.gateway
+    state = begin_state(asked, await thread.messages(before), gateway.bounds)
+    start = start_of(asked, state, gateway.chains, gateway.bounds)
+    record = await begin(gateway, request, start, thread.owner)
+    return record, Began(state, before, asked.digest)
+
+
+async def _found(gateway: Gateway, request: Request) -> tuple[Thread, Record]:
+    """The run of the path; its thread is the name that the path gives it."""
+    name = name_of(request)
+    record = await asking.found(gateway, request)
+    return Thread(gateway, record.owner, name), record
+
+
+def _after(request: Request, record: Record) -> Place | None:
+    """Where to go on; None: from the start. Raises Malformed."""
+    given = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+    if given is None:
+        return Place(Cursor.parse(record.last_id), _LAST_FRAME)  # what comes from now on
+    if given in _FROM_THE_START:
+        return None
+    try:
+        return Place.parse(given)
+    except ValueError:
+        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+
+
+def _run(thread: Thread, record: Record) -> dict[str, Any]:
+    """A run, as LangGraph's server describes one."""
+    return {
+        "run_id": record.id,
+        "thread_id": thread.name,
+        "assistant_id": record.chain,
+        "created_at": protocol.iso(record.created_ms),
+        "updated_at": protocol.iso(record.ended_ms or record.started_ms or record.created_ms),
+        "status": RUN_STATUS[record.status],
+        "metadata": record.metadata or {},
+        "kwargs": {},
+        "multitask_strategy": "reject",
+    }
+
+
+def _path(thread: Thread, record: Record) -> str:
+    return f"/threads/{quote(thread.name, safe='')}/runs/{record.id}"
+
+
+def _stream_path(thread: Thread, record: Record, modes: Sequence[str]) -> str:
+    """Where to come back to; without a `Last-Event-ID` nothing has been seen."""
+    asked = [*(("stream_mode", mode) for mode in modes), ("last_event_id", "-1")]
+    return f"{_path(thread, record)}/stream?{urlencode(asked)}"
+
+
+def _located(thread: Thread, record: Record, where: str) -> dict[str, str]:
+    return {"location": where, "content-location": _path(thread, record), "x-stream-id": record.id}
+
+
+ROUTES = (
+    Route("POST", "/threads/{thread}/runs/stream", langgraph_stream),
+    Route("POST", "/threads/{thread}/runs/wait", langgraph_wait),
+    Route("POST", "/threads/{thread}/runs", langgraph_create),
+    Route("GET", "/threads/{thread}/runs", langgraph_list),
+    Route("GET", "/threads/{thread}/runs/{id}", langgraph_run, open=True),
+    Route("GET", "/threads/{thread}/runs/{id}/stream", langgraph_join_stream, open=True),
+    Route("GET", "/threads/{thread}/runs/{id}/join", langgraph_join, open=True),
+    Route("POST", "/threads/{thread}/runs/{id}/cancel", langgraph_cancel),
+    Route("POST", "/runs/stream", langgraph_stream_alone),
+    Route("POST", "/runs/wait", langgraph_wait_alone),
+    Route("POST", "/runs", langgraph_create_alone),
+)

@@ -1,0 +1,164 @@
+"""LangGraph's endpoints for threads: what was said in one, and how it stands.
+
+A thread is a name: one that has no run yet is empty, and nothing is stored for it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import asking, protocol
+from gateway.answers import answered, json_answer
+from gateway.body import read_json
+from gateway.errors import ConversationBusy, Invalid
+from gateway.formats.langgraph import CANCELLED, Run
+from gateway.formats.langgraph_threads import Thread, most_of, name_of, refused
+from gateway.formats.serving import Route
+from gateway.gateway import Gateway
+from gateway.protocol import Status
+from gateway.record import Record
+
+
+@answered("/threads", shape=refused)
+async def langgraph_thread_create(gateway: Gateway, request: Request) -> Response:
+    """POST: a thread's name; `thread_id` if the client has one."""
+    owner = await asking.owner(gateway, request)
+    body = await read_json(request, gateway.bounds)
+    if not isinstance(body, dict):
+        raise Invalid("body", "must be an object")
+    if body.get("supersteps"):
+        raise Invalid("supersteps", "is not to be had here")
+    given = body.get("thread_id")
+    if given is not None and not isinstance(given, str):
+        raise Invalid("thread_id", "must be a string")
+    request.path_params["thread"] = str(uuid.uuid4()) if given is None else given
+    thread = Thread(gateway, owner, name_of(request))
+    newest = await thread.found((await thread.newest()).stream)
+    if newest is not None and body.get("if_exists") != "do_nothing":
+        raise ConversationBusy("there is a thread of this name, and it has runs")
+    return json_answer(await _told(thread, newest))
+
+
+@answered("/threads/{thread}", shape=refused)
+async def langgraph_thread(gateway: Gateway, request: Request) -> Response:
+    """GET: a thread, with its state."""
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
+    return json_answer(await _told(thread, await thread.found((await thread.newest()).stream)))
+
+
+@answered("/threads/{thread}", shape=refused)
+async def langgraph_thread_delete(gateway: Gateway, request: Request) -> Response:
+    """DELETE: forget a thread, and end what runs in it."""
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
+    newest = await thread.found((await thread.newest()).stream)
+    if newest is not None and not newest.ended:
+        await gateway.cancel(newest.id, thread.owner)
+    await thread.forget()
+    return Response(status_code=204)
+
+
+@answered("/threads/{thread}/state", shape=refused)
+async def langgraph_thread_state(gateway: Gateway, request: Request) -> Response:
+    """GET: what the newest run has made of a thread."""
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
+    newest = await thread.found((await thread.newest()).stream)
+    if newest is None:
+        return json_answer(_empty(thread))
+    return json_answer(await _state(thread, newest))
+
+
+@answered("/threads/{thread}/history", shape=refused)
+async def langgraph_thread_history(gateway: Gateway, request: Request) -> Response:
+    """POST (or GET): the states that its runs have left, the newest first."""
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
+    body = await read_json(request, gateway.bounds)
+    if not isinstance(body, dict):
+        raise Invalid("body", "must be an object")
+    runs = await thread.history(most_of(body.get("limit")))
+    return json_answer([await _state(thread, record) for record, _ in runs])
+
+
+async def _state(thread: Thread, record: Record) -> dict[str, Any]:
+    began = await thread.began(record)
+    run = await thread.state(record)
+    before = _checkpoint(thread, began.before) if began.before else None
+    task: dict[str, Any] = {"id": record.id, "name": record.chain, "interrupts": [], "error": None}
+    if record.status is Status.FAILED:
+        task["error"] = (record.error or {}).get("message")
+    if record.status is Status.CANCELLED:
+        task["error"] = CANCELLED["message"]
+    values = run.values()
+    task["interrupts"] = values.pop("__interrupt__", [])
+    over = record.status is Status.DONE and not task["interrupts"]
+    return {
+        "values": values,
+        "next": [] if record.ended and not task["interrupts"] else [record.chain],
+        "tasks": [] if over else [task],
+        "checkpoint": _checkpoint(thread, record.id),
+        "metadata": {"run_id": record.id, "thread_id": thread.name, **(record.metadata or {})},
+        "created_at": protocol.iso(record.ended_ms or record.created_ms),
+        "parent_checkpoint": before,
+        "interrupts": task["interrupts"],
+    }
+
+
+def _empty(thread: Thread) -> dict[str, Any]:
+    return {
+        "values": {},
+        "next": [],
+        "tasks": [],
+        "checkpoint": None,
+        "metadata": {},
+        "created_at": None,
+        "parent_checkpoint": None,
+        "interrupts": [],
+    }
+
+
+def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
+    """What a run has left, by the run's id: a next one can go on from any that is kept."""
+    return {"thread_id": thread.name, "checkpoint_ns": "", "checkpoint_id": run_id, "checkpoint_map": None}
+
+
+async def _told(thread: Thread, newest: Record | None) -> dict[str, Any]:
+    """A thread, as LangGraph's server describes one."""
+    at = protocol.iso(newest.created_ms if newest else await thread.gateway.parts.log.now_ms())
+    values: dict[str, Any] | None = None
+    status, interrupts = "idle", []
+    if newest is not None:
+        run: Run = await thread.state(newest)
+        values = run.values()
+        interrupts = values.pop("__interrupt__", [])
+        status = _status(newest, interrupts)
+    return {
+        "thread_id": thread.name,
+        "created_at": at,
+        "updated_at": at,
+        "state_updated_at": at,
+        "metadata": {},
+        "config": {},
+        "status": status,
+        "values": values,
+        "interrupts": {newest.id: interrupts} if newest is not None and interrupts else {},
+    }
+
+
+def _status(newest: Record, interrupts: list[Any]) -> str:
+    if not newest.ended:
+        return "busy"
+    if newest.status is Status.FAILED:
+        return "error"
+    return "interrupted" if interrupts else "idle"
+
+
+ROUTES = (
+    Route("POST", "/threads", langgraph_thread_create),
+    Route("GET", "/threads/{thread}", langgraph_thread),
+    Route("DELETE", "/threads/{thread}", langgraph_thread_delete),
+    Route("GET", "/threads/{thread}/state", langgraph_thread_state),
+    Route("POST", "/threads/{thread}/history", langgraph_thread_history),
+)

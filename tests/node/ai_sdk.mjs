@@ -1,0 +1,153 @@
+// Chats of npm `ai` 5, 6 and 7, as they are: a command is a JSON object a line on stdin, with the chat's name and
+// what it `does`; for each there is a line when it is done, and one whenever the text that stands has changed.
+import readline from 'node:readline';
+
+const VERSIONS = { 5: await import('ai5'), 6: await import('ai6'), 7: await import('ai7') };
+const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+const chats = new Map();
+
+// The parts that stand, as docs/formats.md has it.
+const nameOf = (part) => part.toolCallId ?? part.providerMetadata?.holdfast?.part ?? part.data?.part;
+const standing = (message) => message.parts.reduce((parts, part) => part.type === 'data-replay' ? []
+  : part.type !== 'data-reset' ? [...parts, part]
+  : parts.filter((one) => !part.data.parts.includes(nameOf(one))), []);
+
+const textOf = (parts) => parts.filter((part) => part.type === 'text').map((part) => part.text).join('');
+
+// What `useChat` keeps, without React.
+class State {
+  status = 'ready';
+  error = undefined;
+  #messages;
+  #shown = '';
+
+  constructor(name, messages) {
+    this.name = name;
+    this.#messages = messages;
+  }
+
+  get messages() { return this.#messages; }
+
+  set messages(messages) {
+    this.#messages = messages;
+    const text = this.last ? textOf(standing(this.last)) : '';
+    if (text !== this.#shown) say({ chat: this.name, text });
+    this.#shown = text;
+  }
+
+  get last() {
+    const last = this.#messages.at(-1);
+    return last?.role === 'assistant' ? last : undefined;
+  }
+
+  pushMessage = (message) => { this.messages = this.messages.concat(message); };
+  popMessage = () => { this.messages = this.messages.slice(0, -1); };
+  replaceMessage = (index, message) => { this.messages = this.messages.with(index, structuredClone(message)); };
+  snapshot = (thing) => structuredClone(thing);
+}
+
+// A broken connection is `TypeError: terminated` to Node, which no version takes for one; browsers say other words.
+async function asInChromium(...asked) {
+  const answer = await fetch(...asked);
+  if (!answer.ok || !answer.body) return answer;
+  const reader = answer.body.getReader();
+  const body = new ReadableStream({
+    pull: async (to) => {
+      const { done, value } = await reader.read().catch(() => { throw new TypeError('network error'); });
+      if (done) to.close();
+      else to.enqueue(value);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  return new Response(body, { status: answer.status, headers: answer.headers });
+}
+
+// A gateway's answers, one for each time that it is asked; a connection may break behind one, when all of it has
+// been taken: what is still under way is lost to a client.
+const given = (answers) => async () => {
+  const { text, cut } = answers.shift();
+  let sent = false;
+  const pull = async (to) => {
+    if (!sent) to.enqueue(new TextEncoder().encode(text));
+    else if (!cut) to.close();
+    else {
+      await new Promise(setImmediate);
+      throw new TypeError(cut);
+    }
+    sent = true;
+  };
+  const body = new ReadableStream({ pull }, { highWaterMark: 0 });
+  return new Response(body, { headers: { 'content-type': 'text/event-stream' } });
+};
+
+function open({ chat: name, version, api, browser, messages = [], ended, answers, ...options }) {
+  const { AbstractChat, DefaultChatTransport } = VERSIONS[version];
+  const state = new State(name, messages);
+  const seen = { data: [], finish: null };
+  const transport = new DefaultChatTransport({
+    api,
+    ...options,
+    ...(browser && { fetch: asInChromium }),
+    ...(answers && { fetch: given(answers) }),
+    ...(ended && {
+      prepareReconnectToStreamRequest: ({ id }) => ({ api: `${api}/${id}/stream?ended=true` }),
+    }),
+  });
+  class Chat extends AbstractChat {}
+  const chat = new Chat({
+    id: name,
+    state,
+    transport,
+    onData: (part) => seen.data.push(part),
+    onFinish: ({ message, messages: all, ...how }) => { seen.finish = how; },
+    onToolCall: () => { throw new Error('no tool is the client\'s'); },
+    sendAutomaticallyWhen: VERSIONS[version].lastAssistantMessageIsCompleteWithToolCalls,
+  });
+  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, ...options } });
+}
+
+// The documentation's own lines, with all but React: one that waits a second there waits none here.
+function documented({ chat: name, version, code }) {
+  const { AbstractChat, DefaultChatTransport } = VERSIONS[version];
+  const state = new State(name, []);
+  const useChat = (init) => new (class Chat extends AbstractChat {})({ ...init, state });
+  const names = ['DefaultChatTransport', 'useChat', 'id', 'messages', 'setTimeout'];
+  const made = new Function(...names, `${code}; return { chat, standing, cancel };`)(
+    DefaultChatTransport, useChat, name, [], setImmediate,
+  );
+  chats.set(name, { ...made, state, seen: {} });
+}
+
+const VERBS = {
+  open,
+  documented,
+  // A page that is loaded again, with the messages as they were kept.
+  reload: ({ chat }) => {
+    const { state, opened } = chats.get(chat);
+    open({ ...opened, messages: JSON.parse(JSON.stringify(state.messages)) });
+  },
+  send: ({ chat, text, files }) => chats.get(chat).chat.sendMessage({ text, ...(files && { files }) }),
+  again: ({ chat }) => chats.get(chat).chat.sendMessage(),
+  regenerate: ({ chat }) => chats.get(chat).chat.regenerate(),
+  resume: ({ chat }) => chats.get(chat).chat.resumeStream(),
+  stop: ({ chat }) => chats.get(chat).chat.stop(),
+  cancel: ({ chat }) => chats.get(chat).cancel(),
+};
+
+async function run({ does, ...given }) {
+  await VERBS[does](given);
+  const { chat, state, seen, ...made } = chats.get(given.chat);
+  const parts = state.last ? (made.standing ?? standing)(state.last) : [];
+  say({
+    chat: given.chat,
+    did: does,
+    status: chat.status,
+    error: chat.error?.message ?? null,
+    ...seen,
+    shown: textOf(parts),
+    parts,
+    messages: chat.messages,
+  });
+}
+
+for await (const line of readline.createInterface({ input: process.stdin })) void run(JSON.parse(line));

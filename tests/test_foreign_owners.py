@@ -1,0 +1,54 @@
+"""Owners and quotas hold at the endpoints of foreign formats, and are told in each one's own shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.callers import ALICE, BOB, MOST_STREAMS, Guarded, by_key, flooding
+from tests.hosts import NOBODY
+from tests.support.model_server import ModelServer, script
+
+pytest_plugins = ("tests.hosts", "tests.callers")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def langgraph(question: str) -> dict[str, Any]:
+    return {"assistant_id": "chat", "input": {"messages": [{"role": "user", "content": question}]}}
+
+
+async def test_langgraph_knows_nobody_without_a_key(guarded: Guarded) -> None:
+    for method, path in (("POST", "/threads/t/runs/stream"), ("GET", "/threads/t/state")):
+        answer = await guarded.http.request(method, path, json=langgraph("x"))
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+
+async def test_langgraph_threads_and_runs_are_their_callers(guarded: Guarded) -> None:
+    alice, bob = by_key(ALICE), by_key(BOB)
+    body = langgraph(script(["mine"]))
+    made = await guarded.http.post("/threads/same/runs/wait", json=body, headers=alice)
+    run = made.headers["x-stream-id"]
+    assert made.json()["messages"][-1]["content"] == "mine"
+    theirs = await guarded.http.get("/threads/same/state", headers=bob)
+    assert (theirs.status_code, theirs.json()["values"]) == (200, {})  # a thread of the same name
+    for path in ("", "/stream", "/join"):
+        foreign = await guarded.http.get(f"/threads/same/runs/{run}{path}", headers=bob)
+        unknown = await guarded.http.get(f"/threads/same/runs/{NOBODY}{path}", headers=bob)
+        assert (foreign.status_code, foreign.json()) == (404, unknown.json())
+    cancelled = await guarded.http.post(f"/threads/same/runs/{run}/cancel", headers=bob)
+    assert cancelled.status_code == 404
+    on = {**langgraph("x"), "checkpoint": {"checkpoint_id": run}}
+    taken = await guarded.http.post("/threads/same/runs", json=on, headers=bob)
+    assert taken.status_code == 422
+
+
+async def test_langgraph_tells_a_quota(guarded: Guarded, model: ModelServer) -> None:
+    flood, gate = by_key(flooding("langgraph", guarded.name)), f"langgraph-quota-{guarded.name}"
+    body = langgraph(script(["a"], gate=gate))
+    for _ in range(MOST_STREAMS):
+        assert (await guarded.http.post("/runs", json=body, headers=flood)).status_code == 200
+    answer = await guarded.http.post("/runs/stream", json=body, headers=flood)
+    assert (answer.status_code, answer.json()["code"]) == (429, "over_quota")
+    assert answer.headers["retry-after"] == "2"
+    model.open_gate(gate)

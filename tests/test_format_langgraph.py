@@ -1,0 +1,399 @@
+"""LangGraph runs, by LangChain's own SDKs in Python and JavaScript, on both hosts."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.errors import APIStatusError, ConflictError, NotFoundError, UnprocessableEntityError
+
+from tests.hosts import Host, until
+from tests.mortals import Mortal
+from tests.support.cutter import Cutter
+from tests.support.model_server import script
+from tests.support.programs import node, talking
+
+pytest_plugins = ("tests.hosts", "tests.mortals")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MODES: list[Any] = ["values", "messages-tuple", "updates", "custom"]
+WORDS = [f"{number} \u2028\U0001f600 " for number in range(30)]
+TEXT = "".join(WORDS)
+
+
+@asynccontextmanager
+async def client_of(url: str, key: str | None = None) -> AsyncIterator[LangGraphClient]:
+    async with get_client(url=url, api_key=key) as client:
+        yield client
+
+
+def said(content: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+class Shown:
+    """What a front end shows of a run: its messages by id, as chunks come and as `values` replaces them."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, dict[str, Any]] = {}
+        self.events: list[str] = []
+        self.ids: list[str] = []
+        self.error: Any = None
+
+    def take(self, event: str, data: Any, event_id: str | None) -> None:
+        self.events.append(event)
+        assert event_id
+        self.ids.append(event_id)
+        if event == "values":
+            self.messages = {one["id"]: one for one in data["messages"]}
+        if event == "messages":
+            chunk, about = data
+            assert about["langgraph_node"]
+            known = self.messages.get(chunk["id"], {"content": ""})
+            self.messages[chunk["id"]] = chunk | {"content": known["content"] + chunk["content"]}
+        if event == "error":
+            self.error = data
+
+    @property
+    def texts(self) -> list[str]:
+        return [one["content"] for one in self.messages.values()]
+
+
+async def read(parts: Any) -> Shown:
+    """A run's stream to its end; nothing comes twice."""
+    shown = Shown()
+    async for part in parts:
+        shown.take(part.event, part.data, part.id)
+    assert len(set(shown.ids)) == len(shown.ids)
+    return shown
+
+
+def taken(lines: list[dict[str, Any]]) -> Shown:
+    """The same of what the script in Node has said."""
+    shown = Shown()
+    for line in lines:
+        if "event" in line:
+            shown.take(line["event"], line["data"], line["id"])
+    assert len(set(shown.ids)) == len(shown.ids)
+    return shown
+
+
+def url_of(host: Host) -> str:
+    return str(host.http.base_url).rstrip("/")
+
+
+async def test_a_thread_remembers_what_was_said(host: Host) -> None:
+    question = script(["one", " two"])
+    async with client_of(url_of(host)) as client:
+        thread: str = (await client.threads.create())["thread_id"]
+        state: Any = await client.threads.get_state(thread)
+        assert state["values"] == {}
+        created: list[Any] = []
+        run = client.runs.stream(
+            thread, "chat", input=said(question), stream_mode=MODES, on_run_created=created.append
+        )
+        first = await read(run)
+        runs = await client.runs.list(thread)
+        assert created == [{"run_id": runs[0]["run_id"], "thread_id": thread}]
+        messages = ["messages", "messages"]
+        assert first.events == ["metadata", "values", *messages, "updates", "values", "end"]
+        assert first.texts == [question, "one two"]
+        second = await client.runs.wait(thread, "chat", input=said(script(["three"])))
+        assert isinstance(second, dict)
+        assert [one["content"] for one in second["messages"]][1::2] == ["one two", "three"]
+        state = await client.threads.get_state(thread)
+        assert (state["values"], state["next"]) == (second, [])
+        runs = await client.runs.list(thread)
+        assert [one["status"] for one in runs] == ["success", "success"]
+        history: Any = await client.threads.get_history(thread)
+        assert [len(one["values"]["messages"]) for one in history] == [4, 2]
+        assert history[0]["parent_checkpoint"] == history[1]["checkpoint"]
+        assert (await client.threads.get(thread))["status"] == "idle"
+        await client.threads.delete(thread)
+        assert await client.threads.get_history(thread) == []
+    asked = host.model.requests[-1]["messages"]
+    assert [(one["role"], one["content"]) for one in asked[:2]] == [
+        ("user", question),
+        ("assistant", "one two"),
+    ]
+
+
+async def test_an_earlier_run_can_be_gone_on_from(host: Host) -> None:
+    async with client_of(url_of(host)) as client:
+        thread = str(uuid.uuid4())
+        for words in (["first"], ["second"]):
+            await client.runs.wait(thread, "chat", input=said(script(words)))
+        earlier = (await client.threads.get_history(thread))[1]["checkpoint"]
+        state = await client.runs.wait(thread, "chat", input=said(script(["instead"])), checkpoint=earlier)
+        assert isinstance(state, dict)
+        assert [one["content"] for one in state["messages"]][1::2] == ["first", "instead"]
+        wrong: Any = {"checkpoint_id": "00" + "A" * 22}
+        with pytest.raises(UnprocessableEntityError):
+            await client.runs.create(thread, "chat", input=said("x"), checkpoint=wrong)
+
+
+async def test_a_run_is_made_joined_and_read_again(host: Host) -> None:
+    async with client_of(url_of(host)) as client:
+        thread = str(uuid.uuid4())
+        run = await client.runs.create(thread, "chat", input=said(script(WORDS)))
+        state: Any = await client.runs.join(thread, run["run_id"])
+        assert state["messages"][-1]["content"] == TEXT
+        assert (await client.runs.get(thread, run["run_id"]))["status"] == "success"
+        whole = await read(
+            client.runs.join_stream(thread, run["run_id"], stream_mode=MODES, last_event_id="-1")
+        )
+        assert whole.texts[-1] == TEXT
+        for seen in (0, 1, 7, len(whole.ids) - 2):
+            rest = await read(
+                client.runs.join_stream(
+                    thread, run["run_id"], stream_mode=MODES, last_event_id=whole.ids[seen]
+                )
+            )
+            assert rest.ids == whole.ids[seen + 1 :]
+        nothing = client.runs.join_stream(thread, run["run_id"], stream_mode=MODES)
+        assert (await read(nothing)).events == []
+        alone: Any = await client.runs.wait(None, "chat", input={"messages": script(["x"])})
+        assert alone["messages"][-1]["content"] == "x"
+        only_values = await read(client.runs.stream(None, "chat", input=said(script(["y"]))))
+        assert only_values.events == ["metadata", "values", "values", "end"]
+
+
+async def test_a_reader_from_now_on_gets_what_comes(host: Host) -> None:
+    gate = f"langgraph-now-{host.name}"
+    question = {"input": said(script(["a", "b"], gate=gate, gate_at=1)), "assistant_id": "chat"}
+    run_id = (await host.http.post("/threads/now/runs", json=question)).json()["run_id"]
+    await until(lambda: host.status(f"/stream/{run_id}"), lambda status: status["text"] == "a")
+    where = f"/threads/now/runs/{run_id}/stream?stream_mode=messages-tuple"
+    async with host.http.stream("GET", where) as live:
+        assert live.status_code == 200
+        host.model.open_gate(gate)
+        lines = [line async for line in live.aiter_lines() if line.startswith("event: ")]
+    assert lines == ["event: messages", "event: end"]
+
+
+@pytest.mark.slow
+async def test_python_through_cuts_to_the_exact_text(host: Host) -> None:
+    before = len(host.model.requests)
+    async with Cutter(url_of(host), [1500, 2600, 900]) as cutter, client_of(cutter.url) as client:
+        thread = str(uuid.uuid4())
+        question = said(script(WORDS, pace=0.005))
+        shown = await read(client.runs.stream(thread, "chat", input=question, stream_mode=MODES))
+        assert cutter.cuts == 3
+    assert shown.texts[-1] == TEXT
+    assert shown.events.count("messages") == len(WORDS)
+    assert len(host.model.requests) == before + 1
+
+
+@pytest.mark.slow
+async def test_python_waits_through_rotation(mortal: Mortal) -> None:
+    async with mortal.worker(), client_of(mortal.rotating_url) as client:
+        with pytest.warns(UserWarning, match="attempting reconnect to Location"):
+            state: Any = await client.runs.wait(None, "chat", input=said(script(WORDS, pace=0.04)))
+    assert state["messages"][-1]["content"] == TEXT
+
+
+@pytest.mark.slow
+async def test_javascript_through_cuts_to_the_exact_text(host: Host) -> None:
+    before = len(host.model.requests)
+    async with Cutter(url_of(host), [640, 1500, 900, 3000, 1200, 800]) as cutter:
+        asked = {"question": script(WORDS, pace=0.005), "thread": str(uuid.uuid4()), "fast": True}
+        lines = await node("langgraph.mjs", cutter.url, "stream", json.dumps(asked))
+        assert cutter.cuts == 6
+    shown = taken(lines)
+    assert shown.texts[-1] == TEXT
+    assert shown.events.count("messages") == len(WORDS)
+    assert shown.events[-1] == "end"
+    assert len(host.model.requests) == before + 1
+
+
+@pytest.mark.slow
+async def test_use_stream_shows_a_conversation_and_comes_back_to_it(host: Host) -> None:
+    thread = str(uuid.uuid4())
+    first = await node("langgraph.mjs", url_of(host), "use", use(script(["Hi", " there"]), thread))
+    assert first[-1] == {"loading": False, "run": None}
+    assert texts(first[-2]) == ["Hi there"]
+    question = script(WORDS, pace=0.005)
+    async with Cutter(url_of(host), [4000, 5000, 3000]) as cutter:
+        again = await node("langgraph.mjs", cutter.url, "use", use(question, thread, fast=True))
+    assert texts(again[-2]) == ["Hi there", TEXT]
+    run = (await host.http.get(f"/threads/{thread}/runs")).json()[0]["run_id"]
+    joined = await node("langgraph.mjs", url_of(host), "use", use(question, thread, join=run))
+    assert texts(joined[-2]) == ["Hi there", TEXT]
+
+
+async def test_use_stream_stops_the_run(host: Host) -> None:
+    thread, gate = str(uuid.uuid4()), f"never langgraph {host.name}"
+    question = script(["some", "more"], gate=gate, gate_at=1)
+    async with talking("langgraph.mjs", url_of(host), "use", use(question, thread)) as talk:
+        await talk.until(lambda lines: lines and "messages" in lines[-1] and texts(lines[-1]) == ["some"])
+        await talk.tell("stop")
+        await talk.end()
+    await until(
+        lambda: host.http.get(f"/threads/{thread}/runs"),
+        lambda answer: answer.json()[0]["status"] == "interrupted",
+    )
+
+
+async def test_a_cancelled_run_is_told_to_its_readers(host: Host) -> None:
+    question = said(script(["a", "b"], gate=f"never langgraph cancel {host.name}", gate_at=1))
+    async with client_of(url_of(host)) as client:
+        thread, shown = str(uuid.uuid4()), Shown()
+        async for part in client.runs.stream(thread, "chat", input=question, stream_mode=MODES):
+            shown.take(part.event, part.data, part.id)
+            if part.event == "messages":
+                [run] = await client.runs.list(thread)
+                assert run["status"] == "running"
+                assert (await client.threads.get(thread))["status"] == "busy"
+                await client.runs.cancel(thread, run["run_id"])
+        assert shown.error == {"error": "UserInterrupt", "message": "The run was cancelled."}
+        [run] = await client.runs.list(thread)
+        assert run["status"] == "interrupted"
+        joined: Any = await client.runs.join(thread, run["run_id"])
+        assert joined == {"__error__": shown.error}
+        state: Any = await client.threads.get_state(thread)
+        assert len(state["values"]["messages"]) == 1  # the question stands, as in LangGraph
+        assert state["next"] == []
+        await client.runs.cancel(thread, run["run_id"], wait=True, action="rollback")
+        assert await client.threads.get_history(thread) == []
+
+
+async def test_a_failed_run_says_so_without_a_word_of_the_model(host: Host) -> None:
+    async with client_of(url_of(host)) as client:
+        thread = str(uuid.uuid4())
+        shown = await read(client.runs.stream(thread, "chat", input=said(script([], status=400))))
+        assert shown.events[-1] == "error"
+        assert shown.error["error"] == "model_invalid_request"
+        assert "scripted" not in json.dumps(shown.error)
+        assert (await client.threads.get(thread))["status"] == "error"
+        state: Any = await client.threads.get_state(thread)
+        assert state["tasks"][0]["error"] == shown.error["message"]
+
+
+async def test_a_busy_thread_takes_no_other_run_but_the_same_again(host: Host) -> None:
+    gate = f"langgraph-busy-{host.name}"
+    question = said(script(["a", "b"], gate=gate, gate_at=1))
+    async with client_of(url_of(host)) as client:
+        thread = str(uuid.uuid4())
+        run = await client.runs.create(thread, "chat", input=question)
+        again = await client.runs.create(thread, "chat", input=question)
+        assert again["run_id"] == run["run_id"]
+        with pytest.raises(ConflictError):
+            await client.runs.create(thread, "chat", input=said("other"))
+        other = await client.runs.create(
+            thread, "chat", input=said(script(["c"])), multitask_strategy="rollback"
+        )
+        state: Any = await client.runs.join(thread, other["run_id"])
+        assert [one["type"] for one in state["messages"]] == ["human", "ai"]
+        first = await client.runs.get(thread, run["run_id"])
+        assert first["status"] == "interrupted"
+    host.model.open_gate(gate)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [None, ["x ", "y ", "z"]])
+async def test_a_worker_is_killed_under_python(mortal: Mortal, again: list[str] | None) -> None:
+    gate = f"langgraph-py-{mortal.name}-{again}"
+    more = {} if again is None else {"again": again}
+    question = script(["a ", "b ", "c"], gate=gate, gate_at=2, **more)
+    shown = Shown()
+    async with client_of(mortal.url) as client:
+        thread = str(uuid.uuid4())
+        parts = aiter(client.runs.stream(thread, "chat", input=said(question), stream_mode=MODES))
+        async with mortal.worker() as first:
+            while shown.texts[-1:] != ["a b "]:
+                part = await anext(parts)
+                shown.take(part.event, part.data, part.id)
+            await first.kill()
+        mortal.model.open_gate(gate)
+        async with mortal.worker():
+            async for part in parts:
+                shown.take(part.event, part.data, part.id)
+    assert shown.texts == [question, "".join(again or ["a ", "b ", "c"])]
+    assert shown.events.count("values") == (2 if again is None else 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [None, ["x ", "y ", "z"]])
+async def test_a_worker_is_killed_under_use_stream(mortal: Mortal, again: list[str] | None) -> None:
+    """On a host that closes each connection after a moment, too."""
+    gate = f"langgraph-js-{mortal.name}-{again}"
+    more = {} if again is None else {"again": again}
+    question = script(["a ", "b ", "c"], gate=gate, gate_at=2, **more)
+    asked = use(question, str(uuid.uuid4()), fast=True)
+    async with talking("langgraph.mjs", mortal.rotating_url, "use", asked) as talk:
+        async with mortal.worker() as first:
+            await talk.until(lambda lines: lines and texts(lines[-1]) == ["a b "])
+            await first.kill()
+        mortal.model.open_gate(gate)
+        async with mortal.worker():
+            lines = await talk.until(lambda lines: "loading" in lines[-1])
+    assert texts(lines[-2]) == ["".join(again or ["a ", "b ", "c"])]
+    assert not [line for line in lines if "error" in line]
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ([], "body: must be an object"),
+        ({}, "assistant_id: must be the name of a chain of this gateway"),
+        ({"assistant_id": "none", "input": said("x")}, "assistant_id: must be the name"),
+        ({"assistant_id": "chat", "input": said("x"), "stream_mode": "messages"}, "stream_mode: must be of"),
+        ({"assistant_id": "chat", "input": said("x"), "stream_mode": [1]}, "stream_mode: must be a string"),
+        ({"assistant_id": "chat", "input": said("x"), "command": {"resume": 1}}, "command: is not"),
+        (
+            {"assistant_id": "chat", "input": said("x"), "multitask_strategy": "enqueue"},
+            "multitask_strategy:",
+        ),
+        ({"assistant_id": "chat", "input": said("x"), "config": {"configurable": 1}}, "config.configurable:"),
+        ({"assistant_id": "chat", "input": said("x"), "metadata": [1]}, "metadata: must be an object"),
+        ({"assistant_id": "chat", "input": {"messages": [{"type": "x"}]}}, "input.messages[0].type: must be"),
+        ({"assistant_id": "chat", "input": {"messages": [{"role": "user"}]}}, "input.messages[0].content:"),
+        ({"assistant_id": "chat", "input": {"messages": 1}}, "input.messages[0]: must be a message"),
+        ({"assistant_id": "chat", "input": {"messages": []}}, "input"),
+        ({"assistant_id": "chat"}, "input"),
+        (
+            {"assistant_id": "chat", "input": {"messages": [{"role": "user", "content": "x", "id": 7}]}},
+            "input.",
+        ),
+    ],
+)
+async def test_a_body_that_breaks_a_rule_is_told_which(host: Host, body: Any, detail: str) -> None:
+    answer = await host.http.post("/threads/t/runs/stream", json=body)
+    told = answer.json()
+    assert (answer.status_code, told["code"]) == (422, "invalid")
+    assert told["detail"].startswith(detail)
+
+
+async def test_unknown_runs_and_wrong_cursors(host: Host) -> None:
+    where, _ = await host.finished(["a"])
+    run_id = where.rpartition("/")[2]
+    async with client_of(url_of(host)) as client:
+        with pytest.raises(NotFoundError):
+            await client.runs.get("t", "00" + "A" * 22)
+        # A stream that was started in another way is a run as well.
+        state: Any = await client.runs.join("t", run_id)
+        assert state["messages"][-1]["content"] == "a"
+        lost = client.runs.join_stream("t", run_id, stream_mode=MODES, last_event_id="5-beef.0")
+        assert (await read(lost)).texts[-1] == "a"
+        with pytest.raises(APIStatusError):
+            await read(client.runs.join_stream("t", run_id, last_event_id="x"))
+    long = "x" * 300
+    assert (await host.http.get(f"/threads/{long}/state")).status_code == 422
+    assert (await host.http.post("/threads/t/history", json={"limit": "x"})).status_code == 422
+    assert (await host.http.post("/threads", json=[])).status_code == 422
+    assert (await host.http.post("/threads", json={"thread_id": 1})).status_code == 422
+
+
+def use(question: str, thread: str, **more: Any) -> str:
+    return json.dumps({"question": question, "thread": thread, **more})
+
+
+def texts(line: dict[str, Any]) -> list[str]:
+    """The answers in what `useStream` shows."""
+    return [text for kind, _, text in line.get("messages", ()) if kind == "ai"]

@@ -1,0 +1,222 @@
+"""LangGraph runs as pure functions: a stream's events to frames, a body to what is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import protocol
+from gateway.body import DEFAULT, Start
+from gateway.errors import Invalid
+from gateway.formats.langgraph import EVENT_OF_MODE, Run
+from gateway.formats.langgraph_request import begin_state, parse_run, start_of
+from gateway.protocol import Event, EventType
+
+CHAINS = {"chat": ["chat"], "report": ["outline", "final"]}
+HUMAN = {"type": "human", "content": "hi", "id": "1"}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+MESSAGES = st.fixed_dictionaries(
+    {"content": JSON},
+    optional={
+        "type": st.sampled_from(["human", "ai", "tool", "remove", "system"]) | JSON,
+        "role": JSON,
+        "id": JSON,
+    },
+)
+BODIES = st.fixed_dictionaries(
+    {"assistant_id": st.just("chat") | JSON},
+    optional={
+        "input": st.fixed_dictionaries({}, optional={"messages": st.lists(MESSAGES) | JSON, "x": JSON})
+        | JSON,
+        "config": st.fixed_dictionaries({"configurable": JSON}) | JSON,
+        "context": JSON,
+        "metadata": JSON,
+        "stream_mode": st.lists(st.sampled_from(list(EVENT_OF_MODE))) | JSON,
+        "multitask_strategy": JSON,
+        "checkpoint": st.fixed_dictionaries({"checkpoint_id": JSON}) | JSON,
+        "command": JSON,
+    },
+)
+
+
+def frames(*events: Event, modes: tuple[str, ...] = tuple(EVENT_OF_MODE)) -> list[tuple[str, Any]]:
+    """The frames of these events, whose ids are 0-beef, 100-beef and so on."""
+    run = Run("run", "thread", {"messages": [HUMAN]}, modes)
+    told = []
+    for number, event in enumerate(events):
+        made = run.feed(f"{number * 100}-beef", event)
+        told += [(frame.event, frame.data) for frame in made if run.wants(frame)]
+    return told
+
+
+START = protocol.start("run", "report", ["outline", "final"], "now")
+DONE = Event(EventType.DONE, {"finish_reason": "stop", "usage": {}, "attempts": 1, "duration_ms": 1})
+
+
+def stage(name: str, *, finished: bool = False) -> Event:
+    return protocol.stage(name, run=1, index=0, count=2, finished=finished)
+
+
+def text(delta: str, name: str, run: int = 0) -> Event:
+    return protocol.text(delta, deployment="d", stage=name, run=run)
+
+
+def contents(values: Any) -> list[str]:
+    return [one["content"] for one in values["messages"]]
+
+
+def test_each_stage_says_a_message_and_the_last_one_is_the_answer() -> None:
+    told = frames(
+        *(START, stage("outline"), text("a", "outline"), text("b", "outline")),
+        *(stage("outline", finished=True), stage("final"), text("c", "final")),
+        *(stage("final", finished=True), DONE),
+    )
+    assert [event for event, _ in told] == [
+        *("metadata", "values", "messages", "messages", "updates", "messages", "updates", "values", "end")
+    ]
+    ids = [data[0]["id"] for event, data in told if event == "messages"]
+    assert ids == ["run:200-beef", "run:200-beef", "run:600-beef"]
+    assert [
+        contents(data["outline"]) for event, data in told if event == "updates" and "outline" in data
+    ] == [["ab"]]
+    assert contents(told[-2][1]) == ["hi", "c"]
+    assert told[-2][1]["messages"][-1]["id"] == "run:600-beef"
+
+
+def test_only_the_modes_that_were_asked_for_are_told_but_each_has_its_place() -> None:
+    told = frames(START, stage("chat"), text("a", "chat"), DONE, modes=("updates",))
+    assert [event for event, _ in told] == ["metadata", "end"]
+
+
+def test_after_a_reset_another_message_is_said_and_what_is_void_is_gone() -> None:
+    told = frames(
+        *(START, stage("outline"), text("kept", "outline"), stage("outline", finished=True), stage("final")),
+        *(text("void", "final"), protocol.tool("t", call_id="1", stage="final", state="started", said={})),
+        protocol.reset(attempt=2, stage_name="final", discard_after="400-beef", reason="attempt_differs"),
+        *(text("new", "final"), DONE),
+    )
+    [reset] = [data for event, data in told if event == "values"][1:2]
+    assert contents(reset) == ["hi", "kept"]
+    void, _, new = [data[0]["id"] for event, data in told if event == "messages"][1:]
+    assert (void, new) == ("run:500-beef", "run:800-beef")
+    assert contents(told[-2][1]) == ["hi", "new"]
+
+
+def test_a_tool_call_is_a_models_message_and_the_tools() -> None:
+    told = frames(
+        *(START, stage("final")),
+        protocol.tool("search", call_id="c1", stage="final", state="started", said={"q": 1}),
+        protocol.tool("search", call_id="c1", stage="final", state="finished", said={"found": []}),
+        protocol.tool("search", call_id="c2", stage="final", state="failed", said="no"),
+    )
+    call, answer, failed = (data[0] for event, data in told if event == "messages")
+    assert call["tool_calls"] == [{"name": "search", "args": {"q": 1}, "id": "c1", "type": "tool_call"}]
+    assert (answer["type"], answer["tool_call_id"], answer["content"]) == ("tool", "c1", '{"found":[]}')
+    assert (answer["status"], failed["status"], failed["content"]) == ("success", "error", "no")
+    assert len({call["id"], answer["id"], failed["id"]}) == 3
+
+
+def test_what_a_stream_writer_wrote_is_bare_and_a_json_result_is_in_the_state() -> None:
+    told = frames(
+        *(START, stage("final")),
+        protocol.custom("custom", {"x": 1}, stage="final"),
+        protocol.custom("sources", [2], stage="final"),
+        protocol.custom("result", {"total": 42}, stage="final"),
+        DONE,
+    )
+    custom = [data for event, data in told if event == "custom"]
+    assert custom[:2] == [{"x": 1}, {"name": "sources", "stage": "final", "data": [2]}]
+    assert told[-2][1] == {"messages": [HUMAN], "result": {"total": 42}}
+
+
+def test_a_graphs_answer_is_its_last_node_that_spoke() -> None:
+    def node(name: str, run: int, *, finished: bool = False) -> Event:
+        return protocol.node(name, run=run, index=0, count=1, parent="final", step=run, finished=finished)
+
+    told = frames(
+        *(START, stage("final"), node("model", 1), text("one", "model", 1), node("model", 1, finished=True)),
+        *(node("model", 2), text("two", "model", 2), node("model", 2, finished=True), node("silent", 1)),
+        DONE,
+    )
+    assert [contents(data["model"]) for event, data in told if event == "updates"] == [["one"], ["two"]]
+    assert contents(told[-2][1]) == ["hi", "two"]
+
+
+def test_what_a_graph_asks_is_an_interrupt() -> None:
+    asked = [{"id": "i", "value": "sure?"}]
+    done = protocol.done(finish_reason="interrupted", usage={}, attempts=1, duration_ms=1, interrupts=asked)
+    assert frames(START, stage("final"), done)[-2][1]["__interrupt__"] == asked
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        (protocol.failed("too_long", "Too long.", retryable=False), ("too_long", "Too long.")),
+        (Event(EventType.CANCELLED, {}), ("UserInterrupt", "The run was cancelled.")),
+    ],
+)
+def test_an_end_without_a_result_is_an_error(event: Event, error: tuple[str, str]) -> None:
+    kind, data = frames(START, event)[-1]
+    assert (kind, data) == ("error", dict(zip(("error", "message"), error, strict=True)))
+
+
+def began(given: Any, before: list[dict[str, Any]] | None = None) -> tuple[dict[str, Any], Start]:
+    asked = parse_run({"assistant_id": "chat", "input": given})
+    state = begin_state(asked, before or [], DEFAULT)
+    return state, start_of(asked, state, CHAINS, DEFAULT)
+
+
+def test_messages_are_added_replaced_and_removed() -> None:
+    before = began({"messages": [HUMAN, {"role": "assistant", "content": "yes", "id": "2"}]})[0]["messages"]
+    more = [
+        {"role": "user", "content": "new"},
+        {"type": "human", "content": "other", "id": "1"},
+        {"type": "remove", "id": "2", "content": ""},
+    ]
+    state, start = began({"messages": more}, before)
+    assert contents(state) == ["other", "new"]
+    assert start.input == {
+        "messages": [{"role": "user", "content": "other"}, {"role": "user", "content": "new"}]
+    }
+    only, _ = began({"messages": [{"type": "remove", "id": "__remove_all__"}, "hello"]}, before)
+    assert contents(only) == ["hello"]
+    assert only["messages"][0]["id"]
+
+
+def test_tool_calls_and_answers_are_kept_out_of_the_question() -> None:
+    calling = {"type": "ai", "content": "", "id": "3", "tool_calls": [{}]}
+    _, start = began({"messages": [HUMAN, calling, {"type": "tool", "content": "x", "tool_call_id": "1"}]})
+    assert start.input == {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_other_input_goes_beside_the_messages() -> None:
+    state, start = began({"topic": "x"}, [HUMAN])
+    assert state == {"topic": "x", "messages": [HUMAN]}
+    assert start.input == {"input": {"topic": "x", "messages": [{"role": "user", "content": "hi"}]}}
+    assert began("plain")[1].input == {"input": "plain"}
+
+
+def test_a_thread_has_a_bound() -> None:
+    long = [{"type": "human", "content": "x" * 1000, "id": str(number)} for number in range(400)]
+    with pytest.raises(Invalid, match=r"input: must be at most"):
+        began({"messages": ["more"]}, long)
+    many = [{"type": "human", "content": "x", "id": str(number)} for number in range(DEFAULT.messages)]
+    with pytest.raises(Invalid, match=r"input.messages: must be at most"):
+        began({"messages": ["more"]}, many)
+
+
+@given(BODIES | JSON)
+def test_whatever_is_sent_is_run_or_refused(body: Any) -> None:
+    try:
+        asked = parse_run(body)
+        told = start_of(asked, begin_state(asked, [HUMAN], DEFAULT), CHAINS, DEFAULT).chain
+    except Invalid as error:
+        told = error.extensions["rule"]
+    assert told
