@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 
 from gateway import protocol, sse
-from gateway.formats.openai_chat import Chat, Void
+from gateway.formats.openai_chat import Chat, Void, until_over
 from gateway.formats.openai_output import MOST_OPEN, Responses
 from gateway.formats.projection import Frame, Projection
 from gateway.protocol import Cursor, Event, EventType
@@ -366,6 +367,27 @@ def test_a_chat_that_has_said_what_is_void_ends_with_an_error_and_nothing_follow
     assert [list(one) for one in frames[2:]] == [["error"]]
     assert frames[-1]["error"]["code"] == "reset"
     assert chat.over
+
+
+async def test_and_its_connection_ends_there_though_the_run_goes_on() -> None:
+    tape, closed = Tape(), []
+    began = tape.began()
+    tape.said("void")
+    tape.reset(began)
+
+    async def live() -> AsyncGenerator[bytes, None]:
+        length = 0
+        try:
+            for _, event in tape.events:
+                yield sse.encode(event, length, "be0f")
+                length += len(sse.encode(event, length, "be0f"))
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    frames = [frame async for frame in until_over(live(), Chat())]
+    assert b'"code":"reset"' in frames[-1]
+    assert closed
 
 
 def test_a_chat_whose_void_text_was_never_sent_goes_on() -> None:

@@ -8,7 +8,8 @@ same stream anew, without what was void by then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from gateway.answers import answered, json_answer
 from gateway.body import Start, parse_start, read_json
 from gateway.errors import Invalid
 from gateway.fold import StageText
-from gateway.formats.openai_common import error_of, refusal, seconds, settled, tokens, where
+from gateway.formats.openai_common import begun, error_of, refusal, seconds, settled, tokens, where
 from gateway.formats.projection import Frame, Projection, projected
 from gateway.formats.serving import Route, begin, replayed
 from gateway.gateway import Gateway
@@ -120,13 +121,22 @@ class Void(Projection):
         return ()
 
 
+async def until_over(chunks: AsyncGenerator[bytes, None], chat: Chat) -> AsyncGenerator[bytes, None]:
+    """A chat's frames, to the log's end or its own."""
+    async with aclosing(projected(chunks, chat)) as frames:
+        async for frame in frames:
+            yield frame
+            if chat.over:
+                return
+
+
 class ChatStream(CutStream):
     """A stream that may end before its log does."""
 
     def __init__(self, gateway: Gateway, record: Record, chat: Chat) -> None:
         ending = Ending()
         chunks = gateway.parts.relay.follow(record.id, None, ending)
-        super().__init__(projected(chunks, chat), where(record.id), ending)
+        super().__init__(until_over(chunks, chat), where(record.id), ending)
         self._chat = chat
 
     def _closes(self, why: str) -> bool:
@@ -169,13 +179,14 @@ async def openai_chat_completions(gateway: Gateway, request: Request) -> Respons
     asked = parse(await read_json(request, gateway.bounds), gateway)
     gateway.parts.hub.check_room()
     record = await begin(gateway, request, asked.start, owner)
-    if not asked.stream:
-        return whole(record, await settled(gateway, request, record, Whole))
-    gateway.parts.hub.check_room(record.id)
-    void: set[str] = set()
-    if asking.idempotency_key(request):  # perhaps it is asked again
-        void = (await replayed(gateway, record, Void)).void
-    return ChatStream(gateway, record, Chat(asked.usage, frozenset(void)))
+    with begun(record):
+        if not asked.stream:
+            return whole(record, await settled(gateway, request, record, Whole))
+        gateway.parts.hub.check_room(record.id)
+        void: set[str] = set()
+        if asking.idempotency_key(request):  # perhaps it is asked again
+            void = (await replayed(gateway, record, Void)).void
+        return ChatStream(gateway, record, Chat(asked.usage, frozenset(void)))
 
 
 def whole(record: Record, told: Whole) -> Response:

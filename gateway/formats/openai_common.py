@@ -7,7 +7,8 @@ Their clients repeat a POST by themselves, without an Idempotency-Key: so each e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ class ModelNotFound(HoldfastError):
 
 
 class Unfinished(HoldfastError):
-    """The run goes on, and takes longer than this connection may last: follow it by its id."""
+    """The run goes on without this request, which could not wait for its end: follow it by its id."""
 
     status = 504
     code = "unfinished"
@@ -79,24 +80,30 @@ def tokens(usage: Mapping[str, int] | None) -> tuple[int, int, int]:
 async def settled(gateway: Gateway, request: Request, record: Record, start: Callable[[], P]) -> P:
     """What `start` makes when it was fed the whole stream, which is waited for.
 
-    Raises Unfinished where the connection's age, the store or the caller ends the waiting, and StreamGone
-    or StreamNotFound.
+    Raises Unfinished where the connection's age or the caller ends the waiting, StreamGone, StoreUnavailable
+    or TooManyReaders.
     """
-    unfinished = Unfinished(f"{Unfinished.title()} {record.id}", stream=record.id)
     reading = asyncio.create_task(_read(gateway, record, start), name="read-to-the-end")
     gone = asyncio.create_task(_gone(request), name="caller-gone")
     try:
         await asyncio.wait({reading, gone}, return_when=asyncio.FIRST_COMPLETED)
         told = reading.result() if reading.done() else None
-    except (StoreUnavailable, TooManyReaders):
-        raise unfinished from None
     finally:
         for task in (reading, gone):
             task.cancel()
         await asyncio.gather(reading, gone, return_exceptions=True)
     if told is None:
-        raise unfinished
+        raise Unfinished(stream=record.id)
     return told
+
+
+@contextmanager
+def begun(record: Record) -> Iterator[None]:
+    """The run goes on, whatever fails here: no client is to start another. Raises Unfinished."""
+    try:
+        yield
+    except (StoreUnavailable, TooManyReaders):
+        raise Unfinished(stream=record.id) from None
 
 
 async def _read(gateway: Gateway, record: Record, start: Callable[[], P]) -> P | None:

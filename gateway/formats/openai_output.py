@@ -55,14 +55,10 @@ class Responses(Projection):
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": both,
         }
-        error = self.fold.error
+        error, live = self.fold.error, "in_progress" if self._running else "queued"
         return {
             **self._head,
-            "status": _STATUS[self.fold.ended]
-            if self.fold.ended
-            else "in_progress"
-            if self._running
-            else "queued",
+            "status": _STATUS[self.fold.ended] if self.fold.ended else live,
             "error": error and {"code": error["code"], "message": error["message"]},
             "incomplete_details": None,
             "instructions": None,

@@ -19,8 +19,8 @@ import gateway.formats.openai_fields as fields
 from gateway import asking, sse
 from gateway.answers import answered, json_answer
 from gateway.body import Start, parse_start, read_json
-from gateway.errors import CursorLost, Invalid, StoreUnavailable, StreamNotFound, TooLarge
-from gateway.formats.openai_common import Unfinished, refusal, settled, unknown, where
+from gateway.errors import CursorLost, Invalid, StreamNotFound, TooLarge
+from gateway.formats.openai_common import begun, refusal, settled, unknown, where
 from gateway.formats.openai_output import Responses
 from gateway.formats.projection import Place
 from gateway.formats.serving import Route, begin, follow, replayed, stands
@@ -52,17 +52,15 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
     gateway.parts.hub.check_room()
     with _as_sent():
         record = await begin(gateway, request, asked.start, owner)
-    try:
+    with begun(record):
         await gateway.parts.conversations.keep(owner, record.id, asked.kept)
         made = await _made(gateway, record)
-    except StoreUnavailable:  # the run goes on: it must not be started again
-        raise Unfinished(stream=record.id) from None
-    if asked.stream:
-        return follow(gateway, record, made(), headers=where(record.id))
-    if asked.kept["background"]:
-        told = await replayed(gateway, record, made)
-    else:
-        told = await settled(gateway, request, record, made)
+        if asked.stream:
+            return follow(gateway, record, made(), headers=where(record.id))
+        if asked.kept["background"]:
+            told = await replayed(gateway, record, made)
+        else:
+            told = await settled(gateway, request, record, made)
     return json_answer(told.document(), 200, dict(where(record.id)))
 
 
