@@ -8,11 +8,11 @@ log may be, and expires by itself.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
+from gateway import sse
 from gateway.connection import Connection
 from gateway.script import Script
 from gateway.settings import Settings
@@ -36,13 +36,14 @@ class Conversations:
         self._script = Script("turn", shared=False)
         self._keep_ms = round((settings.max_run + settings.retention) * 1000)
 
-    async def keep(self, owner: str, stream: str, state: Any) -> None:
-        """What a format needs later of a stream of its own; the first one stays."""
-        await self.turn(OF_STREAM, owner, stream, Conversation(), stream, state)
+    async def keep(self, owner: str, stream: str, kind: str, state: Any) -> None:
+        """What a format (`kind`) needs later of a stream that it has started; the first one stays."""
+        await self.turn(OF_STREAM, owner, stream, Conversation(), stream, [kind, state])
 
-    async def kept(self, owner: str, stream: str) -> Any:
-        """That, or None. It counts as the caller's bytes (`gateway.quota`)."""
-        return (await self.look(OF_STREAM, owner, stream)).state
+    async def kept(self, owner: str, stream: str, kind: str) -> Any:
+        """That, or None, also of another format's. It counts as the caller's bytes (`gateway.quota`)."""
+        found = (await self.look(OF_STREAM, owner, stream)).state
+        return found[1] if found is not None and found[0] == kind else None
 
     @staticmethod
     def key(kind: str, owner: str, name: str) -> str:
@@ -53,7 +54,7 @@ class Conversations:
     async def look(self, kind: str, owner: str, name: str) -> Conversation:
         """As it stands."""
         stream, state = await self._redis.call("HMGET", self.key(kind, owner, name), "stream", "state")
-        return Conversation(stream.decode(), orjson.loads(state)) if stream else Conversation()
+        return Conversation(stream.decode(), json.loads(state)) if stream else Conversation()
 
     async def forget(self, kind: str, owner: str, name: str) -> None:
         """As if it had never been."""
@@ -64,6 +65,6 @@ class Conversations:
     ) -> bool:
         """Go on from what it was with another stream; False when somebody else did first."""
         key = self.key(kind, owner, name)
-        args = (before.stream, stream, orjson.dumps(state), self._keep_ms)
+        args = (before.stream, stream, sse.dumps(state), self._keep_ms)
         word, *_ = await self._script(self._redis, [key], *args)
         return bool(word == "ok")

@@ -397,3 +397,22 @@ def use(question: str, thread: str, **more: Any) -> str:
 def texts(line: dict[str, Any]) -> list[str]:
     """The answers in what `useStream` shows."""
     return [text for kind, _, text in line.get("messages", ()) if kind == "ai"]
+
+
+async def test_one_stream_is_read_in_every_format(host: Host) -> None:
+    async with client_of(url_of(host)) as client:
+        thread = str(uuid.uuid4())
+        await client.runs.wait(thread, "chat", input=said(script(["half \ud83d", " a pair"])))
+        [run] = await client.runs.list(thread)
+    native = await host.status(f"/stream/{run['run_id']}")
+    answer = await host.http.get(f"/v1/responses/resp_{run['run_id']}")
+    assert (answer.status_code, answer.json()["status"]) == (200, "completed")
+    [message] = [item for item in answer.json()["output"] if item["type"] == "message"]
+    assert native["text"] == "half \ud83d a pair"  # which strict readers of JSON refuse
+    assert message["content"][0]["text"] == "half \ufffd a pair"
+    assert "given" not in answer.json()
+    goes_on = {"model": "chat", "input": "x", "previous_response_id": f"resp_{run['run_id']}"}
+    assert (await host.http.post("/v1/responses", json=goes_on)).status_code in (400, 422)
+    made = (await host.http.post("/v1/responses", json={"model": "chat", "input": script(["b"])})).json()
+    joined = await host.http.get(f"/threads/any/runs/{made['id'].removeprefix('resp_')}/join")
+    assert joined.json()["messages"][-1]["content"] == "b"

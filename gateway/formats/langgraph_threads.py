@@ -24,7 +24,7 @@ from gateway.formats.serving import replayed
 from gateway.gateway import Gateway
 from gateway.record import Record
 
-_THREADS, _RUNS = "langgraph thread", "langgraph run"
+_THREADS, _RUN = "langgraph thread", "langgraph run"
 MOST_LISTED = 100
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
 
@@ -63,10 +63,8 @@ class Thread:
 
     async def began(self, record: Record) -> Began:
         """How a run began; of one that was started in another way that is not told."""
-        kept = await self.gateway.parts.conversations.look(_RUNS, self.owner, record.id)
-        if kept.stream:
-            return Began(kept.state["given"], kept.state["before"], kept.state["digest"])
-        return Began({})
+        kept = await self.gateway.parts.conversations.kept(self.owner, record.id, _RUN)
+        return Began(kept["given"], kept["before"], kept["digest"]) if kept else Began({})
 
     async def projection(self, record: Record, modes: Sequence[str] = ()) -> Run:
         """A run's frames, of these modes."""
@@ -110,8 +108,7 @@ class Thread:
     async def keep(self, record: Record, began: Began) -> None:
         """How a run began."""
         state = {"given": began.given, "before": began.before, "digest": began.digest}
-        conversations = self.gateway.parts.conversations
-        await conversations.turn(_RUNS, self.owner, record.id, Conversation(), record.id, state)
+        await self.gateway.parts.conversations.keep(self.owner, record.id, _RUN, state)
 
     async def turn(self, before: Conversation, run_id: str) -> bool:
         """Make a run the newest one, from what it was; False when another went on from there first."""

@@ -28,6 +28,7 @@ from gateway.gateway import Gateway
 from gateway.protocol import Status
 from gateway.record import Record
 
+KIND = "openai response"
 _OWN = frozenset(
     ("input", "instructions", "previous_response_id", "background", "store", "stream", "stream_options")
 )
@@ -53,7 +54,7 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
     with _as_sent():
         record = await begin(gateway, request, asked.start, owner)
     with begun(record):
-        await gateway.parts.conversations.keep(owner, record.id, asked.kept)
+        await gateway.parts.conversations.keep(owner, record.id, KIND, asked.kept)
         made = await _made(gateway, record)
         if asked.stream:
             return follow(gateway, record, made(), headers=where(record.id))
@@ -147,7 +148,7 @@ async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dic
         record = await gateway.find(previous.removeprefix(_PREFIX), owner)
     except StreamNotFound:
         raise unknown(field) from None
-    kept = await gateway.parts.conversations.kept(owner, record.id)
+    kept = await gateway.parts.conversations.kept(owner, record.id, KIND)
     if record.status is not Status.DONE or not kept or kept["messages"] is None:
         raise Invalid(field, "must be the id of a response that is completed, and was stored")
     answer = {"role": "assistant", "content": (await gateway.status_of(record))["text"]}
@@ -167,7 +168,7 @@ def _as_sent() -> Iterator[None]:
 
 async def _made(gateway: Gateway, record: Record) -> partial[Responses]:
     """Makes the projection of a stream, in whatever format it was started."""
-    kept = await gateway.parts.conversations.kept(record.owner, record.id) or {}
+    kept = await gateway.parts.conversations.kept(record.owner, record.id, KIND) or {}
     asked = {name: value for name, value in kept.items() if name != "messages"}
     return partial(Responses, {"background": False, "metadata": record.metadata or {}, **asked})
 

@@ -7,6 +7,7 @@ One event may become several frames; a frame's place is its event's id and its n
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
@@ -161,8 +162,17 @@ def events(frames: bytes) -> Iterable[tuple[str, Event]]:
     for frame in sse.split_frames(frames):
         first, *_, last = frame.rstrip(b"\n").split(b"\n")
         kind = sse.frame_kind(frame).removeprefix(b"event: ")
-        data = orjson.loads(last.removeprefix(b"data: "))
+        data = _whole(last.removeprefix(b"data: "))
         yield first.removeprefix(sse.ID_PREFIX).decode(), Event(EventType(kind.decode()), data)
+
+
+def _whole(raw: bytes) -> Any:
+    """An event's data; half a surrogate pair, which strict readers of JSON refuse, becomes U+FFFD."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        text = json.dumps(json.loads(raw), ensure_ascii=False)
+        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 async def projected(
