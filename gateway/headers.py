@@ -13,9 +13,13 @@ from starlette.requests import Request
 SECURE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 _METHODS = "GET, POST, DELETE"
 _ASKED = (
-    "authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, x-functions-key"
+    "authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, x-functions-key, "
+    "if-none-match"
 )
-_SHOWN = "location, retry-after, x-stream-id"
+_SHOWN = (
+    "location, retry-after, x-stream-id, "
+    "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date"
+)
 _REMEMBERED_SECONDS = 600
 # The page's own script, style and pictures, and nothing inline; markup is made by DOMPurify alone.
 PAGE_POLICY = "; ".join(

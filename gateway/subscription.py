@@ -44,9 +44,13 @@ class Block:
 
 @dataclass(slots=True)
 class Ending:
-    """Why a reader's connection came to its end; empty when whoever reads it went no further."""
+    """Why a reader's connection came to its end; empty when whoever reads it went no further.
+
+    `behind`: at the last chunk, the log was known to have more already.
+    """
 
     why: str = ""
+    behind: bool = False
 
 
 def _offset(event_id: str) -> int:
@@ -61,6 +65,7 @@ class Subscription:
     last: str = ""
     doubt: bool = True
     beat: bool = False
+    partial: bool = False  # the last piece of the log was not its end
     ended: bool = False
     why: str = ""  # it ended: `terminal`, `age`, `expired` (there is no log any more), `stopping`
     sent_at: float = 0.0
@@ -75,6 +80,11 @@ class Subscription:
     def head(self) -> str:
         """The id of the last event that this reader has or is about to get."""
         return self._blocks[-1].last if self._blocks else self.last
+
+    @property
+    def behind(self) -> bool:
+        """Whether the log is known to have more than this reader was given."""
+        return self.partial or self.doubt or bool(self._blocks)
 
     def offer(self, block: Block) -> None:
         """A block was published. Never waits; past the bound the reader is sent to the log instead."""

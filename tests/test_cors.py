@@ -73,7 +73,10 @@ async def test_a_listed_origin_is_given_exactly_itself_by_every_answer(guarded: 
         assert allowed(answer) == {
             "access-control-allow-origin": origin,
             "access-control-allow-credentials": "true",
-            "access-control-expose-headers": "location, retry-after, x-stream-id",
+            "access-control-expose-headers": (
+                "location, retry-after, x-stream-id, "
+                "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date"
+            ),
         }, kind
         assert answer.headers.get_list("vary", split_commas=True) == ["Origin"], kind
         status = kind.partition(" ")[0]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from gateway import handlers
+from gateway.formats import durable
 from gateway.formats.serving import Route
 
 # A format is a file, and its routes here.
-_ROUTES: tuple[Route, ...] = ()
+_ROUTES: tuple[Route, ...] = (
+    Route("GET", "/durable/{id}", durable.durable_read, open=True),
+    Route("HEAD", "/durable/{id}", durable.durable_head, open=True),
+)
 
 
 def _with_preflights(routes: tuple[Route, ...]) -> tuple[Route, ...]:
