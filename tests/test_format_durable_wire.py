@@ -16,6 +16,7 @@ from gateway.errors import Malformed
 from gateway.fold import Fold
 from gateway.formats import durable_wire as wire
 from gateway.protocol import Event, EventType
+from gateway.subscription import Block, Subscription
 
 TAG = "beef"
 TEXTS = ["plain", "a\nb", "\r\n\r\n", "data: x\n\nid: 9\n\n", "\u2028\u2029\u0085", "\0", "\U0001f600", " "]
@@ -215,3 +216,21 @@ def test_an_etag_tells_a_page_that_is_the_end_from_one_that_was() -> None:
     more = wire.place("12-beef", up_to_date=False, closed=False)
     assert wire.etag("id", "-1", told) == '"id:-1:0000000012-beef:end"'
     assert wire.etag("id", "-1", told) != wire.etag("id", "-1", more)
+
+
+def test_a_reader_is_behind_while_blocks_wait_or_the_log_is_known_to_have_more() -> None:
+    reader = Subscription(1000)
+    assert reader.behind  # the log is to be read first
+    reader.reading()
+    assert not reader.behind
+    frame = logged(*CHAT[:1])
+    reader.last, block = "0-0001", Block("0-0001", f"0-{TAG}", False, 0, frame)
+    reader.offer(block)
+    assert reader.behind
+    assert reader.take() == (frame, False)
+    assert not reader.behind
+    reader.partial = True
+    assert reader.behind
+    reader.partial = False
+    reader.offer(Block("7-0007", "9-0009", False, 0, b"x" * 1001))
+    assert reader.behind  # past its bound, it is sent to the log
