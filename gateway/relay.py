@@ -96,7 +96,7 @@ class Relay:
                 reader.end("expired")
                 return
             reader.last = str(piece.last)
-            reader.partial = not (piece.at_end or piece.final)
+            reader.partial |= not (piece.at_end or piece.final)
             if piece.final:
                 reader.end("terminal")
             if piece.frames:

@@ -65,7 +65,7 @@ class Subscription:
     last: str = ""
     doubt: bool = True
     beat: bool = False
-    partial: bool = False  # the last piece of the log was not its end
+    partial: bool = False  # the last piece of the log was not its end, or blocks were dropped since
     ended: bool = False
     why: str = ""  # it ended: `terminal`, `age`, `expired` (there is no log any more), `stopping`
     sent_at: float = 0.0
@@ -84,7 +84,8 @@ class Subscription:
     @property
     def behind(self) -> bool:
         """Whether the log is known to have more than this reader was given."""
-        return self.partial or self.doubt or bool(self._blocks)
+        # What waits may be older than what a read of the log has given.
+        return self.partial or bool(self.last and _offset(self.head) > _offset(self.last))
 
     def offer(self, block: Block) -> None:
         """A block was published. Never waits; past the bound the reader is sent to the log instead."""
@@ -92,6 +93,7 @@ class Subscription:
             self._blocks.append(block)
             self._size += len(block.frames)
             if self._size > self.bound:
+                self.partial = True
                 self.lose()
         self.wake()
 
@@ -109,7 +111,7 @@ class Subscription:
 
     def reading(self) -> None:
         """The log is about to be read: what was published before is in it, what comes now may be too."""
-        self.doubt = False
+        self.doubt = self.partial = False
         self._joined = False
         self._drop()
 

@@ -219,18 +219,18 @@ def test_an_etag_tells_a_page_that_is_the_end_from_one_that_was() -> None:
 
 
 def test_a_reader_is_behind_while_blocks_wait_or_the_log_is_known_to_have_more() -> None:
-    reader = Subscription(1000)
-    assert reader.behind  # the log is to be read first
+    reader = Subscription(1000, last="7-0001")
     reader.reading()
     assert not reader.behind
     frame = logged(*CHAT[:1])
-    reader.last, block = "0-0001", Block("0-0001", f"0-{TAG}", False, 0, frame)
-    reader.offer(block)
+    for older in ("3-0001", "7-0001"):
+        reader.offer(Block("0-0001", older, False, 0, frame))  # the log's read has given it already
+        assert not reader.behind
+    reader.offer(Block("7-0001", f"9-{TAG}", False, 0, frame))
     assert reader.behind
     assert reader.take() == (frame, False)
     assert not reader.behind
-    reader.partial = True
-    assert reader.behind
-    reader.partial = False
-    reader.offer(Block("7-0007", "9-0009", False, 0, b"x" * 1001))
-    assert reader.behind  # past its bound, it is sent to the log
+    reader.offer(Block(f"9-{TAG}", f"99-{TAG}", False, 0, b"x" * 1001))  # past its bound, and dropped
+    assert (reader.behind, reader.doubt) == (True, True)
+    reader.reading()
+    assert not reader.behind
