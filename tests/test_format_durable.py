@@ -10,15 +10,14 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.formats import durable_wire as wire
+from gateway.formats.durable import LONG_POLL_SECONDS
 from gateway.protocol import Event, EventType
 from tests.hosts import NOBODY, Host
-from tests.support.durable import at, closed, events, expected, place, subscribed
+from tests.support.durable import TEXTS, at, closed, events, expected, place, subscribed
 from tests.support.following import Stream
 
 pytest_plugins = ("tests.hosts", "tests.mortals", "tests.support.durable")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-TEXTS = ["plain", "a\nb", "\r\n\r\n", "data: x\n\nid: 9\n\n", "\u2028\u2029", "\0", "\U0001f600", " "]
 
 
 async def test_a_page_is_the_log_as_messages(host: Host) -> None:
@@ -130,7 +129,8 @@ async def test_a_long_poll_is_woken_by_what_comes(
     polling = asyncio.create_task(host.http.get(at(written.id), params=asked))
     await subscribed(redis_log, written.id)
     await written.texts("b")
-    answer = await polling
+    async with asyncio.timeout(LONG_POLL_SECONDS / 2):  # it is woken, and not only late
+        answer = await polling
     assert answer.status_code == 200
     assert [one["data"]["delta_content"] for one in answer.json()] == ["b"]
     assert answer.headers["etag"].startswith(f'"{written.id}:{last}:')
@@ -153,7 +153,8 @@ async def test_a_vanished_long_poll_leaves_nothing_behind(
     await subscribed(redis_log, written.id)
     polling.cancel()
     await asyncio.gather(polling, return_exceptions=True)
-    await subscribed(redis_log, written.id, 0)
+    async with asyncio.timeout(LONG_POLL_SECONDS / 2):  # after all of it it would go by itself
+        await subscribed(redis_log, written.id, 0)
 
 
 async def test_events_come_with_where_they_end(host: Host, written: Stream) -> None:

@@ -1,96 +1,42 @@
-"""npm `@durable-streams/client` against both hosts: cuts, rotation, resuming, cancelling, failures, kills."""
+"""npm `@durable-streams/client` against both hosts: live and not, cuts, resuming, cancelling, failures."""
 
 from __future__ import annotations
 
 import json
 import random
-from contextlib import AsyncExitStack
-from typing import Any
 
-import httpx
 import pytest
 
-from gateway.fold import Fold
 from gateway.formats import durable_wire as wire
-from gateway.protocol import Event, EventType
 from tests.callers import ALICE, BOB, Guarded, by_key
-from tests.hosts import JSON, LIMIT_SECONDS, NOBODY, Host
-from tests.mortals import Mortal
+from tests.hosts import NOBODY, Host
 from tests.support.cutter import Cutter
-from tests.support.durable import NOWHERE, at, closed, expected
-from tests.support.model_server import script
+from tests.support.durable import (
+    NOWHERE,
+    TEXTS,
+    at,
+    closed,
+    deltas,
+    errors,
+    expected,
+    folded,
+    messages,
+    types,
+)
 from tests.support.programs import node, talking
 
 pytest_plugins = ("tests.hosts", "tests.mortals", "tests.callers", "tests.support.durable")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-TEXTS = [
-    "plain",
-    "a\nb",
-    "\r\n\r\n",
-    "data: x\n\nid: 9\n\n",
-    "\u2028\u2029\u0085",
-    "\0",
-    "\U0001f600",
-    "\ufeff",
-    " ",
-]
 SLOW = [f"{number} {text}" for number, text in enumerate(TEXTS * 3)]
 LIVE = pytest.mark.parametrize("live", ["sse", "long-poll"])
-Said = list[dict[str, Any]]
 
 
 def base(host: Host) -> str:
     return str(host.http.base_url).rstrip("/")
 
 
-def messages(said: Said) -> Said:
-    """All that the client has handed over, in order."""
-    return [item for line in said for item in line.get("batch", [])]
-
-
-def types(said: Said) -> list[str]:
-    return [one["type"] for one in messages(said)]
-
-
-def deltas(said: Said) -> list[str]:
-    return [one["data"]["delta_content"] for one in messages(said) if one["type"] == "message"]
-
-
-def folded(said: Said) -> Fold:
-    """What an application makes of the messages, by the documented rules."""
-    fold = Fold()
-    for one in messages(said):
-        kind = EventType.MESSAGE if one["type"] == "message" else EventType(one["type"])
-        fold.feed(one["id"], Event(kind, one["data"]))
-    return fold
-
-
-def errors(said: Said) -> Said:
-    return [line for line in said if "error" in line]
-
-
-async def start(url: str, chunks: list[str], **options: Any) -> str:
-    """Start a stream at a host that has no workers; its location."""
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS) as http:
-        answer = await http.post("/stream", json={"user": script(chunks, **options)})
-        assert answer.status_code == 202, answer.text
-        where: str = answer.headers["location"]
-        return where
-
-
-async def page(url: str, where: str) -> Said:
-    """All of an ended stream, in one page; and its status document's text, which must agree."""
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS) as http:
-        answer = await http.get(at(where))
-        assert answer.headers["stream-closed"] == "true"
-        said: Said = answer.json()
-        document = (await http.get(where, headers=JSON)).json()
-        assert folded([{"batch": said}]).text == document["text"]
-        return said
-
-
-@pytest.mark.parametrize("live", ["sse", "long-poll", "true"])
+@pytest.mark.parametrize("live", ["sse", "true"])  # true: polls, as is the default
 async def test_each_live_mode_reads_the_exact_log_as_it_grows(host: Host, live: str) -> None:
     gate = f"durable-live-{live}-{host.name}"
     where = await host.start(TEXTS, gate=gate, gate_at=2)
@@ -185,11 +131,10 @@ async def test_from_now_on_comes_only_what_is_new(host: Host) -> None:
     assert deltas(said) == ["new ", "text"]
 
 
-@LIVE
-async def test_a_cancelled_stream_ends_with_that_event(host: Host, live: str) -> None:
-    gate = f"durable-cancel-{live}-{host.name}"
+async def test_a_cancelled_stream_ends_with_that_event(host: Host) -> None:
+    gate = f"durable-cancel-{host.name}"
     where = await host.start(["a", "b"], gate=gate, gate_at=1)
-    async with talking("durable.mjs", base(host) + at(where), live) as talk:
+    async with talking("durable.mjs", base(host) + at(where), "sse") as talk:
         await talk.until(lambda said: deltas(said) == ["a"])
         assert (await host.http.delete(where)).status_code == 200
         said = await talk.end()
@@ -199,10 +144,9 @@ async def test_a_cancelled_stream_ends_with_that_event(host: Host, live: str) ->
     assert not errors(said)
 
 
-@LIVE
-async def test_a_failed_stream_ends_with_that_event(host: Host, live: str) -> None:
+async def test_a_failed_stream_ends_with_that_event(host: Host) -> None:
     where = await host.start([], status=400)
-    said = await node("durable.mjs", base(host) + at(where), live)
+    said = await node("durable.mjs", base(host) + at(where), "long-poll")
     assert types(said)[-1] == "failed"
     assert set(messages(said)[-1]["data"]) == {"code", "message", "retryable"}
     assert said[-1]["ended"] is True
@@ -216,63 +160,6 @@ async def test_the_stages_of_a_chain_come_as_they_are(host: Host) -> None:
     document = await host.status(where)
     assert len(document["stages"]) > 1
     assert [stage.document() for stage in folded(said).stages] == document["stages"]
-
-
-async def test_a_worker_is_killed_with_equal_text_and_with_other(mortal: Mortal) -> None:
-    """No seam in the one, a reset in the other; each read as events and by polls."""
-    gate, other = f"durable-kill-{mortal.name}", ["quite ", "other ", "text"]
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(mortal.worker())
-        equal = await start(mortal.url, TEXTS, gate=gate, gate_at=4)
-        changed = await start(mortal.url, TEXTS, gate=gate, gate_at=4, again=other)
-        talks = [
-            await stack.enter_async_context(talking("durable.mjs", mortal.url + at(where), live))
-            for where in (equal, changed)
-            for live in ("sse", "long-poll")
-        ]
-        for talk in talks:
-            await talk.until(lambda said: len(deltas(said)) == 4)
-        await first.kill()
-        mortal.model.open_gate(gate)
-        await stack.enter_async_context(mortal.worker())
-        seamless, reset = [[await talk.end() for talk in pair] for pair in (talks[:2], talks[2:])]
-    for said in seamless:
-        assert "reset" not in types(said)
-        assert deltas(said) == TEXTS
-        assert messages(said) == await page(mortal.url, equal)
-        assert not errors(said)
-    for said in reset:
-        assert types(said).count("reset") == 1
-        assert folded(said).text == "".join(other)
-        assert messages(said) == await page(mortal.url, changed)
-        assert not errors(said)
-
-
-KEEPS_SSE = {"sseResilience": {"minConnectionDuration": 0}}
-
-
-async def test_rotation_is_survived(mortal: Mortal) -> None:
-    """By its own defaults the client ends after three connections of less than a second: a proxy's fault."""
-    gate = f"durable-age-{mortal.name}"
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(mortal.worker())
-        where = await start(mortal.rotating_url, TEXTS, gate=gate, gate_at=4)
-        url = mortal.rotating_url + at(where)
-        kinds: list[tuple[str, dict[str, Any]]] = [("sse", KEEPS_SSE), ("sse", {}), ("long-poll", {})]
-        talks = [
-            await stack.enter_async_context(talking("durable.mjs", url, live, "-1", json.dumps(options)))
-            for live, options in kinds
-        ]
-        for talk in talks:  # an empty batch for each connection, and for each poll that was in vain
-            await talk.until(lambda said: sum(line.get("batch") == [] for line in said) >= 4)
-        mortal.model.open_gate(gate)
-        kept, gave_up, polled = [await talk.end() for talk in talks]
-    for said in (kept, gave_up, polled):
-        assert deltas(said) == TEXTS
-        assert messages(said) == await page(mortal.url, where)
-        assert not errors(said)
-    assert [sum("begun" in line for line in said) for said in (kept, polled)] == [1, 1]
-    assert sum("begun" in line for line in gave_up) == sum("warning" in line for line in gave_up) + 1 > 1
 
 
 @pytest.mark.parametrize(

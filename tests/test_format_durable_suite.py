@@ -47,7 +47,7 @@ async def serving(mortal: Mortal, folder: Path) -> AsyncIterator[str]:
 async def test_the_reading_tests_of_the_official_suite_pass(mortal: Mortal, tmp_path: Path) -> None:
     files = [NAMES, LONG] if mortal.name == "uvicorn" else [NAMES]
     wanted = names(*files)
-    assert len(wanted) == len(set(wanted)) == (117 if LONG in files else 104)
+    assert len(wanted) == len(set(wanted)) == (114 if LONG in files else 104)
     async with (
         serving(mortal, tmp_path) as url,
         connected(mortal.environment["REDIS_URL"]) as connection,

@@ -7,10 +7,7 @@ from gateway.formats import durable
 from gateway.formats.serving import Route
 
 # A format is a file, and its routes here.
-_ROUTES: tuple[Route, ...] = (
-    Route("GET", "/durable/{id}", durable.durable_read, open=True),
-    Route("HEAD", "/durable/{id}", durable.durable_head, open=True),
-)
+_ROUTES: tuple[Route, ...] = (*durable.ROUTES,)
 
 
 def _with_preflights(routes: tuple[Route, ...]) -> tuple[Route, ...]:

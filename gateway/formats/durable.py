@@ -20,6 +20,7 @@ import gateway.formats.durable_wire as wire
 from gateway import asking, sse
 from gateway.answers import JSON, answered
 from gateway.errors import CursorLost, HoldfastError, Malformed, StreamGone
+from gateway.formats.serving import Route
 from gateway.gateway import Gateway
 from gateway.headers import SECURE
 from gateway.log import PIECE_BYTES
@@ -130,13 +131,13 @@ async def _batches(gateway: Gateway, record: Record, asked: Asked) -> Response:
         first = wire.control(str(after), up_to_date=True, closed=piece.final, cursor=asked.cursor)
         if piece.final:
             ending.why = "terminal"
-            return Batches(_told(first), _OURS, ending)
+            return Batches(_only(first), _OURS, ending)
     chunks = gateway.parts.relay.follow(record.id, after, ending)
     return Batches(_sent(chunks, first, asked.cursor, ending), _OURS, ending)
 
 
-async def _told(first: bytes) -> AsyncGenerator[bytes, None]:
-    yield first
+async def _only(chunk: bytes) -> AsyncGenerator[bytes, None]:
+    yield chunk
 
 
 async def _sent(
@@ -214,3 +215,9 @@ def _has(request: Request, tag: str) -> bool:
     """Whether the client holds this very page (RFC 9110, 13.1.2: compared weakly)."""
     named = ",".join(request.headers.getlist("if-none-match")).split(",")
     return any(name.strip().removeprefix("W/") in (tag, "*") for name in named)
+
+
+ROUTES = (
+    Route("GET", "/durable/{id}", durable_read, open=True),
+    Route("HEAD", "/durable/{id}", durable_head, open=True),
+)

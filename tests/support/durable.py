@@ -17,13 +17,28 @@ from redis.asyncio import Redis
 
 from gateway import sse
 from gateway.connection import Connection
+from gateway.fold import Fold
 from gateway.log import Log
+from gateway.protocol import Event, EventType
 from tests.hosts import LIMIT_SECONDS, Host, until
 from tests.support.following import Stream, connected
 from tests.support.redis_server import RedisServer
 
 NOWHERE = "0000000005-beef"  # of an offset's form
 LIVE = ("long-poll", "sse")
+# What makes each of ours what a model may say, and what breaks a careless parser.
+TEXTS = [
+    "plain",
+    "a\nb",
+    "\r\n\r\n",
+    "data: x\n\nid: 9\n\n",
+    "\u2028\u2029\u0085",
+    "\0",
+    "\U0001f600",
+    "\ufeff",
+    " ",
+]
+Said = list[dict[str, Any]]  # the lines of durable.mjs
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -118,3 +133,29 @@ async def subscribed(redis: Redis, stream_id: str, readers: int = 1) -> None:
     """Wait until a host listens to this stream, or does no more."""
     channel = f"live:{stream_id}"
     await until(lambda: redis.pubsub_numsub(channel), lambda told: bool(told[0][1]) == bool(readers))
+
+
+def messages(said: Said) -> Said:
+    """All that the client has handed over, in order."""
+    return [item for line in said for item in line.get("batch", [])]
+
+
+def types(said: Said) -> list[str]:
+    return [one["type"] for one in messages(said)]
+
+
+def deltas(said: Said) -> list[str]:
+    return [one["data"]["delta_content"] for one in messages(said) if one["type"] == "message"]
+
+
+def folded(said: Said) -> Fold:
+    """What an application makes of the messages, by the documented rules."""
+    fold = Fold()
+    for one in messages(said):
+        kind = EventType.MESSAGE if one["type"] == "message" else EventType(one["type"])
+        fold.feed(one["id"], Event(kind, one["data"]))
+    return fold
+
+
+def errors(said: Said) -> Said:
+    return [line for line in said if "error" in line]
