@@ -13,7 +13,12 @@ from starlette.requests import Request
 SECURE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 _METHODS = "GET, POST, DELETE"
 _ASKED = (
-    "authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, x-functions-key"
+    "authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, x-functions-key, "
+    "if-none-match"
+)
+_SHOWN = (
+    "content-location, location, retry-after, x-error-code, x-stream-id, "
+    "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date"
 )
 # What OpenAI's clients add to each request; a browser asks for leave for each.
 _ASKED_BY_OPENAI = ", ".join(
@@ -24,7 +29,6 @@ _ASKED_BY_OPENAI = ", ".join(
         *("openai-organization", "openai-project"),
     )
 )
-_SHOWN = "content-location, location, retry-after, x-error-code, x-stream-id"
 _REMEMBERED_SECONDS = 600
 # The page's own script, style and pictures, and nothing inline; markup is made by DOMPurify alone.
 PAGE_POLICY = "; ".join(

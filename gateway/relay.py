@@ -49,6 +49,8 @@ class Relay:
                     async for chunk in chunks:
                         reader.sent_at = asyncio.get_running_loop().time()
                         reader.busy = asyncio.current_task()
+                        if ending is not None:
+                            ending.behind = reader.behind
                         yield chunk
                         reader.busy = None
             finally:
@@ -94,6 +96,7 @@ class Relay:
                 reader.end("expired")
                 return
             reader.last = str(piece.last)
+            reader.partial |= not (piece.at_end or piece.final)
             if piece.final:
                 reader.end("terminal")
             if piece.frames:

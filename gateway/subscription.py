@@ -44,9 +44,13 @@ class Block:
 
 @dataclass(slots=True)
 class Ending:
-    """Why a reader's connection came to its end; empty when whoever reads it went no further."""
+    """Why a reader's connection came to its end; empty when whoever reads it went no further.
+
+    `behind`: at the last chunk, the log was known to have more already.
+    """
 
     why: str = ""
+    behind: bool = False
 
 
 def _offset(event_id: str) -> int:
@@ -61,6 +65,7 @@ class Subscription:
     last: str = ""
     doubt: bool = True
     beat: bool = False
+    partial: bool = False  # the last piece of the log was not its end, or blocks were dropped since
     ended: bool = False
     why: str = ""  # it ended: `terminal`, `age`, `expired` (there is no log any more), `stopping`
     sent_at: float = 0.0
@@ -76,12 +81,19 @@ class Subscription:
         """The id of the last event that this reader has or is about to get."""
         return self._blocks[-1].last if self._blocks else self.last
 
+    @property
+    def behind(self) -> bool:
+        """Whether the log is known to have more than this reader was given."""
+        # What waits may be older than what a read of the log has given.
+        return self.partial or bool(self.last and _offset(self.head) > _offset(self.last))
+
     def offer(self, block: Block) -> None:
         """A block was published. Never waits; past the bound the reader is sent to the log instead."""
         if not self.doubt:
             self._blocks.append(block)
             self._size += len(block.frames)
             if self._size > self.bound:
+                self.partial = True
                 self.lose()
         self.wake()
 
@@ -99,7 +111,7 @@ class Subscription:
 
     def reading(self) -> None:
         """The log is about to be read: what was published before is in it, what comes now may be too."""
-        self.doubt = False
+        self.doubt = self.partial = False
         self._joined = False
         self._drop()
 

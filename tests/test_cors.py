@@ -14,7 +14,10 @@ from tests.support.model_server import script
 pytest_plugins = ("tests.hosts", "tests.callers")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SHOWN = "content-location, location, retry-after, x-error-code, x-stream-id"
+SHOWN = (
+    "content-location, location, retry-after, x-error-code, x-stream-id, "
+    "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date"
+)
 ELSEWHERE = (
     "https://elsewhere.example",
     "http://app.example",

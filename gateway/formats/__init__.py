@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway import handlers
 from gateway.formats import (
     ai_sdk_chat,
+    durable,
     langgraph_runs,
     langgraph_state,
     openai_chat,
@@ -21,6 +22,7 @@ _ROUTES: tuple[Route, ...] = (
     *openai_chat.ROUTES,
     *openai_models.ROUTES,
     *openai_responses.ROUTES,
+    *durable.ROUTES,
 )
 
 

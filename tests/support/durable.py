@@ -1,0 +1,161 @@
+"""What the tests of Durable Streams share: streams that a test writes itself, and readers.
+
+PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from gateway import sse
+from gateway.connection import Connection
+from gateway.fold import Fold
+from gateway.log import Log
+from gateway.protocol import Event, EventType
+from tests.hosts import LIMIT_SECONDS, Host, until
+from tests.support.following import Stream, connected
+from tests.support.redis_server import RedisServer
+
+NOWHERE = "0000000005-beef"  # of an offset's form
+LIVE = ("long-poll", "sse")
+# What makes each of ours what a model may say, and what breaks a careless parser.
+TEXTS = [
+    "plain",
+    "a\nb",
+    "\r\n\r\n",
+    "data: x\n\nid: 9\n\n",
+    "\u2028\u2029\u0085",
+    "\0",
+    "\U0001f600",
+    "\ufeff",
+    " ",
+]
+Said = list[dict[str, Any]]  # the lines of durable.mjs
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def redis_log(store: RedisServer) -> AsyncIterator[Redis]:
+    """To look behind."""
+    async with Redis.from_url(store.url) as redis:
+        yield redis
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def connection(store: RedisServer) -> AsyncIterator[Connection]:
+    """To the hosts' store, for streams that a test writes itself."""
+    async with connected(store.url) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def written(connection: Connection) -> Stream:
+    """A stream that has begun, and that the test goes on with."""
+    return await Stream.create(Log(connection))
+
+
+def at(where: str) -> str:
+    """The Durable Stream of a stream's location, or of its id."""
+    return f"/durable/{where.rpartition('/')[2]}"
+
+
+def place(answer: httpx.Response) -> str:
+    offset: str = answer.headers["stream-next-offset"]
+    return offset
+
+
+def expected(log: bytes) -> list[dict[str, Any]]:
+    """The messages of a log."""
+    said = [(m.type, m.id, json.loads(m.data)) for m in sse.Decoder().feed(log)]
+    return [{"type": kind, "id": event_id, "data": data} for kind, event_id, data in said]
+
+
+async def closed(host: Host, where: str, **asked: str) -> httpx.Response:
+    """A page, when the stream is at its end."""
+    answers = await until(
+        lambda: host.http.get(at(where), params=asked), lambda a: "stream-closed" in a.headers
+    )
+    assert answers.status_code == 200
+    return answers
+
+
+class Events:
+    """A connection's server-sent events, as they come."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self._chunks = answer.aiter_bytes()
+        self._decoder = sse.Decoder()
+        self.messages: list[dict[str, Any]] = []
+        self.controls: list[dict[str, Any]] = []
+        self.kinds: list[str] = []
+
+    async def until(self, controls: int) -> dict[str, Any]:
+        """Read until so many controls are here; the last one."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while len(self.controls) < controls:
+                self._take(await anext(self._chunks))
+        return self.controls[-1]
+
+    async def end(self) -> None:
+        """Read on until the body is ended, cleanly."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            async for chunk in self._chunks:
+                self._take(chunk)
+
+    def _take(self, chunk: bytes) -> None:
+        for said in self._decoder.feed(chunk):
+            self.kinds.append(said.type)
+            told = json.loads(said.data)
+            if said.type == "data":
+                self.messages += told
+            else:
+                self.controls.append(told)
+
+
+@asynccontextmanager
+async def events(http: httpx.AsyncClient, where: str, offset: str, **headers: str) -> AsyncIterator[Events]:
+    """Server-sent events from an offset on."""
+    asked = {"offset": offset, "live": "sse"}
+    async with http.stream("GET", at(where), params=asked, headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/event-stream"
+        yield Events(answer)
+
+
+async def subscribed(redis: Redis, stream_id: str, readers: int = 1) -> None:
+    """Wait until a host listens to this stream, or does no more."""
+    channel = f"live:{stream_id}"
+    await until(lambda: redis.pubsub_numsub(channel), lambda told: bool(told[0][1]) == bool(readers))
+
+
+def messages(said: Said) -> Said:
+    """All that the client has handed over, in order."""
+    return [item for line in said for item in line.get("batch", [])]
+
+
+def types(said: Said) -> list[str]:
+    return [one["type"] for one in messages(said)]
+
+
+def deltas(said: Said) -> list[str]:
+    return [one["data"]["delta_content"] for one in messages(said) if one["type"] == "message"]
+
+
+def folded(said: Said) -> Fold:
+    """What an application makes of the messages, by the documented rules."""
+    fold = Fold()
+    for one in messages(said):
+        kind = EventType.MESSAGE if one["type"] == "message" else EventType(one["type"])
+        fold.feed(one["id"], Event(kind, one["data"]))
+    return fold
+
+
+def errors(said: Said) -> Said:
+    return [line for line in said if "error" in line]
