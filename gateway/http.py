@@ -7,8 +7,11 @@ ever. Past the bound the answer is 431 (RFC 6585, 5), past the time the connecti
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.response import WRITE
 
 MOST_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 15.0
@@ -35,6 +38,8 @@ class Bounded(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        extensions: dict[str, Any] = {WRITE: self._write_at_once}
+        self.scope["extensions"] = extensions
         self._begin()
 
     def on_headers_complete(self) -> None:
@@ -53,6 +58,13 @@ class Bounded(HttpToolsProtocol):
             if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
+
+    def _write_at_once(self, chunk: bytes) -> bool:
+        """Of the response that is under way; not while the socket is behind."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(chunk)
+        return True
 
     def _begin(self) -> None:
         self._in_head, self._fresh, self._head_bytes = True, True, 0

@@ -106,7 +106,7 @@ class Hub:
         feed = self._feeds.get(channel)
         if feed is None:
             return  # the last reader has just left
-        feed.heard_at = _now()
+        feed.heard_at = now = _now()
         try:
             block = Block.parse(payload)
         except ValueError:  # not a publish of this release's append: it wakes, the log decides
@@ -114,7 +114,7 @@ class Hub:
             return
         telemetry.relay_lag.heard(block.at_ms)
         for reader in feed.readers:
-            reader.offer(block)
+            reader.offer(block, now)
 
     def lost(self) -> None:
         """The connection ended: acknowledgements are void, and every reader doubts."""

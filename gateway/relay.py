@@ -17,7 +17,7 @@ from gateway.errors import CursorLost, HoldfastError, TooManyReaders
 from gateway.hub import Hub
 from gateway.log import Log
 from gateway.protocol import Cursor
-from gateway.subscription import Ending, Subscription
+from gateway.subscription import Ending, Outlet, Subscription
 
 RETRY_MS = (500, 2000)
 BUSY_RETRY_MS = (5000, 15_000)
@@ -33,15 +33,20 @@ class Relay:
         self._max_age = max_age
 
     async def follow(
-        self, stream_id: str, after: Cursor | None, ending: Ending | None = None
+        self,
+        stream_id: str,
+        after: Cursor | None,
+        ending: Ending | None = None,
+        outlet: Outlet | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """Frames after the cursor, with heartbeats between them.
+        """Frames after the cursor, with heartbeats between them; what an outlet has taken is not among them.
 
         Ends after the terminal event, at the connection's age, or where the stream is gone; `ending` is told
         which. Raises StoreUnavailable or TooManyReaders.
         """
         async with self._hub.subscribe(stream_id) as reader:
             reader.last = str(after) if after else ""
+            reader.outlet = outlet or reader.outlet
             timer = self._end_of_life(reader)
             telemetry.readers.add(1)
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.protocol import TERMINAL_EVENTS, Cursor
@@ -27,6 +28,14 @@ class Block:
     final: bool
     at_ms: int  # of Redis's clock
     frames: bytes
+    _chunk: list[bytes] = field(default_factory=list, compare=False)
+
+    @property
+    def chunk(self) -> bytes:
+        """The frames as HTTP/1.1 sends them (RFC 9112, 7.1), made once for all readers."""
+        if not self._chunk:
+            self._chunk.append(b"%x\r\n%b\r\n" % (len(self.frames), self.frames))
+        return self._chunk[0]
 
     @classmethod
     def parse(cls, payload: bytes) -> Block:
@@ -40,6 +49,16 @@ class Block:
             raise ValueError("not a published block")
         before, last, status, at_ms = found.groups()
         return cls(before.decode(), last.decode(), status in _FINAL, int(at_ms), frames)
+
+
+@dataclass(slots=True)
+class Outlet:
+    """How a block is written to a reader's socket at once; None while that cannot be, or must not.
+
+    False when the socket takes nothing now: then the reader's own task does it.
+    """
+
+    write: Callable[[Block], bool] | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +84,7 @@ class Subscription:
     why: str = ""  # it ended: `terminal`, `age`, `expired` (there is no log any more), `stopping`
     sent_at: float = 0.0
     busy: asyncio.Task[object] | None = None  # the task that is handing a chunk to the socket
+    outlet: Outlet = field(default_factory=Outlet)
     _blocks: deque[Block] = field(default_factory=deque)
     _size: int = 0
     # A block has fitted, or stood where the log ended: older ones are no surprise before.
@@ -76,8 +96,21 @@ class Subscription:
         """The id of the last event that this reader has or is about to get."""
         return self._blocks[-1].last if self._blocks else self.last
 
-    def offer(self, block: Block) -> None:
-        """A block was published. Never waits; past the bound the reader is sent to the log instead."""
+    def offer(self, block: Block, now: float = 0.0) -> None:
+        """A block was published. Never waits; past the bound the reader is sent to the log instead.
+
+        When the reader's task has nothing to do and the block fits, it goes straight to the socket.
+        """
+        if (
+            self._waiter is not None
+            and block.before == self.last
+            and (write := self.outlet.write) is not None
+            and not (self._blocks or self.doubt or self.beat or self.ended or block.final)
+            and write(block)
+        ):
+            self._joined = True
+            self.last, self.sent_at = block.last, now
+            return
         if not self.doubt:
             self._blocks.append(block)
             self._size += len(block.frames)
