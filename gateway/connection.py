@@ -13,7 +13,6 @@ import asyncio
 import logging
 import re
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 from redis import exceptions as redis_errors
@@ -31,7 +30,7 @@ from gateway.link import (
     reason_of,
     token_of,
 )
-from gateway.wire import Wire, packed
+from gateway.wire import Exchange, Wire, packed
 
 BROKEN = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
 _TRIES = 2  # the second meets a connection that had been closed while it was idle
@@ -78,11 +77,12 @@ class Connection:
         self._link: AbstractConnection | None = None
         self._wire: Wire | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._opening = asyncio.Lock()
         self._failed_opens = 0
         self._complaint = ""  # why the last connect failed; said once
         self._closed = False
-        self._pending: deque[_Exchange] = deque()
+        self._pending: deque[Exchange] = deque()
 
     async def call(self, *command: str | bytes | int | float) -> Answer:
         """The answer of one command; sent again once when the connection broke, so it must be idempotent."""
@@ -95,14 +95,13 @@ class Connection:
     async def answers(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
         """The same, but the answer of a command that is refused is its ResponseError."""
         for attempt in range(_TRIES):
-            wire = None
+            wire = self._wire
             try:
-                async with asyncio.timeout(self._timeout):
-                    wire = self._wire or await self._open()
-                    return await self._exchange(wire, commands)
+                if wire is None:
+                    async with asyncio.timeout(self._timeout):
+                        wire = await self._open()
+                return await self._exchange(wire, commands)
             except TimeoutError as error:  # half open, or too slow to be of use
-                if wire is not None:
-                    wire.end(error)
                 raise StoreUnavailable from error
             except BROKEN as error:
                 if wire is not None:  # also one that is not let in any more
@@ -130,9 +129,12 @@ class Connection:
         if wire is not self._wire:
             raise redis_errors.ConnectionError("the connection has ended")
         packed_commands = [packed(command) for command in commands]  # may raise
-        exchange = _Exchange(len(commands), asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        exchange = Exchange(len(commands), loop.create_future(), loop.time() + self._timeout)
         wire.send(*packed_commands)
         self._pending.append(exchange)
+        if self._watch is None:
+            self._watch = loop.call_at(exchange.due, self._overdue)
         await exchange.done
         for answer in exchange.answers:
             if isinstance(answer, Exception) and not isinstance(answer, redis_errors.ResponseError):
@@ -186,8 +188,7 @@ class Connection:
             while True:
                 token = await credentials.after(token)
                 try:
-                    async with asyncio.timeout(self._timeout):
-                        checked(await self._exchange(wire, [("AUTH", token.user, token.secret)]))
+                    checked(await self._exchange(wire, [("AUTH", token.user, token.secret)]))
                 except redis_errors.AuthenticationError:
                     _log.warning("%s: the store refuses the new token", self._name)
         except Exception as error:
@@ -202,12 +203,29 @@ class Connection:
             if not exchange.done.done():
                 exchange.done.set_result(None)
 
+    def _overdue(self) -> None:
+        """One timer for all: is the answer that has been waited for longest too late?"""
+        self._watch = None
+        loop = asyncio.get_running_loop()
+        if not self._pending or self._wire is None:
+            return
+        if self._pending[0].due > loop.time():
+            self._watch = loop.call_at(self._pending[0].due, self._overdue)
+            return
+        for exchange in self._pending:
+            if exchange.due <= loop.time() and not exchange.done.done():
+                exchange.done.set_exception(TimeoutError())
+        self._wire.end(redis_errors.ConnectionError("no answer in time"))
+
     def _lost(self, reason: BaseException) -> None:
         """The connection has ended: everyone who waits on it fails."""
         link, self._link, self._wire = self._link, None, None
         if link is not None:
             link._close()
         pending, self._pending = self._pending, deque()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         for exchange in pending:
             if not exchange.done.done():
                 exchange.done.set_exception(redis_errors.ConnectionError(str(reason)))
@@ -222,12 +240,3 @@ class Connection:
             self._wire.end(redis_errors.ConnectionError(why))
         if renewing is not None:
             await asyncio.gather(renewing, return_exceptions=True)
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """Commands that were written together: their answers so far, and whether they are all here."""
-
-    count: int
-    done: asyncio.Future[None]
-    answers: list[Answer] = field(default_factory=list)
