@@ -11,7 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.response import WRITE
+from gateway.response import TAKE
 
 MOST_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 15.0
@@ -38,7 +38,7 @@ class Bounded(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        extensions: dict[str, Any] = {WRITE: self._write_at_once}
+        extensions: dict[str, Any] = {TAKE: self._give}
         self.scope["extensions"] = extensions
         self._begin()
 
@@ -59,12 +59,15 @@ class Bounded(HttpToolsProtocol):
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
 
-    def _write_at_once(self, chunk: bytes) -> bool:
-        """Of the response that is under way; not while the socket is behind."""
-        if self.flow.write_paused or self.transport.is_closing():
-            return False
-        self.transport.write(chunk)
-        return True
+    def _give(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
+        """Let go of the connection: it is the protocol's from now on. None when it is closing."""
+        transport = self.transport
+        if transport.is_closing():
+            return None
+        self.flow.resume_reading()
+        super().connection_lost(ConnectionResetError("given away"))
+        transport.set_protocol(protocol)
+        return transport
 
     def _begin(self) -> None:
         self._in_head, self._fresh, self._head_bytes = True, True, 0

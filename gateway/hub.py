@@ -76,20 +76,43 @@ class Hub:
 
         Raises StoreUnavailable after 5 s without, or TooManyReaders.
         """
+        feed, reader = self.join(stream_id)
+        try:
+            await self.acknowledged(feed)
+            yield reader
+        finally:
+            self.leave(feed, reader)
+
+    def join(self, stream_id: str) -> tuple[Feed, Subscription]:
+        """A new reader, to be given back by `leave`. Raises StoreUnavailable or TooManyReaders."""
         if self._closed:
             raise StoreUnavailable
         self.check_room(stream_id)
         reader = Subscription(self._reader_bytes, sent_at=_now())
-        feed = self._join(stream_id, reader)
+        feed = self._feeds.get(channel_of(stream_id))
+        if feed is None:
+            feed = Feed(stream_id)
+            self._feeds[feed.channel] = feed
+            self.subscriber.subscribe(feed)
+        feed.readers.add(reader)
+        self.readers += 1
+        return feed, reader
+
+    async def acknowledged(self, feed: Feed) -> None:
+        """Until the server has answered. Raises StoreUnavailable after 5 s."""
         try:
-            try:
-                async with asyncio.timeout(TIMEOUT_SECONDS):
-                    await asyncio.shield(feed.acknowledged)
-            except TimeoutError as error:
-                raise StoreUnavailable from error
-            yield reader
-        finally:
-            self._leave(feed, reader)
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await asyncio.shield(feed.acknowledged)
+        except TimeoutError as error:
+            raise StoreUnavailable from error
+
+    def leave(self, feed: Feed, reader: Subscription) -> None:
+        """The reader has ended."""
+        feed.readers.discard(reader)
+        self.readers -= 1
+        if not feed.readers and self._feeds.get(feed.channel) is feed:
+            del self._feeds[feed.channel]
+            self.subscriber.unsubscribe(feed)
 
     def check_room(self, stream_id: str = "") -> None:
         """Raises TooManyReaders when this process has as many, of all streams or of this one, as it may."""
@@ -123,23 +146,6 @@ class Hub:
                 feed.acknowledged = asyncio.get_running_loop().create_future()
             feed.doubt()
 
-    def _join(self, stream_id: str, reader: Subscription) -> Feed:
-        feed = self._feeds.get(channel_of(stream_id))
-        if feed is None:
-            feed = Feed(stream_id)
-            self._feeds[feed.channel] = feed
-            self.subscriber.subscribe(feed)
-        feed.readers.add(reader)
-        self.readers += 1
-        return feed
-
-    def _leave(self, feed: Feed, reader: Subscription) -> None:
-        feed.readers.discard(reader)
-        self.readers -= 1
-        if not feed.readers and self._feeds.get(feed.channel) is feed:
-            del self._feeds[feed.channel]
-            self.subscriber.unsubscribe(feed)
-
     async def _pulse(self) -> None:
         """Every half second, for all readers: heartbeats, and the connection's sign of life. Never waits."""
         while True:
@@ -168,9 +174,7 @@ class Hub:
             if silent > STALLED_SECONDS:  # its socket takes nothing more: cut it, it can come back
                 reader.busy.cancel(STALLED)
         elif silent > self._heartbeat - 2 * PULSE_SECONDS:
-            reader.sent_at = now
-            reader.beat = True
-            reader.wake()
+            reader.pulse(now)
 
     async def _look(self, feeds: list[Feed]) -> None:
         """What a lost publish hid: a stream's head that is not what a reader has or is about to get."""

@@ -16,11 +16,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import sse
+from gateway.direct import DirectReader
 from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders
 from gateway.headers import SECURE
 from gateway.hub import STALLED
-from gateway.relay import retry_line
-from gateway.subscription import Block, Ending, Outlet
+from gateway.protocol import Cursor
+from gateway.relay import Relay, retry_line
+from gateway.subscription import Ending
 
 HEADERS = {
     "cache-control": "no-cache, no-store, no-transform",
@@ -28,6 +30,7 @@ HEADERS = {
     **SECURE,
 }
 GONE = "the reader has gone"
+TAKE = "holdfast.take"  # our ASGI extension: gives the connection to a protocol, the head having been sent
 WRITE = (
     "holdfast.write"  # the ASGI extension: bytes to the connection at once, framed already; False: not now
 )
@@ -41,17 +44,13 @@ class EventStream(Response):
         chunks: AsyncGenerator[bytes, None],
         headers: Mapping[str, str] | None = None,
         ending: Ending | None = None,
-        outlet: Outlet | None = None,
     ) -> None:
-        """`outlet` is opened, where the server has a way past ASGI, when the body has begun."""
         super().__init__(headers={**HEADERS, **(headers or {})}, media_type="text/event-stream")
         del self.headers["content-length"]
         # Without a charset: the format is UTF-8 by definition, and the contract says exactly this.
         self.headers["content-type"] = "text/event-stream"
         self._chunks = chunks
         self._ending = ending or Ending()
-        self._outlet = outlet
-        self._write: Callable[[bytes], bool] | None = None
         self._sent = 0  # bytes
         self._why = ""  # it ended: an Ending's word, or `gone`, `stalled`, `store`, `full`, `reset`
         self.on_end: Callable[[str, int], None] = lambda why, sent: None  # told when the body has ended
@@ -66,7 +65,6 @@ class EventStream(Response):
 
         gone = asyncio.create_task(_disconnected(receive), name="reader-gone")
         gone.add_done_callback(cut)
-        self._write = scope.get("extensions", {}).get(WRITE) if scope.get("http_version") == "1.1" else None
         try:
             await self._send_all(send)
         except asyncio.CancelledError as error:
@@ -75,7 +73,6 @@ class EventStream(Response):
             self._why = self._why or ("gone" if error.args == (GONE,) else "stalled")
             task.uncancel()
         finally:
-            self._shut()
             self.on_end(self._why or "cut", self._sent)
             gone.remove_done_callback(cut)
             gone.cancel()
@@ -91,28 +88,13 @@ class EventStream(Response):
                         chunk = self._before(None) + chunk
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     self._sent += len(chunk)
-                    if started and self._outlet is not None and self._write is not None:
-                        self._outlet.write = self._at_once
             self._why = self._ending.why or "reset"  # of the sample's endpoint, which goes no further
         except (StoreUnavailable, TooManyReaders) as error:
             self._why = "store" if isinstance(error, StoreUnavailable) else "full"
             if not started and (line := self._before(error)):
                 await send({"type": "http.response.body", "body": line, "more_body": True})
-        self._shut()
         if self._closes(self._why):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    def _at_once(self, block: Block) -> bool:
-        """Past ASGI, which costs several coroutines for each message."""
-        assert self._write is not None
-        if not self._write(block.chunk):
-            return False
-        self._sent += len(block.frames)
-        return True
-
-    def _shut(self) -> None:
-        if self._outlet is not None:
-            self._outlet.write = None
 
     def _before(self, error: HoldfastError | None) -> bytes:
         """What stands before the first frame, or instead of it."""
@@ -121,6 +103,27 @@ class EventStream(Response):
     def _closes(self, why: str) -> bool:
         """Whether the body is ended cleanly, having come to this end."""
         return True
+
+
+class LiveStream(EventStream):
+    """A stream's own frames. Where the server gives its connection away, nothing of ASGI is left of it."""
+
+    def __init__(
+        self, relay: Relay, stream_id: str, after: Cursor | None, headers: Mapping[str, str]
+    ) -> None:
+        ending = Ending()
+        super().__init__(relay.follow(stream_id, after, ending), headers, ending)
+        self._of = relay, stream_id, after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run until the end, or hand the connection over."""
+        take = scope.get("extensions", {}).get(TAKE)
+        if take is None or scope["http_version"] != "1.1":
+            await super().__call__(scope, receive, send)
+            return
+        self.headers["connection"] = "close"  # it is not given back
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        DirectReader(*self._of, self.on_end).begin(take)
 
 
 class CutStream(EventStream):

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gateway import sse
 from gateway.protocol import TERMINAL_EVENTS, Cursor
 
 TAKE_BYTES = 64 * 1024
@@ -52,20 +53,13 @@ class Block:
 
 
 @dataclass(slots=True)
-class Outlet:
-    """How a block is written to a reader's socket at once; None while that cannot be, or must not.
-
-    False when the socket takes nothing now: then the reader's own task does it.
-    """
-
-    write: Callable[[Block], bool] | None = None
-
-
-@dataclass(slots=True)
 class Ending:
     """Why a reader's connection came to its end; empty when whoever reads it went no further."""
 
     why: str = ""
+
+
+HEARTBEAT = Block("", "", False, 0, sse.HEARTBEAT)
 
 
 def _offset(event_id: str) -> int:
@@ -84,7 +78,9 @@ class Subscription:
     why: str = ""  # it ended: `terminal`, `age`, `expired` (there is no log any more), `stopping`
     sent_at: float = 0.0
     busy: asyncio.Task[object] | None = None  # the task that is handing a chunk to the socket
-    outlet: Outlet = field(default_factory=Outlet)
+    # While the reader rests, where its socket is the relay's own: writes a block at once, or says no.
+    write: Callable[[Block], bool] | None = None
+    waker: Callable[[], None] | None = None  # told that there is something to do, where no task waits
     _blocks: deque[Block] = field(default_factory=deque)
     _size: int = 0
     # A block has fitted, or stood where the log ended: older ones are no surprise before.
@@ -97,17 +93,8 @@ class Subscription:
         return self._blocks[-1].last if self._blocks else self.last
 
     def offer(self, block: Block, now: float = 0.0) -> None:
-        """A block was published. Never waits; past the bound the reader is sent to the log instead.
-
-        When the reader's task has nothing to do and the block fits, it goes straight to the socket.
-        """
-        if (
-            self._waiter is not None
-            and block.before == self.last
-            and (write := self.outlet.write) is not None
-            and not (self._blocks or self.doubt or self.beat or self.ended or block.final)
-            and write(block)
-        ):
+        """A block was published. Never waits; past the bound the reader is sent to the log instead."""
+        if self.write is not None and block.before == self.last and not block.final and self.write(block):
             self._joined = True
             self.last, self.sent_at = block.last, now
             return
@@ -156,9 +143,21 @@ class Subscription:
                 self.lose()  # a gap, a double, or a tail written anew
         return b"".join(taken), False
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self._blocks) or self.doubt or self.beat or self.ended
+
+    def pulse(self, now: float) -> None:
+        """A heartbeat is due."""
+        self.sent_at = now
+        if self.write is None or not self.write(HEARTBEAT):
+            self.beat = True
+            self.wake()
+
     async def wait(self) -> None:
         """Until there is something to do."""
-        if self._blocks or self.doubt or self.beat or self.ended:
+        if self.has_work:
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -170,6 +169,8 @@ class Subscription:
         """There is something to do."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        elif self.waker is not None:
+            self.waker()
 
     def _drop(self) -> None:
         self._blocks.clear()

@@ -45,7 +45,7 @@ LAYERS = [
     {"gateway.asking"},
     {"gateway.answers"},
     {"gateway.response", "gateway.gateway"},
-    {"gateway.creation", "gateway.openapi", "gateway.openapi_page", "gateway.inputs"},
+    {"gateway.direct", "gateway.creation", "gateway.openapi", "gateway.openapi_page", "gateway.inputs"},
     {"gateway.responses", "gateway.parameters"},
     {"gateway.schemas"},
     {"gateway.formats.projection"},
