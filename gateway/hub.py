@@ -19,7 +19,7 @@ from gateway.feed import Feed, channel_of
 from gateway.link import TIMEOUT_SECONDS, Where
 from gateway.log import Log
 from gateway.subscriber import Subscriber
-from gateway.subscription import Block, Subscription
+from gateway.subscription import Block, Subscription, merged
 
 PULSE_SECONDS = 0.5
 ORPHANS_AT_ONCE = 32
@@ -51,6 +51,7 @@ class Hub:
         self._most_of_stream = most_of_stream
         self.readers = 0  # how many are attached here
         self._feeds: dict[bytes, Feed] = {}
+        self._fresh: list[Feed] = []  # that have heard something in this turn of the event loop
         self.subscriber = Subscriber(where, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
@@ -125,19 +126,31 @@ class Hub:
         return self._feeds.values()
 
     def heard(self, channel: bytes, payload: bytes) -> None:
-        """A block for all readers of a stream; parsed once."""
+        """A block for all readers of a stream; parsed once, and delivered with what else has come."""
         feed = self._feeds.get(channel)
         if feed is None:
             return  # the last reader has just left
-        feed.heard_at = now = _now()
+        feed.heard_at = _now()
         try:
             block = Block.parse(payload)
         except ValueError:  # not a publish of this release's append: it wakes, the log decides
             feed.doubt()
             return
         telemetry.relay_lag.heard(block.at_ms)
-        for reader in feed.readers:
-            reader.offer(block, now)
+        if not feed.fresh:
+            if not self._fresh:
+                asyncio.get_running_loop().call_soon(self._deliver)
+            self._fresh.append(feed)
+        feed.fresh.append(block)
+
+    def _deliver(self) -> None:
+        """What has been heard in this turn of the event loop, a stream's in one piece as far as it fits."""
+        now, fresh, self._fresh = _now(), self._fresh, []
+        for feed in fresh:
+            blocks, feed.fresh = feed.fresh, []
+            for block in merged(blocks):
+                for reader in tuple(feed.readers):
+                    reader.offer(block, now)
 
     def lost(self) -> None:
         """The connection ended: acknowledgements are void, and every reader doubts."""

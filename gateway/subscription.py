@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gateway import sse
@@ -57,6 +57,28 @@ class Ending:
     """Why a reader's connection came to its end; empty when whoever reads it went no further."""
 
     why: str = ""
+
+
+def merged(blocks: Sequence[Block]) -> Iterator[Block]:
+    """These blocks, those that follow on one another as one, about 64 KiB; a final one stays alone."""
+    run: list[Block] = []
+    size = 0
+    for block in blocks:
+        follows = run and block.before == run[-1].last and not (block.final or run[-1].final)
+        if run and not (follows and size < TAKE_BYTES):
+            yield _joined(run)
+            run, size = [], 0
+        run.append(block)
+        size += len(block.frames)
+    if run:
+        yield _joined(run)
+
+
+def _joined(run: Sequence[Block]) -> Block:
+    if len(run) == 1:
+        return run[0]
+    first, last = run[0], run[-1]
+    return Block(first.before, last.last, False, last.at_ms, b"".join(block.frames for block in run))
 
 
 HEARTBEAT = Block("", "", False, 0, sse.HEARTBEAT)
