@@ -30,9 +30,9 @@ def app(url: str) -> Starlette:
             for _, entries in await redis.xread({key: last}, block=BLOCK_MS, count=100):
                 for entry_id, fields in entries:
                     last = entry_id
-                    yield b"id: %b\ndata: %b\n\n" % (entry_id, fields[b"data"])
-                    if fields[b"data"] == b"end":
+                    if b"end" in fields:
                         return
+                    yield b"id: %b\ndata: %b\n\n" % (entry_id, fields[b"d"])
 
     async def follow(request: Request) -> StreamingResponse:
         return StreamingResponse(frames(request.path_params["id"]), media_type="text/event-stream")

@@ -8,7 +8,8 @@ import re
 import secrets
 import socket
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import time_ns
 from typing import Protocol, Self
 
@@ -142,6 +143,21 @@ class Product:
         self._ends[stream_id] = end
 
 
+@asynccontextmanager
+async def usual(redis_url: str) -> AsyncIterator[tuple[int, int]]:
+    """`bench.baseline` under uvicorn: its port and its pid."""
+    bound = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    port = bound.getsockname()[1]
+    command = (sys.executable, "-m", "bench.baseline", redis_url, str(bound.fileno()))
+    process = await asyncio.create_subprocess_exec(*command, pass_fds=[bound.fileno()])
+    bound.close()
+    try:
+        yield port, process.pid
+    finally:
+        process.kill()
+        await process.wait()
+
+
 class Baseline:
     """`bench.baseline` under uvicorn; the producer is one XADD an event on redis-py."""
 
@@ -150,12 +166,8 @@ class Baseline:
 
     async def __aenter__(self) -> Self:
         redis = await self._stack.enter_async_context(RedisServer())
-        bound = socket.create_server(("127.0.0.1", 0), backlog=2048)
-        self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        command = (sys.executable, "-m", "bench.baseline", redis.url, str(bound.fileno()))
-        self._process = await asyncio.create_subprocess_exec(*command, pass_fds=[bound.fileno()])
-        bound.close()
-        self._stack.push_async_callback(self._stop)
+        port, _ = await self._stack.enter_async_context(usual(redis.url))
+        self.url = f"http://127.0.0.1:{port}"
         self._redis = Redis.from_url(redis.url)
         self._stack.push_async_callback(self._redis.aclose)
         return self
@@ -163,19 +175,15 @@ class Baseline:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def _stop(self) -> None:
-        self._process.kill()
-        await self._process.wait()
-
     async def new_stream(self) -> str:
         return secrets.token_hex(8)
 
     async def append(self, stream_id: str, count: int = 1) -> None:
         pipe = self._redis.pipeline(transaction=False)
         for _ in range(count):
-            pipe.xadd(stream_id, {"data": text()})
+            pipe.xadd(stream_id, {"d": text()})
         pipe.expire(stream_id, KEEP_MS // 1000)
         await pipe.execute()
 
     async def end(self, stream_id: str) -> None:
-        await self._redis.xadd(stream_id, {"data": "end"})
+        await self._redis.xadd(stream_id, {"end": "1"})

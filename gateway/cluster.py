@@ -129,8 +129,7 @@ class Router(Connection):
             _log.info("%s: a cluster of %d nodes", self._name, len(self._map.nodes))
         gone = [self._connections.pop(node) for node in self._connections.keys() - set(self._map.nodes)]
         await asyncio.gather(*(connection.close() for connection in gone))
-        if self._link is not None:  # it has shown the way, and is no node's
-            await self._break(ConnectionError("not needed"), self._link)
+        await self._let_go("not needed")  # it has shown the way, and is no node's
 
     async def _look(self) -> None:
         """Ask for the map again, unless that has just been done."""

@@ -2,9 +2,9 @@
 
 Commands of concurrent tasks are written together and their answers matched in order, so the number of
 connections does not grow with readers or streams. redis-py opens the connection (TLS, credentials,
-handshake) and packs and parses; what is left to us is the order. Before a token expires its successor is
+handshake); what is left to us is the order. Before a token expires its successor is
 sent on the live connection: AUTH goes its way between the commands.
-Invariant: the n-th pending future belongs to the n-th answer; a connection that breaks fails them all.
+Invariant: answers belong to the pending exchanges in order; a connection that breaks fails them all.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from gateway.link import (
     reason_of,
     token_of,
 )
+from gateway.wire import Exchange, Wire, packed
 
 BROKEN = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
 _TRIES = 2  # the second meets a connection that had been closed while it was idle
@@ -74,14 +75,14 @@ class Connection:
         self._name = name
         self._timeout = timeout
         self._link: AbstractConnection | None = None
+        self._wire: Wire | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._opening = asyncio.Lock()
         self._failed_opens = 0
         self._complaint = ""  # why the last connect failed; said once
         self._closed = False
-        self._pending: deque[asyncio.Future[Answer]] = deque()
-        self._outbox: list[bytes] = []
-        self._written = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._pending: deque[Exchange] = deque()
 
     async def call(self, *command: str | bytes | int | float) -> Answer:
         """The answer of one command; sent again once when the connection broke, so it must be idempotent."""
@@ -94,18 +95,17 @@ class Connection:
     async def answers(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
         """The same, but the answer of a command that is refused is its ResponseError."""
         for attempt in range(_TRIES):
-            link = None
+            wire = self._wire
             try:
-                async with asyncio.timeout(self._timeout):
-                    link = self._link or await self._open()
-                    return await self._exchange(link, commands)
+                if wire is None:
+                    async with asyncio.timeout(self._timeout):
+                        wire = await self._open()
+                return await self._exchange(wire, commands)
             except TimeoutError as error:  # half open, or too slow to be of use
-                if link is not None:
-                    await self._break(error, link)
                 raise StoreUnavailable from error
             except BROKEN as error:
-                if link is not None:  # also one that is not let in any more
-                    await self._break(error, link)
+                if wire is not None:  # also one that is not let in any more
+                    wire.end(error)
                 if attempt == _TRIES - 1:
                     raise StoreUnavailable from error
             except redis_errors.ResponseError as error:  # of the handshake
@@ -123,39 +123,38 @@ class Connection:
     async def close(self) -> None:
         """Close for good; whoever waits for an answer, or asks from now on, gets StoreUnavailable."""
         self._closed = True
-        if self._link is not None:
-            await self._break(redis_errors.ConnectionError("closed"), self._link)
+        await self._let_go("closed")
 
-    async def _exchange(self, link: AbstractConnection, commands: list[tuple[Any, ...]]) -> list[Answer]:
-        packed = [part for command in commands for part in link.pack_command(*command)]  # may raise
+    async def _exchange(self, wire: Wire, commands: list[tuple[Any, ...]]) -> list[Answer]:
+        if wire is not self._wire:
+            raise redis_errors.ConnectionError("the connection has ended")
+        packed_commands = [packed(command) for command in commands]  # may raise
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in commands]
-        self._outbox += packed
-        self._pending.extend(futures)
-        self._written.set()
-        answers = await asyncio.gather(*futures, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, redis_errors.ResponseError):
+        exchange = Exchange(len(commands), loop.create_future(), loop.time() + self._timeout)
+        wire.send(*packed_commands)
+        self._pending.append(exchange)
+        if self._watch is None:
+            self._watch = loop.call_at(exchange.due, self._overdue)
+        await exchange.done
+        for answer in exchange.answers:
+            if isinstance(answer, Exception) and not isinstance(answer, redis_errors.ResponseError):
                 raise answer
-        return answers
+        return exchange.answers
 
-    async def _open(self) -> AbstractConnection:
+    async def _open(self) -> Wire:
         """One try serves all who wait for it, also when it fails: a dead server sees no storm of connects."""
         failed_opens = self._failed_opens
         async with self._opening:
-            if self._link is not None:
-                return self._link
+            if self._wire is not None:
+                return self._wire
             if self._failed_opens != failed_opens:
                 raise redis_errors.ConnectionError("the connect that this call waited for has failed")
-            self._link = link = await self._connect()
-            self._tasks = [
-                asyncio.create_task(self._write(link), name="redis-write"),
-                asyncio.create_task(self._read(link), name="redis-read"),
-            ]
+            link = await self._connect()
+            self._link, self._wire = link, Wire(link, self._answered, self._lost)
             if (token := token_of(link)) is not None and self._place.credentials is not None:
-                renewing = self._renew(link, self._place.credentials, token)
-                self._tasks.append(asyncio.create_task(renewing, name="redis-renew"))
-            return link
+                renewing = self._renew(self._wire, self._place.credentials, token)
+                self._renewing = asyncio.create_task(renewing, name="redis-renew")
+            return self._wire
 
     async def _connect(self) -> AbstractConnection:
         if self._closed:
@@ -183,65 +182,61 @@ class Connection:
                 "%s has no connection to the store at %s: %s", self._name, link._host_error(), reason
             )
 
-    async def _renew(self, link: AbstractConnection, credentials: Credentials, token: Token) -> None:
+    async def _renew(self, wire: Wire, credentials: Credentials, token: Token) -> None:
         """Send each new token. Where it is refused, the connection goes on until the old one expires."""
         try:
             while True:
                 token = await credentials.after(token)
                 try:
-                    async with asyncio.timeout(self._timeout):
-                        checked(await self._exchange(link, [("AUTH", token.user, token.secret)]))
+                    checked(await self._exchange(wire, [("AUTH", token.user, token.secret)]))
                 except redis_errors.AuthenticationError:
                     _log.warning("%s: the store refuses the new token", self._name)
         except Exception as error:
-            await self._break(error, link)
+            wire.end(error)
 
-    async def _write(self, link: AbstractConnection) -> None:
-        """Whatever has gathered while the last write was under way goes out in one."""
-        try:
-            while True:
-                await self._written.wait()
-                self._written.clear()
-                outbox, self._outbox = self._outbox, []
-                await link.send_packed_command(outbox, check_health=False)
-        except Exception as error:  # without this task nobody would be answered
-            await self._break(error, link)
+    def _answered(self, answer: Answer) -> None:
+        """The next answer; its caller may have been cancelled, it keeps its place in the order."""
+        exchange = self._pending[0]  # raises for an answer that nobody asked for: the order is lost
+        exchange.answers.append(answer)
+        if len(exchange.answers) == exchange.count:
+            self._pending.popleft()
+            if not exchange.done.done():
+                exchange.done.set_result(None)
 
-    async def _read(self, link: AbstractConnection) -> None:
-        try:
-            while True:
-                answer: Answer
-                try:
-                    answer = await link.read_response(disable_decoding=True, disconnect_on_error=False)
-                except (redis_errors.ResponseError, redis_errors.AuthenticationError) as error:
-                    answer = error
-                future = self._pending.popleft()
-                if future.done():
-                    continue  # its caller was cancelled; the answer kept its place in the order
-                if isinstance(answer, redis_errors.RedisError):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
-        except Exception as error:  # also an answer that nobody asked for: the order is lost
-            await self._break(error, link)
-
-    async def _break(self, reason: BaseException, link: AbstractConnection) -> None:
-        """Drop this connection, once, and fail everyone who waits on it; a newer one is left alone."""
-        if link is not self._link:
+    def _overdue(self) -> None:
+        """One timer for all: is the answer that has been waited for longest too late?"""
+        self._watch = None
+        loop = asyncio.get_running_loop()
+        if not self._pending or self._wire is None:
             return
-        self._link = None
-        cut(link)
-        tasks, self._tasks = self._tasks, []
+        if self._pending[0].due > loop.time():
+            self._watch = loop.call_at(self._pending[0].due, self._overdue)
+            return
+        for exchange in self._pending:
+            if exchange.due <= loop.time() and not exchange.done.done():
+                exchange.done.set_exception(TimeoutError())
+        self._wire.end(redis_errors.ConnectionError("no answer in time"))
+
+    def _lost(self, reason: BaseException) -> None:
+        """The connection has ended: everyone who waits on it fails."""
+        link, self._link, self._wire = self._link, None, None
+        if link is not None:
+            link._close()
         pending, self._pending = self._pending, deque()
-        self._outbox.clear()
-        self._written.clear()
-        for future in pending:
-            if not future.done():
-                future.set_exception(redis_errors.ConnectionError(str(reason)))
-        others = [task for task in tasks if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        try:
-            await asyncio.gather(*others, return_exceptions=True)
-        finally:
-            await link.disconnect(nowait=True)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        for exchange in pending:
+            if not exchange.done.done():
+                exchange.done.set_exception(redis_errors.ConnectionError(str(reason)))
+        renewing, self._renewing = self._renewing, None
+        if renewing is not None and renewing is not asyncio.current_task():
+            renewing.cancel()
+
+    async def _let_go(self, why: str) -> None:
+        """End the connection, and wait for what has gone with it."""
+        renewing = self._renewing
+        if self._wire is not None:
+            self._wire.end(redis_errors.ConnectionError(why))
+        if renewing is not None:
+            await asyncio.gather(renewing, return_exceptions=True)

@@ -6,7 +6,7 @@ import asyncio
 import math
 
 from gateway.record import Head
-from gateway.subscription import Subscription
+from gateway.subscription import Block, Subscription
 
 SILENT_SECONDS = 1.0  # after this silence a stream's head is looked at
 LIVELY_SECONDS = 10.0  # this long after the last event it stays a look a second
@@ -17,7 +17,7 @@ MARGIN_SECONDS = 0.05  # a lease is looked at when it is surely over
 class Feed:
     """One followed stream in this process."""
 
-    __slots__ = ("acknowledged", "channel", "heard_at", "id", "lease_at", "looked_at", "readers")
+    __slots__ = ("acknowledged", "channel", "fresh", "heard_at", "id", "lease_at", "looked_at", "readers")
 
     def __init__(self, stream_id: str) -> None:
         self.id = stream_id
@@ -26,6 +26,7 @@ class Feed:
         self.heard_at = self.looked_at = _now()
         self.lease_at = math.inf  # when the worker's lease ends, as far as is known
         self.readers: set[Subscription] = set()
+        self.fresh: list[Block] = []  # heard, and not yet offered to the readers
 
     def acknowledge(self) -> None:
         """Subscribed; what was published before is in the log only."""

@@ -16,7 +16,7 @@ from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors
 from gateway.protocol import Cursor
 from gateway.record import Record
-from gateway.response import HEADERS, EventStream, sent_away
+from gateway.response import HEADERS, EventStream, LiveStream, sent_away
 from gateway.subscription import Ending
 
 EVENT_STREAM = "text/event-stream"
@@ -103,8 +103,7 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
 def _events(gateway: Gateway, record: Record, after: Cursor | None, headers: dict[str, str]) -> Response:
     if record.ended and str(after) == record.last_id:
         return Response(status_code=204, headers={**HEADERS, **headers})  # EventSource stops
-    ending = Ending()
-    return EventStream(gateway.parts.relay.follow(record.id, after, ending), headers, ending)
+    return LiveStream(gateway.parts.relay, record.id, after, headers)
 
 
 async def _texts(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -7,8 +7,11 @@ ever. Past the bound the answer is 431 (RFC 6585, 5), past the time the connecti
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.response import TAKE
 
 MOST_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 15.0
@@ -35,6 +38,8 @@ class Bounded(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        extensions: dict[str, Any] = {TAKE: self._give}
+        self.scope["extensions"] = extensions
         self._begin()
 
     def on_headers_complete(self) -> None:
@@ -53,6 +58,16 @@ class Bounded(HttpToolsProtocol):
             if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
+
+    def _give(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
+        """Let go of the connection: it is the protocol's from now on. None when it is closing."""
+        transport = self.transport
+        if transport.is_closing():
+            return None
+        self.flow.resume_reading()
+        super().connection_lost(ConnectionResetError("given away"))
+        transport.set_protocol(protocol)
+        return transport
 
     def _begin(self) -> None:
         self._in_head, self._fresh, self._head_bytes = True, True, 0

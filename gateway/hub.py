@@ -19,7 +19,7 @@ from gateway.feed import Feed, channel_of
 from gateway.link import TIMEOUT_SECONDS, Where
 from gateway.log import Log
 from gateway.subscriber import Subscriber
-from gateway.subscription import Block, Subscription
+from gateway.subscription import Block, Subscription, merged
 
 PULSE_SECONDS = 0.5
 ORPHANS_AT_ONCE = 32
@@ -51,6 +51,7 @@ class Hub:
         self._most_of_stream = most_of_stream
         self.readers = 0  # how many are attached here
         self._feeds: dict[bytes, Feed] = {}
+        self._fresh: list[Feed] = []  # that have heard something in this turn of the event loop
         self.subscriber = Subscriber(where, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
@@ -76,20 +77,43 @@ class Hub:
 
         Raises StoreUnavailable after 5 s without, or TooManyReaders.
         """
+        feed, reader = self.join(stream_id)
+        try:
+            await self.acknowledged(feed)
+            yield reader
+        finally:
+            self.leave(feed, reader)
+
+    def join(self, stream_id: str) -> tuple[Feed, Subscription]:
+        """A new reader, to be given back by `leave`. Raises StoreUnavailable or TooManyReaders."""
         if self._closed:
             raise StoreUnavailable
         self.check_room(stream_id)
         reader = Subscription(self._reader_bytes, sent_at=_now())
-        feed = self._join(stream_id, reader)
+        feed = self._feeds.get(channel_of(stream_id))
+        if feed is None:
+            feed = Feed(stream_id)
+            self._feeds[feed.channel] = feed
+            self.subscriber.subscribe(feed)
+        feed.readers.add(reader)
+        self.readers += 1
+        return feed, reader
+
+    async def acknowledged(self, feed: Feed) -> None:
+        """Until the server has answered. Raises StoreUnavailable after 5 s."""
         try:
-            try:
-                async with asyncio.timeout(TIMEOUT_SECONDS):
-                    await asyncio.shield(feed.acknowledged)
-            except TimeoutError as error:
-                raise StoreUnavailable from error
-            yield reader
-        finally:
-            self._leave(feed, reader)
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await asyncio.shield(feed.acknowledged)
+        except TimeoutError as error:
+            raise StoreUnavailable from error
+
+    def leave(self, feed: Feed, reader: Subscription) -> None:
+        """The reader has ended."""
+        feed.readers.discard(reader)
+        self.readers -= 1
+        if not feed.readers and self._feeds.get(feed.channel) is feed:
+            del self._feeds[feed.channel]
+            self.subscriber.unsubscribe(feed)
 
     def check_room(self, stream_id: str = "") -> None:
         """Raises TooManyReaders when this process has as many, of all streams or of this one, as it may."""
@@ -102,7 +126,7 @@ class Hub:
         return self._feeds.values()
 
     def heard(self, channel: bytes, payload: bytes) -> None:
-        """A block for all readers of a stream; parsed once."""
+        """A block for all readers of a stream; parsed once, and delivered with what else has come."""
         feed = self._feeds.get(channel)
         if feed is None:
             return  # the last reader has just left
@@ -113,8 +137,20 @@ class Hub:
             feed.doubt()
             return
         telemetry.relay_lag.heard(block.at_ms)
-        for reader in feed.readers:
-            reader.offer(block)
+        if not feed.fresh:
+            if not self._fresh:
+                asyncio.get_running_loop().call_soon(self._deliver)
+            self._fresh.append(feed)
+        feed.fresh.append(block)
+
+    def _deliver(self) -> None:
+        """What has been heard in this turn of the event loop, a stream's in one piece as far as it fits."""
+        now, fresh, self._fresh = _now(), self._fresh, []
+        for feed in fresh:
+            blocks, feed.fresh = feed.fresh, []
+            for block in merged(blocks):
+                for reader in tuple(feed.readers):
+                    reader.offer(block, now)
 
     def lost(self) -> None:
         """The connection ended: acknowledgements are void, and every reader doubts."""
@@ -122,23 +158,6 @@ class Hub:
             if feed.acknowledged.done():
                 feed.acknowledged = asyncio.get_running_loop().create_future()
             feed.doubt()
-
-    def _join(self, stream_id: str, reader: Subscription) -> Feed:
-        feed = self._feeds.get(channel_of(stream_id))
-        if feed is None:
-            feed = Feed(stream_id)
-            self._feeds[feed.channel] = feed
-            self.subscriber.subscribe(feed)
-        feed.readers.add(reader)
-        self.readers += 1
-        return feed
-
-    def _leave(self, feed: Feed, reader: Subscription) -> None:
-        feed.readers.discard(reader)
-        self.readers -= 1
-        if not feed.readers and self._feeds.get(feed.channel) is feed:
-            del self._feeds[feed.channel]
-            self.subscriber.unsubscribe(feed)
 
     async def _pulse(self) -> None:
         """Every half second, for all readers: heartbeats, and the connection's sign of life. Never waits."""
@@ -168,9 +187,7 @@ class Hub:
             if silent > STALLED_SECONDS:  # its socket takes nothing more: cut it, it can come back
                 reader.busy.cancel(STALLED)
         elif silent > self._heartbeat - 2 * PULSE_SECONDS:
-            reader.sent_at = now
-            reader.beat = True
-            reader.wake()
+            reader.pulse(now)
 
     async def _look(self, feeds: list[Feed]) -> None:
         """What a lost publish hid: a stream's head that is not what a reader has or is about to get."""

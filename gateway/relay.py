@@ -14,6 +14,7 @@ from contextlib import aclosing
 
 from gateway import sse, telemetry
 from gateway.errors import CursorLost, HoldfastError, TooManyReaders
+from gateway.feed import Feed
 from gateway.hub import Hub
 from gateway.log import Log
 from gateway.protocol import Cursor
@@ -29,7 +30,7 @@ class Relay:
 
     def __init__(self, log: Log, hub: Hub, *, max_age: float) -> None:
         self._log = log
-        self._hub = hub
+        self.hub = hub
         self._max_age = max_age
 
     async def follow(
@@ -40,12 +41,12 @@ class Relay:
         Ends after the terminal event, at the connection's age, or where the stream is gone; `ending` is told
         which. Raises StoreUnavailable or TooManyReaders.
         """
-        async with self._hub.subscribe(stream_id) as reader:
-            reader.last = str(after) if after else ""
-            timer = self._end_of_life(reader)
-            telemetry.readers.add(1)
-            try:
-                async with aclosing(self._follow(stream_id, reader)) as chunks:
+        feed, reader = self.join(stream_id, after)
+        timer = self.end_of_life(reader)
+        try:
+            await self.hub.acknowledged(feed)
+            while not reader.ended:
+                async with aclosing(self.serve(stream_id, reader)) as chunks:
                     async for chunk in chunks:
                         reader.sent_at = asyncio.get_running_loop().time()
                         reader.busy = asyncio.current_task()
@@ -53,15 +54,29 @@ class Relay:
                             ending.behind = reader.behind
                         yield chunk
                         reader.busy = None
-            finally:
-                telemetry.readers.add(-1)
-                if ending is not None:
-                    ending.why = reader.why
-                if timer is not None:
-                    timer.cancel()
+                await reader.wait()
+        finally:
+            self.leave(feed, reader)
+            if ending is not None:
+                ending.why = reader.why
+            if timer is not None:
+                timer.cancel()
 
-    async def _follow(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:
-        while not reader.ended:
+    def join(self, stream_id: str, after: Cursor | None) -> tuple[Feed, Subscription]:
+        """A new reader, who has the events up to the cursor. Raises StoreUnavailable or TooManyReaders."""
+        feed, reader = self.hub.join(stream_id)
+        reader.last = str(after) if after else ""
+        telemetry.readers.add(1)
+        return feed, reader
+
+    def leave(self, feed: Feed, reader: Subscription) -> None:
+        """The reader has ended."""
+        telemetry.readers.add(-1)
+        self.hub.leave(feed, reader)
+
+    async def serve(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:
+        """What there is for this reader now, until it has nothing to do or has ended."""
+        while reader.has_work and not reader.ended:
             if reader.doubt:
                 async with aclosing(self._read(stream_id, reader)) as pieces:
                     async for frames in pieces:
@@ -78,7 +93,6 @@ class Relay:
                 reader.beat = False
                 if not frames:
                     yield sse.HEARTBEAT
-            await reader.wait()
 
     async def _read(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:
         """From the reader's own position to the log's end."""
@@ -104,7 +118,7 @@ class Relay:
             if piece.at_end:
                 return
 
-    def _end_of_life(self, reader: Subscription) -> asyncio.TimerHandle | None:
+    def end_of_life(self, reader: Subscription) -> asyncio.TimerHandle | None:
         """Close at a random age, before the platform does: a fleet's readers do not return at once."""
         if not self._max_age:
             return None

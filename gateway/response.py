@@ -16,10 +16,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import sse
+from gateway.direct import DirectReader
 from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders
 from gateway.headers import SECURE
 from gateway.hub import STALLED
-from gateway.relay import retry_line
+from gateway.protocol import Cursor
+from gateway.relay import Relay, retry_line
 from gateway.subscription import Ending
 
 HEADERS = {
@@ -28,6 +30,10 @@ HEADERS = {
     **SECURE,
 }
 GONE = "the reader has gone"
+TAKE = "holdfast.take"  # our ASGI extension: gives the connection to a protocol, the head having been sent
+WRITE = (
+    "holdfast.write"  # the ASGI extension: bytes to the connection at once, framed already; False: not now
+)
 
 
 class EventStream(Response):
@@ -97,6 +103,27 @@ class EventStream(Response):
     def _closes(self, why: str) -> bool:
         """Whether the body is ended cleanly, having come to this end."""
         return True
+
+
+class LiveStream(EventStream):
+    """A stream's own frames. Where the server gives its connection away, nothing of ASGI is left of it."""
+
+    def __init__(
+        self, relay: Relay, stream_id: str, after: Cursor | None, headers: Mapping[str, str]
+    ) -> None:
+        ending = Ending()
+        super().__init__(relay.follow(stream_id, after, ending), headers, ending)
+        self._of = relay, stream_id, after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run until the end, or hand the connection over."""
+        take = scope.get("extensions", {}).get(TAKE)
+        if take is None or scope["http_version"] != "1.1":
+            await super().__call__(scope, receive, send)
+            return
+        self.headers["connection"] = "close"  # it is not given back
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        DirectReader(*self._of, self.on_end).begin(take)
 
 
 class CutStream(EventStream):

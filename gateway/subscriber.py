@@ -5,7 +5,7 @@ asked, also when a stream was left and joined again meanwhile. A connection that
 is cut. A subscribed connection takes no AUTH (RESP2 allows it (UN)SUBSCRIBE, PING, RESET, QUIT), so when its
 token has a successor it is replaced by a new one at once; that loses as little as any other loss of it: every
 reader looks into the log. RESP3 would allow AUTH, at the price of another reply format and push handling.
-Invariant: what is written goes through one outbox, so its order is that of the calls.
+Invariant: what is written goes through one wire, so its order is that of the calls.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
+from redis import exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
@@ -31,6 +32,7 @@ from gateway.link import (
     reason_of,
     token_of,
 )
+from gateway.wire import Wire, packed
 
 DEAF_SECONDS = 10.0
 UNHEARD_SECONDS = 1.0  # a connection that is being made, or an answer on its way, is no fault
@@ -68,9 +70,7 @@ class Subscriber:
     def __init__(self, where: Where, listener: Listener) -> None:
         self._where = where
         self._listener = listener
-        self._link: AbstractConnection | None = None
-        self._outbox: list[tuple[str, Feed | None]] = []
-        self._written = asyncio.Event()
+        self._wire: Wire | None = None
         self._called = asyncio.Event()
         self._unacknowledged: deque[Feed] = deque()
         self._heard_at = 0.0
@@ -101,11 +101,11 @@ class Subscriber:
 
     def pulse(self) -> None:
         """Called now and then: a connection long silent is asked for a sign of life, then cut."""
-        if self._link is None:
+        if self._wire is None:
             return
         silent = _now() - self._heard_at
         if silent > DEAF_SECONDS:
-            cut(self._link)
+            self._wire.end(redis_errors.ConnectionError("no sign of life"))
         elif silent > DEAF_SECONDS / 2:
             self._send("PING")
 
@@ -139,30 +139,44 @@ class Subscriber:
             backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
 
     async def _serve(self, link: AbstractConnection, place: Place) -> None:
-        self._link, self._heard_at = link, _now()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        self._heard_at = _now()
         self._unacknowledged.clear()
-        self._outbox = [("SUBSCRIBE", feed) for feed in self._listener.wanted()]
-        self._unheard_at = self._unheard_at if self._outbox else None
-        self._written.set()
-        tasks = [asyncio.create_task(self._write(link), name="hub-write")]
+
+        def lost(reason: BaseException) -> None:
+            if not ended.done():
+                ended.set_exception(reason)
+
+        self._wire = wire = Wire(link, self._answered, lost)
+        wanted = list(self._listener.wanted())
+        self._unheard_at = self._unheard_at if wanted else None
+        for feed in wanted:
+            self._send("SUBSCRIBE", feed)
+        renewing: asyncio.Task[None] | None = None
         if (token := token_of(link)) is not None:
-            tasks.append(asyncio.create_task(self._replace(link, place, token), name="hub-renew"))
+            renewing = asyncio.create_task(self._replace(link, place, token), name="hub-renew")
         try:
-            while True:
-                answer = await link.read_response(disable_decoding=True, disconnect_on_error=False)
-                self._heard_at = _now()
-                match answer:
-                    case [b"message", channel, payload]:
-                        self._listener.heard(channel, payload)
-                    case [b"subscribe", *_]:
-                        self._unacknowledged.popleft().acknowledge()
-                        self._unheard_at = _now() if self._unacknowledged else None
+            await ended
         finally:
-            self._link, self._unheard_at = None, _now()
+            self._wire, self._unheard_at = None, _now()
+            wire.end(redis_errors.ConnectionError("let go"))
+            ended.cancel()
             self._listener.lost()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            if renewing is not None:
+                renewing.cancel()
+                await asyncio.gather(renewing, return_exceptions=True)
+
+    def _answered(self, answer: Any) -> None:
+        self._heard_at = _now()
+        kind = answer[0] if isinstance(answer, list) else b""
+        if kind == b"message":
+            self._listener.heard(answer[1], answer[2])
+        elif kind == b"subscribe":
+            self._unacknowledged.popleft().acknowledge()
+            self._unheard_at = _now() if self._unacknowledged else None
+        elif isinstance(answer, Exception):
+            raise answer
 
     async def _replace(self, link: AbstractConnection, place: Place, token: Token) -> None:
         assert place.credentials is not None
@@ -170,25 +184,12 @@ class Subscriber:
         self._outdated = True
         cut(link)
 
-    async def _write(self, link: AbstractConnection) -> None:
-        try:
-            while True:
-                await self._written.wait()
-                self._written.clear()
-                outbox, self._outbox = self._outbox, []
-                packed: list[bytes] = []
-                for command, feed in outbox:
-                    packed += link.pack_command(command, *([feed.channel] if feed else []))
-                    if feed and command == "SUBSCRIBE":
-                        self._unacknowledged.append(feed)
-                await link.send_packed_command(packed, check_health=False)
-        finally:
-            cut(link)  # the reading side ends with it, and says so
-
     def _send(self, command: str, feed: Feed | None = None) -> None:
-        if self._link is not None:  # a new connection subscribes to all feeds itself
-            self._outbox.append((command, feed))
-            self._written.set()
+        if self._wire is None:
+            return  # a new connection subscribes to all feeds itself
+        if feed is not None and command == "SUBSCRIBE":
+            self._unacknowledged.append(feed)
+        self._wire.send(packed((command, feed.channel) if feed else (command,)))
 
 
 def _now() -> float:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from gateway import sse
 from gateway.protocol import TERMINAL_EVENTS, Cursor
 
 TAKE_BYTES = 64 * 1024
@@ -27,6 +29,14 @@ class Block:
     final: bool
     at_ms: int  # of Redis's clock
     frames: bytes
+    _chunk: list[bytes] = field(default_factory=list, compare=False)
+
+    @property
+    def chunk(self) -> bytes:
+        """The frames as HTTP/1.1 sends them (RFC 9112, 7.1), made once for all readers."""
+        if not self._chunk:
+            self._chunk.append(b"%x\r\n%b\r\n" % (len(self.frames), self.frames))
+        return self._chunk[0]
 
     @classmethod
     def parse(cls, payload: bytes) -> Block:
@@ -53,6 +63,31 @@ class Ending:
     behind: bool = False
 
 
+def merged(blocks: Sequence[Block]) -> Iterator[Block]:
+    """These blocks, those that follow on one another as one, about 64 KiB; a final one stays alone."""
+    run: list[Block] = []
+    size = 0
+    for block in blocks:
+        follows = run and block.before == run[-1].last and not (block.final or run[-1].final)
+        if run and not (follows and size < TAKE_BYTES):
+            yield _joined(run)
+            run, size = [], 0
+        run.append(block)
+        size += len(block.frames)
+    if run:
+        yield _joined(run)
+
+
+def _joined(run: Sequence[Block]) -> Block:
+    if len(run) == 1:
+        return run[0]
+    first, last = run[0], run[-1]
+    return Block(first.before, last.last, False, last.at_ms, b"".join(block.frames for block in run))
+
+
+HEARTBEAT = Block("", "", False, 0, sse.HEARTBEAT)
+
+
 def _offset(event_id: str) -> int:
     return Cursor.parse(event_id).offset
 
@@ -70,6 +105,9 @@ class Subscription:
     why: str = ""  # it ended: `terminal`, `age`, `expired` (there is no log any more), `stopping`
     sent_at: float = 0.0
     busy: asyncio.Task[object] | None = None  # the task that is handing a chunk to the socket
+    # While the reader rests, where its socket is the relay's own: writes a block at once, or says no.
+    write: Callable[[Block], bool] | None = None
+    waker: Callable[[], None] | None = None  # told that there is something to do, where no task waits
     _blocks: deque[Block] = field(default_factory=deque)
     _size: int = 0
     # A block has fitted, or stood where the log ended: older ones are no surprise before.
@@ -87,8 +125,12 @@ class Subscription:
         # What waits may be older than what a read of the log has given.
         return self.partial or bool(self.last and _offset(self.head) > _offset(self.last))
 
-    def offer(self, block: Block) -> None:
+    def offer(self, block: Block, now: float = 0.0) -> None:
         """A block was published. Never waits; past the bound the reader is sent to the log instead."""
+        if self.write is not None and block.before == self.last and not block.final and self.write(block):
+            self._joined = True
+            self.last, self.sent_at = block.last, now
+            return
         if not self.doubt:
             self._blocks.append(block)
             self._size += len(block.frames)
@@ -135,9 +177,21 @@ class Subscription:
                 self.lose()  # a gap, a double, or a tail written anew
         return b"".join(taken), False
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self._blocks) or self.doubt or self.beat or self.ended
+
+    def pulse(self, now: float) -> None:
+        """A heartbeat is due."""
+        self.sent_at = now
+        if self.write is None or not self.write(HEARTBEAT):
+            self.beat = True
+            self.wake()
+
     async def wait(self) -> None:
         """Until there is something to do."""
-        if self._blocks or self.doubt or self.beat or self.ended:
+        if self.has_work:
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -149,6 +203,8 @@ class Subscription:
         """There is something to do."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        elif self.waker is not None:
+            self.waker()
 
     def _drop(self) -> None:
         self._blocks.clear()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.subscription import TAKE_BYTES, Block, Subscription
+from gateway.subscription import TAKE_BYTES, Block, Subscription, merged
 
 BOUND = 1000
 
@@ -258,3 +258,44 @@ def test_any_interleaving_of_publishes_and_log_reads_gives_exactly_the_log(
             reader.lose()
             piece()
         assert got == log[: len(got)]
+
+
+def test_blocks_that_follow_on_one_another_are_one_and_the_final_one_stays_alone() -> None:
+    run = [block(1), block(2), block(3, before="9-aaaa"), block(4), block(5, final=True)]
+    told = [(one.before, one.last, one.final, one.frames) for one in merged(run)]
+    assert told == [
+        ("0-aaaa", "2-aaaa", False, b"1 2 "),
+        ("9-aaaa", "4-aaaa", False, b"3 4 "),
+        ("4-aaaa", "5-aaaa", True, b"5 "),
+    ]
+
+
+def test_a_merged_block_has_a_bound() -> None:
+    large = [Block(f"{n}-aaaa", f"{n + 1}-aaaa", False, 0, bytes(TAKE_BYTES // 2)) for n in range(6)]
+    assert [len(one.frames) for one in merged(large)] == [TAKE_BYTES] * 3
+
+
+def test_a_reader_that_rests_is_written_to_at_once_and_any_other_is_not() -> None:
+    reader, written = at(1), []
+
+    def write(one: Block) -> bool:
+        written.append(one.last)
+        return len(written) < 3
+
+    reader.offer(block(2))  # it does not rest
+    assert (written, taken(reader)) == ([], "2")
+    reader.write = write
+    reader.offer(block(3), 7.0)
+    assert (reader.last, reader.sent_at, reader.has_work) == ("3-aaaa", 7.0, False)
+    reader.offer(block(5, before="4-aaaa"))  # a gap waits for the reader's task, which sees it
+    assert written == ["3-aaaa"]
+    assert reader.has_work
+    reader.take()
+    assert reader.doubt
+    reader.reading()
+    reader.offer(block(4))
+    reader.offer(block(5))  # the socket is behind
+    assert (written, taken(reader)) == (["3-aaaa", "4-aaaa", "5-aaaa"], "5")
+    reader.offer(block(6, final=True))
+    assert written == ["3-aaaa", "4-aaaa", "5-aaaa"]
+    assert reader.take() == (b"6 ", True)

@@ -46,16 +46,19 @@ def tls_options(folder: Path) -> list[str]:
 class RedisServer:
     """`async with RedisServer() as server`; `server.url`. With `aof=True` it fsyncs every second.
 
+    With `tcp=True` it serves `server.port` of loopback, too.
+
     `tls` is where `certificates.py` has left key and certificates: it then serves `server.tls_port`, too.
     """
 
-    def __init__(self, *, aof: bool = False, tls: Path | None = None) -> None:
+    def __init__(self, *, aof: bool = False, tls: Path | None = None, tcp: bool = False) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="holdfast-redis-"))
         self.socket = self.directory / "redis.sock"
         self.url = f"unix://{self.socket}"
         self._aof = aof
         self._tls = tls
         self.tls_port = 0
+        self.port = free_port() if tcp else 0
         self.environment: Mapping[str, str] | None = None  # None: ours
         self._process: asyncio.subprocess.Process | None = None
 
@@ -65,7 +68,7 @@ class RedisServer:
         assert program, "the tests need a redis-server; `make setup` installs one"
         persistence = ["--appendonly", "yes", "--appendfsync", "everysec"] if self._aof else []
         self._process = await asyncio.create_subprocess_exec(
-            *(program, "--port", "0", "--unixsocket", str(self.socket), "--save", ""),
+            *(program, "--port", str(self.port), "--unixsocket", str(self.socket), "--save", ""),
             *("--dir", str(self.directory), *persistence, *self._secured()),
             env=self.environment,
             stdout=asyncio.subprocess.DEVNULL,

@@ -1,0 +1,80 @@
+"""The load: `sseload`, a client in C that reads thousands of event streams and checks each, and its figures.
+
+It lies beside the checkout, in `../shared/tools/sseload`, and is built when it is first needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.processes import REPOSITORY
+
+SOURCE = REPOSITORY.parent / "shared" / "tools" / "sseload"
+BUILT = REPOSITORY / "build" / "sseload"
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of sseload has seen. Times in milliseconds, from an event's own stamp to its receive."""
+
+    events: int
+    per_second: float
+    p50: float
+    p99: float
+    raw: dict[str, Any]
+
+    @property
+    def exact(self) -> bool:
+        """Nothing came twice, nothing was missing, and nothing broke."""
+        wrong = [self.raw["seq_dup"], self.raw["seq_missing"], *self.raw["errors"].values()]
+        return not any(wrong)
+
+
+def tool(name: str) -> str:
+    """One of the programs, built if need be. Raises FileNotFoundError where there is none to build."""
+    if not (BUILT / name).exists():
+        BUILT.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(SOURCE, BUILT, dirs_exist_ok=True)
+        if os.system(f"make -s -C '{BUILT}'"):
+            raise RuntimeError("sseload could not be built")
+    return str(BUILT / name)
+
+
+async def sseload(port: int, paths: Path, streams: int, readers: int, seconds: float, *options: str) -> Load:
+    """Run it. `options` are its own; it ends some seconds after the last event. Raises AssertionError."""
+    command: Sequence[str] = (
+        *(tool("sseload"), "-p", str(port), "-f", str(paths), "-n", str(readers)),
+        *("-m", str(streams), "-d", str(seconds), "-t", "60", *options),
+    )
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), seconds + 120)
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    told = json.loads(out)
+    times = told["lat_ms"]
+    return Load(told["events"], told["ev_per_s"], times.get("p50", 0.0), times.get("p99", 0.0), told)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the processors, in user and system mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_kb(pid: int) -> int:
+    """A process's resident memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise ProcessLookupError(pid)

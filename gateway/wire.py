@@ -1,0 +1,105 @@
+"""An open connection to Redis, taken over from redis-py: answers to a callback, without a coroutine for each.
+
+redis-py has connected it, with TLS, credentials and handshake; from then on bytes go straight from the event
+loop into hiredis's reader. Whatever is sent within one turn of the event loop goes out in one write, and what
+gathers while the socket is full in the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import hiredis
+from redis import exceptions as redis_errors
+from redis.asyncio.connection import AbstractConnection
+
+Answer = Any
+
+
+class Wire(asyncio.Protocol):
+    """`answered` is called with each answer in turn, an error's too, and `lost` once, when no more can come.
+
+    What `answered` raises ends the connection: the order of answers is lost with it.
+    """
+
+    def __init__(
+        self,
+        link: AbstractConnection,
+        answered: Callable[[Answer], None],
+        lost: Callable[[BaseException], None],
+    ) -> None:
+        assert link._writer is not None
+        self._answered = answered
+        self._lost: Callable[[BaseException], None] | None = lost
+        self._reader = hiredis.Reader(
+            protocolError=redis_errors.InvalidResponse, replyError=link._parser.parse_error
+        )
+        self._loop = asyncio.get_running_loop()
+        self._outbox: list[bytes] = []
+        self._due = self._full = False
+        self._transport = link._writer.transport
+        self._transport.set_protocol(self)
+
+    def send(self, *packed: bytes) -> None:
+        """Write these bytes with what else is sent in this turn of the event loop."""
+        self._outbox += packed
+        if not self._due and not self._full:
+            self._due = True
+            self._loop.call_soon(self._flush)
+
+    def end(self, reason: BaseException) -> None:
+        """End the connection at once. `lost` is called if it has not been."""
+        self._transport.abort()
+        self._outbox.clear()
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            lost(reason)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on every answer that is whole."""
+        try:
+            self._reader.feed(data)
+            while (answer := self._reader.gets()) is not False and self._lost is not None:
+                self._answered(answer)
+        except Exception as error:
+            self.end(error)
+
+    def pause_writing(self) -> None:
+        """The socket takes nothing more for now."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._full = False
+        if self._outbox:
+            self.send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing comes any more."""
+        self.end(exc or redis_errors.ConnectionError("Connection closed by server."))
+
+    def _flush(self) -> None:
+        self._due = False
+        if self._lost is None or self._full:
+            return
+        outbox, self._outbox = self._outbox, []
+        self._transport.write(b"".join(outbox))
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Commands that were written together: their answers so far, and whether they are all here."""
+
+    count: int
+    done: asyncio.Future[None]
+    due: float  # when its answers are too late, by the event loop's clock
+    answers: list[Answer] = field(default_factory=list)
+
+
+def packed(command: Sequence[str | bytes | int | float]) -> bytes:
+    """A command as Redis reads it (RESP arrays of bulk strings)."""
+    whole: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type] # of any length
+    return whole
