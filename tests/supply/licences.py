@@ -17,6 +17,7 @@ DOCUMENT = ROOT / "docs/licences.md"
 # What may be depended on. None is changed here; what is handed on is in web/vendor, its licences beside it.
 ALLOWED: Mapping[str, str] = {
     "0BSD": "permissive, nothing to do",
+    "AFL-2.1": "permissive; `json-schema` offers BSD-3-Clause beside it",
     "Apache-2.0": "permissive; grants patents; keep the notice",
     "BSD-2-Clause": "permissive; keep the notice",
     "BSD-3-Clause": "permissive; keep the notice",
