@@ -217,11 +217,11 @@ class Hub:
 
     def _end_readers(self) -> None:
         self._closed = self.subscriber.ended = True
-        for feed in self._feeds.values():
+        for feed in tuple(self._feeds.values()):  # who rests leaves at once
             if not feed.acknowledged.done():
                 feed.acknowledged.set_exception(StoreUnavailable())
                 feed.acknowledged.exception()  # somebody may be waiting for it, but need not be
-            for reader in feed.readers:
+            for reader in tuple(feed.readers):
                 reader.end("stopping")
 
 

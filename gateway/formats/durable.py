@@ -1,4 +1,4 @@
-"""Durable Streams, reading side: npm `@durable-streams/client` and its kin (`docs/formats-durable.md`).
+"""Durable Streams, reading side: npm `@durable-streams/client` and its kin (`docs/formats.md`).
 
 A stream of ours is one in JSON mode that others write; it closes with its terminal event. Catch-up pages,
 long-polls and server-sent events read the same log from the same offsets. Here a clean close is an

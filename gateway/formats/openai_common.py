@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -109,12 +109,13 @@ def begun(record: Record) -> Iterator[None]:
 async def _read(gateway: Gateway, record: Record, start: Callable[[], P]) -> P | None:
     """To the end, or None where that is further away than a connection may be old."""
     ending, reader = Ending(), start()
-    async for chunk in gateway.parts.relay.follow(record.id, None, ending):
-        if chunk == sse.LOG_LOST:
-            reader = start()
-        elif chunk != sse.HEARTBEAT:
-            for event_id, event in events(chunk):
-                reader.feed(event_id, event)
+    async with aclosing(gateway.parts.relay.follow(record.id, None, ending)) as chunks:
+        async for chunk in chunks:
+            if chunk == sse.LOG_LOST:
+                reader = start()
+            elif chunk != sse.HEARTBEAT:
+                for event_id, event in events(chunk):
+                    reader.feed(event_id, event)
     if ending.why == "expired":
         raise StreamGone
     return reader if reader.fold.ended else None
