@@ -154,7 +154,7 @@ async def test_the_documents_lines_come_back_by_themselves_and_cancel(
         async def cuts() -> int:
             return cutter.cuts
 
-        await chat.does("documented", version=version, code=code.replace("http://127.0.0.1:8000", cutter.url))
+        await chat.does("documented", version=version, code=code.replace("http://127.0.0.1:7071", cutter.url))
         await chat.tell("send", text=question)
         await until(cuts, lambda seen: seen == 3)
         await chat.shows("abc")
