@@ -56,9 +56,11 @@ async def connection(store: RedisServer) -> AsyncIterator[Connection]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def written(connection: Connection) -> Stream:
+async def written(connection: Connection) -> AsyncIterator[Stream]:
     """A stream that has begun, and that the test goes on with."""
-    return await Stream.create(Log(connection))
+    stream = await Stream.create(Log(connection))
+    yield stream
+    await stream.discard()
 
 
 def at(where: str) -> str:

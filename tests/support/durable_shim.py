@@ -82,6 +82,7 @@ class Shim:
         self._upstream = upstream
         self._log = log
         self._streams: dict[str, Written] = {}
+        self._made: list[Stream] = []
         self._making: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def __aenter__(self) -> Self:
@@ -101,6 +102,7 @@ class Shim:
         self._server.should_exit = True
         await self._task
         await self._http.aclose()
+        await asyncio.gather(*(stream.discard() for stream in self._made))
 
     async def _answer(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -124,7 +126,8 @@ class Shim:
         if known is not None:
             same = known.kind.lower() == kind.lower()
             return Response(status_code=200 if same else 409, headers={**SECURE, **known.told()})
-        written = Written(await Stream.create(self._log), kind)
+        self._made.append(await Stream.create(self._log))
+        written = Written(self._made[-1], kind)
         end = [DONE] if request.headers.get("stream-closed") == "true" else []
         events = [*written.events(body), *end]
         last = await written.stream.write(*events) if events else await self._end(written.stream)

@@ -105,6 +105,10 @@ class Stream:
     async def end(self) -> str:
         return await self.write(DONE)
 
+    async def discard(self) -> None:
+        """End it as a caller would: nobody is to look for a worker that has never been."""
+        await self._log.cancel(self.id, self._claim.tag)
+
     async def log_bytes(self, redis: Redis) -> bytes:
         """The whole log, as Redis has it."""
         raw = await redis.get(self._log.keys(self.id)[1])
