@@ -34,6 +34,7 @@ class Conversations:
     def __init__(self, redis: Connection, settings: Settings) -> None:
         self._redis = redis
         self._script = Script("turn", shared=False)
+        self._forgetting = Script("forget", shared=False)
         self._keep_ms = round((settings.max_run + settings.retention) * 1000)
 
     async def keep(self, owner: str, stream: str, kind: str, state: Any) -> None:
@@ -56,9 +57,10 @@ class Conversations:
         stream, state = await self._redis.call("HMGET", self.key(kind, owner, name), "stream", "state")
         return Conversation(stream.decode(), json.loads(state)) if stream else Conversation()
 
-    async def forget(self, kind: str, owner: str, name: str) -> None:
-        """As if it had never been."""
-        await self._redis.call("DEL", self.key(kind, owner, name))
+    async def forget(self, kind: str, owner: str, name: str, seen: Conversation) -> bool:
+        """As if it had never been; False when it has gone on from what was seen."""
+        word, *_ = await self._forgetting(self._redis, [self.key(kind, owner, name)], seen.stream)
+        return bool(word == "ok")
 
     async def turn(
         self, kind: str, owner: str, name: str, before: Conversation, stream: str, state: Any = None

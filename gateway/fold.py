@@ -29,6 +29,12 @@ class StageText:
         """The text that stands."""
         return "".join(self.pieces)
 
+    def add(self, delta: str) -> None:
+        """One piece more. Neighbours are joined as they grow: pieces stay few, and copies, too."""
+        while self.pieces and len(self.pieces[-1]) <= len(delta):
+            delta = self.pieces.pop() + delta
+        self.pieces.append(delta)
+
     def document(self) -> dict[str, Any]:
         """The stage as the status document shows it."""
         return {"name": self.name, "run": self.run, "state": self.state, "text": self.text}
@@ -64,7 +70,7 @@ class Fold:
         match event.type:
             case EventType.MESSAGE:
                 stage = self._stage(data["stage"], data.get("run"), event_id)
-                stage.pieces.append(data["delta_content"])
+                stage.add(data["delta_content"])
                 return stage
             case EventType.STAGE if data["state"] == "started":
                 self.stages.append(StageText(data["name"], data["run"], event_id, data.get("parent", "")))

@@ -11,6 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.hub import STALLED_SECONDS
 from gateway.response import TAKE
 
 MOST_HEAD_BYTES = 64 * 1024
@@ -24,6 +25,7 @@ class Bounded(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = _fresh = True
     _late: asyncio.TimerHandle | None = None
+    _behind: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request's head is due."""
@@ -33,6 +35,7 @@ class Bounded(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is due any more."""
         self._in_time()
+        self._in_step()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -59,12 +62,38 @@ class Bounded(HttpToolsProtocol):
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
 
+    def pause_writing(self) -> None:
+        """The socket is behind: what waits for it is let go when nobody takes any of it any more."""
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def _watch(self, waiting: int) -> None:
+        self._behind = self.loop.call_later(STALLED_SECONDS, self._look, waiting)
+
+    def _look(self, waited: int) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        if waiting < waited:
+            self._watch(waiting)
+        else:
+            self.transport.abort()
+
+    def resume_writing(self) -> None:
+        """It is not any more."""
+        super().resume_writing()
+        self._in_step()
+
+    def _in_step(self) -> None:
+        if self._behind is not None:
+            self._behind.cancel()
+            self._behind = None
+
     def _give(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
         """Let go of the connection: it is the protocol's from now on. None when it is closing."""
         transport = self.transport
         if transport.is_closing():
             return None
         self.flow.resume_reading()
+        self._in_step()
         super().connection_lost(ConnectionResetError("given away"))
         transport.set_protocol(protocol)
         return transport

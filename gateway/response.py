@@ -31,9 +31,6 @@ HEADERS = {
 }
 GONE = "the reader has gone"
 TAKE = "holdfast.take"  # our ASGI extension: gives the connection to a protocol, the head having been sent
-WRITE = (
-    "holdfast.write"  # the ASGI extension: bytes to the connection at once, framed already; False: not now
-)
 
 
 class EventStream(Response):

@@ -52,3 +52,26 @@ async def test_langgraph_tells_a_quota(guarded: Guarded, model: ModelServer) -> 
     assert (answer.status_code, answer.json()["code"]) == (429, "over_quota")
     assert answer.headers["retry-after"] == "2"
     model.open_gate(gate)
+
+
+async def test_a_stream_token_reads_events_and_nothing_else(guarded: Guarded) -> None:
+    """It is for one stream's events: a state holds what was asked, and nobody ends a run by it."""
+    body = langgraph(script(["mine"]))
+    made = await guarded.http.post("/threads/t/runs/wait", json=body, headers=by_key(ALICE))
+    run = made.headers["x-stream-id"]
+    token = (await guarded.token(f"/stream/{run}", ALICE))["token"]
+    for method, path in (
+        ("GET", f"/threads/t/runs/{run}"),
+        ("GET", f"/threads/t/runs/{run}/stream"),
+        ("GET", f"/threads/t/runs/{run}/join"),
+        ("POST", f"/threads/t/runs/{run}/cancel"),
+        ("GET", f"/v1/responses/{run}"),
+        ("POST", f"/v1/responses/{run}/cancel"),
+    ):
+        answer = await guarded.http.request(method, path, params={"token": token})
+        assert answer.status_code == 401, path
+        assert answer.headers["www-authenticate"] == "Bearer"
+    events = await guarded.http.get(f"/durable/{run}", params={"token": token})
+    assert events.status_code == 200
+    assert b"mine" in events.content
+    assert b"messages" not in events.content

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
@@ -293,6 +295,87 @@ async def test_a_busy_thread_takes_no_other_run_but_the_same_again(host: Host) -
         first = await client.runs.get(thread, run["run_id"])
         assert first["status"] == "interrupted"
     host.model.open_gate(gate)
+
+
+async def test_a_post_that_is_refused_ends_nothing(host: Host) -> None:
+    gate = f"langgraph-refused-{host.name}"
+    question = said(script(["a", "b"], gate=gate, gate_at=1))
+    async with client_of(url_of(host)) as client:
+        thread = str(uuid.uuid4())
+        run = await client.runs.create(thread, "chat", input=question)
+        wrong: list[dict[str, Any]] = [
+            {"assistant_id": "none", "input": said("x")},
+            {"assistant_id": "chat", "input": {"messages": [{"type": "alien", "content": "x"}]}},
+            {"assistant_id": "chat", "input": said("x"), "checkpoint": {"checkpoint_id": "none"}},
+        ]
+        for body in wrong:
+            asked = {**body, "multitask_strategy": "interrupt"}
+            assert (await host.http.post(f"/threads/{thread}/runs", json=asked)).status_code == 422
+        assert (await client.runs.get(thread, run["run_id"]))["status"] in ("pending", "running")
+        other = said(script(["c"]))
+        second = await client.runs.create(thread, "chat", input=other, multitask_strategy="interrupt")
+        assert (await client.runs.get(thread, run["run_id"]))["status"] == "interrupted"
+        state: Any = await client.runs.join(thread, second["run_id"])
+        assert [one["type"] for one in state["messages"]] == ["human", "human", "ai"]
+    host.model.open_gate(gate)
+
+
+async def test_a_key_is_one_run_of_its_thread_whatever_came_after(host: Host) -> None:
+    async def post(thread: str, words: list[str], key: str) -> httpx.Response:
+        body = {"assistant_id": "chat", "input": said(script(words))}
+        return await host.http.post(
+            f"/threads/{thread}/runs/wait", json=body, headers={"idempotency-key": key}
+        )
+
+    thread, other = str(uuid.uuid4()), str(uuid.uuid4())
+    first = await post(thread, ["one"], "k1")
+    second = await post(thread, ["two"], "k2")
+    again = await post(thread, ["one"], "k1")
+    assert again.headers["x-stream-id"] == first.headers["x-stream-id"]
+    assert again.json() == first.json()
+    assert (await post(thread, ["three"], "k1")).json()["code"] == "idempotency_key_reused"
+    elsewhere = await post(other, ["one"], "k1")
+    assert elsewhere.headers["x-stream-id"] != first.headers["x-stream-id"]
+    runs = (await host.http.get(f"/threads/{thread}/runs")).json()
+    assert [one["run_id"] for one in runs] == [one.headers["x-stream-id"] for one in (second, first)]
+
+
+async def test_of_starts_at_once_one_has_the_thread_and_nothing_else_runs(host: Host) -> None:
+    gate, thread = f"langgraph-at-once-{host.name}", str(uuid.uuid4())
+
+    async def post(words: list[str]) -> httpx.Response:
+        body = {"assistant_id": "chat", "input": said(script(words, gate=gate))}
+        return await host.http.post(f"/threads/{thread}/runs", json=body)
+
+    same = await asyncio.gather(*(post(["same"]) for _ in range(6)))
+    assert {answer.status_code for answer in same} == {200}
+    [run] = {answer.json()["run_id"] for answer in same}
+    others = await asyncio.gather(*(post([str(number)]) for number in range(6)))
+    assert {answer.status_code for answer in others} == {409}
+    assert [one["run_id"] for one in (await host.http.get(f"/threads/{thread}/runs")).json()] == [run]
+    host.model.open_gate(gate)
+    joined = await host.http.get(f"/threads/{thread}/runs/{run}/join")
+    assert joined.json()["messages"][-1]["content"] == "same"
+    assert (await host.http.get(f"/threads/other/runs/{run}")).status_code == 404
+
+
+async def test_lists_have_pages(host: Host) -> None:
+    async with client_of(url_of(host)) as client:
+        thread = str(uuid.uuid4())
+        for words in (["1"], ["2"], ["3"]):
+            await client.runs.wait(thread, "chat", input=said(script(words)))
+        ids = [one["run_id"] for one in await client.runs.list(thread)]
+        assert [one["run_id"] for one in await client.runs.list(thread, limit=1, offset=1)] == ids[1:2]
+        assert await client.runs.list(thread, status="error") == []
+        history: Any = await client.threads.get_history(thread, limit=1)
+        rest: Any = await client.threads.get_history(thread, before=history[0]["checkpoint"])
+        assert [one["checkpoint"]["checkpoint_id"] for one in [*history, *rest]] == ids
+    for path, params in (("/runs", {"status": "x"}), ("/runs", {"offset": "-1"})):
+        assert (await host.http.get(f"/threads/{thread}{path}", params=params)).status_code == 422
+    for name in ("a/b", "..", ".", "", "x" * 201, "a\nb"):
+        assert (await host.http.post("/threads", json={"thread_id": name})).status_code == 422
+    wrong = await host.http.post(f"/threads/{thread}/runs/{ids[0]}/cancel", params={"action": "x"})
+    assert wrong.status_code == 422
 
 
 @pytest.mark.slow

@@ -60,6 +60,18 @@ async def test_the_javascript_client_reads_a_completion(host: Host) -> None:
     assert text_of([line["event"] for line in said]) == "".join(WORDS)
 
 
+async def test_a_result_that_is_json_is_the_answers_text(host: Host) -> None:
+    """In both formats, streamed and waited for."""
+    async with python(url_of(host)) as client:
+        body: dict[str, Any] = asked("x", "figures")
+        whole = await client.chat.completions.create(**body)
+        told = await client.chat.completions.create(**body, stream=True)
+        pieces = [chunk.choices[0].delta.content or "" async for chunk in told]
+        response = await client.responses.create(model="figures", input="x")
+    for said in (whole.choices[0].message.content, "".join(pieces), response.output_text):
+        assert json.loads(said or "") == {"total": 42, "of": ["é"]}
+
+
 async def test_a_completion_is_waited_for(host: Host) -> None:
     async with python(url_of(host)) as client:
         answer = await client.chat.completions.with_raw_response.create(**asked(script(WORDS)))

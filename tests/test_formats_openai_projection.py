@@ -385,7 +385,7 @@ async def test_and_its_connection_ends_there_though_the_run_goes_on() -> None:
         finally:
             closed.append(True)
 
-    frames = [frame async for frame in until_over(live(), Chat())]
+    frames = [frame async for frame in until_over(live(), Chat(), 15.0)]
     assert b'"code":"reset"' in frames[-1]
     assert closed
 

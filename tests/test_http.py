@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from gateway import http
 from gateway.http import MOST_HEAD_BYTES, Bounded
+from tests.support.following import until
 
 LIMIT_SECONDS = 30
 
@@ -22,18 +23,30 @@ async def answer(request: Request) -> PlainTextResponse:
     return PlainTextResponse(str(len(await request.body())))
 
 
+LARGE = b"x" * (8 * 1024 * 1024)
+
+
+async def large(_: Request) -> PlainTextResponse:
+    return PlainTextResponse(LARGE)
+
+
 @pytest.fixture
-async def port() -> AsyncIterator[int]:
+async def server() -> AsyncIterator[uvicorn.Server]:
     """A server of this module's own."""
-    routes = [Route("/", answer, methods=["GET", "POST"])]
+    routes = [Route("/", answer, methods=["GET", "POST"]), Route("/large", large)]
     config = uvicorn.Config(Starlette(routes=routes), http=Bounded, log_config=None, lifespan="off", port=0)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
-    while not server.started:  # noqa: ASYNC110 - it tells in no other way
-        await asyncio.sleep(0.01)
-    yield int(server.servers[0].sockets[0].getsockname()[1])
+    await until(lambda: server.started)
+    yield server
     server.should_exit = True
     await serving
+
+
+@pytest.fixture
+def port(server: uvicorn.Server) -> int:
+    """Where it listens."""
+    return int(server.servers[0].sockets[0].getsockname()[1])
 
 
 async def said(port: int, *pieces: bytes, most: int = 0) -> bytes:
@@ -81,3 +94,26 @@ async def test_a_head_that_does_not_come_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(http, "HEAD_SECONDS", 0.2)
     assert await said(port, beginning) == b""
+
+
+async def test_what_nobody_takes_is_let_go_and_what_somebody_takes_slowly_is_not(
+    server: uvicorn.Server, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "STALLED_SECONDS", 0.5)
+    connections = server.server_state.connections
+    ask = b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    _, dead = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    dead.write(ask)
+    await until(lambda: len(connections) == 1)
+    reader, slow = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    slow.write(ask)
+    got = await reader.read(1024)
+    while any(
+        one.transport.get_extra_info("peername") == dead.get_extra_info("sockname") for one in connections
+    ):
+        got += await reader.read(64 * 1024)  # until the other one has been cut
+        await asyncio.sleep(0.01)
+    got += await reader.read()
+    assert got.endswith(LARGE)
+    for writer in (dead, slow):
+        writer.transport.abort()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway import protocol, sse
 from gateway.fold import StageText
-from gateway.formats.projection import Frame, Place, Projection, projected
+from gateway.formats.projection import Frame, Place, Projection, alive, events, projected
 from gateway.protocol import Cursor, Event, EventType
 
 TAG = "be0f"
@@ -99,8 +99,23 @@ async def test_a_reader_that_comes_back_at_any_place_gets_just_the_rest() -> Non
 async def test_heartbeats_go_through_while_nothing_is_told() -> None:
     pieces = log(text("a"))
     told = [made async for made in projected(chunks(pieces[0], sse.HEARTBEAT, pieces[1]), Letters())]
-    assert told[0] == sse.HEARTBEAT
-    assert len(told) == 2
+    assert told[:2] == [b"", sse.HEARTBEAT]
+    assert len(told) == 3
+
+
+async def test_who_is_told_nothing_for_long_though_the_log_goes_on_gets_a_heartbeat() -> None:
+    pieces = log(*[protocol.custom("unseen", number, stage="answer") for number in range(3)], text("a"))
+    told = alive(projected(chunks(*pieces), Letters()), heartbeat=0.0, beat=b"~")
+    assert [made[:4] for made in [one async for one in told]] == [b"~", b"~", b"~", b"~", b"id: "]
+    patient = alive(projected(chunks(*pieces[:2], sse.HEARTBEAT, *pieces[2:]), Letters()), heartbeat=60.0)
+    assert [made[:4] for made in [one async for one in patient]] == [sse.HEARTBEAT, b"id: "]
+
+
+async def test_whole_numbers_and_halves_of_pairs_are_read_as_they_can_be() -> None:
+    [_, frame] = log(text("\ud83d"))
+    assert [event.data["delta_content"] for _, event in events(frame)] == ["\ufffd"]
+    [_, frame] = log(protocol.custom("n", 123456789012345678901234567890, stage="answer"))
+    assert [event.data["data"] for _, event in events(frame)] == [123456789012345678901234567890]
 
 
 async def test_nothing_follows_where_the_log_has_lost_its_tail() -> None:

@@ -8,7 +8,7 @@ connection; what is said anew after a reset is another message, and `values` tak
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gateway import sse
@@ -37,11 +37,11 @@ class Said:
 
     offset: int
     message: dict[str, Any]
-    pieces: list[str] = field(default_factory=list)  # of its content, where that comes in pieces
+    stage: StageText | None = None  # whose text is its content
 
     def whole(self) -> dict[str, Any]:
         """The message as it stands."""
-        return self.message | {"content": "".join(self.pieces)} if self.pieces else self.message
+        return self.message if self.stage is None else self.message | {"content": self.stage.text}
 
 
 class Run(Projection):
@@ -95,8 +95,8 @@ class Run(Projection):
         key = _key(stage)
         if key not in self._texts:
             self._texts[key] = self._say("ai", "", name=stage.name)
+            self._said[self._texts[key]].stage = stage
         said = self._said[self._texts[key]]
-        said.pieces.append(delta)
         chunk = said.message | {"content": delta, "type": "AIMessageChunk", "tool_call_chunks": []}
         yield self._message(chunk, stage.name)
 

@@ -16,6 +16,7 @@ from gateway import sse
 from gateway.body import Bounds, Start, parse_start
 from gateway.errors import Invalid
 from gateway.formats.langgraph import EVENT_OF_MODE, message
+from gateway.formats.projection import whole
 
 _KINDS = {
     "human": "user",
@@ -73,7 +74,7 @@ def parse_run(value: Any, key: str = "") -> Asked:
         raise Invalid("checkpoint.checkpoint_id", "must be a string")
     modes = parse_modes(value.get("stream_mode") or "values")
     told = _object("metadata", metadata) or None
-    return Asked(chain, value.get("input"), params, told, modes, strategy, key, digest, checkpoint)
+    return Asked(chain, whole(value.get("input")), params, told, modes, strategy, key, digest, checkpoint)
 
 
 def parse_modes(given: Any) -> tuple[str, ...]:
@@ -146,14 +147,14 @@ def _add(messages: list[dict[str, Any]], where: str, given: Any) -> None:
     parts = isinstance(content, list) and all(isinstance(part, str | dict) for part in content)
     if not isinstance(content, str) and not parts:
         raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
-    whole = message(_TYPES[_KINDS[kind]], content, message_id or str(uuid.uuid4()))
+    told = message(_TYPES[_KINDS[kind]], content, message_id or str(uuid.uuid4()))
     if kind == "developer":
-        whole["role"] = kind
+        told["role"] = kind
     for index, one in enumerate(messages):
-        if one["id"] == whole["id"]:
-            messages[index] = whole
+        if one["id"] == told["id"]:
+            messages[index] = told
             return
-    messages.append(whole)
+    messages.append(told)
 
 
 def _plain(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,20 +6,28 @@ whose network has changed. What a run's `Location` names gives it from the start
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-from urllib.parse import quote, urlencode
+from contextlib import aclosing
+from dataclasses import replace
+from hashlib import sha256
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import asking, protocol
+import gateway.formats.langgraph_told as told
+from gateway import asking
 from gateway.answers import answered, json_answer
 from gateway.body import read_json
-from gateway.errors import ConversationBusy, Malformed
+from gateway.errors import ConversationBusy, Invalid, Malformed
 from gateway.formats.langgraph import RUN_STATUS
 from gateway.formats.langgraph_request import Asked, begin_state, parse_modes, parse_run, start_of
-from gateway.formats.langgraph_threads import Began, Thread, most_of, name_of, refused
+from gateway.formats.langgraph_threads import (
+    MOST_WALKED,
+    Began,
+    Thread,
+    name_of,
+    refused,
+    whole_number,
+)
 from gateway.formats.projection import Place
 from gateway.formats.serving import Route, at_its_end, begin, follow, stands
 from gateway.gateway import Gateway
@@ -28,6 +36,8 @@ from gateway.record import Record
 
 _FROM_THE_START = ("-1", "0", "")
 _LAST_FRAME = 999  # of any event
+_TURNS = 10  # that a start may lose to others before it is told so
+_PAGE = (("limit", 10), ("offset", 0))
 
 
 @answered("/threads/{thread}/runs/stream", shape=refused)
@@ -70,15 +80,22 @@ async def langgraph_create_alone(gateway: Gateway, request: Request) -> Response
 async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     """GET: a thread's runs, the newest first."""
     thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
-    runs = await thread.history(most_of(request.query_params.get("limit")))
-    return json_answer([_run(thread, record) for record, _ in runs])
+    query = request.query_params
+    most, skipped = (whole_number(name, query.get(name, most), MOST_WALKED) for name, most in _PAGE)
+    status = query.get("status")
+    if status is not None and status not in RUN_STATUS.values():
+        raise Invalid("status", f"must be one of {', '.join(RUN_STATUS.values())}")
+    async with aclosing(thread.history()) as runs:
+        every = [told.run(thread, record) async for record, _ in runs]
+    fitting = [run for run in every if status in (None, run["status"])]
+    return json_answer(fitting[skipped : skipped + most])
 
 
 @answered("/threads/{thread}/runs/{id}", shape=refused)
 async def langgraph_run(gateway: Gateway, request: Request) -> Response:
     """GET: how a run stands."""
     thread, record = await _found(gateway, request)
-    return json_answer(_run(thread, record))
+    return json_answer(told.run(thread, record))
 
 
 @answered("/threads/{thread}/runs/{id}/stream", shape=refused)
@@ -90,7 +107,7 @@ async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
     if after is not None and not await stands(gateway, record, after):
         after = None  # the store has lost what the reader has seen: from the start
     projection = await thread.projection(record, modes)
-    headers = _located(thread, record, _stream_path(thread, record, modes))
+    headers = told.located(thread, record, told.stream_path(thread, record, modes))
     return follow(gateway, record, projection, after, headers)
 
 
@@ -105,8 +122,11 @@ async def langgraph_join(gateway: Gateway, request: Request) -> Response:
 async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
     """POST: end a run now; `action=rollback`: and have its thread stand where it stood before."""
     thread, record = await _found(gateway, request)
+    action = request.query_params.get("action", "interrupt")
+    if action not in ("interrupt", "rollback"):
+        raise Invalid("action", "must be interrupt or rollback")
     await gateway.cancel(record.id, thread.owner)
-    if request.query_params.get("action") == "rollback":
+    if action == "rollback":
         newest = await thread.newest()
         if newest.stream == record.id:
             await thread.turn(newest, (await thread.began(record)).before)
@@ -117,7 +137,7 @@ async def _streamed(gateway: Gateway, request: Request) -> Response:
     gateway.parts.hub.check_room()
     thread, record, asked = await _begin(gateway, request)
     projection = await thread.projection(record, asked.modes)
-    headers = _located(thread, record, _stream_path(thread, record, asked.modes))
+    headers = told.located(thread, record, told.stream_path(thread, record, asked.modes))
     return follow(gateway, record, projection, None, headers)
 
 
@@ -129,14 +149,14 @@ async def _awaited(gateway: Gateway, request: Request) -> Response:
 
 async def _at_its_end(gateway: Gateway, thread: Thread, record: Record) -> Response:
     projection = await thread.projection(record)
-    headers = _located(thread, record, f"{_path(thread, record)}/join")
+    headers = told.located(thread, record, f"{told.path(thread, record)}/join")
     return at_its_end(gateway, record, projection, projection.outcome, headers)
 
 
 async def _created(gateway: Gateway, request: Request) -> Response:
     thread, record, _ = await _begin(gateway, request)
-    headers = _located(thread, record, f"{_path(thread, record)}/join")
-    return json_answer(_run(thread, record), 200, headers)
+    headers = told.located(thread, record, f"{told.path(thread, record)}/join")
+    return json_answer(told.run(thread, record), 200, headers)
 
 
 async def _begin(gateway: Gateway, request: Request) -> tuple[Thread, Record, Asked]:
@@ -144,38 +164,47 @@ async def _begin(gateway: Gateway, request: Request) -> tuple[Thread, Record, As
     owner, key = await asking.owner(gateway, request), asking.idempotency_key(request)
     asked = parse_run(await read_json(request, gateway.bounds), key)
     if "thread" not in request.path_params:
-        alone = Thread(gateway, owner, "")
-        record, began = await _start(alone, request, asked, asked.checkpoint)
+        record, began = await _start(Thread(gateway, owner, ""), request, asked, asked.checkpoint)
         thread = Thread(gateway, owner, record.id)
-        await thread.keep(record, began)
+        await thread.keep(record, replace(began, thread=record.id))
         return thread, record, asked
     thread = Thread(gateway, owner, name_of(request))
-    newest, before, again = await thread.base(asked)
-    if again is not None:
-        asking.note(again)
-        return thread, again, asked
-    record, began = await _start(thread, request, asked, before)
-    await thread.keep(record, began)
-    if not await thread.turn(newest, record.id):
-        if not key:  # else it may be one of long ago
-            await gateway.cancel(record.id, owner)
-        raise ConversationBusy
-    return thread, record, asked
+    if key and (known := await thread.of_key(asked)) is not None:
+        return thread, _noted(known), asked
+    for _ in range(_TURNS):
+        base = await thread.base(asked)
+        if base.again is not None:
+            return thread, _noted(base.again), asked
+        record, began = await _start(thread, request, asked, base.before)
+        await thread.keep(record, began)
+        if await thread.turn(base.newest, record.id):
+            if key:
+                await thread.remember(asked, record)
+            if base.running is not None:
+                await gateway.cancel(base.running.id, owner)
+            return thread, record, asked
+        await gateway.cancel(record.id, owner)  # another went on from there first: look again
+    raise ConversationBusy
 
 
 async def _start(thread: Thread, request: Request, asked: Asked, before: str) -> tuple[Record, Began]:
     gateway = thread.gateway
     state = begin_state(asked, await thread.messages(before), gateway.bounds)
     start = start_of(asked, state, gateway.chains, gateway.bounds)
-    record = await begin(gateway, request, start, thread.owner)
-    return record, Began(state, before, asked.digest)
+    key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
+    record = await begin(gateway, request, start, thread.owner, key=key)
+    return record, Began(state, before, asked.digest, thread.name)
 
 
 async def _found(gateway: Gateway, request: Request) -> tuple[Thread, Record]:
-    """The run of the path; its thread is the name that the path gives it."""
-    name = name_of(request)
-    record = await asking.found(gateway, request)
-    return Thread(gateway, record.owner, name), record
+    """The run of the path, in its thread. No stream token lets in here: a state holds what was asked."""
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
+    return thread, _noted(await thread.own(request.path_params["id"]))
+
+
+def _noted(record: Record) -> Record:
+    asking.note(record)
+    return record
 
 
 def _after(request: Request, record: Record) -> Place | None:
@@ -191,43 +220,14 @@ def _after(request: Request, record: Record) -> Place | None:
         raise Malformed("Last-Event-ID is not an event id of this gateway") from None
 
 
-def _run(thread: Thread, record: Record) -> dict[str, Any]:
-    """A run, as LangGraph's server describes one."""
-    return {
-        "run_id": record.id,
-        "thread_id": thread.name,
-        "assistant_id": record.chain,
-        "created_at": protocol.iso(record.created_ms),
-        "updated_at": protocol.iso(record.ended_ms or record.started_ms or record.created_ms),
-        "status": RUN_STATUS[record.status],
-        "metadata": record.metadata or {},
-        "kwargs": {},
-        "multitask_strategy": "reject",
-    }
-
-
-def _path(thread: Thread, record: Record) -> str:
-    return f"/threads/{quote(thread.name, safe='')}/runs/{record.id}"
-
-
-def _stream_path(thread: Thread, record: Record, modes: Sequence[str]) -> str:
-    """Where to come back to; without a `Last-Event-ID` nothing has been seen."""
-    asked = [*(("stream_mode", mode) for mode in modes), ("last_event_id", "-1")]
-    return f"{_path(thread, record)}/stream?{urlencode(asked)}"
-
-
-def _located(thread: Thread, record: Record, where: str) -> dict[str, str]:
-    return {"location": where, "content-location": _path(thread, record), "x-stream-id": record.id}
-
-
 ROUTES = (
     Route("POST", "/threads/{thread}/runs/stream", langgraph_stream),
     Route("POST", "/threads/{thread}/runs/wait", langgraph_wait),
     Route("POST", "/threads/{thread}/runs", langgraph_create),
     Route("GET", "/threads/{thread}/runs", langgraph_list),
-    Route("GET", "/threads/{thread}/runs/{id}", langgraph_run, open=True),
-    Route("GET", "/threads/{thread}/runs/{id}/stream", langgraph_join_stream, open=True),
-    Route("GET", "/threads/{thread}/runs/{id}/join", langgraph_join, open=True),
+    Route("GET", "/threads/{thread}/runs/{id}", langgraph_run),
+    Route("GET", "/threads/{thread}/runs/{id}/stream", langgraph_join_stream),
+    Route("GET", "/threads/{thread}/runs/{id}/join", langgraph_join),
     Route("POST", "/threads/{thread}/runs/{id}/cancel", langgraph_cancel),
     Route("POST", "/runs/stream", langgraph_stream_alone),
     Route("POST", "/runs/wait", langgraph_wait_alone),

@@ -6,21 +6,25 @@ A thread is a name: one that has no run yet is empty, and nothing is stored for 
 from __future__ import annotations
 
 import uuid
+from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import asking, protocol
+from gateway import asking, protocol, sse
 from gateway.answers import answered, json_answer
 from gateway.body import read_json
 from gateway.errors import ConversationBusy, Invalid
 from gateway.formats.langgraph import CANCELLED, Run
-from gateway.formats.langgraph_threads import Thread, most_of, name_of, refused
+from gateway.formats.langgraph_threads import MOST_WALKED, Thread, name_of, refused, whole_number
 from gateway.formats.serving import Route
 from gateway.gateway import Gateway
 from gateway.protocol import Status
 from gateway.record import Record
+
+_TURNS = 10  # that a deletion may lose to others before it is told so
+_HISTORY_BYTES = 1024 * 1024
 
 
 @answered("/threads", shape=refused)
@@ -54,11 +58,14 @@ async def langgraph_thread(gateway: Gateway, request: Request) -> Response:
 async def langgraph_thread_delete(gateway: Gateway, request: Request) -> Response:
     """DELETE: forget a thread, and end what runs in it."""
     thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
-    newest = await thread.found((await thread.newest()).stream)
-    if newest is not None and not newest.ended:
-        await gateway.cancel(newest.id, thread.owner)
-    await thread.forget()
-    return Response(status_code=204)
+    for _ in range(_TURNS):
+        seen = await thread.newest()
+        newest = await thread.found(seen.stream)
+        if newest is not None and not newest.ended:
+            await gateway.cancel(newest.id, thread.owner)
+        if await thread.forget(seen):
+            return Response(status_code=204)
+    raise ConversationBusy
 
 
 @answered("/threads/{thread}/state", shape=refused)
@@ -73,13 +80,35 @@ async def langgraph_thread_state(gateway: Gateway, request: Request) -> Response
 
 @answered("/threads/{thread}/history", shape=refused)
 async def langgraph_thread_history(gateway: Gateway, request: Request) -> Response:
-    """POST (or GET): the states that its runs have left, the newest first."""
+    """POST: the states that its runs have left, the newest first; about 1 MiB of them."""
     thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
     body = await read_json(request, gateway.bounds)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
-    runs = await thread.history(most_of(body.get("limit")))
-    return json_answer([await _state(thread, record) for record, _ in runs])
+    for name in ("metadata", "checkpoint"):
+        if body.get(name):
+            raise Invalid(name, "is not to be had here")
+    most = whole_number("limit", body.get("limit") or 10, MOST_WALKED)
+    told: list[dict[str, Any]] = []
+    size = 0
+    async with aclosing(thread.history(_before(body.get("before")))) as runs:
+        async for record, _ in runs:
+            told.append(await _state(thread, record))
+            size += len(sse.dumps(told[-1]))
+            if len(told) >= most or size > _HISTORY_BYTES:
+                break
+    return json_answer(told)
+
+
+def _before(given: Any) -> str:
+    """The run that `before` names: a checkpoint's id, the checkpoint, or a config with it."""
+    if isinstance(given, dict):
+        given = given.get("configurable", given)
+    if isinstance(given, dict):
+        given = given.get("checkpoint_id", "")
+    if given is not None and not isinstance(given, str):
+        raise Invalid("before", "must be a checkpoint, or its id")
+    return given or ""
 
 
 async def _state(thread: Thread, record: Record) -> dict[str, Any]:

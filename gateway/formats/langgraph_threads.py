@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.answers import json_answer
+from gateway.answers import json_answer, problem
 from gateway.conversations import Conversation
-from gateway.errors import ConversationBusy, HoldfastError, Invalid, StreamGone, StreamNotFound
+from gateway.errors import (
+    ConversationBusy,
+    HoldfastError,
+    Invalid,
+    KeyReused,
+    StreamGone,
+    StreamNotFound,
+)
 from gateway.formats.langgraph import Run
 from gateway.formats.langgraph_request import Asked
 from gateway.formats.serving import replayed
@@ -25,8 +32,9 @@ from gateway.gateway import Gateway
 from gateway.record import Record
 
 _THREADS, _RUN = "langgraph thread", "langgraph run"
-MOST_LISTED = 100
-_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
+MOST_WALKED = 100
+_KEYS = "langgraph key"
+_NAME = re.compile(r"(?!\.{1,2}$)[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,17 @@ class Began:
     given: Mapping[str, Any]
     before: str = ""
     digest: str = ""
+    thread: str = ""  # empty: it was started in another format, and belongs to none
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a new run goes on from; `again` is the run that the same POST has started already."""
+
+    newest: Conversation
+    before: str
+    again: Record | None = None
+    running: Record | None = None  # it is to end when the new one has its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +69,24 @@ class Thread:
         """The newest run."""
         return await self.gateway.parts.conversations.look(_THREADS, self.owner, self.name)
 
-    async def run(self, run_id: str) -> Record:
-        """One of the caller's runs. Raises StreamNotFound or StreamGone."""
-        return await self.gateway.find(run_id, self.owner)
-
     async def found(self, run_id: str) -> Record | None:
-        """The same, or None."""
+        """One of the caller's runs, or None."""
         try:
-            return await self.run(run_id) if run_id else None
+            return await self.gateway.find(run_id, self.owner) if run_id else None
         except (StreamNotFound, StreamGone):
             return None
 
     async def began(self, record: Record) -> Began:
         """How a run began; of one that was started in another way that is not told."""
         kept = await self.gateway.parts.conversations.kept(self.owner, record.id, _RUN)
-        return Began(kept["given"], kept["before"], kept["digest"]) if kept else Began({})
+        return Began(**kept) if kept else Began({})
+
+    async def own(self, run_id: str) -> Record:
+        """A run of this very thread. Raises StreamNotFound or StreamGone."""
+        record = await self.gateway.find(run_id, self.owner)
+        if (await self.began(record)).thread not in ("", self.name):
+            raise StreamNotFound
+        return record
 
     async def projection(self, record: Record, modes: Sequence[str] = ()) -> Run:
         """A run's frames, of these modes."""
@@ -75,27 +97,40 @@ class Thread:
         began = await self.began(record)
         return await replayed(self.gateway, record, functools.partial(Run, record.id, self.name, began.given))
 
-    async def base(self, asked: Asked) -> tuple[Conversation, str, Record | None]:
-        """The newest run, the one to go on from, and the newest one when the same POST has started it.
+    async def base(self, asked: Asked) -> Base:
+        """The newest run, and the one to go on from; nothing is changed.
 
-        Ends the newest one where the client wants that. Raises ConversationBusy, or Invalid for a run to go
-        on from that there is not.
+        Raises ConversationBusy, or Invalid for a run to go on from that there is not.
         """
         newest = await self.newest()
         record = await self.found(newest.stream)
+        running = record if record is not None and not record.ended else None
         before = newest.stream
-        if record is not None and (asked.key or not record.ended):
+        if record is not None and (asked.key or running):
             began = await self.began(record)
             if began.digest == asked.digest:
-                return newest, began.before, record
-        if record is not None and not record.ended:
-            if asked.strategy == "reject":
+                return Base(newest, began.before, again=record)
+            if running and asked.strategy == "reject":
                 raise ConversationBusy
-            await self.gateway.cancel(record.id, self.owner)
-            before = began.before if asked.strategy == "rollback" else before
+            before = began.before if running and asked.strategy == "rollback" else before
         if asked.checkpoint and await self.found(asked.checkpoint) is None:
             raise Invalid("checkpoint.checkpoint_id", "must be the id of a run that is still kept")
-        return newest, asked.checkpoint or before, None
+        return Base(newest, asked.checkpoint or before, running=running)
+
+    async def of_key(self, asked: Asked) -> Record | None:
+        """The run that this POST has started with its Idempotency-Key, if it did. Raises KeyReused."""
+        known = await self.gateway.parts.conversations.look(_KEYS, self.owner, self._keyed(asked))
+        if known.stream and known.state != asked.digest:
+            raise KeyReused
+        return await self.found(known.stream)
+
+    async def remember(self, asked: Asked, record: Record) -> None:
+        """That this key has started this run."""
+        name, conversations = self._keyed(asked), self.gateway.parts.conversations
+        await conversations.turn(_KEYS, self.owner, name, Conversation(), record.id, asked.digest)
+
+    def _keyed(self, asked: Asked) -> str:
+        return f"{self.name}\0{asked.key}"
 
     async def messages(self, run_id: str) -> list[dict[str, Any]]:
         """The messages that a next run goes on from; none after a run that is not kept any more."""
@@ -107,44 +142,45 @@ class Thread:
 
     async def keep(self, record: Record, began: Began) -> None:
         """How a run began."""
-        state = {"given": began.given, "before": began.before, "digest": began.digest}
-        await self.gateway.parts.conversations.keep(self.owner, record.id, _RUN, state)
+        await self.gateway.parts.conversations.keep(self.owner, record.id, _RUN, asdict(began))
 
     async def turn(self, before: Conversation, run_id: str) -> bool:
         """Make a run the newest one, from what it was; False when another went on from there first."""
         return await self.gateway.parts.conversations.turn(_THREADS, self.owner, self.name, before, run_id)
 
-    async def forget(self) -> None:
-        """The thread; its runs are kept as long as any."""
-        await self.gateway.parts.conversations.forget(_THREADS, self.owner, self.name)
+    async def forget(self, seen: Conversation) -> bool:
+        """The thread, if that is still how it stands; its runs are kept as long as any."""
+        return await self.gateway.parts.conversations.forget(_THREADS, self.owner, self.name, seen)
 
-    async def history(self, most: int) -> list[tuple[Record, Began]]:
-        """Its runs, the newest first, as far back as they are kept."""
-        found: list[tuple[Record, Began]] = []
-        run_id = (await self.newest()).stream
-        while len(found) < most and (record := await self.found(run_id)) is not None:
-            found.append((record, await self.began(record)))
-            run_id = found[-1][1].before
-        return found
+    async def history(self, since: str = "") -> AsyncGenerator[tuple[Record, Began], None]:
+        """Its runs, the newest first, or those before one, as far back as they are kept; 100 at most."""
+        run_id = since or (await self.newest()).stream
+        for number in range(MOST_WALKED):
+            if (record := await self.found(run_id)) is None:
+                return
+            began = await self.began(record)
+            if number or not since:
+                yield record, began
+            run_id = began.before
 
 
 def name_of(request: Request) -> str:
     """The thread of the path. Raises Invalid."""
     name: str = request.path_params["thread"]
     if not _NAME.fullmatch(name):
-        raise Invalid("thread_id", "must be 1 to 200 characters, none of them a control character")
+        raise Invalid("thread_id", "must be 1 to 200 characters, without slashes and control characters")
     return name
 
 
-def most_of(limit: Any) -> int:
-    """How many are to be listed. Raises Invalid."""
-    text = "10" if limit is None else str(limit)
-    if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII):
-        raise Invalid("limit", "must be a whole number")
-    return min(int(text), MOST_LISTED)
+def whole_number(field: str, given: Any, most: int) -> int:
+    """A parameter that is a whole number; larger ones count as `most`. Raises Invalid."""
+    if not re.fullmatch(r"[0-9]{1,4}", str(given), re.ASCII):
+        raise Invalid(field, "must be a whole number")
+    return min(int(given), most)
 
 
 def refused(error: HoldfastError) -> Response:
     """An error as LangGraph's server tells it, with our code."""
-    after = {} if error.retry_after_seconds is None else {"retry-after": str(error.retry_after_seconds)}
-    return json_answer({"detail": error.detail, "code": error.code}, error.status, after)
+    kept = ("retry-after", "www-authenticate")
+    headers = {name: value for name, value in problem(error).headers.items() if name in kept}
+    return json_answer({"detail": error.detail, "code": error.code}, error.status, headers)

@@ -22,8 +22,8 @@ from gateway.answers import answered, json_answer
 from gateway.body import Start, parse_start, read_json
 from gateway.errors import Invalid
 from gateway.fold import StageText
-from gateway.formats.openai_common import begun, error_of, refusal, seconds, settled, tokens, where
-from gateway.formats.projection import Frame, Projection, projected
+from gateway.formats.openai_common import begun, error_of, refusal, result_of, seconds, settled, tokens, where
+from gateway.formats.projection import Frame, Projection, alive, projected
 from gateway.formats.serving import Route, begin, replayed
 from gateway.gateway import Gateway
 from gateway.protocol import Cursor, Event, Status
@@ -47,6 +47,7 @@ class Chat(Projection):
     _head: dict[str, Any] = field(default_factory=dict, init=False)
     _last: str = field(default="", init=False)  # the chain's last stage
     _said_at: int = field(default=-1, init=False)  # the offset of the text that was sent last
+    _result: str = field(default="", init=False)  # of a last stage that has no text
 
     def feed(self, event_id: str, event: Event) -> list[Frame]:
         """The frames of the next event; none after the end."""
@@ -63,6 +64,11 @@ class Chat(Projection):
             self._said_at = Cursor.parse(self.cursor).offset
             yield self._chunk({"content": delta})
 
+    def custom(self, data: Any) -> Iterable[Frame]:
+        """The last stage's result, where that is JSON instead of text."""
+        self._result = result_of(self._last, data) or self._result
+        return ()
+
     def reset(self, data: Any) -> Iterable[Frame]:
         """The end, if this reader has any of what is void."""
         if self._said_at > Cursor.parse(data["discard_after"]).offset:
@@ -71,6 +77,8 @@ class Chat(Projection):
 
     def done(self, data: Any) -> Iterable[Frame]:
         """Why it ends, its tokens if they are asked for, and the mark."""
+        if self._said_at < 0 and self._result:
+            yield self._chunk({"content": self._result})
         yield self._chunk({}, finish_of(data["finish_reason"]))
         if self.usage:
             yield Frame({**self._head, "choices": [], "usage": usage_of(data["usage"])})
@@ -93,7 +101,17 @@ class Chat(Projection):
 class Whole(Projection):
     """Why a stream has ended; its text is the fold's. It has no frames."""
 
-    reason = ""
+    reason = result = last = ""
+
+    def start(self, data: Any) -> Iterable[Frame]:
+        """Which stage is the last."""
+        self.last = data["stages"][-1]
+        return ()
+
+    def custom(self, data: Any) -> Iterable[Frame]:
+        """The last stage's result, where that is JSON instead of text."""
+        self.result = result_of(self.last, data) or self.result
+        return ()
 
     def done(self, data: Any) -> Iterable[Frame]:
         """In the model's words."""
@@ -121,9 +139,11 @@ class Void(Projection):
         return ()
 
 
-async def until_over(chunks: AsyncGenerator[bytes, None], chat: Chat) -> AsyncGenerator[bytes, None]:
+async def until_over(
+    chunks: AsyncGenerator[bytes, None], chat: Chat, heartbeat: float
+) -> AsyncGenerator[bytes, None]:
     """A chat's frames, to the log's end or its own."""
-    async with aclosing(projected(chunks, chat)) as frames:
+    async with aclosing(alive(projected(chunks, chat), heartbeat)) as frames:
         async for frame in frames:
             yield frame
             if chat.over:
@@ -136,7 +156,8 @@ class ChatStream(CutStream):
     def __init__(self, gateway: Gateway, record: Record, chat: Chat) -> None:
         ending = Ending()
         chunks = gateway.parts.relay.follow(record.id, None, ending)
-        super().__init__(until_over(chunks, chat), where(record.id), ending)
+        frames = until_over(chunks, chat, gateway.settings.heartbeat)
+        super().__init__(frames, where(record.id), ending)
         self._chat = chat
 
     def _closes(self, why: str) -> bool:
@@ -197,7 +218,7 @@ def whole(record: Record, told: Whole) -> Response:
         headers["x-should-retry"] = "true" if error["retryable"] else "false"
         status = 500 if fold.error else 409
         return json_answer(error_of(error["message"], error["code"], status), status, headers)
-    text = "".join(stage.text for stage in fold.stages if is_of(record.stages[-1], stage))
+    text = "".join(stage.text for stage in fold.stages if is_of(record.stages[-1], stage)) or told.result
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_of(told.reason)}
     first = head(record.id, record.chain, protocol.iso(record.created_ms), "chat.completion")

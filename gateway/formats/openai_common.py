@@ -77,6 +77,12 @@ def tokens(usage: Mapping[str, int] | None) -> tuple[int, int, int]:
     return given, said, told.get("total_tokens", given + said)
 
 
+def result_of(last: str, data: Any) -> str:
+    """A custom event's JSON, if it is the last stage's result: that takes the place of a text."""
+    is_result = data["name"] == "result" and data["stage"] == last
+    return sse.dumps(data["data"]).decode(errors="replace") if is_result else ""
+
+
 async def settled(gateway: Gateway, request: Request, record: Record, start: Callable[[], P]) -> P:
     """What `start` makes when it was fed the whole stream, which is waited for.
 

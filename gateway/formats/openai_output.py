@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.fold import StageText
-from gateway.formats.openai_common import seconds, tokens
+from gateway.formats.openai_common import result_of, seconds, tokens
 from gateway.formats.openai_items import Call, Item, Message, Reasoning, Text, Told, json_text
 from gateway.formats.projection import Frame, Projection
 from gateway.protocol import Cursor, Event, EventType, Status
@@ -97,12 +97,14 @@ class Responses(Projection):
         yield from self._more(("text", stage.started_id), kind, stage, delta)
 
     def custom(self, data: Any) -> Iterable[Frame]:
-        """What a model says of its reasoning; anything else has no place in this format."""
+        """A model's reasoning, and a JSON result instead of a text; all else has no place in this format."""
         said = data["data"]
         delta = said.get("delta") if data["name"] == REASONING and isinstance(said, dict) else None
         stage = self._stage_of(data)
         if stage is not None and isinstance(delta, str):
             yield from self._more((REASONING, stage.started_id), Reasoning, stage, delta)
+        if stage is not None and (result := result_of(self._last, data)) and not stage.pieces:
+            yield from self._more(("text", stage.started_id), Message, stage, result)
 
     def tool(self, data: Any) -> Iterable[Frame]:
         """A call, and its answer."""

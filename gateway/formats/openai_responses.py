@@ -221,6 +221,6 @@ async def _place(gateway: Gateway, record: Record, after: int) -> Place | None:
 
 ROUTES = (
     Route("POST", "/v1/responses", openai_responses_create),
-    Route("GET", "/v1/responses/{id}", openai_responses_retrieve, open=True),
+    Route("GET", "/v1/responses/{id}", openai_responses_retrieve),
     Route("POST", "/v1/responses/{id}/cancel", openai_responses_cancel),
 )

@@ -7,6 +7,7 @@ One event may become several frames; a frame's place is its event's id and its n
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Iterable
@@ -20,6 +21,7 @@ from gateway import sse
 from gateway.fold import Fold, StageText
 from gateway.protocol import Cursor, Event, EventType
 
+_LONG_NUMBER = re.compile(rb"[0-9]{18}")
 _PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})")
 # As a whole number: the offset, then 16 bits of the writer's tag, then the frame. Below 2**53 for any log
 # that Redis can hold, so it is exact as JavaScript's number; and like an id, it proves itself.
@@ -162,17 +164,41 @@ def events(frames: bytes) -> Iterable[tuple[str, Event]]:
     for frame in sse.split_frames(frames):
         first, *_, last = frame.rstrip(b"\n").split(b"\n")
         kind = sse.frame_kind(frame).removeprefix(b"event: ")
-        data = _whole(last.removeprefix(b"data: "))
+        data = _read(last.removeprefix(b"data: "))
         yield first.removeprefix(sse.ID_PREFIX).decode(), Event(EventType(kind.decode()), data)
 
 
-def _whole(raw: bytes) -> Any:
-    """An event's data; half a surrogate pair, which strict readers of JSON refuse, becomes U+FFFD."""
+def whole(value: Any) -> Any:
+    """JSON in which half a surrogate pair, which strict readers refuse, is U+FFFD."""
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        text = json.dumps(json.loads(raw), ensure_ascii=False)
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        text = json.dumps(value, ensure_ascii=False)
         return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return value
+
+
+def _read(raw: bytes) -> Any:
+    """An event's data. orjson takes neither half a surrogate pair nor whole numbers beyond 64 bits."""
+    if _LONG_NUMBER.search(raw) is None:
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return whole(json.loads(raw))
+    return whole(json.loads(raw))
+
+
+async def alive(
+    frames: AsyncGenerator[bytes, None], heartbeat: float, beat: bytes = sse.HEARTBEAT
+) -> AsyncGenerator[bytes, None]:
+    """These frames, and `beat` where none has come for so many seconds though the log goes on."""
+    loop = asyncio.get_running_loop()
+    sent_at = loop.time()
+    async with aclosing(frames) as source:
+        async for made in source:
+            if made or loop.time() - sent_at >= heartbeat:
+                sent_at = loop.time()
+                yield beat if made in (b"", sse.HEARTBEAT) else made
 
 
 async def projected(
@@ -180,7 +206,8 @@ async def projected(
 ) -> AsyncGenerator[bytes, None]:
     """The frames after a place that stands in the log; `chunks` are the log's, from its first event on.
 
-    Ends where the log turns out to have lost its tail: what was sent is void then.
+    A chunk that has none here is empty bytes. Ends where the log turns out to have lost its tail: what was
+    sent is void then.
     """
     async with aclosing(chunks) as source:
         async for chunk in source:
@@ -201,5 +228,4 @@ async def projected(
                     if event_id != str(after.cursor):
                         return  # it stood there a moment ago: the tail has been lost since
                     after = None
-            if made:
-                yield b"".join(made)
+            yield b"".join(made)

@@ -15,7 +15,7 @@ from gateway import asking, sse
 from gateway.answers import JSON, Handler
 from gateway.body import Start
 from gateway.errors import CursorLost, StoreUnavailable, StreamGone
-from gateway.formats.projection import Place, Projection, events, projected
+from gateway.formats.projection import Place, Projection, alive, events, projected
 from gateway.gateway import FOLD_TRIES, Gateway
 from gateway.protocol import Cursor
 from gateway.record import Record
@@ -41,12 +41,14 @@ class Route:
         return name if self.method != "OPTIONS" else "_".join([name, *re.findall(r"\w+", self.path)])
 
 
-async def begin(gateway: Gateway, request: Request, start: Start, owner: str, *, key: str = "") -> Record:
-    """Start a stream; `key` is the format's own idempotency key, the header wins. Raises as `create`."""
+async def begin(
+    gateway: Gateway, request: Request, start: Start, owner: str, *, key: str | None = None
+) -> Record:
+    """Start a stream; `key` is instead of the header's Idempotency-Key. Raises as `Gateway.create`."""
     record = await gateway.create(
         start,
         owner=owner,
-        key=asking.idempotency_key(request) or key,
+        key=asking.idempotency_key(request) if key is None else key,
         traceparent=asking.traceparent(request),
     )
     asking.note(record)
@@ -67,7 +69,8 @@ def follow(
     gateway.parts.hub.check_room(record.id)
     ending = Ending()
     chunks = gateway.parts.relay.follow(record.id, None, ending)
-    return CutStream(projected(chunks, projection, after), headers, ending)
+    frames = alive(projected(chunks, projection, after), gateway.settings.heartbeat)
+    return CutStream(frames, headers, ending)
 
 
 async def stands(gateway: Gateway, record: Record, after: Place) -> bool:
@@ -93,7 +96,8 @@ def at_its_end(
     gateway.parts.hub.check_room(record.id)
     ending = Ending()
     chunks = gateway.parts.relay.follow(record.id, None, ending)
-    answer = CutStream(_awaited(chunks, projection, document), headers, ending)
+    told = alive(_awaited(chunks, projection, document), gateway.settings.heartbeat, b"\n")
+    answer = CutStream(told, headers, ending)
     answer.headers["content-type"] = JSON
     return answer
 
@@ -125,9 +129,10 @@ async def _awaited(
             if chunk == sse.LOG_LOST:
                 return
             if chunk == sse.HEARTBEAT:
-                yield b"\n"
+                yield chunk
                 continue
             for event_id, event in events(chunk):
                 projection.feed(event_id, event)
+            yield b""
     if projection.fold.ended:
         yield sse.dumps(document())
