@@ -109,7 +109,9 @@ class Responses(Projection):
     def tool(self, data: Any) -> Iterable[Frame]:
         """A call, and its answer."""
         key = "tool", data["stage"], data.get("run"), data["call_id"]
-        if data["state"] == "started" or key not in self._open:
+        if data["state"] == "started" and key in self._open:  # models number their calls anew now and then
+            yield from self._close(key, "incomplete")
+        if key not in self._open:
             call = Call(self._count, self._stream, self._offset(), self._stage_of(data), name=data["name"])
             call.label, call.arguments = data["stage"], json_text(data.get("input", {}))
             yield from self._begin(key, call)

@@ -102,6 +102,8 @@ class Attempt:
         self.theirs = [entry.said for entry in theirs]
         self.todo = planned(plan, theirs, self.name, self.worker.token[:4])
         self.own = []
+        self.their_ids = [entry.data.get("call_id", "") for entry in theirs]
+        self.call_ids: dict[str, str] = {}
         self.gave_up = False
         self.matcher = Matcher(published, self.number)
 
@@ -110,8 +112,10 @@ class Attempt:
         own, theirs = [said_by(said) for said in self.own], self.theirs
         matched = len(own) - bool(event) >= len(theirs)  # before this event: all that stood was said again
         if self.gave_up or matched:
-            return [event] if event else []
+            return [self._known_as(event)] if event else []
         if event and own == theirs[: len(own)]:
+            if "call_id" in event.data:
+                self.call_ids[event.data["call_id"]] = self.their_ids[len(own) - 1]
             return []
         self.gave_up = True
         self.met[RESET] += 1
@@ -122,6 +126,13 @@ class Attempt:
             reason="attempt_differs",
         )
         return [reset, *self.own]
+
+    def _known_as(self, event: Event) -> Event:
+        """A tool call that stands in the log ends under the id that it has there."""
+        if self.gave_up or "call_id" not in event.data:
+            return event
+        call_id = event.data["call_id"]
+        return Event(event.type, event.data | {"call_id": self.call_ids.get(call_id, call_id)})
 
 
 def _turn(stages: int) -> tuple[str, int]:
