@@ -242,6 +242,15 @@ async def test_use_stream_stops_the_run(host: Host) -> None:
     )
 
 
+async def test_use_stream_shows_a_failure(host: Host) -> None:
+    question = script([], status=400)
+    lines = await node("langgraph.mjs", url_of(host), "use", use(question, str(uuid.uuid4())))
+    [error] = [line["error"] for line in lines if "error" in line]
+    assert "scripted" not in error
+    assert error
+    assert lines[-1]["loading"] is False
+
+
 async def test_a_cancelled_run_is_told_to_its_readers(host: Host) -> None:
     question = said(script(["a", "b"], gate=f"never langgraph cancel {host.name}", gate_at=1))
     async with client_of(url_of(host)) as client:
@@ -381,11 +390,12 @@ async def test_lists_have_pages(host: Host) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [None, ["x ", "y ", "z"]])
 async def test_a_worker_is_killed_under_python(mortal: Mortal, again: list[str] | None) -> None:
+    """The same text comes through a host that ends each connection after a moment, too."""
     gate = f"langgraph-py-{mortal.name}-{again}"
     more = {} if again is None else {"again": again}
     question = script(["a ", "b ", "c"], gate=gate, gate_at=2, **more)
     shown = Shown()
-    async with client_of(mortal.url) as client:
+    async with client_of(mortal.url if again else mortal.rotating_url) as client:
         thread = str(uuid.uuid4())
         parts = aiter(client.runs.stream(thread, "chat", input=said(question), stream_mode=MODES))
         async with mortal.worker() as first:
@@ -404,7 +414,7 @@ async def test_a_worker_is_killed_under_python(mortal: Mortal, again: list[str] 
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [None, ["x ", "y ", "z"]])
 async def test_a_worker_is_killed_under_use_stream(mortal: Mortal, again: list[str] | None) -> None:
-    """On a host that closes each connection after a moment, too."""
+    """On a host that ends each connection after a moment, too."""
     gate = f"langgraph-js-{mortal.name}-{again}"
     more = {} if again is None else {"again": again}
     question = script(["a ", "b ", "c"], gate=gate, gate_at=2, **more)
