@@ -36,6 +36,8 @@ from workers.local_model import LocalModel
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
+# Longer than clients and proxies keep one for the next request: who closes first never meets a request.
+KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
 SERVING, WORKING = "Holdfast serves", "Holdfast works; probes at"
 REHEARSAL: Routes = (("POST", "/dev/kill-worker", rehearsal.kill_worker),)
@@ -139,6 +141,7 @@ class Host:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             backlog=BACKLOG,
         )
         return Server(config, self._say_serving)
