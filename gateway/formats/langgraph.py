@@ -155,11 +155,9 @@ class Run(Projection):
 
     def _answer(self) -> dict[str, Any] | None:
         """The message that the status document's `text` is."""
-        for stage in reversed(self.fold.stages):
-            if stage.pieces or not stage.parent:
-                message_id = self._texts.get(_key(stage), "")
-                return self._said[message_id].whole() if message_id else None
-        return None
+        speaker = self.fold.speaker
+        message_id = self._texts.get(_key(speaker)) if speaker is not None else None
+        return self._said[message_id].whole() if message_id is not None else None
 
     def _error(self) -> dict[str, Any]:
         if self.fold.ended is Status.CANCELLED:

@@ -94,7 +94,7 @@ async def langgraph_list(gateway: Gateway, request: Request) -> Response:
 @answered("/threads/{thread}/runs/{id}", shape=refused)
 async def langgraph_run(gateway: Gateway, request: Request) -> Response:
     """GET: how a run stands."""
-    thread, record = await _found(gateway, request)
+    thread, record, _ = await _found(gateway, request)
     return json_answer(told.run(thread, record))
 
 
@@ -102,11 +102,11 @@ async def langgraph_run(gateway: Gateway, request: Request) -> Response:
 async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
     """GET: read a run, after a `Last-Event-ID`; without one, what comes from now on."""
     modes = parse_modes(request.query_params.getlist("stream_mode") or "values")
-    thread, record = await _found(gateway, request)
+    thread, record, began = await _found(gateway, request)
     after = _after(request, record)
     if after is not None and not await stands(gateway, record, after):
         after = None  # the store has lost what the reader has seen: from the start
-    projection = await thread.projection(record, modes)
+    projection = thread.projection(record, began, modes)
     headers = told.located(thread, record, told.stream_path(thread, record, modes))
     return follow(gateway, record, projection, after, headers)
 
@@ -114,14 +114,13 @@ async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
 @answered("/threads/{thread}/runs/{id}/join", shape=refused)
 async def langgraph_join(gateway: Gateway, request: Request) -> Response:
     """GET: a run's state at its end."""
-    thread, record = await _found(gateway, request)
-    return await _at_its_end(gateway, thread, record)
+    return _at_its_end(gateway, *await _found(gateway, request))
 
 
 @answered("/threads/{thread}/runs/{id}/cancel", shape=refused)
 async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
     """POST: end a run now; `action=rollback`: and have its thread stand where it stood before."""
-    thread, record = await _found(gateway, request)
+    thread, record, began = await _found(gateway, request)
     action = request.query_params.get("action", "interrupt")
     if action not in ("interrupt", "rollback"):
         raise Invalid("action", "must be interrupt or rollback")
@@ -129,52 +128,53 @@ async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
     if action == "rollback":
         newest = await thread.newest()
         if newest.stream == record.id:
-            await thread.turn(newest, (await thread.began(record)).before)
+            await thread.turn(newest, began.before)
     return Response(status_code=204 if request.query_params.get("wait") == "1" else 202)
 
 
 async def _streamed(gateway: Gateway, request: Request) -> Response:
     gateway.parts.hub.check_room()
-    thread, record, asked = await _begin(gateway, request)
-    projection = await thread.projection(record, asked.modes)
+    thread, record, began, asked = await _begin(gateway, request)
+    projection = thread.projection(record, began, asked.modes)
     headers = told.located(thread, record, told.stream_path(thread, record, asked.modes))
     return follow(gateway, record, projection, None, headers)
 
 
 async def _awaited(gateway: Gateway, request: Request) -> Response:
     gateway.parts.hub.check_room()
-    thread, record, _ = await _begin(gateway, request)
-    return await _at_its_end(gateway, thread, record)
+    thread, record, began, _ = await _begin(gateway, request)
+    return _at_its_end(gateway, thread, record, began)
 
 
-async def _at_its_end(gateway: Gateway, thread: Thread, record: Record) -> Response:
-    projection = await thread.projection(record)
+def _at_its_end(gateway: Gateway, thread: Thread, record: Record, began: Began) -> Response:
+    projection = thread.projection(record, began)
     headers = told.located(thread, record, f"{told.path(thread, record)}/join")
     return at_its_end(gateway, record, projection, projection.outcome, headers)
 
 
 async def _created(gateway: Gateway, request: Request) -> Response:
-    thread, record, _ = await _begin(gateway, request)
+    thread, record, _, _ = await _begin(gateway, request)
     headers = told.located(thread, record, f"{told.path(thread, record)}/join")
     return json_answer(told.run(thread, record), 200, headers)
 
 
-async def _begin(gateway: Gateway, request: Request) -> tuple[Thread, Record, Asked]:
+async def _begin(gateway: Gateway, request: Request) -> tuple[Thread, Record, Began, Asked]:
     """Start the run of a request, or find the one that the same POST has started."""
     owner, key = await asking.owner(gateway, request), asking.idempotency_key(request)
     asked = parse_run(await read_json(request, gateway.bounds), key)
     if "thread" not in request.path_params:
         record, began = await _start(Thread(gateway, owner, ""), request, asked, asked.checkpoint)
-        thread = Thread(gateway, owner, record.id)
-        await thread.keep(record, replace(began, thread=record.id))
-        return thread, record, asked
+        thread, began = Thread(gateway, owner, record.id), replace(began, thread=record.id)
+        await thread.keep(record, began)
+        return thread, record, began, asked
     thread = Thread(gateway, owner, name_of(request))
     if key and (known := await thread.of_key(asked)) is not None:
-        return thread, _noted(known), asked
+        return thread, _noted(known), await thread.began(known), asked
     for _ in range(_TURNS):
         base = await thread.base(asked)
         if base.again is not None:
-            return thread, _noted(base.again), asked
+            record, began = base.again
+            return thread, _noted(record), began, asked
         record, began = await _start(thread, request, asked, base.before)
         await thread.keep(record, began)
         if await thread.turn(base.newest, record.id):
@@ -182,7 +182,7 @@ async def _begin(gateway: Gateway, request: Request) -> tuple[Thread, Record, As
                 await thread.remember(asked, record)
             if base.running is not None:
                 await gateway.cancel(base.running.id, owner)
-            return thread, record, asked
+            return thread, record, began, asked
         await gateway.cancel(record.id, owner)  # another went on from there first: look again
     raise ConversationBusy
 
@@ -196,10 +196,11 @@ async def _start(thread: Thread, request: Request, asked: Asked, before: str) ->
     return record, Began(state, before, asked.digest, thread.name)
 
 
-async def _found(gateway: Gateway, request: Request) -> tuple[Thread, Record]:
+async def _found(gateway: Gateway, request: Request) -> tuple[Thread, Record, Began]:
     """The run of the path, in its thread. No stream token lets in here: a state holds what was asked."""
     thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
-    return thread, _noted(await thread.own(request.path_params["id"]))
+    record, began = await thread.own(request.path_params["id"])
+    return thread, _noted(record), began
 
 
 def _noted(record: Record) -> Record:

@@ -16,8 +16,8 @@ from gateway import asking, protocol, sse
 from gateway.answers import answered, json_answer
 from gateway.body import read_json
 from gateway.errors import ConversationBusy, Invalid
-from gateway.formats.langgraph import CANCELLED, Run
-from gateway.formats.langgraph_threads import MOST_WALKED, Thread, name_of, refused, whole_number
+from gateway.formats.langgraph import CANCELLED
+from gateway.formats.langgraph_threads import MOST_WALKED, Began, Thread, name_of, refused, whole_number
 from gateway.formats.serving import Route
 from gateway.gateway import Gateway
 from gateway.protocol import Status
@@ -25,6 +25,17 @@ from gateway.record import Record
 
 _TURNS = 10  # that a deletion may lose to others before it is told so
 _HISTORY_BYTES = 1024 * 1024
+# The state of a thread without a run.
+_EMPTY: dict[str, Any] = {
+    "values": {},
+    "next": [],
+    "tasks": [],
+    "checkpoint": None,
+    "metadata": {},
+    "created_at": None,
+    "parent_checkpoint": None,
+    "interrupts": [],
+}
 
 
 @answered("/threads", shape=refused)
@@ -74,8 +85,8 @@ async def langgraph_thread_state(gateway: Gateway, request: Request) -> Response
     thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
     newest = await thread.found((await thread.newest()).stream)
     if newest is None:
-        return json_answer(_empty(thread))
-    return json_answer(await _state(thread, newest))
+        return json_answer(_EMPTY)
+    return json_answer(await _state(thread, newest, await thread.began(newest)))
 
 
 @answered("/threads/{thread}/history", shape=refused)
@@ -92,8 +103,8 @@ async def langgraph_thread_history(gateway: Gateway, request: Request) -> Respon
     told: list[dict[str, Any]] = []
     size = 0
     async with aclosing(thread.history(_before(body.get("before")))) as runs:
-        async for record, _ in runs:
-            told.append(await _state(thread, record))
+        async for record, began in runs:
+            told.append(await _state(thread, record, began))
             size += len(sse.dumps(told[-1]))
             if len(told) >= most or size > _HISTORY_BYTES:
                 break
@@ -111,9 +122,8 @@ def _before(given: Any) -> str:
     return given or ""
 
 
-async def _state(thread: Thread, record: Record) -> dict[str, Any]:
-    began = await thread.began(record)
-    run = await thread.state(record)
+async def _state(thread: Thread, record: Record, began: Began) -> dict[str, Any]:
+    run = await thread.state(record, began)
     before = _checkpoint(thread, began.before) if began.before else None
     task: dict[str, Any] = {"id": record.id, "name": record.chain, "interrupts": [], "error": None}
     if record.status is Status.FAILED:
@@ -135,19 +145,6 @@ async def _state(thread: Thread, record: Record) -> dict[str, Any]:
     }
 
 
-def _empty(thread: Thread) -> dict[str, Any]:
-    return {
-        "values": {},
-        "next": [],
-        "tasks": [],
-        "checkpoint": None,
-        "metadata": {},
-        "created_at": None,
-        "parent_checkpoint": None,
-        "interrupts": [],
-    }
-
-
 def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
     """What a run has left, by the run's id: a next one can go on from any that is kept."""
     return {"thread_id": thread.name, "checkpoint_ns": "", "checkpoint_id": run_id, "checkpoint_map": None}
@@ -159,8 +156,7 @@ async def _told(thread: Thread, newest: Record | None) -> dict[str, Any]:
     values: dict[str, Any] | None = None
     status, interrupts = "idle", []
     if newest is not None:
-        run: Run = await thread.state(newest)
-        values = run.values()
+        values = (await thread.state(newest, await thread.began(newest))).values()
         interrupts = values.pop("__interrupt__", [])
         status = _status(newest, interrupts)
     return {

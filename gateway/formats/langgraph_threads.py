@@ -53,7 +53,7 @@ class Base:
 
     newest: Conversation
     before: str
-    again: Record | None = None
+    again: tuple[Record, Began] | None = None
     running: Record | None = None  # it is to end when the new one has its place
 
 
@@ -81,21 +81,21 @@ class Thread:
         kept = await self.gateway.parts.conversations.kept(self.owner, record.id, _RUN)
         return Began(**kept) if kept else Began({})
 
-    async def own(self, run_id: str) -> Record:
+    async def own(self, run_id: str) -> tuple[Record, Began]:
         """A run of this very thread. Raises StreamNotFound or StreamGone."""
         record = await self.gateway.find(run_id, self.owner)
-        if (await self.began(record)).thread not in ("", self.name):
-            raise StreamNotFound
-        return record
-
-    async def projection(self, record: Record, modes: Sequence[str] = ()) -> Run:
-        """A run's frames, of these modes."""
-        return Run(record.id, self.name, (await self.began(record)).given, modes)
-
-    async def state(self, record: Record) -> Run:
-        """A run as it stands now. Raises StreamGone."""
         began = await self.began(record)
-        return await replayed(self.gateway, record, functools.partial(Run, record.id, self.name, began.given))
+        if began.thread not in ("", self.name):
+            raise StreamNotFound
+        return record, began
+
+    def projection(self, record: Record, began: Began, modes: Sequence[str] = ()) -> Run:
+        """A run's frames, of these modes."""
+        return Run(record.id, self.name, began.given, modes)
+
+    async def state(self, record: Record, began: Began) -> Run:
+        """A run as it stands now. Raises StreamGone."""
+        return await replayed(self.gateway, record, functools.partial(self.projection, record, began))
 
     async def base(self, asked: Asked) -> Base:
         """The newest run, and the one to go on from; nothing is changed.
@@ -109,7 +109,7 @@ class Thread:
         if record is not None and (asked.key or running):
             began = await self.began(record)
             if began.digest == asked.digest:
-                return Base(newest, began.before, again=record)
+                return Base(newest, began.before, again=(record, began))
             if running and asked.strategy == "reject":
                 raise ConversationBusy
             before = began.before if running and asked.strategy == "rollback" else before
@@ -137,7 +137,8 @@ class Thread:
         record = await self.found(run_id)
         if record is None:
             return []
-        messages: list[dict[str, Any]] = (await self.state(record)).values()["messages"]
+        run = await self.state(record, await self.began(record))
+        messages: list[dict[str, Any]] = run.values()["messages"]
         return messages
 
     async def keep(self, record: Record, began: Began) -> None:
