@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import sse
-from gateway.direct import DirectReader
+from gateway.direct import GONE, DirectReader
 from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders
 from gateway.headers import SECURE
 from gateway.hub import STALLED
@@ -29,7 +29,6 @@ HEADERS = {
     "x-accel-buffering": "no",
     **SECURE,
 }
-GONE = "the reader has gone"
 TAKE = "holdfast.take"  # our ASGI extension: gives the connection to a protocol, the head having been sent
 
 
@@ -60,7 +59,7 @@ class EventStream(Response):
         def cut(_: object) -> None:
             task.cancel(GONE)
 
-        gone = asyncio.create_task(_disconnected(receive), name="reader-gone")
+        gone = asyncio.create_task(disconnected(receive), name="reader-gone")
         gone.add_done_callback(cut)
         try:
             await self._send_all(send)
@@ -150,6 +149,7 @@ async def sent_away(error: HoldfastError) -> AsyncGenerator[bytes, None]:
     yield b""
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Until the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass

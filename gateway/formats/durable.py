@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive
 
 import gateway.formats.durable_wire as wire
 from gateway import asking, sse
@@ -26,7 +25,7 @@ from gateway.headers import SECURE
 from gateway.log import PIECE_BYTES
 from gateway.protocol import Cursor
 from gateway.record import Piece, Record
-from gateway.response import EventStream
+from gateway.response import EventStream, disconnected
 from gateway.subscription import Ending
 
 PAGE_BYTES = 1024 * 1024
@@ -173,7 +172,7 @@ async def _awaited(gateway: Gateway, request: Request, record: Record, after: Cu
     Raises StoreUnavailable or TooManyReaders.
     """
     more = asyncio.create_task(_more(gateway, record, after), name="long-poll")
-    gone = asyncio.create_task(_gone(request.receive), name="long-poll-gone")
+    gone = asyncio.create_task(disconnected(request.receive), name="long-poll-gone")
     try:
         await asyncio.wait({more, gone}, timeout=LONG_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if more.done():
@@ -190,11 +189,6 @@ async def _more(gateway: Gateway, record: Record, after: Cursor | None) -> None:
         async for chunk in chunks:
             if chunk != sse.HEARTBEAT:
                 return
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _place(piece: Piece, cursor: str) -> dict[str, str]:

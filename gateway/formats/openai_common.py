@@ -21,6 +21,7 @@ from gateway.errors import HoldfastError, StoreUnavailable, StreamGone, StreamNo
 from gateway.formats.projection import Projection, events
 from gateway.gateway import Gateway
 from gateway.record import Record
+from gateway.response import disconnected
 from gateway.subscription import Ending
 
 P = TypeVar("P", bound=Projection)
@@ -90,7 +91,7 @@ async def settled(gateway: Gateway, request: Request, record: Record, start: Cal
     or TooManyReaders.
     """
     reading = asyncio.create_task(_read(gateway, record, start), name="read-to-the-end")
-    gone = asyncio.create_task(_gone(request), name="caller-gone")
+    gone = asyncio.create_task(disconnected(request.receive), name="caller-gone")
     try:
         await asyncio.wait({reading, gone}, return_when=asyncio.FIRST_COMPLETED)
         told = reading.result() if reading.done() else None
@@ -125,11 +126,6 @@ async def _read(gateway: Gateway, record: Record, start: Callable[[], P]) -> P |
     if ending.why == "expired":
         raise StreamGone
     return reader if reader.fold.ended else None
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def unknown(field: str) -> StreamNotFound:

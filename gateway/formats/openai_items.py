@@ -8,6 +8,7 @@ client run it again.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ Told = tuple[str, dict[str, Any]]  # an event's type, and its fields
 
 
 @dataclass(eq=False, slots=True)
-class Item:
+class Item(ABC):
     """An item, open until it is closed. `born`: the offset of its first event, which a reset compares."""
 
     index: int
@@ -35,17 +36,17 @@ class Item:
         """As long as the stream is, no two items have the same."""
         return f"{self.prefix}_{self.stream}_{self.index}"
 
+    @abstractmethod
     def document(self) -> dict[str, Any]:
         """It, as it stands."""
-        raise NotImplementedError
 
+    @abstractmethod
     def opening(self) -> Iterable[Told]:
         """It begins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def closing(self, status: str) -> Iterable[Told]:
         """It ends: `completed` or `incomplete`."""
-        raise NotImplementedError
 
     def _at(self, **fields: Any) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, **fields}
@@ -72,9 +73,9 @@ class Text(Item):
         """So far."""
         return "".join(self.pieces)
 
+    @abstractmethod
     def part(self, text: str) -> dict[str, Any]:
         """Its one part, with this text."""
-        raise NotImplementedError
 
     def more(self, delta: str) -> Told:
         """A piece."""
