@@ -1,0 +1,37 @@
+"""A named conversation's newest stream, in a real Redis: who comes second is told so, and nothing is lost."""
+
+from __future__ import annotations
+
+from gateway.conversations import Conversation, Conversations
+from gateway.settings import Settings
+from tests.support.following import connected
+
+
+async def test_only_who_has_seen_the_newest_goes_on_from_it_or_forgets_it(redis_url: str) -> None:
+    async with connected(redis_url) as redis:
+        conversations = Conversations(redis, Settings())
+        none = Conversation()
+        assert await conversations.turn("k", "alice", "n", none, "first", {"x": "\ud83d"})
+        assert await conversations.turn("k", "alice", "n", none, "first")  # again: its answer was lost
+        assert not await conversations.turn("k", "alice", "n", none, "other")
+        first = await conversations.look("k", "alice", "n")
+        assert first == Conversation("first", {"x": "\ud83d"})
+        assert await conversations.turn("k", "alice", "n", first, "second")
+        assert not await conversations.forget("k", "alice", "n", first)
+        second = await conversations.look("k", "alice", "n")
+        assert second.stream == "second"
+        assert await conversations.forget("k", "alice", "n", second)
+        assert await conversations.look("k", "alice", "n") == none
+        assert await conversations.forget("k", "alice", "n", none)
+
+
+async def test_a_name_is_its_callers_and_its_formats_own(redis_url: str) -> None:
+    async with connected(redis_url) as redis:
+        conversations = Conversations(redis, Settings())
+        await conversations.turn("k", "alice", "n", Conversation(), "hers")
+        assert not (await conversations.look("k", "bob", "n")).stream
+        assert not (await conversations.look("other", "alice", "n")).stream
+        await conversations.keep("alice", "stream", "k", [1])
+        assert await conversations.kept("alice", "stream", "k") == [1]
+        assert await conversations.kept("alice", "stream", "other") is None
+        assert await conversations.kept("bob", "stream", "k") is None
