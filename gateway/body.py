@@ -112,7 +112,7 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
         raise Invalid("body", "must be an object")
     for name in value:
         if name not in _FIELDS:
-            raise Invalid(_shown(name), "is not a field of this request")
+            raise Invalid(shown(name), "is not a field of this request")
     given = [name for name in _INPUTS if name in value]
     if len(given) != 1:
         raise Invalid("user, messages, input", "exactly one of them must be given")
@@ -137,7 +137,7 @@ def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT
     if isinstance(value, dict):
         for name in value:
             if name != "user":
-                raise Invalid(_shown(name), "is not a field of this request")
+                raise Invalid(shown(name), "is not a field of this request")
     return parse_start(value, chains, bounds)
 
 
@@ -193,7 +193,7 @@ def _check_shape(value: Any, bounds: Bounds) -> None:
                 raise Invalid("body", f"a list or object may have {bounds.items} members")
             for name in item if isinstance(item, dict) else ():
                 if len(name) > bounds.name:
-                    raise Invalid(_shown(name), f"a name may have {bounds.name} characters")
+                    raise Invalid(shown(name), f"a name may have {bounds.name} characters")
         level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
 
 
@@ -212,6 +212,6 @@ def _finite(text: str) -> float:
     return number
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A client's own field name, short and printable, for the answer."""
     return "".join(c if c.isprintable() else "?" for c in name[:64])

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.body import DEFAULT, Bounds, Start, parse_start
+from gateway.body import DEFAULT, Bounds, Start, check_text, parse_start, shown
 from gateway.errors import Invalid
 from gateway.formats.ai_sdk import OURS
 
@@ -33,8 +33,7 @@ def parse_chat(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) 
         raise Invalid("body", "must be an object")
     for name in value:
         if name not in _FIELDS:
-            shown = "".join(c if c.isprintable() else "?" for c in name[:64])
-            raise Invalid(shown, "is not a field of this request")
+            raise Invalid(shown(name), "is not a field of this request")
     chat = value.get("id")
     if not isinstance(chat, str) or not is_chat(chat):
         raise Invalid("id", "must be 1 to 128 letters, digits or -._~!$&'()*+,;=:@, and not . or ..")
@@ -105,8 +104,7 @@ def _check(where: str, part: Any) -> None:
         text = part.get("text")
         if not isinstance(text, str):
             raise Invalid(f"{where}.text", "must be a string")
-        if not _is_whole(text):
-            raise Invalid(f"{where}.text", "must be whole Unicode characters: it has half a surrogate pair")
+        check_text(f"{where}.text", text)
 
 
 def _content(where: str, role: str, parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
@@ -129,19 +127,11 @@ def _image(where: str, part: dict[str, Any]) -> dict[str, Any]:
     kind, url = part.get("mediaType"), part.get("url")
     if not isinstance(kind, str) or kind.partition("/")[0] != "image":
         raise Invalid(f"{where}.mediaType", "must be an image's: other files are not taken")
-    if not isinstance(url, str) or not _IMAGE.match(url) or not _is_whole(url):
+    if not isinstance(url, str) or not _IMAGE.match(url):
         raise Invalid(f"{where}.url", "must be an http(s) address or a data URL of an image")
+    check_text(f"{where}.url", url)
     return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _joined(parts: list[dict[str, Any]]) -> str:
     return "".join(part["text"] for part in parts if part["type"] == "text")
-
-
-def _is_whole(text: str) -> bool:
-    """What no model can be sent: JSON can spell half a surrogate pair, UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -10,12 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.body import ROLES, check_text
+from gateway.body import ROLES, check_text, shown
 from gateway.errors import Invalid
 from gateway.formats.openai_common import ModelNotFound
 
 MOST_METADATA = 16  # as OpenAI's own
-LONGEST_NAME = 64  # characters of a client's own field that are repeated to it
 Check = Callable[[Any], bool]
 
 
@@ -210,8 +209,3 @@ def _string(at: str, value: Any) -> str:
 
 def _known(name: str) -> bool:
     return name in HANDED_ON or name in NEUTRAL
-
-
-def shown(name: str) -> str:
-    """A client's own word, short and printable, for the answer."""
-    return "".join(c if c.isprintable() else "?" for c in name[:LONGEST_NAME])

@@ -66,9 +66,7 @@ def follow(
 
     Raises TooManyReaders.
     """
-    gateway.parts.hub.check_room(record.id)
-    ending = Ending()
-    chunks = gateway.parts.relay.follow(record.id, None, ending)
+    chunks, ending = _from_the_start(gateway, record)
     frames = alive(projected(chunks, projection, after), gateway.settings.heartbeat)
     return CutStream(frames, headers, ending)
 
@@ -93,9 +91,7 @@ def at_its_end(
 
     Raises TooManyReaders.
     """
-    gateway.parts.hub.check_room(record.id)
-    ending = Ending()
-    chunks = gateway.parts.relay.follow(record.id, None, ending)
+    chunks, ending = _from_the_start(gateway, record)
     told = alive(_awaited(chunks, projection, document), gateway.settings.heartbeat, b"\n")
     answer = CutStream(told, headers, ending)
     answer.headers["content-type"] = JSON
@@ -119,6 +115,12 @@ async def replayed(gateway: Gateway, record: Record, make: Callable[[], P]) -> P
             continue
         return projection
     raise StoreUnavailable
+
+
+def _from_the_start(gateway: Gateway, record: Record) -> tuple[AsyncGenerator[bytes, None], Ending]:
+    gateway.parts.hub.check_room(record.id)
+    ending = Ending()
+    return gateway.parts.relay.follow(record.id, None, ending), ending
 
 
 async def _awaited(
