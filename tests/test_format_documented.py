@@ -1,15 +1,17 @@
-"""The format that docs/formats.md shows is one: it is taken from there, and served."""
+"""What docs/formats.md says of all formats: the one that it shows is served, and no connection is silent."""
 
 from __future__ import annotations
 
 import re
 import types
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from gateway.asgi import ROUTES, app
+from gateway.asgi import ROUTES, Routes, app
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from tests.hosts import Host
@@ -20,16 +22,36 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
 
 
+@asynccontextmanager
+async def within(settings: Settings, routes: Routes = ROUTES) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway in this process."""
+    gateway = Gateway(settings, {"chat": ["chat"]})
+    transport = httpx.ASGITransport(app(gateway, routes))
+    async with httpx.AsyncClient(base_url="http://gateway", transport=transport) as http:
+        yield http
+    await gateway.close()
+
+
 async def test_the_documents_format_serves_a_stream(hosts: dict[str, Host], store: RedisServer) -> None:
     where, _ = await hosts["uvicorn"].finished(["a", "b\n"])
     [code] = re.findall(r"## Adding one\n.*?```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert len([line for line in code.splitlines() if line]) <= 20
     module = types.ModuleType("plain")
     exec(code, module.__dict__)
-    gateway = Gateway(Settings(redis_url=store.url), {"chat": ["chat"]})
     routes = (*ROUTES, *((route.method, route.path, route.handler) for route in module.ROUTES))
-    transport = httpx.ASGITransport(app(gateway, routes))
-    async with httpx.AsyncClient(base_url="http://gateway", transport=transport) as http:
+    async with within(Settings(redis_url=store.url), routes) as http:
         answer = await http.get(where.replace("/stream/", "/plain/"))
-    await gateway.close()
     assert answer.text == 'data: "a"\n\ndata: "b\\n"\n\ndata: [DONE]\n\n'
+
+
+async def test_where_a_format_shows_nothing_of_what_the_log_says_there_are_heartbeats(
+    hosts: dict[str, Host], store: RedisServer
+) -> None:
+    where, _ = await hosts["uvicorn"].finished(["x" * 10_000] * 20)  # several pieces of the log
+    run = where.replace("/stream/", "/threads/t/runs/")
+    always = Settings(redis_url=store.url, heartbeat=1e-9)
+    async with within(always) as http, within(Settings(redis_url=store.url)) as patient:
+        for path, beat in ((f"{run}/stream?last_event_id=-1", ":\n"), (f"{run}/join", "\n")):
+            often, seldom = await http.get(path), await patient.get(path)
+            assert often.text.replace(beat, "") == seldom.text.replace(beat, "")
+            assert often.text.count(beat) > seldom.text.count(beat)
