@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import protocol, sse
-from gateway.fold import Fold
+from gateway.fold import Fold, StageText
 from gateway.protocol import Event, EventType, Status
 
 LOST = Event(EventType.RESET, {"reason": "log_lost"})
@@ -205,3 +205,11 @@ def _voided(events: list[Event], number: int, begun: int) -> bool:
         later.type is EventType.RESET and later.data.get("discard_after") == str(begun)
         for later in events[number + 1 :]
     )
+
+
+def test_a_text_of_many_pieces_is_kept_in_few() -> None:
+    stage = StageText("s", 1, "0-beef")
+    for number in range(10_000):
+        stage.add(str(number % 10))
+    assert stage.text == "0123456789" * 1000
+    assert len(stage.pieces) < 20

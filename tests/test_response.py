@@ -14,7 +14,7 @@ from starlette.types import Message
 from gateway import sse
 from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders
 from gateway.hub import STALLED
-from gateway.response import EventStream
+from gateway.response import CutStream, EventStream
 from gateway.subscription import Ending
 from tests.support.following import Stream, following
 
@@ -35,6 +35,7 @@ class Client:
         self.body = b""
         self.told: list[tuple[str, int]] = []
         self.gone = asyncio.Event()
+        self.ended = False  # its body was ended, and not only begun
 
     async def receive(self) -> Message:
         await self.gone.wait()
@@ -42,6 +43,7 @@ class Client:
 
     async def send(self, message: Message) -> None:
         self.body += message.get("body", b"")
+        self.ended = message["type"] == "http.response.body" and not message["more_body"]
 
     async def asks(self, response: EventStream) -> None:
         response.on_end = lambda why, sent: self.told.append((why, sent))
@@ -54,6 +56,21 @@ async def test_a_clean_end_has_the_reason_that_its_source_gave(why: str) -> None
     await client.asks(EventStream(chunks(), ending=Ending(why)))
     assert client.told == [(why, len(client.body))]
     assert client.body.endswith(CHUNKS[-1])
+
+
+@pytest.mark.parametrize("why", ["terminal", "age", "expired", "stopping", ""])
+async def test_who_takes_a_clean_close_for_the_end_is_cut_before_it(why: str) -> None:
+    client, other = Client(), Client()
+    await client.asks(CutStream(chunks(), ending=Ending(why)))
+    await other.asks(EventStream(chunks(), ending=Ending(why)))
+    assert client.body == b"".join(CHUNKS)  # without `retry:`
+    assert (client.ended, other.ended) == (why == "terminal", True)
+
+
+async def test_who_takes_a_clean_close_for_the_end_is_cut_where_the_store_is_away() -> None:
+    client = Client()
+    await client.asks(CutStream(chunks(StoreUnavailable()), ending=Ending()))
+    assert not client.ended
 
 
 async def test_a_source_that_goes_no_further_without_a_reason_is_the_samples_reset() -> None:
