@@ -22,7 +22,10 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from gateway.asgi import ROUTES, Routes, app
+from gateway.gateway import Gateway
 from gateway.log import Log
+from gateway.settings import Settings
 from tests.functions_host.client import FunctionsHost
 from tests.support.azurite import Azurite
 from tests.support.model_server import ModelServer, script
@@ -185,6 +188,16 @@ async def functions_host(
         Redis.from_url(redis_url) as redis,
     ):
         yield Host("functions", http, redis, model, tap, process.functions)
+
+
+@asynccontextmanager
+async def within(settings: Settings, routes: Routes = ROUTES) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway in this process."""
+    gateway = Gateway(settings, {"chat": ["chat"]})
+    transport = httpx.ASGITransport(app(gateway, routes))
+    async with httpx.AsyncClient(base_url="http://gateway", transport=transport) as http:
+        yield http
+    await gateway.close()
 
 
 def quick_app(folder: Path) -> Path:

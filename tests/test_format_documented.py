@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-from gateway.asgi import ROUTES, Routes, app
-from gateway.gateway import Gateway
+from gateway.asgi import ROUTES
 from gateway.settings import Settings
-from tests.hosts import Host
+from tests.hosts import Host, within
 from tests.support.redis_server import RedisServer
 
 pytest_plugins = ("tests.hosts", "tests.mortals")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
-
-
-@asynccontextmanager
-async def within(settings: Settings, routes: Routes = ROUTES) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway in this process."""
-    gateway = Gateway(settings, {"chat": ["chat"]})
-    transport = httpx.ASGITransport(app(gateway, routes))
-    async with httpx.AsyncClient(base_url="http://gateway", transport=transport) as http:
-        yield http
-    await gateway.close()
 
 
 async def test_the_documents_format_serves_a_stream(hosts: dict[str, Host], store: RedisServer) -> None:

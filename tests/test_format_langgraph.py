@@ -15,11 +15,14 @@ from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import APIStatusError, ConflictError, NotFoundError, UnprocessableEntityError
 
-from tests.hosts import Host, until
+from gateway.formats import langgraph_state
+from gateway.settings import Settings
+from tests.hosts import Host, until, within
 from tests.mortals import Mortal
 from tests.support.cutter import Cutter
 from tests.support.model_server import script
 from tests.support.programs import node, talking
+from tests.support.redis_server import RedisServer
 
 pytest_plugins = ("tests.hosts", "tests.mortals")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -356,8 +359,12 @@ async def test_of_starts_at_once_one_has_the_thread_and_nothing_else_runs(host: 
         body = {"assistant_id": "chat", "input": said(script(words, gate=gate))}
         return await host.http.post(f"/threads/{thread}/runs", json=body)
 
+    before = set(await host.redis.keys("*:job:*"))
     same = await asyncio.gather(*(post(["same"]) for _ in range(6)))
     assert {answer.status_code for answer in same} == {200}
+    made = set(await host.redis.keys("*:job:*")) - before
+    states = [await host.redis.hget(key, "status") for key in made]
+    assert len([state for state in states if state != b"cancelled"]) == 1
     [run] = {answer.json()["run_id"] for answer in same}
     others = await asyncio.gather(*(post([str(number)]) for number in range(6)))
     assert {answer.status_code for answer in others} == {409}
@@ -366,6 +373,20 @@ async def test_of_starts_at_once_one_has_the_thread_and_nothing_else_runs(host: 
     joined = await host.http.get(f"/threads/{thread}/runs/{run}/join")
     assert joined.json()["messages"][-1]["content"] == "same"
     assert (await host.http.get(f"/threads/other/runs/{run}")).status_code == 404
+
+
+async def test_a_history_has_a_bound_in_bytes(
+    hosts: dict[str, Host], store: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread = str(uuid.uuid4())
+    async with client_of(url_of(hosts["uvicorn"])) as client:
+        for words in (["1"], ["2"], ["3"]):
+            await client.runs.wait(thread, "chat", input=said(script(words)))
+    async with within(Settings(redis_url=store.url)) as http:
+        whole = (await http.post(f"/threads/{thread}/history", json={})).json()
+        monkeypatch.setattr(langgraph_state, "_HISTORY_BYTES", len(json.dumps(whole[0])) + 1)
+        some = (await http.post(f"/threads/{thread}/history", json={})).json()
+    assert (len(whole), some) == (3, whole[:2])
 
 
 async def test_lists_have_pages(host: Host) -> None:
