@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 from redis.asyncio import Redis
 
+from bench.produce import KEEP_MS, made
 from gateway import protocol, sse
 from gateway.connection import Connection
 from gateway.log import Log
@@ -24,7 +25,6 @@ from tests.support.processes import GatewayProcess
 from tests.support.redis_server import RedisServer
 
 LEASE_MS = 600_000
-KEEP_MS = 600_000
 _STAMP = re.compile(rb'"ts":(\d+)')
 
 
@@ -106,21 +106,9 @@ class Product:
         await self._stack.aclose()
 
     async def new_stream(self) -> str:
-        stream_id, token = protocol.new_stream_id(), protocol.new_token()
-        first = sse.encode(protocol.start(stream_id, "chat", ["chat"], ""), 0, "0000")
-        fields = {
-            "owner": protocol.ANONYMOUS,
-            "chain": "chat",
-            "version": protocol.VERSION,
-            "created_ms": 1,
-            "keep_ms": KEEP_MS,
-            "tombstone_ms": KEEP_MS,
-            "last_id": "0-0000",
-        }
-        await self._log.create(stream_id, fields, first)
-        claim = (await self._log.claim(stream_id, token, LEASE_MS)).claim
-        assert claim is not None
-        self._claims[stream_id], self._ends[stream_id] = claim, claim.log_end
+        pen = await made(self._log)
+        stream_id = pen.claim.record.id
+        self._claims[stream_id], self._ends[stream_id] = pen.claim, pen.end
         return stream_id
 
     async def append(self, stream_id: str, count: int = 1) -> None:

@@ -41,6 +41,18 @@ EVENTS = {"accept": "text/event-stream"}
 JSON = {"accept": "application/json"}
 NOBODY = "00" + "A" * 22  # the form of an id, and nobody's
 HOST_NAMES = ("uvicorn", "functions") if sys.version_info >= (3, 13) else ("uvicorn",)  # as the runtime asks
+# What a model may say, and what breaks a careless parser.
+TEXTS = [
+    "plain",
+    "a\nb",
+    "\r\n\r\n",
+    "data: x\n\nid: 9\n\n",
+    "\u2028\u2029\u0085",
+    "\0",
+    "\U0001f600",
+    "\ufeff",
+    " ",
+]
 # A chain that says what it was handed; a module of the operator's own, as GATEWAY_CHAINS names it.
 MIRROR = """
 import json

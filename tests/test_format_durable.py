@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from gateway.formats import durable_wire as wire
 from gateway.formats.durable import LONG_POLL_SECONDS
 from gateway.protocol import Event, EventType
-from tests.hosts import NOBODY, Host
-from tests.support.durable import TEXTS, at, closed, events, expected, place, subscribed
+from tests.hosts import NOBODY, TEXTS, Host
+from tests.support.durable import at, closed, events, expected, place, subscribed
 from tests.support.following import Stream
 
 pytest_plugins = ("tests.hosts", "tests.mortals", "tests.support.durable")

@@ -9,11 +9,10 @@ import pytest
 
 from gateway.formats import durable_wire as wire
 from tests.callers import ALICE, BOB, Guarded, by_key
-from tests.hosts import NOBODY, Host
+from tests.hosts import NOBODY, TEXTS, Host
 from tests.support.cutter import Cutter
 from tests.support.durable import (
     NOWHERE,
-    TEXTS,
     at,
     closed,
     deltas,

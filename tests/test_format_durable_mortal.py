@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.hosts import JSON, LIMIT_SECONDS
+from tests.hosts import JSON, LIMIT_SECONDS, TEXTS
 from tests.mortals import Mortal
-from tests.support.durable import TEXTS, Said, at, deltas, errors, folded, messages, types
+from tests.support.durable import Said, at, deltas, errors, folded, messages, types
 from tests.support.model_server import script
 from tests.support.programs import talking
 

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from httpx_sse import aconnect_sse
 
-from tests.hosts import EVENTS, Host, Wire, triples, uvicorn_host
+from tests.hosts import EVENTS, TEXTS, Host, Wire, triples, uvicorn_host
 from tests.support.cutter import Cutter
 from tests.support.model_server import ModelServer, script
 from tests.support.programs import node, run
@@ -24,17 +24,6 @@ pytest_plugins = ("tests.hosts",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MAX_AGE_SECONDS = 0.4
-TEXTS = [
-    "plain",
-    "a\nb",
-    "\r\n\r\n",
-    "data: x\n\nid: 9\n\n",
-    "\u2028\u2029\u0085",
-    "\0",
-    "\U0001f600",
-    "\ufeff",
-    " ",
-]
 SLOW = [f"{number} {text}" for number, text in enumerate(TEXTS * 3)]
 
 

@@ -26,18 +26,6 @@ from tests.support.redis_server import RedisServer
 
 NOWHERE = "0000000005-beef"  # of an offset's form
 LIVE = ("long-poll", "sse")
-# What makes each of ours what a model may say, and what breaks a careless parser.
-TEXTS = [
-    "plain",
-    "a\nb",
-    "\r\n\r\n",
-    "data: x\n\nid: 9\n\n",
-    "\u2028\u2029\u0085",
-    "\0",
-    "\U0001f600",
-    "\ufeff",
-    " ",
-]
 Said = list[dict[str, Any]]  # the lines of durable.mjs
 
 
