@@ -105,7 +105,7 @@ class DirectReader(asyncio.Protocol):
         except asyncio.CancelledError as error:
             self._task = None
             if error.args != (STALLED,):
-                self._cut(GONE)
+                self._cut("cut")
                 raise
             self._cut("stalled")
         except Exception as error:
