@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import formats
 from gateway.asgi import ROUTES
 from tests.hosts import LIMIT_SECONDS, NOBODY, Host
 
@@ -29,6 +30,20 @@ async def test_both_hosts_have_the_same_routes_methods_and_names(hosts: dict[str
     }
     assert theirs == ours
     assert len(ROUTES) == len(ours)
+
+
+@pytest.mark.functions
+async def test_what_tells_what_was_asked_needs_a_function_key(hosts: dict[str, Host]) -> None:
+    levels = {
+        (method, "/" + function["route"]): function["authLevel"]
+        for function in hosts["functions"].functions
+        if function["type"] == "httpTrigger"
+        for method in function["methods"]
+    }
+    foreign = {(route.method, route.path) for route in formats.ROUTES if route.method != "OPTIONS"}
+    free = {key for key in foreign if levels[key] == "anonymous"}
+    assert free == {("GET", "/durable/{id}"), ("HEAD", "/durable/{id}")}
+    assert {levels[key] for key in foreign - free} == {"function"}
 
 
 async def test_health_says_that_the_process_is_alive(host: Host) -> None:
