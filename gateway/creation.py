@@ -51,53 +51,58 @@ class Creation:
 
     async def _create(self, start: Start, owner: str, key_hash: str, traceparent: str) -> Record:
         stream_id = protocol.new_stream_id(key_hash)
-        now_ms = await self._log.now_ms()
         word, found = await self._known(stream_id, key_hash, start)
         if word == "none":
             try:
-                await self._admit(owner, stream_id)
+                now_ms = await self._admit(owner, stream_id)
             except (OverQuota, QueueFull):
                 word, found = await self._known(stream_id, key_hash, start)
                 if word == "none":  # else another process has made it meanwhile
                     raise
         if word == "none":
-            word, found = await self._record(stream_id, start, owner, key_hash, traceparent, now_ms)
-            if word != "created":  # another process was quicker
-                await self._quota.release(owner, stream_id)
-                await self._queue.forget(stream_id)
+            fields = self._fields(start, owner, traceparent, now_ms)
+            word, found = await self._record(stream_id, start, key_hash, fields)
+            if word == "created":
+                return await self._queued(Record.made(stream_id, fields))
+            await self._quota.release(owner, stream_id)  # another process was quicker
+            await self._queue.forget(stream_id)
         if word == "conflict":
             raise KeyReused
-        return await self._queued(found, owner)
+        record = (await self._log.look(found, owner)).record
+        if record is None:
+            raise StoreUnavailable
+        return record if record.confirmed else await self._queued(record)  # its first POST has died
 
     async def _known(self, stream_id: str, key_hash: str, start: Start) -> tuple[str, str]:
         return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")
 
-    async def _admit(self, owner: str, stream_id: str) -> None:
+    async def _admit(self, owner: str, stream_id: str) -> int:
+        """Take the places that it needs; the time, by Redis's clock, in milliseconds."""
         others = await self._quota.admit(owner, stream_id)
-        if not await self._queue.reserve(stream_id, self._settings.max_queue, others):
+        now_ms, reserved = await asyncio.gather(
+            self._log.now_ms(), self._queue.reserve(stream_id, self._settings.max_queue, others)
+        )
+        if not reserved:
             await self._quota.release(owner, stream_id)
             raise QueueFull
+        return now_ms
 
     async def _record(
-        self, stream_id: str, start: Start, owner: str, key_hash: str, traceparent: str, now_ms: int
+        self, stream_id: str, start: Start, key_hash: str, fields: dict[str, Any]
     ) -> tuple[str, str]:
-        stages = self._chains[start.chain]
-        first = protocol.start(stream_id, start.chain, stages, protocol.iso(now_ms))
+        created_at = protocol.iso(fields["created_ms"])
+        first = protocol.start(stream_id, start.chain, self._chains[start.chain], created_at)
         tag = protocol.tag_of(protocol.new_token())
-        fields = self._fields(start, owner, traceparent, now_ms) | {"last_id": f"0-{tag}"}
+        fields["last_id"] = f"0-{tag}"
         frame = sse.encode(first, 0, tag)
         return await self._log.create(stream_id, fields, frame, key_hash=key_hash, body_hash=start.digest)
 
-    async def _queued(self, stream_id: str, owner: str) -> Record:
-        record = (await self._log.look(stream_id, owner)).record
-        if record is None:
-            raise StoreUnavailable
-        if not record.confirmed:  # ours, or one whose first POST died between the record and the queue
-            with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
-                await self._queue.enqueue(Message(stream_id, record.trace))
-            if not await self._log.confirm(stream_id, round(self._settings.queue_grace * 1000)):
-                raise QueueUnavailable("the queue took longer than the record lasts")
-            telemetry.started.add(1, {"chain": record.chain})
+    async def _queued(self, record: Record) -> Record:
+        with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
+            await self._queue.enqueue(Message(record.id, record.trace))
+        if not await self._log.confirm(record.id, round(self._settings.queue_grace * 1000)):
+            raise QueueUnavailable("the queue took longer than the record lasts")
+        telemetry.started.add(1, {"chain": record.chain})
         return record
 
     def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:

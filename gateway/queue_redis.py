@@ -135,20 +135,9 @@ class RedisQueue:
         found = await self._reclaim(min(count, RECLAIM_COUNT))
         if found:
             return found
-        fresh = await self._receiver.call(
-            "XREADGROUP",
-            "GROUP",
-            GROUP,
-            self._consumer,
-            "COUNT",
-            count,
-            "BLOCK",
-            BLOCK_MS,
-            "STREAMS",
-            self._key,
-            ">",
-        )
-        await self._receiver.call("PEXPIRE", self._key, self._keep_ms)
+        names = ("XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count, "BLOCK", BLOCK_MS)
+        expire = ("PEXPIRE", self._key, self._keep_ms)
+        fresh, _ = await self._receiver.call_all([(*names, "STREAMS", self._key, ">"), expire])
         return _deliveries(fresh[0][1]) if fresh else []
 
     async def _reclaim(self, count: int) -> list[Delivery]:

@@ -89,6 +89,14 @@ class Record:
         )
 
     @classmethod
+    def made(cls, stream_id: str, fields: Mapping[str, Any]) -> Record:
+        """A stream that was created with these fields just now."""
+        raw = {
+            name: value if isinstance(value, bytes) else str(value).encode() for name, value in fields.items()
+        }
+        return cls.of(stream_id, {"status": b"queued", **raw})
+
+    @classmethod
     def claimed(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
         """What a worker has claimed; of a record that this release cannot read, what it takes to end it."""
         if raw.get("version") == str(VERSION).encode():

@@ -186,7 +186,8 @@ async def record_without_a_job(redis_url: str, question: dict[str, Any], key: st
         key_hash = protocol.idempotency_hash(protocol.ANONYMOUS, key)
         stream_id = protocol.new_stream_id(key_hash)
         creation = jobs.gateway.parts.creation
-        answer = await creation._record(stream_id, start, protocol.ANONYMOUS, key_hash, "", 1)
+        fields = creation._fields(start, protocol.ANONYMOUS, "", 1)
+        answer = await creation._record(stream_id, start, key_hash, fields)
         assert answer == ("created", stream_id)
         assert await jobs.queue.depth() == 0
         return stream_id

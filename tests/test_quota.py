@@ -346,3 +346,16 @@ class TestCreation:
         async with Jobs("unix:///nobody.sock") as jobs:
             with pytest.raises(StoreUnavailable):
                 await self.make(jobs)
+
+
+async def test_what_a_start_answers_is_what_stands_in_the_store(redis_url: str) -> None:
+    """It is not read again: it was made of the same fields."""
+    start = Start(chain="chat", input={"messages": []}, params={"temperature": 0}, metadata={"of": "é"})
+    async with Jobs(redis_url) as jobs:
+        for key in ("", "a key"):
+            made = await jobs.gateway.create(start, owner="alice", key=key)
+            stands, _ = await jobs.log.record(made.id)
+            assert stands is not None
+            assert replace(made, confirmed=True) == stands
+            assert made.input == stands.input == {"messages": []}
+            await jobs.gateway.cancel(made.id, "alice")
