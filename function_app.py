@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import catalogue, contract, formats, handlers, pages, probes, telemetry
 from gateway.gateway import Gateway
 from gateway.settings import Settings
+from gateway.settled import settle
 from workers.chains.registry import Registry
 from workers.trigger import Trigger
 
@@ -47,7 +48,7 @@ if settings.metrics and not settings.metrics_key:
         "GATEWAY_METRICS needs GATEWAY_METRICS_KEY on Azure Functions: everybody reaches /metrics"
     )
 telemetry.quiet(settings)
-registry = Registry(settings)
+registry = Registry(settings, loaded=settle)
 telemetry.configure(registry.settings)
 gateway = Gateway(registry.settings, registry.catalogue(), schemas=registry.schemas())
 trigger = Trigger(gateway, registry)

@@ -30,6 +30,7 @@ from gateway.asgi import PROBES, ROUTES, Routes, app
 from gateway.body import DEFAULT_CHAIN
 from gateway.gateway import Gateway
 from gateway.http import Bounded
+from gateway.settled import settle
 from gateway.settings import Settings
 from workers.chains.registry import Registry
 from workers.local_model import LocalModel
@@ -113,7 +114,7 @@ class Host:
         if self._model is not None:
             settings = await _with_model(settings, self._model)
         parts = self.gateway.parts
-        registry = Registry(settings)
+        registry = Registry(settings, loaded=settle)
         runner = Runner(settings, parts.log, registry)
         await registry.warm(DEFAULT_CHAIN)
         async with asyncio.TaskGroup() as tasks:
@@ -147,6 +148,7 @@ class Host:
         return Server(config, self._say_serving)
 
     def _say_serving(self) -> None:
+        settle()
         host, port = self._bound.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         print(f"{WORKING if self._mode == 'worker' else SERVING} {url}", flush=True)

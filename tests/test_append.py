@@ -164,3 +164,25 @@ async def test_publishes_the_very_frames_with_the_event_before(log: Log, redis: 
 
 def _frames(pen: Pen) -> bytes:
     return sse.encode(said("a"), pen.end, pen.claim.tag)
+
+
+async def test_frames_renew_a_lease_that_has_worn_and_leave_a_fresh_one(log: Log, redis: Redis) -> None:
+    """At most a second, or a tenth, of a lease is missing: what hangs on it is not done for every token."""
+    stream = await Stream.create(log)
+    pen = await stream.pen()
+
+    async def left_after(worn_ms: int) -> int:
+        await redis.hset(stream.keys[0], "lease_end_ms", await log.now_ms() + LEASE_MS - worn_ms)
+        assert (await pen.write(said("a"))).word == "ok"
+        [head] = await log.heads([stream.id])
+        assert head.lease_left_ms is not None
+        return head.lease_left_ms
+
+    assert LEASE_MS - 1000 < await left_after(200) <= LEASE_MS - 200
+    assert await left_after(1500) > LEASE_MS - 1000
+    assert await left_after(-5000) > LEASE_MS - 1000  # set by a clock that has gone back since
+    await redis.hset(stream.keys[0], "lease_end_ms", await log.now_ms() + LEASE_MS - 200)
+    assert (await pen.put(pen.end, b"")).word == "ok"  # silence asks for nothing else
+    [head] = await log.heads([stream.id])
+    assert head.lease_left_ms is not None
+    assert head.lease_left_ms > LEASE_MS - 150

@@ -62,6 +62,7 @@ async def test_fault_17_a_running_stream_does_not_expire(log: Log, redis: Redis)
     for renew in (b"", None):
         for key in stream.keys:
             await redis.pexpire(key, KEEP_MS // 3)  # as after two thirds of the retention
+        await redis.hincrby(stream.keys[0], "lease_end_ms", -2000)  # in which leases wear
         await (pen.write(said("a")) if renew is None else pen.put(pen.end, renew))
         job, text, index = [await redis.pttl(key) for key in stream.keys]
         assert KEEP_MS - 60_000 < text <= KEEP_MS

@@ -64,6 +64,8 @@ class Writer:
         self.events = 0  # taken for an append
         self.final: Event | None = None
         self._gathered = asyncio.Event()
+        self._silent_since: float | None = None  # by the event loop's clock; while it waits
+        self._timer: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._empty = asyncio.Event()  # everything put has been appended
@@ -133,6 +135,8 @@ class Writer:
         try:
             return await self._write()
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             self._room.set()  # whoever still waits to put something is heard no more
             self._empty.set()
 
@@ -155,13 +159,25 @@ class Writer:
                 self._empty.set()
 
     async def _wait(self) -> None:
+        """Until there is something to write, or was nothing for so long that the lease must be renewed."""
         if self._gathered.is_set():
             return
-        try:
-            async with asyncio.timeout(self._silence):
-                await self._gathered.wait()
-        except TimeoutError:
-            return  # nothing to write: the empty append renews the lease
+        loop = asyncio.get_running_loop()
+        self._silent_since = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._silence, self._look)
+        await self._gathered.wait()
+        self._silent_since = None
+
+    def _look(self) -> None:
+        """One timer for many waits: has this one lasted long enough?"""
+        loop = asyncio.get_running_loop()
+        due = (self._silent_since or loop.time()) + self._silence
+        if due > loop.time():
+            self._timer = loop.call_at(due, self._look)
+        else:
+            self._timer = None
+            self._gathered.set()  # nothing to write: the empty append renews the lease
 
     def _take(self) -> _Batch:
         position = self._end - self._size

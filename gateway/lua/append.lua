@@ -2,11 +2,12 @@
 -- Token and position must be right. No frames: only the lease is renewed. `status` is empty, a final one,
 -- or 'queued', which lets the job go (a hand-over). Fields (a checkpoint, usage) travel in the same step.
 -- A retry sends the same bytes, never a grown batch; a lease that is over and not claimed is renewed.
+-- Frames renew a lease only when a tenth of it, or a second, has worn: what hangs on it is most of the work.
 -- Answers {'ok'}, {'duplicate'} (these very bytes stand there), {'lost', log_end} (the log is shorter),
 -- {'fenced'} (another claim holds the job), {'ended', status}, {'unknown'}.
 local id, token, position, frames = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local last, lease_ms, status = ARGV[5], tonumber(ARGV[6]), ARGV[7]
-local job = redis.call('HMGET', JOB, 'status', 'token', 'last_id')
+local job = redis.call('HMGET', JOB, 'status', 'token', 'last_id', 'lease_end_ms', 'lease_ms')
 if not job[1] then return { 'unknown' } end
 local log_end = redis.call('STRLEN', LOG)
 if frames ~= '' and position < log_end
@@ -21,16 +22,18 @@ if job[1] ~= 'running' or job[2] ~= token then return { 'fenced' } end
 if position > log_end then return { 'lost', log_end } end
 if position < log_end then return { 'fenced' } end
 if frames ~= '' then
-  publish(id, job[3], last, status, frames)
-  redis.call('HSET', JOB, 'progress', 1)
+  publish(id, job[3], last, status, frames, 'progress', 1, unpack(ARGV, 8))
+elseif #ARGV > 7 then
+  redis.call('HSET', JOB, unpack(ARGV, 8))
 end
-if #ARGV > 7 then redis.call('HSET', JOB, unpack(ARGV, 8)) end
 if ENDED[status] then
   finish(id, status)
   return { 'ok' }
 end
 if status == 'queued' then
   redis.call('HSET', JOB, 'status', 'queued', 'lease_end_ms', NOW)
+elseif frames ~= '' and lease_left(job[4], job[5]) > lease_ms - math.min(1000, lease_ms / 10) then
+  return { 'ok' }
 else
   redis.call('HSET', JOB, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms)
 end

@@ -40,10 +40,10 @@ local function finish(id, status)
   keep()
 end
 
--- Append and publish in one step. A block names the event before it, so a reader knows whether it fits, and
--- the time, so that a relay knows how late it is.
-local function publish(id, before, last, status, frames)
+-- Append and publish in one step, with fields of the job. A block names the event before it, so a reader knows
+-- whether it fits, and the time, so that a relay knows how late it is.
+local function publish(id, before, last, status, frames, ...)
   redis.call('APPEND', LOG, frames)
-  redis.call('HSET', JOB, 'last_id', last)
+  redis.call('HSET', JOB, 'last_id', last, ...)
   redis.call('PUBLISH', 'live:' .. id, before .. ' ' .. last .. ' ' .. status .. ' ' .. NOW .. '\n' .. frames)
 end

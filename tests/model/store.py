@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tests.model.streams import GRACE_MS, LEASE_MS
 
 ENDED = ("done", "failed", "cancelled")
+FRESH_MS = 1_000  # a lease that has worn by less is not renewed by frames
 UNIT_MS = 30_000  # longer than any life lasts by the real clock, which runs on meanwhile
 BACKOFF_MS = 30_000
 LONGEST_BACKOFF_MS = 64 * BACKOFF_MS
@@ -109,8 +110,9 @@ class Store:
             return "lost", len(self.log)
         self._write(frames, last_id)
         self.checkpoint = checkpoint or self.checkpoint
-        self.look_at = self.now + LEASE_MS
-        self.lease_end = self.now if status == "queued" else self.look_at
+        if status or not frames or self.lease_left <= LEASE_MS - FRESH_MS:
+            self.look_at = self.now + LEASE_MS
+            self.lease_end = self.now if status == "queued" else self.look_at
         if status in ENDED:
             self._end(status)
         elif status:

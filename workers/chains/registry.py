@@ -89,11 +89,13 @@ def _import(module: str) -> None:
 class Registry:
     """The chains of one process; each is made once, when it is first run.
 
-    Raises ValueError for a module that is not there, or a chain's name that is taken.
+    `loaded` is called when one was made. Raises ValueError for a module that is not there, or a chain's name
+    that is taken.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, loaded: Callable[[], object] = lambda: None) -> None:
         self.settings = settings
+        self._loaded = loaded
         for module in (*SHIPPED, *filter(None, map(str.strip, settings.chains.split(",")))):
             _import(module)
         self._chains = dict(_marked)
@@ -120,6 +122,7 @@ class Registry:
         async with self._making:
             if name not in self._made:
                 self._made[name] = await asyncio.to_thread(self._chains[name].factory, self.settings)
+                self._loaded()
         return self._made[name]
 
     async def warm(self, name: str) -> None:
