@@ -76,7 +76,14 @@ LAYERS = [
         "gateway.fold",
     },
     {"gateway.link", "gateway.wire", "gateway.slots"},
-    {"gateway.sse", "gateway.settings", "gateway.rules", "gateway.tokens", "gateway.headers"},
+    {
+        "gateway.sse",
+        "gateway.settings",
+        "gateway.settled",
+        "gateway.rules",
+        "gateway.tokens",
+        "gateway.headers",
+    },
     {"gateway.protocol"},
     {"gateway.errors"},
 ]

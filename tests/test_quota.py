@@ -24,6 +24,7 @@ from workers.runner import DONE
 
 SETTINGS = Settings(max_owner_streams=5, max_owner_starts=1000, max_owner_bytes=1_000_000)
 MINUTE_MS = 60_000
+QUESTION = {"role": "user", "content": "q"}
 
 
 @pytest.fixture
@@ -350,12 +351,14 @@ class TestCreation:
 
 async def test_what_a_start_answers_is_what_stands_in_the_store(redis_url: str) -> None:
     """It is not read again: it was made of the same fields."""
-    start = Start(chain="chat", input={"messages": []}, params={"temperature": 0}, metadata={"of": "é"})
+    start = Start(
+        chain="chat", input={"messages": [QUESTION]}, params={"temperature": 0}, metadata={"of": "é"}
+    )
     async with Jobs(redis_url) as jobs:
         for key in ("", "a key"):
             made = await jobs.gateway.create(start, owner="alice", key=key)
             stands, _ = await jobs.log.record(made.id)
             assert stands is not None
             assert replace(made, confirmed=True) == stands
-            assert made.input == stands.input == {"messages": []}
+            assert made.input == stands.input == {"messages": [QUESTION]}
             await jobs.gateway.cancel(made.id, "alice")
