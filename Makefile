@@ -7,7 +7,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
-.PHONY: help run run-functions test check setup bench chaos contract fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check setup bench bench-full chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,8 +33,11 @@ check: setup ## lint, types and the quick tests
 setup: ## .venv, redis-server, chromium, Node's packages; quick when nothing changed
 	@scripts/setup test
 
-bench: setup ## measurements
+bench: setup ## measurements against baselines, under ten minutes; table and plots in bench/results
 	@$(PY) -m bench $(ARGS)
+
+bench-full: setup ## also how cost grows, and what no bar is set for
+	@$(PY) -m bench --full
 
 chaos: setup ## kills, cuts, pauses and restarts everything for SECONDS (600), SEED as you like
 	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))

@@ -1,112 +1,86 @@
-"""`make bench`: the product's own `web` process and the usual design, side by side in one run.
+"""`make bench`: the product's own processes beside the baselines, in turn, in one run.
 
-Live: streams at a steady rate, one reader each, from the append to the reader's receive. Replay: a
-finished log, read whole. The producer appends through `gateway.log`, since LangChain would be the bound.
+Every line has a median over the rounds and its spread. The table, the figures and the plots are written to
+`bench/results`. `python -m bench NAME ...` measures only what is named; `make bench-full` measures how cost
+grows, and what no bar is set for.
 """
 
 from __future__ import annotations
 
-import asyncio
-import platform
-import statistics
-import subprocess
+import argparse
+import json
 import sys
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 
-from bench import adapter, first_token, flood
-from bench.parts import Baseline, Product, Reader, Side, fill
+import uvloop
 
-STREAMS, RATE, SECONDS, ROUNDS = 100, 20, 5, 3
-REPLAY_EVENTS, REPLAY_READERS = 10_000, (1, 20)
+from bench import (
+    adapter,
+    first_token,
+    flood,
+    growth,
+    idle,
+    live,
+    machine,
+    memory,
+    plots,
+    replay,
+    saturation,
+    worker,
+)
+from bench.machine import RESULTS
+from bench.report import Figure, table
 
-
-@dataclass
-class Row:
-    """One line of the table: the product's and the baseline's figures, a pair a round."""
-
-    name: str
-    unit: str
-    product: list[float] = field(default_factory=list)
-    baseline: list[float] = field(default_factory=list)
-
-    def line(self) -> str:
-        """The row, with the medians and how much faster the product was."""
-        ours, theirs = statistics.median(self.product), statistics.median(self.baseline)
-        ratios = [b / a for a, b in zip(self.product, self.baseline, strict=True) if a]
-        spread = f"{statistics.median(ratios):.1f} × ({min(ratios):.1f}–{max(ratios):.1f})"
-        return f"| {self.name} | {ours:.2f} {self.unit} | {theirs:.2f} {self.unit} | {spread} |"
-
-
-async def live(side: Side) -> tuple[float, float]:
-    """Median and 99th percentile, in milliseconds, of the way from append to receive."""
-    ids = [await side.new_stream() for _ in range(STREAMS)]
-    readers = [Reader(side.url, stream_id) for stream_id in ids]
-    tasks = [asyncio.create_task(reader.run()) for reader in readers]
-    await asyncio.gather(*(reader.joined.wait() for reader in readers))
-
-    async def produce(number: int, stream_id: str) -> None:
-        await asyncio.sleep(number / STREAMS / RATE)
-        for _ in range(RATE * SECONDS):
-            began = perf_counter()
-            await side.append(stream_id)
-            await asyncio.sleep(max(0.0, 1 / RATE - (perf_counter() - began)))
-        await side.end(stream_id)
-
-    await asyncio.gather(*(produce(*pair) for pair in enumerate(ids)))
-    await asyncio.gather(*tasks)
-    taken = sorted(value for reader in readers for value in reader.latencies)
-    assert len(taken) == STREAMS * RATE * SECONDS, "an event was lost"
-    return taken[len(taken) // 2] * 1000, taken[int(len(taken) * 0.99)] * 1000
+Measure = Callable[[int], Awaitable[list[Figure]]]
+PARTS: dict[str, tuple[Measure, int]] = {  # and its rounds
+    "live": (live.measure, 3),
+    "saturation": (saturation.measure, 2),
+    "idle": (idle.measure, 1),
+    "replay": (replay.measure, 2),
+    "first-token": (first_token.measure, 3),
+    "worker": (worker.measure, 3),
+    "memory": (memory.measure, 1),
+}
 
 
-async def replay(side: Side, readers: int) -> float:
-    """Milliseconds until all readers have the whole of a finished log."""
-    stream_id = await side.new_stream()
-    await fill(side, stream_id, REPLAY_EVENTS)
-    await side.end(stream_id)
-    began = perf_counter()
-    crowd = [Reader(side.url, stream_id) for _ in range(readers)]
-    await asyncio.gather(*(reader.run() for reader in crowd))
-    assert all(reader.events >= REPLAY_EVENTS for reader in crowd), "an event was lost"
-    return (perf_counter() - began) * 1000
+async def measured(names: list[str]) -> list[Figure]:
+    """Everything of these names, one after the other."""
+    figures: list[Figure] = []
+    for name in names:
+        measure, rounds = PARTS[name]
+        began = perf_counter()
+        print(f"{name}, {rounds} rounds", file=sys.stderr, flush=True)
+        made = await measure(rounds)
+        print(*(figure.row() for figure in made), sep="\n", file=sys.stderr, flush=True)
+        print(f"{name} took {perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        figures += made
+    return figures
 
 
-async def measure(product: Side, baseline: Side) -> list[Row]:
-    """All rows, the two sides in turn."""
-    p50, p99 = Row(f"live, {STREAMS} streams × {RATE}/s: p50", "ms"), Row("the same: p99", "ms")
-    replays = [Row(f"replay of {REPLAY_EVENTS:,} events, {n} reader(s)", "ms") for n in REPLAY_READERS]
-    for number in range(ROUNDS):
-        for side, name in ((product, "product"), (baseline, "baseline")):
-            print(f"round {number + 1} of {ROUNDS}: {name}", file=sys.stderr, flush=True)
-            middle, high = await live(side)
-            getattr(p50, name).append(middle)
-            getattr(p99, name).append(high)
-            for row, count in zip(replays, REPLAY_READERS, strict=True):
-                getattr(row, name).append(await replay(side, count))
-    return [p50, p99, *replays]
-
-
-async def main() -> None:
-    async with AsyncExitStack() as stack:
-        product = await stack.enter_async_context(Product())
-        baseline = await stack.enter_async_context(Baseline())
-        rows = await measure(product, baseline)
-    print(f"\nPython {platform.python_version()}, {platform.machine()}, commit {commit()}\n")
-    print("| | Holdfast | one XREAD loop per reader | ratio (spread) |\n|---|---|---|---|")
-    for row in rows:
-        print(row.line())
-    print("\n" + "\n".join(await first_token.measure()))
-    print("\n" + "\n".join(await adapter.measure()))
-    print("\n" + "\n".join(await flood.measure()))
-
-
-def commit() -> str:
-    """What was measured."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "none"
+async def main(names: list[str], *, full: bool) -> None:
+    """Measure, print, and write what was found."""
+    about = machine.about()
+    figures = await measured(names or list(PARTS))
+    text = [*about.lines(), "", *table(figures)]
+    if full:
+        curves = await growth.measure()
+        text += ["", *growth.tables(curves)]
+        text += ["", *await adapter.measure(), "", *await flood.measure()]
+        plots.curves(curves)
+        (RESULTS / "growth.json").write_text(json.dumps(growth.plain(curves), indent=1) + "\n")
+    print("\n".join(text))
+    if not names:
+        RESULTS.mkdir(exist_ok=True)
+        whole = {"about": about.plain(), "figures": [figure.plain() for figure in figures]}
+        (RESULTS / "bench.json").write_text(json.dumps(whole, indent=1) + "\n")
+        (RESULTS / "bench.md").write_text("\n".join(text) + "\n")
+        plots.bars(figures)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *PARTS], metavar="NAME", help=", ".join(PARTS))
+    parser.add_argument("--full", action="store_true", help="also how cost grows")
+    given = parser.parse_args()
+    uvloop.run(main(given.names, full=given.full))

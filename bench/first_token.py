@@ -1,87 +1,165 @@
-"""From POST to the first text event: by the Redis queue, by Storage Queue on Functions, and without us.
+"""From POST to the first token, 50 callers at a time, against the one-function design in the same place.
 
-The baseline asks the model itself. Each sample comes after an idle pause of up to 3 s, because the
-platform's polling of a Storage Queue backs off while nothing comes (`host.json`, maxPollingInterval).
+Each caller asks, reads its answer to the end (30 tokens, one each 50 ms), and asks again on a new connection.
+The model is the same server, so what differs is ours. Under uvicorn: `python -m gateway all` beside
+`bench.one_function`. On Azure Functions, by Storage Queue: the host of the tests, beside a function app that
+is the one-function design.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import statistics
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
+import orjson
+import uvloop
 
+from bench.model import model
+from bench.report import Figure
+from bench.sides import ONE, PRODUCT, WIDE_OPEN, one_function, product
 from tests.functions_host.client import FunctionsHost
-from tests.hosts import functions_environment
 from tests.support.azurite import Azurite
-from tests.support.model_server import ModelServer, script
-from tests.support.processes import REPOSITORY, GatewayProcess
+from tests.support.model_server import script
+from tests.support.processes import REPOSITORY
 from tests.support.redis_server import RedisServer
 
-SAMPLES, LONGEST_IDLE_SECONDS = 15, 3.0
-TIMEOUT_SECONDS = 60
+CALLERS, SECONDS, WARM_SECONDS = 50, 6.0, 1.5
+TOKENS, PACE_SECONDS = 30, 0.05
+MARK = b"first"
+QUESTION = orjson.dumps({"user": script([MARK.decode(), *["more "] * (TOKENS - 1)], pace=PACE_SECONDS)})
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way to the first token."""
+async def ask(port: int) -> float:
+    """One answer, read to its end; the seconds until its first token."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = (
+        f"POST /stream HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(QUESTION)}\r\n\r\n"
+    )
+    began, first, seen = perf_counter(), 0.0, b""
+    writer.write(head.encode() + QUESTION)
+    while piece := await reader.read(65536):
+        seen += piece
+        if not first and MARK in seen:
+            first = perf_counter() - began
+    writer.close()
+    await writer.wait_closed()
+    assert first, f"an answer without a token: {seen[:300]!r}"
+    assert seen.count(b"more ") == TOKENS - 1, "a token was lost"
+    return first
 
-    name: str
-    url: str
-    body: dict[str, Any]
-    mark: bytes  # what the first token's bytes contain
 
-    async def seconds(self, http: httpx.AsyncClient) -> float:
-        """From the request until the first token is here."""
-        began, seen = perf_counter(), b""
-        headers = {"accept": "text/event-stream"}
-        async with http.stream("POST", self.url, json=self.body, headers=headers) as answer:
-            async for chunk in answer.aiter_bytes():
-                seen += chunk
-                if self.mark in seen:
-                    return perf_counter() - began
-        raise AssertionError("the answer ended without a token")
+async def load(port: int) -> list[float]:
+    """All callers for some seconds; sorted, in milliseconds, what began after the first of them."""
+    taken: list[float] = []
+    began = perf_counter()
+
+    async def caller() -> None:
+        await asyncio.sleep(random.uniform(0, TOKENS * PACE_SECONDS))
+        while (now := perf_counter() - began) < SECONDS:
+            first = await ask(port)
+            if now > WARM_SECONDS:
+                taken.append(first * 1000)
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return sorted(taken)
 
 
-async def measure() -> list[str]:
-    """The table's lines: median and worst in milliseconds, and the median's ratio to the baseline's."""
+def figures(where: str, bars: tuple[float, float | None]) -> list[Figure]:
+    """Median and 99th percentile, and how much more each may be than the one-function design's."""
+    made = []
+    for name, most in zip(("median", "p99"), bars, strict=True):
+        bar = f"≤ {most:.0f} ms more" if most is not None else ""
+        judge = (lambda m, most=most: m[PRODUCT] - m[ONE] <= most) if most is not None else None
+        made.append(Figure(f"POST → first token, {CALLERS} callers, {where}: {name}", "ms", bar, judge))
+    return made
+
+
+async def measure(rounds: int) -> list[Figure]:
+    """Both hosts."""
+    async with model() as environment:
+        under_uvicorn = figures("embedded", (5, 15))
+        async with product("all", **environment) as ours, one_function(environment) as theirs:
+            ports = {PRODUCT: ours.port, ONE: theirs.port}
+            await _rounds(rounds, ports, under_uvicorn)
+        on_functions = figures("Functions, Storage Queue, direct start", (15, None))
+        async with _functions(environment) as ports:
+            await _rounds(rounds, ports, on_functions)
+    return [*under_uvicorn, *on_functions]
+
+
+async def _rounds(rounds: int, ports: dict[str, int], into: list[Figure]) -> None:
+    for port in ports.values():
+        await asyncio.gather(*(ask(port) for _ in range(4)))  # imports, connections
+    for _ in range(rounds):
+        for side, port in ports.items():
+            taken = await load(port)
+            into[0].note(side, taken[len(taken) // 2])
+            into[1].note(side, taken[int(len(taken) * 0.99)])
+
+
+@asynccontextmanager
+async def _functions(environment: dict[str, str]) -> AsyncIterator[dict[str, int]]:
     async with AsyncExitStack() as stack:
-        ways, http = await _ways(stack)
-        taken: dict[str, list[float]] = {way.name: [] for way in ways}
-        for way in ways:
-            await way.seconds(http)  # imports, connections
-        for _ in range(SAMPLES):
-            await asyncio.sleep(random.uniform(0, LONGEST_IDLE_SECONDS))
-            for way in random.sample(ways, len(ways)):
-                taken[way.name].append(await way.seconds(http) * 1000)
-    base = statistics.median(taken[ways[0].name])
-    lines = ["| first token after an idle pause | median | worst | × the model alone |", "|---|---|---|---|"]
-    for name, all_ms in taken.items():
-        middle = statistics.median(all_ms)
-        lines.append(f"| {name} | {middle:.1f} ms | {max(all_ms):.1f} ms | {middle / base:.1f} |")
-    return lines
+        enter = stack.enter_async_context
+        store, azurite = await enter(RedisServer()), await enter(Azurite())
+        ours = (
+            environment
+            | WIDE_OPEN
+            | {
+                "REDIS_URL": store.url,
+                "GATEWAY_QUEUE": "azure-storage",
+                "GATEWAY_QUEUE_NAME": "holdfast-jobs",
+                "GATEWAY_SWEEP_SCHEDULE": "*/15 * * * * *",
+                "AzureWebJobsStorage": azurite.connection,
+            }
+        )
+        app = Path(stack.enter_context(TemporaryDirectory()))
+        (app / "host.json").write_text((REPOSITORY / "host.json").read_text())
+        (app / "function_app.py").write_text(ONE_FUNCTION_APP)
+        hosts = {
+            PRODUCT: await enter(FunctionsHost(REPOSITORY, ours, listen=True, anew=True)),
+            ONE: await enter(FunctionsHost(app, environment, anew=True)),
+        }
+        yield {side: urlsplit(host.url).port or 0 for side, host in hosts.items()}
 
 
-async def _ways(stack: AsyncExitStack) -> tuple[list[Way], httpx.AsyncClient]:
-    model = await stack.enter_async_context(ModelServer())
-    store = await stack.enter_async_context(RedisServer())
-    azurite = await stack.enter_async_context(Azurite())
-    shared = {**model.environment(), "REDIS_URL": store.url}
-    web = await stack.enter_async_context(GatewayProcess("web", shared, anew=True))
-    await stack.enter_async_context(GatewayProcess("worker", shared, anew=True))
-    environment = functions_environment(store.url, model, azurite.connection)
-    host = await stack.enter_async_context(FunctionsHost(REPOSITORY, environment, listen=True))
-    http = await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT_SECONDS))
-    said = script(["first", "second"])
-    direct = {"model": "scripted", "stream": True, "messages": [{"role": "user", "content": said}]}
-    ours = {"user": said}
-    return [
-        Way("the model itself", f"{model.url}/v1/chat/completions", direct, b"first"),
-        Way("Redis queue, web and worker apart", f"{web.url}/stream", ours, b"first"),
-        Way("Storage Queue, Functions host", f"{host.url}/stream", ours, b"first"),
-    ], http
+# The sample, as an app of its own.
+ONE_FUNCTION_APP = """
+import json
+from collections.abc import AsyncIterator
+
+import azure.functions as func
+from azurefunctions.extensions.http.fastapi import Request, StreamingResponse
+from langchain_openai import ChatOpenAI
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+model = ChatOpenAI(model="scripted", stream_usage=True, max_retries=0)
+
+
+async def tokens(question: str) -> AsyncIterator[str]:
+    async for chunk in model.astream([("user", question)]):
+        if chunk.content:
+            yield f"data: {json.dumps({'deployment': 'm', 'delta_content': chunk.content})}\\n\\n"
+
+
+@app.route(route="stream", methods=["POST"])
+async def stream(req: Request) -> StreamingResponse:
+    return StreamingResponse(tokens((await req.json())["user"]), media_type="text/event-stream")
+"""
+
+
+async def main() -> None:
+    """The lines alone."""
+    for figure in await measure(3):
+        print(figure.row())
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,6 +1,6 @@
-"""Live: events on their way from the producer to thousands of readers, by sseload, which checks every one.
+"""Live: events on their way from a producer to thousands of readers, by sseload, which checks every one.
 
-Each side has a Redis, a server and a producer in processes of their own; nothing else is on the machine.
+Server, Redis, producer and client are processes of their own, on one machine, and nothing else is on it.
 """
 
 from __future__ import annotations
@@ -9,39 +9,52 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from tempfile import TemporaryDirectory
+
+from redis.asyncio import Redis
 
 from bench.load import Load, cpu_seconds, sseload, tool
-from bench.parts import usual
-from tests.support.processes import REPOSITORY, GatewayProcess
+from bench.report import Figure
+from bench.sides import FLOOR, PRODUCT, USUAL, Server, floor, product, usual
+from tests.support.processes import REPOSITORY
 from tests.support.redis_server import RedisServer
 
 WARM_SECONDS = 1.0
-SETTLE_SECONDS = 2.0  # after the last event
+SETTLE_SECONDS = 2.0  # without an event, and a run is given up
+STREAMS, RATE, SECONDS = 250, 50.0, 4.0
+READERS, READERS_RATE = 5_000, 50.0
+CONNECTS = 2_000  # a second
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A side: who serves, on which port, over which Redis; `pid` is the serving process."""
+class Asked:
+    """A load: events a second in every stream, for some seconds, to its share of the readers."""
 
-    name: str
-    port: int
-    pid: int
-    redis: RedisServer
+    streams: int
+    readers: int
+    rate: float
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """What all readers together are to get."""
+        return self.rate * self.readers
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measurement: what the readers saw, what the server used, what the producer said."""
+    """One measurement: what the readers saw, what the server's process and Redis did."""
 
     load: Load
     cpu_seconds: float
-    appends_per_event: float
+    round_trips: float = 0.0  # an event: reads that Redis's server made of its clients' sockets
+    commands: float = 0.0  # an event, those of scripts included
+    redis_cpu_seconds: float = 0.0
+    producer_cpu_seconds: float = 0.0
 
     @property
     def cpu_per_million(self) -> float:
@@ -49,52 +62,155 @@ class Run:
         return self.cpu_seconds / max(self.load.events, 1) * 1_000_000
 
 
-@asynccontextmanager
-async def product(**settings: str) -> AsyncIterator[Server]:
-    """`python -m gateway web`, rotation off, everything else as it is."""
-    async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(RedisServer())
-        environment = {"REDIS_URL": redis.url, "GATEWAY_STREAM_MAX_AGE_SECONDS": "0", **settings}
-        web = await stack.enter_async_context(GatewayProcess("web", environment, anew=True))
-        yield Server("product", urlsplit(web.url).port or 0, web.pid, redis)
+@dataclass(frozen=True, slots=True)
+class _Stats:
+    """What a Redis has counted so far."""
+
+    reads: int
+    commands: int
+    cpu_seconds: float
+
+    @classmethod
+    async def of(cls, redis: RedisServer) -> _Stats:
+        async with Redis.from_url(redis.url) as client:
+            stats, cpu = await client.info("stats"), await client.info("cpu")
+        used = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+        return cls(int(stats["total_reads_processed"]), int(stats["total_commands_processed"]), used)
 
 
-@asynccontextmanager
-async def baseline() -> AsyncIterator[Server]:
-    """The usual design: one XREAD loop for each reader."""
-    async with RedisServer(tcp=True) as redis, usual(redis.url) as (port, pid):
-        yield Server("usual", port, pid, redis)
-
-
-async def live(server: Server, streams: int, readers: int, rate: float, seconds: float) -> Run:
-    """So many events a second in every stream, to its readers."""
-    with tempfile.TemporaryDirectory() as folder:
+async def over_redis(server: Server, asked: Asked) -> Run:
+    """A side that has a Redis: the product's producer is `bench.produce`, the usual design's a C program."""
+    assert server.redis is not None
+    with TemporaryDirectory() as folder:
         paths, ready = Path(folder, "paths"), Path(folder, "ready")
-        if server.name == "product":
+        numbers = (str(asked.streams), str(asked.rate), str(asked.seconds))
+        if server.name == PRODUCT:
             command: Sequence[str] = (sys.executable, "-m", "bench.produce", server.redis.url)
-            command = (*command, str(streams), str(rate), str(seconds), str(paths), str(ready))
+            command = (*command, *numbers, str(paths), str(ready))
         else:
-            _name(paths, streams)
-            command = (tool("ssepub"), "-m", "xadd", "-p", str(server.redis.port), "-E")
-            command = (*command, "-s", str(streams), "-r", str(rate), "-d", str(seconds), "-R", str(ready))
+            streams, rate, seconds = numbers
+            key = f"{os.path.basename(folder)}:%d"
+            _name(paths, [f"/stream/{key % number}" for number in range(asked.streams)])
+            command = (tool("ssepub"), "-m", "xadd", "-p", str(server.redis.port), "-E", "-k", key)
+            command = (*command, "-s", streams, "-r", rate, "-d", seconds, "-R", str(ready))
         producer = await asyncio.create_subprocess_exec(
             *command, cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE
         )
         try:
-            while not os.path.exists(paths):  # noqa: ASYNC110, ASYNC240 - made by the producer
+            while not os.path.exists(paths):  # made by the producer
                 await asyncio.sleep(0.02)
-            before = cpu_seconds(server.pid)
-            options = ("-w", str(WARM_SECONDS), "-i", str(SETTLE_SECONDS), "-c", "data", "-R", str(ready))
-            load = await sseload(server.port, paths, streams, readers, seconds + 30, *options)
-            used = cpu_seconds(server.pid) - before
+            before, used = await _Stats.of(server.redis), cpu_seconds(server.pid)
+            load = await _load(server, asked, paths, ready)
+            used = cpu_seconds(server.pid) - used
             out, _ = await asyncio.wait_for(producer.communicate(), 60)
+            after = await _Stats.of(server.redis)
         finally:
             if producer.returncode is None:
                 producer.kill()
                 await producer.wait()
-    told = json.loads(out) if server.name == "product" else {"appends": 1, "events": 1}
-    return Run(load, used, told["appends"] / told["events"])
+    told = json.loads(out) if server.name == PRODUCT else {}
+    said = int(asked.streams * asked.rate * asked.seconds)
+    return Run(
+        load,
+        used,
+        (after.reads - before.reads) / said,
+        (after.commands - before.commands) / said,
+        after.cpu_seconds - before.cpu_seconds,
+        told.get("cpu_seconds", 0.0),
+    )
 
 
-def _name(paths: Path, streams: int) -> None:
-    paths.write_text("".join(f"/stream/s:{number}\n" for number in range(streams)))
+async def on_the_floor(asked: Asked) -> Run:
+    """uvicorn alone: it makes the events itself."""
+    with TemporaryDirectory() as folder:
+        paths, ready = Path(folder, "paths"), Path(folder, "ready")
+        _name(paths, [f"/stream/{number}" for number in range(asked.streams)])
+        given = (str(asked.rate), str(asked.seconds), str(ready), str(asked.streams))
+        async with floor("live", *given) as server:
+            used = cpu_seconds(server.pid)
+            load = await _load(server, asked, paths, ready)
+            return Run(load, cpu_seconds(server.pid) - used)
+
+
+async def _load(server: Server, asked: Asked, paths: Path, ready: Path) -> Load:
+    # The first event opens sseload's window: the product's is there when a reader has connected.
+    warm = WARM_SECONDS + (asked.readers / CONNECTS if server.name == PRODUCT else 0)
+    # A connection ends with its last event of the load: the terminal event bears no time.
+    last = int(asked.rate * asked.seconds) + (server.name == PRODUCT)
+    options = ("-w", str(warm), "-i", str(SETTLE_SECONDS), "-c", "data", "-R", str(ready))
+    connects = ("-r", str(CONNECTS), "-e", str(last))
+    longest = asked.seconds + 4
+    load = await sseload(server.port, paths, asked.streams, asked.readers, longest, *options, *connects)
+    if server.name == PRODUCT:
+        assert load.exact, f"an event was lost, or came twice: {load.raw}"
+    return load
+
+
+def _name(paths: Path, names: Sequence[str]) -> None:
+    paths.write_text("".join(f"{name}\n" for name in names))
+
+
+@asynccontextmanager
+async def sides() -> AsyncIterator[tuple[Server, Server]]:
+    """The product's and the usual design's servers."""
+    async with AsyncExitStack() as stack:
+        yield await stack.enter_async_context(product()), await stack.enter_async_context(usual())
+
+
+async def steady(ours: Server, theirs: Server, rounds: int) -> list[Figure]:
+    """250 streams, a reader each, 50 events a second in each."""
+    what = f"{STREAMS} streams × {RATE:.0f}/s, a reader each"
+    p50, p99 = Figure(f"{what}: p50", "ms", digits=2), Figure(f"{what}: p99", "ms", digits=2)
+    p99.bar = "≤ 5 ms and ≤ 1/100 of the usual design's"
+    p99.holds = lambda m: m[PRODUCT] <= 5 and m[PRODUCT] <= m[USUAL] / 100
+    cpu = Figure("the same: CPU of the server a million events", "s")
+    trips = Figure("the same: round trips to Redis an event", "", "≤ 1", lambda m: m[PRODUCT] <= 1, digits=2)
+    asked = Asked(STREAMS, STREAMS, RATE, SECONDS)
+    for _ in range(rounds):
+        for side, run in (
+            (PRODUCT, await over_redis(ours, asked)),
+            (USUAL, await over_redis(theirs, asked)),
+            (FLOOR, await on_the_floor(asked)),
+        ):
+            p50.note(side, run.load.p50)
+            p99.note(side, run.load.p99)
+            cpu.note(side, run.cpu_per_million)
+            if side != FLOOR:
+                trips.note(side, run.round_trips)
+    return [p50, p99, cpu, trips]
+
+
+async def fan_out(ours: Server, theirs: Server, rounds: int) -> list[Figure]:
+    """One stream to 5,000 readers."""
+    what = f"one stream × {READERS_RATE:.0f}/s to {READERS:,} readers"
+    asked = Asked(1, READERS, READERS_RATE, SECONDS)
+    # The first second is not counted, nor what came after the last event was due.
+    whole = asked.per_second
+    got = Figure(f"{what}: delivered", "/s", f"all {whole:,.0f}", digits=0)
+    got.holds = lambda m: m[PRODUCT] >= whole * 0.99
+    p99 = Figure(f"{what}: p99", "ms", "aim: ≤ 250 ms", lambda m: m[PRODUCT] <= 250)
+    for _ in range(rounds):
+        for side, run in (
+            (PRODUCT, await over_redis(ours, asked)),
+            (USUAL, await over_redis(theirs, asked)),
+            (FLOOR, await on_the_floor(asked)),
+        ):
+            got.note(side, run.load.per_second)
+            p99.note(side, run.load.p99)
+    return [got, p99]
+
+
+async def measure(rounds: int) -> list[Figure]:
+    """Both."""
+    async with sides() as (ours, theirs):
+        return [*await steady(ours, theirs, rounds), *await fan_out(ours, theirs, rounds)]
+
+
+async def main() -> None:
+    """The lines alone."""
+    for figure in await measure(3):
+        print(figure.row())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -67,9 +67,9 @@ async def sseload(port: int, paths: Path, streams: int, readers: int, seconds: f
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used of the processors, in user and system mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """What the threads of a process have used of the processors, in user and system mode."""
+    used = [Path(task, "schedstat").read_text().split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(map(int, used)) / 1e9
 
 
 def resident_kb(pid: int) -> int:

@@ -79,20 +79,21 @@ async def append(log: Log, pen: Pen, status: str = "") -> None:
 
 
 async def produce(log: Log, pens: list[Pen], rate: float, seconds: float) -> None:
-    """At the rate, the streams' events spread over the time between two."""
+    """At the rate, one stream after the other, so that their events are spread over the time between two."""
     tasks: set[asyncio.Task[None]] = set()
-    total, began = int(rate * seconds), time.perf_counter()
-    while pens[-1].sent < total:
-        now = time.perf_counter() - began
-        for number, pen in enumerate(pens):
-            due = min(total, int((now - number / len(pens) / rate) * rate + 1))
-            while pen.sent < due:
-                pen.say()
-            if pen.frames and not pen.busy:
+    every, count = 1 / (rate * len(pens)), int(rate * seconds) * len(pens)
+    sent, began = 0, time.perf_counter()
+    while sent < count:
+        due = min(count, int((time.perf_counter() - began) / every) + 1)
+        for number in range(sent, due):
+            pen = pens[number % len(pens)]
+            pen.say()
+            if not pen.busy:
                 pen.busy = True
                 task = asyncio.create_task(append(log, pen))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
+        sent = due
         await asyncio.sleep(TICK_SECONDS)
     while tasks:
         await asyncio.gather(*tasks)
@@ -114,7 +115,7 @@ async def main(url: str, streams: int, rate: float, seconds: float, paths: Path,
     written = paths.with_suffix(".part")
     written.write_text("".join(f"/stream/{pen.claim.record.id}\n" for pen in pens))
     written.rename(paths)
-    while not os.path.exists(ready):  # noqa: ASYNC110, ASYNC240 - sseload can only write a file
+    while not os.path.exists(ready):  # sseload can only write a file
         await asyncio.sleep(0.01)
     began, used = time.perf_counter(), time.process_time()
     await produce(log, list(pens), rate, seconds)

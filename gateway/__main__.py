@@ -30,8 +30,8 @@ from gateway.asgi import PROBES, ROUTES, Routes, app
 from gateway.body import DEFAULT_CHAIN
 from gateway.gateway import Gateway
 from gateway.http import Bounded
-from gateway.settled import settle
 from gateway.settings import Settings
+from gateway.settled import settle
 from workers.chains.registry import Registry
 from workers.local_model import LocalModel
 

@@ -1,0 +1,80 @@
+"""Saturation: the most events a second, in 500 streams with a reader each, at a p99 below 250 ms.
+
+Each side climbs a ladder of rates, one run a rung, until a rung is not delivered whole or in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from bench.live import Asked, Run, on_the_floor, over_redis, sides
+from bench.report import Figure
+from bench.sides import FLOOR, PRODUCT, USUAL
+
+STREAMS, SECONDS = 500, 3.0
+P99_MS = 250.0
+WHOLE = 0.97  # of what was asked, so much must have come within the run's own time
+LADDERS = {  # events a second in each stream
+    PRODUCT: (120, 160, 200, 240, 280, 320, 400),
+    USUAL: (2, 4, 6, 8, 12, 20),
+    FLOOR: (40, 80, 120, 160, 200),
+}
+Climb = Callable[[Asked], Awaitable[Run]]
+
+
+async def measure(rounds: int) -> list[Figure]:
+    """Events a second, round trips to Redis an event, and the server's CPU, each at the highest rung."""
+    most = Figure(
+        f"most events a second, {STREAMS} streams, a reader each, p99 < {P99_MS:.0f} ms",
+        "/s",
+        "≥ 30 × the usual design's; aim: 100,000",
+        lambda m: m[PRODUCT] >= 30 * m[USUAL],
+        digits=0,
+    )
+    trips = Figure("round trips to Redis an event, there", "", "≤ 0.3", lambda m: m[PRODUCT] <= 0.3, digits=3)
+    cpu = Figure("CPU of the server a million events, there", "s")
+    begin = dict.fromkeys(LADDERS, 0)
+    async with sides() as (ours, theirs):
+        runs: dict[str, Climb] = {
+            PRODUCT: partial(over_redis, ours),
+            USUAL: partial(over_redis, theirs),
+            FLOOR: on_the_floor,
+        }
+        for _ in range(rounds):
+            for side, run in runs.items():
+                rung, best = await climb(side, run, begin[side])
+                begin[side] = max(0, rung - 1)  # the next round begins where this one has ended
+                most.note(side, best.load.per_second)
+                cpu.note(side, best.cpu_per_million)
+                if side != FLOOR:
+                    trips.note(side, best.round_trips)
+    return [most, trips, cpu]
+
+
+async def climb(side: str, run: Climb, first: int) -> tuple[int, Run]:
+    """The highest rung that holds, from this one on (down from it, where it does not), and its run."""
+    ladder, best, rung = LADDERS[side], None, first
+    while rung < len(ladder):
+        made = await run(Asked(STREAMS, STREAMS, ladder[rung], SECONDS))
+        asked = STREAMS * ladder[rung]
+        if made.load.p99 < P99_MS and made.load.per_second >= WHOLE * asked:
+            best, rung = (rung, made), rung + 1
+        elif best is not None or rung == 0:
+            break
+        else:
+            rung -= 1
+    if best is None:  # not even the lowest: what came is told
+        return 0, made
+    return best
+
+
+async def main() -> None:
+    """The lines alone."""
+    for figure in await measure(2):
+        print(figure.row())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

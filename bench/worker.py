@@ -1,0 +1,95 @@
+"""The worker: CPU of its process for each chunk of the model's, against LangChain's own `astream`.
+
+`python -m gateway worker` with 16 jobs at once, each with its lease, its log and its publishing; beside it a
+process that only iterates `ChatOpenAI.astream` over the same answers. Once with a model that pauses between
+its chunks, so that each is an append of its own, and once with one that is as fast as it can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+
+from bench.load import cpu_seconds
+from bench.model import model
+from bench.report import Figure
+from bench.sides import PRODUCT, WIDE_OPEN
+from gateway.body import Start
+from gateway.gateway import Gateway
+from gateway.protocol import ANONYMOUS
+from gateway.settings import Settings
+from tests.support.model_server import script
+from tests.support.processes import REPOSITORY, GatewayProcess
+from tests.support.redis_server import RedisServer
+
+BARE = "LangChain alone"
+JOBS = 16
+MOST = 1.1
+LOADS = {"50 chunks a second each": (200, 0.02), "a model without pauses": (400, 0.0)}  # chunks, pause
+
+
+async def measure(rounds: int) -> list[Figure]:
+    """Microseconds a chunk, for each load."""
+    figures = []
+    async with AsyncExitStack() as stack:
+        environment = await stack.enter_async_context(model())
+        store = await stack.enter_async_context(RedisServer())
+        settings = {**environment, **WIDE_OPEN, "REDIS_URL": store.url}
+        worker = await stack.enter_async_context(GatewayProcess("worker", settings, anew=True))
+        bare = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.bare"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=REPOSITORY,
+            env=environment,
+        )
+        stack.push_async_callback(bare.wait)
+        stack.callback(bare.kill)
+        gateway = Gateway(Settings(redis_url=store.url), {"chat": ("chat",)})
+        stack.push_async_callback(gateway.close)
+        for number, (name, (chunks, pause)) in enumerate(LOADS.items()):
+            figure = Figure(f"worker, {JOBS} jobs, {name}: CPU a chunk", "µs", f"≤ {MOST} × LangChain alone")
+            figure.holds = lambda m: m[PRODUCT] <= MOST * m[BARE]
+            question = script(["word "] * chunks, pace=pause)
+            for turn in range(rounds + (number == 0)):
+                alone, ours = await _alone(bare, question), await _ours(worker, gateway, question)
+                if turn or number:  # the first brings imports and connections
+                    figure.note(BARE, alone)
+                    figure.note(PRODUCT, ours)
+            figures.append(figure)
+    return figures
+
+
+async def _alone(bare: asyncio.subprocess.Process, question: str) -> float:
+    assert bare.stdin is not None
+    assert bare.stdout is not None
+    bare.stdin.write(json.dumps([question] * JOBS).encode() + b"\n")
+    told = json.loads(await bare.stdout.readline())
+    return float(told["cpu_seconds"] / told["chunks"] * 1e6)
+
+
+async def _ours(worker: GatewayProcess, gateway: Gateway, question: str) -> float:
+    began = cpu_seconds(worker.pid)
+    start = Start("chat", {"messages": [{"role": "user", "content": question}]}, {})
+    records = [await gateway.create(start, owner=ANONYMOUS) for _ in range(JOBS)]
+    chunks = sum(await asyncio.gather(*(_followed(gateway, record.id) for record in records)))
+    return (cpu_seconds(worker.pid) - began) / chunks * 1e6
+
+
+async def _followed(gateway: Gateway, stream_id: str) -> int:
+    """Read to the end; how many pieces of text there were."""
+    said = b"".join([chunk async for chunk in gateway.parts.relay.follow(stream_id, None)])
+    assert b"event: done" in said, said[-500:]
+    return said.count(b"delta_content")
+
+
+async def main() -> None:
+    """The lines alone."""
+    for figure in await measure(3):
+        print(figure.row(), figure.sides)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
