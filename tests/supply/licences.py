@@ -27,6 +27,7 @@ ALLOWED: Mapping[str, str] = {
     "ISC": "permissive; keep the notice",
     "MIT": "permissive; keep the notice",
     "MIT-0": "permissive, nothing to do",
+    "MIT-CMU": "permissive; keep the notice",
     "MPL-2.0": "copyleft by file: binds who changes those files, and none is changed here",
     "PSF-2.0": "permissive; Python's own",
     "Python-2.0": "permissive; Python's own",
@@ -36,7 +37,10 @@ ALLOWED: Mapping[str, str] = {
 # Declared as a classifier or in words instead of SPDX, or not at all: what the package's own text says.
 READ: Mapping[str, str] = {
     "atheris": "Apache-2.0",
+    "contourpy": "BSD-3-Clause",
+    "cycler": "BSD-3-Clause",
     "isodate": "BSD-3-Clause",
+    "kiwisolver": "BSD-3-Clause",
     "lupa": "MIT",
     "protobuf": "BSD-3-Clause",
     "redis-entraid": "MIT",
