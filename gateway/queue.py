@@ -86,6 +86,9 @@ class JobQueue(Sender, Protocol):
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
         """Deliver it again, to anybody, after the delay, or sooner if it is long. Raises QueueUnavailable."""
 
+    def leave(self, delivery: Delivery) -> None:
+        """Nobody can settle it now: it is delivered again when its time is up."""
+
     async def depth(self) -> int:
         """How many jobs are queued or running. Raises QueueUnavailable."""
 

@@ -125,6 +125,11 @@ class AzureQueue:
         finally:
             _stop(held)
 
+    def leave(self, delivery: Delivery) -> None:
+        """Hide it no longer than it is: it becomes visible by itself."""
+        if (held := self._held.pop(delivery.receipt, None)) is not None:
+            _stop(held)
+
     async def depth(self) -> int:
         """How many jobs are queued or running, about. Raises QueueUnavailable."""
         try:

@@ -114,6 +114,9 @@ class RedisQueue:
             if not str(error).startswith(_NO_GROUP):
                 raise  # else the store was emptied: there is nothing left to deliver
 
+    def leave(self, delivery: Delivery) -> None:
+        """It is pending, and due when it has been idle for a lease."""
+
     async def close(self) -> None:
         """Leave the group, if nothing is pending here, and close the receiver; the sender is shared."""
         try:

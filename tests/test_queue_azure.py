@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from gateway import queue_azure
-from gateway.errors import QueueUnavailable
+from gateway.errors import QueueUnavailable, StoreUnavailable
 from gateway.queue import Message
 from gateway.queue_azure import AzureQueue
 from gateway.settings import Settings
@@ -24,6 +24,8 @@ from tests.support.identity_server import HEADER, IdentityServer
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
 from tests.support.redis_server import RedisServer
+from workers.loop import Loop
+from workers.runner import Runner, Settled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -130,6 +132,38 @@ async def test_what_was_handed_to_another_meanwhile_is_the_others(
     assert await one.depth() == 1
     await other.done(found[0])
     assert await one.depth() == 0
+
+
+class Helpless(Runner):
+    """With its store out of reach; `twice` is set when it has been asked so often."""
+
+    def __init__(self) -> None:
+        self.asked, self.twice = 0, asyncio.Event()
+
+    async def run(self, body: bytes) -> Settled:
+        self.asked += 1
+        if self.asked == 2:
+            self.twice.set()
+        raise StoreUnavailable
+
+
+async def test_what_a_worker_could_not_settle_is_another_ones_though_it_lives(
+    queues: tuple[AzureQueue, AzureQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = queues
+    monkeypatch.setattr(queue_azure, "VISIBILITY_SECONDS", 1)
+    monkeypatch.setattr(queue_azure, "RENEW_SECONDS", 0.3)
+    await one.enqueue(JOB)
+    helpless = Helpless()
+    loop = asyncio.create_task(Loop(one, helpless, concurrency=1).run())
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await helpless.twice.wait()  # it came again: nobody hid it any more
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not (found := await other.receive(1)):
+            pass
+    await other.done(found[0])
 
 
 async def test_without_the_service_it_says_so_in_bounded_time(

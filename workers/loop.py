@@ -84,3 +84,5 @@ class Loop:
             _log.error("a delivery stays pending: %s", error.code)
         except Exception as error:
             _log.error("a delivery stays pending:\n%s", stack_of(error))
+        finally:
+            self._queue.leave(delivery)  # where it was not settled
