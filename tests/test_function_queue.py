@@ -5,119 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-import pytest_asyncio
-from azure.core.exceptions import ResourceNotFoundError
-from azure.storage.queue.aio import QueueClient
-from redis.asyncio import Redis
 
 from gateway.log import Log
 from gateway.queue import Message
-from tests.functions_host.client import FunctionsHost
-from tests.hosts import JOBS, JSON, LIMIT_SECONDS, functions_environment, quick_app, until
-from tests.support.azurite import Azurite
-from tests.support.model_server import ModelServer, script
-from tests.support.redis_server import RedisServer
+from tests.cloud import Cloud, ended
+from tests.hosts import JOBS, LIMIT_SECONDS, until
+from tests.support.model_server import script
 
-pytest_plugins = ("tests.hosts",)
+pytest_plugins = ("tests.hosts", "tests.cloud")
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.functions, pytest.mark.slow]
-
-LEASE_SECONDS = 2
-# A chain that takes its process with it, as a C library that crashes does.
-DEADLY = """
-import os
-from langchain_core.runnables import RunnableLambda
-from workers.chains.registry import chain
-
-@chain("deadly")
-def deadly(settings):
-    return RunnableLambda(lambda given: os._exit(9))
-"""
-
-
-@dataclass
-class Cloud:
-    """What stands around the app: Storage, Redis, a model, and the folder that was deployed."""
-
-    azurite: Azurite
-    store: RedisServer
-    model: ModelServer
-    app: Path
-    redis: Redis
-
-    @asynccontextmanager
-    async def running(self, *, listen: bool = True, **settings: str) -> AsyncIterator[Instance]:
-        """One instance of the app."""
-        environment = {
-            **functions_environment(self.store.url, self.model, self.azurite.connection),
-            "GATEWAY_LEASE_SECONDS": str(LEASE_SECONDS),
-            "GATEWAY_QUEUE_GRACE_SECONDS": "2",
-            "GATEWAY_CHAINS": "deadly",
-            **settings,
-        }
-        async with (
-            FunctionsHost(self.app, environment, listen=listen) as host,
-            httpx.AsyncClient(base_url=host.url, timeout=LIMIT_SECONDS) as http,
-        ):
-            yield Instance(host, http)
-
-    @asynccontextmanager
-    async def queue(self, name: str = JOBS) -> AsyncIterator[QueueClient]:
-        """A client of the test's own."""
-        async with QueueClient.from_connection_string(self.azurite.connection, name) as client:
-            yield client
-
-    async def depth(self, name: str = JOBS) -> int:
-        """How many messages stand in a queue, hidden ones too."""
-        async with self.queue(name) as client:
-            try:
-                return (await client.get_queue_properties()).approximate_message_count or 0
-            except ResourceNotFoundError:
-                return 0  # nobody has made it yet
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """A host and its client."""
-
-    host: FunctionsHost
-    http: httpx.AsyncClient
-
-    async def start(self, chunks: list[str], **options: Any) -> str:
-        answer = await self.http.post("/stream", json={"user": script(chunks, **options)})
-        assert answer.status_code == 202, answer.text
-        return answer.headers["location"]
-
-    async def status(self, where: str) -> dict[str, Any]:
-        document: dict[str, Any] = (await self.http.get(where, headers=JSON)).json()
-        return document
-
-    async def until(self, where: str, right: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        ask: Callable[[], Awaitable[dict[str, Any]]] = lambda: self.status(where)  # noqa: E731
-        return await until(ask, right)
-
-
-def ended(document: dict[str, Any]) -> bool:
-    return document["status"] not in ("queued", "running")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def cloud(model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
-    app = quick_app(tmp_path_factory.mktemp("app"))
-    (app / "deadly.py").write_text(DEADLY)
-    async with (
-        Azurite() as azurite,
-        RedisServer(aof=True) as store,
-        Redis.from_url(store.url) as redis,
-    ):
-        yield Cloud(azurite, store, model, app, redis)
 
 
 async def test_202_means_that_storage_holds_the_message(cloud: Cloud) -> None:

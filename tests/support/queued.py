@@ -45,12 +45,16 @@ class RedisQueued:
 
 
 class StorageTap:
-    """A TCP proxy in front of Azurite that takes down what is sent to it. `connection` is for the product."""
+    """A TCP proxy in front of Azurite that takes down what is sent to it. `connection` is for the product.
+
+    `cuts`: a connection that carries a message is cut before the message arrives.
+    """
 
     def __init__(self, azurite: Azurite) -> None:
         self._azurite = azurite
         self._tasks: set[asyncio.Task[None]] = set()
         self.sent: list[bytes] = []
+        self.cuts = False
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -107,5 +111,7 @@ class StorageTap:
                     self.sent.append(base64.b64decode(html.unescape(found[1].decode())))
                     end = found.end()
                 kept = kept[end:][-CHUNK_BYTES:]
+                if end and self.cuts:
+                    return
             writer.write(chunk)
             await writer.drain()
