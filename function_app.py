@@ -52,6 +52,7 @@ registry = Registry(settings, loaded=settle)
 telemetry.configure(registry.settings)
 gateway = Gateway(registry.settings, registry.catalogue(), schemas=registry.schemas())
 trigger = Trigger(gateway, registry)
+gateway.direct_start = trigger.start
 OPEN = func.AuthLevel.ANONYMOUS
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION if registry.settings.is_open else OPEN)
 

@@ -110,16 +110,16 @@ class Host:
         from workers.runner import Runner
         from workers.sweeper import Sweeper
 
-        settings = self._settings
-        if self._model is not None:
-            settings = await _with_model(settings, self._model)
+        settings = await _with_model(self._settings, self._model) if self._model else self._settings
         parts = self.gateway.parts
         registry = Registry(settings, loaded=settle)
         runner = Runner(settings, parts.log, registry)
         await registry.warm(DEFAULT_CHAIN)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Sweeper(parts.log, parts.queue, backoff=settings.lease).run(), name="sweeper")
-            tasks.create_task(Loop(parts.queue, runner, concurrency=settings.worker_concurrency).run())
+            loop = Loop(parts.queue, runner, concurrency=settings.worker_concurrency)
+            self.gateway.direct_start = loop.places.start
+            tasks.create_task(loop.run())
 
     def _socket(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET

@@ -1,13 +1,14 @@
 """How a stream comes to be: admitted, recorded, queued, confirmed, in this order.
 
 Invariant: when `create` returns, the job is in the queue. A record that never got there expires by itself,
-and the place that its owner took for it is found to be free within a minute.
+and the place that its owner took for it is found to be free within a minute. A process that can run jobs may
+run this one at once (GATEWAY_DIRECT_START), but not before the queue has acknowledged it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -22,34 +23,54 @@ from gateway.quota import Quota
 from gateway.record import Record
 from gateway.settings import Settings
 
+# Enqueues a job and runs it in this very process; False when it has no room for it: then nothing was done.
+DirectStart = Callable[[Message], Awaitable[bool]]
+
+
+async def no_direct_start(_: Message) -> bool:
+    """Of a process that runs no jobs."""
+    return False
+
 
 class Creation:
     """Makes streams; the quota and the queue's depth are asked before anything is stored."""
 
     def __init__(
-        self, settings: Settings, chains: Mapping[str, Sequence[str]], log: Log, queue: JobQueue, quota: Quota
+        self,
+        settings: Settings,
+        chains: Mapping[str, Sequence[str]],
+        log: Log,
+        queue: JobQueue,
+        quota: Quota,
+        direct_start: DirectStart,
     ) -> None:
         self._settings = settings
         self._chains = chains
         self._log = log
         self._queue = queue
         self._quota = quota
+        self._direct_start = direct_start
         # By key, for as long as somebody is at it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def create(self, start: Start, *, owner: str, key: str, traceparent: str) -> Record:
+    async def create(
+        self, start: Start, *, owner: str, key: str, traceparent: str, followed: bool = False
+    ) -> Record:
         """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
 
-        Raises KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable.
+        `followed`: the caller reads its events in the answer. Raises KeyReused, OverQuota, QueueFull,
+        StoreUnavailable or QueueUnavailable.
         """
         if not key:
-            return await self._create(start, owner, "", traceparent)
+            return await self._create(start, owner, "", traceparent, followed)
         key_hash = protocol.idempotency_hash(owner, key)
         turn = self._turns.setdefault(key_hash, asyncio.Lock())
         async with turn:  # one place is taken, not one by each
-            return await self._create(start, owner, key_hash, traceparent)
+            return await self._create(start, owner, key_hash, traceparent, followed)
 
-    async def _create(self, start: Start, owner: str, key_hash: str, traceparent: str) -> Record:
+    async def _create(
+        self, start: Start, owner: str, key_hash: str, traceparent: str, followed: bool
+    ) -> Record:
         stream_id = protocol.new_stream_id(key_hash)
         word, found = await self._known(stream_id, key_hash, start)
         if word == "none":
@@ -63,7 +84,7 @@ class Creation:
             fields = self._fields(start, owner, traceparent, now_ms)
             word, found = await self._record(stream_id, start, key_hash, fields)
             if word == "created":
-                return await self._queued(Record.made(stream_id, fields))
+                return await self._queued(Record.made(stream_id, fields), followed)
             await self._quota.release(owner, stream_id)  # another process was quicker
             await self._queue.forget(stream_id)
         if word == "conflict":
@@ -71,7 +92,7 @@ class Creation:
         record = (await self._log.look(found, owner)).record
         if record is None:
             raise StoreUnavailable
-        return record if record.confirmed else await self._queued(record)  # its first POST has died
+        return record if record.confirmed else await self._queued(record, followed)  # its first POST has died
 
     async def _known(self, stream_id: str, key_hash: str, start: Start) -> tuple[str, str]:
         return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")
@@ -97,13 +118,20 @@ class Creation:
         frame = sse.encode(first, 0, tag)
         return await self._log.create(stream_id, fields, frame, key_hash=key_hash, body_hash=start.digest)
 
-    async def _queued(self, record: Record) -> Record:
+    async def _queued(self, record: Record, followed: bool) -> Record:
         with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
-            await self._queue.enqueue(Message(record.id, record.trace))
+            await self._enqueue(Message(record.id, record.trace), followed)
         if not await self._log.confirm(record.id, round(self._settings.queue_grace * 1000)):
             raise QueueUnavailable("the queue took longer than the record lasts")
         telemetry.started.add(1, {"chain": record.chain})
         return record
+
+    async def _enqueue(self, message: Message, followed: bool) -> None:
+        """A job that is started here runs beside what is left of the POST; its claim confirms, too."""
+        mode = self._settings.direct_start
+        wanted = mode == "always" or (mode == "stream" and followed)
+        if not (wanted and await self._direct_start(message)):
+            await self._queue.enqueue(message)
 
     def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:
         settings = self._settings

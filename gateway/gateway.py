@@ -21,7 +21,7 @@ from gateway.body import Bounds, Start
 from gateway.cluster import Router
 from gateway.connection import Connection
 from gateway.conversations import Conversations
-from gateway.creation import Creation
+from gateway.creation import Creation, DirectStart, no_direct_start
 from gateway.errors import (
     CursorLost,
     QueueUnavailable,
@@ -84,6 +84,7 @@ class Gateway:
         self.auth = auth_of(settings)
         self._tokens = StreamTokens(settings.token_keys.split(), settings.token_seconds)
         self._parts: Parts | None = None
+        self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self.readiness = Readiness(lambda: self.parts, model_state)
         self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
@@ -130,22 +131,25 @@ class Gateway:
         self.readiness.open()
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(log, hub, max_age=settings.stream_max_age)
-        creation = Creation(settings, self.chains, log, queue, Quota(redis, settings))
+        quota = Quota(redis, settings)
+        creation = Creation(settings, self.chains, log, queue, quota, lambda job: self.direct_start(job))
         conversations = Conversations(redis, settings)
         return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
 
-    async def create(self, start: Start, *, owner: str, key: str = "", traceparent: str = "") -> Record:
+    async def create(
+        self, start: Start, *, owner: str, key: str = "", traceparent: str = "", followed: bool = False
+    ) -> Record:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
 
-        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these
-        nothing was started, unless only the store's or the queue's answer was lost; the same key makes it one
-        job in any case.
+        `followed`: the caller reads its events in the answer. Raises Invalid, KeyReused, OverQuota,
+        QueueFull, StoreUnavailable or QueueUnavailable. After these nothing was started, unless only the
+        store's or the queue's answer was lost; the same key makes it one job in any case.
         """
         self.inputs.check(start)
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
             trace = telemetry.traceparent_of(span)
             creation = self.parts.creation
-            record = await creation.create(start, owner=owner, key=key, traceparent=trace)
+            record = await creation.create(start, owner=owner, key=key, traceparent=trace, followed=followed)
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
 

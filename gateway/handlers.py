@@ -32,7 +32,11 @@ async def create(gateway: Gateway, request: Request) -> Response:
     if follow_now:
         gateway.parts.hub.check_room()
     record = await gateway.create(
-        start, owner=owner, key=asking.idempotency_key(request), traceparent=asking.traceparent(request)
+        start,
+        owner=owner,
+        key=asking.idempotency_key(request),
+        traceparent=asking.traceparent(request),
+        followed=follow_now,
     )
     asking.note(record)
     where = f"/stream/{record.id}"
@@ -93,7 +97,7 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
     owner = await asking.owner(gateway, request)
     start = parse_sample(await read_json(request, gateway.bounds), gateway.chains, gateway.bounds)
     gateway.parts.hub.check_room()
-    record = await gateway.create(start, owner=owner, traceparent=asking.traceparent(request))
+    record = await gateway.create(start, owner=owner, traceparent=asking.traceparent(request), followed=True)
     asking.note(record)
     ending = Ending()
     chunks = _texts(gateway.parts.relay.follow(record.id, None, ending))

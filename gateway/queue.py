@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import orjson
 
@@ -94,3 +94,14 @@ class JobQueue(Sender, Protocol):
 
     async def close(self) -> None:
         """Let go of what belongs to the queue alone."""
+
+
+@runtime_checkable
+class Holding(JobQueue, Protocol):
+    """A queue whose workers look for jobs from time to time: who sends one may keep it, and need not wait."""
+
+    async def enqueue_held(self, message: Message) -> Delivery:
+        """Returns when the queue has acknowledged it, hidden from all others. Raises QueueUnavailable.
+
+        It stays hidden until it is settled or left; when this process dies others get it within a lease.
+        """

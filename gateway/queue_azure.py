@@ -2,7 +2,8 @@
 
 Messages are base64, as the portal and the platform's trigger expect them; the queue is made at first use.
 A worker that is not the platform's hides a message for a minute and renews that while it works; the lease
-in Redis is what notices a dead worker sooner.
+in Redis is what notices a dead worker sooner. Whoever sends a job and runs it at once hides its message for a
+lease, and so has no need to receive it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import math
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsError, ResourceNotFoundError
@@ -36,9 +38,14 @@ _log = logging.getLogger("holdfast.queue")
 
 @dataclass(slots=True)
 class Held:
-    """A message that this process hides from others. The lock: a receipt is void once it was renewed."""
+    """A message that this process hides from others, for `seconds` and again after each `renew`.
+
+    The lock: a receipt is void once it was renewed.
+    """
 
     message: QueueMessage
+    seconds: int
+    renew: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     renewing: asyncio.Task[None] | None = None
 
@@ -46,15 +53,16 @@ class Held:
 class AzureQueue:
     """A JobQueue on Storage Queue.
 
-    `poll` and `keep` in seconds: the longest pause between two looks at an idle queue, and how long a
-    message is kept.
+    `poll`, `keep` and `lease` in seconds: the longest pause between two looks at an idle queue, how long a
+    message is kept, and how long one is hidden that is run by whoever sends it.
     """
 
-    def __init__(self, client: QueueClient, *, poll: float, keep: float) -> None:
+    def __init__(self, client: QueueClient, *, poll: float, keep: float, lease: float) -> None:
         self._client = client
         self._longest_pause = poll
         self._pause = FIRST_POLL_SECONDS
         self._keep = math.ceil(keep)
+        self._lease = math.ceil(lease)
         self._held: dict[str, Held] = {}
         self._count, self._counted_at = 0, -math.inf
         self._counting = asyncio.Lock()
@@ -79,18 +87,12 @@ class AzureQueue:
 
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
         """Returns when the service has stored it. Raises QueueUnavailable."""
-        content = base64.b64encode(message.body or message.encode()).decode()
-        hidden = min(math.ceil(delay_ms / 1000), LONGEST_DELAY_SECONDS)
-        keep = max(self._keep, hidden + VISIBILITY_SECONDS)
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                try:
-                    await self._send(content, hidden, keep)
-                except ResourceNotFoundError:
-                    await self._make()
-                    await self._send(content, hidden, keep)
-        except (AzureError, TimeoutError) as error:
-            raise _unavailable(error) from error
+        await self._put(message, min(math.ceil(delay_ms / 1000), LONGEST_DELAY_SECONDS))
+
+    async def enqueue_held(self, message: Message) -> Delivery:
+        """Hidden from all others, and as good as received: the answer names it. Raises QueueUnavailable."""
+        hidden = min(self._lease, LONGEST_DELAY_SECONDS)
+        return self._hold(Held(await self._put(message, hidden), hidden, hidden / 3))
 
     async def receive(self, count: int) -> list[Delivery]:
         """What is there; nothing is answered after a pause, which grows while nothing comes."""
@@ -104,7 +106,7 @@ class AzureQueue:
             self._pause = min(self._pause * 2, self._longest_pause)
             return []
         self._pause = FIRST_POLL_SECONDS
-        return [self._hold(message) for message in messages]
+        return [self._hold(Held(message, VISIBILITY_SECONDS, RENEW_SECONDS)) for message in messages]
 
     async def done(self, delivery: Delivery) -> None:
         """Delete it. Raises QueueUnavailable."""
@@ -148,8 +150,19 @@ class AzureQueue:
         self._held.clear()
         await self._client.close()
 
-    async def _send(self, content: str, hidden: int, keep: int) -> None:
-        await self._client.send_message(content, visibility_timeout=hidden, time_to_live=keep)
+    async def _put(self, message: Message, hidden: int) -> QueueMessage:
+        content = base64.b64encode(message.body or message.encode()).decode()
+        keep = max(self._keep, hidden + VISIBILITY_SECONDS)
+        send = partial(self._client.send_message, content, visibility_timeout=hidden, time_to_live=keep)
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                try:
+                    return await send()
+                except ResourceNotFoundError:
+                    await self._make()
+                    return await send()
+        except (AzureError, TimeoutError) as error:
+            raise _unavailable(error) from error
 
     async def _receive(self, count: int) -> list[QueueMessage]:
         """One request: a page for each message, as is the client's default, might fail half-way."""
@@ -170,8 +183,8 @@ class AzureQueue:
         except ResourceExistsError:
             pass  # by another process, at this moment
 
-    def _hold(self, message: QueueMessage) -> Delivery:
-        held = Held(message)
+    def _hold(self, held: Held) -> Delivery:
+        message = held.message
         held.renewing = asyncio.create_task(self._renew(held), name="queue-renew")
         receipt = f"{message.id} {message.pop_receipt}"
         self._held[receipt] = held
@@ -180,12 +193,10 @@ class AzureQueue:
     async def _renew(self, held: Held) -> None:
         """Until it is settled, or another has it."""
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(held.renew)
             try:
                 async with asyncio.timeout(SEND_SECONDS), held.lock:
-                    renewed = await self._client.update_message(
-                        held.message, visibility_timeout=VISIBILITY_SECONDS
-                    )
+                    renewed = await self._client.update_message(held.message, visibility_timeout=held.seconds)
                     held.message.pop_receipt = renewed.pop_receipt
             except HttpResponseError as error:
                 if _code(error) in VOID_RECEIPT:

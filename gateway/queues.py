@@ -23,7 +23,8 @@ def open_queue(settings: Settings, redis: Connection, place: Place) -> JobQueue:
         from gateway.queue_azure import AzureQueue
         from gateway.storage import client_of
 
-        return AzureQueue(client_of(settings, settings.queue_name), poll=settings.queue_poll, keep=keep)
+        client = client_of(settings, settings.queue_name)
+        return AzureQueue(client, poll=settings.queue_poll, keep=keep, lease=settings.lease)
     return RedisQueue(
         redis,
         Router(place, name="holdfast-queue", timeout=READ_TIMEOUT_SECONDS),

@@ -58,6 +58,8 @@ def check(settings: Settings) -> None:
         r"(?=.{3,56}$)[a-z0-9]+(-[a-z0-9]+)*", settings.queue_name
     ):
         raise ValueError("GATEWAY_QUEUE_NAME must be 3 to 56 lower-case letters, digits and single dashes")
+    if settings.direct_start not in ("off", "stream", "always"):
+        raise ValueError("GATEWAY_DIRECT_START must be off, stream or always")
     _check_auth(settings)
     _check_operations(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):

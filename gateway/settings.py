@@ -63,6 +63,9 @@ class Settings:
     queue_poll: float = setting(
         "GATEWAY_QUEUE_POLL_SECONDS", 1.0, "a worker's longest pause between looks at an idle Storage queue"
     )
+    direct_start: str = setting(
+        "GATEWAY_DIRECT_START", "stream", "with a Storage queue, which POSTs' jobs their own process runs"
+    )
     storage: str = field(
         default="",
         repr=False,

@@ -62,6 +62,9 @@ takeovers = _meter.create_counter(
     "holdfast.takeovers", "{claim}", "claims of a job that an earlier attempt had begun, or handed over"
 )
 revived = _meter.create_counter("holdfast.revived", "{job}", "jobs that nobody held, enqueued again")
+direct_starts = _meter.create_counter(
+    "holdfast.direct_starts", "{job}", "jobs that the process which took the POST has run at once"
+)
 # What `/metrics` answers, text and media type; none where the settings ask for no such thing.
 exposition: Callable[[], Awaitable[tuple[bytes, str]]] | None = None
 
@@ -134,7 +137,7 @@ def configure(settings: Settings) -> Callable[[], None]:
 
 def begin() -> None:
     """Show zeros from the beginning: a rate knows nothing of the step from no counter to its first value."""
-    for counter in (resets, takeovers, revived, readers, running):
+    for counter in (resets, takeovers, revived, direct_starts, readers, running):
         counter.add(0)
 
 

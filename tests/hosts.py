@@ -37,6 +37,7 @@ LIMIT_SECONDS = 30
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 2
 JOBS = "holdfast-jobs"
+NO_DIRECT_START = {"GATEWAY_DIRECT_START": "off"}  # who takes the POST does not run its job
 EVENTS = {"accept": "text/event-stream"}
 JSON = {"accept": "application/json"}
 NOBODY = "00" + "A" * 22  # the form of an id, and nobody's
@@ -187,12 +188,13 @@ async def functions_host(
     model: ModelServer, redis_url: str, *, app: Path = REPOSITORY, listen: bool = False, **settings: str
 ) -> AsyncIterator[Host]:
     """A Functions host of a test's own, on an Azurite of its own; without `listen` nothing takes a job."""
+    idle = {} if listen else NO_DIRECT_START
     async with (
         Azurite() as azurite,
         StorageTap(azurite) as tap,
         FunctionsHost(
             app,
-            {**functions_environment(redis_url, model, tap.connection), **settings},
+            {**functions_environment(redis_url, model, tap.connection), **idle, **settings},
             listen=listen,
             eager=True,
         ) as process,

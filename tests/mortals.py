@@ -23,7 +23,7 @@ import pytest
 import pytest_asyncio
 
 from tests.functions_host.client import FunctionsHost
-from tests.hosts import HOST_NAMES, functions_environment, quick_app
+from tests.hosts import HOST_NAMES, NO_DIRECT_START, functions_environment, quick_app
 from tests.support.azurite import Azurite
 from tests.support.model_server import ModelServer
 from tests.support.processes import GatewayProcess
@@ -66,7 +66,9 @@ async def mortals(
         if "functions" in HOST_NAMES:
             azurite = await stack.enter_async_context(Azurite())
             other = await stack.enter_async_context(RedisServer())
-            environment = functions_environment(other.url, model, azurite.connection) | lease
+            environment = (
+                functions_environment(other.url, model, azurite.connection) | NO_DIRECT_START | lease
+            )
             app = quick_app(tmp_path_factory.mktemp("mortal"))
             hosts = [FunctionsHost(app, environment), FunctionsHost(app, environment | age)]
             url, rotating = [(await stack.enter_async_context(host)).url for host in hosts]

@@ -48,6 +48,7 @@ FIRST = (
     TOGETHER,
     FORMATS,
     "tests/test_function_queue.py",
+    "tests/test_direct_start.py",
     "tests/test_faults.py",
     "tests/test_processes.py",
     "tests/chaos/test_chaos.py",

@@ -15,7 +15,7 @@ from gateway.log import Log
 from gateway.protocol import new_token
 from gateway.queue import Message
 from tests.functions_host.client import FunctionsHost, HostStartError
-from tests.hosts import JOBS, LIMIT_SECONDS, NOBODY, Host, functions_environment, until
+from tests.hosts import JOBS, LIMIT_SECONDS, NO_DIRECT_START, NOBODY, Host, functions_environment, until
 from tests.support.azurite import Azurite
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import REPOSITORY
@@ -48,7 +48,9 @@ async def platform(model: ModelServer) -> AsyncIterator[Platform]:
         Azurite() as azurite,
         StorageTap(azurite) as tap,
         FunctionsHost(
-            REPOSITORY, functions_environment(server.url, model, tap.connection), anew=True
+            REPOSITORY,
+            functions_environment(server.url, model, tap.connection) | NO_DIRECT_START,
+            anew=True,
         ) as process,
         httpx.AsyncClient(base_url=process.url, timeout=LIMIT_SECONDS) as http,
         Redis.from_url(server.url) as redis,

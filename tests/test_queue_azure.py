@@ -29,6 +29,7 @@ from workers.runner import Runner, Settled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+LEASE_SECONDS = 1.5
 JOB = Message("00" + "A" * 22, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
 
@@ -45,7 +46,7 @@ async def queues(
     """Two processes' views of one queue that nobody has made yet."""
     settings = Settings(queue="azure-storage", storage=azurite.connection)
     name = "q-" + request.node.name.replace("_", "-").lower()[:50].strip("-")
-    two = [AzureQueue(client_of(settings, name), poll=0.2, keep=600) for _ in range(2)]
+    two = [AzureQueue(client_of(settings, name), poll=0.2, keep=600, lease=LEASE_SECONDS) for _ in range(2)]
     yield two[0], two[1]
     for queue in two:
         await queue.close()

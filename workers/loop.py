@@ -1,6 +1,7 @@
 """Takes jobs from the queue while there is room, and runs them: the worker of every host but Functions.
 
-A job takes a place before it is received, so a busy process leaves the others' share in the queue.
+No more are asked for than there are places, so a busy process leaves the others' share in the queue. What has
+come is run, even if direct starts have taken its places meanwhile.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from gateway.errors import HoldfastError, QueueUnavailable, StoreUnavailable, stack_of
+from gateway.errors import QueueUnavailable
 from gateway.queue import Delivery, JobQueue
+from workers.places import Places
 from workers.runner import Runner
 
 _BACKOFF_SECONDS = (0.1, 5.0)
@@ -22,9 +24,7 @@ class Loop:
 
     def __init__(self, queue: JobQueue, runner: Runner, *, concurrency: int) -> None:
         self._queue = queue
-        self._runner = runner
-        self._places = concurrency
-        self._running: set[asyncio.Task[None]] = set()
+        self.places = Places(queue, runner, count=concurrency)
         self._receiving: asyncio.Task[list[Delivery]] | None = None
 
     async def run(self) -> None:
@@ -32,7 +32,7 @@ class Loop:
         backoff = _BACKOFF_SECONDS[0]
         try:
             while True:
-                await self._room()
+                await self.places.room()
                 try:
                     deliveries = await self._receive()
                     backoff = _BACKOFF_SECONDS[0]
@@ -42,16 +42,12 @@ class Loop:
                     backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
                     continue
                 for delivery in deliveries:
-                    task = asyncio.create_task(self._work(delivery), name="job")
-                    self._running.add(task)
-                    task.add_done_callback(self._running.discard)
+                    self.places.run(delivery)
         finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(self._give_back(), *self._running, return_exceptions=True)
+            await asyncio.gather(self._give_back(), self.places.hand_over(), return_exceptions=True)
 
     async def _receive(self) -> list[Delivery]:
-        self._receiving = asyncio.create_task(self._queue.receive(self._places - len(self._running)))
+        self._receiving = asyncio.create_task(self._queue.receive(self.places.free))
         deliveries = await asyncio.shield(self._receiving)
         self._receiving = None
         return deliveries
@@ -66,23 +62,3 @@ class Loop:
         elif self._receiving.exception() is None:
             for delivery in self._receiving.result():
                 await self._queue.later(delivery, 0)
-
-    async def _room(self) -> None:
-        if len(self._running) >= self._places:
-            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-
-    async def _work(self, delivery: Delivery) -> None:
-        try:
-            settled = await self._runner.run(delivery.body)
-            if settled.again_in_ms is None:
-                await self._queue.done(delivery)
-            else:
-                await self._queue.later(delivery, settled.again_in_ms)
-        except (StoreUnavailable, QueueUnavailable) as error:
-            _log.warning("a delivery stays pending: %s", error.code)
-        except HoldfastError as error:
-            _log.error("a delivery stays pending: %s", error.code)
-        except Exception as error:
-            _log.error("a delivery stays pending:\n%s", stack_of(error))
-        finally:
-            self._queue.leave(delivery)  # where it was not settled

@@ -9,6 +9,7 @@ from __future__ import annotations
 from gateway.gateway import Gateway
 from gateway.queue import Message
 from workers.chains.registry import Registry
+from workers.places import Places
 from workers.runner import Runner, Settled
 from workers.sweeper import Sweeper
 
@@ -22,11 +23,22 @@ class Trigger:
         self._gateway = gateway
         self._registry = registry
         self._runner: Runner | None = None
+        self._places: Places | None = None
         self._sweeper: Sweeper | None = None
 
     async def run(self, body: bytes) -> None:
         """Run a job. Raises StoreUnavailable or QueueUnavailable: the platform delivers it again."""
         await self._again(body, await self._opened().run(body))
+
+    async def start(self, message: Message) -> bool:
+        """Run a POST's job in the instance that took it, as `Places.start`; queue deliveries take no place.
+
+        The platform takes an instance away without a word: then others get the job within a lease.
+        """
+        if self._places is None:
+            queue, settings = self._gateway.parts.queue, self._gateway.settings
+            self._places = Places(queue, self._opened(), count=settings.worker_concurrency)
+        return await self._places.start(message)
 
     async def give_up(self, body: bytes) -> None:
         """Look after a message of the poison queue: its job ends if it is sick, else it goes on later.

@@ -134,7 +134,7 @@ async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
 
 async def _streamed(gateway: Gateway, request: Request) -> Response:
     gateway.parts.hub.check_room()
-    thread, record, began, asked = await _begin(gateway, request)
+    thread, record, began, asked = await _begin(gateway, request, followed=True)
     projection = thread.projection(record, began, asked.modes)
     headers = told.located(thread, record, told.stream_path(thread, record, asked.modes))
     return follow(gateway, record, projection, None, headers)
@@ -158,12 +158,15 @@ async def _created(gateway: Gateway, request: Request) -> Response:
     return json_answer(told.run(thread, record), 200, headers)
 
 
-async def _begin(gateway: Gateway, request: Request) -> tuple[Thread, Record, Began, Asked]:
+async def _begin(
+    gateway: Gateway, request: Request, *, followed: bool = False
+) -> tuple[Thread, Record, Began, Asked]:
     """Start the run of a request, or find the one that the same POST has started."""
     owner, key = await asking.owner(gateway, request), asking.idempotency_key(request)
     asked = parse_run(await read_json(request, gateway.bounds), key)
     if "thread" not in request.path_params:
-        record, began = await _start(Thread(gateway, owner, ""), request, asked, asked.checkpoint)
+        nowhere = Thread(gateway, owner, "")
+        record, began = await _start(nowhere, request, asked, asked.checkpoint, followed)
         thread, began = Thread(gateway, owner, record.id), replace(began, thread=record.id)
         await thread.keep(record, began)
         return thread, record, began, asked
@@ -175,7 +178,7 @@ async def _begin(gateway: Gateway, request: Request) -> tuple[Thread, Record, Be
         if base.again is not None:
             record, began = base.again
             return thread, _noted(record), began, asked
-        record, began = await _start(thread, request, asked, base.before)
+        record, began = await _start(thread, request, asked, base.before, followed)
         await thread.keep(record, began)
         if await thread.turn(base.newest, record.id):
             if key:
@@ -187,12 +190,14 @@ async def _begin(gateway: Gateway, request: Request) -> tuple[Thread, Record, Be
     raise ConversationBusy
 
 
-async def _start(thread: Thread, request: Request, asked: Asked, before: str) -> tuple[Record, Began]:
+async def _start(
+    thread: Thread, request: Request, asked: Asked, before: str, followed: bool
+) -> tuple[Record, Began]:
     gateway = thread.gateway
     state = begin_state(asked, await thread.messages(before), gateway.bounds)
     start = start_of(asked, state, gateway.chains, gateway.bounds)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
-    record = await begin(gateway, request, start, thread.owner, key=key)
+    record = await begin(gateway, request, start, thread.owner, key=key, followed=followed)
     return record, Began(state, before, asked.digest, thread.name)
 
 

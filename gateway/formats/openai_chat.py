@@ -199,7 +199,7 @@ async def openai_chat_completions(gateway: Gateway, request: Request) -> Respons
     owner = await asking.owner(gateway, request)
     asked = parse(await read_json(request, gateway.bounds), gateway)
     gateway.parts.hub.check_room()
-    record = await begin(gateway, request, asked.start, owner)
+    record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
     with begun(record):
         if not asked.stream:
             return whole(record, await settled(gateway, request, record, Whole))

@@ -52,7 +52,7 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
     asked = await parse(await read_json(request, gateway.bounds), gateway, owner)
     gateway.parts.hub.check_room()
     with _as_sent():
-        record = await begin(gateway, request, asked.start, owner)
+        record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
     with begun(record):
         await gateway.parts.conversations.keep(owner, record.id, KIND, asked.kept)
         made = await _made(gateway, record)

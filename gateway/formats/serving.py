@@ -42,14 +42,21 @@ class Route:
 
 
 async def begin(
-    gateway: Gateway, request: Request, start: Start, owner: str, *, key: str | None = None
+    gateway: Gateway,
+    request: Request,
+    start: Start,
+    owner: str,
+    *,
+    followed: bool,
+    key: str | None = None,
 ) -> Record:
-    """Start a stream; `key` is instead of the header's Idempotency-Key. Raises as `Gateway.create`."""
+    """Start a stream, as `Gateway.create`; `key` is instead of the header's Idempotency-Key."""
     record = await gateway.create(
         start,
         owner=owner,
         key=asking.idempotency_key(request) if key is None else key,
         traceparent=asking.traceparent(request),
+        followed=followed,
     )
     asking.note(record)
     return record
