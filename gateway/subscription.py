@@ -16,27 +16,30 @@ from gateway import sse
 from gateway.protocol import TERMINAL_EVENTS, Cursor
 
 TAKE_BYTES = 64 * 1024
-_HEAD = re.compile(rb"([0-9]{1,10}-[0-9a-f]{4}) ([0-9]{1,10}-[0-9a-f]{4}) ([a-z]*) (0|[1-9][0-9]{0,14})")
-_FINAL = frozenset(status.encode() for status in TERMINAL_EVENTS.values())
+_HEAD = re.compile("([0-9]{1,10}-[0-9a-f]{4}) ([0-9]{1,10}-[0-9a-f]{4}) ([a-z]*) (0|[1-9][0-9]{0,14})")
+_FINAL = frozenset(status.value for status in TERMINAL_EVENTS.values())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Block:
-    """What one append published: the id of the event before, its own last id, when, and the frames."""
+    """What one append published: the id of the event before, its own last id, when, and the frames.
+
+    Nobody changes one; to be frozen would double what it costs to make, and one is made for every append.
+    """
 
     before: str
     last: str
     final: bool
     at_ms: int  # of Redis's clock
     frames: bytes
-    _chunk: list[bytes] = field(default_factory=list, compare=False)
+    _chunk: bytes = field(default=b"", compare=False, repr=False)
 
     @property
     def chunk(self) -> bytes:
         """The frames as HTTP/1.1 sends them (RFC 9112, 7.1), made once for all readers."""
         if not self._chunk:
-            self._chunk.append(b"%x\r\n%b\r\n" % (len(self.frames), self.frames))
-        return self._chunk[0]
+            self._chunk = b"%x\r\n%b\r\n" % (len(self.frames), self.frames)
+        return self._chunk
 
     @classmethod
     def parse(cls, payload: bytes) -> Block:
@@ -45,11 +48,11 @@ class Block:
         Raises ValueError for anything else.
         """
         head, _, frames = payload.partition(b"\n")
-        found = _HEAD.fullmatch(head)
+        found = _HEAD.fullmatch(head.decode("latin-1"))
         if found is None:
             raise ValueError("not a published block")
         before, last, status, at_ms = found.groups()
-        return cls(before.decode(), last.decode(), status in _FINAL, int(at_ms), frames)
+        return cls(before, last, status in _FINAL, int(at_ms), frames)
 
 
 @dataclass(slots=True)
@@ -65,6 +68,9 @@ class Ending:
 
 def merged(blocks: Sequence[Block]) -> Iterator[Block]:
     """These blocks, those that follow on one another as one, about 64 KiB; a final one stays alone."""
+    if len(blocks) == 1:
+        yield blocks[0]
+        return
     run: list[Block] = []
     size = 0
     for block in blocks:
