@@ -131,7 +131,7 @@ class Connection:
         packed_commands = [packed(command) for command in commands]  # may raise
         loop = asyncio.get_running_loop()
         exchange = Exchange(len(commands), loop.create_future(), loop.time() + self._timeout)
-        wire.send(*packed_commands)
+        wire.send(*packed_commands, at_once=not self._pending)
         self._pending.append(exchange)
         if self._watch is None:
             self._watch = loop.call_at(exchange.due, self._overdue)

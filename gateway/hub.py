@@ -51,7 +51,7 @@ class Hub:
         self._most_of_stream = most_of_stream
         self.readers = 0  # how many are attached here
         self._feeds: dict[bytes, Feed] = {}
-        self._fresh: list[Feed] = []  # that have heard something in this turn of the event loop
+        self._fresh: list[Feed] = []  # that have heard something just now
         self.subscriber = Subscriber(where, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
@@ -138,13 +138,11 @@ class Hub:
             return
         telemetry.relay_lag.heard(block.at_ms)
         if not feed.fresh:
-            if not self._fresh:
-                asyncio.get_running_loop().call_soon(self._deliver)
             self._fresh.append(feed)
         feed.fresh.append(block)
 
-    def _deliver(self) -> None:
-        """What has been heard in this turn of the event loop, a stream's in one piece as far as it fits."""
+    def deliver(self) -> None:
+        """What has been heard together, a stream's in one piece as far as it fits."""
         now, fresh, self._fresh = _now(), self._fresh, []
         for feed in fresh:
             blocks, feed.fresh = feed.fresh, []

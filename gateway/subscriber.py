@@ -60,6 +60,9 @@ class Listener(Protocol):
     def heard(self, channel: bytes, payload: bytes) -> None:
         """Something was published."""
 
+    def deliver(self) -> None:
+        """What was published together has been heard."""
+
     def lost(self) -> None:
         """The connection has ended: whatever was published since is unknown."""
 
@@ -148,7 +151,7 @@ class Subscriber:
             if not ended.done():
                 ended.set_exception(reason)
 
-        self._wire = wire = Wire(link, self._answered, lost)
+        self._wire = wire = Wire(link, self._answered, lost, self._listener.deliver)
         wanted = list(self._listener.wanted())
         self._unheard_at = self._unheard_at if wanted else None
         for feed in wanted:

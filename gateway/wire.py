@@ -1,8 +1,8 @@
 """An open connection to Redis, taken over from redis-py: answers to a callback, without a coroutine for each.
 
 redis-py has connected it, with TLS, credentials and handshake; from then on bytes go straight from the event
-loop into hiredis's reader. Whatever is sent within one turn of the event loop goes out in one write, and what
-gathers while the socket is full in the next.
+loop into hiredis's reader. What is sent while no answer is awaited goes out at once; else whatever is sent
+within one turn of the event loop in one write, and what gathers while the socket is full in the next.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Answer = Any
 class Wire(asyncio.Protocol):
     """`answered` is called with each answer in turn, an error's too, and `lost` once, when no more can come.
 
-    What `answered` raises ends the connection: the order of answers is lost with it.
+    `read` is called after the answers that have come together. What either raises ends the connection: the
+    order of answers is lost with it.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class Wire(asyncio.Protocol):
         link: AbstractConnection,
         answered: Callable[[Answer], None],
         lost: Callable[[BaseException], None],
+        read: Callable[[], None] = lambda: None,
     ) -> None:
         assert link._writer is not None
         self._answered = answered
+        self._read = read
         self._lost: Callable[[BaseException], None] | None = lost
         self._reader = hiredis.Reader(
             protocolError=redis_errors.InvalidResponse, replyError=link._parser.parse_error
@@ -43,10 +46,14 @@ class Wire(asyncio.Protocol):
         self._transport = link._writer.transport
         self._transport.set_protocol(self)
 
-    def send(self, *packed: bytes) -> None:
-        """Write these bytes with what else is sent in this turn of the event loop."""
+    def send(self, *packed: bytes, at_once: bool = False) -> None:
+        """Write these bytes with what else is sent in this turn of the event loop, or at once."""
         self._outbox += packed
-        if not self._due and not self._full:
+        if self._due or self._full:
+            return
+        if at_once:
+            self._flush()
+        else:
             self._due = True
             self._loop.call_soon(self._flush)
 
@@ -64,6 +71,7 @@ class Wire(asyncio.Protocol):
             self._reader.feed(data)
             while (answer := self._reader.gets()) is not False and self._lost is not None:
                 self._answered(answer)
+            self._read()
         except Exception as error:
             self.end(error)
 

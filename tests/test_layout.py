@@ -80,6 +80,7 @@ LAYERS = [
         "gateway.sse",
         "gateway.settings",
         "gateway.settled",
+        "gateway.tasks",
         "gateway.rules",
         "gateway.tokens",
         "gateway.headers",
@@ -100,6 +101,7 @@ WORKERS_MAY_IMPORT = {
         "settings",
         "identity",
         "journal",
+        "tasks",
         "telemetry",
     )
 }

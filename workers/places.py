@@ -14,6 +14,7 @@ from contextlib import suppress
 from gateway import telemetry
 from gateway.errors import HoldfastError, QueueUnavailable, StoreUnavailable, stack_of
 from gateway.queue import Delivery, Holding, JobQueue, Message
+from gateway.tasks import begin
 from workers.runner import Runner
 
 _log = logging.getLogger("holdfast.places")
@@ -66,7 +67,7 @@ class Places:
 
     def run(self, delivery: Delivery) -> None:
         """Run a job and settle its delivery. It takes a place, even where there is none left."""
-        task = asyncio.create_task(self._work(delivery), name="job")
+        task = begin(self._work(delivery), name="job")
         self._running.add(task)
         task.add_done_callback(self._ended)
 

@@ -18,6 +18,7 @@ from gateway.log import Log
 from gateway.queue import Message
 from gateway.record import Answer, Claim
 from gateway.settings import Settings
+from gateway.tasks import begin
 from workers import failures
 from workers.attempt import Attempt, refused
 from workers.chains.registry import Registry
@@ -57,7 +58,7 @@ class Runner:
         message = _decode(body)
         if message is None:
             return DONE
-        claiming = asyncio.create_task(self._claim(message), name=f"claim-{message.id}")
+        claiming = begin(self._claim(message), name=f"claim-{message.id}")
         try:
             answer = await asyncio.shield(claiming)
         except asyncio.CancelledError:  # this process stops, perhaps with a claim on its way
@@ -139,8 +140,8 @@ class Runner:
         writer.note(attempt_trace=trace)
         attempt = Attempt(claim, writer, self._log, self._registry, settings)
         told = Outcome(claim, writer)
-        writing = asyncio.create_task(writer.run(), name=f"write-{claim.record.id}")
-        chain = asyncio.create_task(attempt.run(known=known), name=f"chain-{claim.record.id}")
+        writing = begin(writer.run(), name=f"write-{claim.record.id}")
+        chain = begin(attempt.run(known=known), name=f"chain-{claim.record.id}")
         try:
             left = self._left_seconds(claim)
             await asyncio.wait({writing, chain}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
