@@ -64,6 +64,8 @@ async def main(names: list[str], *, full: bool) -> None:
     figures = await measured(names or list(PARTS))
     text = [*about.lines(), "", *table(figures)]
     if full:
+        figures += await first_token.on_functions(2)
+        text = [*about.lines(), "", *table(figures)]
         curves = await growth.measure()
         text += ["", *growth.tables(curves)]
         text += ["", *await adapter.measure(), "", *await flood.measure()]

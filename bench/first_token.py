@@ -1,10 +1,10 @@
 """From POST to the first token, 50 callers at a time, against the one-function design in the same place.
 
-Each caller asks, reads its answer to the end (20 tokens, one each 100 ms), and asks again on a new connection;
-at twice the pace LangChain alone would take most of a core, and what is measured would be its queue.
-The model is the same server, so what differs is ours. Under uvicorn: `python -m gateway all` beside
-`bench.one_function`. On Azure Functions, by Storage Queue: the host of the tests, beside a function app that
-is the one-function design.
+Each caller asks, reads its answer to the end (20 tokens, one each 100 ms), asks again on a new connection. At
+twice the pace LangChain alone would take most of a core, and what is measured would be its queue.
+The model is the same server, so what differs is ours: `python -m gateway all` beside `bench.one_function`,
+with the queue in Redis, and with Storage Queue (Azurite, on the same cores) and a direct start.
+`on_functions` is the same in the tests' host, beside a function app that is the one-function design.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ async def load(port: int) -> list[float]:
     return sorted(taken)
 
 
-def figures(where: str, bars: tuple[float, float | None]) -> list[Figure]:
+def figures(where: str, bars: tuple[float | None, float | None]) -> list[Figure]:
     """Median and 99th percentile, and how much more each may be than the one-function design's."""
     made = []
     for name, most in zip(("median", "p99"), bars, strict=True):
@@ -83,16 +83,30 @@ def figures(where: str, bars: tuple[float, float | None]) -> list[Figure]:
 
 
 async def measure(rounds: int) -> list[Figure]:
-    """Both hosts."""
-    async with model() as environment:
-        under_uvicorn = figures("embedded", (5, 15))
-        async with product("all", **environment) as ours, one_function(environment) as theirs:
-            ports = {PRODUCT: ours.port, ONE: theirs.port}
-            await _rounds(rounds, ports, under_uvicorn)
-        on_functions = figures("Functions, Storage Queue, direct start", (15, None))
-        async with _functions(environment) as ports:
-            await _rounds(rounds, ports, on_functions)
-    return [*under_uvicorn, *on_functions]
+    """Under uvicorn, in turn."""
+    embedded, storage = figures("embedded", (5, 15)), figures("Storage Queue, direct start", (15, None))
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        environment, azurite = await enter(model()), await enter(Azurite())
+        queue = {
+            "GATEWAY_QUEUE": "azure-storage",
+            "AzureWebJobsStorage": azurite.connection,
+            "GATEWAY_DIRECT_START": "stream",
+        }
+        theirs = (await enter(one_function(environment))).port
+        ours = (await enter(product("all", **environment))).port
+        direct = (await enter(product("all", **environment, **queue))).port
+        await _rounds(rounds, {PRODUCT: ours, ONE: theirs}, embedded)
+        await _rounds(rounds, {PRODUCT: direct, ONE: theirs}, storage)
+    return [*embedded, *storage]
+
+
+async def on_functions(rounds: int) -> list[Figure]:
+    """In the Functions host: every event passes its front, and Storage's emulator is on the same cores."""
+    made = figures("Functions, Storage Queue, direct start", (None, None))
+    async with model() as environment, _functions(environment) as ports:
+        await _rounds(rounds, ports, made)
+    return made
 
 
 async def _rounds(rounds: int, ports: dict[str, int], into: list[Figure]) -> None:

@@ -83,7 +83,7 @@ async def _point(at: float, server: Server, asked: Asked) -> Point:
     took = min(perf_counter() - began, asked.seconds)
     return Point(
         at,
-        run.load.per_second,
+        run.delivered,
         run.load.p50,
         run.load.p99,
         run.cpu_seconds / took,

@@ -34,7 +34,7 @@ def bars(figures: Sequence[Figure]) -> None:
 def _bars(axis: Axes, figure: Figure) -> None:
     names = list(figure.sides)
     medians = [figure.medians[name] for name in names]
-    colours = [COLOURS[COLUMNS.index(name) if name in COLUMNS else 4] for name in names]
+    colours = [COLOURS[COLUMNS.index(name)] for name in names]
     axis.barh(names, medians, color=colours)
     for number, value in enumerate(medians):
         axis.text(value, number, f" {value:,.4g}", va="center")

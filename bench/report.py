@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.sides import FLOOR, ONE, PRODUCT, USUAL
+from bench.sides import BARE, FLOOR, ONE, PRODUCT, USUAL
 
-COLUMNS = (PRODUCT, USUAL, ONE, FLOOR)
+COLUMNS = (PRODUCT, USUAL, ONE, FLOOR, BARE)
 Judge = Callable[[Mapping[str, float]], bool]
 
 

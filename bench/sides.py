@@ -18,6 +18,7 @@ from tests.support.processes import REPOSITORY, GatewayProcess
 from tests.support.redis_server import RedisServer
 
 PRODUCT, ONE, USUAL, FLOOR = "Holdfast", "one function", "usual design", "floor"
+BARE = "LangChain alone"
 WIDE_OPEN = {  # quotas, so that one caller may be the load of many
     "GATEWAY_STREAM_MAX_AGE_SECONDS": "0",
     "GATEWAY_MAX_OWNER_STREAMS": "100000",

@@ -23,7 +23,7 @@ READ_COUNT = 100
 
 def app(url: str) -> Starlette:
     """`/stream/{id}` follows the Redis stream of that name, after `Last-Event-ID`."""
-    redis: Any = Redis.from_url(url, max_connections=9000)
+    redis: Any = Redis.from_url(url, max_connections=9000, socket_timeout=None)
 
     async def events(key: str, last: str) -> AsyncIterator[ServerSentEvent]:
         while True:
@@ -43,7 +43,7 @@ def app(url: str) -> Starlette:
 
 def main(fd: int, url: str) -> None:
     """Serve until killed."""
-    config = uvicorn.Config(app(url), log_level="error", access_log=False)
+    config = uvicorn.Config(app(url), log_level="critical", access_log=False)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
 
 

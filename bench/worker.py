@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from bench.load import cpu_seconds
 from bench.model import model
 from bench.report import Figure
-from bench.sides import PRODUCT, WIDE_OPEN
+from bench.sides import BARE, PRODUCT, WIDE_OPEN
 from gateway.body import Start
 from gateway.gateway import Gateway
 from gateway.protocol import ANONYMOUS
@@ -24,7 +24,6 @@ from tests.support.model_server import script
 from tests.support.processes import REPOSITORY, GatewayProcess
 from tests.support.redis_server import RedisServer
 
-BARE = "LangChain alone"
 JOBS = 16
 MOST = 1.1
 LOADS = {"50 chunks a second each": (200, 0.02), "a model without pauses": (400, 0.0)}  # chunks, pause

@@ -1,4 +1,4 @@
-"""Tasks that begin at once: no turn of the event loop, and all that others do in it, comes before."""
+"""Tasks that begin at once, before the turn of the event loop in which the others have theirs."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import pytest
 from gateway.tasks import begin
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="no task begins at once there")
 async def test_a_task_has_come_to_its_first_wait_when_it_is_handed_out() -> None:
     steps: list[str] = []
     gate = asyncio.Event()
@@ -21,7 +20,7 @@ async def test_a_task_has_come_to_its_first_wait_when_it_is_handed_out() -> None
         return "done"
 
     task = begin(work(), name="mine")
-    assert steps == ["mine"]
+    assert steps == (["mine"] if sys.version_info >= (3, 12) else [])
     assert not task.done()
     gate.set()
     assert await task == "done"
