@@ -103,8 +103,11 @@ async def over_redis(server: Server, asked: Asked) -> Run:
         try:
             while not os.path.exists(paths):  # made by the producer
                 await asyncio.sleep(0.02)
+            loading = asyncio.create_task(_load(server, asked, paths, ready))
+            while not ready.exists() and not loading.done():
+                await asyncio.sleep(0.01)
             before, used = await _Stats.of(server.redis), cpu_seconds(server.pid)
-            load = await _load(server, asked, paths, ready)
+            load = await loading
             used = cpu_seconds(server.pid) - used
             out, _ = await asyncio.wait_for(producer.communicate(), 60)
             after = await _Stats.of(server.redis)
@@ -132,8 +135,11 @@ async def on_the_floor(asked: Asked) -> Run:
         _name(paths, [f"/stream/{number}" for number in range(asked.streams)])
         given = (str(asked.rate), str(asked.seconds), str(ready), str(asked.streams))
         async with floor("live", *given) as server:
+            loading = asyncio.create_task(_load(server, asked, paths, ready))
+            while not ready.exists() and not loading.done():
+                await asyncio.sleep(0.01)
             used = cpu_seconds(server.pid)
-            load = await _load(server, asked, paths, ready)
+            load = await loading
             return Run(load, _delivered(load, asked, server), cpu_seconds(server.pid) - used)
 
 
