@@ -76,7 +76,7 @@ class Event:
     data: Any
 
     def __post_init__(self) -> None:
-        if _FORBIDDEN_IN_NAMES.search(self.type):
+        if type(self.type) is not EventType and _FORBIDDEN_IN_NAMES.search(self.type):
             raise ValueError("an event type may not hold CR, LF or NUL")
 
 

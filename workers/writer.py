@@ -48,6 +48,7 @@ class Writer:
     ) -> None:
         self._log = log
         self._claim = claim
+        self._tag = claim.tag
         self._lease_ms = round(lease * 1000)
         self._silence = min(lease / 3, LONGEST_SILENCE_SECONDS)
         self._patience = patience
@@ -83,17 +84,18 @@ class Writer:
         Raises TooLong for an event or a log past its bound; a terminal event is always taken, and nothing
         after it.
         """
-        await self._room.wait()
+        if not self._room.is_set():
+            await self._room.wait()
         if self.final is not None:
             return
         self._empty.clear()
         for event in events:
-            frame = sse.encode(event, self._end, self._claim.tag)
-            final = TERMINAL_EVENTS.get(event.type)
+            frame = sse.encode(event, self._end, self._tag)
+            final = TERMINAL_EVENTS.get(event.type) if event.type else None
             if not final and (len(frame) > self._max_event or self._end + len(frame) > self._max_log):
                 raise TooLong
             self._frames.append(frame)
-            self._last_id = f"{self._end}-{self._claim.tag}"
+            self._last_id = f"{self._end}-{self._tag}"
             self._end += len(frame)
             self._size += len(frame)
             if final:
