@@ -2,7 +2,8 @@
 -- Token and position must be right. No frames: only the lease is renewed. `status` is empty, a final one,
 -- or 'queued', which lets the job go (a hand-over). Fields (a checkpoint, usage) travel in the same step.
 -- A retry sends the same bytes, never a grown batch; a lease that is over and not claimed is renewed.
--- Frames renew a lease only when a tenth of it, or a second, has worn: what hangs on it is most of the work.
+-- Frames renew a lease only when a tenth of it, or a second, has worn, or the log begins with them (a key has an
+-- expiry from its first byte): what hangs on it is most of the work.
 -- Answers {'ok'}, {'duplicate'} (these very bytes stand there), {'lost', log_end} (the log is shorter),
 -- {'fenced'} (another claim holds the job), {'ended', status}, {'unknown'}.
 local id, token, position, frames = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -32,7 +33,7 @@ if ENDED[status] then
 end
 if status == 'queued' then
   redis.call('HSET', JOB, 'status', 'queued', 'lease_end_ms', NOW)
-elseif frames ~= '' and lease_left(job[4], job[5]) > lease_ms - math.min(1000, lease_ms / 10) then
+elseif frames ~= '' and log_end > 0 and lease_left(job[4], job[5]) > lease_ms - math.min(1000, lease_ms / 10) then
   return { 'ok' }
 else
   redis.call('HSET', JOB, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms)
