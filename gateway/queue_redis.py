@@ -19,7 +19,8 @@ RECLAIM_CALLS = 8  # each looks at ten pending entries for each that it may take
 GROUP = "workers"
 _FIRST = b"0-0"
 # The group is not there: never made, or its store was emptied, perhaps under a read that waited.
-_NO_GROUP = ("NOGROUP", "UNBLOCKED")
+# The last is fakeredis's word for it.
+_NO_GROUP = ("NOGROUP", "UNBLOCKED", "The XGROUP subcommand requires the key")
 
 
 class RedisQueue:
