@@ -195,5 +195,5 @@ async def test_fault_05_a_chain_that_kills_its_process_again_and_again_ends_fail
     assert reader.kinds[-1] == "failed"
     assert reader.fold.error is not None
     assert reader.fold.error["code"] == "attempts_exhausted"
-    # Who writes has not failed: the first its stage, another perhaps the chain's last words; the last nothing.
+    # Who writes did not fail: the first its stage, another perhaps the chain's last words, the last none
     assert 2 <= killed <= len(reader.kinds) - 1
