@@ -186,3 +186,12 @@ async def test_frames_renew_a_lease_that_has_worn_and_leave_a_fresh_one(log: Log
     [head] = await log.heads([stream.id])
     assert head.lease_left_ms is not None
     assert head.lease_left_ms > LEASE_MS - 150
+
+
+async def test_a_log_that_an_append_begins_expires_like_any_other(log: Log, redis: Redis) -> None:
+    """Its lease is fresh, so nothing else would give the new key an expiry."""
+    stream = await Stream.create(log)
+    pen = await stream.pen()
+    await redis.delete(stream.keys[1])
+    assert (await pen.put(0, b"id: 0-aaaa\ndata: {}\n\n")).word == "ok"
+    assert await redis.pttl(stream.keys[1]) > 0
