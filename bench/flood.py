@@ -2,7 +2,7 @@
 
 `python -m bench.flood` prints the table, and so does `make bench`; all three in one run, in turn. The flood
 is a process of its own: as many POSTs at once as so many times the streams that a caller may have, then as
-many times its starts a minute. So is the model's server, whose tokens would otherwise wait for the measuring.
+many times its starts a minute. So is the model's server (`bench.model`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from time import perf_counter
 
 import httpx
 
+from bench.model import model
 from gateway.auth import new_key
 from gateway.settings import Settings
-from tests.support.model_server import ModelServer, script
+from tests.support.model_server import script
 from tests.support.processes import GatewayProcess
 from tests.support.redis_server import RedisServer
 
@@ -76,13 +77,6 @@ async def flood(url: str, key: str, times: int) -> None:
         print(dict(counts), flush=True)
 
 
-async def model() -> None:
-    """The model's server, until the parent closes our stdin; prints its URL."""
-    async with ModelServer() as server:
-        print(server.url, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
 @asynccontextmanager
 async def apart(*arguments: str, rest: list[str]) -> AsyncIterator[str]:
     """This module in a process of its own; what it says first, and at its end the rest."""
@@ -112,13 +106,11 @@ async def measure() -> list[str]:
     answers: list[str] = []
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        model_url, store = await enter(apart("model", rest=[])), await enter(RedisServer())
+        environment, store = await enter(model()), await enter(RedisServer())
         keys = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "keys"
         keys.write_text("\n".join(line for _, line in made))
         shared = {
-            "OPENAI_BASE_URL": f"{model_url}/v1",
-            "OPENAI_API_KEY": "k",
-            "GATEWAY_MODEL": "scripted",
+            **environment,
             "REDIS_URL": store.url,
             "GATEWAY_AUTH": "keys",
             "GATEWAY_KEYS_FILE": str(keys),
@@ -147,8 +139,6 @@ async def measure() -> list[str]:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["model"]:
-            asyncio.run(model())
         case ["flood", url, key, times]:
             asyncio.run(flood(url, key, int(times)))
         case _:

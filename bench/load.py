@@ -26,7 +26,6 @@ class Load:
     """What one run of sseload has seen. Times in milliseconds, from an event's own stamp to its receive."""
 
     events: int
-    per_second: float
     p50: float
     p99: float
     raw: dict[str, Any]
@@ -63,7 +62,7 @@ async def sseload(port: int, paths: Path, streams: int, readers: int, seconds: f
         raise
     told = json.loads(out)
     times = told["lat_ms"]
-    return Load(told["events"], told["ev_per_s"], times.get("p50", 0.0), times.get("p99", 0.0), told)
+    return Load(told["events"], times.get("p50", 0.0), times.get("p99", 0.0), told)
 
 
 def cpu_seconds(pid: int) -> float:
