@@ -104,21 +104,21 @@ async def _replayed(server: Server, events: int) -> Point:
     assert server.redis is not None
     connection = Connection(server.redis.url, name="bench")
     log = Log(connection)
-    pen = await produce.made(log)
+    stream = await produce.made(log)
     for _ in range(events // 100):
         for _ in range(100):
-            pen.say()
-        await produce.append(log, pen)
-    await produce.finish(log, pen)
+            stream.say()
+        await produce.append(log, stream)
+    await produce.finish(log, stream)
     await connection.close()
     with TemporaryDirectory() as folder:
         paths = Path(folder, "paths")
-        paths.write_text(f"/stream/{pen.claim.record.id}\n")
+        paths.write_text(f"/stream/{stream.claim.record.id}\n")
         used = cpu_seconds(server.pid)
         load = await sseload(server.port, paths, 1, 1, 30, "-e", str(events + 1))
         used = cpu_seconds(server.pid) - used
     async with Redis.from_url(server.redis.url) as client:
-        held = sum([await client.memory_usage(key) or 0 for key in log.keys(pen.claim.record.id)[:2]])
+        held = sum([await client.memory_usage(key) or 0 for key in log.keys(stream.claim.record.id)[:2]])
     took = float(load.raw["last_event_after_start_s"])
     return Point(events, events / took, took * 1000, took * 1000, used, 0.0, 0.0, held / 1024)
 
@@ -148,8 +148,8 @@ async def _spread(servers: list[Server]) -> Point:
         ready = [Path(folder, f"ready{number}") for number in range(len(servers))]
         connection = Connection(first.redis.url, name="bench")
         log = Log(connection)
-        pen = await produce.made(log)
-        paths.write_text(f"/stream/{pen.claim.record.id}\n")
+        stream = await produce.made(log)
+        paths.write_text(f"/stream/{stream.claim.record.id}\n")
         last = int(rate * SECONDS)
 
         def reading(server: Server, flag: Path) -> Any:
@@ -162,10 +162,10 @@ async def _spread(servers: list[Server]) -> Point:
         while not all(flag.exists() for flag in ready):
             await asyncio.sleep(0.02)
         used = [cpu_seconds(server.pid) for server in servers]
-        await produce.produce(log, [pen], rate, SECONDS)
+        await produce.produce([stream], rate, SECONDS)
         got = await asyncio.gather(*loads)
         used = [cpu_seconds(server.pid) - before for server, before in zip(servers, used, strict=True)]
-        await produce.finish(log, pen)
+        await produce.finish(log, stream)
         await connection.close()
     assert all(load.exact for load in got), got
     return Point(

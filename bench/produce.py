@@ -1,4 +1,4 @@
-"""A producer in a process of its own: streams made and appended through `gateway.log`, as a worker's are.
+"""A producer in a process of its own: streams made and appended by `gateway.log` and its pen, as a worker's.
 
 `python -m bench.produce REDIS_URL STREAMS RATE SECONDS PATHS READY`: writes each stream's path to the file
 PATHS, waits for the file READY, then says RATE events a second in every stream. One append is in flight for a
@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -21,6 +22,7 @@ import uvloop
 from gateway import protocol, sse
 from gateway.connection import Connection
 from gateway.log import Log
+from gateway.pen import Pen
 from gateway.record import Claim
 from gateway.settled import settle
 
@@ -29,10 +31,12 @@ TICK_SECONDS = 0.001  # uvloop takes half of it for none, and would spin
 
 
 @dataclass(slots=True)
-class Pen:
+class Stream:
     """One stream as its producer has it: where it ends, and what waits."""
 
     claim: Claim
+    pen: Pen
+    tag: str
     end: int
     sent: int = 0
     frames: list[bytes] = field(default_factory=list)
@@ -43,14 +47,14 @@ class Pen:
     def say(self) -> None:
         """One event of about 75 bytes, with the time in it."""
         self.sent += 1
-        self.last = f"{self.end}-{self.claim.tag}"
+        self.last = f"{self.end}-{self.tag}"
         token = b'{\\"ts\\":%d,\\"seq\\":%d,\\"token\\":\\"abcdefgh\\"}' % (time.time_ns(), self.sent)
         data = b'{"deployment":"m","delta_content":"%b","stage":"chat"}' % token
         self.frames.append(b"id: %b\ndata: %b\n\n" % (self.last.encode(), data))
         self.end += len(self.frames[-1])
 
 
-async def made(log: Log) -> Pen:
+async def made(log: Log) -> Stream:
     """A new stream, claimed."""
     stream_id, first = protocol.new_stream_id(), protocol.start("bench", "chat", ["chat"], "")
     fields = {
@@ -66,67 +70,100 @@ async def made(log: Log) -> Pen:
     await log.confirm(stream_id, KEEP_MS)
     claim = (await log.claim(stream_id, protocol.new_token(), KEEP_MS)).claim
     assert claim is not None
-    return Pen(claim, claim.log_end)
+    await log.append(
+        claim, claim.log_end, b"", claim.record.last_id, KEEP_MS
+    )  # the server knows the script now
+    return Stream(claim, log.pen(claim, KEEP_MS), claim.tag, claim.log_end)
 
 
-async def append(log: Log, pen: Pen, status: str = "") -> None:
-    """Write until nothing waits."""
-    while pen.frames:
-        frames, pen.frames = b"".join(pen.frames), []
-        answer = await log.append(pen.claim, pen.end - len(frames), frames, pen.last, KEEP_MS, status=status)
-        assert answer.word == "ok", answer
-        pen.appends += 1
-    pen.busy = False
+class Producer:
+    """Appends for streams, one append in flight for each; what comes meanwhile goes with the next."""
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._failed = False
+        self._idle = asyncio.Event()
+
+    def append(self, stream: Stream) -> None:
+        """Write what waits, unless an append is in flight."""
+        if stream.busy or not stream.frames:
+            return
+        frames, stream.frames = b"".join(stream.frames), []
+        heard = partial(self._heard, stream)
+        stream.busy = stream.pen.append(stream.end - len(frames), frames, stream.last, {}, heard)
+        self._in_flight += stream.busy
+        self._failed |= not stream.busy
+
+    async def finish(self) -> None:
+        """Wait until nothing is in flight. Raises RuntimeError when an append was refused, or not sent."""
+        while self._in_flight and not self._failed:
+            self._idle.clear()
+            await self._idle.wait()
+        if self._failed:
+            raise RuntimeError("an append has failed")
+
+    def _heard(self, stream: Stream, stands: bool) -> None:
+        self._failed |= not stands
+        stream.appends += 1
+        stream.busy = False
+        self._in_flight -= 1
+        self.append(stream)
+        if self._failed or not self._in_flight:
+            self._idle.set()
 
 
-async def produce(log: Log, pens: list[Pen], rate: float, seconds: float) -> None:
+async def produce(streams: list[Stream], rate: float, seconds: float) -> None:
     """At the rate, one stream after the other, so that their events are spread over the time between two."""
-    tasks: set[asyncio.Task[None]] = set()
-    every, count = 1 / (rate * len(pens)), int(rate * seconds) * len(pens)
+    producer = Producer()
+    every, count = 1 / (rate * len(streams)), int(rate * seconds) * len(streams)
     sent, began = 0, time.perf_counter()
     while sent < count:
         due = min(count, int((time.perf_counter() - began) / every) + 1)
         for number in range(sent, due):
-            pen = pens[number % len(pens)]
-            pen.say()
-            if not pen.busy:
-                pen.busy = True
-                task = asyncio.create_task(append(log, pen))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+            stream = streams[number % len(streams)]
+            stream.say()
+            producer.append(stream)
         sent = due
         await asyncio.sleep(TICK_SECONDS)
-    await asyncio.gather(*tasks)
+    await producer.finish()
 
 
-async def finish(log: Log, pen: Pen) -> None:
+async def append(log: Log, stream: Stream, status: str = "") -> None:
+    """Write what waits."""
+    frames, stream.frames = b"".join(stream.frames), []
+    position = stream.end - len(frames)
+    answer = await log.append(stream.claim, position, frames, stream.last, KEEP_MS, status=status)
+    assert answer.word == "ok", answer
+
+
+async def finish(log: Log, stream: Stream) -> None:
     """The terminal event."""
     done = protocol.done(finish_reason="stop", usage={}, attempts=1, duration_ms=1)
-    pen.last = f"{pen.end}-{pen.claim.tag}"
-    pen.frames.append(sse.encode(done, pen.end, pen.claim.tag))
-    pen.end += len(pen.frames[-1])
-    await append(log, pen, "done")
+    stream.last = f"{stream.end}-{stream.tag}"
+    stream.frames.append(sse.encode(done, stream.end, stream.tag))
+    stream.end += len(stream.frames[-1])
+    await append(log, stream, "done")
 
 
-async def main(url: str, streams: int, rate: float, seconds: float, paths: Path, ready: Path) -> None:
+async def main(url: str, count: int, rate: float, seconds: float, paths: Path, ready: Path) -> None:
     connection = Connection(url, name="bench")
     log = Log(connection)
-    pens = await asyncio.gather(*(made(log) for _ in range(streams)))
+    streams = await asyncio.gather(*(made(log) for _ in range(count)))
     written = paths.with_suffix(".part")
-    written.write_text("".join(f"/stream/{pen.claim.record.id}\n" for pen in pens))
+    written.write_text("".join(f"/stream/{stream.claim.record.id}\n" for stream in streams))
     written.rename(paths)
     while not os.path.exists(ready):  # sseload can only write a file
         await asyncio.sleep(0.01)
     settle()
     began, used = time.perf_counter(), time.process_time()
-    await produce(log, list(pens), rate, seconds)
+    await produce(list(streams), rate, seconds)
     took, used = time.perf_counter() - began, time.process_time() - used
-    await asyncio.gather(*(finish(log, pen) for pen in pens))
+    await asyncio.gather(*(finish(log, stream) for stream in streams))
     await connection.close()
-    events, appends = sum(pen.sent for pen in pens), sum(pen.appends for pen in pens)
+    events, appends = sum(stream.sent for stream in streams), sum(stream.appends for stream in streams)
     print(json.dumps({"events": events, "appends": appends, "seconds": took, "cpu_seconds": used}))
 
 
 if __name__ == "__main__":
-    url, streams, rate, seconds, paths, ready = sys.argv[1:]
-    uvloop.run(main(url, int(streams), float(rate), float(seconds), Path(paths), Path(ready)))
+    url, count, rate, seconds, paths, ready = sys.argv[1:]
+    uvloop.run(main(url, int(count), float(rate), float(seconds), Path(paths), Path(ready)))

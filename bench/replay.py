@@ -62,14 +62,14 @@ async def _ours(server: Server) -> tuple[str, int]:
     assert server.redis is not None
     connection = Connection(server.redis.url, name="bench")
     log = Log(connection)
-    pen = await produce.made(log)
+    stream = await produce.made(log)
     for _ in range(EVENTS // AT_ONCE):
         for _ in range(AT_ONCE):
-            pen.say()
-        await produce.append(log, pen)
-    await produce.finish(log, pen)
+            stream.say()
+        await produce.append(log, stream)
+    await produce.finish(log, stream)
     await connection.close()
-    return f"/stream/{pen.claim.record.id}", pen.end
+    return f"/stream/{stream.claim.record.id}", stream.end
 
 
 async def _theirs(server: Server) -> None:

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 
 from redis.exceptions import AskError, MovedError, ResponseError
 
-from gateway.connection import Answer, Connection, is_unavailable
+from gateway.connection import Connection, is_unavailable
 from gateway.errors import StoreUnavailable
 from gateway.link import TIMEOUT_SECONDS, Place
+from gateway.pending import Answer
 from gateway.slots import Command, Map, Node, key_of
 
 MOST_ROUNDS = 5  # of sending a command on: more is a cluster that does not know itself
@@ -63,6 +64,13 @@ class Router(Connection):
         except TimeoutError as error:
             raise StoreUnavailable from error
 
+    def post(self, key: str, command: Command, heard: Callable[[Answer], None]) -> bool:
+        """As Connection's, to the node that has the key; also False while it is not known which that is."""
+        if self._single:
+            return super().post(key, command, heard)
+        node = self._map.owner(key)
+        return node in self._connections and self._connections[node].post(key, command, heard)
+
     async def by_node(self, keys: list[str]) -> list[list[str]]:
         """These keys, apart by the node that has them now: each has its own clock, and its own faults."""
         if keys:
@@ -93,6 +101,7 @@ class Router(Connection):
     def _be_single(self) -> None:
         self._single = True
         self.answers = super().answers  # type: ignore[method-assign] # no detour from now on
+        self.post = super().post  # type: ignore[method-assign]
 
     async def _know(self) -> None:
         """Find out whether it is a cluster. One look serves all who wait for it, also when it fails."""

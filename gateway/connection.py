@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as redis_errors
@@ -30,7 +30,8 @@ from gateway.link import (
     reason_of,
     token_of,
 )
-from gateway.wire import Exchange, Wire, packed
+from gateway.pending import Answer, Pending
+from gateway.wire import Wire, packed
 
 BROKEN = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
 _TRIES = 2  # the second meets a connection that had been closed while it was idle
@@ -48,7 +49,6 @@ _UNAVAILABLE_WORDS = re.compile(
     r"(?:^|\s-?)(?:MISCONF|NOREPLICAS|MASTERDOWN|OOM|READONLY|LOADING|MOVED|CLUSTERDOWN|TRYAGAIN|BUSY)\s"
 )
 
-Answer = Any
 _log = logging.getLogger("holdfast.connection")
 
 
@@ -77,12 +77,11 @@ class Connection:
         self._link: AbstractConnection | None = None
         self._wire: Wire | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._watch: asyncio.TimerHandle | None = None
         self._opening = asyncio.Lock()
         self._failed_opens = 0
         self._complaint = ""  # why the last connect failed; said once
         self._closed = False
-        self._pending: deque[Exchange] = deque()
+        self._pending = Pending(timeout, self._overdue)
 
     async def call(self, *command: str | bytes | int | float) -> Answer:
         """The answer of one command; sent again once when the connection broke, so it must be idempotent."""
@@ -112,6 +111,19 @@ class Connection:
                 checked([error])
         raise AssertionError("unreachable")
 
+    def post(self, key: str, command: tuple[Any, ...], heard: Callable[[Answer], None]) -> bool:
+        """Send a command of this key without a task; `heard` gets its answer, or the exception in its place.
+
+        False where no connection is open: nothing was sent, and `heard` is not called. There is no second
+        try: what has failed is asked again by `call`, so it must be idempotent.
+        """
+        if self._wire is None:
+            return False
+        whole = packed(command)  # may raise
+        self._wire.send(whole, at_once=not self._pending)
+        self._pending.add(1, lambda answers, error: heard(error or answers[0]))
+        return True
+
     async def by_node(self, keys: list[str]) -> list[list[str]]:
         """These keys, apart by the server that has them: each has its own clock, and its own faults."""
         return [keys] if keys else []
@@ -129,17 +141,23 @@ class Connection:
         if wire is not self._wire:
             raise redis_errors.ConnectionError("the connection has ended")
         packed_commands = [packed(command) for command in commands]  # may raise
-        loop = asyncio.get_running_loop()
-        exchange = Exchange(len(commands), loop.create_future(), loop.time() + self._timeout)
+        done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+
+        def heard(answers: list[Answer], error: Exception | None) -> None:
+            if done.done():  # its caller was cancelled
+                return
+            if error is None:
+                done.set_result(answers)
+            else:
+                done.set_exception(error)
+
         wire.send(*packed_commands, at_once=not self._pending)
-        self._pending.append(exchange)
-        if self._watch is None:
-            self._watch = loop.call_at(exchange.due, self._overdue)
-        await exchange.done
-        for answer in exchange.answers:
+        self._pending.add(len(commands), heard)
+        answers = await done
+        for answer in answers:
             if isinstance(answer, Exception) and not isinstance(answer, redis_errors.ResponseError):
                 raise answer
-        return exchange.answers
+        return answers
 
     async def _open(self) -> Wire:
         """One try serves all who wait for it, also when it fails: a dead server sees no storm of connects."""
@@ -150,7 +168,7 @@ class Connection:
             if self._failed_opens != failed_opens:
                 raise redis_errors.ConnectionError("the connect that this call waited for has failed")
             link = await self._connect()
-            self._link, self._wire = link, Wire(link, self._answered, self._lost)
+            self._link, self._wire = link, Wire(link, self._pending.answered, self._lost)
             if (token := token_of(link)) is not None and self._place.credentials is not None:
                 renewing = self._renew(self._wire, self._place.credentials, token)
                 self._renewing = asyncio.create_task(renewing, name="redis-renew")
@@ -194,41 +212,16 @@ class Connection:
         except Exception as error:
             wire.end(error)
 
-    def _answered(self, answer: Answer) -> None:
-        """The next answer; its caller may have been cancelled, it keeps its place in the order."""
-        exchange = self._pending[0]  # raises for an answer that nobody asked for: the order is lost
-        exchange.answers.append(answer)
-        if len(exchange.answers) == exchange.count:
-            self._pending.popleft()
-            if not exchange.done.done():
-                exchange.done.set_result(None)
-
     def _overdue(self) -> None:
-        """One timer for all: is the answer that has been waited for longest too late?"""
-        self._watch = None
-        loop = asyncio.get_running_loop()
-        if not self._pending or self._wire is None:
-            return
-        if self._pending[0].due > loop.time():
-            self._watch = loop.call_at(self._pending[0].due, self._overdue)
-            return
-        for exchange in self._pending:
-            if exchange.due <= loop.time() and not exchange.done.done():
-                exchange.done.set_exception(TimeoutError())
-        self._wire.end(redis_errors.ConnectionError("no answer in time"))
+        if self._wire is not None:
+            self._wire.end(redis_errors.ConnectionError("no answer in time"))
 
     def _lost(self, reason: BaseException) -> None:
         """The connection has ended: everyone who waits on it fails."""
         link, self._link, self._wire = self._link, None, None
         if link is not None:
             link._close()
-        pending, self._pending = self._pending, deque()
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        for exchange in pending:
-            if not exchange.done.done():
-                exchange.done.set_exception(redis_errors.ConnectionError(str(reason)))
+        self._pending.fail(str(reason))
         renewing, self._renewing = self._renewing, None
         if renewing is not None and renewing is not asyncio.current_task():
             renewing.cancel()

@@ -14,6 +14,7 @@ from typing import Any
 from gateway import sse, telemetry
 from gateway.connection import Connection
 from gateway.errors import CursorLost, StoreUnavailable
+from gateway.pen import Pen
 from gateway.protocol import VERSION, Cursor, Status
 from gateway.record import Answer, Claim, Head, Look, Piece, Record
 from gateway.script import Script
@@ -86,6 +87,11 @@ class Log:
         now_ms, log_end, flat = raw[1], raw[2], raw[3]
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
         return Answer("claimed", 0, Claim(Record.claimed(stream_id, pairs), token, now_ms, log_end))
+
+    def pen(self, claim: Claim, lease_ms: int) -> Pen:
+        """What appends for this claim by callback, as long as all is well."""
+        record, append = claim.record, self._scripts["append"]
+        return Pen(self._redis, append, self.keys(record.id), record.id, claim.token, lease_ms)
 
     async def append(
         self,

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.protocol import ENDED, VERSION, Cursor, Status, tag_of
+from gateway import sse
+from gateway.protocol import ENDED, VERSION, Cursor, Event, Status, tag_of
 
 CHECKPOINT = "ckpt:"  # before the stage and its run, in the names of the record's fields
 _NUMBERS = ("attempt", "created_ms", "started_ms")
@@ -155,3 +156,13 @@ class Piece:
     last: Cursor | None
     final: bool
     at_end: bool
+
+
+def ending(event: Event) -> dict[str, bytes]:
+    """What the record keeps of a terminal event: fields, in JSON."""
+    kept = {}
+    if "usage" in event.data:
+        kept["usage"] = sse.dumps(event.data["usage"])
+    if "code" in event.data:
+        kept["error"] = sse.dumps(event.data)
+    return kept

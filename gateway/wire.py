@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import hiredis
@@ -95,16 +94,6 @@ class Wire(asyncio.Protocol):
             return
         outbox, self._outbox = self._outbox, []
         self._transport.write(b"".join(outbox))
-
-
-@dataclass(slots=True)
-class Exchange:
-    """Commands that were written together: their answers so far, and whether they are all here."""
-
-    count: int
-    done: asyncio.Future[None]
-    due: float  # when its answers are too late, by the event loop's clock
-    answers: list[Answer] = field(default_factory=list)
 
 
 def packed(command: Sequence[str | bytes | int | float]) -> bytes:

@@ -9,11 +9,14 @@ from time import monotonic
 import pytest
 from redis.crc import key_slot
 
+from gateway import protocol
 from gateway.cluster import Router
 from gateway.errors import StoreUnavailable
 from tests.support.following import Stream, reading, until
+from tests.support.pen import WatchedLog
 from tests.support.redis_cluster import RedisCluster
 from tests.test_cluster import NAME, one_each, relaying, routed
+from workers.writer import Writer
 
 pytestmark = pytest.mark.slow
 BOUND_SECONDS = 30
@@ -56,6 +59,41 @@ async def test_a_stream_is_written_on_while_its_slot_moves() -> None:
             assert await source.said("MOVED") == seen  # the map has been told
         for text in (b"before", b"still here", b"there already", b"behind"):
             assert whole.count(b'"' + text + b'"') == 1
+
+
+async def test_a_writer_goes_on_while_its_slot_moves() -> None:
+    """What goes by callback knows no cluster's words: the task follows them, and then the callback again."""
+    async with RedisCluster() as cluster, routed(cluster.url) as router:
+        log = WatchedLog(router)
+        stream = await Stream.create(log)
+        claim = await stream.take_over()
+        writer = Writer(log, claim, lease=15.0, patience=20.0, max_event=1 << 20, max_log=1 << 26)
+        writing = asyncio.create_task(writer.run())
+        key = log.keys(stream.id)[0]
+        slot, source = key_slot(key.encode()), cluster.owner(key)
+        target = next(node for node in cluster.nodes if node is not source)
+
+        async def say(*words: str) -> tuple[int, int]:
+            """How many of them the callback has sent, and how many the task."""
+            posted, asked = log.posted, log.asked
+            for word in words:
+                await writer.put(protocol.text(word, deployment="d", stage="s"))
+                await writer.flush()
+            return log.posted - posted, log.asked - asked
+
+        await say("a ")
+        assert await say("b ", "c ") == (2, 0)
+        await cluster.begin_move(slot, source, target)
+        await cluster.move_keys(slot, source, target)
+        assert await say("d ", "e ") == (2, 2)  # ASK: it is there for the moment
+        await cluster.end_move(slot, target)
+        await say("f ")
+        assert (await say("g ", "h "))[1] == 0
+        await writer.put(protocol.done(finish_reason="stop", usage={}, attempts=1, duration_ms=1))
+        assert await writing == "ok"
+        frames = (await log.read(stream.id, None)).frames
+        for word in "abcdefgh":
+            assert frames.count(b'"%b "' % word.encode()) == 1
 
 
 async def test_each_slot_that_has_moved_is_told_once() -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from gateway.errors import StoreUnavailable
@@ -205,3 +206,44 @@ async def test_a_log_over_a_cut_connection_goes_on_without_a_double(redis_url: s
         proxy.release()
         await write
         assert (await stream.log_bytes(redis)).count(b'"a"') == 1
+
+
+async def test_a_posted_command_takes_its_turn_among_the_calls(redis_url: str) -> None:
+    async with connected(redis_url) as connection:
+        heard: list[object] = []
+        assert not connection.post("k", ("ECHO", "early"), heard.append)  # nothing is open yet
+        await connection.call("PING")
+        first = asyncio.create_task(connection.call("ECHO", "1"))
+        await asyncio.sleep(0)
+        assert connection.post("k", ("ECHO", "2"), heard.append)
+        assert connection.post("k", ("GET",), heard.append)
+        with pytest.raises(TypeError):
+            connection.post("k", ("ECHO", None), heard.append)
+        assert await connection.call("ECHO", "3") == b"3"
+        assert await first == b"1"
+        assert heard[0] == b"2"
+        assert isinstance(heard[1], ResponseError)
+        assert len(heard) == 2
+
+
+async def test_a_posted_command_hears_that_its_connection_has_ended_and_is_not_sent_again(
+    redis_url: str,
+) -> None:
+    async with Proxy(redis_url) as proxy, connected(proxy.url, SHORT_SECONDS) as connection:
+        heard: list[object] = []
+        await connection.call("PING")
+        proxy.hold("commands", "answers")
+        assert connection.post("k", ("ECHO", "cut"), heard.append)
+        proxy.cut("commands")
+        await until(lambda: len(heard) == 1)
+        assert isinstance(heard[0], RedisConnectionError)
+        assert not connection.post("k", ("ECHO", "none"), heard.append)
+        proxy.release()
+        await connection.call("PING")
+        proxy.hold("commands")
+        assert connection.post("k", ("ECHO", "late"), heard.append)
+        await until(lambda: len(heard) == 2)
+        assert isinstance(heard[1], TimeoutError)
+        proxy.release()
+        assert await connection.call("ECHO", "x") == b"x"
+        assert len(heard) == 2

@@ -65,6 +65,7 @@ LAYERS = [
         "gateway.subscription",
         "gateway.embedded",
     },
+    {"gateway.pen"},
     {"gateway.cluster", "gateway.script"},
     {
         "gateway.connection",
@@ -75,7 +76,7 @@ LAYERS = [
         "gateway.record",
         "gateway.fold",
     },
-    {"gateway.link", "gateway.wire", "gateway.slots"},
+    {"gateway.link", "gateway.wire", "gateway.pending", "gateway.slots"},
     {
         "gateway.sse",
         "gateway.settings",
@@ -121,6 +122,7 @@ FOREIGN = {
             "connection",
             "embedded",
             "link",
+            "pending",
             "queue_redis",
             "script",
             "slots",

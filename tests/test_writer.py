@@ -48,6 +48,67 @@ async def test_an_event_of_a_live_stream_waits_for_no_timer(redis_url: str) -> N
         assert min(waits) < 0.5  # silence is broken by an append after 1.5 s
 
 
+async def test_appends_that_go_well_take_no_task(redis_url: str, redis: Redis) -> None:
+    async with pen(redis_url) as one:
+        await one.put("known ")  # perhaps not by a server that has never seen the script
+        await one.writer.flush()
+        asked = one.log.asked
+        for number in range(20):
+            await one.put(f"{number} ")
+            await one.writer.flush()
+        assert one.log.asked == asked
+        assert one.log.posted >= 20
+        await redis.script_flush()  # and this is for the task
+        await one.put("flushed ")
+        await one.writer.flush()
+        assert one.log.asked == asked + 1
+        await one.put("again")
+        await one.writer.flush()
+        assert one.log.asked == asked + 1
+        await one.writer.put(DONE)
+        assert await one.task == "ok"
+        assert await one.text() == "known " + "".join(f"{n} " for n in range(20)) + "flushed again"
+
+
+async def test_events_of_one_turn_go_together(redis_url: str) -> None:
+    async with pen(redis_url) as one:
+        await one.put("known")
+        await one.writer.flush()
+        tried = len(one.log.tried)
+        await one.put(*"abc")
+        await one.writer.flush()
+        assert [frames.count(sse.FRAME_END) for frames in one.log.tried[tried:]] == [3]
+
+
+async def test_a_writer_that_was_stopped_appends_no_more(redis_url: str, redis: Redis) -> None:
+    async with pen(redis_url) as one:
+        await one.put("a")
+        await one.writer.flush()
+        async with paused(redis):
+            await one.put("b")  # is in flight
+            await one.tried(len(one.log.tried) + 1)
+            await one.put("c")
+            one.task.cancel()
+            await asyncio.wait({one.task})
+            await one.writer.flush()  # whoever waited is let go
+        await one.jobs.shows(one.id, "ab")  # its answer comes, and sends nothing
+        await one.put("d")
+        await one.connection.call("PING")  # all that was sent before is answered
+        assert await one.text() == "ab"
+
+
+async def test_a_field_that_cannot_be_sent_ends_the_task_and_not_the_connection(redis_url: str) -> None:
+    async with pen(redis_url) as one:
+        await one.put("a")
+        await one.writer.flush()
+        await one.writer.put(text("b"), fields={"bad": object()})
+        with pytest.raises(TypeError):
+            await one.task
+        await one.writer.flush()
+        assert await one.connection.call("ECHO", "x") == b"x"
+        assert await one.text() == "a"
+
+
 async def test_an_append_whose_answer_was_lost_is_made_again_with_the_same_bytes(redis_url: str) -> None:
     async with pen(redis_url, Deaf) as one:
         assert isinstance(one.connection, Deaf)

@@ -2,16 +2,16 @@
 
 The first event goes out at once; there is no timer and no added delay. Silence renews the lease, which is
 also how a cancelled or fenced worker learns of it within 2 s.
-A tail that the store has lost is written again from memory, the same bytes.
+Appends that go well take no task: `gateway.pen` sends them, and the answer sends the next. The end, and what
+went in another way, is the task's. A tail that the store has lost is written again from memory.
 Invariant: an append that had no answer is made again with the same bytes at the same position.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -19,11 +19,11 @@ from gateway import sse, telemetry
 from gateway.errors import StoreUnavailable
 from gateway.log import Log
 from gateway.protocol import TERMINAL_EVENTS, Event, Status
-from gateway.record import Answer, Claim
+from gateway.record import Answer, Claim, ending
+from workers.tail import Batch, Tail
 
 LONGEST_SILENCE_SECONDS = 1.5
 BUFFER_BYTES = 256 * 1024
-KEPT_SECONDS, KEPT_BYTES = 10.0, 1024 * 1024
 _BACKOFF_SECONDS = (0.05, 2.0)
 
 
@@ -31,17 +31,8 @@ class TooLong(Exception):
     """An event or the log has passed its bound."""
 
 
-@dataclass(slots=True)
-class _Batch:
-    position: int
-    frames: bytes
-    last_id: str
-    status: str
-    fields: Mapping[str, Any]
-
-
 class Writer:
-    """Writes one claim's events. `run` is its task; it returns why the writing ended."""
+    """Writes one claim's events while `run`, its task, is there; that returns why the writing ended."""
 
     def __init__(
         self, log: Log, claim: Claim, *, lease: float, patience: float, max_event: int, max_log: int
@@ -50,6 +41,7 @@ class Writer:
         self._claim = claim
         self._tag = claim.tag
         self._lease_ms = round(lease * 1000)
+        self._pen = log.pen(claim, self._lease_ms)
         self._silence = min(lease / 3, LONGEST_SILENCE_SECONDS)
         self._patience = patience
         self._max_event = max_event
@@ -60,13 +52,17 @@ class Writer:
         self._last_id = claim.record.last_id
         self._status = ""
         self._fields: dict[str, Any] = {}
-        self._written: deque[tuple[float, _Batch]] = deque()
-        self._written_bytes = 0
+        self._tail = Tail()
         self.events = 0  # taken for an append
         self.final: Event | None = None
-        self._gathered = asyncio.Event()
-        self._silent_since: float | None = None  # by the event loop's clock; while it waits
+        self._loop = asyncio.get_running_loop()
+        self._due = False  # an append begins in this turn of the event loop
+        self._busy = True  # an append is in flight, or `run` has not begun
+        self._over = False
+        self._began = 0.0  # it, by `monotonic`
+        self._rest_since = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._given: asyncio.Queue[Batch] = asyncio.Queue(1)  # what is the task's to append
         self._room = asyncio.Event()
         self._room.set()
         self._empty = asyncio.Event()  # everything put has been appended
@@ -100,11 +96,11 @@ class Writer:
             self._size += len(frame)
             if final:
                 self._status, self.final = final.value, event
-                self._fields |= _kept(event)
+                self._fields |= ending(event)
         self._fields |= fields or {}
         if self._size > BUFFER_BYTES:
             self._room.clear()
-        self._gathered.set()
+        self._stir()
 
     async def flush(self) -> None:
         """Wait until everything put stands in the log, or this claim is over."""
@@ -121,7 +117,7 @@ class Writer:
     def release(self) -> None:
         """Let the job go after what is gathered: another worker may claim it at once."""
         self._status = self._status or Status.QUEUED
-        self._gathered.set()
+        self._stir()
 
     @property
     def released(self) -> bool:
@@ -134,87 +130,103 @@ class Writer:
         Then the store's word: `fenced`, `ended`, `lost` or `unknown`. Raises StoreUnavailable when
         patience has run out.
         """
+        self._busy = False
+        self._timer = self._loop.call_later(self._silence, self._look)
         try:
+            if self._frames or self._status:
+                self._stir()
             return await self._write()
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            self._over = True
+            self._timer.cancel()
             self._room.set()  # whoever still waits to put something is heard no more
             self._empty.set()
 
     async def _write(self) -> str:
         while True:
-            await self._wait()
-            batch = self._take()
+            batch = await self._given.get()
             answer = await self._append(batch)
             if answer.word == "lost":
                 answer = await self._restore(answer.number, batch)
             if answer.word == "lost":  # hold it no longer: another attempt matches what still stands
-                await self._append(_Batch(answer.number, b"", "", "queued", {}))
+                await self._append(Batch(answer.number, b"", "", "queued", {}))
             if answer.word not in ("ok", "duplicate"):
                 return answer.word
             if batch.status:
                 return "ok"
-            if batch.frames:
-                self._remember(batch)
-            if not self._frames:
-                self._empty.set()
+            self._stood(batch)
 
-    async def _wait(self) -> None:
-        """Until there is something to write, or was nothing for so long that the lease must be renewed."""
-        if self._gathered.is_set():
+    def _stir(self) -> None:
+        """There is something to append: with what else comes in this turn of the event loop."""
+        if not self._busy and not self._due:
+            self._due = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """One append, of what has gathered; of nothing, it renews the lease."""
+        self._due = False
+        if self._busy or self._over:
             return
-        loop = asyncio.get_running_loop()
-        self._silent_since = loop.time()
-        if self._timer is None:
-            self._timer = loop.call_later(self._silence, self._look)
-        await self._gathered.wait()
-        self._silent_since = None
+        self._busy, self._began, batch = True, monotonic(), self._take()
+        if batch.status or not self._sent(batch):
+            self._given.put_nowait(batch)
+
+    def _sent(self, batch: Batch) -> bool:
+        heard = partial(self._heard, batch)
+        try:
+            return self._pen.append(batch.position, batch.frames, batch.last_id, batch.fields, heard)
+        except Exception:  # a field that is none: the task meets it again, and raises it
+            return False
+
+    def _heard(self, batch: Batch, stands: bool) -> None:
+        if not stands:
+            self._given.put_nowait(batch)
+            return
+        telemetry.append_time.record(monotonic() - self._began)
+        self._stood(batch)
+
+    def _stood(self, batch: Batch) -> None:
+        """This batch stands: what has gathered meanwhile follows at once."""
+        if batch.frames:
+            self._tail.add(batch)
+        self._busy = False
+        if self._frames or self._status:
+            self._begin()
+        else:
+            self._rest_since = self._loop.time()
+            self._empty.set()
 
     def _look(self) -> None:
-        """One timer for many waits: has this one lasted long enough?"""
-        loop = asyncio.get_running_loop()
-        due = (self._silent_since or loop.time()) + self._silence
-        if due > loop.time():
-            self._timer = loop.call_at(due, self._look)
-        else:
-            self._timer = None
-            self._gathered.set()  # nothing to write: the empty append renews the lease
+        """One timer for many rests: has this one lasted long enough?"""
+        now = self._loop.time()
+        due = (now if self._busy else self._rest_since) + self._silence
+        if due <= now:
+            self._begin()
+            due = now + self._silence
+        self._timer = self._loop.call_at(due, self._look)
 
-    def _take(self) -> _Batch:
+    def _take(self) -> Batch:
         position = self._end - self._size
         frames, self._frames = self._frames, []
         self.events += len(frames)
         self._size = 0
-        self._gathered.clear()
         self._room.set()
         fields, self._fields = self._fields, {}
-        return _Batch(position, b"".join(frames), self._last_id, self._status, fields)
+        return Batch(position, b"".join(frames), self._last_id, self._status, fields)
 
-    async def _restore(self, log_end: int, batch: _Batch) -> Answer:
+    async def _restore(self, log_end: int, batch: Batch) -> Answer:
         """The store has lost the log's tail: append the same frames again, when they are still here."""
-        missing = [kept for _, kept in self._written if kept.position >= log_end]
-        if not missing or missing[0].position != log_end:
+        missing = self._tail.since(log_end)
+        if not missing:
             return Answer("lost", log_end)
-        for kept in missing:
-            answer = await self._append(kept)
+        for one in missing:
+            answer = await self._append(one)
             if answer.word not in ("ok", "duplicate"):
                 return answer
         return await self._append(batch)
 
-    def _remember(self, batch: _Batch) -> None:
-        """Keep what was written for some seconds: longer than the store may take to make it last."""
-        now = asyncio.get_running_loop().time()
-        self._written.append((now, batch))
-        self._written_bytes += len(batch.frames)
-        while self._written[0][0] < now - KEPT_SECONDS or self._written_bytes > KEPT_BYTES:
-            self._written_bytes -= len(self._written.popleft()[1].frames)
-            if not self._written:
-                break
-
-    async def _append(self, batch: _Batch) -> Answer:
+    async def _append(self, batch: Batch) -> Answer:
         backoff = _BACKOFF_SECONDS[0]
-        deadline = asyncio.get_running_loop().time() + self._patience
         while True:
             began = monotonic()
             try:
@@ -230,17 +242,7 @@ class Writer:
                 telemetry.append_time.record(monotonic() - began)
                 return answer
             except StoreUnavailable:
-                if asyncio.get_running_loop().time() > deadline:
+                if monotonic() > self._began + self._patience:
                     raise
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
-
-
-def _kept(event: Event) -> dict[str, Any]:
-    """What the record keeps of a terminal event."""
-    kept = {}
-    if "usage" in event.data:
-        kept["usage"] = sse.dumps(event.data["usage"])
-    if "code" in event.data:
-        kept["error"] = sse.dumps(event.data)
-    return kept

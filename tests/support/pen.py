@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
 
+import gateway.pen
 from gateway import protocol
 from gateway.connection import Connection
 from gateway.errors import StoreUnavailable
@@ -24,12 +25,30 @@ def text(delta: str) -> Event:
 
 
 class WatchedLog(Log):
-    """The log, with a note of each append that was tried, and of those that failed."""
+    """The log, with a note of each append that was tried, and of those that failed.
+
+    `posted` and `asked`: those that went by callback, and those that the writer's task has made.
+    """
 
     def __init__(self, redis: Connection) -> None:
         super().__init__(redis)
         self.tried: list[bytes] = []
+        self.posted = self.asked = 0
         self.failed = 0
+
+    def pen(self, claim: Claim, lease_ms: int) -> gateway.pen.Pen:
+        made = super().pen(claim, lease_ms)
+        append = made.append
+
+        def watched(position: int, frames: bytes, *rest: Any) -> bool:
+            sent = append(position, frames, *rest)
+            if sent:
+                self.posted += 1
+                self.tried.append(frames)
+            return sent
+
+        made.append = watched  # type: ignore[assignment,method-assign]
+        return made
 
     async def append(
         self,
@@ -43,6 +62,7 @@ class WatchedLog(Log):
         fields: Mapping[str, Any] | None = None,
     ) -> Answer:
         self.tried.append(frames)
+        self.asked += 1
         try:
             return await super().append(
                 claim, position, frames, last_id, lease_ms, status=status, fields=fields
@@ -63,6 +83,15 @@ class Deaf(Connection):
             self.lose -= 1
             raise StoreUnavailable
         return answer
+
+    def post(self, key: str, command: tuple[Any, ...], heard: Callable[[Any], None]) -> bool:
+        def deaf(answer: Any) -> None:
+            if self.lose:
+                self.lose -= 1
+                answer = ConnectionError("its answer was lost")
+            heard(answer)
+
+        return super().post(key, command, deaf)
 
 
 class Pen:
