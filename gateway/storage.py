@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.request import getproxies
 
 from azure.storage.queue.aio import QueueClient
 
@@ -33,6 +34,9 @@ def client_of(settings: Settings, queue_name: str) -> QueueClient:
         "connection_timeout": CONNECT_SECONDS,
         "read_timeout": READ_SECONDS,
         "logging_enable": False,
+        # Where no proxy is set nobody looks for one: it takes two threads at each request, and they wait for
+        # the interpreter while the event loop is busy.
+        "use_env_settings": bool(getproxies()),
     }
     if settings.storage:
         connection = _AZURITE if settings.storage.rstrip(";") == DEVELOPMENT else settings.storage

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,6 +25,7 @@ from tests.support.certificates import certify
 from tests.support.identity_server import HEADER, IdentityServer
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
+from tests.support.queued import StorageTap
 from tests.support.redis_server import RedisServer
 from workers.loop import Loop
 from workers.runner import Runner, Settled
@@ -253,6 +256,45 @@ async def test_an_identity_is_let_in_without_a_key(tmp_path: Path) -> None:
             ("https://storage.azure.com", "the-storage-identity")
         }
         assert HEADER not in web.log()
+
+
+async def test_a_request_takes_no_thread(
+    queues: tuple[AzureQueue, AzureQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread waits for the interpreter for as long as the event loop is busy."""
+    one, _ = queues
+    await one.enqueue(JOB)  # makes the queue, and connects
+    submitted: list[object] = []
+    submit = ThreadPoolExecutor.submit
+
+    def noted(pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any, **more: Any) -> Future[Any]:
+        submitted.append(work)
+        return submit(pool, work, *args, **more)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", noted)
+    delivery = await one.enqueue_held(JOB)
+    await one.done(delivery)
+    assert submitted == []
+    await asyncio.to_thread(int)
+    assert len(submitted) == 1
+
+
+async def test_a_proxy_of_the_operators_is_used(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with StorageTap(azurite) as tap:
+        monkeypatch.setenv("HTTP_PROXY", tap.url)
+        for name in ("http_proxy", "NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        queue = AzureQueue(
+            client_of(Settings(queue="azure-storage", storage=azurite.connection), "q-proxied"),
+            poll=0.2,
+            keep=600,
+            lease=LEASE_SECONDS,
+        )
+        try:
+            await queue.enqueue(JOB)
+        finally:
+            await queue.close()
+        assert await tap.ever() > 0
 
 
 async def test_the_emulators_short_name_is_known() -> None:

@@ -59,7 +59,8 @@ class StorageTap:
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        self.connection = connection_string(f"http://127.0.0.1:{port}")
+        self.url = f"http://127.0.0.1:{port}"
+        self.connection = connection_string(self.url)
         return self
 
     async def __aexit__(self, *_: object) -> None:
