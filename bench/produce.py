@@ -92,12 +92,12 @@ class Producer:
             return
         frames, stream.frames = b"".join(stream.frames), []
         heard = partial(self._heard, stream)
-        stream.busy = stream.pen.append(stream.end - len(frames), frames, stream.last, {}, heard)
-        self._in_flight += stream.busy
-        self._failed |= not stream.busy
+        stream.pen.append(stream.end - len(frames), frames, stream.last, {}, heard)
+        stream.busy = True
+        self._in_flight += 1
 
     async def finish(self) -> None:
-        """Wait until nothing is in flight. Raises RuntimeError when an append was refused, or not sent."""
+        """Wait until nothing is in flight. Raises RuntimeError when an append was not made."""
         while self._in_flight and not self._failed:
             self._idle.clear()
             await self._idle.wait()

@@ -23,7 +23,7 @@ from gateway.connection import Connection, is_unavailable
 from gateway.errors import StoreUnavailable
 from gateway.link import TIMEOUT_SECONDS, Place
 from gateway.pending import Answer
-from gateway.slots import Command, Map, Node, key_of
+from gateway.slots import Command, Map, Node, key_of, slot_of_key
 
 MOST_ROUNDS = 5  # of sending a command on: more is a cluster that does not know itself
 REFRESH_SECONDS = 1.0  # between two looks at the cluster's map
@@ -63,6 +63,10 @@ class Router(Connection):
                 return await self._routed(commands)
         except TimeoutError as error:
             raise StoreUnavailable from error
+
+    def slot(self, key: str) -> int:
+        """In a cluster, the key's own."""
+        return super().slot(key) if self._single else slot_of_key(key)
 
     def post(self, key: str, command: Command, heard: Callable[[Answer], None]) -> bool:
         """As Connection's, to the node that has the key; also False while it is not known which that is."""

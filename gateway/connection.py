@@ -111,6 +111,10 @@ class Connection:
                 checked([error])
         raise AssertionError("unreachable")
 
+    def slot(self, key: str) -> int:
+        """Keys of one slot may go in one script; of a single server all have the same."""
+        return 0
+
     def post(self, key: str, command: tuple[Any, ...], heard: Callable[[Answer], None]) -> bool:
         """Send a command of this key without a task; `heard` gets its answer, or the exception in its place.
 
@@ -120,7 +124,7 @@ class Connection:
         if self._wire is None:
             return False
         whole = packed(command)  # may raise
-        self._wire.send(whole, at_once=not self._pending)
+        self._wire.send(whole, at_once=True)
         self._pending.add(1, lambda answers, error: heard(error or answers[0]))
         return True
 

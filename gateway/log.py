@@ -14,7 +14,7 @@ from typing import Any
 from gateway import sse, telemetry
 from gateway.connection import Connection
 from gateway.errors import CursorLost, StoreUnavailable
-from gateway.pen import Pen
+from gateway.pen import Pen, Pens
 from gateway.protocol import VERSION, Cursor, Status
 from gateway.record import Answer, Claim, Head, Look, Piece, Record
 from gateway.script import Script
@@ -39,6 +39,7 @@ class Log:
         self._redis = redis
         names = ("create", "confirm", "claim", "append", "cancel", "ask", "look")
         self._scripts = {name: Script(name) for name in names}
+        self._pens = Pens(redis, self._scripts["append"])
 
     @staticmethod
     def keys(stream_id: str) -> list[str]:
@@ -90,8 +91,7 @@ class Log:
 
     def pen(self, claim: Claim, lease_ms: int) -> Pen:
         """What appends for this claim by callback, as long as all is well."""
-        record, append = claim.record, self._scripts["append"]
-        return Pen(self._redis, append, self.keys(record.id), record.id, claim.token, lease_ms)
+        return self._pens.pen(self.keys(claim.record.id), claim.record.id, claim.token, lease_ms)
 
     async def append(
         self,
@@ -106,7 +106,7 @@ class Log:
     ) -> Answer:
         """`ok`, `duplicate`, `lost` (number: log end), `fenced`, `ended` or `unknown`."""
         pairs = [item for pair in (fields or {}).items() for item in pair]
-        args = (claim.token, position, frames, last_id, lease_ms, status, *pairs)
+        args = (claim.token, position, frames, last_id, lease_ms, status, len(pairs), *pairs)
         return await self._run("append", claim.record.id, *args)
 
     async def cancel(self, stream_id: str, tag: str) -> Answer:

@@ -1,48 +1,95 @@
 """A claim's appends, without a task for each: the answer comes by a callback.
 
+What the claims of a process append in one turn of the event loop goes in one script, which costs Redis less
+than a script for each. In a cluster those go together whose keys are in one slot.
 What is out of the ordinary (no connection, a refusal, an answer that never came) is not told apart here:
 whoever appends asks again by `Log.append`, with the same bytes at the same position, which is always safe.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gateway.connection import Connection
 from gateway.pending import Answer
 from gateway.script import Script
 
-_STANDS = b"ok"
+MOST_TOGETHER = 32  # appends of one script: Redis does nothing else meanwhile
+_STANDS = [b"ok"]
+Heard = Callable[[bool], None]
+
+
+@dataclass(slots=True)
+class _Append:
+    keys: tuple[str, ...]
+    arguments: tuple[Any, ...]
+    heard: Heard
+
+
+class Pens:
+    """Sends what its pens append."""
+
+    def __init__(self, redis: Connection, append: Script) -> None:
+        self._redis = redis
+        self._append = append
+        self._waiting: list[_Append] = []
+
+    def pen(self, keys: list[str], stream_id: str, token: str, lease_ms: int) -> Pen:
+        """One claim's."""
+        return Pen(self, tuple(keys), (stream_id, token), lease_ms)
+
+    def add(self, append: _Append) -> None:
+        """Send it with what else comes in this turn."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._waiting.append(append)
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        groups: dict[int, list[_Append]] = {}
+        for append in waiting:
+            groups.setdefault(self._redis.slot(append.keys[0]), []).append(append)
+        for group in groups.values():
+            for first in range(0, len(group), MOST_TOGETHER):
+                self._post(group[first : first + MOST_TOGETHER])
+
+    def _post(self, appends: list[_Append]) -> None:
+        keys = [key for append in appends for key in append.keys]
+        arguments = [argument for append in appends for argument in append.arguments]
+        command = ("EVALSHA", self._append.sha, len(keys), *keys, *arguments)
+        try:
+            sent = self._redis.post(keys[0], command, partial(_told, appends))
+        except Exception:  # a field that is none: whoever has it meets it again, and raises it
+            sent = False
+        if not sent:
+            _told(appends, None)
 
 
 class Pen:
-    """Appends for one claim, whose `keys` and `token` these are; `lease_ms` is what each renews."""
+    """Appends for one claim; `lease_ms` is what each renews."""
 
-    def __init__(
-        self, redis: Connection, append: Script, keys: list[str], stream_id: str, token: str, lease_ms: int
-    ) -> None:
-        self._redis = redis
-        self._key = keys[0]
-        self._command = ("EVALSHA", append.sha, len(keys), *keys, stream_id, token)
+    def __init__(self, pens: Pens, keys: tuple[str, ...], claim: tuple[str, str], lease_ms: int) -> None:
+        self._pens = pens
+        self._keys = keys
+        self._claim = claim
         self._lease_ms = lease_ms
 
     def append(
-        self,
-        position: int,
-        frames: bytes,
-        last_id: str,
-        fields: Mapping[str, Any],
-        heard: Callable[[bool], None],
-    ) -> bool:
-        """Send these frames, and these fields of the record; `heard` is told whether they surely stand.
-
-        False where nothing could be sent: then `heard` is not called.
-        """
-        pairs = [item for pair in fields.items() for item in pair]
-        command = (*self._command, position, frames, last_id, self._lease_ms, "", *pairs)
-        return self._redis.post(self._key, command, lambda answer: heard(_stands(answer)))
+        self, position: int, frames: bytes, last_id: str, fields: Mapping[str, Any], heard: Heard
+    ) -> None:
+        """Send these frames and fields of the record; `heard` is told later whether they surely stand."""
+        arguments = (*self._claim, position, frames, last_id, self._lease_ms, "", 2 * len(fields))
+        if fields:
+            arguments += tuple(item for pair in fields.items() for item in pair)
+        self._pens.add(_Append(self._keys, arguments, heard))
 
 
-def _stands(answer: Answer) -> bool:
-    return isinstance(answer, list) and answer[0] == _STANDS
+def _told(appends: list[_Append], answer: Answer) -> None:
+    """Of one append the answer is its own; of several a list; of none, or of all, an error."""
+    answers = answer if isinstance(answer, list) and len(appends) > 1 else [answer] * len(appends)
+    for append, one in zip(appends, answers, strict=True):
+        append.heard(one == _STANDS)

@@ -168,15 +168,11 @@ class Writer:
         if self._busy or self._over:
             return
         self._busy, self._began, batch = True, monotonic(), self._take()
-        if batch.status or not self._sent(batch):
+        if batch.status:
             self._given.put_nowait(batch)
-
-    def _sent(self, batch: Batch) -> bool:
+            return
         heard = partial(self._heard, batch)
-        try:
-            return self._pen.append(batch.position, batch.frames, batch.last_id, batch.fields, heard)
-        except Exception:  # a field that is none: the task meets it again, and raises it
-            return False
+        self._pen.append(batch.position, batch.frames, batch.last_id, batch.fields, heard)
 
     def _heard(self, batch: Batch, stands: bool) -> None:
         if not stands:

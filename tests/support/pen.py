@@ -40,12 +40,10 @@ class WatchedLog(Log):
         made = super().pen(claim, lease_ms)
         append = made.append
 
-        def watched(position: int, frames: bytes, *rest: Any) -> bool:
-            sent = append(position, frames, *rest)
-            if sent:
-                self.posted += 1
-                self.tried.append(frames)
-            return sent
+        def watched(position: int, frames: bytes, *rest: Any) -> None:
+            append(position, frames, *rest)
+            self.posted += 1
+            self.tried.append(frames)
 
         made.append = watched  # type: ignore[assignment,method-assign]
         return made
@@ -124,7 +122,10 @@ class Pen:
 async def pen(url: str, connection: type[Connection] = Connection, **options: Any) -> AsyncIterator[Pen]:
     async with Jobs(url) as jobs:
         claim = await jobs.claim(await jobs.stream(chain="chat"))
-        made = Pen(jobs, claim, connection(url, name="pen"), **options)
+        opened = connection(url, name="pen")
+        # The server knows the script from now on.
+        await Log(opened).append(claim, claim.log_end, b"", claim.record.last_id, 15_000)
+        made = Pen(jobs, claim, opened, **options)
         try:
             yield made
         finally:

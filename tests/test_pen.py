@@ -1,0 +1,144 @@
+"""Appends by callback: many claims in one script, each for itself, on a real Redis and on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway import protocol, sse
+from gateway.cluster import Router
+from gateway.connection import Connection
+from gateway.log import Log
+from gateway.pen import MOST_TOGETHER, Pen
+from gateway.record import Claim
+from tests.support.following import LEASE_MS, Stream, connected, until
+from tests.support.pen import text
+from tests.support.redis_cluster import RedisCluster
+
+
+class Written:
+    """A claimed stream, its pen, and what the pen was told."""
+
+    def __init__(self, log: Log, claim: Claim) -> None:
+        self.log, self.claim, self.id = log, claim, claim.record.id
+        self.keys = log.keys(self.id)
+        self.pen: Pen = log.pen(claim, LEASE_MS)
+        self.end = claim.log_end
+        self.told: list[bool] = []
+
+    def say(self, word: str, **fields: object) -> None:
+        frame = sse.encode(text(word), self.end, self.claim.tag)
+        self.pen.append(self.end, frame, f"{self.end}-{self.claim.tag}", fields, self.told.append)
+        self.end += len(frame)
+
+    async def words(self) -> list[str]:
+        messages = sse.Decoder().feed((await self.log.read(self.id, None)).frames)
+        return [message.event().data["delta_content"] for message in messages[1:]]
+
+
+async def written(log: Log) -> Written:
+    claim = await (await Stream.create(log)).claim_again()
+    await log.append(claim, claim.log_end, b"", claim.record.last_id, LEASE_MS)  # the script is known
+    return Written(log, claim)
+
+
+async def all_told(*them: Written) -> None:
+    await until(lambda: all(one.told for one in them))
+
+
+@pytest.fixture
+async def connection(redis_url: str) -> AsyncIterator[Connection]:
+    async with connected(redis_url) as made:
+        yield made
+
+
+async def scripts_run(redis: Redis) -> int:
+    found = (await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})
+    return int(found["calls"])
+
+
+async def test_what_comes_in_one_turn_goes_in_one_script_up_to_a_bound(
+    connection: Connection, redis: Redis
+) -> None:
+    log = Log(connection)
+    them = [await written(log) for _ in range(MOST_TOGETHER + 3)]
+    fields = set(await redis.hkeys(them[0].keys[0]))
+    before = await scripts_run(redis)
+    for number, one in enumerate(them):
+        one.say(f"word {number}", usage=number, mark="x" * number)
+    assert not any(one.told for one in them)  # never before append returns
+    await all_told(*them)
+    assert [one.told for one in them] == [[True]] * len(them)
+    assert await scripts_run(redis) == before + 2
+    for number, one in enumerate(them):
+        assert await one.words() == [f"word {number}"]
+        assert await redis.hmget(one.keys[0], "usage", "mark") == [b"%d" % number, b"x" * number]
+        assert set(await redis.hkeys(one.keys[0])) == fields | {b"usage", b"mark", b"progress"}
+
+
+async def test_one_that_is_refused_leaves_the_others_alone(connection: Connection, redis: Redis) -> None:
+    log = Log(connection)
+    first, fenced, lost, last = [await written(log) for _ in range(4)]
+    await redis.hset(fenced.keys[0], mapping={"lease_end_ms": 1})
+    assert (await log.claim(fenced.id, protocol.new_token(), LEASE_MS)).claim is not None
+    lost.end += 1
+    for one in (first, fenced, lost, last):
+        one.say("w")
+    await all_told(first, fenced, lost, last)
+    assert [one.told for one in (first, fenced, lost, last)] == [[True], [False], [False], [True]]
+    assert [await one.words() for one in (first, fenced, lost, last)] == [["w"], [], [], ["w"]]
+
+
+async def test_what_an_error_cuts_short_is_asked_again_and_nothing_is_doubled(
+    connection: Connection, redis: Redis
+) -> None:
+    """A script has no way back: those before the error stand, and nobody is told so."""
+    log = Log(connection)
+    before, broken, behind = [await written(log) for _ in range(3)]
+    await redis.delete(broken.keys[1])
+    await redis.lpush(broken.keys[1], "no string")
+    for one in (before, broken, behind):
+        one.say("w")
+    await all_told(before, broken, behind)
+    assert [one.told for one in (before, broken, behind)] == [[False]] * 3
+    assert [await before.words(), await behind.words()] == [["w"], []]
+    for one, word in ((before, "duplicate"), (behind, "ok")):
+        position = one.claim.log_end
+        frame = sse.encode(text("w"), position, one.claim.tag)
+        last = f"{position}-{one.claim.tag}"
+        assert (await log.append(one.claim, position, frame, last, LEASE_MS)).word == word
+        assert await one.words() == ["w"]
+    await redis.delete(broken.keys[1])
+
+
+async def test_a_field_that_cannot_be_sent_is_told_to_all_and_the_connection_goes_on(
+    connection: Connection,
+) -> None:
+    log = Log(connection)
+    good, bad = await written(log), await written(log)
+    good.say("w")
+    bad.say("w", field=object())
+    await all_told(good, bad)
+    assert good.told == bad.told == [False]
+    assert await connection.call("ECHO", "x") == b"x"
+
+
+@pytest.mark.slow
+async def test_on_a_cluster_each_slot_has_a_script_of_its_own() -> None:
+    async with RedisCluster() as cluster:
+        router = Router(cluster.url, name="pen")
+        try:
+            log = Log(router)
+            them = [await written(log) for _ in range(40)]
+            for one in them:
+                one.say("w")
+            await all_told(*them)
+            assert all(one.told == [True] for one in them)
+            assert [await one.words() for one in them] == [["w"]] * len(them)
+            assert len({router.slot(one.keys[0]) for one in them}) > MOST_TOGETHER / 4
+            for node in cluster.nodes:
+                assert await node.said("CROSSSLOT") == 0
+        finally:
+            await router.close()
