@@ -65,7 +65,7 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would set each field of each token by a call
 class Event:
     """One event: its type, and its data as a JSON-able value.
 

@@ -49,7 +49,7 @@ class Writer:
         self._end = claim.log_end  # where the next frame begins
         self._frames: list[bytes] = []
         self._size = 0
-        self._last_id = claim.record.last_id
+        self._last: int | None = None  # where the last frame begins
         self._status = ""
         self._fields: dict[str, Any] = {}
         self._tail = Tail()
@@ -91,13 +91,14 @@ class Writer:
             if not final and (len(frame) > self._max_event or self._end + len(frame) > self._max_log):
                 raise TooLong
             self._frames.append(frame)
-            self._last_id = f"{self._end}-{self._tag}"
+            self._last = self._end
             self._end += len(frame)
             self._size += len(frame)
             if final:
                 self._status, self.final = final.value, event
                 self._fields |= ending(event)
-        self._fields |= fields or {}
+        if fields:
+            self._fields |= fields
         if self._size > BUFFER_BYTES:
             self._room.clear()
         self._stir()
@@ -208,7 +209,8 @@ class Writer:
         self._size = 0
         self._room.set()
         fields, self._fields = self._fields, {}
-        return Batch(position, b"".join(frames), self._last_id, self._status, fields)
+        last_id = self._claim.record.last_id if self._last is None else f"{self._last}-{self._tag}"
+        return Batch(position, b"".join(frames), last_id, self._status, fields)
 
     async def _restore(self, log_end: int, batch: Batch) -> Answer:
         """The store has lost the log's tail: append the same frames again, when they are still here."""

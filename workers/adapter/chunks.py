@@ -148,10 +148,10 @@ def text_of(chunk: Any) -> str:
 
     Raises TypeError for anything else.
     """
-    if isinstance(chunk, str):
-        return chunk
-    content = getattr(chunk, "content", None)
-    if isinstance(content, str | list):
+    content = chunk if isinstance(chunk, str) else getattr(chunk, "content", None)
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
         return text_in(content)
     raise TypeError(f"a chain must stream text or messages, not {type(chunk).__name__}")
 
