@@ -1,6 +1,6 @@
 """Saturation: the most events a second, in 500 streams with a reader each, at a p99 below 250 ms.
 
-Each side climbs a ladder of rates, one run a rung, until a rung is not delivered whole or in time.
+Each side climbs a ladder of rates, one run a rung, until a rung is twice not delivered whole or in time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.sides import FLOOR, PRODUCT, USUAL
 STREAMS, SECONDS = 500, 3.0
 P99_MS = 250.0
 LADDERS = {  # events a second in each stream
-    PRODUCT: (160, 200, 240, 280, 320, 400, 500, 640, 800),
+    PRODUCT: (160, 200, 320, 400, 500, 640, 800),
     USUAL: (2, 4, 6, 8, 12, 20),
     FLOOR: (40, 80, 120, 160, 200),
 }
@@ -56,8 +56,11 @@ async def climb(side: str, run: Climb, first: int) -> tuple[int, Run]:
     """The highest rung that holds, from this one on (down from it, where it does not), and its run."""
     ladder, best, rung = LADDERS[side], None, first
     while rung < len(ladder):
-        made = await run(Asked(STREAMS, STREAMS, ladder[rung], SECONDS))
-        if made.load.p99 < P99_MS and made.delivered >= STREAMS * ladder[rung]:
+        for _ in range(2):  # a machine that others use as well may stop for a moment
+            made = await run(Asked(STREAMS, STREAMS, ladder[rung], SECONDS))
+            if held := made.load.p99 < P99_MS and made.delivered >= STREAMS * ladder[rung]:
+                break
+        if held:
             best, rung = (rung, made), rung + 1
         elif best is not None or rung == 0:
             break
