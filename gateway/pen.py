@@ -1,7 +1,8 @@
 """A claim's appends, without a task for each: the answer comes by a callback.
 
 What the claims of a process append in one turn of the event loop goes in one script, which costs Redis less
-than a script for each. In a cluster those go together whose keys are in one slot.
+than a script for each. In a cluster those go together whose keys are in one slot; one that shows itself as a
+single server (Azure Managed Redis with the Enterprise policy) says so when it refuses the first.
 What is out of the ordinary (no connection, a refusal, an answer that never came) is not told apart here:
 whoever appends asks again by `Log.append`, with the same bytes at the same position, which is always safe.
 """
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from redis.exceptions import ClusterCrossSlotError
+
 from gateway.connection import Connection
 from gateway.pending import Answer
 from gateway.script import Script
+from gateway.slots import slot_of_key
 
 MOST_TOGETHER = 32  # appends of one script: Redis does nothing else meanwhile
 _STANDS = [b"ok"]
@@ -37,6 +41,7 @@ class Pens:
         self._redis = redis
         self._append = append
         self._waiting: list[_Append] = []
+        self._apart = False  # what is asked as a single server is a cluster
 
     def pen(self, keys: list[str], stream_id: str, token: str, lease_ms: int) -> Pen:
         """One claim's."""
@@ -52,7 +57,9 @@ class Pens:
         waiting, self._waiting = self._waiting, []
         groups: dict[int, list[_Append]] = {}
         for append in waiting:
-            groups.setdefault(self._redis.slot(append.keys[0]), []).append(append)
+            key = append.keys[0]
+            slot = slot_of_key(key) if self._apart else self._redis.slot(key)
+            groups.setdefault(slot, []).append(append)
         for group in groups.values():
             for first in range(0, len(group), MOST_TOGETHER):
                 self._post(group[first : first + MOST_TOGETHER])
@@ -62,11 +69,18 @@ class Pens:
         arguments = [argument for append in appends for argument in append.arguments]
         command = ("EVALSHA", self._append.sha, len(keys), *keys, *arguments)
         try:
-            sent = self._redis.post(keys[0], command, partial(_told, appends))
+            sent = self._redis.post(keys[0], command, partial(self._told, appends))
         except Exception:  # a field that is none: whoever has it meets it again, and raises it
             sent = False
         if not sent:
-            _told(appends, None)
+            self._told(appends, None)
+
+    def _told(self, appends: list[_Append], answer: Answer) -> None:
+        """Of one append the answer is its own; of several a list; of none, or of all, an error."""
+        self._apart |= isinstance(answer, ClusterCrossSlotError)
+        answers = answer if isinstance(answer, list) and len(appends) > 1 else [answer] * len(appends)
+        for append, one in zip(appends, answers, strict=True):
+            append.heard(one == _STANDS)
 
 
 class Pen:
@@ -86,10 +100,3 @@ class Pen:
         if fields:
             arguments += tuple(item for pair in fields.items() for item in pair)
         self._pens.add(_Append(self._keys, arguments, heard))
-
-
-def _told(appends: list[_Append], answer: Answer) -> None:
-    """Of one append the answer is its own; of several a list; of none, or of all, an error."""
-    answers = answer if isinstance(answer, list) and len(appends) > 1 else [answer] * len(appends)
-    for append, one in zip(appends, answers, strict=True):
-        append.heard(one == _STANDS)

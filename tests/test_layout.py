@@ -122,6 +122,7 @@ FOREIGN = {
             "connection",
             "embedded",
             "link",
+            "pen",
             "pending",
             "queue_redis",
             "script",

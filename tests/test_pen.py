@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
+from redis.crc import key_slot
 
 from gateway import protocol, sse
 from gateway.cluster import Router
@@ -140,5 +141,34 @@ async def test_on_a_cluster_each_slot_has_a_script_of_its_own() -> None:
             assert len({router.slot(one.keys[0]) for one in them}) > MOST_TOGETHER / 4
             for node in cluster.nodes:
                 assert await node.said("CROSSSLOT") == 0
+        finally:
+            await router.close()
+
+
+@pytest.mark.slow
+async def test_a_cluster_that_shows_itself_as_one_server_is_found_out_at_its_first_refusal() -> None:
+    """As Azure Managed Redis does with the Enterprise policy; here one node alone is spoken to."""
+    async with RedisCluster() as cluster:
+        node, router = cluster.nodes[0], Router(cluster.url, name="pen")
+        try:
+            made = [await Stream.create(Log(router)) for _ in range(40)]
+            mine = [one for one in made if cluster.owner(Log.keys(one.id)[0]) is node]
+            async with connected(node.url) as connection:
+                await connection.call("PING")  # which opens it
+                log = Log(connection)
+                them = [Written(log, await one.claim_again()) for one in mine]
+                assert len({key_slot(one.keys[0].encode()) for one in them}) > 1
+                refused = await node.said("CROSSSLOT")
+                for turn in range(3):
+                    for one in them:
+                        one.say(f"turn {turn}")
+                    await all_told(*them)
+                    assert {told for one in them for told in one.told} == {turn > 0}
+                    for one in them:
+                        one.told.clear()
+                        if turn == 0:
+                            one.end = one.claim.log_end
+                assert await node.said("CROSSSLOT") == refused + 1
+                assert [await one.words() for one in them] == [["turn 1", "turn 2"]] * len(them)
         finally:
             await router.close()

@@ -25,6 +25,7 @@ class Places:
 
     def __init__(self, queue: JobQueue, runner: Runner, *, count: int) -> None:
         self._queue = queue
+        self._holding = queue if isinstance(queue, Holding) else None
         self._runner = runner
         self._count = count
         self._promised = 0  # to jobs whose message is on its way to the queue
@@ -48,8 +49,8 @@ class Places:
 
         Returns when the queue has acknowledged it. Raises QueueUnavailable: then it is not run.
         """
-        queue = self._queue
-        if self._stopping or not self.free or not isinstance(queue, Holding):
+        queue = self._holding
+        if queue is None or self._stopping or not self.free:
             return False
         self._promised += 1
         try:
