@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 
 from redis.exceptions import AskError, MovedError, ResponseError
 
-from gateway.connection import Connection, is_unavailable
+from gateway.connection import BROKEN, Connection, is_unavailable
 from gateway.errors import StoreUnavailable
 from gateway.link import TIMEOUT_SECONDS, Place
 from gateway.pending import Answer
@@ -48,8 +47,8 @@ class Router(Connection):
         self._single = False
         self._connections: dict[Node, Connection] = {}
         self._asking = asyncio.Lock()
-        self._asked_at = -math.inf
-        self._failed_looks = 0
+        self._asked_at, self._failed_looks = float("-inf"), 0
+        self._doubted = False  # a node has not answered: it may have a successor
         if self._place.url.startswith("unix://"):
             self._be_single()
 
@@ -60,6 +59,9 @@ class Router(Connection):
             return await super().answers(commands)
         try:
             async with asyncio.timeout(2 * self._timeout):
+                if self._doubted:
+                    self._doubted = False
+                    await self._look()
                 return await self._routed(commands)
         except TimeoutError as error:
             raise StoreUnavailable from error
@@ -72,8 +74,13 @@ class Router(Connection):
         """As Connection's, to the node that has the key; also False while it is not known which that is."""
         if self._single:
             return super().post(key, command, heard)
+
+        def told(answer: Answer) -> None:
+            self._doubted |= isinstance(answer, BROKEN)
+            heard(answer)
+
         node = self._map.owner(key)
-        return node in self._connections and self._connections[node].post(key, command, heard)
+        return node in self._connections and self._connections[node].post(key, command, told)
 
     async def by_node(self, keys: list[str]) -> list[list[str]]:
         """These keys, apart by the node that has them now: each has its own clock, and its own faults."""
@@ -105,7 +112,6 @@ class Router(Connection):
     def _be_single(self) -> None:
         self._single = True
         self.answers = super().answers  # type: ignore[method-assign] # no detour from now on
-        self.post = super().post  # type: ignore[method-assign]
 
     async def _know(self) -> None:
         """Find out whether it is a cluster. One look serves all who wait for it, also when it fails."""

@@ -33,7 +33,7 @@ def bucket(stream_id: str) -> str:
 
 
 class Log:
-    """The data model; holds no state but the connection."""
+    """The data model; holds no state but the connection, and what is to be sent on it in this turn."""
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis

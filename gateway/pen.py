@@ -22,15 +22,16 @@ from gateway.pending import Answer
 from gateway.script import Script
 from gateway.slots import slot_of_key
 
-MOST_TOGETHER = 32  # appends of one script: Redis does nothing else meanwhile
+MOST_TOGETHER, MOST_BYTES = 32, 1024 * 1024  # of one script: Redis does nothing else meanwhile
 _STANDS = [b"ok"]
 Heard = Callable[[bool], None]
 
 
 @dataclass(slots=True)
 class _Append:
-    keys: tuple[str, ...]
+    pen: Pen
     arguments: tuple[Any, ...]
+    size: int
     heard: Heard
 
 
@@ -57,15 +58,22 @@ class Pens:
         waiting, self._waiting = self._waiting, []
         groups: dict[int, list[_Append]] = {}
         for append in waiting:
-            key = append.keys[0]
-            slot = slot_of_key(key) if self._apart else self._redis.slot(key)
-            groups.setdefault(slot, []).append(append)
+            if not append.pen.closed:
+                key = append.pen.keys[0]
+                slot = slot_of_key(key) if self._apart else self._redis.slot(key)
+                groups.setdefault(slot, []).append(append)
         for group in groups.values():
-            for first in range(0, len(group), MOST_TOGETHER):
-                self._post(group[first : first + MOST_TOGETHER])
+            together, size = group[:1], group[0].size
+            for append in group[1:]:
+                if len(together) == MOST_TOGETHER or size + append.size > MOST_BYTES:
+                    self._post(together)
+                    together, size = [], 0
+                together.append(append)
+                size += append.size
+            self._post(together)
 
     def _post(self, appends: list[_Append]) -> None:
-        keys = [key for append in appends for key in append.keys]
+        keys = [key for append in appends for key in append.pen.keys]
         arguments = [argument for append in appends for argument in append.arguments]
         command = ("EVALSHA", self._append.sha, len(keys), *keys, *arguments)
         try:
@@ -84,19 +92,23 @@ class Pens:
 
 
 class Pen:
-    """Appends for one claim; `lease_ms` is what each renews."""
+    """Appends for one claim; `lease_ms` is what each renews. Of one that is `closed` nothing more is sent."""
 
     def __init__(self, pens: Pens, keys: tuple[str, ...], claim: tuple[str, str], lease_ms: int) -> None:
         self._pens = pens
-        self._keys = keys
+        self.keys = keys
+        self.closed = False
         self._claim = claim
         self._lease_ms = lease_ms
 
     def append(
         self, position: int, frames: bytes, last_id: str, fields: Mapping[str, Any], heard: Heard
     ) -> None:
-        """Send these frames and fields of the record; `heard` is told later whether they surely stand."""
+        """Send these frames and fields of the record; `heard` is told later whether they surely stand.
+
+        It may not raise: others are told after it.
+        """
         arguments = (*self._claim, position, frames, last_id, self._lease_ms, "", 2 * len(fields))
         if fields:
             arguments += tuple(item for pair in fields.items() for item in pair)
-        self._pens.add(_Append(self._keys, arguments, heard))
+        self._pens.add(_Append(self, arguments, len(frames), heard))

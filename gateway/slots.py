@@ -24,7 +24,7 @@ class Node(NamedTuple):
 
 
 def key_of(command: Command) -> str | bytes | None:
-    """A command's first key; None when it has none. All keys of one command have one slot here."""
+    """A command's first key; None when it has none. In a cluster all keys of a command have one slot."""
     name = str(command[0]).upper()
     if name in _KEYLESS:
         return None

@@ -1,13 +1,14 @@
 """An open connection to Redis, taken over from redis-py: answers to a callback, without a coroutine for each.
 
 redis-py has connected it, with TLS, credentials and handshake; from then on bytes go straight from the event
-loop into hiredis's reader. What is sent while no answer is awaited goes out at once; else whatever is sent
-within one turn of the event loop in one write, and what gathers while the socket is full in the next.
+loop into hiredis's reader. What is sent goes out at once, or with what else is sent within one turn of the
+event loop, as the sender says; what gathers while the socket is full goes in one write.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,10 @@ import hiredis
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
+from gateway.errors import stack_of
+
 Answer = Any
+_log = logging.getLogger("holdfast.connection")
 
 
 class Wire(asyncio.Protocol):
@@ -72,6 +76,8 @@ class Wire(asyncio.Protocol):
                 self._answered(answer)
             self._read()
         except Exception as error:
+            if not isinstance(error, redis_errors.RedisError):  # nothing that a server has said
+                _log.error("the order of answers is lost:\n%s", stack_of(error))
             self.end(error)
 
     def pause_writing(self) -> None:

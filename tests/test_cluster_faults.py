@@ -12,6 +12,7 @@ from redis.crc import key_slot
 from gateway import protocol
 from gateway.cluster import Router
 from gateway.errors import StoreUnavailable
+from gateway.log import Log
 from tests.support.following import Stream, reading, until
 from tests.support.pen import WatchedLog
 from tests.support.redis_cluster import RedisCluster
@@ -94,6 +95,33 @@ async def test_a_writer_goes_on_while_its_slot_moves() -> None:
         frames = (await log.read(stream.id, None)).frames
         for word in "abcdefgh":
             assert frames.count(b'"%b "' % word.encode()) == 1
+
+
+async def test_after_a_node_has_not_answered_a_callback_the_map_is_asked_for_before_anything_else() -> None:
+    """It may have a successor: to wait for it once more would take most of a lease."""
+    async with RedisCluster() as cluster, routed(cluster.url, 0.5) as router:
+        [stream, *_] = await one_each(cluster, Log(router))
+        key = Log.keys(stream.id)[0]
+        silent = cluster.owner(key)
+        heard: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        silent._process.send_signal(19)  # SIGSTOP
+        try:
+            assert router.post(key, ("GET", key), heard.set_result)
+            assert isinstance(await heard, TimeoutError)
+            others = [node for node in cluster.nodes if node is not silent]
+
+            async def looks() -> int:
+                stats = [await node.client.info("commandstats") for node in others]
+                return sum(one.get("cmdstat_cluster|slots", {"calls": 0})["calls"] for one in stats)
+
+            before = await looks()
+            elsewhere = next(key for key in map(str, range(1000)) if cluster.owner(key) is others[0])
+            assert await router.call("GET", elsewhere) is None
+            assert await looks() == before + 1
+            assert await router.call("GET", elsewhere) is None
+            assert await looks() == before + 1
+        finally:
+            silent._process.send_signal(18)  # SIGCONT
 
 
 async def test_each_slot_that_has_moved_is_told_once() -> None:

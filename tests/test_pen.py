@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,7 +13,7 @@ from gateway import protocol, sse
 from gateway.cluster import Router
 from gateway.connection import Connection
 from gateway.log import Log
-from gateway.pen import MOST_TOGETHER, Pen
+from gateway.pen import MOST_BYTES, MOST_TOGETHER, Pen
 from gateway.record import Claim
 from tests.support.following import LEASE_MS, Stream, connected, until
 from tests.support.pen import text
@@ -22,10 +23,10 @@ from tests.support.redis_cluster import RedisCluster
 class Written:
     """A claimed stream, its pen, and what the pen was told."""
 
-    def __init__(self, log: Log, claim: Claim) -> None:
-        self.log, self.claim, self.id = log, claim, claim.record.id
+    def __init__(self, log: Log, claim: Claim, lease_ms: int = LEASE_MS) -> None:
+        self.log, self.claim, self.id, self.lease_ms = log, claim, claim.record.id, lease_ms
         self.keys = log.keys(self.id)
-        self.pen: Pen = log.pen(claim, LEASE_MS)
+        self.pen: Pen = log.pen(claim, lease_ms)
         self.end = claim.log_end
         self.told: list[bool] = []
 
@@ -39,10 +40,10 @@ class Written:
         return [message.event().data["delta_content"] for message in messages[1:]]
 
 
-async def written(log: Log) -> Written:
+async def written(log: Log, lease_ms: int = LEASE_MS) -> Written:
     claim = await (await Stream.create(log)).claim_again()
     await log.append(claim, claim.log_end, b"", claim.record.last_id, LEASE_MS)  # the script is known
-    return Written(log, claim)
+    return Written(log, claim, lease_ms)
 
 
 async def all_told(*them: Written) -> None:
@@ -77,6 +78,47 @@ async def test_what_comes_in_one_turn_goes_in_one_script_up_to_a_bound(
         assert await one.words() == [f"word {number}"]
         assert await redis.hmget(one.keys[0], "usage", "mark") == [b"%d" % number, b"x" * number]
         assert set(await redis.hkeys(one.keys[0])) == fields | {b"usage", b"mark", b"progress"}
+
+
+async def test_each_of_several_has_its_own_lease_index_and_channel(
+    connection: Connection, redis: Redis
+) -> None:
+    log = Log(connection)
+    them = [await written(log, lease_ms) for lease_ms in (20_000, 60_000, 40_000)]
+    async with redis.pubsub() as channels:
+        await channels.subscribe(*(f"live:{one.id}" for one in them))
+        for one in them:
+            await redis.hset(one.keys[0], "lease_end_ms", 1)  # worn: each is renewed
+            await redis.zrem(one.keys[2], one.id)
+        now_ms = await log.now_ms()
+        for one in them:
+            one.say(f"of {one.id}")
+        await all_told(*them)
+        for one in them:
+            end = int(await redis.hget(one.keys[0], "lease_end_ms") or 0)
+            assert now_ms + one.lease_ms <= end < now_ms + one.lease_ms + 10_000
+            assert await redis.zscore(one.keys[2], one.id) == end
+            assert await redis.hget(one.keys[0], "lease_ms") == b"%d" % one.lease_ms
+        heard: list[tuple[bytes, bytes]] = []
+        async with asyncio.timeout(10):
+            while len(heard) < len(them):
+                found = await channels.get_message(ignore_subscribe_messages=True, timeout=10)
+                if found is not None:
+                    heard.append((found["channel"], found["data"]))
+        for one, (channel, block) in zip(them, heard, strict=True):
+            assert channel == f"live:{one.id}".encode()
+            assert f"of {one.id}".encode() in block
+
+
+async def test_large_ones_go_in_scripts_of_their_own(connection: Connection, redis: Redis) -> None:
+    log = Log(connection)
+    them = [await written(log) for _ in range(5)]
+    before = await scripts_run(redis)
+    for one in them:
+        one.say("x" * (MOST_BYTES // 2 - 1000))
+    await all_told(*them)
+    assert [one.told for one in them] == [[True]] * 5
+    assert await scripts_run(redis) == before + 3
 
 
 async def test_one_that_is_refused_leaves_the_others_alone(connection: Connection, redis: Redis) -> None:

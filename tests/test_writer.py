@@ -97,6 +97,74 @@ async def test_a_writer_that_was_stopped_appends_no_more(redis_url: str, redis: 
         assert await one.text() == "ab"
 
 
+async def test_what_was_put_in_the_turn_in_which_the_writer_is_stopped_is_not_sent(redis_url: str) -> None:
+    async with pen(redis_url) as one:
+        await one.put("a")
+        await one.writer.flush()
+        tried = len(one.log.tried)
+        await one.put("late")
+        one.task.cancel()
+        await asyncio.wait({one.task})
+        assert len(one.log.tried) == tried + 1  # it was handed to the pen
+        await one.connection.call("PING")
+        assert await one.text() == "a"
+
+
+async def test_after_the_end_nobody_waits(redis_url: str) -> None:
+    async with pen(redis_url) as one:
+        await one.put("a")
+        await one.writer.flush()
+        one.task.cancel()
+        await asyncio.wait({one.task})
+        async with asyncio.timeout(10):
+            for _ in range(3):
+                await one.put("x" * BUFFER_BYTES)
+                await one.writer.flush()
+        assert await one.text() == "a"
+
+
+async def test_fields_alone_and_a_release_follow_the_append_that_is_in_flight(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.writer.LONGEST_SILENCE_SECONDS", 3600.0)
+    async with pen(redis_url, lease=3 * 3600.0) as one:
+        async with paused(redis):
+            await one.put("a")
+            await one.tried(len(one.log.tried) + 1)
+            await one.writer.put(fields={"mark": "made"})
+        async with asyncio.timeout(10):
+            await one.writer.flush()
+        assert await redis.hget(one.log.keys(one.id)[0], "mark") == b"made"
+        async with paused(redis):
+            await one.put("b")
+            await one.tried(len(one.log.tried) + 1)
+            one.writer.release()
+        async with asyncio.timeout(10):
+            assert await one.task == "ok"
+        assert (await one.jobs.record(one.id)).status == "queued"
+        assert await one.text() == "ab"
+
+
+async def test_what_fails_after_an_append_ends_its_own_writer_alone(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pen(redis_url) as one:
+        other = await one.another()
+        monkeypatch.setattr(one.writer._tail, "add", _broken)
+        await one.put("a")
+        await other.put("b")
+        async with asyncio.timeout(10):
+            with pytest.raises(ZeroDivisionError):
+                await one.task
+        await other.writer.put(DONE)
+        assert await other.task == "ok"
+        assert await other.text() == "b"
+
+
+def _broken(_: object) -> None:
+    raise ZeroDivisionError
+
+
 async def test_a_field_that_cannot_be_sent_ends_the_task_and_not_the_connection(redis_url: str) -> None:
     async with pen(redis_url) as one:
         await one.put("a")

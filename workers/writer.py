@@ -44,8 +44,7 @@ class Writer:
         self._pen = log.pen(claim, self._lease_ms)
         self._silence = min(lease / 3, LONGEST_SILENCE_SECONDS)
         self._patience = patience
-        self._max_event = max_event
-        self._max_log = max_log
+        self._max_event, self._max_log = max_event, max_log
         self._end = claim.log_end  # where the next frame begins
         self._frames: list[bytes] = []
         self._size = 0
@@ -56,13 +55,12 @@ class Writer:
         self.events = 0  # taken for an append
         self.final: Event | None = None
         self._loop = asyncio.get_running_loop()
-        self._due = False  # an append begins in this turn of the event loop
+        self._wanted = self._due = False  # there is something to append; in this turn of the event loop
         self._busy = True  # an append is in flight, or `run` has not begun
-        self._over = False
-        self._began = 0.0  # it, by `monotonic`
+        self._over, self._began = False, 0.0  # and that append, by `monotonic`
         self._rest_since = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self._given: asyncio.Queue[Batch] = asyncio.Queue(1)  # what is the task's to append
+        self._given: asyncio.Queue[Batch | Exception] = asyncio.Queue(1)  # the task's: to append, or to raise
         self._room = asyncio.Event()
         self._room.set()
         self._empty = asyncio.Event()  # everything put has been appended
@@ -82,9 +80,10 @@ class Writer:
         """
         if not self._room.is_set():
             await self._room.wait()
-        if self.final is not None:
+        if self.final is not None or self._over:
             return
         self._empty.clear()
+        self._stir()
         for event in events:
             frame = sse.encode(event, self._end, self._tag)
             final = TERMINAL_EVENTS.get(event.type) if event.type else None
@@ -101,7 +100,6 @@ class Writer:
             self._fields |= fields
         if self._size > BUFFER_BYTES:
             self._room.clear()
-        self._stir()
 
     async def flush(self) -> None:
         """Wait until everything put stands in the log, or this claim is over."""
@@ -134,11 +132,11 @@ class Writer:
         self._busy = False
         self._timer = self._loop.call_later(self._silence, self._look)
         try:
-            if self._frames or self._status:
+            if self._wanted:
                 self._stir()
             return await self._write()
         finally:
-            self._over = True
+            self._over = self._pen.closed = True
             self._timer.cancel()
             self._room.set()  # whoever still waits to put something is heard no more
             self._empty.set()
@@ -146,6 +144,8 @@ class Writer:
     async def _write(self) -> str:
         while True:
             batch = await self._given.get()
+            if isinstance(batch, Exception):
+                raise batch
             answer = await self._append(batch)
             if answer.word == "lost":
                 answer = await self._restore(answer.number, batch)
@@ -159,6 +159,7 @@ class Writer:
 
     def _stir(self) -> None:
         """There is something to append: with what else comes in this turn of the event loop."""
+        self._wanted = True
         if not self._busy and not self._due:
             self._due = True
             self._loop.call_soon(self._begin)
@@ -172,22 +173,25 @@ class Writer:
         if batch.status:
             self._given.put_nowait(batch)
             return
-        heard = partial(self._heard, batch)
-        self._pen.append(batch.position, batch.frames, batch.last_id, batch.fields, heard)
+        told = partial(self._heard, batch)
+        self._pen.append(batch.position, batch.frames, batch.last_id, batch.fields, told)
 
     def _heard(self, batch: Batch, stands: bool) -> None:
-        if not stands:
-            self._given.put_nowait(batch)
-            return
-        telemetry.append_time.record(monotonic() - self._began)
-        self._stood(batch)
+        try:
+            if stands:
+                telemetry.append_time.record(monotonic() - self._began)
+                self._stood(batch)
+            else:
+                self._given.put_nowait(batch)
+        except Exception as error:  # the task's as well: others are told after us
+            self._given.put_nowait(error)
 
     def _stood(self, batch: Batch) -> None:
         """This batch stands: what has gathered meanwhile follows at once."""
         if batch.frames:
             self._tail.add(batch)
         self._busy = False
-        if self._frames or self._status:
+        if self._wanted:
             self._begin()
         else:
             self._rest_since = self._loop.time()
@@ -206,7 +210,7 @@ class Writer:
         position = self._end - self._size
         frames, self._frames = self._frames, []
         self.events += len(frames)
-        self._size = 0
+        self._size, self._wanted = 0, False
         self._room.set()
         fields, self._fields = self._fields, {}
         last_id = self._claim.record.last_id if self._last is None else f"{self._last}-{self._tag}"
@@ -240,7 +244,7 @@ class Writer:
                 telemetry.append_time.record(monotonic() - began)
                 return answer
             except StoreUnavailable:
-                if monotonic() > self._began + self._patience:
+                if monotonic() > self._began + self._patience:  # since this batch was first sent
                     raise
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_SECONDS[1])

@@ -9,7 +9,7 @@
 -- Answers {'ok'}, {'duplicate'} (these very bytes stand there), {'lost', log_end} (the log is shorter),
 -- {'fenced'} (another claim holds the job), {'ended', status}, {'unknown'}; of several appends, a list of these.
 
-local function append(at, final)
+local function append(at, to)
   local id, token, position, frames = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   local last, lease_ms, status = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6]
   local job = redis.call('HMGET', JOB, 'status', 'token', 'last_id', 'lease_end_ms', 'lease_ms')
@@ -27,9 +27,9 @@ local function append(at, final)
   if position > log_end then return { 'lost', log_end } end
   if position < log_end then return { 'fenced' } end
   if frames ~= '' then
-    publish(id, job[3], last, status, frames, 'progress', 1, unpack(ARGV, at + 8, final))
-  elseif final > at + 7 then
-    redis.call('HSET', JOB, unpack(ARGV, at + 8, final))
+    publish(id, job[3], last, status, frames, 'progress', 1, unpack(ARGV, at + 8, to))
+  elseif to > at + 7 then
+    redis.call('HSET', JOB, unpack(ARGV, at + 8, to))
   end
   if ENDED[status] then
     finish(id, status)
@@ -52,9 +52,9 @@ end
 local answers, at = {}, 1
 for key = 1, #KEYS, 3 do
   JOB, LOG, OPEN = KEYS[key], KEYS[key + 1], KEYS[key + 2]
-  local final = at + 7 + tonumber(ARGV[at + 7])
-  answers[#answers + 1] = append(at, final)
-  at = final + 1
+  local to = at + 7 + tonumber(ARGV[at + 7]) -- the last argument of this one
+  answers[#answers + 1] = append(at, to)
+  at = to + 1
 end
 if #answers == 1 then return answers[1] end
 return answers

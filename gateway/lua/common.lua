@@ -1,5 +1,6 @@
 -- Stands before every script. Time is Redis's own; ended states are the protocol's terminal ones.
 -- Keys, in all scripts: 1 job (hash), 2 log (string), 3 open (sorted set); all of one bucket, so of one slot.
+-- Where a script takes several streams, it sets these three for each.
 local JOB, LOG, OPEN = KEYS[1], KEYS[2], KEYS[3]
 local ENDED = { done = true, failed = true, cancelled = true }
 local time = redis.call('TIME')

@@ -95,12 +95,19 @@ class Deaf(Connection):
 class Pen:
     """A claimed stream, its writer, and the writer's task."""
 
-    def __init__(self, jobs: Jobs, claim: Claim, connection: Connection, **options: Any) -> None:
+    def __init__(
+        self, jobs: Jobs, claim: Claim, connection: Connection, log: WatchedLog | None = None, **options: Any
+    ) -> None:
         self.jobs, self.claim, self.connection, self.id = jobs, claim, connection, claim.record.id
-        self.log = WatchedLog(connection)
+        self.log = log or WatchedLog(connection)
         limits = {"lease": 15.0, "patience": 20.0, "max_event": 1 << 20, "max_log": 1 << 26}
         self.writer = Writer(self.log, claim, **(limits | options))
         self.task = asyncio.create_task(self.writer.run())
+
+    async def another(self) -> Pen:
+        """A second stream's, on the same log and connection."""
+        claim = await self.jobs.claim(await self.jobs.stream(chain="chat"))
+        return Pen(self.jobs, claim, self.connection, log=self.log)
 
     async def put(self, *deltas: str) -> None:
         for delta in deltas:
