@@ -180,8 +180,8 @@ class AzureQueue:
         try:
             await self._client.create_queue()
             _log.info("queue %s was made", self._client.queue_name)
-        except ResourceExistsError:
-            pass  # by another process, at this moment
+        except ResourceExistsError:  # by another process, at this moment
+            _log.debug("queue %s was there already", self._client.queue_name)
 
     def _hold(self, held: Held) -> Delivery:
         message = held.message

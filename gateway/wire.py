@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import hiredis
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
 from gateway.errors import stack_of
+from gateway.pending import Answer
 
-Answer = Any
 _log = logging.getLogger("holdfast.connection")
 
 
