@@ -247,3 +247,21 @@ async def test_a_posted_command_hears_that_its_connection_has_ended_and_is_not_s
         proxy.release()
         assert await connection.call("ECHO", "x") == b"x"
         assert len(heard) == 2
+
+
+async def test_what_a_callback_raises_is_told_and_ends_the_connection_for_all_who_wait(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(redis_url) as connection:
+        heard: list[object] = []
+        await connection.call("PING")
+        assert connection.post("k", ("ECHO", "1"), _raises)
+        assert connection.post("k", ("ECHO", "2"), heard.append)
+        await until(lambda: len(heard) == 1)
+        assert isinstance(heard[0], RedisConnectionError)
+        assert "ZeroDivisionError" in caplog.text
+        assert await connection.call("ECHO", "3") == b"3"
+
+
+def _raises(_: object) -> None:
+    raise ZeroDivisionError
