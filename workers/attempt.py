@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from time import monotonic
 
 from gateway import protocol, sse
-from gateway.errors import stack_of
+from gateway.errors import CursorLost, StoreUnavailable, stack_of
 from gateway.log import Log
 from gateway.protocol import Event
 from gateway.record import Claim, Record
@@ -24,6 +24,7 @@ from workers.stages import Stages
 from workers.writer import TooLong, Writer
 
 _log = logging.getLogger("holdfast.attempt")
+MOST_READS = 5  # of a log whose tail the store loses again and again, each followed by a restored tail
 
 
 def refused(claim: Claim, settings: Settings, registry: Registry) -> Event | None:
@@ -147,9 +148,32 @@ class Attempt:
         return await self._read()
 
     async def _read(self) -> Published:
-        messages, after, at_end = [], None, False
+        """What stands in the log before the place where this claim writes next: a stage must match just that.
+
+        A store that fails over can lose the log's tail after the last append and before this read. The writer
+        would write that tail again with the next append, behind a stage that has matched less. So a read that
+        does not end at the writer's last event is thrown away. An empty append then makes the writer restore
+        the tail, or ends this claim; and the log is read again.
+
+        Raises StoreUnavailable when the store keeps losing it.
+        """
+        for _ in range(MOST_READS):
+            await self._writer.flush()
+            messages, last = await self._messages()
+            if last == self._writer.last_id:
+                return Published.read(messages)
+            await self._writer.put()
+        raise StoreUnavailable
+
+    async def _messages(self) -> tuple[list[sse.Message], str]:
+        """The log's messages, and the id of the last; no id when the log was cut while it was read."""
+        messages: list[sse.Message] = []
+        after, at_end = None, False
         while not at_end:
-            piece = await self._log.read(self._claim.record.id, after)
+            try:
+                piece = await self._log.read(self._claim.record.id, after)
+            except CursorLost:
+                return [], ""
             messages += sse.Decoder().feed(piece.frames)
             after, at_end = piece.last, piece.at_end
-        return Published.read(messages)
+        return messages, str(after or "")

@@ -51,7 +51,10 @@ class Run:
 
 
 class StageRun:
-    """Runs the stages of one claim. `read` gives what stands in the log."""
+    """Runs the stages of one claim.
+
+    `read` gives what stands in the log before the place where the writer writes next.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,6 @@ class StageRun:
                     raise
                 _log.warning("stream %s: stage %s again in %.1f s", self._claim.record.id, step.name, wait)
             await asyncio.sleep(wait)  # the writer renews the lease meanwhile
-            await self._writer.flush()
             try:
                 published = await self._read()
             except StoreUnavailable as error:

@@ -67,6 +67,11 @@ class Writer:
         self._empty.set()
 
     @property
+    def last_id(self) -> str:
+        """Id of the last frame before which all is known: this claim's newest, or the one that it found."""
+        return self._claim.record.last_id if self._last is None else f"{self._last}-{self._tag}"
+
+    @property
     def bytes(self) -> int:
         """What this claim has to say, in bytes of the log."""
         return self._end - self._claim.log_end
@@ -75,6 +80,7 @@ class Writer:
         """Write these events in one append; waits while more than 256 KiB are not yet written.
 
         `fields` of the record (a checkpoint) are written in that same append: nothing can come between.
+        Without events the append is empty: it renews the lease, and finds out whether the log has lost its tail.
         Raises TooLong for an event or a log past its bound; a terminal event is always taken, and nothing
         after it.
         """
@@ -213,8 +219,7 @@ class Writer:
         self._size, self._wanted = 0, False
         self._room.set()
         fields, self._fields = self._fields, {}
-        last_id = self._claim.record.last_id if self._last is None else f"{self._last}-{self._tag}"
-        return Batch(position, b"".join(frames), last_id, self._status, fields)
+        return Batch(position, b"".join(frames), self.last_id, self._status, fields)
 
     async def _restore(self, log_end: int, batch: Batch) -> Answer:
         """The store has lost the log's tail: append the same frames again, when they are still here."""

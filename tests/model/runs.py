@@ -10,20 +10,19 @@ from hypothesis.stateful import invariant, precondition, rule
 from gateway import sse
 from tests.model import script
 from tests.model.attempt import Attempt
+from tests.model.life import PICK, Life
 from tests.model.pair import Worker, one
 from tests.model.script import Plan
 from tests.model.streams import LEASE_MS
-from tests.model.sweeps import Sweeps
 from tests.model.told import stages_of
 
 KINDS = st.sampled_from(["same", "same", "differs", "short", "other"])
 TEXTS = st.lists(st.sampled_from(["a", "b", "\ud800\n\n", script.TOOL]), min_size=1, max_size=4).map(tuple)
 PLANS = st.builds(Plan, KINDS, st.integers(0, 6), TEXTS)
 CALLS = st.sampled_from(["once", "once", "twice", "answer lost"])
-PICK = st.integers(0, 1_000_000)
 
 
-class Runs(Sweeps):
+class Runs(Life):
     """Deliveries and take-overs."""
 
     def open_runs(self, plans: list[Plan]) -> None:

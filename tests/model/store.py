@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tests.model.streams import GRACE_MS, LEASE_MS
 
@@ -118,6 +120,12 @@ class Store:
         elif status:
             self.status = status
         return "ok", 0
+
+    def take(self, fields: Mapping[str, Any]) -> None:
+        """Fields of the record that an append has written."""
+        self.failures = int(fields.get("failures", self.failures))
+        self.attempt = int(fields.get("attempt", self.attempt))
+        self.progress = self.progress or "progress" in fields
 
     def cancel(self, frame: bytes, last_id: str) -> str:
         if not self.alive:

@@ -1,0 +1,254 @@
+"""One delivery in the hands of the product's own `Runner`, whose every call of the store waits for the test.
+
+The runner, the writer, the attempt and the adapter are the product's. `Gate` stands where they expect the
+log: a call waits in `calls` until the test has it done, or refused. `Loop` has a clock that only the test
+moves, so pauses, renewals and back-offs happen exactly when the test says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+from langchain_core.runnables import Runnable, RunnableGenerator
+
+from gateway.errors import StoreUnavailable
+from gateway.log import Log
+from gateway.protocol import Cursor
+from gateway.queue import Message
+from gateway.record import Answer, Claim, Piece
+from gateway.settings import Settings
+from tests.model.script import STAGES
+from tests.model.streams import LEASE_MS
+from workers.chains.registry import Chain, Registry
+from workers.runner import Runner, Settled
+
+MOST_TURNS = 100_000  # of the event loop, until nothing is ready any more: far more than any step takes
+SETTINGS = Settings(
+    lease=LEASE_MS / 1000,
+    stage_tries=1_000_000,
+    stage_limit=0,
+    max_failures=1_000_000,
+    max_attempts=1_000_000,
+)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands still but for `forward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._moment = 0.0
+
+    def time(self) -> float:
+        """Seconds, as far as the test has moved it."""
+        return self._moment
+
+    def forward(self, seconds: float) -> None:
+        """Timers that are due then run in the next turns."""
+        self._moment += seconds
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing but who asks is ready to run."""
+        return not self._ready  # type: ignore[attr-defined]
+
+
+class CutError(Exception):
+    """The model's server has failed in a way that may pass."""
+
+    is_retryable = True
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of the store that waits: `claim`, `append` or `read`, and what it was called with."""
+
+    kind: str
+    arguments: tuple[Any, ...]
+    answer: Callable[[Any], None]
+    refuse: Callable[[], None]
+
+
+@dataclass(slots=True)
+class Try:
+    """One try of a run of a stage: what the chain has said in it."""
+
+    stage: str
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+class Gate:
+    """The log as the product's worker calls it."""
+
+    def __init__(self) -> None:
+        self.calls: deque[Call] = deque()
+        self.killed = False
+
+    async def claim(self, stream_id: str, token: str, lease_ms: int, **given: Any) -> Answer:
+        return cast(Answer, await self._wait("claim", stream_id, token, lease_ms, given))
+
+    async def read(self, stream_id: str, after: Cursor | None) -> Piece:
+        return cast(Piece, await self._wait("read", stream_id, after))
+
+    async def append(
+        self,
+        claim: Claim,
+        position: int,
+        frames: bytes,
+        last_id: str,
+        lease_ms: int,
+        *,
+        status: str = "",
+        fields: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        wait = self._wait("append", claim, position, frames, last_id, status, fields or {})
+        return cast(Answer, await wait)
+
+    def pen(self, claim: Claim, lease_ms: int) -> _Pen:
+        return _Pen(self, claim)
+
+    def kill(self) -> None:
+        """The process is gone: nothing more reaches the store, and what still runs here comes to its end."""
+        self.killed = True
+        while self.calls:
+            _end(self.calls.popleft())
+
+    def add(self, call: Call) -> None:
+        """One more call waits."""
+        if self.killed:
+            _end(call)
+        else:
+            self.calls.append(call)
+
+    async def _wait(self, kind: str, *arguments: Any) -> Any:
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def refuse() -> None:
+            if not answered.done():
+                answered.set_exception(StoreUnavailable())
+
+        def answer(value: Any) -> None:
+            if isinstance(value, Exception) and not answered.done():
+                answered.set_exception(value)
+            elif not answered.done():
+                answered.set_result(value)
+
+        self.add(Call(kind, arguments, answer, refuse))
+        return await answered
+
+
+def _end(call: Call) -> None:
+    """Let the caller of a process that is gone come to its end."""
+    if call.kind == "read":
+        call.refuse()
+    else:
+        call.answer(Answer("fenced"))
+
+
+class _Pen:
+    """Appends by callback."""
+
+    def __init__(self, gate: Gate, claim: Claim) -> None:
+        self._gate = gate
+        self._claim = claim
+        self.closed = False
+
+    def append(
+        self,
+        position: int,
+        frames: bytes,
+        last_id: str,
+        fields: Mapping[str, Any],
+        heard: Callable[[bool], None],
+    ) -> None:
+        self._gate.add(
+            Call(
+                "append",
+                (self._claim, position, frames, last_id, "", fields),
+                lambda answer: heard(answer.word == "ok"),
+                lambda: heard(False),
+            )
+        )
+
+
+class Handled:
+    """What becomes of one delivery. The chain has two stages, and says what it is ordered to say."""
+
+    def __init__(self, stream_id: str) -> None:
+        self.gate = Gate()
+        self.end = -1  # where the next frame begins, as far as the store has answered
+        self.behind = False  # an append had no answer, and waits to be made again
+        self.tries: list[Try] = []
+        self.trying = False  # the chain waits for an order
+        self._stopped = False
+        self.ended: dict[str, str] = {}  # stage → what the try that came to its end had said
+        self._orders: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+        chain = Chain("chat", STAGES, lambda _: {})
+        made = {name: self._stage(name) for name in STAGES}
+
+        async def load(name: str) -> Any:
+            return made
+
+        registry = SimpleNamespace(find=lambda name: chain, load=load)
+        runner = Runner(SETTINGS, cast(Log, self.gate), cast(Registry, registry))
+        self._task = asyncio.get_running_loop().create_task(runner.run(Message(stream_id).encode()))
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, for asyncio
+
+    @property
+    def over(self) -> bool:
+        return self._task.done()
+
+    def result(self) -> Settled:
+        """How it ended. Raises what the runner has raised."""
+        return self._task.result()
+
+    def order(self, *orders: str | Exception | None) -> None:
+        """A word to say; an exception to raise; None: the stage is at its end."""
+        for order in orders:
+            self._orders.put_nowait(order)
+
+    def stop(self) -> None:
+        """The process is to stop: hand the job over. A process is told once."""
+        if not self._stopped:
+            self._stopped = True
+            self._task.cancel()
+
+    def _stage(self, name: str) -> Runnable[Any, Any]:
+        async def transform(given: AsyncIterator[Any]) -> AsyncIterator[str]:
+            async for _ in given:
+                pass
+            now = Try(name)
+            self.tries.append(now)
+            while (order := await self._ordered()) is not None:
+                if isinstance(order, Exception):
+                    raise order
+                now.words.append(order)
+                yield order
+            self.ended[name] = now.text
+
+        return RunnableGenerator(transform)
+
+    async def _ordered(self) -> str | Exception | None:
+        self.trying = True
+        try:
+            return await self._orders.get()
+        finally:
+            self.trying = False
+
+
+async def rest(loop: Loop) -> None:
+    """Until everything waits: for the test, or for the clock."""
+    for _ in range(MOST_TURNS):
+        await asyncio.sleep(0)
+        if loop.rests:
+            return
+    raise AssertionError("something never comes to rest")

@@ -1,0 +1,123 @@
+"""What befalls any stream, whoever writes it: the gateway's calls, blows of fate and readers.
+
+A life opens with `open_life`. After each of its steps the real store must be what the plain model is.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule
+
+from gateway import sse
+from tests.model import streams
+from tests.model.pair import one
+from tests.model.reader import Latecomer, Reader
+from tests.model.real import Image
+from tests.model.store import Store
+from tests.model.sweeps import Sweeps
+
+VERBS = st.sampled_from(["create", "confirm", "confirm", "ask", "ask", "cancel"])
+RARELY = st.integers(0, 7).map(lambda number: number == 7)
+MADE_UP = st.sampled_from(["0-0000", "7-5a5a", "0-5a5a", "00-5a5a", "9999999999-beef"])
+PICK = st.integers(0, 1_000_000)
+
+
+class Life(Sweeps):
+    """Rules are calls of the product and blows of fate; the invariant compares."""
+
+    steps: ClassVar[int] = 0
+
+    def open_life(self, bucket: int) -> None:
+        self.open_pair(bucket)
+        self.open_mail()
+        self.gateway("create")
+
+    # What gateway and sweeper do.
+
+    @rule(verb=VERBS)
+    def gateway(self, verb: str) -> None:
+        match verb:
+            case "create":
+                word, found = self.do(self.stream.create_again())
+                assert (word, found) == (self.model.create(), self.stream.id)
+                if self.model.log.startswith(self.model.first):
+                    self.remember(self.model.first, len(self.model.first))
+            case "confirm":
+                assert self.do(self.log.confirm(self.stream.id, streams.GRACE_MS)) == self.model.confirm()
+            case "ask":
+                self.ask()
+            case "cancel":
+                self.cancel_both()
+
+    # What fate does.
+
+    @rule(pick=PICK)
+    def store_loses_tail(self, pick: int) -> None:
+        """As after a crash with the last second not yet on disk: everything is as it was some steps ago."""
+        self.go_back(*one(self.past, pick))
+
+    def go_back(self, image: Image, model: Store) -> None:
+        """The store is what it was; its clock goes on."""
+        self.do(self.real.restore(image))
+        now, self.model = self.model.now, copy.copy(model)
+        self.shift(now - model.now)
+
+    @precondition(lambda self: self.model.open)
+    @rule(pick=PICK)
+    def log_is_cut(self, pick: int) -> None:
+        """The log alone, at a frame's end, with the record's last id: finer than any append was."""
+        frames = sse.split_frames(self.model.log)
+        if not frames:
+            return
+        self.model.log = b"".join(frames[: 1 + pick % len(frames)])
+        self.model.last_id = streams.last_id_of(self.model.log)
+        self.do(self.real.cut(self.model.log, self.model.last_id))
+
+    @rule(whole=st.booleans(), happens=RARELY)
+    def expire(self, whole: bool, happens: bool) -> None:
+        if happens:
+            self.do(self.real.expire(whole=whole))
+            self.model.log = b""
+            if whole:
+                self.model.expire()
+
+    # What readers do.
+
+    @rule(pick=PICK, made_up=st.none() | MADE_UP)
+    def join(self, pick: int, made_up: str | None) -> None:
+        """From the first event, from any cursor ever seen, or from none of them."""
+        cursor = made_up or one(["", *self.through], pick)
+        held = self.through.get(cursor) if cursor else b""
+        self._attach(Reader.resuming(cursor, held))
+
+    @rule()
+    def join_late(self) -> None:
+        """With the status document in place of the history."""
+        document = self.document()
+        if document is not None:
+            client = Latecomer(document)
+            self._attach(Reader(document["last_event_id"], client, held=self.model.log))
+
+    @precondition(lambda self: self.readers)
+    @rule(pick=PICK, limit=st.sampled_from([32, 64, 300, 65536]))
+    def read(self, pick: int, limit: int) -> None:
+        reader = one(self.readers, pick)
+        self.do(reader.read(self.log, self.stream.id, self.model, self.forged, limit))
+
+    def _attach(self, reader: Reader) -> None:
+        self.readers = [self.readers[0], *self.readers[1:][-5:], reader]
+
+    @invariant()
+    def store_is_the_model(self) -> None:
+        type(self).steps += 1
+        self.picture()
+        self.check_document()
+
+    def picture(self) -> None:
+        """Compare the two, and keep what they are: the store may go back to it."""
+        image = self.do(self.real.look())
+        self.real.compare(image, self.model)
+        self.past = [*self.past[-8:], (image, copy.copy(self.model))]
