@@ -6,15 +6,26 @@ module is imported.
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 CHECKS = list(HealthCheck)  # each is about speed or about a shared fixture, and neither is what is tested
+PHASES = [phase for phase in Phase if phase is not Phase.explain]  # to explain a failure takes minutes here
 
 settings.register_profile(
-    "long", max_examples=1500, stateful_step_count=60, deadline=None, suppress_health_check=CHECKS
+    "long",
+    max_examples=1500,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=CHECKS,
+    phases=PHASES,
 )
 settings.register_profile(
-    "model", max_examples=90, stateful_step_count=50, deadline=None, suppress_health_check=CHECKS
+    "model",
+    max_examples=90,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=CHECKS,
+    phases=PHASES,
 )
 
 

@@ -1,0 +1,80 @@
+"""A stage that is tried again while the store loses the log's tail: each word stands once (docs/faults.md)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway import sse
+from gateway.log import Log
+from gateway.protocol import Cursor
+from gateway.record import Piece
+from tests.support.jobs import Jobs, body
+from workers import tries
+from workers.runner import DONE
+
+WORDS = [f"w{number} " for number in range(40)]
+MOST_DELIVERIES = 40
+
+
+class CutError(Exception):
+    is_retryable = True
+
+
+class Cut:
+    """Says all its words, and is cut at the end of the first tries."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    async def answer(self, given: Any) -> AsyncIterator[str]:
+        for word in WORDS:
+            yield word
+        if self.left:
+            self.left -= 1
+            raise CutError
+
+
+async def lose(jobs: Jobs, stream_id: str, frames: int) -> None:
+    """The log and its last id, as they were this many frames ago."""
+    job, log, _ = Log.keys(stream_id)
+    kept = sse.split_frames(await jobs.connection.call("GET", log))[:-frames]
+    last = kept[-1].split(b"\n")[0].removeprefix(b"id: ")
+    await jobs.connection.call_all([("SET", log, b"".join(kept), "KEEPTTL"), ("HSET", job, "last_id", last)])
+
+
+@pytest.mark.parametrize("when", ["before the read", "between its pieces", "after it", "again and again"])
+async def test_fault_35_no_word_stands_twice(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.0)
+    chain = Cut(1)
+    async with Jobs(redis_url, chain.answer) as jobs:
+        stream_id = await jobs.stream()
+        read, reads = jobs.log.read, 0
+
+        async def losing(stream: str, after: Cursor | None, limit: int = 1000) -> Piece:
+            nonlocal reads
+            reads += 1
+            if when == "before the read" and reads == 1:
+                await lose(jobs, stream, 20)
+            if when == "between its pieces" and reads == 2:
+                await lose(jobs, stream, 35)
+            if when == "again and again" and after is None and reads < 30:
+                await lose(jobs, stream, 1)
+            piece = await read(stream, after, limit)
+            if when == "after it" and piece.at_end and reads < 30:
+                await lose(jobs, stream, 20)
+            return piece
+
+        monkeypatch.setattr(jobs.log, "read", losing)
+        for _ in range(
+            MOST_DELIVERIES
+        ):  # a tail that the worker does not have any more is another's to match
+            if await jobs.runner.run(body(stream_id)) == DONE:
+                break
+        assert reads > 1
+        assert (await jobs.fold(stream_id)).text == "".join(WORDS)
+        assert "reset" not in await jobs.kinds(stream_id)
