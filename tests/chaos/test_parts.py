@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from functools import partial
+from time import monotonic
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError
 
 from tests.chaos import wire
 from tests.chaos.fold import fold
@@ -20,11 +25,12 @@ TEXT = b'id: 0-aaaa\ndata: {"delta_content":"x"}\n\n'
 
 
 def test_a_seed_is_a_plan_and_ten_minutes_hold_enough_of_each_fault() -> None:
-    assert plan(7, 600) == plan(7, 600) != plan(8, 600)
-    counts = Counter(moment.kind for moment in plan(7, 600))
+    assert plan(7, 600, [*Kind]) == plan(7, 600, [*Kind]) != plan(8, 600, [*Kind])
+    counts = Counter(moment.kind for moment in plan(7, 600, [*Kind]))
     assert counts[Kind.KILL_WORKER] >= 60
     assert counts[Kind.RESTART_REDIS] >= 12
-    assert set(Counter(moment.kind for moment in plan(7, 5))) == set(Kind)
+    assert counts[Kind.PROMOTE] >= 12
+    assert set(Counter(moment.kind for moment in plan(7, 5, [*Kind]))) == set(Kind)
 
 
 @pytest.mark.parametrize(("mischief", "heard"), [
@@ -36,7 +42,7 @@ def test_a_seed_is_a_plan_and_ten_minutes_hold_enough_of_each_fault() -> None:
 async def test_the_proxy_tampers_with_messages_and_with_nothing_else(
     redis_server: RedisServer, mischief: Mischief, heard: list[bytes]
 ) -> None:
-    async with Proxy(str(redis_server.socket), random.Random(1)) as proxy:
+    async with Proxy(lambda: redis_server.socket, random.Random(1)) as proxy:
         client = Redis.from_url(proxy.url, protocol=2)
         follower = client.pubsub()
         await follower.subscribe("chaos")
@@ -54,7 +60,7 @@ async def test_the_proxy_tampers_with_messages_and_with_nothing_else(
 
 
 async def test_a_cut_connection_is_reset_and_a_new_one_is_served(redis_server: RedisServer) -> None:
-    async with Proxy(str(redis_server.socket), random.Random(1)) as proxy:
+    async with Proxy(lambda: redis_server.socket, random.Random(1)) as proxy:
         host, port = "127.0.0.1", int(proxy.url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"PING\r\n")
@@ -89,6 +95,87 @@ async def test_a_restarted_store_has_lost_its_last_second_and_nothing_before_it(
     assert gone
     assert min(gone) > killed - FSYNC_SECONDS - 0.3
     assert all(at < min(gone) for key, at in written.items() if key in left)
+
+
+class Pulse:
+    """Writes a key every few milliseconds, with the moment of each answer."""
+
+    def __init__(self, url: str) -> None:
+        self.written: dict[str, float] = {}
+        self._redis = Redis.from_url(url)
+        self._task = asyncio.create_task(self._beat(), name="pulse")
+
+    async def until(self, count: int) -> None:
+        """Wait for so many more keys."""
+        most = len(self.written) + count
+        async with asyncio.timeout(20):
+            while len(self.written) < most:  # noqa: ASYNC110 - a task of this very process counts
+                await asyncio.sleep(0.01)
+
+    async def end(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._redis.aclose()
+
+    async def _beat(self) -> None:
+        while True:
+            key = f"k{len(self.written)}"
+            await self._redis.set(key, "v", ex=60)
+            self.written[key] = monotonic()
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.slow
+async def test_a_promoted_replica_lacks_the_last_writes_and_nothing_before_them_each_time() -> None:
+    async with store(replicated=True) as held:
+        for _ in range(2):
+            old, pulse = held.server, Pulse(held.server.url)
+            await pulse.until(20)
+            began = monotonic()
+            await held.promote(down=0.0, lose=0.2, eve=partial(pulse.until, 20))
+            await pulse.end()
+            assert held.server is not old
+            assert held.standby is not None
+            async with Redis.from_url(held.server.url) as redis:
+                left = {key.decode() async for key in redis.scan_iter("k*", count=1000)}
+                await redis.flushall()
+            gone = [at for key, at in pulse.written.items() if key not in left]
+            assert len(gone) >= 20
+            assert min(gone) > began
+            assert all(held.may_have_lost(at, at) for at in gone)
+            assert all(at < min(gone) for key, at in pulse.written.items() if key in left)
+        assert not held.may_have_lost(0.0, began - 10)
+
+
+@pytest.mark.slow
+async def test_a_planned_failover_loses_nothing_and_the_old_primary_keeps_its_connections() -> None:
+    async with store(replicated=True) as held:
+        old, pulse = held.server, Pulse(held.server.url)
+        async with Redis.from_url(old.url, single_connection_client=True) as kept:
+            await kept.ping()
+            await pulse.until(20)
+            await held.hand_over()
+            await pulse.end()  # READONLY has ended it
+            assert await kept.ping()
+            with pytest.raises(ReadOnlyError):
+                await kept.set("k", "v", ex=60)
+        async with Redis.from_url(held.server.url) as redis:
+            left = {key.decode() async for key in redis.scan_iter("k*", count=1000)}
+            assert left >= set(pulse.written)
+            await redis.set("new", "v", ex=60)
+        assert not held.lost
+        await held.promote(down=0.0, lose=0.0)  # the old primary was its replica, and serves again
+        assert held.server is old
+        async with Redis.from_url(old.url) as redis:
+            assert await redis.get("new") == b"v"
+
+
+async def test_what_leads_by_the_name_finds_the_new_primary() -> None:
+    async with store(replicated=True) as held, Proxy(lambda: held.server.socket, random.Random(1)) as proxy:
+        async with Redis.from_url(proxy.url, retry=Retry(NoBackoff(), 1)) as redis:
+            await redis.set("k", "v", ex=60)
+            await held.promote(down=0.0, lose=0.0)
+            assert await redis.get("k") == b"v"
 
 
 @pytest.mark.parametrize("bad", [
