@@ -41,9 +41,9 @@ class Window:
 
 
 @contextmanager
-def during(windows: list[Window]) -> Iterator[None]:
-    """A window that is open as long as the body runs."""
-    window = Window(monotonic(), math.inf)
+def during(windows: list[Window], *, since: float | None = None) -> Iterator[None]:
+    """A window that is open as long as the body runs, and that has begun then or before."""
+    window = Window(monotonic() if since is None else since, math.inf)
     windows.append(window)
     try:
         yield
@@ -92,22 +92,25 @@ class Store:
                 await standby.start(self.server)
 
     async def promote(self, down: float, lose: float, eve: Callable[[], Awaitable[None]] = nothing) -> None:
-        """Kill the primary, whose last `lose` seconds and `eve` the replica lacks; the replica serves after `down`.
+        """The replica serves, without the primary's last `lose` seconds and what it was told since.
 
-        A fresh replica follows it then.
+        The primary is killed `down` seconds before; with no time between, the name leads to the replica in the
+        very moment of the kill, however busy this machine is. A fresh replica follows the new primary then.
         """
         async with self._one_at_a_time:
             replica, old = self._replica(), self.server
             has_all_before = await replica.caught_up()
             replica.link.passing.clear()
             await asyncio.sleep(lose)
-            await eve()
-            with during(self.away):
-                await old.kill()
-                self.lost.append(Window(has_all_before, monotonic()))
-                await asyncio.sleep(down)
-                await replica.promote()
-                self._serve(replica.server)
+            await replica.promote()  # nobody knows of it yet: the name leads to the old primary
+            with during(self.lost, since=has_all_before):
+                await eve()
+                with during(self.away):
+                    if down:
+                        await old.kill()
+                        await asyncio.sleep(down)
+                    self._serve(replica.server)
+                    await old.kill()
             await old.stop()
             self._servers.remove(old)
             await self.attach()
