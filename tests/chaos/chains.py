@@ -1,8 +1,8 @@
-"""A chain of several stages for the gateway's processes (GATEWAY_CHAINS). The question says what each asks for.
+"""A chain of several stages, which the gateway's processes import (GATEWAY_CHAINS).
 
-The question is a list of parts (`tests.chaos.parts.Part`): the first and the last are those of the stages of the
-same names, each part between them is one run of the stage `several`. A stage tells the model what it was handed
-by the stages before it: the judge compares that with what stands in the log.
+The question is a list of parts (`tests.chaos.parts.Part`). The first part is asked by the stage `first`, the
+last part by the stage `last`, and each part between them by one run of the stage `several`. A stage tells the
+model what it was handed by the stages before it: the judge compares that with the log.
 """
 
 from __future__ import annotations

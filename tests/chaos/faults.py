@@ -15,7 +15,6 @@ from tests.chaos.store import FSYNC_SECONDS, Window, during
 from tests.chaos.tally import Tally
 from tests.support.processes import GatewayProcess
 
-
 LOST_SECONDS = 0.9  # at most, by a replica that is promoted; the eve of its primary's death comes on top
 SAME_MOMENT_SHARE = 0.6  # of the falls of Redis come with a failure of the model
 EVE_SECONDS = 0.3  # a stage is tried again a quarter to half of a second after its model has failed

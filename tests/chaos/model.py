@@ -1,8 +1,8 @@
 """The scripted model with known text: it keeps what it has said, and it fails when it is told to.
 
 A part of a question may ask for another text at each request (`vary_at`). A failure is one that may pass: a
-connection that is cut in the middle of an answer, a 429, a 500 or a 503. How often one part may meet a failure is
-bounded, so that a stage which is tried again comes to its end.
+connection that is cut in the middle of an answer, a 429, a 500 or a 503. One part meets a bounded number of
+failures, so that a stage which is tried again comes to its end.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from tests.support.model_server import ModelServer
 
@@ -59,7 +59,7 @@ class KnownModel(ModelServer):
         self.refusals += 1
         return told | self._refusal
 
-    async def _stream(self, told: dict[str, Any]) -> AsyncIterator[bytes]:
+    async def _stream(self, told: dict[str, Any]) -> AsyncGenerator[bytes]:
         name, chunks, vary_at = told.get("name", ""), list(told["chunks"]), told.get("vary_at")
         given = self.answers[name]
         if vary_at is not None:
@@ -68,7 +68,8 @@ class KnownModel(ModelServer):
         self.handed[name].add(told.get("handed", ""))
         self.requests.clear()  # a long run asks often
         with self._ran(name) as cut:
-            async with contextlib.aclosing(super()._stream({**told, "chunks": chunks, "pace": 0})) as answer:
+            answer = cast("AsyncGenerator[bytes]", super()._stream({**told, "chunks": chunks, "pace": 0}))
+            async with contextlib.aclosing(answer):
                 async for chunk in answer:
                     yield chunk
                     if await _set_within(cut, told.get("pace", 0)):

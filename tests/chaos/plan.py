@@ -65,7 +65,7 @@ class Moment:
 
 
 def kinds(stores: Stores, *, planned: bool) -> list[Kind]:
-    """The faults that a store can meet; `planned`: failovers in which the old primary lives on are among them."""
+    """The faults that a store can meet. `planned`: with failovers in which the old primary lives on."""
     never = set() if planned else {Kind.HAND_OVER}
     if stores is Stores.AOF:
         never |= {Kind.PROMOTE, Kind.HAND_OVER}

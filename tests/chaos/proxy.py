@@ -43,8 +43,8 @@ class Mangled:
 class Proxy:
     """`async with Proxy(upstream, rng) as proxy`; clients go to `proxy.url`.
 
-    `upstream` answers the path of a server's UNIX socket. `passing` is set; while it is not, no byte passes in
-    either direction, and what has been read is lost when the connection is cut.
+    `upstream` answers the path of a server's UNIX socket. While `passing` is not set, no byte passes in any
+    direction; the bytes that are held then are lost when their connection is cut.
     """
 
     def __init__(self, upstream: Callable[[], Path], rng: random.Random) -> None:

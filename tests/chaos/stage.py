@@ -1,4 +1,4 @@
-"""The parts of a run: Redis, perhaps with a replica, behind a proxy, the model, two webs, three workers; and their ends.
+"""The parts of a run: Redis behind a proxy, the model, two webs, three workers; and their ends.
 
 What is killed is replaced. Everything that was started is stopped by its pid, whatever happens.
 """

@@ -1,7 +1,7 @@
 """A replica of the store's Redis, behind a link of its own: the link can be held, and what it holds is lost.
 
-Replication is asynchronous. So what a primary has answered for in the last moments before its death may be missing
-where its replica is promoted; a held link makes that a matter of seconds, and certain.
+Replication is asynchronous: a replica that is promoted may lack the last writes of its primary. The held link
+makes that certain.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Standby:
         await _call(self.server, "REPLICAOF", "127.0.0.1", self.link.port)
 
     async def caught_up(self) -> float:
-        """Wait until it can take over; all that was written before the moment that is answered is there.
+        """Wait until it can take over. Answers a moment: all that was written before it is there.
 
-        A moment is of `monotonic`. A replica whose append-only file is being written anew cannot take over: were
-        it killed then, it would come back empty.
+        The moment is of `monotonic`. A replica that is writing its append-only file anew cannot take over: a
+        kill would leave it empty.
         """
         async with asyncio.timeout(SYNC_SECONDS):
             while True:

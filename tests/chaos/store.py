@@ -92,10 +92,10 @@ class Store:
                 await standby.start(self.server)
 
     async def promote(self, down: float, lose: float, eve: Callable[[], Awaitable[None]] = nothing) -> None:
-        """The replica serves, without the primary's last `lose` seconds and what it was told since.
+        """The replica serves, without the writes of the primary's last `lose` seconds and of `eve`.
 
-        The primary is killed `down` seconds before; with no time between, the name leads to the replica in the
-        very moment of the kill, however busy this machine is. A fresh replica follows the new primary then.
+        The primary is killed `down` seconds before that. With 0 seconds, the name leads to the replica in the
+        moment of the kill, however busy this machine is. A fresh replica follows the new primary afterwards.
         """
         async with self._one_at_a_time:
             replica, old = self._replica(), self.server
@@ -145,6 +145,7 @@ class Store:
         if self.standby is not None:
             await self.standby.close()
         for server in self._servers:
+            await server.kill()  # SIGTERM is refused while a replica writes its first append-only file
             await server.stop()
 
     def may_have_lost(self, begin: float, end: float) -> bool:

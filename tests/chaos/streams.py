@@ -53,7 +53,7 @@ class Asked:
 
 
 def ask(rng: random.Random, number: int) -> Asked:
-    """Question number so and so: an answer of 1 to 9 s in all, by one stage or by three to six runs of three."""
+    """Question number so and so: an answer of 1 to 9 s in all, by one stage or by three stages."""
     name = f"q{number}"
     count = rng.randint(3, 6) if rng.random() < STAGED_SHARE else 1
     seconds = rng.uniform(1, 9) / count
@@ -108,7 +108,7 @@ class Caller:
             self._tally.find(f"{asked.name}: its key answered {asked.id} and then {found}; nothing was lost")
 
     async def cancel(self, asked: Asked, rng: random.Random) -> None:
-        """DELETE; 200 is at once and final, unless the store has lost the cancel before the answer was made."""
+        """DELETE; 200 is at once and final, unless the store lost the cancel before it was asked again."""
         began = monotonic()
         try:
             answer = await self._client.delete(f"{self._stage.url(rng)}/stream/{asked.id}")

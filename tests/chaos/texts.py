@@ -16,8 +16,8 @@ def wrong(
 ) -> list[str]:
     """What is wrong with the texts of a stream that is `done` or `cancelled`; nothing, as a rule.
 
-    `folded` is the log's fold. `answers` and `handed` are the model's: by a part's name, all that it has begun to
-    answer, and the texts of the stage before that came with the question.
+    `folded` is the log's fold. The model knows the rest, by a part's name: `answers` are all that it began,
+    `handed` are the texts of the stages before that came with the questions.
     """
     texts = [stage["text"] for stage in folded["stages"]]
     done = folded["status"] == "done"
