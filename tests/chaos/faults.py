@@ -17,7 +17,9 @@ from tests.support.processes import GatewayProcess
 
 LOST_SECONDS = 0.9  # at most, by a replica that is promoted; the eve of its primary's death comes on top
 SAME_MOMENT_SHARE = 0.6  # of the falls of Redis come with a failure of the model
-EVE_SECONDS = 0.3  # a stage is tried again a quarter to half of a second after its model has failed
+EVE_SECONDS = 1.0  # how long Redis's fall waits for an answer that can be cut
+RETRY_SECONDS = 0.3  # a stage is tried again a quarter to half of a second after its model has failed
+ANSWER_SECONDS = 10.0
 
 
 class Faults:
@@ -60,7 +62,7 @@ class Faults:
             case Kind.HAND_OVER:
                 done = await self._hand_over()
             case Kind.MODEL:
-                done = await self._model(rng)
+                done = await self._stage.model.answering(ANSWER_SECONDS) and self._model(rng)
             case Kind.STOP_REDIS:
                 seconds = rng.uniform(0.5, 7)
                 self._stage.note(f"stop Redis for {seconds:.1f} s")
@@ -128,10 +130,11 @@ class Faults:
 
     async def _eve(self, rng: random.Random) -> None:
         """Just before Redis falls the model's server may fail, so that stages are tried again meanwhile."""
-        if rng.random() < SAME_MOMENT_SHARE and await self._model(rng):
-            await asyncio.sleep(rng.uniform(0, EVE_SECONDS))
+        if rng.random() < SAME_MOMENT_SHARE and await self._stage.model.answering(EVE_SECONDS):
+            self._model(rng)
+            await asyncio.sleep(rng.uniform(0, RETRY_SECONDS))
 
-    async def _model(self, rng: random.Random) -> bool:
+    def _model(self, rng: random.Random) -> bool:
         """Cut answers, refuse the next requests, or both."""
         model = self._stage.model
         cut = model.cut(rng.choice((0.3, 1.0)), rng)

@@ -35,6 +35,14 @@ class KnownModel(ModelServer):
         self._refuses_until = 0.0
         self._refusal: dict[str, Any] = {}
 
+    async def answering(self, seconds: float) -> bool:
+        """Wait, at most so long, until there is an answer that may be cut; whether there is one."""
+        try:
+            async with asyncio.timeout(seconds), self.changed:
+                return await self.changed.wait_for(lambda: any(map(self._may_fail, self._running.values())))
+        except TimeoutError:
+            return False
+
     def cut(self, share: float, rng: random.Random) -> int:
         """Cut a share of the answers that are being streamed; how many."""
         chosen = [cut for cut, name in self._running.items() if self._may_fail(name) and rng.random() < share]
@@ -68,6 +76,8 @@ class KnownModel(ModelServer):
         self.handed[name].add(told.get("handed", ""))
         self.requests.clear()  # a long run asks often
         with self._ran(name) as cut:
+            async with self.changed:
+                self.changed.notify_all()
             answer = cast("AsyncGenerator[bytes]", super()._stream({**told, "chunks": chunks, "pace": 0}))
             async with contextlib.aclosing(answer):
                 async for chunk in answer:

@@ -11,7 +11,7 @@ from tests.chaos.plan import Kind, Stores, kinds
 from tests.chaos.report import table
 from tests.chaos.run import Outcome, run
 
-SEED = 20
+SEED = 208  # the promotion falls while streams are running, and the model fails in that moment
 SECONDS = 12.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
