@@ -117,7 +117,7 @@ class Faults:
         self._stage.note(
             f"promote the replica, lose {lose:.2f} s and what comes with it, {down:.2f} s without"
         )
-        await self._stage.store.promote(down, lose, partial(self._eve, rng))
+        await self._stage.store.promote(down, partial(asyncio.sleep, lose), partial(self._eve, rng))
         self._stage.note("the replica was promoted, and has a replica of its own")
         return True
 

@@ -52,8 +52,11 @@ def during(windows: list[Window], *, since: float | None = None) -> Iterator[Non
         windows.append(Window(window.begin, monotonic()))
 
 
+Act = Callable[[], Awaitable[None]]
+
+
 async def nothing() -> None:
-    """What is done before a fall when nothing is."""
+    """No act."""
 
 
 class Store:
@@ -79,7 +82,7 @@ class Store:
         await replica.follow()
         self.standby = replica
 
-    async def restart(self, down: float, lose: float, eve: Callable[[], Awaitable[None]] = nothing) -> None:
+    async def restart(self, down: float, lose: float, eve: Act = nothing) -> None:
         """Kill it, forget its last `lose` seconds, start it after `down` seconds."""
         async with self._one_at_a_time:
             await eve()
@@ -91,8 +94,8 @@ class Store:
                 await asyncio.sleep(down)
                 await standby.start(self.server)
 
-    async def promote(self, down: float, lose: float, eve: Callable[[], Awaitable[None]] = nothing) -> None:
-        """The replica serves, without the writes of the primary's last `lose` seconds and of `eve`.
+    async def promote(self, down: float, lag: Act = nothing, eve: Act = nothing) -> None:
+        """The replica serves, without what the primary was told while `lag` and `eve` were awaited.
 
         The primary is killed `down` seconds before that. With 0 seconds, the name leads to the replica in the
         moment of the kill, however busy this machine is. A fresh replica follows the new primary afterwards.
@@ -101,7 +104,7 @@ class Store:
             replica, old = self._replica(), self.server
             has_all_before = await replica.caught_up()
             replica.link.passing.clear()
-            await asyncio.sleep(lose)
+            await lag()
             await replica.promote()  # nobody knows of it yet: the name leads to the old primary
             with during(self.lost, since=has_all_before):
                 await eve()
