@@ -39,8 +39,9 @@ bench: setup ## measurements against baselines, under ten minutes; table and plo
 bench-full: setup ## also how cost grows, and what no bar is set for
 	@$(PY) -m bench --full
 
-chaos: setup ## kills, cuts, pauses and restarts everything for SECONDS (600), SEED as you like
-	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+chaos: setup ## kills, cuts and pauses everything for SECONDS (600); SEED, STORE=aof|replicated|both, PLANNED=yes
+	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) \
+		$(if $(STORE),--store $(STORE)) $(if $(PLANNED),--planned)
 
 contract: setup ## CASES (10000) requests to each host, made up from its /openapi.json, SEED as you like
 	@$(PY) -m tests.contract --cases $(or $(CASES),10000) $(if $(SEED),--seed $(SEED))

@@ -1,4 +1,4 @@
-"""A stage that is tried again while the store loses the log's tail: each word stands once (docs/faults.md)."""
+"""A stage that is tried again while the store loses the log's tail: each word stands once (docs/faults)."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from time import monotonic
 
 import httpx
 
+from tests.chaos.parts import Part
 from tests.chaos.readers import Reader
 from tests.chaos.stage import Stage
 from tests.chaos.streams import Asked, Caller, ask
@@ -43,7 +44,7 @@ class Crowd:
 
     async def one(self) -> None:
         """A single stream with a reader at each web, to its end: everything has then been opened once."""
-        asked = Asked("warm", ["warm"], 0.0, None, "warm", None)
+        asked = Asked("warm", [Part("warm", ("warm",), 0.0)], key="warm")
         assert await self._caller.start(asked, self._rng), "the first POST of the run got no 202"
         for web in self._stage.webs:
             answer = await self._client.get(

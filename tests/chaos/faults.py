@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from time import monotonic
 
 from tests.chaos import recovery
 from tests.chaos.plan import Kind, Moment
 from tests.chaos.proxy import Mischief
 from tests.chaos.stage import LEASE_SECONDS, Stage
-from tests.chaos.store import FSYNC_SECONDS, during
+from tests.chaos.store import FSYNC_SECONDS, Window, during
 from tests.chaos.tally import Tally
 from tests.support.processes import GatewayProcess
+
+LOST_SECONDS = 0.9  # at most, by a replica that is promoted; the eve of its primary's death comes on top
+SAME_MOMENT_SHARE = 0.6  # of the falls of Redis come with a failure of the model
+EVE_SECONDS = 1.0  # how long Redis's fall waits for an answer that can be cut
+RETRY_SECONDS = 0.3  # a stage is tried again a quarter to half of a second after its model has failed
+ANSWER_SECONDS = 10.0
 
 
 class Faults:
@@ -49,11 +56,13 @@ class Faults:
             case Kind.PUBLISHES:
                 done = await self._publishes(rng)
             case Kind.RESTART_REDIS:
-                lose = rng.uniform(0, FSYNC_SECONDS) if rng.random() < 0.6 else 0.0
-                self._stage.note(f"kill Redis, lose its last {lose:.2f} s")
-                await self._stage.store.restart(rng.uniform(0, 2), lose)
-                self._stage.note("Redis is back")
-                done = True
+                done = await self._restart(rng)
+            case Kind.PROMOTE:
+                done = await self._promote(rng)
+            case Kind.HAND_OVER:
+                done = await self._hand_over()
+            case Kind.MODEL:
+                done = await self._stage.model.answering(ANSWER_SECONDS) and self._model(rng)
             case Kind.STOP_REDIS:
                 seconds = rng.uniform(0.5, 7)
                 self._stage.note(f"stop Redis for {seconds:.1f} s")
@@ -93,6 +102,48 @@ class Faults:
             return False
         await self._stage.pause(victim, rng.uniform(LEASE_SECONDS + 0.5, LEASE_SECONDS * 4))
         return True
+
+    async def _restart(self, rng: random.Random) -> bool:
+        lose = rng.uniform(0, FSYNC_SECONDS) if rng.random() < 0.6 else 0.0
+        down = rng.uniform(0, 2) if rng.random() < 0.5 else 0.0
+        self._stage.note(f"kill Redis, lose its last {lose:.2f} s")
+        await self._stage.store.restart(down, lose, partial(self._eve, rng))
+        self._stage.note("Redis is back")
+        return True
+
+    async def _promote(self, rng: random.Random) -> bool:
+        lose = rng.uniform(0, LOST_SECONDS)
+        down = rng.uniform(0, 2) if rng.random() < 0.3 else 0.0
+        self._stage.note(
+            f"promote the replica, lose {lose:.2f} s and what comes with it, {down:.2f} s without"
+        )
+        await self._stage.store.promote(down, partial(asyncio.sleep, lose), partial(self._eve, rng))
+        self._stage.note("the replica was promoted, and has a replica of its own")
+        return True
+
+    async def _hand_over(self) -> bool:
+        self._stage.note("planned failover")
+        await self._stage.store.hand_over()
+        self._stage.window.cut(1.0)  # the driver's own look at the store goes by the name, too
+        self._stage.note("the replica serves, the old primary follows it")
+        return True
+
+    async def _eve(self, rng: random.Random) -> None:
+        """Just before Redis falls the model's server may fail, so that stages are tried again meanwhile."""
+        if rng.random() < SAME_MOMENT_SHARE and await self._stage.model.answering(EVE_SECONDS):
+            self._model(rng)
+            await asyncio.sleep(rng.uniform(0, RETRY_SECONDS))
+
+    def _model(self, rng: random.Random) -> bool:
+        """Cut answers, refuse the next requests, or both."""
+        model = self._stage.model
+        cut = model.cut(rng.choice((0.3, 1.0)), rng)
+        refused = rng.choice((0.0, 0.5, 1.5))
+        model.refuse(refused, rng)
+        now = monotonic()
+        self._stage.unrest.append(Window(now, now + refused))  # a stage that is tried again goes on later
+        self._stage.note(f"the model cuts {cut} answers, and refuses for {refused:.1f} s")
+        return cut > 0 or refused > 0
 
     async def _cut(self, rng: random.Random) -> bool:
         with during(self._stage.unrest):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,6 +24,17 @@ class Kind(StrEnum):
     PUBLISHES = "drop, double and delay publishes"
     RESTART_REDIS = "kill Redis and start it again"
     STOP_REDIS = "stop Redis for some seconds"
+    PROMOTE = "kill Redis and promote its replica"
+    HAND_OVER = "planned failover to the replica"
+    MODEL = "cut and refuse the model's answers"
+
+
+class Stores(StrEnum):
+    """Which store a run has."""
+
+    AOF = "aof"  # one server, which comes back with its append-only file
+    REPLICATED = "replicated"  # a primary, whose replica replaces it
+    BOTH = "both"  # a primary with a replica: the seed decides at each fall which of them serves next
 
 
 RATES_PER_MINUTE: Mapping[Kind, float] = {
@@ -34,6 +45,9 @@ RATES_PER_MINUTE: Mapping[Kind, float] = {
     Kind.PUBLISHES: 4.0,
     Kind.RESTART_REDIS: 1.5,
     Kind.STOP_REDIS: 1.0,
+    Kind.PROMOTE: 4.0,
+    Kind.HAND_OVER: 1.0,
+    Kind.MODEL: 4.0,
 }
 
 
@@ -50,12 +64,22 @@ class Moment:
         return random.Random(self.seed)
 
 
-def plan(seed: int, seconds: float) -> list[Moment]:
-    """The faults of a run, in order; each kind comes at least once."""
+def kinds(stores: Stores, *, planned: bool) -> list[Kind]:
+    """The faults that a store can meet. `planned`: with failovers in which the old primary lives on."""
+    never = set() if planned else {Kind.HAND_OVER}
+    if stores is Stores.AOF:
+        never |= {Kind.PROMOTE, Kind.HAND_OVER}
+    if stores is Stores.REPLICATED:
+        never.add(Kind.RESTART_REDIS)
+    return [kind for kind in Kind if kind not in never]
+
+
+def plan(seed: int, seconds: float, faults: Sequence[Kind]) -> list[Moment]:
+    """The moments of these faults in a run, in order; each of them comes at least once."""
     rng = random.Random(seed)
     moments = []
-    for kind, rate in RATES_PER_MINUTE.items():
-        for _ in range(max(1, round(rate * seconds / 60))):
+    for kind in faults:
+        for _ in range(max(1, round(RATES_PER_MINUTE[kind] * seconds / 60))):
             at = rng.uniform(min(CALM_SECONDS, seconds / 4), seconds)
             moments.append(Moment(at, kind, rng.getrandbits(32)))
     return sorted(moments, key=lambda moment: moment.at)
@@ -64,4 +88,4 @@ def plan(seed: int, seconds: float) -> list[Moment]:
 def shown(moments: list[Moment]) -> str:
     """How often each fault will come."""
     counts = Counter(moment.kind for moment in moments)
-    return "\n".join(f"  {counts[kind]:4} × {kind}" for kind in Kind)
+    return "\n".join(f"  {counts[kind]:4} × {kind}" for kind in Kind if counts[kind])

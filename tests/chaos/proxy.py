@@ -1,6 +1,7 @@
-"""A TCP proxy in front of Redis: cuts connections; drops, doubles and delays what is published.
+"""A TCP proxy in front of Redis: cuts and holds connections; drops, doubles and delays what is published.
 
-Only the answers of a connection that has subscribed are looked into; every other byte passes as it is.
+Only the answers of a connection that has subscribed are looked into; every other byte passes as it is. A
+connection leads to the server that `upstream` names in the moment in which the connection is opened.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 READ_BYTES = 64 * 1024
@@ -39,9 +41,15 @@ class Mangled:
 
 
 class Proxy:
-    """`async with Proxy(socket_path, rng) as proxy`; clients go to `proxy.url`."""
+    """`async with Proxy(upstream, rng) as proxy`; clients go to `proxy.url`.
 
-    def __init__(self, upstream: str, rng: random.Random) -> None:
+    `upstream` answers the path of a server's UNIX socket. While `passing` is not set, no byte passes in any
+    direction; the bytes that are held then are lost when their connection is cut.
+    """
+
+    def __init__(self, upstream: Callable[[], Path], rng: random.Random) -> None:
+        self.passing = asyncio.Event()
+        self.passing.set()
         self.mischief = Mischief()
         self.mangled = Mangled()
         self.rng = rng
@@ -50,7 +58,8 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -82,11 +91,11 @@ class Proxy:
             writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_redis, to_redis = await asyncio.open_unix_connection(self._upstream)
+        from_redis, to_redis = await asyncio.open_unix_connection(self._upstream())
         answers = Answers(self)
         both = [
-            asyncio.create_task(_pump(reader, to_redis, answers.asked), name="proxy-up"),
-            asyncio.create_task(_pump(from_redis, writer, answers.mangle), name="proxy-down"),
+            asyncio.create_task(self._pump(reader, to_redis, answers.asked), name="proxy-up"),
+            asyncio.create_task(self._pump(from_redis, writer, answers.mangle), name="proxy-down"),
         ]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -95,6 +104,15 @@ class Proxy:
                 task.cancel()
             to_redis.transport.abort()  # before anything is awaited, which may be cancelled
             await asyncio.gather(*both, return_exceptions=True)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Callable[[bytes], bytes]
+    ) -> None:
+        while data := await reader.read(READ_BYTES):
+            await self.passing.wait()
+            if changed := change(data):
+                writer.write(changed)
+                await writer.drain()
 
 
 class Answers:
@@ -157,12 +175,3 @@ def reply_end(buffer: bytes, start: int) -> int | None:
             return None
         at = reply_end(buffer, at)
     return at
-
-
-async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Callable[[bytes], bytes]
-) -> None:
-    while data := await reader.read(READ_BYTES):
-        if changed := change(data):
-            writer.write(changed)
-            await writer.drain()

@@ -99,7 +99,7 @@ class Reader:
     async def _read(self, answer: httpx.Response) -> None:
         decoder, resumed = wire.Wire(), bool(self.last_id)
         async for data in answer.aiter_raw():
-            self.tally.bytes += len(data)
+            self.tally.bytes_read += len(data)
             for frame in decoder.feed(data):
                 if resumed and frame != wire.LOG_LOST:
                     self.tally.resumes += 1
@@ -131,7 +131,7 @@ class Reader:
     def _forget(self) -> None:
         self.tally.log_lost += 1
         if not self.stage.store.may_have_lost(self.asked.accepted_at - 1, monotonic()):
-            self._fail("was told log_lost, and no Redis was killed since its stream began")
+            self._fail("was told log_lost, and nothing was lost since its stream began")
         self.held.clear()
         self.last_id, self.complete = "", False
 

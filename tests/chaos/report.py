@@ -17,8 +17,9 @@ def table(tally: Tally, mangled: Mangled) -> str:
         ("streams", f"{sum(tally.streams.values())}: {ends}"),
         *((kind.value, str(tally.faults[kind])) for kind in Kind),
         ("connections cut", str(tally.connections_cut)),
+        ("the model's answers", f"{tally.answers_cut} cut, {tally.answers_refused} refused"),
         ("publishes", f"{mangled.dropped} dropped, {mangled.doubled} doubled, {mangled.late} late"),
-        ("readers", f"{tally.readers}, at most {tally.readers_peak} at once, {tally.bytes:,} bytes"),
+        ("readers", f"{tally.readers}, at most {tally.readers_peak} at once, {tally.bytes_read:,} bytes"),
         ("their connections", f"{tally.connections}, of which {tally.resumes} resumed, {tally.away} left"),
         ("resets", f"{sum(tally.resets.values())}: {resets or 'none'}"),
         ("log_lost told", str(tally.log_lost)),
@@ -35,6 +36,32 @@ def table(tally: Tally, mangled: Mangled) -> str:
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
+def markdown(seed: int, tally: Tally) -> str:
+    """The column of this run for the table of `docs/reliability.md`, with the names of the rows."""
+    faults, found = tally.faults, tally.recoveries
+    rows = [
+        ("", f"SEED={seed}"),
+        ("---", "---"),
+        ("streams", f"{sum(tally.streams.values()):,}"),
+        ("worker kills", str(faults[Kind.KILL_WORKER])),
+        ("Redis kills and restarts", str(faults[Kind.RESTART_REDIS])),
+        ("Redis kills and promotions of the replica", str(faults[Kind.PROMOTE])),
+        ("planned failovers", str(faults[Kind.HAND_OVER])),
+        ("pauses past the lease", str(faults[Kind.PAUSE_WORKER])),
+        ("cuts", str(faults[Kind.CUT])),
+        ("answers that the model cut, and refused", f"{tally.answers_cut}, {tally.answers_refused}"),
+        ("readers", f"{tally.readers:,}"),
+        ("connections resumed", f"{tally.resumes:,}"),
+        ("`reset`s", str(sum(tally.resets.values()))),
+        ("`log_lost` told", str(tally.log_lost)),
+        ("202s that vanished", str(tally.streams["vanished"])),
+        ("from a kill to the next attempt", _shortly([r.attempt for r in found])),
+        ("the same, no other fault near", _shortly([r.attempt for r in found if r.alone])),
+        ("findings", str(len(tally.findings))),
+    ]
+    return "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
 def _recoveries(found: list[Recovery]) -> list[tuple[str, str]]:
     """Of streams whose worker was killed: among all faults, and where no other fault fell into the time."""
     alone = [recovery for recovery in found if recovery.alone]
@@ -47,6 +74,8 @@ def _recoveries(found: list[Recovery]) -> list[tuple[str, str]]:
 
 
 def _times(seconds: list[float]) -> str:
-    if not seconds:
-        return "none"
-    return f"median {median(seconds):.2f} s, worst {max(seconds):.2f} s, of {len(seconds)}"
+    return f"{_shortly(seconds)}, of {len(seconds)}" if seconds else "none"
+
+
+def _shortly(seconds: list[float]) -> str:
+    return f"median {median(seconds):.2f} s, worst {max(seconds):.2f} s" if seconds else "none"

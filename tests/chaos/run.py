@@ -12,7 +12,7 @@ import httpx
 from tests.chaos.crowd import Crowd
 from tests.chaos.faults import Faults
 from tests.chaos.judge import Judge
-from tests.chaos.plan import Moment, plan
+from tests.chaos.plan import Moment, Stores, kinds, plan
 from tests.chaos.proxy import Mangled
 from tests.chaos.rest import REST_SECONDS, Rest
 from tests.chaos.stage import Stage, stage
@@ -29,6 +29,7 @@ class Outcome:
     tally: Tally
     mangled: Mangled
     tails: str  # of the processes' logs, where something was found
+    story: str  # likewise: what was done to the parts, and what was logged of the streams with a finding
 
 
 def browser() -> httpx.AsyncClient:
@@ -40,11 +41,11 @@ def browser() -> httpx.AsyncClient:
     )
 
 
-async def run(seed: int, seconds: float) -> Outcome:
+async def run(seed: int, seconds: float, stores: Stores = Stores.BOTH, *, planned: bool = False) -> Outcome:
     """A run of a seed; `tally.findings` is empty when every promise was kept."""
-    tally, moments = Tally(), plan(seed, seconds)
+    tally, moments = Tally(), plan(seed, seconds, kinds(stores, planned=planned))
     rng = random.Random(seed + 1)
-    async with stage(rng) as everybody:
+    async with stage(rng, stores) as everybody:
         async with browser() as client:
             crowd = Crowd(everybody, tally, client, rng)
             try:
@@ -53,10 +54,12 @@ async def run(seed: int, seconds: float) -> Outcome:
                 await crowd.close()
         everybody.read_logs()
         tally.findings += [f"a process complains: {text}" for text in everybody.complaints]
-        story = everybody.story(sorted(tally.suspects)[:MOST_STORIES])
-        tails = f"{everybody.tails()}\n--- what was done\n{story}" if tally.findings else ""
+        tails = everybody.tails() if tally.findings else ""
+        story = everybody.story(sorted(tally.suspects)[:MOST_STORIES]) if tally.findings else ""
+        model = everybody.model
+        tally.answers_cut, tally.answers_refused = model.cuts, model.refusals
     tally.findings += everybody.exits
-    return Outcome(tally, everybody.proxy.mangled, tails)
+    return Outcome(tally, everybody.proxy.mangled, tails, story)
 
 
 async def _act(

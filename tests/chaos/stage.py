@@ -15,8 +15,11 @@ from datetime import datetime
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
-from tests.chaos.model import KnownModel
+from tests.chaos.model import MOST_FAILURES, KnownModel
+from tests.chaos.plan import Stores
 from tests.chaos.proxy import Proxy
 from tests.chaos.store import Store, Window, during, store
 from tests.support.processes import GatewayProcess
@@ -34,7 +37,8 @@ SETTINGS = {
     "GATEWAY_MAX_READER_BYTES": "8192",
     "GATEWAY_STORE_PATIENCE_SECONDS": "120",
     "GATEWAY_QUEUE_GRACE_SECONDS": "5",
-    "GATEWAY_CHAINS": "tests.chaos.probe",
+    "GATEWAY_STAGE_TRIES": str(2 * MOST_FAILURES),
+    "GATEWAY_CHAINS": "tests.chaos.probe,tests.chaos.chains",
     "GATEWAY_LOG_LEVEL": "info",
 }
 _BAD_LINE = re.compile(r" (ERROR|CRITICAL) |Traceback|never retrieved|was destroyed but")
@@ -45,11 +49,13 @@ _NOTES = 30
 class Stage:
     """Who is there now, and what the dead have left in their logs."""
 
-    def __init__(self, held: Store, proxy: Proxy, model: KnownModel) -> None:
+    def __init__(self, held: Store, proxy: Proxy, window: Proxy, model: KnownModel) -> None:
         self.store = held
         self.proxy = proxy
+        self.window = window
         self.model = model
-        self.redis: Any = Redis.from_url(held.server.url)  # past the proxy: to look behind
+        # The driver's own look at the store. A connection may have been left by a server that fell: ask anew.
+        self.redis: Any = Redis.from_url(window.url, retry=Retry(NoBackoff(), 1))
         self.webs: list[GatewayProcess] = []
         self.workers: list[GatewayProcess] = []
         self.paused: set[GatewayProcess] = set()
@@ -158,15 +164,18 @@ def _signed(process: GatewayProcess) -> list[str]:
 
 
 @asynccontextmanager
-async def stage(rng: random.Random) -> AsyncIterator[Stage]:
+async def stage(rng: random.Random, stores: Stores = Stores.BOTH) -> AsyncIterator[Stage]:
     """All parts, running; stopped at the end, also after a failure in the middle of the start."""
     async with AsyncExitStack() as stack:
-        held = await stack.enter_async_context(store())
-        proxy = await stack.enter_async_context(
-            Proxy(str(held.server.socket), random.Random(rng.getrandbits(32)))
-        )
+        held = await stack.enter_async_context(store(replicated=stores is not Stores.AOF))
+        proxy, window = [
+            await stack.enter_async_context(
+                Proxy(lambda: held.server.socket, random.Random(rng.getrandbits(32)))
+            )
+            for _ in range(2)
+        ]
         model = await stack.enter_async_context(KnownModel())
-        made = Stage(held, proxy, model)
+        made = Stage(held, proxy, window, model)
         stack.push_async_callback(made.stop)
         await made.start()
         yield made

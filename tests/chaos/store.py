@@ -1,7 +1,9 @@
-"""The store under chaos: a Redis with AOF that is killed, loses up to its last second, and comes back.
+"""The store under chaos: a Redis that is killed, loses up to its last second, and comes back or is replaced.
 
 SIGKILL alone loses almost nothing, because the kernel keeps what Redis has written. What a machine's crash
 takes is what was not yet synced; so the append-only file is cut back to where it stood up to a second ago.
+With a replica, the primary that is killed is replaced by it: what the replica has not yet got is gone.
+`server` is the primary of now, to which the one name that the processes know leads.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import math
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from tests.chaos import standby
+from tests.chaos.standby import Standby
 from tests.support.redis_server import RedisServer
 
 FSYNC_SECONDS = 1.0
@@ -37,9 +41,9 @@ class Window:
 
 
 @contextmanager
-def during(windows: list[Window]) -> Iterator[None]:
-    """A window that is open as long as the body runs."""
-    window = Window(monotonic(), math.inf)
+def during(windows: list[Window], *, since: float | None = None) -> Iterator[None]:
+    """A window that is open as long as the body runs, and that has begun then or before."""
+    window = Window(monotonic() if since is None else since, math.inf)
     windows.append(window)
     try:
         yield
@@ -48,26 +52,86 @@ def during(windows: list[Window]) -> Iterator[None]:
         windows.append(Window(window.begin, monotonic()))
 
 
+Act = Callable[[], Awaitable[None]]
+
+
+async def nothing() -> None:
+    """No act."""
+
+
 class Store:
-    """One Redis and what happened to it."""
+    """The Redis that serves, its replica if it has one, and what happened to them.
+
+    `eve` is awaited just before a server is killed: what falls into the same moment.
+    """
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
+        self.standby: Standby | None = None
         self.lost: list[Window] = []  # what was written in such a window may be gone
         self.away: list[Window] = []  # in such a window it did not answer
         self._sizes: deque[tuple[float, Path, int]] = deque(maxlen=_SAMPLES)
+        self._servers = [server]  # every one of them, to be stopped at the end
         self._one_at_a_time = asyncio.Lock()
 
-    async def restart(self, down: float, lose: float) -> None:
+    async def attach(self) -> None:
+        """A fresh replica of the server that serves."""
+        replica = Standby(RedisServer(aof=True), self.server)
+        self._servers.append(replica.server)
+        await standby.start(replica.server)
+        await replica.follow()
+        self.standby = replica
+
+    async def restart(self, down: float, lose: float, eve: Act = nothing) -> None:
         """Kill it, forget its last `lose` seconds, start it after `down` seconds."""
         async with self._one_at_a_time:
+            await eve()
             begin = monotonic()
             with during(self.away):
                 await self.server.kill()
                 self.lost.append(Window(begin - max(lose, WRITE_DELAY_SECONDS), monotonic()))
                 self._cut_back(begin - lose)
                 await asyncio.sleep(down)
-                await self.server.start()
+                await standby.start(self.server)
+
+    async def promote(self, down: float, lag: Act = nothing, eve: Act = nothing) -> None:
+        """The replica serves, without what the primary was told while `lag` and `eve` were awaited.
+
+        The primary is killed `down` seconds before that. With 0 seconds, the name leads to the replica in the
+        moment of the kill, however busy this machine is. A fresh replica follows the new primary afterwards.
+        """
+        async with self._one_at_a_time:
+            replica, old = self._replica(), self.server
+            has_all_before = await replica.caught_up()
+            replica.link.passing.clear()
+            await lag()
+            await replica.promote()  # nobody knows of it yet: the name leads to the old primary
+            with during(self.lost, since=has_all_before):
+                await eve()
+                with during(self.away):
+                    if down:
+                        await old.kill()
+                        await asyncio.sleep(down)
+                    self._serve(replica.server)
+                    await old.kill()
+            await old.stop()
+            self._servers.remove(old)
+            await self.attach()
+
+    async def hand_over(self) -> None:
+        """The replica serves when it has everything, and the primary becomes its replica: nothing is lost.
+
+        The old primary keeps the connections that it has, and answers READONLY there.
+        """
+        async with self._one_at_a_time:
+            replica, old = self._replica(), self.server
+            async with standby.writes_held(old):
+                await replica.caught_up()
+                await replica.promote()
+                self._serve(replica.server)
+                behind = Standby(old, replica.server)
+                await behind.follow()
+                self.standby = behind
 
     async def stop(self, seconds: float) -> None:
         """Alive, and deaf."""
@@ -79,6 +143,14 @@ class Store:
             finally:
                 os.kill(self.server.pid, signal.SIGCONT)
 
+    async def close(self) -> None:
+        """End all servers."""
+        if self.standby is not None:
+            await self.standby.close()
+        for server in self._servers:
+            await server.kill()  # SIGTERM is refused while a replica writes its first append-only file
+            await server.stop()
+
     def may_have_lost(self, begin: float, end: float) -> bool:
         """Whether anything written in this time may be gone."""
         return any(window.meets(begin, end) for window in self.lost)
@@ -86,10 +158,18 @@ class Store:
     async def watch(self) -> None:
         """Note how long the append-only file is, all the time."""
         while True:
-            files = sorted((self.server.directory / "appendonlydir").glob("*.incr.aof"))
-            if files:
-                self._sizes.append((monotonic(), files[-1], files[-1].stat().st_size))
+            files = (self.server.directory / "appendonlydir").glob("*.incr.aof")
+            if newest := max(files, key=_number, default=None):
+                self._sizes.append((monotonic(), newest, newest.stat().st_size))
             await asyncio.sleep(_SAMPLE_SECONDS)
+
+    def _serve(self, server: RedisServer) -> None:
+        self.server = server
+        self._sizes.clear()
+
+    def _replica(self) -> Standby:
+        assert self.standby is not None, "this store has no replica"
+        return self.standby
 
     def _cut_back(self, moment: float) -> None:
         """To the size that the file had at this moment; a file that was begun since stays as it is."""
@@ -100,14 +180,22 @@ class Store:
         self._sizes.clear()
 
 
+def _number(file: Path) -> int:
+    """Of `appendonly.aof.12.incr.aof`: Redis begins a new one whenever it writes its file anew."""
+    return int(file.name.split(".")[-3])
+
+
 @asynccontextmanager
-async def store() -> AsyncIterator[Store]:
-    """A running store; stopped with its directory."""
-    async with RedisServer(aof=True) as server:
-        held = Store(server)
-        watch = asyncio.create_task(held.watch(), name="store-watch")
-        try:
-            yield held
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+async def store(*, replicated: bool = False) -> AsyncIterator[Store]:
+    """A running store; stopped with all its directories."""
+    held = Store(RedisServer(aof=True))
+    watch = asyncio.create_task(held.watch(), name="store-watch")
+    try:
+        await standby.start(held.server)
+        if replicated:
+            await held.attach()
+        yield held
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        await held.close()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from dataclasses import dataclass, field
 from time import monotonic
 
 import httpx
 
-from tests.chaos.model import question
+from tests.chaos import chains
+from tests.chaos.parts import Part, content
 from tests.chaos.stage import Stage
 from tests.chaos.tally import Tally
 
 POST_SECONDS = 30.0
+STAGED_SHARE = 0.3  # of the streams have several stages
 _WORDS = (
     "river",
     "stone",
@@ -33,34 +36,42 @@ class Asked:
     """One question and its stream."""
 
     name: str
-    chunks: list[str]
-    pace: float
-    vary_at: int | None
-    key: str
-    cancel_after: float | None
+    parts: list[Part]  # one for each run of a stage, in order; a stream of one part is asked of `chat`
+    key: str = ""
+    cancel_after: float | None = None
     id: str = ""
+    asked_at: float = 0.0  # when the POST began whose 202 came at `accepted_at`
     accepted_at: float = 0.0
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # a reader has seen its end, or 404
     gone: bool = False  # answered 404 after its 202
 
     @property
     def body(self) -> dict[str, str]:
-        return {"user": question(self.name, self.chunks, pace=self.pace, vary_at=self.vary_at)}
+        if len(self.parts) == 1:
+            return {"user": content(self.parts[0].told)}
+        return {"chain": chains.NAME, "user": json.dumps([part.told for part in self.parts])}
 
 
 def ask(rng: random.Random, number: int) -> Asked:
-    """Question number so and so: an answer of 1 to 9 s, in small pieces and now and then in big ones."""
-    count = rng.randint(8, 60)
-    big = rng.random() < 0.1
-    chunks = [rng.choice(_WORDS) + " " * (2000 if big else 1) + str(n) + " " for n in range(count)]
+    """Question number so and so: an answer of 1 to 9 s in all, by one stage or by three stages."""
+    name = f"q{number}"
+    count = rng.randint(3, 6) if rng.random() < STAGED_SHARE else 1
+    seconds = rng.uniform(1, 9) / count
     return Asked(
-        name=f"q{number}",
-        chunks=chunks,
-        pace=rng.uniform(1, 9) / count,
-        vary_at=rng.randrange(count) if rng.random() < 0.25 else None,
+        name,
+        [_part(rng, f"{name} {run}", seconds, most=60 // count) for run in range(count)],
         key=f"key-{number}" if rng.random() < 0.5 else "",
         cancel_after=rng.uniform(0, 6) if rng.random() < 0.1 else None,
     )
+
+
+def _part(rng: random.Random, name: str, seconds: float, most: int) -> Part:
+    """An answer in small pieces, and now and then in big ones."""
+    count = rng.randint(8, most)
+    big = rng.random() < 0.1
+    chunks = tuple(rng.choice(_WORDS) + " " * (2000 if big else 1) + str(n) + " " for n in range(count))
+    vary_at = rng.randrange(count) if rng.random() < 0.25 else None
+    return Part(name, chunks, seconds / count, vary_at)
 
 
 class Caller:
@@ -75,9 +86,10 @@ class Caller:
         """POST until a 202 when there is a key, else once; whether the stream was accepted."""
         deadline = monotonic() + POST_SECONDS
         while monotonic() < deadline:
+            began = monotonic()
             found = await self._post(asked, rng)
             if found:
-                asked.id, asked.accepted_at = found, monotonic()
+                asked.id, asked.asked_at, asked.accepted_at = found, began, monotonic()
                 return True
             if not asked.key:
                 return False
@@ -96,7 +108,8 @@ class Caller:
             self._tally.find(f"{asked.name}: its key answered {asked.id} and then {found}; nothing was lost")
 
     async def cancel(self, asked: Asked, rng: random.Random) -> None:
-        """DELETE; 200 is at once and final."""
+        """DELETE; 200 is at once and final, unless the store lost the cancel before it was asked again."""
+        began = monotonic()
         try:
             answer = await self._client.delete(f"{self._stage.url(rng)}/stream/{asked.id}")
         except httpx.HTTPError:
@@ -104,7 +117,8 @@ class Caller:
         if answer.status_code == 200:
             self._tally.cancels += 1
             status = answer.json()["status"]
-            if status not in ("cancelled", "done", "failed"):
+            ended = status in ("cancelled", "done", "failed")
+            if not ended and not self._stage.store.may_have_lost(began, monotonic()):
                 self._tally.find(f"{asked.id}: DELETE answered 200 and status {status}")
         elif answer.status_code not in (404, 503):
             self._tally.find(f"{asked.id}: DELETE answered {answer.status_code} {answer.text[:200]}")

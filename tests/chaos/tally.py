@@ -26,6 +26,8 @@ class Tally:
     connections: int = 0
     resumes: int = 0
     connections_cut: int = 0
+    answers_cut: int = 0  # by the model's server
+    answers_refused: int = 0
     log_lost: int = 0
     refused: int = 0
     unanswered: int = 0
@@ -35,10 +37,10 @@ class Tally:
     readers_now: int = 0
     readers_peak: int = 0
     away: int = 0  # connections that the reader left
-    bytes: int = 0
+    bytes_read: int = 0
     recoveries: list[Recovery] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
-    suspects: set[str] = field(default_factory=set)  # ids of streams with a finding
+    suspects: dict[str, bytes] = field(default_factory=dict)  # streams with a finding, and their logs
 
     def joined(self) -> None:
         """A reader has come."""
@@ -50,4 +52,4 @@ class Tally:
         """A promise that was not kept; for the stream, if it is one's."""
         self.findings.append(text)
         if stream:
-            self.suspects.add(stream)
+            self.suspects.setdefault(stream, b"")
