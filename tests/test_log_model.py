@@ -14,7 +14,8 @@ from tests.model.attempt import RESET, SEAMLESS
 from tests.model.machine import LogMachine
 from tests.model.profiles import chosen
 
-MET = ("told log_lost", "found by sweep or ask", "found in the end", SEAMLESS, RESET)
+GIVEN_UP = ("given up: wait_limit", "given up: time_limit")
+MET = ("told log_lost", "found by sweep or ask", "found in the end", *GIVEN_UP, SEAMLESS, RESET)
 
 
 @pytest.mark.slow

@@ -157,5 +157,5 @@ class LogMachine(Runs):
         type(self).steps += 1
         image = self.do(self.real.look())
         self.real.compare(image, self.model)
-        self.check_document()
         self.past = [*self.past[-8:], (image, copy.copy(self.model))]
+        self.check_document()  # which may end it
