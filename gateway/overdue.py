@@ -38,7 +38,6 @@ async def end(log: Log, stream_id: str, code: str) -> bool:
 async def end_queued(log: Log, queue: Sender, stream_id: str, code: str) -> None:
     """As `end`; then the place of the stream's job in the queue is free. Raises StoreUnavailable."""
     if await end(log, stream_id, code):
-        with suppress(
-            QueueUnavailable
-        ):  # the place is free later: the first worker that comes finds the message
+        # A queue that is out of reach frees the place later: when a worker has received the message.
+        with suppress(QueueUnavailable):
             await queue.forget(stream_id)

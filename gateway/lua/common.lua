@@ -15,7 +15,7 @@ end
 
 -- For how many ms from now the log is kept, and for how many the record is. The log of an ended stream is kept for
 -- the retention (keep_ms), that of any other for open_ms, and the record is kept for tombstone_ms longer than its log.
--- A record without open_ms was made by an earlier release, which kept both logs for the retention.
+-- A record without open_ms was made by an earlier release, which kept every log for the retention.
 local function lifetimes()
   local job = redis.call('HMGET', JOB, 'status', 'keep_ms', 'tombstone_ms', 'open_ms')
   local log_ms = tonumber(job[2])
