@@ -1,8 +1,8 @@
 """Conversations of formats whose clients name one: its newest stream, and its state when that began.
 
 A name is its caller's own: another's conversation of the same name is another one. One that has no stream yet
-stands nowhere, so there are never more than streams were started; each is kept as long as its newest stream's
-log may be, and expires by itself.
+stands nowhere, so there are never more than streams were started. A conversation holds what was asked: it is
+kept for a run's longest time and the retention, from its newest stream's start on, and expires by itself.
 """
 
 from __future__ import annotations

@@ -146,5 +146,7 @@ class Creation:
             "created_ms": now_ms,
             "keep_ms": round(settings.retention * 1000),
             "tombstone_ms": round(settings.tombstone * 1000),
+            "open_ms": round(settings.open_seconds * 1000),
+            "wait_ms": round(settings.max_wait * 1000),
         }
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}

@@ -24,7 +24,7 @@ class Feed:
         self.channel = channel_of(stream_id)
         self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heard_at = self.looked_at = _now()
-        self.lease_at = math.inf  # when the worker's lease ends, as far as is known
+        self.lease_at = math.inf  # when the worker's lease, or a queued job's wait, ends, as far as is known
         self.readers: set[Subscription] = set()
         self.fresh: list[Block] = []  # heard, and not yet offered to the readers
 
@@ -42,20 +42,20 @@ class Feed:
     def look_at(self, now: float) -> float:
         """When to look: after 1 s of silence, each second while events came lately, then ever more rarely.
 
-        And always when a lease may have ended.
+        And always when a lease or a wait may have ended.
         """
         silent = now - self.heard_at
         wait = SILENT_SECONDS if silent <= LIVELY_SECONDS else min(silent / 5, LONGEST_LOOK_SECONDS)
         return min(max(self.heard_at, self.looked_at) + wait, self.lease_at)
 
     def looked(self, head: Head) -> None:
-        """The store has told: a reader without its last event doubts, and the lease's end is known."""
+        """The store has told: a reader without its last event doubts; the end of lease or wait is known."""
         self.looked_at = _now()
         for reader in self.readers:
             if reader.head != head.last_id and not reader.doubt:
                 self.heard_at = self.looked_at  # an event has come, though nobody told
                 reader.lose()
-        left = head.lease_left_ms
+        left = head.look_in_ms
         if left is None:
             self.lease_at = math.inf
         else:

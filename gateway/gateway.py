@@ -15,7 +15,7 @@ from typing import Any
 
 from opentelemetry.trace import SpanKind
 
-from gateway import identity, protocol, telemetry
+from gateway import identity, overdue, protocol, telemetry
 from gateway.auth import auth_of
 from gateway.body import Bounds, Start
 from gateway.cluster import Router
@@ -168,7 +168,7 @@ class Gateway:
             look = await self.parts.log.look(stream_id, owner)
             if look.record is None:
                 await refusing
-            return _still_there(look)
+            return _still_there(await self._ended_in_time(look, owner))
         finally:
             timer.cancel()
 
@@ -183,7 +183,8 @@ class Gateway:
         _, _, index = log.keys(stream_id)  # of its node, and the same for every stream there
         if not self._tokens.holds(stream_id, token, await log.now_ms(index)):
             raise Unauthorized
-        return _still_there(await log.look(stream_id, "", any_owner=True))
+        look = await log.look(stream_id, "", any_owner=True)
+        return _still_there(await self._ended_in_time(look, look.record.owner if look.record else ""))
 
     async def token(self, stream_id: str, owner: str) -> dict[str, Any]:
         """A token that lets whoever has it read this stream, for some minutes."""
@@ -219,6 +220,15 @@ class Gateway:
             if not fold.ended or record.ended_ms:
                 return document(record, fold)  # else the store lost the end after it was read
         raise StoreUnavailable
+
+    async def _ended_in_time(self, look: Look, owner: str) -> Look:
+        """This look, or a new one after the end of a stream whose time is over. Raises StoreUnavailable."""
+        if look.record is None or not look.over:
+            return look
+        parts, stream_id = self.parts, look.record.id
+        with suppress(StoreUnavailable):  # a store that takes no writes can still be read
+            await overdue.end_queued(parts.log, parts.queue, stream_id, look.over)
+        return await parts.log.look(stream_id, owner)
 
 
 def _still_there(look: Look) -> Record:

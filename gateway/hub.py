@@ -25,7 +25,7 @@ PULSE_SECONDS = 0.5
 ORPHANS_AT_ONCE = 32
 STALLED_SECONDS = 60.0
 STALLED = "the reader takes nothing more"
-Orphaned = Callable[[str], Awaitable[object]]  # told of a stream whose lease is over
+Orphaned = Callable[[str], Awaitable[object]]  # told of a stream whose lease, or whose wait, is over
 _log = logging.getLogger("holdfast.hub")
 
 
@@ -199,7 +199,7 @@ class Hub:
         heads = await self._log.heads([feed.id for feed in feeds])
         for feed, head in zip(feeds, heads, strict=True):
             feed.looked(head)
-        orphans = [feed.id for feed, head in zip(feeds, heads, strict=True) if head.lease_left_ms == 0]
+        orphans = [feed.id for feed, head in zip(feeds, heads, strict=True) if head.look_in_ms == 0]
         results: list[object] = []
         for first in range(0, len(orphans), ORPHANS_AT_ONCE):
             told = map(self._orphaned, orphans[first : first + ORPHANS_AT_ONCE])

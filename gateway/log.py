@@ -1,4 +1,4 @@
-"""The log of a stream in Redis: create, confirm, claim, append, cancel, ask, read.
+"""The log of a stream in Redis: create, confirm, claim, append, cancel, ask, give up, read.
 
 The log is the wire: one string of the very frames that readers receive. Every change is one script, so
 record, frames, index and publish change together, and each script is idempotent: a call whose answer was
@@ -15,8 +15,8 @@ from gateway import sse, telemetry
 from gateway.connection import Connection
 from gateway.errors import CursorLost, StoreUnavailable
 from gateway.pen import Pen, Pens
-from gateway.protocol import VERSION, Cursor, Status
-from gateway.record import Answer, Claim, Head, Look, Piece, Record
+from gateway.protocol import VERSION, Cursor, Event, Status
+from gateway.record import Answer, Claim, Head, Look, Piece, Record, ending, started
 from gateway.script import Script
 
 CREATED_EXPIRY_MS = 60_000
@@ -37,7 +37,7 @@ class Log:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
-        names = ("create", "confirm", "claim", "append", "cancel", "ask", "look")
+        names = ("create", "confirm", "claim", "append", "cancel", "ask", "give_up", "look")
         self._scripts = {name: Script(name) for name in names}
         self._pens = Pens(redis, self._scripts["append"])
 
@@ -71,17 +71,26 @@ class Log:
         return await self._create(stream_id, key_hash, body_hash)
 
     async def confirm(self, stream_id: str, grace_ms: int) -> bool:
-        """Raise the expiry to the retention; False when the record has expired."""
+        """Raise the expiry to that of a stream that has not ended; False when the record has expired."""
         return (await self._run("confirm", stream_id, grace_ms)).word == "ok"
 
     async def claim(
-        self, stream_id: str, token: str, lease_ms: int, *, version: int = VERSION, foreign_ms: int = 0
+        self,
+        stream_id: str,
+        token: str,
+        lease_ms: int,
+        *,
+        version: int = VERSION,
+        foreign_ms: int = 0,
+        run_ms: int = 0,
     ) -> Answer:
-        """`claimed`, `held` (number: ms left), `foreign`, `ended` or `unknown`.
+        """`claimed`, `held` (number: ms left), `foreign`, `over` (with a code), `ended` or `unknown`.
 
         `version` is the message's; a record of another one is `foreign` for `foreign_ms`, then claimed.
+        `run_ms` is how long a stream may run, from its first attempt on; 0: nobody but a worker may end it.
         """
-        args = (stream_id, token, lease_ms, version if version == VERSION else "", foreign_ms)
+        known = version if version == VERSION else ""
+        args = (stream_id, token, lease_ms, known, foreign_ms, run_ms or "")
         raw = await self._scripts["claim"](self._redis, self.keys(stream_id), *args)
         if raw[0] != "claimed":
             return _answer(raw)
@@ -114,11 +123,25 @@ class Log:
         return await self._run("cancel", stream_id, tag)
 
     async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
-        """`yes` once in a back-off, else `wait` or `held` (number: ms), `ended`, `unknown`.
+        """`yes` once in a back-off, else `wait` or `held` (number: ms), `over`, `ended` or `unknown`.
 
-        `undo` takes a `yes` back that could not be used.
+        `over`: the stream's time is over, and somebody is to end it with the answer's code. `undo` takes a
+        `yes` back that could not be used.
         """
         return await self._run("ask", stream_id, backoff_ms, int(undo))
+
+    async def give_up(self, stream_id: str, tag: str, failed: Event) -> Answer:
+        """End a stream whose time is over, by its code: `over`, or `wait` (not yet), `ended`, `unknown`.
+
+        Where the log is gone it begins anew. `tag` is that of the ids of the frames.
+        """
+        record, _ = await self.record(stream_id)
+        if record is None:
+            return Answer("unknown")
+        bodies = [sse.encode(event, 0, tag).partition(b"\n")[2] for event in (started(record), failed)]
+        return await self._run(
+            "give_up", stream_id, tag, failed.data["code"], *bodies, ending(failed)["error"]
+        )
 
     async def record(self, stream_id: str) -> tuple[Record | None, int]:
         """Everything that stands in the record, or None, and the log's length in bytes; for an operator."""
@@ -134,16 +157,25 @@ class Log:
         raw = await self._scripts["look"](self._redis, self.keys(stream_id), owner, int(any_owner))
         if raw[0] != "found":
             return Look(raw[1])
-        flat = raw[3:]
+        flat = raw[4:]
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
-        return Look(raw[1], Record.of(stream_id, pairs), raw[2])
+        return Look(raw[1], Record.of(stream_id, pairs), raw[2], raw[3].decode())
 
     async def heads(self, stream_ids: list[str]) -> list[Head]:
-        """Each stream's last event and lease, in one round trip; an empty id for a stream that is gone.
+        """Each stream's last event, lease and wait, in one round trip; an empty id for one that is gone.
 
         The clock is that of the node which has the first one: in a cluster ask `by_node`.
         """
-        fields = ("last_id", "status", "lease_end_ms", "lease_ms")
+        fields = (
+            "last_id",
+            "status",
+            "lease_end_ms",
+            "lease_ms",
+            "since_ms",
+            "started_ms",
+            "wait_ms",
+            "run_ms",
+        )
         commands: list[tuple[str, ...]] = [("HMGET", self.keys(s)[0], *fields) for s in stream_ids]
         clock, *raw = await self._redis.call_all([("TIME",), *commands])
         now_ms = self._clock(clock)
@@ -228,16 +260,30 @@ def _answer(raw: list[Any]) -> Answer:
     value = raw[1] if len(raw) > 1 else 0
     if isinstance(value, int):
         return Answer(raw[0], value)
-    return Answer(raw[0], trace=value.decode() if raw[0] == "yes" else "")
+    said = value.decode()
+    return Answer(raw[0], trace=said if raw[0] == "yes" else "", code=said if raw[0] == "over" else "")
 
 
 def _head(
-    now_ms: int, last: bytes | None, status: bytes | None, end: bytes | None, length: bytes | None
+    now_ms: int,
+    last: bytes | None,
+    status: bytes | None,
+    lease_end: bytes | None,
+    lease: bytes | None,
+    since: bytes | None,
+    begun: bytes | None,
+    wait: bytes | None,
+    run: bytes | None,
 ) -> Head:
-    if status != Status.RUNNING.encode():
-        return Head((last or b"").decode())
-    left = int(end or 0) - now_ms
-    return Head((last or b"").decode(), left if 0 < left <= int(length or 0) else 0)
+    """An end that is further away than the whole time was set by a clock that has gone back: it is now."""
+    last_id, longest = (last or b"").decode(), run if begun else wait
+    if status == Status.RUNNING.encode():
+        left = int(lease_end or 0) - now_ms
+        return Head(last_id, left if 0 < left <= int(lease or 0) else 0)
+    if status == Status.QUEUED.encode() and since and longest:
+        left = int(since) + int(longest) - now_ms
+        return Head(last_id, wait_left_ms=left if 0 < left <= int(longest) else 0)
+    return Head(last_id)
 
 
 def _piece(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:

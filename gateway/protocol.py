@@ -55,9 +55,10 @@ TERMINAL_EVENTS: Mapping[EventType, Status] = {
     EventType.CANCELLED: Status.CANCELLED,
 }
 ENDED = frozenset(TERMINAL_EVENTS.values())
-# From a state, the states that may follow. A missing one is the error; running -> queued is a hand-over.
+# From a state, the states that may follow. A missing one is the error; running -> queued is a hand-over;
+# queued -> failed: the time in which a worker had to take the job is over.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
+    Status.QUEUED: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED}),
     Status.RUNNING: frozenset({Status.QUEUED, *ENDED}),
     Status.DONE: frozenset(),
     Status.FAILED: frozenset(),

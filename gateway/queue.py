@@ -57,6 +57,9 @@ class Sender(Protocol):
     async def enqueue(self, message: Message) -> None:
         """Returns when the queue has acknowledged it. Raises QueueUnavailable."""
 
+    async def forget(self, stream_id: str) -> None:
+        """Its place is free: it was not enqueued, or its stream has ended. Raises QueueUnavailable."""
+
 
 class JobQueue(Sender, Protocol):
     """Carries jobs from the web to the workers, at least once."""
@@ -67,9 +70,6 @@ class JobQueue(Sender, Protocol):
         Also false for a caller whose `others` are as many as there are places left: whoever floods the queue
         leaves room for the rest. Raises QueueUnavailable.
         """
-
-    async def forget(self, stream_id: str) -> None:
-        """Its place is free: it was not enqueued, or its stream is cancelled. Raises QueueUnavailable."""
 
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
         """Returns when the queue has acknowledged it. Raises QueueUnavailable.

@@ -18,7 +18,7 @@ READ_TIMEOUT_SECONDS = 15.0  # a blocking read of the queue takes a second of it
 
 def open_queue(settings: Settings, redis: Connection, place: Place) -> JobQueue:
     """The queue that the settings name; Azure's client is loaded only where it is used."""
-    keep = settings.retention + settings.tombstone
+    keep = settings.open_seconds  # a message lasts as long as its stream can do without an end
     if settings.queue == "azure-storage":
         from gateway.queue_azure import AzureQueue
         from gateway.storage import client_of

@@ -37,7 +37,7 @@ class Quota:
     def __init__(self, redis: Connection, settings: Settings) -> None:
         self._redis = redis
         self._most = (settings.max_owner_streams, settings.max_owner_starts, settings.max_owner_bytes)
-        keep = max(settings.retention + settings.tombstone, 2 * settings.max_run)
+        keep = max(settings.open_seconds, settings.retention) + settings.tombstone
         self._keep_ms = round(keep * 1000)
         self._script = Script("admit", shared=False)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import sse
+from gateway import protocol, sse
 from gateway.protocol import ENDED, VERSION, Cursor, Event, Status, tag_of
 
 CHECKPOINT = "ckpt:"  # before the stage and its run, in the names of the record's fields
@@ -123,29 +123,43 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A script's word, and what came with it: milliseconds or a log end, a claim, a trace context."""
+    """A script's word, and what came with it: milliseconds or a log end, a claim, a trace context, a code."""
 
     word: str
     number: int = 0
     claim: Claim | None = None
     trace: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a reader may know: Redis's time, and a stream with its log's length (0: past its retention)."""
+    """What a reader may know: Redis's time, and a stream with its log's length (0: past its retention).
+
+    `over`: the code with which somebody is to end the stream, as its time is over; else empty.
+    """
 
     now_ms: int
     record: Record | None = None
     log_end: int = 0
+    over: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a log ends, and when its lease does: in ms from now, 0 when it is over; None without a lease."""
+    """Where a log ends, and when the lease of a running stream ends, or the time of a queued one.
+
+    Both in ms from now, 0 when they are over; None where there is none.
+    """
 
     last_id: str
     lease_left_ms: int | None = None
+    wait_left_ms: int | None = None
+
+    @property
+    def look_in_ms(self) -> int | None:
+        """When somebody must look after the stream, in ms from now; None: nothing is known to come."""
+        return self.wait_left_ms if self.lease_left_ms is None else self.lease_left_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +170,11 @@ class Piece:
     last: Cursor | None
     final: bool
     at_end: bool
+
+
+def started(record: Record) -> Event:
+    """The stream's first event, as its record tells it."""
+    return protocol.start(record.id, record.chain, record.stages, protocol.iso(record.created_ms))
 
 
 def ending(event: Event) -> dict[str, bytes]:

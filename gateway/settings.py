@@ -13,6 +13,8 @@ from typing import Any
 
 from gateway.rules import check
 
+TELLING_SECONDS = 86400.0  # a stream whose time is over is kept so long, for somebody to tell of its end
+
 
 def setting(name: str, default: Any, meaning: str) -> Any:
     """A field that is read from the environment variable `name`."""
@@ -113,6 +115,9 @@ class Settings:
     max_run: float = setting(
         "GATEWAY_MAX_RUN_SECONDS", 3600.0, "how long a stream may run, from its first attempt on"
     )
+    max_wait: float = setting(
+        "GATEWAY_MAX_WAIT_SECONDS", 7 * 86400.0, "how long a stream may wait for its first attempt"
+    )
     max_output_tokens: int = setting(
         "GATEWAY_MAX_OUTPUT_TOKENS", 16_384, "pieces of text that one attempt may say, a token each, or more"
     )
@@ -191,6 +196,14 @@ class Settings:
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the web server."""
         return self.host == "localhost" or bool(re.fullmatch(r"127\.[0-9.]+|::1", self.host))
+
+    @property
+    def open_seconds(self) -> float:
+        """How long the keys of a stream that has not ended last after each look at the stream.
+
+        Longer by a day than the stream may wait and run: so long somebody may come and tell of its end.
+        """
+        return self.max_wait + self.max_run + TELLING_SECONDS
 
     @property
     def origins(self) -> frozenset[str]:

@@ -118,7 +118,7 @@ async def one_delivery(environment: dict[str, str]) -> int:
 
 
 @pytest.mark.timeout(300)
-async def test_a_chain_longer_than_its_budget_crosses_workers_without_a_seam(
+async def test_fault_29_a_chain_longer_than_its_budget_crosses_workers_without_a_seam(
     redis_url: str, redis: Redis
 ) -> None:
     """A budget that every stage exceeds, and for each of the first deliveries a process of its own."""

@@ -55,6 +55,7 @@ LAYERS = [
     {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc", "gateway.quota"},
     {"gateway.readiness", "gateway.timeline", "gateway.listing"},
     {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status"},
+    {"gateway.overdue"},
     {"gateway.queue_azure", "gateway.queue_redis", "gateway.storage"},
     {"gateway.feed"},
     {
@@ -97,6 +98,7 @@ WORKERS_MAY_IMPORT = {
         "sse",
         "log",
         "record",
+        "overdue",
         "queue",
         "revive",
         "settings",

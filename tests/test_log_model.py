@@ -16,7 +16,8 @@ from tests.model.machine import LogMachine
 from tests.model.profiles import chosen
 from tests.model.retries import AGAIN, HANDED_OVER, MATCHED, REWRITTEN, RetryMachine
 
-MET = ("told log_lost", "found by sweep or ask", "found in the end", SEAMLESS, RESET)
+GIVEN_UP = ("given up: wait_limit", "given up: time_limit")
+MET = ("told log_lost", "found by sweep or ask", "found in the end", *GIVEN_UP, SEAMLESS, RESET)
 
 
 RETRIES_MET = ("told log_lost", "found in the end", AGAIN, MATCHED, HANDED_OVER, REWRITTEN)

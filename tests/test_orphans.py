@@ -37,6 +37,9 @@ class Refusing:
             raise QueueUnavailable
         self.taken.append(message.id)
 
+    async def forget(self, stream_id: str) -> None:
+        """It keeps no places."""
+
 
 class Slow:
     """Answers nobody until so many wait; `most` is how many have ever waited at once."""
@@ -55,6 +58,9 @@ class Slow:
 
     async def enqueue(self, message: Message) -> None:
         await self.wait(message.id)
+
+    async def forget(self, stream_id: str) -> None:
+        """It keeps no places."""
 
 
 async def orphan(jobs: Jobs, redis: Redis) -> str:

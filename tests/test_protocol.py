@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway import protocol
 from gateway.log import Log, bucket
+from gateway.overdue import TIME_LIMIT
 from gateway.protocol import TRANSITIONS, Cursor, Event, EventType, Status
 from tests.model.streams import DONE, Pen, Stream, open_log, said
 
@@ -147,12 +148,22 @@ def test_a_traceparent_is_kept_only_when_it_is_one(given: str, kept: str) -> Non
     assert protocol.traceparent(given) == kept
 
 
+async def fails(log: Log, pen: Pen) -> object:
+    """By its worker; a stream that none holds, by whoever finds that its time is over."""
+    stream_id = pen.claim.record.id
+    record, _ = await log.record(stream_id)
+    if record is None or record.status is not Status.QUEUED:
+        return await pen.write(protocol.failed("c", "m", retryable=False), status="failed")
+    await log._redis.call("HSET", Log.keys(stream_id)[0], "since_ms", 1, "run_ms", 1)
+    return await log.give_up(stream_id, "cafe", TIME_LIMIT)
+
+
 Move = Callable[[Log, Pen], Awaitable[object]]
 MOVES: dict[Status, Move] = {
     Status.QUEUED: lambda log, pen: pen.release(),
     Status.RUNNING: lambda log, pen: log.claim(pen.claim.record.id, protocol.new_token(), 1000),
     Status.DONE: lambda log, pen: pen.write(DONE, status="done"),
-    Status.FAILED: lambda log, pen: pen.write(protocol.failed("c", "m", retryable=False), status="failed"),
+    Status.FAILED: fails,
     Status.CANCELLED: lambda log, pen: log.cancel(pen.claim.record.id, "cafe"),
 }
 

@@ -217,7 +217,9 @@ async def test_another_worker_goes_on_with_the_stage_that_was_not_finished(
         assert script.ran == [*before, dies_in, *"abbc"[shown + 1 :]]
 
 
-async def test_past_its_budget_a_run_is_handed_over_at_each_stages_end(redis_url: str, redis: Redis) -> None:
+async def test_fault_29_past_its_budget_a_run_is_handed_over_at_each_stages_end(
+    redis_url: str, redis: Redis
+) -> None:
     """With one attempt allowed in all: a hand-over is none."""
     script = Script()
     script.register()

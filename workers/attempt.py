@@ -10,11 +10,11 @@ import logging
 from collections.abc import Mapping
 from time import monotonic
 
-from gateway import protocol, sse
+from gateway import overdue, protocol, sse
 from gateway.errors import CursorLost, StoreUnavailable, stack_of
 from gateway.log import Log
 from gateway.protocol import Event
-from gateway.record import Claim, Record
+from gateway.record import Claim, Record, started
 from gateway.settings import Settings
 from workers import adapter, failures
 from workers.chains.registry import Chain, Registry
@@ -66,7 +66,7 @@ class Attempt:
         """
         claim, writer = self._claim, self._writer
         if claim.log_end == 0:  # it waited past its retention, or the store has lost the log whole
-            await writer.put(self._start())
+            await writer.put(started(claim.record))
         why = refused(claim, self._settings, self._registry) if known else failures.UNSUPPORTED_VERSION
         if why is not None:
             await writer.put(why)
@@ -117,7 +117,7 @@ class Attempt:
         """A stage has taken too long: another worker tries it, or the stream fails."""
         _log.error("stream %s: a stage of chain %s is over its time limit", self._claim.record.id, name)
         if self._failures + 1 >= self._settings.max_failures:
-            await self._writer.put(failures.TIME_LIMIT)
+            await self._writer.put(overdue.TIME_LIMIT)
             return
         self._writer.note(failures=self._failures + 1)
         self._writer.release()
@@ -130,10 +130,6 @@ class Attempt:
             duration_ms=self._duration_ms(),
             interrupts=outcome.interrupts,
         )
-
-    def _start(self) -> Event:
-        record = self._claim.record
-        return protocol.start(record.id, record.chain, record.stages, protocol.iso(record.created_ms))
 
     def _duration_ms(self) -> int:
         """Since the first attempt began."""

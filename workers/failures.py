@@ -45,7 +45,6 @@ UNSUPPORTED_VERSION = protocol.failed(
     "The stream was made by a release that this one does not know.",
     retryable=True,
 )
-TIME_LIMIT = protocol.failed("time_limit", "The run took longer than this gateway allows.", retryable=False)
 OUTPUT_LIMIT = protocol.failed(
     "output_limit", "The chain said more than this gateway allows.", retryable=False
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry.trace import SpanKind
 
-from gateway import protocol, telemetry
+from gateway import overdue, protocol, telemetry
 from gateway.errors import StoreUnavailable
 from gateway.log import Log
 from gateway.queue import Message
@@ -85,13 +85,18 @@ class Runner:
         return await self._attempt(answer.claim, known=answer.claim.record.version == protocol.VERSION)
 
     async def _claim(self, message: Message) -> Answer:
-        return await self._log.claim(
+        """Claim the job; a stream whose time is over ends here instead. Raises StoreUnavailable."""
+        answer = await self._log.claim(
             message.id,
             protocol.new_token(),
             round(self._settings.lease * 1000),
             version=message.version,
             foreign_ms=FOREIGN_MS,
+            run_ms=round(self._settings.max_run * 1000),
         )
+        if answer.word == "over":
+            await overdue.end(self._log, message.id, answer.code)
+        return answer
 
     async def _let_go(self, claim: Claim, again_ms: int) -> Settled:
         """Release a job that was only looked at, and have it delivered again."""
@@ -147,7 +152,7 @@ class Runner:
             await asyncio.wait({writing, chain}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not chain.done():
                 if not writing.done():  # the run's time is over; whatever the chain says now is not heard
-                    await writer.put(failures.TIME_LIMIT)
+                    await writer.put(overdue.TIME_LIMIT)
                 await _stop(chain)  # this claim is over: stop the model call
             elif chain.cancelled():  # by its own doing, as nobody here has asked for it
                 _log.error("stream %s: chain %s cancelled itself", claim.record.id, claim.record.chain)
@@ -206,7 +211,7 @@ def _decode(body: bytes) -> Message | None:
 
 
 def _unclaimed(answer: Answer) -> Settled:
-    """Somebody holds it, another release knows it; or it has ended or expired, and nobody waits for it."""
+    """Somebody holds it, or another release knows it; else it has ended, is over, or has expired."""
     again_ms = {"held": answer.number, "foreign": FOREIGN_AGAIN_MS}
     return Settled(again_in_ms=again_ms.get(answer.word))
 

@@ -44,8 +44,8 @@ local function append(at, to)
   end
   look_at(id, NOW + lease_ms)
   -- The expiries need no raising at every append: once they have worn by a minute is enough.
-  local retention = tonumber(redis.call('HGET', JOB, 'keep_ms'))
-  if redis.call('PTTL', LOG) < math.max(retention - 60000, retention / 2) then keep() end
+  local log_ms = lifetimes()
+  if redis.call('PTTL', LOG) < math.max(log_ms - 60000, log_ms / 2) then keep() end
   return { 'ok' }
 end
 

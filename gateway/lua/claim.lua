@@ -1,10 +1,12 @@
--- claim(job, log, open | id, token, lease_ms, version, foreign_ms)
+-- claim(job, log, open | id, token, lease_ms, version, foreign_ms, run_ms)
 -- The token was chosen by the worker: the same token gets the same answer again, so a lost answer costs nothing.
 -- `version` is the one that the worker and its message speak. A record of another is left to a release that
 -- knows it, for foreign_ms after the first refusal; then it is claimed, so that somebody ends it.
+-- `run_ms` is how long this worker lets a stream run, from the first attempt on; the record keeps it, so that anybody
+-- can end a stream that nobody runs any more. A stream that has waited too long for its first attempt is not claimed.
 -- Only a lease that ran out without an event appended counts as a failure.
 -- Answers {'claimed', now_ms, log_end, job as field, value, ...}, {'held', ms left}, {'ended', status}, {'unknown'},
--- {'foreign'}.
+-- {'foreign'}, {'over', code}.
 local id, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local job = redis.call('HMGET', JOB, 'status', 'token', 'lease_end_ms', 'lease_ms', 'progress', 'version')
 local status = job[1]
@@ -19,13 +21,14 @@ if not (status == 'running' and job[2] == token) then
     redis.call('HSETNX', JOB, 'foreign_ms', NOW)
     if NOW - tonumber(redis.call('HGET', JOB, 'foreign_ms')) < tonumber(ARGV[5]) then return { 'foreign' } end
   end
+  if overdue() == 'wait_limit' then return { 'over', 'wait_limit' } end
   if status == 'running' and job[5] == '0' then redis.call('HINCRBY', JOB, 'failures', 1) end
   redis.call('HINCRBY', JOB, 'attempt', 1)
-  redis.call('HSETNX', JOB, 'started_ms', NOW)
+  if redis.call('HSETNX', JOB, 'started_ms', NOW) == 1 then redis.call('HSET', JOB, 'since_ms', NOW) end
   redis.call('HSET', JOB, 'status', 'running', 'token', token, 'progress', 0)
   redis.call('HDEL', JOB, 'asked_ms', 'asks')
 end
-redis.call('HSET', JOB, 'confirmed', 1, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms)
+redis.call('HSET', JOB, 'confirmed', 1, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms, 'run_ms', ARGV[6])
 keep()
 look_at(id, NOW + lease_ms)
 return { 'claimed', NOW, redis.call('STRLEN', LOG), redis.call('HGETALL', JOB) }

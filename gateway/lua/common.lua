@@ -13,21 +13,53 @@ local function lease_left(lease, lease_ms)
   return math.max(left, 0)
 end
 
--- Raise every expiry of a stream: log and idempotency key to the retention, the job to that and a tombstone.
-local function keep()
-  local job = redis.call('HMGET', JOB, 'keep_ms', 'tombstone_ms', 'idem')
-  local whole = tonumber(job[1]) + tonumber(job[2])
-  redis.call('PEXPIRE', LOG, job[1])
-  redis.call('PEXPIRE', JOB, whole)
-  if job[3] and job[3] ~= '' then redis.call('PEXPIRE', job[3], job[1]) end
-  return whole
+-- For how many ms from now the log is kept, and for how many the record is. The log of an ended stream is kept for
+-- the retention (keep_ms), that of any other for open_ms, and the record is kept for tombstone_ms longer than its log.
+-- A record without open_ms was made by an earlier release, which kept every log for the retention.
+local function lifetimes()
+  local job = redis.call('HMGET', JOB, 'status', 'keep_ms', 'tombstone_ms', 'open_ms')
+  local log_ms = tonumber(job[2])
+  if job[4] and not ENDED[job[1]] then log_ms = tonumber(job[4]) end
+  return log_ms, log_ms + tonumber(job[3])
 end
 
--- When somebody should look at this stream. The index outlives each of its members.
+-- Set every expiry of a stream anew: those of the log and the idempotency key, and that of the record.
+local function keep()
+  local log_ms, job_ms = lifetimes()
+  redis.call('PEXPIRE', LOG, log_ms)
+  redis.call('PEXPIRE', JOB, job_ms)
+  local idem = redis.call('HGET', JOB, 'idem')
+  if idem and idem ~= '' then redis.call('PEXPIRE', idem, log_ms) end
+end
+
+-- When the time of a stream that has not ended is over, and the code with which the stream then ends. A stream may
+-- wait for its first attempt for wait_ms, counted from its creation, and run for run_ms, counted from that attempt.
+-- since_ms is the beginning of either. Answers nothing for a record that an earlier release made or claimed first.
+local function deadline()
+  local job = redis.call('HMGET', JOB, 'since_ms', 'started_ms', 'wait_ms', 'run_ms')
+  local since, longest, code = tonumber(job[1]), tonumber(job[3]), 'wait_limit'
+  if job[2] then longest, code = tonumber(job[4]), 'time_limit' end
+  if since and longest then return since + longest, code end
+end
+
+-- The code with which this stream ends now, because its time is over and no worker holds it; else nothing. A stream
+-- that was never confirmed expires by itself.
+local function overdue()
+  local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms')
+  if not job[1] or ENDED[job[1]] or not job[2] then return end
+  if job[1] == 'running' and lease_left(job[3], job[4]) > 0 then return end
+  local at, code = deadline()
+  if at and at <= NOW then return code end
+end
+
+-- When somebody should look at this stream: at the given time, or at the end of the stream's time if that is sooner.
+-- The index outlives each of its members.
 local function look_at(id, when)
+  local at = deadline()
+  if at and at > NOW then when = math.min(when, at) end
   redis.call('ZADD', OPEN, when, id)
-  local whole = tonumber(redis.call('HGET', JOB, 'keep_ms')) + tonumber(redis.call('HGET', JOB, 'tombstone_ms'))
-  if redis.call('PTTL', OPEN) < whole then redis.call('PEXPIRE', OPEN, whole) end
+  local _, job_ms = lifetimes()
+  if redis.call('PTTL', OPEN) < job_ms then redis.call('PEXPIRE', OPEN, job_ms) end
 end
 
 -- The stream ends: what only a run needs is dropped (the input is somebody's prompt), the tombstone stays.

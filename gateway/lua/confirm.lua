@@ -1,5 +1,5 @@
 -- confirm(job, log, open | id, grace_ms)
--- After the queue's own acknowledgement: raises the expiry to the retention.
+-- After the queue's own acknowledgement: raises the expiry to that of a stream that has not ended.
 -- Answers {'ok'}, or {'unknown'} when the record has expired meanwhile.
 local status = redis.call('HGET', JOB, 'status')
 if not status then return { 'unknown' } end

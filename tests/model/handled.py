@@ -18,18 +18,19 @@ from langchain_core.runnables import Runnable, RunnableGenerator
 
 from gateway.errors import StoreUnavailable
 from gateway.log import Log
-from gateway.protocol import Cursor
+from gateway.protocol import Cursor, Event
 from gateway.queue import Message
 from gateway.record import Answer, Claim, Piece
 from gateway.settings import Settings
 from tests.model.script import STAGES
-from tests.model.streams import LEASE_MS
+from tests.model.streams import LEASE_MS, RUN_MS
 from workers.chains.registry import Chain, Registry
 from workers.runner import Runner, Settled
 
 MOST_TURNS = 100_000  # of the event loop, until nothing is ready any more: far more than any step takes
 SETTINGS = Settings(
     lease=LEASE_MS / 1000,
+    max_run=RUN_MS / 1000,
     stage_tries=1_000_000,
     stage_limit=0,
     max_failures=1_000_000,
@@ -66,7 +67,7 @@ class CutError(Exception):
 
 @dataclass(slots=True)
 class Call:
-    """A call of the store that waits: `claim`, `append` or `read`, and what it was called with."""
+    """A call of the store that waits: `claim`, `append`, `read` or `give_up`, and what it was called with."""
 
     kind: str
     arguments: tuple[Any, ...]
@@ -95,6 +96,9 @@ class Gate:
 
     async def claim(self, stream_id: str, token: str, lease_ms: int, **given: Any) -> Answer:
         return cast(Answer, await self._wait("claim", stream_id, token, lease_ms, given))
+
+    async def give_up(self, stream_id: str, tag: str, failed: Event) -> Answer:
+        return cast(Answer, await self._wait("give_up", stream_id, tag, failed))
 
     async def read(self, stream_id: str, after: Cursor | None) -> Piece:
         return cast(Piece, await self._wait("read", stream_id, after))

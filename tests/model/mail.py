@@ -18,6 +18,9 @@ class Mail:
             raise QueueUnavailable
         self.sent.append(message.id)
 
+    async def forget(self, stream_id: str) -> None:
+        """It keeps no places."""
+
     async def receive(self, count: int) -> list[Delivery]:
         taken, self.sent = self.sent[:count], self.sent[count:]
         return [Delivery(Message(name).encode(), name) for name in taken]

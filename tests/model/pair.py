@@ -14,6 +14,7 @@ from gateway import protocol, sse
 from gateway.errors import StreamGone, StreamNotFound
 from gateway.gateway import Gateway
 from gateway.log import Log
+from gateway.overdue import ENDINGS
 from gateway.protocol import Cursor
 from gateway.record import Piece
 from gateway.settings import Settings
@@ -109,10 +110,26 @@ class Pair(RuleBasedStateMachine):
         assert (answer.word, passes(answer.number, left)) == (word, True)
         return word
 
+    def given_up(self) -> None:
+        """The real stream was ended, as its time is over: the same frames end the model's."""
+        code, end = self.model.over, len(self.model.log)
+        frames = self.do(self.real.look()).log[end:]
+        tag = streams.last_id_of(frames).partition("-")[2]
+        start = (
+            [] if end else [protocol.start(self.stream.id, "chat", ["answer"], "1970-01-01T00:00:00.001Z")]
+        )
+        assert frames == streams.frames_of(end, tag, *start, ENDINGS[code])
+        self.model.give_up(frames, streams.last_id_of(frames))
+        self.remember(frames, len(self.model.log))
+        self.seen["given up: " + code] += 1
+
     def document(self) -> dict[str, Any] | None:
         """The status document; None: there is none."""
         try:
-            return self.do(self.web.status(self.stream.id, protocol.ANONYMOUS))
+            found = self.do(self.web.status(self.stream.id, protocol.ANONYMOUS))
+            if self.model.over:  # who asks for it ends it
+                self.given_up()
+            return found
         except StreamGone:
             assert self.model.alive
             assert not self.model.log
@@ -159,7 +176,8 @@ class Pair(RuleBasedStateMachine):
     def claim_both(self, worker: Worker, calls: str) -> str:
         """Claim; a worker whose claim had an answer stands among the workers."""
         for _ in range(1 + (calls == "twice")):
-            answer = self.do(self.log.claim(self.stream.id, worker.token, streams.LEASE_MS))
+            run_ms = streams.RUN_MS
+            answer = self.do(self.log.claim(self.stream.id, worker.token, streams.LEASE_MS, run_ms=run_ms))
             word, log_end = self.model.claim(worker.token)
             assert answer.word == word
             assert word != "held" or passes(answer.number, log_end)

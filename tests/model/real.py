@@ -8,7 +8,7 @@ from gateway.connection import Connection
 from gateway.record import Answer, Claim, Record
 from tests.model import streams
 from tests.model.store import ENDED, UNIT_MS, Store
-from tests.model.streams import KEEP_MS, LEASE_MS, TOMBSTONE_MS
+from tests.model.streams import KEEP_MS, LEASE_MS, OPEN_MS, TOMBSTONE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,8 @@ class Real:
             assert image.job["token"].decode() == model.holder
             assert (image.job["progress"] == b"1") == model.progress
             assert passes(int(image.job["lease_end_ms"]) - image.now, model.lease_end - model.now)
+        assert passes(int(image.job["since_ms"]) - image.now, model.since - model.now)
+        assert ("started_ms" in image.job) == model.begun
         assert image.job.get("ckpt:answer", b"").decode() == model.checkpoint
         assert (record.input is None) == (model.status in ENDED)
         _compare_expiries(image, model)
@@ -103,7 +105,7 @@ class Real:
 
     async def advance(self, ms: int) -> None:
         """The clock goes on by so much, or back: every instant of the stream is nearer, or further."""
-        fields = ("lease_end_ms", "asked_ms")
+        fields = ("lease_end_ms", "asked_ms", "since_ms")
         instants, listed = await self._redis.call_all(
             [("HMGET", self._job, *fields), ("ZSCORE", self._index, self._stream.id)]
         )
@@ -125,13 +127,14 @@ class Real:
 
 
 def _compare_expiries(image: Image, model: Store) -> None:
-    """60 s until confirm or claim, and then the retention; the record outlives the log."""
+    """60 s until confirm or claim, then long, and at the end the retention; the record outlives the log."""
     if not model.confirmed and model.status == "queued":
         assert image.job_ttl <= 60_000
         return
-    assert KEEP_MS + TOMBSTONE_MS - 60_000 <= image.job_ttl <= KEEP_MS + TOMBSTONE_MS
+    kept = KEEP_MS if model.status in ENDED else OPEN_MS
+    assert kept + TOMBSTONE_MS - 60_000 <= image.job_ttl <= kept + TOMBSTONE_MS
     if image.log:
-        assert KEEP_MS - 60_000 <= image.log_ttl < image.job_ttl
+        assert kept - 60_000 <= image.log_ttl < image.job_ttl
     if image.listed is not None:
         assert image.index_ttl + UNIT_MS > image.job_ttl, "the index does not outlive its member"
 

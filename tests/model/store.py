@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.model.streams import GRACE_MS, LEASE_MS
+from tests.model.streams import GRACE_MS, LEASE_MS, RUN_MS, WAIT_MS
 
 ENDED = ("done", "failed", "cancelled")
 FRESH_MS = 1_000  # a lease that has worn by less is not renewed by frames
@@ -34,6 +34,8 @@ class Store:
     failures: int = 0
     progress: bool = False
     lease_end: int = 0
+    since: int = 0  # when its time for the first attempt began, or its time for the run
+    begun: bool = False
     asked_at: int = 0
     asks: int = 0
     look_at: int | None = None  # when it is due in the index of open streams
@@ -66,10 +68,22 @@ class Store:
         """A job that was promised to somebody, and that no worker holds."""
         return self.open and self.confirmed and not (self.holder and self.lease_left)
 
+    @property
+    def time_ends(self) -> int:
+        """When somebody is to end it, unless a worker holds it."""
+        return self.since + (RUN_MS if self.begun else WAIT_MS)
+
+    @property
+    def over(self) -> str:
+        """The code with which whoever looks at it now ends it."""
+        if not self.orphaned or self.now < self.time_ends:
+            return ""
+        return "time_limit" if self.begun else "wait_limit"
+
     def create(self) -> str:
         if not self.alive:
             self.expire()
-            self.alive, self.status = True, "queued"
+            self.alive, self.status, self.since = True, "queued", self.now
             self.log, self.last_id = self.first, self.first_id
         return "created"
 
@@ -77,7 +91,7 @@ class Store:
         if self.alive:
             self.confirmed = True
             if self.status == "queued":
-                self.look_at = self.now + GRACE_MS
+                self._look_at(self.now + GRACE_MS)
         return self.alive
 
     def claim(self, token: str) -> Word:
@@ -88,11 +102,16 @@ class Store:
         if self.holder != token:
             if self.holder and self.lease_left:
                 return "held", self.lease_left
+            if self.over == "wait_limit":
+                return "over", 0
+            if not self.begun:
+                self.begun, self.since = True, self.now
             self.failures += self.status == "running" and not self.progress
             self.attempt += 1
             self.status, self.token, self.progress, self.asks = "running", token, False, 0
         self.confirmed = True
-        self.lease_end = self.look_at = self.now + LEASE_MS
+        self.lease_end = self.now + LEASE_MS
+        self._look_at(self.lease_end)
         return "claimed", len(self.log)
 
     def append(
@@ -113,8 +132,8 @@ class Store:
         self._write(frames, last_id)
         self.checkpoint = checkpoint or self.checkpoint
         if status or not frames or self.lease_left <= LEASE_MS - FRESH_MS:
-            self.look_at = self.now + LEASE_MS
-            self.lease_end = self.now if status == "queued" else self.look_at
+            self._look_at(self.now + LEASE_MS)
+            self.lease_end = self.now if status == "queued" else self.now + LEASE_MS
         if status in ENDED:
             self._end(status)
         elif status:
@@ -142,21 +161,32 @@ class Store:
             return ("ended" if self.alive else "unknown"), 0
         if not self.confirmed:
             return "wait", BACKOFF_MS
+        self.since = min(self.since, self.now)  # the clock has gone back since
         if self.holder and self.lease_left:
-            self.look_at = self.now + self.lease_left
+            self._look_at(self.now + self.lease_left)
             return "held", self.lease_left
+        if self.over:
+            self._look_at(self.now + BACKOFF_MS)
+            return "over", 0
         since, wait = self.now - self.asked_at, _backoff(self.asks - 1)
         if self.asks and 0 <= since < wait:
-            self.look_at = self.now + wait - since
+            self._look_at(self.now + wait - since)
             return "wait", wait - since
-        self.asked_at, self.look_at = self.now, self.now + _backoff(self.asks)
+        self.asked_at = self.now
+        self._look_at(self.now + _backoff(self.asks))
         self.asks += 1
         return "yes", 0
 
     def undo(self) -> None:
         """The queue refused what was to be sent: the next may be sent after one back-off."""
         self.asks = max(self.asks - 1, min(self.asks, 1))
-        self.look_at = self.now + BACKOFF_MS
+        self._look_at(self.now + BACKOFF_MS)
+
+    def give_up(self, frames: bytes, last_id: str) -> None:
+        """Its time is over, and somebody has ended it."""
+        assert self.over
+        self._write(frames, last_id)
+        self._end("failed")
 
     def holds(self, cursor: str) -> bool:
         """Whether a cursor is right: the log at its offset begins with exactly its line."""
@@ -164,7 +194,7 @@ class Store:
 
     def expire(self) -> None:
         """Everything but the index, whose members go when somebody asks for them."""
-        self.alive = self.confirmed = self.progress = False
+        self.alive = self.confirmed = self.progress = self.begun = False
         self.status = self.token = self.checkpoint = self.last_id = ""
         self.attempt = self.failures = self.asks = self.lease_end = 0
         self.log = b""
@@ -173,6 +203,10 @@ class Store:
         if frames:
             self.log += frames
             self.last_id, self.progress = last_id, True
+
+    def _look_at(self, when: int) -> None:
+        """Somebody should look then, or when its time ends, if that is sooner."""
+        self.look_at = min(when, self.time_ends) if self.time_ends > self.now else when
 
     def _end(self, status: str) -> None:
         self.status, self.checkpoint, self.look_at = status, "", None

@@ -19,6 +19,9 @@ LEASE_MS = 60_000  # longer than any test: a lease runs out only where a test sa
 GRACE_MS = 30_000
 KEEP_MS = 3_600_000
 TOMBSTONE_MS = 1_800_000
+OPEN_MS = 7_200_000  # how long the keys of a stream that has not ended last
+WAIT_MS = 1_800_000  # for the first attempt
+RUN_MS = 2_400_000  # from the first attempt on
 START_TAG = "5a5a"
 CANCEL_TAG = "cafe"
 
@@ -75,6 +78,8 @@ def record_fields(**changes: Any) -> dict[str, Any]:
         "created_ms": 1,
         "keep_ms": KEEP_MS,
         "tombstone_ms": TOMBSTONE_MS,
+        "open_ms": OPEN_MS,
+        "wait_ms": WAIT_MS,
         "last_id": f"0-{START_TAG}",
     }
     return fields | changes

@@ -14,7 +14,7 @@ from tests.model import streams
 from tests.model.mail import Mail
 from tests.model.pair import Pair
 from tests.model.store import BACKOFF_MS, LONGEST_BACKOFF_MS, UNIT_MS
-from tests.model.streams import LEASE_MS, Stream
+from tests.model.streams import GRACE_MS, LEASE_MS, WAIT_MS, Stream
 from workers.sweeper import Sweeper
 
 BUCKETS = 256  # two hex digits
@@ -32,6 +32,7 @@ class Sweeps(Pair):
         self.mail = Mail()
         self.sweeper = Sweeper(self.log, self.mail, backoff=BACKOFF)
         self.last_turn = 0
+        self.ending = False  # whether the model's stream is to be ended, as its time is over
         self.do(self.connection.call("DEL", LAST_TURN))
         self.do(self._turn())
 
@@ -67,6 +68,7 @@ class Sweeps(Pair):
         owed = self._owed(asks > 0 or self.model.due)
         before = list(self.mail.sent)
         found = self.do(self._look(sweeps, asks))
+        self.ended_in_time()
         fresh = self.mail.sent[len(before) :]
         assert sorted(fresh) == sorted([*owed, *(orphan.id for orphan in orphans)])
         assert found == len(fresh)
@@ -87,6 +89,7 @@ class Sweeps(Pair):
             self.model.undo()
         finally:
             self.mail.refuses = False
+        self.ended_in_time()
 
     @rule()
     def turn(self) -> None:
@@ -96,6 +99,7 @@ class Sweeps(Pair):
         owed = self._owed(looked)
         before = list(self.mail.sent)
         self.do(self._turn())
+        self.ended_in_time()
         assert self.mail.sent == before + owed
 
     @precondition(lambda self: self.model.orphaned)
@@ -103,15 +107,30 @@ class Sweeps(Pair):
     def fault_02_nobody_watches(self) -> None:
         self.surely_found()
 
+    @precondition(lambda self: self.model.open and not self.model.begun)
+    @rule()
+    def fault_96_no_worker_begins_it(self) -> None:
+        """The longest wait is over: the sweeper, who looks first, ends it."""
+        assert self.do(self.log.confirm(self.stream.id, GRACE_MS)) == self.model.confirm()
+        self.pass_time(WAIT_MS)
+        self.turn()
+
+    def ended_in_time(self) -> None:
+        """The real stream has been ended by whoever looked at it, if the model's was to be."""
+        if self.ending:
+            self.ending = False
+            self.given_up()
+
     def surely_found(self) -> None:
-        """No worker and no message is left: after the longest wait one turn sends one message."""
+        """No worker and no message is left: after the longest wait one turn sends one message, or ends it."""
         if self.last_turn > self.model.now:
             self.turn()
         self.mail.sent.clear()
         self.pass_time(LEASE_MS + LONGEST_BACKOFF_MS)
-        owed = [self.stream.id] if self.model.orphaned else []
+        owed = [self.stream.id] if self.model.orphaned and not self.model.over else []
         self.turn()
         assert self.mail.sent == owed
+        assert not self.model.over
         self.seen["found in the end"] += len(owed)
 
     def at_the_end(self) -> None:
@@ -121,7 +140,9 @@ class Sweeps(Pair):
 
     def _owed(self, looked: bool) -> list[str]:
         """What the model sends: who asks first is answered, and all who come with him are not."""
-        return [self.stream.id] if looked and self.model.ask()[0] == "yes" else []
+        word = self.model.ask()[0] if looked else ""
+        self.ending = word == "over"
+        return [self.stream.id] if word == "yes" else []
 
     async def _turn(self) -> None:
         """The turn is free."""
