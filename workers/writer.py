@@ -80,7 +80,7 @@ class Writer:
         """Write these events in one append; waits while more than 256 KiB are not yet written.
 
         `fields` of the record (a checkpoint) are written in that same append: nothing can come between.
-        Without events the append is empty: it renews the lease, and finds out whether the log has lost its tail.
+        Without events the append is empty: it renews the lease, and finds out whether the log lost its tail.
         Raises TooLong for an event or a log past its bound; a terminal event is always taken, and nothing
         after it.
         """

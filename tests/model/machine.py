@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from tests.model import script
-from tests.model.life import PICK
+from tests.model.life import PICK, RARELY
 from tests.model.pair import FINALS, Worker, one
 from tests.model.runs import PLANS, Runs
 from tests.model.script import Plan
@@ -24,9 +24,16 @@ CALLS = st.sampled_from(["once", "twice", "answer lost"])
 class LogMachine(Runs):
     """Workers that write what they like, within the log's one rule for writers, beside attempts (`Runs`)."""
 
-    @initialize(claimed=st.booleans(), bucket=st.integers(0, 255), plans=st.lists(PLANS, max_size=3))
-    def open(self, claimed: bool, bucket: int, plans: list[Plan]) -> None:
+    @initialize(
+        claimed=st.booleans(),
+        waits=RARELY,
+        bucket=st.integers(0, 255),
+        plans=st.lists(PLANS, max_size=3),
+    )
+    def open(self, claimed: bool, waits: bool, bucket: int, plans: list[Plan]) -> None:
         self.open_life(bucket)
+        if waits:
+            self.fault_96_no_worker_begins_it()
         if claimed:
             self.claim("once")
         self.open_runs(plans)

@@ -160,7 +160,11 @@ class RetryMachine(Life):
             self._do_calls(1, "done", handled)
         self._do_all(handled)
         if handled.trying:
-            self._say(handled, [*["same"] * len(words), *again])
+            stood = self.model.log
+            self._say(handled, ["same"] * len(words))
+            self._do_all(handled)
+            self.seen[MATCHED] += self.model.log == stood
+            self._say(handled, again)
             if ends:
                 handled.order(None)
             self._do_all(handled)
@@ -207,7 +211,6 @@ class RetryMachine(Life):
         last = holder.tries[-1]
         if last.stage == stage.name:
             assert stage.text.startswith(last.text)
-            self.seen[MATCHED] += 0 < len(last.text) < len(stage.text)
 
     # How it is done.
 
