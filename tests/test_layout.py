@@ -82,6 +82,7 @@ LAYERS = [
         "gateway.settings",
         "gateway.settled",
         "gateway.tasks",
+        "gateway.params",
         "gateway.rules",
         "gateway.tokens",
         "gateway.headers",
@@ -102,6 +103,7 @@ WORKERS_MAY_IMPORT = {
         "settings",
         "identity",
         "journal",
+        "params",
         "tasks",
         "telemetry",
     )

@@ -33,7 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
     "none": {},
     "keys": {"auth": "keys", "keys_file": "keys", **SECRET},
     "jwt": {"auth": "jwt", "jwt_issuer": "https://issuer.example", "jwt_audience": "a", **SECRET},
-    "easyauth": {"auth": "easyauth", **SECRET},
+    "easyauth": {"auth": "easyauth", "website_auth": "True", **SECRET},
     "cors": {"cors_origins": ORIGIN},
 }
 NEVER_TOLD = {"log_lost", "conversation_busy"}  # becomes a `reset` event; foreign formats have it
