@@ -34,8 +34,11 @@ MODES: dict[str, dict[str, Any]] = {
     "keys": {"auth": "keys", "keys_file": "keys", **SECRET},
     "jwt": {"auth": "jwt", "jwt_issuer": "https://issuer.example", "jwt_audience": "a", **SECRET},
     "scope": {
-        **{"auth": "jwt", "jwt_issuer": "https://issuer.example", "jwt_audience": "a"},
-        **{"jwt_required_scope": "ask", **SECRET},
+        "auth": "jwt",
+        "jwt_issuer": "https://issuer.example",
+        "jwt_audience": "a",
+        "jwt_required_scope": "ask",
+        **SECRET,
     },
     "easyauth": {"auth": "easyauth", "website_auth": "True", **SECRET},
     "cors": {"cors_origins": ORIGIN},
