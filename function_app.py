@@ -50,7 +50,9 @@ if settings.metrics and not settings.metrics_key:
 telemetry.quiet(settings)
 registry = Registry(settings, loaded=settle)
 telemetry.configure(registry.settings)
-gateway = Gateway(registry.settings, registry.catalogue(), schemas=registry.schemas())
+gateway = Gateway(
+    registry.settings, registry.catalogue(), schemas=registry.schemas(), params=registry.params()
+)
 trigger = Trigger(gateway, registry)
 gateway.direct_start = trigger.start
 OPEN = func.AuthLevel.ANONYMOUS

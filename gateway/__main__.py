@@ -76,7 +76,11 @@ class Host:
         self._port = probed if mode == "worker" else settings.port
         registry = Registry(settings)
         self.gateway = Gateway(
-            settings, registry.catalogue(), schemas=registry.schemas(), model_state=self._model_state
+            settings,
+            registry.catalogue(),
+            schemas=registry.schemas(),
+            params=registry.params(),
+            model_state=self._model_state,
         )
 
     def _model_state(self) -> str:

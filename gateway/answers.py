@@ -106,6 +106,8 @@ def problem(error: HoldfastError) -> Response:
     headers = {"cache-control": "no-store", **SECURE}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if error.status == 403:
+        headers["www-authenticate"] = 'Bearer error="insufficient_scope"'  # RFC 6750, 3.1
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
     return Response(

@@ -18,13 +18,19 @@ _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 async def found(gateway: Gateway, request: Request) -> Record:
     """The stream of the path, for its owner, or for whoever shows a token of it."""
     stream_id, tokens = request.path_params["id"], request.query_params.getlist("token")
-    if tokens and "authorization" not in request.headers and "x-api-key" not in request.headers:
+    if by_token(request):
         record = await gateway.find_by_token(stream_id, tokens[0] if len(tokens) == 1 else "")
         journal.note(owner=record.owner, by="token")
     else:
         record = await gateway.find(stream_id, await owner(gateway, request))
     note(record)
     return record
+
+
+def by_token(request: Request) -> bool:
+    """Whether a stream token is all that the request shows of who asks."""
+    others = "authorization" in request.headers or "x-api-key" in request.headers
+    return not others and bool(request.query_params.getlist("token"))
 
 
 async def owner(gateway: Gateway, request: Request) -> str:

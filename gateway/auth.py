@@ -16,12 +16,16 @@ from typing import Protocol
 
 from starlette.datastructures import Headers
 
-from gateway.errors import Unauthorized
+from gateway.errors import AuthUnavailable, Unauthorized
 from gateway.protocol import ANONYMOUS
 from gateway.settings import Settings
 
 KEY_BYTES = 32
 KEYS_LOOK_SECONDS = 1.0
+# A file that cannot be read, or has a wrong line, takes nobody's key away for this long: time to see the log
+# and to mend it. A key that was revoked in it holds no longer than that: then no key does.
+KEYS_HELD_SECONDS = 300.0
+KEYS_TOLD_SECONDS = 60.0  # how often the log says so meanwhile
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BEARER = re.compile(r"(?i:bearer) +([\x21-\x7e]{1,8192})")
 _log = logging.getLogger("holdfast.auth")
@@ -45,7 +49,9 @@ class Open:
 class Keys:
     """API keys from a file of `name sha256-hex` lines, read again when it changes.
 
-    A name may have several keys, so that one is replaced while both work. Raises ValueError for a wrong file.
+    A name may have several keys, so that one is replaced while both work. A file that becomes wrong, or goes
+    away, changes nothing for `KEYS_HELD_SECONDS`; from then on nobody is let in until it is right again.
+    Raises ValueError for a file that is wrong at the start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,15 +59,23 @@ class Keys:
         self._looked_at = 0.0
         self._stamp: tuple[int, ...] = ()
         self._names: Mapping[str, str] = {}
+        self._wrong_since: float | None = None
+        self._told, self._told_at = "", 0.0  # what the log says of it, and since when
         try:
             self._read()
         except OSError as error:
             raise ValueError(f"GATEWAY_KEYS_FILE cannot be read: {error.strerror}") from None
 
     async def owner(self, headers: Headers) -> str:
-        """The key's name; a key is found by its hash, so nothing of it is compared."""
-        if time.monotonic() - self._looked_at > KEYS_LOOK_SECONDS:
-            self._look()
+        """The key's name; a key is found by its hash, so nothing of it is compared.
+
+        Raises Unauthorized, or AuthUnavailable while the file has been wrong for too long.
+        """
+        now = time.monotonic()
+        if now - self._looked_at > KEYS_LOOK_SECONDS:
+            self._look(now)
+        if self._wrong_since is not None and now - self._wrong_since > KEYS_HELD_SECONDS:
+            raise AuthUnavailable
         shown = headers.getlist("x-api-key") or [bearer(headers)]
         given = shown[0] if len(shown) == 1 else ""
         name = self._names.get(hashlib.sha256(given.encode()).hexdigest()) if given else None
@@ -69,12 +83,23 @@ class Keys:
             raise Unauthorized
         return f"key:{name}"
 
-    def _look(self) -> None:
-        """A file that has become wrong changes nothing: it is told, and the keys of before stay."""
+    def _look(self, now: float) -> None:
+        """Read the file again; a wrong one is told at once, and then once a minute."""
         try:
             self._read()
         except (OSError, ValueError) as error:
-            _log.error("the file of keys is left as it was read before: %s", error)
+            why = _why(error)
+            if self._wrong_since is None:
+                self._wrong_since = now
+            if why != self._told or now - self._told_at > KEYS_TOLD_SECONDS:
+                self._told, self._told_at = why, now
+                left = self._wrong_since + KEYS_HELD_SECONDS - now
+                what = f"hold for {left:.0f} s more" if left > 0 else "hold no more, and nobody is let in"
+                _log.error("the keys that were read before %s: the file of keys is wrong: %s", what, why)
+        else:
+            if self._wrong_since is not None:
+                self._wrong_since, self._told = None, ""
+                _log.info("the file of keys is right again")
 
     def _read(self) -> None:
         self._looked_at = time.monotonic()
@@ -95,10 +120,18 @@ class Keys:
         _log.info("%d API keys of %d names", len(names), len(set(names.values())))
 
 
+def _why(error: OSError | ValueError) -> str:
+    """Without the file's text, of which a decoder's error quotes a piece."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "it is not text in UTF-8" if isinstance(error, UnicodeError) else str(error)
+
+
 class EasyAuth:
     """App Service Authentication: the platform has signed the caller in and says so in headers of its own.
 
-    It removes such headers from outside, so they are to be trusted there, and only there.
+    It removes such headers from outside, so they are to be trusted there, and only there: the settings refuse
+    this where the platform does not say that its sign-in is in front (`WEBSITE_AUTH_ENABLED`).
     """
 
     async def owner(self, headers: Headers) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
+from gateway import params as chain_params
 from gateway.errors import Invalid, Malformed, NotJson, TooLarge
 from gateway.settings import Settings
 
@@ -107,7 +108,10 @@ def parse_json(body: bytes, bounds: Bounds = DEFAULT) -> Any:
 
 
 def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:
-    """The rules of POST /stream. Raises Invalid, which names the field and the rule."""
+    """The rules of POST /stream, for every format. Raises Invalid, which names the field and the rule.
+
+    Names in `params` that only the product or LangGraph may set are taken out.
+    """
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
     for name in value:
@@ -129,7 +133,8 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
         json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
     ) > (MAX_METADATA_BYTES):
         raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
-    return Start(chain, _input(given[0], value[given[0]], bounds), params, metadata, sent=given[0])
+    asked = _input(given[0], value[given[0]], bounds)
+    return Start(chain, asked, chain_params.own(params), metadata, sent=given[0])
 
 
 def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:

@@ -30,15 +30,32 @@ class DirectReader(asyncio.Protocol):
     """One connection. `on_end` is told once why it has ended, and how many bytes of the body were sent."""
 
     __slots__ = (
-        *("_after", "_drained", "_ended", "_feed", "_id", "_on_end", "_paused", "_reader", "_relay"),
+        *(
+            "_after",
+            "_drained",
+            "_ended",
+            "_feed",
+            "_id",
+            "_on_end",
+            "_owner",
+            "_paused",
+            "_reader",
+            "_relay",
+        ),
         *("_sent", "_started", "_task", "_timer", "_transport"),
     )
 
     def __init__(
-        self, relay: Relay, stream_id: str, after: Cursor | None, on_end: Callable[[str, int], None]
+        self,
+        relay: Relay,
+        stream_id: str,
+        after: Cursor | None,
+        on_end: Callable[[str, int], None],
+        owner: str = "",
     ) -> None:
         self._relay = relay
         self._id = stream_id
+        self._owner = owner
         self._after = after
         self._on_end = on_end
         self._transport: asyncio.Transport | None = None
@@ -120,7 +137,7 @@ class DirectReader(asyncio.Protocol):
                 reader.write = self._at_once
 
     async def _join(self) -> Subscription:
-        self._feed, self._reader = self._relay.join(self._id, self._after)
+        self._feed, self._reader = self._relay.join(self._id, self._after, self._owner)
         self._reader.waker = self._wake
         self._timer = self._relay.end_of_life(self._reader)
         await self._relay.hub.acknowledged(self._feed)

@@ -54,6 +54,13 @@ class Unauthorized(HoldfastError):
     code = "unauthorized"
 
 
+class Forbidden(HoldfastError):
+    """Who asks is known, and may not use this gateway."""
+
+    status = 403
+    code = "forbidden"
+
+
 class StreamNotFound(HoldfastError):
     """There is no such stream."""
 

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 
 from gateway import telemetry
 from gateway.settings import Settings
@@ -38,6 +40,29 @@ class OwnSpans(BatchSpanProcessor):
             super().on_end(span)
 
 
+class OwnDecision(Sampler):
+    """Whether a trace is kept is decided here, not by the `traceparent` that a caller sends.
+
+    A caller's flag could hide a POST from the operator (`-00`), or have each one kept whatever was set
+    (`-01`). So a span whose parent is another process's is decided as a trace's first span is, and a span
+    within this process follows its parent. The SDK's samplers that look at more than the parent go by the
+    trace's id (`traceidratio`): they decide alike in every process.
+    """
+
+    def __init__(self, inner: Sampler) -> None:
+        """`inner`: as OTEL_TRACES_SAMPLER says."""
+        self._inner = inner
+
+    def should_sample(self, parent_context: Context | None, *given: Any, **named: Any) -> SamplingResult:
+        """Ask the inner one, as if there were no parent where the parent is elsewhere."""
+        parent = trace.get_current_span(parent_context).get_span_context()
+        return self._inner.should_sample(Context() if parent.is_remote else parent_context, *given, **named)
+
+    def get_description(self) -> str:
+        """For the SDK's own use."""
+        return f"OwnDecision({self._inner.get_description()})"
+
+
 def set_up(settings: Settings) -> Callable[[], None]:
     """Set this process's providers; what is answered ends them, in bounded time."""
     resource = Resource.create({"service.name": settings.service_name})
@@ -45,6 +70,7 @@ def set_up(settings: Settings) -> Callable[[], None]:
     tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
     if settings.otlp_endpoint or settings.app_insights:
         spans, measures = _otlp() if settings.otlp_endpoint else _app_insights(settings)
+        tracing.sampler = OwnDecision(tracing.sampler)
         tracing.add_span_processor(OwnSpans(spans))
         trace.set_tracer_provider(tracing)
         readers.append(PeriodicExportingMetricReader(measures))

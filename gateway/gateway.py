@@ -7,7 +7,8 @@ serves it. Hosts hand in the catalogue of chains as plain data: nothing here kno
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -43,11 +44,12 @@ from gateway.relay import Relay
 from gateway.revive import revive
 from gateway.settings import Settings
 from gateway.status import document, fold_of
-from gateway.tokens import StreamTokens
+from gateway.tokens import StreamTokens, life_of
 
 FOLD_TRIES = 3
 FOLDS_AT_ONCE = 4  # in one process: each may hold a whole log, and its text
 REFUSED_AFTER_SECONDS = 0.005  # longer than a look takes
+_log = logging.getLogger("holdfast.gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +75,26 @@ class Gateway:
         chains: Mapping[str, Sequence[str]],
         *,
         schemas: Mapping[str, Schema | None] | None = None,
+        params: Mapping[str, Collection[str]] | None = None,
         model_state: Callable[[], str] = lambda: "configured",
     ) -> None:
-        """`chains`: names and stages; `schemas`: of their inputs. Raises ValueError for one that is none."""
+        """`chains`: names and stages; `schemas`: of their inputs. Raises ValueError for one that is none.
+
+        `params`: by chain, those that callers may set although they name a credential or an endpoint.
+        """
         self.settings = settings
         self.chains = chains
-        self.inputs = Inputs(schemas or {})
+        self.inputs = Inputs(schemas or {}, params)
         self.model_state = model_state
         self.bounds = Bounds.of(settings)
         self.auth = auth_of(settings)
-        self._tokens = StreamTokens(settings.token_keys.split(), settings.token_seconds)
+        self._token_life = life_of(settings.token_seconds, settings.max_run)
+        self._tokens = StreamTokens(settings.token_keys.split(), self._token_life.seconds)
+        if self._token_life.is_short:
+            _log.warning(
+                "GATEWAY_TOKEN_SECONDS is shorter than a stream may run: an EventSource that comes back "
+                "after that time is shut out"
+            )
         self._parts: Parts | None = None
         self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
@@ -126,6 +138,7 @@ class Gateway:
             reader_bytes=settings.max_reader,
             most=settings.max_readers,
             most_of_stream=settings.max_stream_readers,
+            most_of_owner=settings.max_owner_readers,
         )
         hub.open()
         self.readiness.open()
@@ -175,19 +188,27 @@ class Gateway:
     async def find_by_token(self, stream_id: str, token: str) -> Record:
         """The stream that a token is for. Raises Unauthorized for any other, StreamNotFound or StreamGone.
 
-        Nothing of the stream is read before the token holds, so the time of a refusal tells nothing of it.
+        Nothing of the stream is read before the token is known to be ours, so the time of a refusal tells
+        nothing of it to who has never had one.
         """
         if not protocol.is_stream_id(stream_id):
             raise Unauthorized
         log = self.parts.log
         _, _, index = log.keys(stream_id)  # of its node, and the same for every stream there
-        if not self._tokens.holds(stream_id, token, await log.now_ms(index)):
+        now_ms = await log.now_ms(index)
+        expiry_ms = self._tokens.expiry_ms(stream_id, token)
+        if expiry_ms is None or (now_ms >= expiry_ms and not self._token_life.follows_run):
             raise Unauthorized
         look = await log.look(stream_id, "", any_owner=True)
-        return _still_there(await self._ended_in_time(look, look.record.owner if look.record else ""))
+        look = await self._ended_in_time(look, look.record.owner if look.record else "")
+        if now_ms >= expiry_ms and (
+            look.record is None or self._token_life.is_over(look.record.ended_ms, now_ms)
+        ):
+            raise Unauthorized
+        return _still_there(look)
 
     async def token(self, stream_id: str, owner: str) -> dict[str, Any]:
-        """A token that lets whoever has it read this stream, for some minutes."""
+        """A token that lets whoever has it read this stream, at least until `expires_at`."""
         record = await self.find(stream_id, owner)
         token, expires_ms = self._tokens.issue(record.id, await self.parts.log.now_ms())
         url = f"/stream/{record.id}?token={token}"
@@ -207,8 +228,11 @@ class Gateway:
         """The caller's stream as a document. Raises StreamNotFound or StreamGone."""
         return await self.status_of(await self.find(stream_id, owner))
 
-    async def status_of(self, record: Record) -> dict[str, Any]:
-        """The status document: the record, and the fold of the whole log, text and cursor together."""
+    async def status_of(self, record: Record, *, metadata: bool = True) -> dict[str, Any]:
+        """The status document: the record, and the fold of the whole log, text and cursor together.
+
+        `metadata`: the caller's own, which is nothing for who shows a token of the stream.
+        """
         stream_id, owner = record.id, record.owner
         for _ in range(FOLD_TRIES):
             try:
@@ -218,7 +242,9 @@ class Gateway:
                 continue
             record = await self.find(stream_id, owner)  # the record is never behind its log
             if not fold.ended or record.ended_ms:
-                return document(record, fold)  # else the store lost the end after it was read
+                told = document(record, fold)
+                return told if metadata else {name: told[name] for name in told if name != "metadata"}
+            # The store lost the end after the end was read.
         raise StoreUnavailable
 
     async def _ended_in_time(self, look: Look, owner: str) -> Look:

@@ -30,7 +30,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
     after = asking.cursor(request)
     start = parse_start(await read_json(request, gateway.bounds), gateway.chains, gateway.bounds)
     if follow_now:
-        gateway.parts.hub.check_room()
+        gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(
         start,
         owner=owner,
@@ -59,10 +59,12 @@ async def follow(gateway: Gateway, request: Request) -> Response:
     if EVENT_STREAM not in accepted and (JSON in accepted or not accepted & {"text/*", "*/*"}):
         if not accepted & {JSON, "application/*"}:
             raise NotAcceptable
-        return json_answer(await gateway.status_of(await asking.found(gateway, request)))
+        record = await asking.found(gateway, request)
+        told = await gateway.status_of(record, metadata=not asking.by_token(request))
+        return json_answer(told)
     try:
         record = await asking.found(gateway, request)
-        gateway.parts.hub.check_room(record.id)
+        gateway.parts.hub.check_room(record.id, record.owner)
     except (StoreUnavailable, TooManyReaders) as error:
         if EVENT_STREAM not in accepted and isinstance(error, TooManyReaders):
             raise  # no EventSource, which would give up for good
@@ -96,18 +98,18 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
     """POST /api/http_trigger: the original sample's endpoint, through the same queue, worker and log."""
     owner = await asking.owner(gateway, request)
     start = parse_sample(await read_json(request, gateway.bounds), gateway.chains, gateway.bounds)
-    gateway.parts.hub.check_room()
+    gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(start, owner=owner, traceparent=asking.traceparent(request), followed=True)
     asking.note(record)
     ending = Ending()
-    chunks = _texts(gateway.parts.relay.follow(record.id, None, ending))
+    chunks = _texts(gateway.parts.relay.follow(record.id, None, ending, record.owner))
     return EventStream(chunks, {"location": f"/stream/{record.id}", "x-stream-id": record.id}, ending)
 
 
 def _events(gateway: Gateway, record: Record, after: Cursor | None, headers: dict[str, str]) -> Response:
     if record.ended and str(after) == record.last_id:
         return Response(status_code=204, headers={**HEADERS, **headers})  # EventSource stops
-    return LiveStream(gateway.parts.relay, record.id, after, headers)
+    return LiveStream(gateway.parts.relay, record, after, headers)
 
 
 async def _texts(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from gateway import telemetry
@@ -18,6 +19,7 @@ from gateway.errors import QueueUnavailable, StoreUnavailable, TooManyReaders, s
 from gateway.feed import Feed, channel_of
 from gateway.link import TIMEOUT_SECONDS, Where
 from gateway.log import Log
+from gateway.protocol import ANONYMOUS
 from gateway.subscriber import Subscriber
 from gateway.subscription import Block, Subscription, merged
 
@@ -42,6 +44,7 @@ class Hub:
         reader_bytes: int,
         most: int,
         most_of_stream: int,
+        most_of_owner: int,
     ) -> None:
         self._log = log
         self._orphaned = orphaned
@@ -49,7 +52,9 @@ class Hub:
         self._reader_bytes = reader_bytes
         self._most = most
         self._most_of_stream = most_of_stream
+        self._most_of_owner = most_of_owner
         self.readers = 0  # how many are attached here
+        self._by_owner: Counter[str] = Counter()  # of these, how many each owner's streams have
         self._feeds: dict[bytes, Feed] = {}
         self._fresh: list[Feed] = []  # that have heard something just now
         self.subscriber = Subscriber(where, self)
@@ -84,12 +89,19 @@ class Hub:
         finally:
             self.leave(feed, reader)
 
-    def join(self, stream_id: str) -> tuple[Feed, Subscription]:
-        """A new reader, to be given back by `leave`. Raises StoreUnavailable or TooManyReaders."""
+    def join(self, stream_id: str, owner: str = "") -> tuple[Feed, Subscription]:
+        """A new reader, to be given back by `leave`. Raises StoreUnavailable or TooManyReaders.
+
+        `owner`: the stream's. Where nobody is asked who they are, all streams have the same, which then has
+        no bound of its own.
+        """
         if self._closed:
             raise StoreUnavailable
-        self.check_room(stream_id)
-        reader = Subscription(self._reader_bytes, sent_at=_now())
+        owner = "" if owner == ANONYMOUS else owner
+        self.check_room(stream_id, owner)
+        reader = Subscription(self._reader_bytes, sent_at=_now(), owner=owner)
+        if owner:
+            self._by_owner[owner] += 1
         feed = self._feeds.get(channel_of(stream_id))
         if feed is None:
             feed = Feed(stream_id)
@@ -111,14 +123,25 @@ class Hub:
         """The reader has ended."""
         feed.readers.discard(reader)
         self.readers -= 1
+        if reader.owner:
+            self._by_owner[reader.owner] -= 1
+            if not self._by_owner[reader.owner]:
+                del self._by_owner[reader.owner]
         if not feed.readers and self._feeds.get(feed.channel) is feed:
             del self._feeds[feed.channel]
             self.subscriber.unsubscribe(feed)
 
-    def check_room(self, stream_id: str = "") -> None:
-        """Raises TooManyReaders when this process has as many, of all streams or of this one, as it may."""
+    def check_room(self, stream_id: str = "", owner: str = "") -> None:
+        """Raises TooManyReaders when this process has as many as it may, in all, or of this stream or owner.
+
+        An owner's streams have at most as many readers as there are places left, too: however few owners
+        flood this process, others find a place.
+        """
+        left = self._most - self.readers
         feed = self._feeds.get(channel_of(stream_id))
-        if self.readers >= self._most or (feed and len(feed.readers) >= self._most_of_stream):
+        if left <= 0 or (feed and len(feed.readers) >= self._most_of_stream):
+            raise TooManyReaders
+        if owner and owner != ANONYMOUS and self._by_owner.get(owner, 0) >= min(self._most_of_owner, left):
             raise TooManyReaders
 
     def wanted(self) -> Iterable[Feed]:

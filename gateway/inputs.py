@@ -7,13 +7,14 @@ JSON. An answer names the field and the rule, and never repeats what the client 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
 
-from gateway.body import Start
+from gateway import params
+from gateway.body import Start, shown
 from gateway.errors import Invalid
 
 Schema = Mapping[str, Any]
@@ -21,10 +22,17 @@ LONGEST_RULE = 200
 
 
 class Inputs:
-    """The schemas of one process's chains. Raises ValueError for one that is none."""
+    """What one process's chains take: schemas of their inputs, and params that name credentials or endpoints.
 
-    def __init__(self, schemas: Mapping[str, Schema | None]) -> None:
+    `allowed`: by chain, such params that its callers may set; none where a chain is not named. Raises
+    ValueError for a schema that is none.
+    """
+
+    def __init__(
+        self, schemas: Mapping[str, Schema | None], allowed: Mapping[str, Collection[str]] | None = None
+    ) -> None:
         self._schemas = schemas
+        self._allowed = allowed or {}
         self._validators: dict[str, Draft202012Validator] = {}
         for name, schema in schemas.items():
             if schema is None:
@@ -41,6 +49,10 @@ class Inputs:
 
     def check(self, start: Start) -> None:
         """Raises Invalid, which names the field and the rule."""
+        if name := params.sensitive(start.params, self._allowed.get(start.chain, ())):
+            raise Invalid(
+                f"params.{shown(name)}", "names a credential or an endpoint, which callers may not set here"
+            )
         if (validator := self._validators.get(start.chain)) is None:
             return
         field, value = next(iter(start.input.items()))

@@ -121,8 +121,15 @@ class _Contract:
         return told
 
     def _strangers(self) -> tuple[str, ...]:
-        asked = () if self.settings.is_open else ("unauthorized",)
-        return (*asked, "auth_unavailable") if self.settings.auth == "jwt" else asked
+        """The problems that only a gateway has which asks who asks."""
+        settings = self.settings
+        required = settings.jwt_required_scope or settings.jwt_required_role
+        codes = {
+            "unauthorized": not settings.is_open,
+            "forbidden": bool(required),
+            "auth_unavailable": settings.auth in ("jwt", "keys"),
+        }
+        return tuple(code for code, told in codes.items() if told)
 
     def _body(self, schema: str) -> dict[str, Any]:
         bound = self.settings.max_body
@@ -186,9 +193,10 @@ class _Contract:
         }
 
     def _token(self) -> Operation:
-        seconds = f"{self.settings.token_seconds:g}"
+        seconds = self.settings.token_seconds
+        life = f"for {seconds:g} seconds" if seconds else "for as long as it may run, and some minutes more"
         return {
-            **_named("token", f"A token that lets its bearer read this stream, for {seconds} seconds"),
+            **_named("token", f"A token that lets its bearer read this stream, {life}"),
             "security": self._asked(),
             "responses": {
                 "201": responses.json("to be shown as `?token=`", ref("Token")),

@@ -34,14 +34,14 @@ class Relay:
         self._max_age = max_age
 
     async def follow(
-        self, stream_id: str, after: Cursor | None, ending: Ending | None = None
+        self, stream_id: str, after: Cursor | None, ending: Ending | None = None, owner: str = ""
     ) -> AsyncGenerator[bytes, None]:
         """Frames after the cursor, with heartbeats between them.
 
         Ends after the terminal event, at the connection's age, or where the stream is gone; `ending` is told
         which. Raises StoreUnavailable or TooManyReaders.
         """
-        feed, reader = self.join(stream_id, after)
+        feed, reader = self.join(stream_id, after, owner)
         timer = self.end_of_life(reader)
         try:
             await self.hub.acknowledged(feed)
@@ -62,9 +62,12 @@ class Relay:
             if timer is not None:
                 timer.cancel()
 
-    def join(self, stream_id: str, after: Cursor | None) -> tuple[Feed, Subscription]:
-        """A new reader, who has the events up to the cursor. Raises StoreUnavailable or TooManyReaders."""
-        feed, reader = self.hub.join(stream_id)
+    def join(self, stream_id: str, after: Cursor | None, owner: str = "") -> tuple[Feed, Subscription]:
+        """A new reader, who has the events up to the cursor; `owner` is the stream's.
+
+        Raises StoreUnavailable or TooManyReaders.
+        """
+        feed, reader = self.hub.join(stream_id, owner)
         reader.last = str(after) if after else ""
         telemetry.readers.add(1)
         return feed, reader

@@ -21,6 +21,7 @@ from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders
 from gateway.headers import SECURE
 from gateway.hub import STALLED
 from gateway.protocol import Cursor
+from gateway.record import Record
 from gateway.relay import Relay, retry_line
 from gateway.subscription import Ending
 
@@ -105,11 +106,11 @@ class LiveStream(EventStream):
     """A stream's own frames. Where the server gives its connection away, nothing of ASGI is left of it."""
 
     def __init__(
-        self, relay: Relay, stream_id: str, after: Cursor | None, headers: Mapping[str, str]
+        self, relay: Relay, record: Record, after: Cursor | None, headers: Mapping[str, str]
     ) -> None:
         ending = Ending()
-        super().__init__(relay.follow(stream_id, after, ending), headers, ending)
-        self._of = relay, stream_id, after
+        super().__init__(relay.follow(record.id, after, ending, record.owner), headers, ending)
+        self._of = relay, record, after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run until the end, or hand the connection over."""
@@ -119,7 +120,8 @@ class LiveStream(EventStream):
             return
         self.headers["connection"] = "close"  # it is not given back
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        DirectReader(*self._of, self.on_end).begin(take)
+        relay, record, after = self._of
+        DirectReader(relay, record.id, after, self.on_end, record.owner).begin(take)
 
 
 class CutStream(EventStream):

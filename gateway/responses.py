@@ -129,7 +129,7 @@ def problem(errors: list[type[HoldfastError]]) -> Answer:
     """The problems of one status (RFC 9457)."""
     status = errors[0].status
     named = {"Cache-Control": "NotStored"}
-    if status == 401:
+    if status in (401, 403):
         named["WWW-Authenticate"] = "Authenticate"
     if status == 405:
         named["Allow"] = "Allow"

@@ -14,7 +14,6 @@ LONGEST_SECONDS = 10 * 365 * 86400.0
 SHORTEST_LEASE_SECONDS = 0.1
 LAST_PORT = 65535
 SHORTEST_SECRET = 32  # characters
-LONGEST_TOKEN_SECONDS = 3600
 DEEPEST = 200  # orjson goes to 254
 LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
 _POSITIVE = ("lease", "heartbeat", "retention", "worker_concurrency", "stage_tries")
@@ -71,20 +70,64 @@ def _check_auth(settings: Settings) -> None:
         raise ValueError("GATEWAY_AUTH must be none, keys, easyauth or jwt")
     if settings.auth == "keys" and not settings.keys_file:
         raise ValueError("GATEWAY_AUTH=keys needs GATEWAY_KEYS_FILE")
-    if settings.auth == "jwt" and not (settings.jwt_issuer and settings.jwt_audience):
-        raise ValueError("GATEWAY_AUTH=jwt needs GATEWAY_JWT_ISSUER and GATEWAY_JWT_AUDIENCE")
+    if settings.auth == "easyauth" and settings.website_auth.lower() != "true":
+        raise ValueError(
+            "GATEWAY_AUTH=easyauth needs WEBSITE_AUTH_ENABLED=True, which App Service sets while its "
+            "Authentication is switched on: without that anybody can write its headers. Switch "
+            "Authentication on, or set GATEWAY_AUTH to keys or jwt"
+        )
+    _check_jwt(settings)
     keys = settings.token_keys.split()
     if any(len(key) < SHORTEST_SECRET for key in keys):
         raise ValueError(f"GATEWAY_TOKEN_KEYS: each must have at least {SHORTEST_SECRET} characters")
     if settings.auth not in ("", "none") and not keys:
         raise ValueError(f"GATEWAY_AUTH={settings.auth} needs GATEWAY_TOKEN_KEYS")
-    if not 1 <= settings.token_seconds <= LONGEST_TOKEN_SECONDS:
-        raise ValueError(f"GATEWAY_TOKEN_SECONDS must be 1 to {LONGEST_TOKEN_SECONDS}")
+    longest = settings.max_run + settings.retention  # what a token is for is gone then
+    if settings.token_seconds and not 1 <= settings.token_seconds <= longest:
+        raise ValueError(
+            f"GATEWAY_TOKEN_SECONDS must be 0, or 1 to {longest:g}: the sum of GATEWAY_MAX_RUN_SECONDS and "
+            "GATEWAY_RETENTION_SECONDS"
+        )
     for origin in settings.cors_origins.split():
         if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", origin):
             raise ValueError(
                 "GATEWAY_CORS_ORIGINS: each is a scheme and a host, perhaps a port, in lower case"
             )
+
+
+def _check_jwt(settings: Settings) -> None:
+    required = {
+        "GATEWAY_JWT_REQUIRED_SCOPE": settings.jwt_required_scope,
+        "GATEWAY_JWT_REQUIRED_ROLE": settings.jwt_required_role,
+    }
+    for name, value in required.items():
+        if value and settings.auth != "jwt":
+            raise ValueError(f"{name} needs GATEWAY_AUTH=jwt")
+        if len(value.split()) > 1:
+            raise ValueError(f"{name} must be one name, without spaces")
+    if settings.auth != "jwt":
+        return
+    if not (settings.jwt_issuer and settings.jwt_audience):
+        raise ValueError("GATEWAY_AUTH=jwt needs GATEWAY_JWT_ISSUER and GATEWAY_JWT_AUDIENCE")
+    places = {"GATEWAY_JWT_ISSUER": settings.jwt_issuer, "GATEWAY_JWT_JWKS_URL": settings.jwt_jwks_url}
+    for name, url in places.items():
+        if url and not keeps_keys(url):
+            raise ValueError(f"{name} must begin with https://; http:// is for this machine alone")
+
+
+def keeps_keys(url: str) -> bool:
+    """Whether keys that are read there are the issuer's: by https, or by http of this very machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}|::1", host))
 
 
 def _check_operations(settings: Settings) -> None:
@@ -109,5 +152,4 @@ def _takes_tokens(url: str) -> bool:
         return False
     if parts.scheme == "rediss":
         return not parse_qs(parts.query).keys() & {"ssl_cert_reqs", "ssl_check_hostname"}
-    host = parts.hostname or ""
-    return parts.scheme == "unix" or host == "localhost" or bool(re.fullmatch(r"127\.[\d.]+|::1", host))
+    return parts.scheme == "unix" or _is_loopback(parts.hostname or "")

@@ -165,7 +165,7 @@ def _status() -> Schema:
     stage = _object(
         name=_TEXT, run={"type": "integer", "minimum": 1}, state={"enum": ["started", "finished"]}, text=_TEXT
     )
-    return _object(
+    whole = _object(
         id=ID,
         status={"enum": [status.value for status in Status]},
         chain=_TEXT,
@@ -177,9 +177,10 @@ def _status() -> Schema:
         created_at=TIME,
         started_at=_or_null(TIME),
         ended_at=_or_null(TIME),
-        metadata={"type": ["object", "null"]},
+        metadata={"type": ["object", "null"], "description": "left out for who shows a stream token"},
         error=_or_null(ref("Failure")),
     )
+    return {**whole, "required": [name for name in whole["required"] if name != "metadata"]}
 
 
 def _name(kind: EventType) -> str:

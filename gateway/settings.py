@@ -16,9 +16,9 @@ from gateway.rules import check
 TELLING_SECONDS = 86400.0  # a stream whose time is over is kept so long, for somebody to tell of its end
 
 
-def setting(name: str, default: Any, meaning: str) -> Any:
-    """A field that is read from the environment variable `name`."""
-    return field(default=default, metadata={"env": name, "meaning": meaning})
+def setting(name: str, default: Any, meaning: str, *, secret: bool = False) -> Any:
+    """A field that is read from the environment variable `name`; a `secret` is never shown."""
+    return field(default=default, repr=not secret, metadata={"env": name, "meaning": meaning})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,7 @@ class Settings:
         "GATEWAY_WORKER_PORT", "", "port of a `worker` process's /health, /ready and /metrics; empty: none"
     )
     url: str = setting("GATEWAY_URL", "", "for `ask`: the gateway's address; empty: HOST and PORT here")
-    key: str = field(
-        default="", repr=False, metadata={"env": "GATEWAY_KEY", "meaning": "for `ask`: an API key or a JWT"}
-    )
+    key: str = setting("GATEWAY_KEY", "", "for `ask`: an API key or a JWT", secret=True)
     auth: str = setting(
         "GATEWAY_AUTH", "", "who may ask: none, keys, easyauth or jwt; empty: none, on loopback only"
     )
@@ -45,17 +43,26 @@ class Settings:
     jwt_audience: str = setting("GATEWAY_JWT_AUDIENCE", "", "for jwt: this gateway's name there")
     jwt_jwks_url: str = setting("GATEWAY_JWT_JWKS_URL", "", "its keys; empty: as its discovery document says")
     jwt_owner_claim: str = setting("GATEWAY_JWT_OWNER_CLAIM", "sub", "the claim that names the caller")
-    token_keys: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "env": "GATEWAY_TOKEN_KEYS",
-            "meaning": "secrets for stream tokens, by space; the first signs, all verify",
-        },
+    jwt_required_scope: str = setting(
+        "GATEWAY_JWT_REQUIRED_SCOPE", "", "for jwt: a scope that each caller must have; empty: none"
     )
-    token_seconds: float = setting("GATEWAY_TOKEN_SECONDS", 300.0, "how long a stream token is valid")
+    jwt_required_role: str = setting(
+        "GATEWAY_JWT_REQUIRED_ROLE", "", "for jwt: a role that each caller must have; empty: none"
+    )
+    website_auth: str = setting(
+        "WEBSITE_AUTH_ENABLED", "", "for easyauth: True where the platform's sign-in is in front"
+    )
+    token_keys: str = setting(
+        "GATEWAY_TOKEN_KEYS",
+        "",
+        "secrets for stream tokens, by space; the first signs, all verify",
+        secret=True,
+    )
+    token_seconds: float = setting(
+        "GATEWAY_TOKEN_SECONDS", 0.0, "how long a stream token holds; 0: as long as its stream may run"
+    )
     cors_origins: str = setting("GATEWAY_CORS_ORIGINS", "", "origins of web pages that may ask, by space")
-    redis_url: str = setting("REDIS_URL", "", "the store; empty: an embedded one (`all` only)")
+    redis_url: str = setting("REDIS_URL", "", "the store; empty: an embedded one (`all` only)", secret=True)
     redis_auth: str = setting(
         "GATEWAY_REDIS_AUTH", "url", "who we are there: as the URL says, or `entra`: a managed identity"
     )
@@ -68,10 +75,8 @@ class Settings:
     direct_start: str = setting(
         "GATEWAY_DIRECT_START", "stream", "with a Storage queue, which POSTs' jobs their own process runs"
     )
-    storage: str = field(
-        default="",
-        repr=False,
-        metadata={"env": "AzureWebJobsStorage", "meaning": "connection string of the account with the queue"},
+    storage: str = setting(
+        "AzureWebJobsStorage", "", "connection string of the account with the queue", secret=True
     )
     storage_queues: str = setting(
         "AzureWebJobsStorage__queueServiceUri", "", "instead, with an identity: its queue endpoint"
@@ -88,9 +93,7 @@ class Settings:
     )
     azure_openai_endpoint: str = setting("AZURE_OPENAI_ENDPOINT", "", "set: AzureChatOpenAI is used")
     openai_base_url: str = setting("OPENAI_BASE_URL", "", "an OpenAI-compatible server")
-    openai_api_key: str = field(
-        default="", repr=False, metadata={"env": "OPENAI_API_KEY", "meaning": "its key"}
-    )
+    openai_api_key: str = setting("OPENAI_API_KEY", "", "its key", secret=True)
     lease: float = setting(
         "GATEWAY_LEASE_SECONDS", 15.0, "after this silence of a worker another takes its job"
     )
@@ -133,6 +136,9 @@ class Settings:
     max_stream_readers: int = setting(
         "GATEWAY_MAX_STREAM_READERS", 5000, "those of one stream, to one process"
     )
+    max_owner_readers: int = setting(
+        "GATEWAY_MAX_OWNER_READERS", 5000, "those of all of one caller's streams, to one process"
+    )
     max_attempts: int = setting("GATEWAY_MAX_ATTEMPTS", 50, "claims of one job in all")
     max_failures: int = setting(
         "GATEWAY_MAX_FAILURES", 3, "claims that ended without an event, or over a stage's limit"
@@ -167,22 +173,18 @@ class Settings:
     otlp_endpoint: str = setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT", "", "where they go by OTLP over HTTP; empty: nowhere"
     )
-    app_insights: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "env": "APPLICATIONINSIGHTS_CONNECTION_STRING",
-            "meaning": "or Application Insights, where they go instead",
-        },
+    app_insights: str = setting(
+        "APPLICATIONINSIGHTS_CONNECTION_STRING",
+        "",
+        "or Application Insights, where they go instead",
+        secret=True,
     )
     app_insights_auth: str = setting(
         "APPLICATIONINSIGHTS_AUTHENTICATION_STRING", "", "`Authorization=AAD`: by identity, not by key"
     )
     metrics: str = setting("GATEWAY_METRICS", "", "`prometheus`: this process shows its metrics at /metrics")
-    metrics_key: str = field(
-        default="",
-        repr=False,
-        metadata={"env": "GATEWAY_METRICS_KEY", "meaning": "the bearer token that /metrics asks for"},
+    metrics_key: str = setting(
+        "GATEWAY_METRICS_KEY", "", "the bearer token that /metrics asks for", secret=True
     )
     log_level: str = setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error")
     log_format: str = setting(
@@ -191,6 +193,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def __repr__(self) -> str:
+        """Without the secrets. Of a URL neither user and password nor the query are shown."""
+        shown = (f"{item.name}={_shown(getattr(self, item.name))!r}" for item in fields(self) if item.repr)
+        return f"Settings({', '.join(shown)})"
 
     @property
     def is_loopback(self) -> bool:
@@ -233,6 +240,13 @@ class Settings:
             if raw:
                 values[item.name] = _convert(item.metadata["env"], raw, item.default)
         return cls(**values)
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    place, _, query = re.sub(r"(://).*@", r"\1***@", value, flags=re.DOTALL).partition("?")
+    return f"{place}?***" if query else place
 
 
 def _convert(name: str, raw: str, default: Any) -> Any:

@@ -108,6 +108,7 @@ class Subscription:
     beat: bool = False
     partial: bool = False  # the last piece of the log was not its end, or blocks were dropped since
     ended: bool = False
+    owner: str = ""  # whose place it takes among the readers of this process; empty: nobody's
     why: str = ""  # it ended: `terminal`, `age`, `expired` (there is no log any more), `stopping`
     sent_at: float = 0.0
     busy: asyncio.Task[object] | None = None  # the task that is handing a chunk to the socket

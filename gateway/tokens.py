@@ -7,8 +7,38 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+# A reader who was cut off shortly before its stream's end has this long after it to fetch that end. It is
+# three of a connection's ages (GATEWAY_STREAM_MAX_AGE_SECONDS), and covers a laptop that sleeps for a moment.
+MARGIN_SECONDS = 600.0
 _TOKEN = re.compile(r"([1-9][0-9]{9,11})\.([A-Za-z0-9_-]{43})")
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long tokens hold: `seconds` from when each is given, in any case.
+
+    `follows_run`: a token that has passed them still holds as long as its stream has not ended, however long
+    it was queued, and `MARGIN_SECONDS` after its end. So an EventSource, which comes back with the same token
+    after each rotation of its connection, is never shut out before it has had the terminal event.
+    """
+
+    seconds: float
+    follows_run: bool
+    is_short: bool  # shorter than a stream may run
+
+    def is_over(self, ended_ms: int | None, now_ms: int) -> bool:
+        """Whether a token whose own seconds have passed holds no more; `ended_ms`: when its stream ended."""
+        if not self.follows_run:
+            return True
+        return ended_ms is not None and now_ms >= ended_ms + MARGIN_SECONDS * 1000
+
+
+def life_of(token_seconds: float, max_run: float) -> Life:
+    """What the settings say, in seconds; `token_seconds` 0: as long as the stream may run, and the margin."""
+    longest = max_run + MARGIN_SECONDS
+    return Life(token_seconds or longest, not token_seconds, 0 < token_seconds < longest)
 
 
 class StreamTokens:
@@ -28,14 +58,22 @@ class StreamTokens:
         return f"{expiry}.{self._mac(self._keys[0], stream_id, expiry)}", expiry * 1000
 
     def holds(self, stream_id: str, token: str, now_ms: int) -> bool:
-        """Whether it is ours, of this stream, and not expired; compared in constant time."""
+        """Whether it is ours, of this stream, and not expired."""
+        expiry_ms = self.expiry_ms(stream_id, token)
+        return expiry_ms is not None and now_ms < expiry_ms
+
+    def expiry_ms(self, stream_id: str, token: str) -> int | None:
+        """When a token of ours for this stream expires, in ms of Redis's clock; None for any other text.
+
+        Compared in constant time.
+        """
         found = _TOKEN.fullmatch(token)
         if found is None:
-            return False
+            return None
         expiry = int(found[1])
         macs = [self._mac(key, stream_id, expiry) for key in self._keys]
         ours = sum(hmac.compare_digest(found[2], mac) for mac in macs) > 0  # all of them, found or not
-        return ours and now_ms < expiry * 1000
+        return expiry * 1000 if ours else None
 
     def _mac(self, key: bytes, stream_id: str, expiry: int) -> str:
         digest = hmac.digest(key, f"holdfast read {stream_id} {expiry}".encode(), "sha256")

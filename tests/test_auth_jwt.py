@@ -34,6 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LONG_AGO, FAR = -3600, 3600
 STRANGERS = rsa_key()
+PLATFORM = {"WEBSITE_AUTH_ENABLED": "True"}  # as App Service sets it
 
 
 def now(seconds: int = 0) -> int:
@@ -335,7 +336,7 @@ async def test_the_platforms_headers_are_its_callers_and_only_where_it_is_truste
     def principal(name: str, provider: str = "aad") -> dict[str, str]:
         return {"x-ms-client-principal-id": name, "x-ms-client-principal-idp": provider}
 
-    settings = {"GATEWAY_AUTH": "easyauth", "GATEWAY_TOKEN_KEYS": TOKEN_KEYS[0]}
+    settings = {**PLATFORM, "GATEWAY_AUTH": "easyauth", "GATEWAY_TOKEN_KEYS": TOKEN_KEYS[0]}
     async with uvicorn_host(model, store.url, "web", **settings) as host:
         made = await host.http.post("/stream", json={"user": "x"}, headers=principal("id-1"))
         where = made.headers["location"]

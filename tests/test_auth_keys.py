@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from starlette.datastructures import Headers
 
 from gateway import auth
-from gateway.errors import Unauthorized
+from gateway.errors import AuthUnavailable, Unauthorized
 from gateway.settings import Settings
 from tests.callers import ALICE, ALICE_TOO, BOB, CANARY, KEYS, Guarded, by_key, keys_file
 from tests.hosts import JSON, NOBODY, until
@@ -120,12 +121,12 @@ async def test_keys_come_and_go_while_it_runs(guarded: Guarded, changing: Path) 
     assert not await known(guarded, BOB)
     assert await known(guarded, ALICE)
 
-    before = guarded.log().count("left as it was read before")
+    before = guarded.log().count("the file of keys is wrong")
     replace(changing, f"alice {CANARY}\n")
 
     async def told() -> bool:
         assert await known(guarded, carol)
-        return guarded.log().count("left as it was read before") > before
+        return guarded.log().count("the file of keys is wrong") > before
 
     await until(told, lambda now: now)
     assert not await known(guarded, BOB)
@@ -166,12 +167,90 @@ async def test_a_file_that_goes_away_or_is_no_text_changes_nothing(
         caplog.clear()
         spoil()
         assert await keys.owner(Headers(by_key(ALICE))) == "key:alice"
-        assert "left as it was read before" in caplog.text
+        assert "the file of keys is wrong" in caplog.text
         assert CANARY not in caplog.text
     path.write_text(keys_file((BOB, "bob")))
     assert await keys.owner(Headers(by_key(BOB))) == "key:bob"
     with pytest.raises(Unauthorized):
         await keys.owner(Headers(by_key(ALICE)))
+
+
+@pytest.mark.parametrize("how", ["missing", "a wrong line", "no text", "a folder"])
+async def test_fault_75_a_wrong_file_lets_its_keys_hold_for_a_time_and_then_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr("gateway.auth.time", SimpleNamespace(monotonic=lambda: clock))
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "keys"
+    path.write_text(keys_file((ALICE, "alice"), (BOB, "bob")))
+    keys = auth.Keys(path)
+    spoil(path, how)
+    caplog.clear()
+
+    def told() -> int:
+        return sum(record.levelno == logging.ERROR for record in caplog.records)
+
+    began, times = clock, []
+    while clock < began + auth.KEYS_HELD_SECONDS:
+        clock += 2
+        before = told()
+        assert await keys.owner(Headers(by_key(BOB))) == "key:bob"
+        if told() > before:
+            times.append(clock)
+    assert times[0] == began + 2  # at once
+    assert 4 <= len(times) <= 6  # and then once a minute
+    assert "s more: the file of keys is wrong" in caplog.text
+    clock += 3
+    for key in (ALICE, BOB, "hf_unknown") * 20:
+        with pytest.raises(AuthUnavailable):
+            await keys.owner(Headers(by_key(key)))
+    clock += auth.KEYS_TOLD_SECONDS
+    with pytest.raises(AuthUnavailable):
+        await keys.owner(Headers(by_key(ALICE)))
+    assert "nobody is let in" in caplog.text
+    assert told() <= len(times) + 2
+    assert CANARY not in caplog.text
+    if path.is_dir():
+        path.rmdir()
+    clock += 2
+    path.write_text(keys_file((ALICE, "alice")))
+    assert await keys.owner(Headers(by_key(ALICE))) == "key:alice"
+    assert "the file of keys is right again" in caplog.text
+    with pytest.raises(Unauthorized):
+        await keys.owner(Headers(by_key(BOB)))
+
+
+def spoil(path: Path, how: str) -> None:
+    """Make a file of keys wrong; Bob's key is to be revoked by it."""
+    if how in ("missing", "a folder"):
+        path.unlink()
+    match how:
+        case "a folder":
+            path.mkdir()
+        case "a wrong line":
+            path.write_text(keys_file((ALICE, "alice")) + f"carol {CANARY}\n")
+        case "no text":
+            path.write_bytes(b"\xff" + CANARY.encode())
+
+
+async def test_fault_75_a_file_that_comes_back_as_it_was_is_right_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr("gateway.auth.time", SimpleNamespace(monotonic=lambda: clock))
+    path, hidden = tmp_path / "keys", tmp_path / "hidden"
+    path.write_text(keys_file((ALICE, "alice")))
+    keys = auth.Keys(path)
+    path.rename(hidden)
+    clock += 2
+    assert await keys.owner(Headers(by_key(ALICE))) == "key:alice"
+    clock += auth.KEYS_HELD_SECONDS + 1
+    with pytest.raises(AuthUnavailable):
+        await keys.owner(Headers(by_key(ALICE)))
+    hidden.rename(path)
+    clock += 2
+    assert await keys.owner(Headers(by_key(ALICE))) == "key:alice"
 
 
 async def test_without_its_file_of_keys_it_does_not_start(tmp_path: Path) -> None:
@@ -206,11 +285,12 @@ async def test_it_does_not_serve_everybody_unless_told_twice(settings: dict[str,
         ({"GATEWAY_AUTH": "keys"}, "GATEWAY_AUTH=keys needs GATEWAY_KEYS_FILE"),
         ({"GATEWAY_AUTH": "jwt"}, "GATEWAY_AUTH=jwt needs GATEWAY_JWT_ISSUER and GATEWAY_JWT_AUDIENCE"),
         (
-            {"GATEWAY_AUTH": "easyauth", "GATEWAY_TOKEN_KEYS": ""},
+            {"GATEWAY_AUTH": "easyauth", "WEBSITE_AUTH_ENABLED": "True", "GATEWAY_TOKEN_KEYS": ""},
             "GATEWAY_AUTH=easyauth needs GATEWAY_TOKEN_KEYS",
         ),
         ({"GATEWAY_TOKEN_KEYS": "canary"}, "GATEWAY_TOKEN_KEYS: each must have at least 32 characters"),
-        ({"GATEWAY_TOKEN_SECONDS": "0"}, "GATEWAY_TOKEN_SECONDS must be 1 to 3600"),
+        ({"GATEWAY_TOKEN_SECONDS": "0.5"}, "GATEWAY_TOKEN_SECONDS must be 0, or 1 to 90000"),
+        ({"GATEWAY_TOKEN_SECONDS": "90001"}, "GATEWAY_TOKEN_SECONDS must be 0, or 1 to 90000"),
         ({"GATEWAY_CORS_ORIGINS": "*"}, "GATEWAY_CORS_ORIGINS"),
         ({"GATEWAY_CORS_ORIGINS": "https://canary.example/"}, "GATEWAY_CORS_ORIGINS"),
         ({"GATEWAY_CORS_ORIGINS": "null"}, "GATEWAY_CORS_ORIGINS"),

@@ -55,7 +55,14 @@ async def relaying(url: str) -> AsyncIterator[Following]:
             orphans.append(stream_id)
 
         hub = Hub(
-            router.place, log, orphaned, heartbeat=15, reader_bytes=256 * 1024, most=100, most_of_stream=100
+            router.place,
+            log,
+            orphaned,
+            heartbeat=15,
+            reader_bytes=256 * 1024,
+            most=100,
+            most_of_owner=100,
+            most_of_stream=100,
         )
         hub.open()
         try:

@@ -83,6 +83,7 @@ LAYERS = [
         "gateway.settings",
         "gateway.settled",
         "gateway.tasks",
+        "gateway.params",
         "gateway.rules",
         "gateway.tokens",
         "gateway.headers",
@@ -104,6 +105,7 @@ WORKERS_MAY_IMPORT = {
         "settings",
         "identity",
         "journal",
+        "params",
         "tasks",
         "telemetry",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,28 @@ def test_a_key_is_not_shown() -> None:
     assert "secret-canary" not in repr(Settings.from_env({"OPENAI_API_KEY": "secret-canary"}))
 
 
+def test_fault_79_no_secret_is_shown_in_any_field() -> None:
+    """Also of settings to come: each text field once holds a URL with a password and a signature."""
+    shown = Settings()
+    for item in fields(Settings):
+        if not isinstance(item.default, str):
+            continue
+        for canary in ("canary", "can/ary", "c@nary", "can\nary"):
+            object.__setattr__(shown, item.name, f"https://user:{canary}@host:1/path?sig={canary}&a=//b")
+            assert canary not in repr(shown), item.name
+            assert repr(canary)[1:-1] not in repr(shown), item.name
+        object.__setattr__(shown, item.name, "plain-canary")
+        name = item.metadata["env"]
+        secret = re.search("_KEYS?$|SECRET|PASSWORD|CONNECTION_STRING|AzureWebJobsStorage$|REDIS_URL$", name)
+        assert ("plain-canary" in repr(shown)) is not bool(secret), name
+        object.__setattr__(shown, item.name, "")
+    assert "host='127.0.0.1'" in repr(Settings())
+    assert "host/0" not in repr(Settings(redis_url="redis://:canary@host/0"))
+
+
 def test_metrics_ask_for_a_key_wherever_callers_are_told_apart() -> None:
     shown = {"GATEWAY_METRICS": "prometheus"}
-    asking = {**shown, "GATEWAY_AUTH": "easyauth", "GATEWAY_TOKEN_KEYS": "t" * 32}
+    asking = {**shown, "GATEWAY_AUTH": "keys", "GATEWAY_KEYS_FILE": "keys", "GATEWAY_TOKEN_KEYS": "t" * 32}
     assert Settings.from_env(shown).metrics_key == ""
     with pytest.raises(ValueError, match="GATEWAY_METRICS_KEY"):
         Settings.from_env(asking)

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    Decision,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    set_span_in_context,
+)
 
+from gateway import telemetry
+from gateway.exporters import OwnDecision
 from tests.functions_host.client import FunctionsHost
 from tests.hosts import JSON, LIMIT_SECONDS, functions_environment, quick_app, until
 from tests.support.azurite import Azurite
@@ -15,6 +33,7 @@ from tests.support.redis_server import RedisServer
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CALLER = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+UNKEPT = {"traceparent": f"00-{TRACE}-{PARENT}-00"}  # its caller keeps no trace of it
 CANARY = "canary-in-a-prompt"
 SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
 METRICS = {
@@ -38,7 +57,7 @@ def one(spans: list[Span], name: str) -> Span:
     return found
 
 
-async def test_one_trace_goes_through_two_processes_and_the_metrics_come() -> None:
+async def test_fault_78_one_trace_goes_through_two_processes_though_its_caller_says_not_to_keep_it() -> None:
     async with Collector() as collector, ModelServer() as model, RedisServer() as store:
         shared = {**model.environment(), "REDIS_URL": store.url}
         async with (
@@ -49,7 +68,7 @@ async def test_one_trace_goes_through_two_processes_and_the_metrics_come() -> No
             httpx.AsyncClient(base_url=web.url, timeout=LIMIT_SECONDS) as http,
         ):
             body = {"user": script([CANARY, "b"])}
-            headers = {**CALLER, "accept": "text/event-stream"}
+            headers = {**UNKEPT, "accept": "text/event-stream"}
             assert b"event: done" in (await http.post("/stream", json=body, headers=headers)).content
             names = {
                 "create stream",
@@ -76,6 +95,24 @@ async def test_one_trace_goes_through_two_processes_and_the_metrics_come() -> No
         assert collector.metrics["holdfast.first_token"] == "s"
         assert 'holdfast_streams_started_total{chain="chat"} 1.0' in shown
         assert CANARY not in shown
+
+
+@pytest.mark.parametrize("flag", ["00", "01"])
+def test_fault_78_what_a_caller_keeps_decides_nothing_here(flag: str) -> None:
+    def decided(inner: Sampler, parent: Context) -> bool:
+        given = OwnDecision(inner).should_sample(parent, int(TRACE, 16), "x", SpanKind.SERVER, {}, [])
+        return given.decision is Decision.RECORD_AND_SAMPLE
+
+    callers = telemetry.context_of(f"00-{TRACE}-{PARENT}-{flag}")
+    assert decided(ParentBased(ALWAYS_ON), callers)
+    assert not decided(ParentBased(ALWAYS_OFF), callers)
+    for ratio in (0.01, 0.99):  # by the trace's id, so alike in every process
+        by_id = TraceIdRatioBased(ratio)
+        first = by_id.should_sample(Context(), int(TRACE, 16), "x").decision is Decision.RECORD_AND_SAMPLE
+        assert decided(ParentBased(by_id), callers) is first
+    here = SpanContext(int(TRACE, 16), int(PARENT, 16), is_remote=False, trace_flags=TraceFlags(int(flag)))
+    within = set_span_in_context(NonRecordingSpan(here))  # a span follows its parent in this process
+    assert decided(ParentBased(ALWAYS_ON), within) is (flag == "01")
 
 
 async def test_an_attempt_links_to_the_one_before() -> None:

@@ -134,11 +134,13 @@ class StageRun:
             telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
 
     def _place(self, step: Step) -> adapter.Stage:
-        stream_id, settings = self._claim.record.id, self._settings
+        record, settings = self._claim.record, self._settings
         return adapter.Stage(
             step.stage,
             settings.model,
-            stream_id if step.alone else f"{stream_id} {step.name}",
+            record.id if step.alone else f"{record.id} {step.name}",
+            owner=record.owner,
+            stream_id=record.id,
             max_event=settings.max_event,
             max_log=settings.max_log,
         )

@@ -44,7 +44,7 @@ async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
     owner = await asking.owner(gateway, request)
     body = await read_json(request, gateway.bounds)
     chat, start = parse_chat(body, gateway.chains, gateway.bounds)
-    gateway.parts.hub.check_room()
+    gateway.parts.hub.check_room(owner=owner)
     record = await begin(gateway, request, start, owner, followed=True)
     await _remember(gateway, owner, chat, record)
     return _events(gateway, record)

@@ -124,14 +124,14 @@ async def _batches(gateway: Gateway, record: Record, asked: Asked) -> Response:
     """As server-sent events. A lost offset, and a process that is full, are told before anything is sent."""
     after, ending = asked.after(record), Ending()
     piece = None if after is None else await _piece(gateway, record, after, PIECE_BYTES)
-    gateway.parts.hub.check_room(record.id)
+    gateway.parts.hub.check_room(record.id, record.owner)
     first = b""
     if piece is not None and not piece.frames:  # it has everything, and is told so at once (6)
         first = wire.control(str(after), up_to_date=True, closed=piece.final, cursor=asked.cursor)
         if piece.final:
             ending.why = "terminal"
             return Batches(_only(first), _OURS, ending)
-    chunks = gateway.parts.relay.follow(record.id, after, ending)
+    chunks = gateway.parts.relay.follow(record.id, after, ending, record.owner)
     return Batches(_sent(chunks, first, asked.cursor, ending), _OURS, ending)
 
 
@@ -185,7 +185,8 @@ async def _awaited(gateway: Gateway, request: Request, record: Record, after: Cu
 
 async def _more(gateway: Gateway, record: Record, after: Cursor | None) -> None:
     """Until the hub hands on what this reader has not."""
-    async with aclosing(gateway.parts.relay.follow(record.id, after)) as chunks:
+    relay = gateway.parts.relay
+    async with aclosing(relay.follow(record.id, after, owner=record.owner)) as chunks:
         async for chunk in chunks:
             if chunk != sse.HEARTBEAT:
                 return

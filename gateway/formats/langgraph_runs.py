@@ -133,16 +133,14 @@ async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
 
 
 async def _streamed(gateway: Gateway, request: Request) -> Response:
-    gateway.parts.hub.check_room()
-    thread, record, began, asked = await _begin(gateway, request, followed=True)
+    thread, record, began, asked = await _begin(gateway, request, attached=True, followed=True)
     projection = thread.projection(record, began, asked.modes)
     headers = told.located(thread, record, told.stream_path(thread, record, asked.modes))
     return follow(gateway, record, projection, None, headers)
 
 
 async def _awaited(gateway: Gateway, request: Request) -> Response:
-    gateway.parts.hub.check_room()
-    thread, record, began, _ = await _begin(gateway, request)
+    thread, record, began, _ = await _begin(gateway, request, attached=True)
     return _at_its_end(gateway, thread, record, began)
 
 
@@ -159,10 +157,15 @@ async def _created(gateway: Gateway, request: Request) -> Response:
 
 
 async def _begin(
-    gateway: Gateway, request: Request, *, followed: bool = False
+    gateway: Gateway, request: Request, *, attached: bool = False, followed: bool = False
 ) -> tuple[Thread, Record, Began, Asked]:
-    """Start the run of a request, or find the one that the same POST has started."""
+    """Start the run of a request, or find the one that the same POST has started.
+
+    `attached`: the answer needs a reader's place. Raises TooManyReaders before anything is started.
+    """
     owner, key = await asking.owner(gateway, request), asking.idempotency_key(request)
+    if attached:
+        gateway.parts.hub.check_room(owner=owner)
     asked = parse_run(await read_json(request, gateway.bounds), key)
     if "thread" not in request.path_params:
         nowhere = Thread(gateway, owner, "")

@@ -155,7 +155,7 @@ class ChatStream(CutStream):
 
     def __init__(self, gateway: Gateway, record: Record, chat: Chat) -> None:
         ending = Ending()
-        chunks = gateway.parts.relay.follow(record.id, None, ending)
+        chunks = gateway.parts.relay.follow(record.id, None, ending, record.owner)
         frames = until_over(chunks, chat, gateway.settings.heartbeat)
         super().__init__(frames, where(record.id), ending)
         self._chat = chat
@@ -198,12 +198,12 @@ async def openai_chat_completions(gateway: Gateway, request: Request) -> Respons
     """POST /v1/chat/completions."""
     owner = await asking.owner(gateway, request)
     asked = parse(await read_json(request, gateway.bounds), gateway)
-    gateway.parts.hub.check_room()
+    gateway.parts.hub.check_room(owner=owner)
     record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
     with begun(record):
         if not asked.stream:
             return whole(record, await settled(gateway, request, record, Whole))
-        gateway.parts.hub.check_room(record.id)
+        gateway.parts.hub.check_room(record.id, record.owner)
         void: set[str] = set()
         if asking.idempotency_key(request):  # perhaps it is asked again
             void = (await replayed(gateway, record, Void)).void

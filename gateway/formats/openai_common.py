@@ -116,7 +116,8 @@ def begun(record: Record) -> Iterator[None]:
 async def _read(gateway: Gateway, record: Record, start: Callable[[], P]) -> P | None:
     """To the end, or None where that is further away than a connection may be old."""
     ending, reader = Ending(), start()
-    async with aclosing(gateway.parts.relay.follow(record.id, None, ending)) as chunks:
+    relay = gateway.parts.relay
+    async with aclosing(relay.follow(record.id, None, ending, record.owner)) as chunks:
         async for chunk in chunks:
             if chunk == sse.LOG_LOST:
                 reader = start()

@@ -50,7 +50,7 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
     """POST /v1/responses."""
     owner = await asking.owner(gateway, request)
     asked = await parse(await read_json(request, gateway.bounds), gateway, owner)
-    gateway.parts.hub.check_room()
+    gateway.parts.hub.check_room(owner=owner)
     with _as_sent():
         record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
     with begun(record):

@@ -125,9 +125,9 @@ async def replayed(gateway: Gateway, record: Record, make: Callable[[], P]) -> P
 
 
 def _from_the_start(gateway: Gateway, record: Record) -> tuple[AsyncGenerator[bytes, None], Ending]:
-    gateway.parts.hub.check_room(record.id)
+    gateway.parts.hub.check_room(record.id, record.owner)
     ending = Ending()
-    return gateway.parts.relay.follow(record.id, None, ending), ending
+    return gateway.parts.relay.follow(record.id, None, ending, record.owner), ending
 
 
 async def _awaited(

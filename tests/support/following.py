@@ -147,6 +147,7 @@ async def following(
     orphaned: Orphaned | None = None,
     most: int = 10_000,
     most_of_stream: int = 10_000,
+    most_of_owner: int = 10_000,
 ) -> AsyncIterator[Following]:
     """Open relay, hub and connection; `hub_url` where only the subscriber goes another way."""
     redis = Connection(url, name="holdfast")
@@ -158,8 +159,8 @@ async def following(
         if orphaned is not None:
             await orphaned(stream_id)
 
-    bounds = {"reader_bytes": reader_bytes, "most": most, "most_of_stream": most_of_stream}
-    hub = Hub(hub_url or url, log, noted, heartbeat=heartbeat, **bounds)
+    bounds = {"most": most, "most_of_stream": most_of_stream, "most_of_owner": most_of_owner}
+    hub = Hub(hub_url or url, log, noted, heartbeat=heartbeat, reader_bytes=reader_bytes, **bounds)
     hub.open()
     try:
         yield Following(redis, log, hub, Relay(log, hub, max_age=max_age), orphans)

@@ -17,7 +17,7 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 AUDIENCE = "api://holdfast"
@@ -41,6 +41,10 @@ class Issuer:
         self.keys: dict[str, PrivateKey] = {"rsa": rsa_key(), "ec": ec_key()}  # kid → key, all published
         self.asked: list[str] = []  # the paths, in order
         self.answer: Any = None  # instead of the keys
+        self.discovery: dict[
+            str, Any
+        ] = {}  # members of its discovery document that are other than they should be
+        self.redirected = ""  # a path that answers with a redirect
         self.port = 0
 
     @property
@@ -71,6 +75,7 @@ class Issuer:
         routes = [
             Route("/.well-known/openid-configuration", self._discovery),
             Route("/keys", self._keys),
+            Route("/elsewhere", self._keys),
         ]
         config = uvicorn.Config(Starlette(routes=routes), log_config=None, lifespan="off")
         self._server = uvicorn.Server(config)
@@ -90,10 +95,14 @@ class Issuer:
 
     async def _discovery(self, request: Request) -> Response:
         self.asked.append(request.url.path)
-        return JSONResponse({"issuer": self.url, "jwks_uri": f"{self.url}/keys"})
+        if self.redirected == request.url.path:
+            return RedirectResponse(f"{self.url}/elsewhere")
+        return JSONResponse({"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.discovery})
 
     async def _keys(self, request: Request) -> Response:
         self.asked.append(request.url.path)
+        if self.redirected == request.url.path:
+            return RedirectResponse(f"{self.url}/elsewhere")
         found = (
             self.answer
             if self.answer is not None

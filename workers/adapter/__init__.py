@@ -17,6 +17,7 @@ from typing import Any
 from gateway.protocol import Event
 from workers.adapter import graph
 from workers.adapter.chunks import Emit, Outcome, Stage, stream_chunks, text_of
+from workers.adapter.configured import spare_models
 
 __all__ = ["Emit", "Outcome", "Stage", "standing_of", "stream", "text_of"]
 
@@ -35,6 +36,7 @@ async def stream(
     Raises what the chain raises, and what `emit` raises, whatever the chain makes of it. Cancelled, it ends
     the chain.
     """
+    spare_models()
     if graph.is_graph(runnable):
         await graph.stream_graph(runnable, given, params, emit, stage, outcome, standing)
     else:

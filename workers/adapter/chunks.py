@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gateway import params as chain_params
 from gateway import protocol, telemetry
 from gateway.protocol import Event
 from workers.adapter.values import NOTHING, Sum, plain, size_of
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 USAGE_FIELDS = ("input_tokens", "output_tokens", "total_tokens")
 Emit = Callable[[Event], Awaitable[None]]
-_THREAD = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")  # LangGraph's: whose state it is
-_INTERNAL = "__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,8 @@ class Stage:
     name: str
     deployment: str
     thread: str = ""  # in a graph's own checkpointer
+    owner: str = ""  # the caller whose stream this is, as the chain is told
+    stream_id: str = ""  # likewise
     run: int = 0  # of a graph's node
     max_event: int = 1024 * 1024
     max_log: int = 64 * 1024 * 1024
@@ -75,7 +76,7 @@ async def stream_chunks(
     from workers.adapter.tap import Tap
 
     tap = Tap(emit, stage)
-    config = config_of(params, [] if isinstance(runnable, BaseChatModel) else [tap])
+    config = config_of(params, stage, [] if isinstance(runnable, BaseChatModel) else [tap])
     chunks = runnable.astream(given, config)
     async with tap.listening(outcome) as own:
         try:
@@ -123,17 +124,14 @@ def _grows(runnable: Any) -> bool:
     return isinstance(runnable, BaseCumulativeTransformOutputParser) and not runnable.diff
 
 
-def config_of(params: Mapping[str, Any], callbacks: list[Any]) -> RunnableConfig:
+def config_of(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> RunnableConfig:
     """What a chain is configured by: the client's params, and callbacks that are told what happens within.
 
-    No client has a say in whose state LangGraph reads, nor in what it keeps under names of its own.
+    Owner and stream id are the record's own. The params were checked when the stream was made; names that no
+    client may set are taken out here once more, as an older release may have made the record.
     """
-    own = {
-        name: value
-        for name, value in params.items()
-        if name not in _THREAD and not name.startswith(_INTERNAL)
-    }
-    config: RunnableConfig = {"configurable": own}
+    trusted = {chain_params.OWNER: stage.owner, chain_params.STREAM_ID: stage.stream_id}
+    config: RunnableConfig = {"configurable": {**chain_params.own(params), **trusted}}
     if telemetry.is_on():
         from workers.tracing import ModelSpans
 

@@ -130,7 +130,7 @@ async def _state(graph: Any, config: Any) -> Any:
 
 
 def _config(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> Any:
-    config = config_of(params, callbacks)
+    config = config_of(params, stage, callbacks)
     config["configurable"]["thread_id"] = stage.thread
     return config
 

@@ -37,19 +37,25 @@ class Chain:
     stages: tuple[str, ...]
     factory: Factory
     input: Schema | None = None
+    params: tuple[str, ...] = ()
 
 
 _marked: dict[str, Chain] = {}
 
 
-def chain(name: str, *, stages: Sequence[str] = (), input: Any = None) -> Callable[[Factory], Factory]:
+def chain(
+    name: str, *, stages: Sequence[str] = (), input: Any = None, params: Sequence[str] = ()
+) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
 
     `stages`, in their order: the names of what the factory's mapping holds. None: one, named as the chain.
     `input`: a JSON Schema, or a type that pydantic knows (a model, a TypedDict); None: any JSON is taken.
+    `params`: names that callers may set although they name a credential or an endpoint (`gateway/params.py`).
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
+    if isinstance(params, str):
+        raise ValueError(f"the params of {name} must be a list of names")
     named = tuple(map(checked_name, stages)) or (name,)
     schema = input if input is None or isinstance(input, Mapping) else _schema_of(input)
 
@@ -57,7 +63,7 @@ def chain(name: str, *, stages: Sequence[str] = (), input: Any = None) -> Callab
         known = _marked.get(checked_name(name))
         if known is not None and _definition(known.factory) != _definition(factory):
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, named, factory, schema)
+        _marked[name] = Chain(name, named, factory, schema, tuple(params))
         return factory
 
     return mark
@@ -109,6 +115,10 @@ class Registry:
     def schemas(self) -> Mapping[str, Schema | None]:
         """Names and the JSON Schema of what each chain takes, as plain data for the handlers."""
         return {name: chain.input for name, chain in self._chains.items()}
+
+    def params(self) -> Mapping[str, Sequence[str]]:
+        """Names, and the params that callers may set though they name a credential or an endpoint."""
+        return {name: chain.params for name, chain in self._chains.items()}
 
     def find(self, name: str) -> Chain | None:
         """The chain of this name, if this release has it."""
