@@ -85,6 +85,7 @@ def test_another_node_is_spoken_to_in_the_same_way() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.tls
 async def test_over_tls_an_announced_address_is_checked_for_the_name_in_the_url(tmp_path: Path) -> None:
     """The certificate names `localhost` alone; the nodes say 127.0.0.1."""
     certify(tmp_path, "localhost")
@@ -97,6 +98,7 @@ async def test_over_tls_an_announced_address_is_checked_for_the_name_in_the_url(
 
 
 @pytest.mark.slow
+@pytest.mark.tls
 async def test_over_tls_an_announced_name_must_be_the_certificates(tmp_path: Path) -> None:
     certify(tmp_path, "localhost")
     wrong = ("--cluster-announce-hostname", "node.example")

@@ -68,6 +68,10 @@ class ClusterNode:
         """A command to this very node."""
         return await self.client.execute_command(*command)
 
+    async def serve(self, first: int, last: int) -> None:
+        """Take these slots. `CLUSTER ADDSLOTSRANGE` would be shorter, but Redis 6.2 does not have it."""
+        await self.call("CLUSTER", "ADDSLOTS", *range(first, last + 1))
+
     async def said(self, error: str) -> int:
         """How often it has answered with this error."""
         stats: dict[str, Any] = await self.client.info("errorstats")
@@ -108,7 +112,7 @@ class RedisCluster:
         share = REDIS_CLUSTER_HASH_SLOTS / len(self.nodes)
         for number, node in enumerate(self.nodes):
             first, last = round(number * share), round((number + 1) * share) - 1
-            await node.call("CLUSTER", "ADDSLOTSRANGE", first, last)
+            await node.serve(first, last)
             await node.call("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
             await self.nodes[0].call("CLUSTER", "MEET", "127.0.0.1", node.port)
