@@ -29,6 +29,7 @@ from tests.test_cluster import one_each, relaying, routed
         (("XREADGROUP", "GROUP", "g", "c", "COUNT", 1, "BLOCK", 1000, "STREAMS", "k", ">"), "k"),
         (("XGROUP", "CREATE", "k", "g", "0", "MKSTREAM"), "k"),
         (("XAUTOCLAIM", "k", "g", "c", 1, "0-0"), "k"),
+        (("MEMORY", "USAGE", "k", "SAMPLES", 0), "k"),
         (("TIME",), None),
         (("PING",), None),
     ],
