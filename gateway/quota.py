@@ -14,8 +14,6 @@ import hashlib
 import math
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from gateway.connection import Connection, checked
 from gateway.conversations import OF_STREAM, Conversations
 from gateway.errors import OverQuota
@@ -98,7 +96,7 @@ class Quota:
             sizes = [command for one in stream_ids for command in _memory_of(owner, one)]
             answers = await self._redis.answers(known + sizes)
             checked(answers[: len(known)])
-            if not any(isinstance(answer, ResponseError) for answer in answers[len(known) :]):
+            if not any(isinstance(answer, Exception) for answer in answers[len(known) :]):
                 return _looks(stream_ids, answers)
             self._measures = False
         sizes = [command for one in stream_ids for command in _lengths_of(owner, one)]

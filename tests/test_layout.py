@@ -85,6 +85,7 @@ LAYERS = [
         "gateway.rules",
         "gateway.tokens",
         "gateway.headers",
+        "gateway.images",
     },
     {"gateway.protocol"},
     {"gateway.errors"},
