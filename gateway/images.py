@@ -1,7 +1,7 @@
 """Addresses in a message's content parts: the model's server fetches what stands there.
 
-So a caller chooses what that server opens. Only `https:` and `data:` are handed on. `file:` and the like would read
-its own disk. Plain `http:` reaches services of its network that trust whoever is inside.
+So a caller chooses what that server opens. Only `https:` and `data:` are handed on. `file:` and the like
+would read its own disk. Plain `http:` reaches services of its network that trust whoever is inside.
 """
 
 from __future__ import annotations
