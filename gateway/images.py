@@ -19,10 +19,11 @@ _TEXTS = frozenset(("text", "input_text", "output_text", "refusal"))
 _NAMES = frozenset(("url", "image_url", "file_url", "uri", "file_uri", "fileUri", "imageUrl"))
 
 
-def check_image(where: str, url: Any) -> None:
-    """Raises Invalid unless it is an address of an image that may be handed on."""
+def check_image(where: str, url: Any) -> str:
+    """This address. Raises Invalid unless it is one of an image that may be handed on."""
     if not isinstance(url, str) or not _IMAGE.match(url):
         raise Invalid(where, RULE)
+    return url
 
 
 def check_parts(where: str, content: Any) -> None:

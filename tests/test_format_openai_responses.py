@@ -238,16 +238,17 @@ async def test_a_conversation_goes_on_without_the_instructions_before(host: Host
 async def said_in_the_store(host: Host, words: bytes) -> set[str]:
     """The kinds of keys that hold these words."""
     found = set()
-    async for key in host.redis.scan_iter("*"):
-        kind = await host.redis.type(key)
+    redis: Any = host.redis
+    async for key in redis.scan_iter("*"):
+        kind = await redis.type(key)
         if kind == b"hash":
-            values = [*(await host.redis.hgetall(key)).values()]
+            values = [*(await redis.hgetall(key)).values()]
         elif kind == b"string":
-            values = [await host.redis.get(key)]
+            values = [await redis.get(key)]
         elif kind == b"stream":
-            values = [value for _, entry in await host.redis.xrange(key) for value in entry.values()]
+            values = [value for _, entry in await redis.xrange(key) for value in entry.values()]
         else:
-            values = list(await host.redis.zrange(key, 0, -1))
+            values = list(await redis.zrange(key, 0, -1))
         if any(words in value for value in values if value is not None):
             found.add(key.decode().split(":")[1])
     return found

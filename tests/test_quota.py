@@ -392,7 +392,7 @@ class TestCreation:
                 counted = int(await redis.get(Quota.keys("key:alice")[3]) or 0)
         finally:
             await redis.execute_command("ACL", "SETUSER", "default", "+memory")
-        keys = [key.decode() for key in await redis.keys("*")]
+        keys = [bytes(key).decode() for key in await redis.execute_command("KEYS", "*")]
         stored = [key for key in keys if any(part in key for part in (":job:", ":log:", ":idem:", ":kept"))]
         assert len(stored) >= 3 * streams
         truth = await held(redis, *stored)

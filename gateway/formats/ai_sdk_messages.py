@@ -127,8 +127,7 @@ def _image(where: str, part: dict[str, Any]) -> dict[str, Any]:
     kind, url = part.get("mediaType"), part.get("url")
     if not isinstance(kind, str) or kind.partition("/")[0] != "image":
         raise Invalid(f"{where}.mediaType", "must be an image's: other files are not taken")
-    check_image(f"{where}.url", url)
-    check_text(f"{where}.url", url)
+    check_text(f"{where}.url", check_image(f"{where}.url", url))
     return {"type": "image_url", "image_url": {"url": url}}
 
 
