@@ -146,6 +146,13 @@ class RedisCluster:
         await eventually(met)
         await replica.call("CLUSTER", "REPLICATE", master.id)
 
+        async def known() -> bool:
+            """Every node knows it as a replica: one that has not heard of it does not vote for it."""
+            told = [(await node.call("CLUSTER", "NODES")).decode() for node in self.nodes]
+            lines = [line for text in told for line in text.splitlines() if line.startswith(replica.id)]
+            return len(lines) == len(self.nodes) and all("slave" in line for line in lines)
+
+        await eventually(known)
         await self.copied(master, replica)
         return replica
 
