@@ -7,7 +7,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
-.PHONY: help run run-functions test check setup bench bench-full chaos contract fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check setup stores bench bench-full chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,6 +32,9 @@ check: setup ## lint, types and the quick tests
 
 setup: ## .venv, redis-server, chromium, Node's packages; quick when nothing changed
 	@scripts/setup test
+
+stores: setup ## every store test on Redis 6.2, on the redis-server on PATH and on Valkey 9
+	@$(PY) -m pytest --stores $(SIDE_BY_SIDE) $(ARGS)
 
 bench: setup ## measurements against baselines, under ten minutes; table and plots in bench/results
 	@$(PY) -m bench $(ARGS)

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from gateway import params as chain_params
 from gateway.errors import Invalid, Malformed, NotJson, TooLarge
+from gateway.images import check_messages, check_parts
 from gateway.settings import Settings
 
 DEFAULT_CHAIN = "chat"
@@ -148,6 +149,8 @@ def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT
 
 def _input(kind: str, value: Any, bounds: Bounds) -> Mapping[str, Any]:
     if kind == "input":
+        if isinstance(value, dict):
+            check_messages("input.messages", value.get("messages"))
         return {"input": value}
     if kind == "user":
         if not isinstance(value, str) or not value.strip():
@@ -176,6 +179,7 @@ def _check_message(where: str, message: Any) -> None:
         raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
     if isinstance(content, str):
         check_text(f"{where}.content", content)
+    check_parts(f"{where}.content", content)
 
 
 def check_text(where: str, text: str) -> None:

@@ -1,5 +1,8 @@
 """What one caller may have: streams that are not ended, starts in a minute, bytes kept. Counted in Redis.
 
+The bytes are what Redis really holds for the ended streams: a log until its retention is over, and a record
+until its tombstone is.
+
 Nobody tells when a stream ends: a caller's streams are looked at when it starts another, so a process that
 dies leaves nothing counted for ever. One script decides, so the numbers hold however many start at once.
 Where callers are not told apart there is no quota: everybody would share it.
@@ -9,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Any
 
-from gateway.connection import Connection
+from gateway.connection import Connection, checked
 from gateway.conversations import OF_STREAM, Conversations
 from gateway.errors import OverQuota
 from gateway.log import Log
@@ -20,15 +24,20 @@ from gateway.settings import Settings
 
 LOOKS = 16  # streams that one start looks at, the longest unseen first
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2, 3600
-RECORD_BYTES = 1024  # what a stream costs beside its log
+INDEX_BYTES = 320  # of a stream's entries in `kept`, and of the expiries of its keys
+KEY_BYTES = 256  # of a stream's idempotency key
+# Where the store cannot say what a key takes. Redis gives a string that grows up to twice its length.
+RECORD_BYTES, LOG_FACTOR = 1600, 2
+STATES, SIZES = 3, 3  # answers about one stream
 _ENDED = frozenset(status.value.encode() for status in ENDED)
 _RULES = {
     "streams": "{} streams that are not ended",
     "starts": "{} starts a minute",
     "bytes": "{} bytes of ended streams",
 }
-# id, `running`, `ended`, `making` or `gone`, bytes, and how long it is kept, in ms
-Look = tuple[str, str, int, int]
+# id; `running`, `ended`, `making` or `gone`; bytes of the log, ms until it expires; the same of the record
+Look = tuple[str, str, int, int, int, int]
+Command = tuple[str | int, ...]
 
 
 class Quota:
@@ -40,6 +49,7 @@ class Quota:
         keep = max(settings.open_seconds, settings.retention) + settings.tombstone
         self._keep_ms = round(keep * 1000)
         self._script = Script("admit", shared=False)
+        self._measures = True  # until the store says that it has no MEMORY USAGE, as fakeredis does
 
     @staticmethod
     def keys(owner: str) -> list[str]:
@@ -81,19 +91,58 @@ class Quota:
         """What these streams are and cost, in one round trip."""
         if not stream_ids:
             return []
-        commands: list[tuple[str, ...]] = []
-        for stream_id in stream_ids:
-            job, log, _ = Log.keys(stream_id)
-            commands += [("HMGET", job, "status", "confirmed"), ("STRLEN", log), ("PTTL", log)]
-            commands.append(("HSTRLEN", Conversations.key(OF_STREAM, owner, stream_id), "state"))
-        answers = iter(await self._redis.call_all(commands))
-        return [_look(one, *(next(answers) for _ in range(4))) for one in stream_ids]
+        known = [command for one in stream_ids for command in _state_of(one)]
+        if self._measures:
+            sizes = [command for one in stream_ids for command in _memory_of(owner, one)]
+            answers = await self._redis.answers(known + sizes)
+            checked(answers[: len(known)])
+            if not any(isinstance(answer, Exception) for answer in answers[len(known) :]):
+                return _looks(stream_ids, answers)
+            self._measures = False
+        sizes = [command for one in stream_ids for command in _lengths_of(owner, one)]
+        answers = await self._redis.call_all(known + sizes)
+        for at in range(len(known), len(answers), SIZES):
+            answers[at : at + 2] = [RECORD_BYTES, answers[at + 1] * LOG_FACTOR]
+        return _looks(stream_ids, answers)
 
 
-def _look(stream_id: str, known: list[bytes | None], length: int, left_ms: int, kept: int) -> Look:
-    status, confirmed = known
+def _state_of(stream_id: str) -> list[Command]:
+    job, log, _ = Log.keys(stream_id)
+    return [("HMGET", job, "status", "confirmed", "idem"), ("PTTL", log), ("PTTL", job)]
+
+
+def _memory_of(owner: str, stream_id: str) -> list[Command]:
+    """Bytes of the record, of the log, and of what a format keeps of the stream; with all overhead."""
+    job, log, _ = Log.keys(stream_id)
+    kept = Conversations.key(OF_STREAM, owner, stream_id)
+    whole = ("SAMPLES", 0)  # all fields of a hash, not five
+    return [("MEMORY", "USAGE", job, *whole), ("MEMORY", "USAGE", log), ("MEMORY", "USAGE", kept, *whole)]
+
+
+def _lengths_of(owner: str, stream_id: str) -> list[Command]:
+    """The same of a store that knows only lengths; the record's is a constant, so its answer is not used."""
+    job, log, _ = Log.keys(stream_id)
+    kept = Conversations.key(OF_STREAM, owner, stream_id)
+    return [("EXISTS", job), ("STRLEN", log), ("HSTRLEN", kept, "state")]
+
+
+def _looks(stream_ids: list[str], answers: list[Any]) -> list[Look]:
+    """From the answers to `_state_of` each, and then to `_memory_of` each."""
+    found = []
+    for at, one in enumerate(stream_ids):
+        state = answers[at * STATES : (at + 1) * STATES]
+        sizes = answers[len(stream_ids) * STATES + at * SIZES :][:SIZES]
+        found.append(_look(one, *state, *(int(size or 0) for size in sizes)))
+    return found
+
+
+def _look(
+    stream_id: str, known: list[bytes | None], left: int, record_left: int, record: int, log: int, kept: int
+) -> Look:
+    status, confirmed, idem = known
     if status is None:
-        return stream_id, "gone", 0, 0
+        return stream_id, "gone", 0, 0, 0, 0
     if confirmed is None and status not in _ENDED:  # its POST is under way, or has died
-        return stream_id, "making", 0, 0
-    return stream_id, "ended" if status in _ENDED else "running", length + kept + RECORD_BYTES, left_ms
+        return stream_id, "making", 0, 0, 0, 0
+    word = "ended" if status in _ENDED else "running"
+    return stream_id, word, log + kept + (KEY_BYTES if idem else 0), left, record + INDEX_BYTES, record_left

@@ -129,7 +129,7 @@ class Settings:
         "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE", 60, "streams that a caller may start in a minute"
     )
     max_owner_bytes: int = setting(
-        "GATEWAY_MAX_OWNER_BYTES", 268_435_456, "a caller's ended streams, as long as they are kept"
+        "GATEWAY_MAX_OWNER_BYTES", 268_435_456, "what Redis holds for a caller's ended streams"
     )
     max_queue: int = setting("GATEWAY_MAX_QUEUE_DEPTH", 10_000, "jobs queued or running, of all callers")
     max_readers: int = setting("GATEWAY_MAX_READERS", 10_000, "connections of readers to one process")

@@ -33,7 +33,7 @@ def key_of(command: Command) -> str | bytes | None:
     elif name == "XREADGROUP":
         key = command[command.index("STREAMS") + 1]
     else:
-        key = command[2 if name == "XGROUP" else 1]
+        key = command[2 if name in ("XGROUP", "MEMORY") else 1]
     return key if key is None or isinstance(key, bytes) else str(key)
 
 

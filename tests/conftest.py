@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +11,20 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from xdist.scheduler import LoadFileScheduling
 
-from tests import order
+from tests import order, stores
 from tests.support.redis_server import RedisServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make stores`."""
+    parser.addoption(
+        "--stores", action="store_true", help="every store test on every server, and nothing else"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Store tests run on each server."""
+    stores.parametrize(metafunc, metafunc.config.getoption("stores"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -21,6 +33,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("functions")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    items[:] = [item for item in items if not stores.repeats(item)]
+    if config.getoption("stores"):
+        config.hook.pytest_deselected(items=[item for item in items if not stores.is_store_test(item)])
+        items[:] = [item for item in items if stores.is_store_test(item)]
     order.arrange(items)
 
 
@@ -35,8 +51,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
     return scheduler
 
 
+@pytest.fixture(scope="session", autouse=True)
+def redis_program(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The server that is started where a `redis-server` is: its name in tests/stores.py."""
+    name = getattr(request, "param", stores.ON_PATH)
+    with stores.first_on_path(name):
+        yield name
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def redis_server() -> AsyncIterator[RedisServer]:
+async def redis_server(redis_program: str) -> AsyncIterator[RedisServer]:
     """The run's redis-server."""
     async with RedisServer() as server:
         yield server

@@ -71,7 +71,7 @@ async def test_the_server_tells_the_time_that_it_is_told(tmp_path: Path) -> None
     async with clock(tmp_path) as (server, redis, jobs):
         await redis.set("a", "a", px=1000)
         before = await jobs.log.now_ms()
-        server.move(BACK_SECONDS)
+        await server.move(BACK_SECONDS)
         assert -600_000 <= await jobs.log.now_ms() - before < -540_000
         assert await redis.pttl("a") > 540_000
 
@@ -87,11 +87,11 @@ async def test_fault_31_a_dead_workers_job_goes_on_in_time_though_the_clock_went
         async with running(Sweeper(jobs.log, jobs.queue, backoff=LEASE_SECONDS).run()):
             await turn_taken(redis)
             if claimed == "after":
-                server.move(BACK_SECONDS)
+                await server.move(BACK_SECONDS)
             stream_id = await dies(jobs, settled=settled)
             if claimed == "before":
                 await turn_taken(redis)
-                server.move(BACK_SECONDS)
+                await server.move(BACK_SECONDS)
             async with (
                 running(Loop(other.queue, other.runner, concurrency=1).run()),
                 asyncio.timeout(TAKEN_SECONDS),
@@ -106,7 +106,7 @@ async def test_fault_31_a_turn_that_is_too_far_away_is_over_and_the_way_back_is_
 ) -> None:
     async with clock(tmp_path) as (server, _, jobs):
         assert await jobs.log.take_turn("sweep", 60_000) == "yes"
-        server.move(BACK_SECONDS)
+        await server.move(BACK_SECONDS)
         assert [await jobs.log.take_turn("sweep", 60_000) for _ in range(3)] == ["back", "no", "no"]
 
 
@@ -114,9 +114,9 @@ async def test_fault_31_a_way_back_is_told_also_when_the_turn_was_free(tmp_path:
     async with clock(tmp_path) as (server, redis, jobs):
         assert await jobs.log.take_turn("sweep", 60_000) == "yes"
         await redis.delete("turn:sweep")
-        server.move(BACK_SECONDS)
+        await server.move(BACK_SECONDS)
         assert await jobs.log.take_turn("sweep", 60_000) == "back"
-        server.move(0)
+        await server.move(0)
         await redis.delete("turn:sweep")
         assert await jobs.log.take_turn("sweep", 60_000) == "yes"  # forward is no way back
 
@@ -129,7 +129,7 @@ async def test_fault_31_a_sweep_that_fails_after_the_way_back_is_made_up_for(
     async with clock(tmp_path) as (server, _, jobs):
         await dies(jobs, settled=True)
         assert await jobs.log.take_turn("sweep", 1) == "yes"
-        server.move(BACK_SECONDS)
+        await server.move(BACK_SECONDS)
         due = jobs.log.due
         refused: list[dict[str, Any]] = []
 

@@ -29,6 +29,7 @@ from tests.test_cluster import one_each, relaying, routed
         (("XREADGROUP", "GROUP", "g", "c", "COUNT", 1, "BLOCK", 1000, "STREAMS", "k", ">"), "k"),
         (("XGROUP", "CREATE", "k", "g", "0", "MKSTREAM"), "k"),
         (("XAUTOCLAIM", "k", "g", "c", 1, "0-0"), "k"),
+        (("MEMORY", "USAGE", "k", "SAMPLES", 0), "k"),
         (("TIME",), None),
         (("PING",), None),
     ],
@@ -85,6 +86,7 @@ def test_another_node_is_spoken_to_in_the_same_way() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.tls
 async def test_over_tls_an_announced_address_is_checked_for_the_name_in_the_url(tmp_path: Path) -> None:
     """The certificate names `localhost` alone; the nodes say 127.0.0.1."""
     certify(tmp_path, "localhost")
@@ -97,6 +99,7 @@ async def test_over_tls_an_announced_address_is_checked_for_the_name_in_the_url(
 
 
 @pytest.mark.slow
+@pytest.mark.tls
 async def test_over_tls_an_announced_name_must_be_the_certificates(tmp_path: Path) -> None:
     certify(tmp_path, "localhost")
     wrong = ("--cluster-announce-hostname", "node.example")

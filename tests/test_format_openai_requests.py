@@ -73,7 +73,10 @@ CHAT_RULES: list[tuple[dict[str, Any], str]] = [
     (
         {
             "messages": [
-                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u", "detail": 1}}]}
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": "https://u", "detail": 1}}],
+                }
             ]
         },
         "messages[0].content[0].image_url.detail",

@@ -235,6 +235,47 @@ async def test_a_conversation_goes_on_without_the_instructions_before(host: Host
         assert [one["content"] for one in json.loads(again.output_text)[0]] == [first.output_text, "three"]
 
 
+async def said_in_the_store(host: Host, words: bytes) -> set[str]:
+    """The kinds of keys that hold these words."""
+    found = set()
+    redis: Any = host.redis
+    async for key in redis.scan_iter("*"):
+        kind = await redis.type(key)
+        if kind == b"hash":
+            values = [*(await redis.hgetall(key)).values()]
+        elif kind == b"string":
+            values = [await redis.get(key)]
+        elif kind == b"stream":
+            values = [value for _, entry in await redis.xrange(key) for value in entry.values()]
+        else:
+            values = list(await redis.zrange(key, 0, -1))
+        if any(words in value for value in values if value is not None):
+            found.add(key.decode().split(":")[1])
+    return found
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["awaited", "background"])
+async def test_fault_82_of_what_is_not_to_be_stored_nothing_outlives_the_run(
+    host: Host, background: bool
+) -> None:
+    canary = f"canary-{host.name}-{background}"
+    asked_for: dict[str, Any] = {"model": "figures", "background": background}
+    async with python(url_of(host)) as client:
+        for store, kept in ((True, {"conversation"}), (False, set())):
+            told, asks = f"{canary}-{store}-told", f"{canary}-{store}-asks"
+            made = await client.responses.create(input=asks, instructions=told, store=store, **asked_for)
+            assert made.instructions == told  # the request's own answer shows it
+
+            async def standing(made: Any = made) -> Any:
+                return await client.responses.retrieve(made.id)
+
+            ended = await until(standing, lambda response: response.status == "completed")
+            assert ended.instructions == (told if store else None)
+            assert ended.to_dict()["store"] is store
+            assert await said_in_the_store(host, told.encode()) == kept
+            assert await said_in_the_store(host, asks.encode()) == kept
+
+
 async def test_what_a_conversation_cannot_go_on_from_is_refused(host: Host) -> None:
     gate = f"openai previous {host.name}"
     live = await host.start(["a"], gate=gate)

@@ -87,6 +87,7 @@ LAYERS = [
         "gateway.rules",
         "gateway.tokens",
         "gateway.headers",
+        "gateway.images",
     },
     {"gateway.protocol"},
     {"gateway.errors"},

@@ -17,7 +17,7 @@ from gateway.connection import Connection
 from gateway.errors import KeyReused, OverQuota, QueueFull, QueueUnavailable, StoreUnavailable
 from gateway.log import Log
 from gateway.queue import Message
-from gateway.quota import LOOKS, RECORD_BYTES, Quota
+from gateway.quota import INDEX_BYTES, LOOKS, Quota
 from gateway.settings import Settings
 from tests.support.jobs import Jobs, body
 from workers.runner import DONE
@@ -162,7 +162,7 @@ async def test_all_are_looked_at_once_a_second_at_most(redis_connection: Connect
     await redis.config_resetstat()
     answers = [quota.admit("alice", protocol.new_stream_id()) for _ in range(50)]
     assert all(isinstance(a, OverQuota) for a in await asyncio.gather(*answers, return_exceptions=True))
-    looks = (await redis.info("commandstats"))["cmdstat_strlen"]["calls"]
+    looks = (await redis.info("commandstats"))["cmdstat_hmget"]["calls"]
     assert looks <= 50 * LOOKS + most * 3  # 50 would be 1,600; a slow run may see a few seconds
 
 
@@ -192,26 +192,52 @@ async def test_a_clock_that_went_back_keeps_nobody_out(redis_connection: Connect
     assert await quota.admit("alice", protocol.new_stream_id()) == 0
 
 
-async def test_ended_streams_count_by_their_bytes_for_as_long_as_they_are_kept(
+async def held(redis: Redis, *keys: str) -> int:
+    """The bytes that the store holds for these keys."""
+    found = [await redis.memory_usage(key, samples=0) for key in keys]
+    return sum(int(size or 0) for size in found)
+
+
+async def test_fault_81_ended_streams_count_by_what_is_held_for_as_long_as_it_is(
     redis_connection: Connection, redis: Redis
 ) -> None:
     log = Log(redis_connection)
-    quota = Quota(redis_connection, replace(SETTINGS, max_owner_bytes=2 * RECORD_BYTES + 200))
-    live, _, kept, total, _ = quota.keys("alice")
-    for _ in range(2):
-        await log.cancel(await admitted(quota, redis_connection), "cafe")
-    third = await admitted(quota, redis_connection)  # sees two of some 1,100 bytes
+    live, _, kept, total, _ = Quota.keys("alice")
+    quota = Quota(redis_connection, SETTINGS)
+    two = [await admitted(quota, redis_connection) for _ in range(2)]
+    for one in two:
+        await log.cancel(one, "cafe")
+    third = await admitted(quota, redis_connection)  # sees the two
     size = int(await redis.get(total) or 0)
-    logs = [log.keys(member.split()[0])[1] for member in await members(redis, kept)]
-    assert size == 2 * RECORD_BYTES + sum([await redis.strlen(key) for key in logs])
+    records = [log.keys(one)[0] for one in two]
+    tombstones = await held(redis, *records) + 2 * INDEX_BYTES
+    assert size == tombstones + await held(redis, *(log.keys(one)[1] for one in two))
     await log.cancel(third, "cafe")
+    full = Quota(redis_connection, replace(SETTINGS, max_owner_bytes=size))
     with pytest.raises(OverQuota, match="bytes of ended streams") as told:
-        await quota.admit("alice", protocol.new_stream_id())
+        await full.admit("alice", protocol.new_stream_id())
     assert 500 < wait_of(told.value) <= 600  # the retention
+    await back_in_time(redis, kept, 600_000)
+    await quota.admit("alice", protocol.new_stream_id())  # the logs have gone, the tombstones stand
+    last = await held(redis, log.keys(third)[0]) + INDEX_BYTES
+    assert int(await redis.get(total) or 0) == tombstones + last
     await back_in_time(redis, kept, 600_000)
     await quota.admit("alice", protocol.new_stream_id())
     assert await redis.get(total) is None
-    assert await redis.zcard(live) == 1
+    assert await redis.zcard(live) == 2
+
+
+async def test_fault_81_a_tombstone_counts_though_its_log_went_unseen(
+    redis_connection: Connection, redis: Redis
+) -> None:
+    quota, log = Quota(redis_connection, SETTINGS), Log(redis_connection)
+    one = await admitted(quota, redis_connection)
+    await log.cancel(one, "cafe")
+    await redis.delete(log.keys(one)[1])
+    await admitted(quota, redis_connection)
+    assert (
+        int(await redis.get(quota.keys("alice")[3]) or 0) == await held(redis, log.keys(one)[0]) + INDEX_BYTES
+    )
 
 
 async def test_every_key_expires(redis_connection: Connection, redis: Redis) -> None:
@@ -342,6 +368,35 @@ class TestCreation:
             await redis.delete(*jobs.log.keys(waiting))  # the record has expired
             await back_in_time(redis, live, MINUTE_MS)
             assert isinstance(await self.make(jobs), str)
+
+    @pytest.mark.parametrize(("words", "streams"), [(1, 30), (200, 10)], ids=["small", "large"])
+    @pytest.mark.parametrize("measured", [True, False], ids=["measured", "estimated"])
+    async def test_fault_81_a_callers_bytes_are_what_redis_holds(
+        self, redis_url: str, redis: Redis, words: int, streams: int, measured: bool
+    ) -> None:
+        """A server may refuse MEMORY USAGE, or not know it as fakeredis: then it is an estimate."""
+
+        async def say(_: Any) -> AsyncIterator[str]:
+            for number in range(words):
+                yield f"word {number} "
+
+        if not measured:
+            await redis.execute_command("ACL", "SETUSER", "default", "-memory")
+        start = Start("under-test", {"messages": [QUESTION]}, {}, {"of": "a test"})
+        try:
+            async with Jobs(redis_url, say, max_owner_starts=1000) as jobs:
+                for number in range(streams):
+                    made = await jobs.gateway.create(start, owner="key:alice", key=f"k{number}")
+                    assert await jobs.runner.run(body(made.id)) == DONE
+                await self.make(jobs)
+                counted = int(await redis.get(Quota.keys("key:alice")[3]) or 0)
+        finally:
+            await redis.execute_command("ACL", "SETUSER", "default", "+memory")
+        keys = [bytes(key).decode() for key in await redis.execute_command("KEYS", "*")]
+        stored = [key for key in keys if any(part in key for part in (":job:", ":log:", ":idem:", ":kept"))]
+        assert len(stored) >= 3 * streams
+        truth = await held(redis, *stored)
+        assert (0.8 if measured else 0.6) < counted / truth < (1.2 if measured else 1.7)
 
     async def test_a_store_out_of_reach_is_said_so(self) -> None:
         async with Jobs("unix:///nobody.sock") as jobs:

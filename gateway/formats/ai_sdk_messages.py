@@ -13,13 +13,13 @@ from typing import Any
 from gateway.body import DEFAULT, Bounds, Start, check_text, parse_start, shown
 from gateway.errors import Invalid
 from gateway.formats.ai_sdk import OURS
+from gateway.images import check_image
 
 TRIGGERS = ("submit-message", "regenerate-message")
 ROLES = ("system", "user", "assistant")
 _FIELDS = ("id", "messages", "trigger", "messageId", "chain", "params")
 # What may stand in a path as it is (RFC 3986, 3.3): a chat's id is asked for by its path.
 _CHAT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}")
-_IMAGE = re.compile(r"https?://|data:image/")
 
 
 def is_chat(name: str) -> bool:
@@ -127,9 +127,7 @@ def _image(where: str, part: dict[str, Any]) -> dict[str, Any]:
     kind, url = part.get("mediaType"), part.get("url")
     if not isinstance(kind, str) or kind.partition("/")[0] != "image":
         raise Invalid(f"{where}.mediaType", "must be an image's: other files are not taken")
-    if not isinstance(url, str) or not _IMAGE.match(url):
-        raise Invalid(f"{where}.url", "must be an http(s) address or a data URL of an image")
-    check_text(f"{where}.url", url)
+    check_text(f"{where}.url", check_image(f"{where}.url", url))
     return {"type": "image_url", "image_url": {"url": url}}
 
 

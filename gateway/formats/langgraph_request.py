@@ -17,6 +17,7 @@ from gateway.body import Bounds, Start, parse_start
 from gateway.errors import Invalid
 from gateway.formats.langgraph import EVENT_OF_MODE, message
 from gateway.formats.projection import whole
+from gateway.images import check_parts
 
 _KINDS = {
     "human": "user",
@@ -147,6 +148,7 @@ def _add(messages: list[dict[str, Any]], where: str, given: Any) -> None:
     parts = isinstance(content, list) and all(isinstance(part, str | dict) for part in content)
     if not isinstance(content, str) and not parts:
         raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
+    check_parts(f"{where}.content", content)
     told = message(_TYPES[_KINDS[kind]], content, message_id or str(uuid.uuid4()))
     if kind == "developer":
         told["role"] = kind

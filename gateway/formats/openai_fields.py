@@ -13,6 +13,7 @@ from typing import Any
 from gateway.body import ROLES, check_text, shown
 from gateway.errors import Invalid
 from gateway.formats.openai_common import ModelNotFound
+from gateway.images import check_image
 
 MOST_METADATA = 16  # as OpenAI's own
 Check = Callable[[Any], bool]
@@ -195,6 +196,7 @@ def _part(at: str, part: Any) -> dict[str, Any]:
 
 def _image(at: str, url: Any, detail_at: str, detail: Any) -> dict[str, Any]:
     image = {"url": _string(at, url)}
+    check_image(at, url)
     if detail is not None:
         image["detail"] = _string(detail_at, detail)
     return {"type": "image_url", "image_url": image}

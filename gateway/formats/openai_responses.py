@@ -38,11 +38,16 @@ _SKIPPED = frozenset(("reasoning", "mcp_call"))  # of a response's output that i
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asks for; `kept` is what a later request needs of it."""
+    """What a request asks for.
+
+    `kept` is what a later request needs of it. `shown` is what this request's own answer shows beside: what
+    must not be kept longer than the run.
+    """
 
     start: Start
     stream: bool
     kept: Mapping[str, Any]
+    shown: Mapping[str, Any]
 
 
 @answered("/v1/responses", shape=refusal)
@@ -55,7 +60,7 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
         record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
     with begun(record):
         await gateway.parts.conversations.keep(owner, record.id, KIND, asked.kept)
-        made = await _made(gateway, record)
+        made = await _made(gateway, record, asked.shown)
         if asked.stream:
             return follow(gateway, record, made(), headers=where(record.id))
         if asked.kept["background"]:
@@ -100,15 +105,17 @@ async def parse(value: Any, gateway: Gateway, owner: str) -> Asked:
     if previous is not None and len(sse.dumps(start["messages"])) > gateway.bounds.bytes:
         raise TooLarge(f"the conversation's bound is {gateway.bounds.bytes} bytes")
     stored = value.get("store") is None or fields.flag(value, "store")
+    shown = {"instructions": value.get("instructions") or None}
     kept = {
         "background": fields.flag(value, "background"),
-        "instructions": value.get("instructions") or None,
         "previous_response_id": previous,
         "store": stored,
         "messages": conversation if stored else None,
+        **(shown if stored else {}),
     }
     with _as_sent():
-        return Asked(parse_start(start, gateway.chains, gateway.bounds), fields.flag(value, "stream"), kept)
+        start_it = parse_start(start, gateway.chains, gateway.bounds)
+        return Asked(start_it, fields.flag(value, "stream"), kept, shown)
 
 
 def _messages(given: Any) -> list[dict[str, Any]]:
@@ -166,11 +173,15 @@ def _as_sent() -> Iterator[None]:
         raise Invalid("input", error.extensions["rule"]) from None
 
 
-async def _made(gateway: Gateway, record: Record) -> partial[Responses]:
-    """Makes the projection of a stream, in whatever format it was started."""
+async def _made(
+    gateway: Gateway, record: Record, shown: Mapping[str, Any] | None = None
+) -> partial[Responses]:
+    """Makes the projection of a stream, in whatever format it was started; `shown` as in `Asked`."""
     kept = await gateway.parts.conversations.kept(record.owner, record.id, KIND) or {}
     asked = {name: value for name, value in kept.items() if name != "messages"}
-    return partial(Responses, {"background": False, "metadata": record.metadata or {}, **asked})
+    return partial(
+        Responses, {"background": False, "metadata": record.metadata or {}, **asked, **(shown or {})}
+    )
 
 
 async def _document(gateway: Gateway, record: Record) -> Response:

@@ -1,9 +1,10 @@
 -- admit(live, starts, kept, bytes, looked | id, most_streams, most_starts, most_bytes, keep_ms,
---       seen, word, bytes, left_ms, ...)
+--       seen, word, bytes, left_ms, record_bytes, record_left_ms, ...)
 -- A caller's place for one more stream, by what it has: all keys are the caller's own, so of one slot.
 -- live: streams not known to have ended, by when they were looked at last. starts: those of the last minute.
--- kept: ended ones with their logs' sizes, by when they expire; bytes: the sum of these.
--- `seen` streams were looked at just now: running, ended (bytes, left_ms), making (not confirmed), or gone. So
+-- kept: what ended ones still hold, by when it expires: `id bytes` for the log and `id. bytes` for the record, which
+-- stays as a tombstone when the log has gone; bytes: the sum of these.
+-- `seen` streams were looked at just now: running, ended (with both sizes), making (not confirmed), or gone. So
 -- nobody has to tell when a stream ends, and a caller that dies leaves nothing counted. A young one without a
 -- record is being made.
 -- Answers {'ok', live} (also for an id that has its place), {'streams'|'starts'|'bytes', retry_ms}, or {'look'}:
@@ -16,20 +17,26 @@ local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 if redis.call('ZSCORE', LIVE, id) then return { 'ok', redis.call('ZCARD', LIVE) } end
 
-local seen = (#ARGV - 5) / 4
-for i = 6, #ARGV, 4 do
-  local one, word, size, left = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
+local function keep(name, size, left)
+  if left <= 0 then return end
+  redis.call('ZADD', KEPT, NOW + left, name .. ' ' .. size)
+  redis.call('INCRBY', BYTES, size)
+  redis.call('PEXPIRE', KEPT, keep_ms)
+  redis.call('PEXPIRE', BYTES, keep_ms)
+end
+
+local seen = (#ARGV - 5) / 6
+for i = 6, #ARGV, 6 do
+  local one, word = ARGV[i], ARGV[i + 1]
   local since = tonumber(redis.call('ZSCORE', LIVE, one) or NOW)
   if word == 'running' then
     redis.call('ZADD', LIVE, 'XX', NOW, one)
   elseif word == 'making' then
     since = NOW -- it expires within a minute, and is gone then
   elseif word == 'ended' or since <= NOW - MAKING_MS or since > NOW + AHEAD_MS then
-    if redis.call('ZREM', LIVE, one) == 1 and word == 'ended' and left > 0 then
-      redis.call('ZADD', KEPT, NOW + left, one .. ' ' .. size)
-      redis.call('INCRBY', BYTES, size)
-      redis.call('PEXPIRE', KEPT, keep_ms)
-      redis.call('PEXPIRE', BYTES, keep_ms)
+    if redis.call('ZREM', LIVE, one) == 1 and word == 'ended' then
+      keep(one, ARGV[i + 2], tonumber(ARGV[i + 3]))
+      keep(one .. '.', ARGV[i + 4], tonumber(ARGV[i + 5]))
     end
   end
 end

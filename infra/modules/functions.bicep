@@ -123,5 +123,22 @@ resource app 'Microsoft.Web/sites@2025-05-01' = {
   }
 }
 
+// Deployment signs in with Entra. A user name and a password of the app's own would be a second door to its code.
+resource scmPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-05-01' = {
+  parent: app
+  name: 'scm'
+  properties: {
+    allow: false
+  }
+}
+
+resource ftpPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-05-01' = {
+  parent: app
+  name: 'ftp'
+  properties: {
+    allow: false
+  }
+}
+
 output name string = app.name
 output url string = 'https://${app.properties.defaultHostName}'

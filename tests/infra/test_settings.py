@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from pathspec import GitIgnoreSpec
 
 from gateway.settings import Settings
 from tests.infra.syntax import literal, parse, parts, text
@@ -148,16 +150,62 @@ def test_azd_deploys_the_app_that_the_template_tags() -> None:
     assert re.search(r"^  path: infra\n  module: main$", project, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "needed", ["function_app.py", "host.json", "requirements.txt", "constraints.txt", "web"]
-)
-def test_what_the_app_needs_is_deployed(needed: str) -> None:
-    ignored = (ROOT / ".funcignore").read_text().split()
-    assert (ROOT / needed).exists()
-    assert not [line for line in ignored if Path(needed).match(line.rstrip("/"))]
+def left_behind(files: list[str]) -> set[str]:
+    """Those of these paths that .funcignore names: its rules are those of .gitignore (gitignore(5))."""
+    rules = GitIgnoreSpec.from_lines((ROOT / ".funcignore").read_text().splitlines())
+    return set(rules.match_files(files))
 
 
-@pytest.mark.parametrize("left", ["tests", "infra", ".venv", "local.settings.json", "azure.yaml", ".git"])
-def test_what_it_does_not_need_stays_behind(left: str) -> None:
-    ignored = (ROOT / ".funcignore").read_text().split()
-    assert [line for line in ignored if Path(left).match(line.rstrip("/"))]
+def test_fault_87_what_the_app_needs_is_deployed() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = listed.stdout.splitlines()
+    needed = ("function_app.py", "host.json", "requirements.txt", "constraints.txt")
+    folders = ("gateway/", "workers/", "web/", "docs/")  # docs: what `rag` searches
+    here = {path for path in tracked if path in needed or path.startswith(folders)}
+    assert len(here) > 100
+    assert set(tracked) - left_behind(tracked) == here
+
+
+SECRETS = [
+    *(".env", ".env.local", "prod.env", ".envrc", "local.settings.json", "local.settings.prod.json"),
+    *("server.pem", "server.key", "app.pfx", "app.p12", "store.jks", "site.publishsettings"),
+    *("id_rsa", "id_ed25519.pub", ".netrc", ".npmrc", ".pypirc", "keys", "keys.txt", "holdfast.keys"),
+    *("secrets.json", "dump.rdb", "appendonly.aof", "gateway.log"),
+]
+
+
+@pytest.mark.parametrize("folder", ["", "gateway/", "docs/old/", "web/vendor/"])
+def test_fault_87_no_secret_is_deployed_wherever_it_lies(folder: str) -> None:
+    there = [folder + name for name in SECRETS]
+    assert set(there) - left_behind(there) == set()
+
+
+def test_fault_87_what_it_does_not_need_stays_behind() -> None:
+    left = ["tests/x.py", "infra/main.bicep", ".venv/bin/python", "azure.yaml", ".git/config", ".gitignore"]
+    left += [
+        "bench/x.py",
+        "build/x",
+        "tests/node/node_modules/x.js",
+        "gateway/__pycache__/x.pyc",
+        ".azure/x/.env",
+    ]
+    assert set(left) - left_behind(left) == set()
+
+
+def test_fault_84_no_password_of_the_apps_own_deploys_code() -> None:
+    policies = re.findall(
+        r"^resource \w+ 'Microsoft\.Web/sites/basicPublishingCredentialsPolicies@[\d-]+' = \{\n"
+        r"  parent: app\n  name: '(\w+)'\n  properties: \{\n    allow: (\w+)\n",
+        FUNCTIONS,
+        re.MULTILINE,
+    )
+    assert dict(policies) == {"scm": "false", "ftp": "false"}
+
+
+def test_fault_85_an_action_is_pinned_by_its_commit() -> None:
+    """A tag can be moved to other code; a commit cannot. The comment says which release it is."""
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"uses: *(.+)$", path.read_text(), re.MULTILINE)
+        assert used
+        for one in used:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one), one

@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import time
 from pathlib import Path
 
-from tests.support.redis_server import RedisServer
+from redis.asyncio import Redis
 
+from tests.support.redis_server import START_SECONDS, RedisServer
+
+NEAR_SECONDS = 30  # a move is much longer
 SOURCE = Path(__file__).with_suffix(".c")
 
 
 class ClockServer(RedisServer):
-    """`async with ClockServer(tmp_path) as server`; then `server.move(-600)`, seconds from the real time."""
+    """`async with ClockServer(tmp_path) as server`; then `await server.move(-600)`, in seconds."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -36,7 +40,13 @@ class ClockServer(RedisServer):
         }
         await super().start()
 
-    def move(self, seconds: int) -> None:
-        """At once, for everything in that process."""
+    async def move(self, seconds: int) -> None:
+        """Move the clock of that process so far from the real time, and wait until the server tells it.
+
+        Valkey reads its clock once in a turn of its event loop: the next command may still see the old time.
+        """
         with self._moved.open("r+b") as file:
             file.write(struct.pack("l", seconds))
+        async with Redis.from_url(self.url) as client, asyncio.timeout(START_SECONDS):
+            while abs((await client.time())[0] - time.time() - seconds) > NEAR_SECONDS:
+                pass  # the condition itself awaits

@@ -68,6 +68,10 @@ class ClusterNode:
         """A command to this very node."""
         return await self.client.execute_command(*command)
 
+    async def serve(self, first: int, last: int) -> None:
+        """Take these slots. `CLUSTER ADDSLOTSRANGE` would be shorter, but Redis 6.2 does not have it."""
+        await self.call("CLUSTER", "ADDSLOTS", *range(first, last + 1))
+
     async def said(self, error: str) -> int:
         """How often it has answered with this error."""
         stats: dict[str, Any] = await self.client.info("errorstats")
@@ -108,7 +112,7 @@ class RedisCluster:
         share = REDIS_CLUSTER_HASH_SLOTS / len(self.nodes)
         for number, node in enumerate(self.nodes):
             first, last = round(number * share), round((number + 1) * share) - 1
-            await node.call("CLUSTER", "ADDSLOTSRANGE", first, last)
+            await node.serve(first, last)
             await node.call("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
             await self.nodes[0].call("CLUSTER", "MEET", "127.0.0.1", node.port)
@@ -142,6 +146,13 @@ class RedisCluster:
         await eventually(met)
         await replica.call("CLUSTER", "REPLICATE", master.id)
 
+        async def known() -> bool:
+            """Every node knows it as a replica: one that has not heard of it does not vote for it."""
+            told = [(await node.call("CLUSTER", "NODES")).decode() for node in self.nodes]
+            lines = [line for text in told for line in text.splitlines() if line.startswith(replica.id)]
+            return len(lines) == len(self.nodes) and all("slave" in line for line in lines)
+
+        await eventually(known)
         await self.copied(master, replica)
         return replica
 

@@ -11,7 +11,7 @@ import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -41,6 +41,13 @@ def tls_options(folder: Path) -> list[str]:
     names = {"cert": "server.pem", "key": "server.key", "ca-cert": "authority.pem"}
     options = [item for kind, name in names.items() for item in (f"--tls-{kind}-file", str(folder / name))]
     return [*options, "--tls-auth-clients", "no"]
+
+
+async def maps_asked(client: Redis) -> int:
+    """How often it was asked for `CLUSTER SLOTS`. Redis 6.2 counts all CLUSTER commands in one number."""
+    stats: dict[str, Any] = await client.info("commandstats")
+    found = stats.get("cmdstat_cluster|slots", stats.get("cmdstat_cluster", {"calls": 0}))
+    return int(found["calls"])
 
 
 class RedisServer:

@@ -30,6 +30,7 @@ SDKS = {"Microsoft.Web": "azure-mgmt-web==11.0.1", "Microsoft.Cache": "azure-mgm
 MODELS = {
     "Microsoft.Web/serverfarms": "AppServicePlan",
     "Microsoft.Web/sites": "Site",
+    "Microsoft.Web/sites/basicPublishingCredentialsPolicies": "CsmPublishingCredentialsPoliciesEntity",
     "Microsoft.Cache/redisEnterprise": "Cluster",
     "Microsoft.Cache/redisEnterprise/databases": "Database",
     "Microsoft.Cache/redisEnterprise/databases/accessPolicyAssignments": "AccessPolicyAssignment",

@@ -1,0 +1,112 @@
+"""The servers that the store tests run on: the redis-server on PATH, and those in build/stores.
+
+`scripts/setup test` fills build/stores from tests/stores.txt. A server's folder holds its program under the
+name `redis-server`. While the folder is first on PATH, its program is the one that a test starts, and the one
+that the product itself starts as its embedded Redis.
+
+`make test` runs the quick tests of `QUICK` on every server. `make stores` (`pytest --stores`) runs all tests
+of `QUICK` and `SLOW` on every server, and nothing else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "build/stores"
+ON_PATH = "installed"
+QUICK = frozenset(
+    f"tests.test_{name}"
+    for name in (
+        "append",
+        "cluster",
+        "cluster_map",
+        "connection",
+        "connection_refusals",
+        "conversations",
+        "log",
+        "pen",
+        "queue",
+        "quota",
+        "scripts",
+        "stores",
+        "subscriber",
+    )
+)
+SLOW = frozenset(
+    f"tests.test_{name}"
+    for name in (
+        "clock",
+        "cluster_faults",
+        "commands",
+        "direct",
+        "embedded",
+        "faults_store",
+        "hub",
+        "identity",
+        "identity_cluster",
+        "log_embedded",
+        "log_model",
+        "orphans",
+        "protocol",
+        "readiness",
+        "relay",
+        "retention",
+        "stages",
+        "sweeper",
+        "writer",
+    )
+)
+WITHOUT_TLS = frozenset({"redis-6.2", "valkey-9"})  # as these wheels build them
+
+
+def present() -> list[str]:
+    """The servers that this machine has."""
+    return [ON_PATH, *sorted(path.parent.name for path in FOLDER.glob("*/redis-server"))]
+
+
+@contextmanager
+def first_on_path(name: str) -> Iterator[None]:
+    """Within it a `redis-server` that is started is this one."""
+    path = os.environ["PATH"]
+    if name != ON_PATH:
+        os.environ["PATH"] = f"{FOLDER / name}{os.pathsep}{path}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = path
+
+
+def parametrize(metafunc: pytest.Metafunc, everything: bool) -> None:
+    """Let a store test run once on each server; any other test runs on the one that is on PATH.
+
+    A test in a store test's file that is no coroutine speaks to no server, except for the model of the log.
+    """
+    module, definition = metafunc.module.__name__, metafunc.definition
+    slow = definition.get_closest_marker("slow") is not None
+    if not (module in QUICK | SLOW if everything else module in QUICK and not slow):
+        return
+    if not inspect.iscoroutinefunction(metafunc.function) and "redis_url" not in metafunc.fixturenames:
+        return
+    without_tls = WITHOUT_TLS if definition.get_closest_marker("tls") else frozenset()
+    names = [name for name in present() if name not in without_tls]
+    metafunc.parametrize("redis_program", names, indirect=True, scope="session")
+
+
+def repeats(item: pytest.Item) -> bool:
+    """Whether this test on another server would be the same as on the first: it speaks to fakeredis."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return False
+    given = item.callspec.params
+    return "fakeredis" in given.values() and given.get("redis_program", ON_PATH) != ON_PATH
+
+
+def is_store_test(item: pytest.Item) -> bool:
+    """Whether `make stores` runs it."""
+    return isinstance(item, pytest.Function) and item.module.__name__ in QUICK | SLOW

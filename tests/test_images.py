@@ -1,0 +1,135 @@
+"""Which addresses of images a caller may hand to the model's server, in every form that takes them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.body import DEFAULT, parse_start
+from gateway.errors import Invalid
+from gateway.formats import langgraph_request, openai_chat, openai_responses
+from gateway.formats.ai_sdk_messages import parse_chat
+from gateway.gateway import Gateway
+from gateway.images import RULE
+from gateway.protocol import ANONYMOUS
+from gateway.settings import Settings
+
+CHAINS = {"chat": ["chat"]}
+UNOPENED = Gateway(Settings(), CHAINS)
+FINE = [
+    "https://example.com/a.png",
+    "HTTPS://example.com/a.png",
+    "data:image/png;base64,AA",
+    "DATA:image/png,A",
+]
+REFUSED = [
+    "http://127.0.0.1:6379/",
+    "file:///etc/passwd",
+    "ftp://example.com/a.png",
+    "gopher://127.0.0.1:6379/_x",
+    "data:text/html,x",
+    "javascript:alert(1)",
+    "//example.com/a.png",
+    "/etc/passwd",
+    " https://example.com/a.png",
+    "https:example.com",
+    "",
+]
+
+
+def user(part: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "text", "text": "what is it?"}, part]}
+
+
+def openai_part(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def stream(url: str) -> None:
+    parse_start({"messages": [user(openai_part(url))]}, CHAINS)
+
+
+def anthropics(url: str) -> None:
+    parse_start({"messages": [user({"type": "image", "source": {"type": "url", "url": url}})]}, CHAINS)
+
+
+def in_a_tools_answer(url: str) -> None:
+    part = {"type": "tool_result", "content": [{"type": "image", "url": url}]}
+    parse_start({"messages": [user(part)]}, CHAINS)
+
+
+def as_a_string(url: str) -> None:
+    parse_start({"messages": [user({"type": "image_url", "image_url": url})]}, CHAINS)
+
+
+def in_a_graphs_state(url: str) -> None:
+    parse_start({"input": {"topic": "x", "messages": [user(openai_part(url))]}}, CHAINS)
+
+
+def chat_completions(url: str) -> None:
+    openai_chat.parse({"model": "chat", "messages": [user(openai_part(url))]}, UNOPENED)
+
+
+def responses(url: str) -> None:
+    said = {"role": "user", "content": [{"type": "input_image", "image_url": url}]}
+    asyncio.run(openai_responses.parse({"model": "chat", "input": [said]}, UNOPENED, ANONYMOUS))
+
+
+def ai_sdk(url: str) -> None:
+    part = {"type": "file", "mediaType": "image/png", "url": url}
+    message = {"id": "m", "role": "user", "parts": [part]}
+    parse_chat({"id": "c", "chain": "chat", "trigger": "submit-message", "messages": [message]}, CHAINS)
+
+
+def langgraph(url: str) -> None:
+    body = {"assistant_id": "chat", "input": {"messages": [user(openai_part(url))]}}
+    asked = langgraph_request.parse_run(body)
+    state = langgraph_request.begin_state(asked, [], DEFAULT)
+    langgraph_request.start_of(asked, state, CHAINS, DEFAULT)
+
+
+WAYS = {
+    stream: "messages[0].content[1].image_url.url",
+    anthropics: "messages[0].content[1].source.url",
+    in_a_tools_answer: "messages[0].content[1].content[0].url",
+    as_a_string: "messages[0].content[1].image_url",
+    in_a_graphs_state: "input.messages[0].content[1].image_url.url",
+    chat_completions: "messages[0].content[1].image_url.url",
+    responses: "input[0].content[0].image_url",
+    ai_sdk: "messages[0].parts[0].url",
+    langgraph: "input.messages[0].content[1].image_url.url",
+}
+ways = pytest.mark.parametrize(("send", "field"), WAYS.items(), ids=[way.__name__ for way in WAYS])
+
+
+@ways
+def test_fault_83_an_address_that_the_models_server_must_not_open_is_refused(send: Any, field: str) -> None:
+    for url in REFUSED:
+        if url == "data:text/html,x" and send is in_a_tools_answer:
+            continue  # in a part that is no image any data is taken
+        with pytest.raises(Invalid) as told:
+            send(url)
+        assert told.value.extensions["field"] == field, url
+        assert told.value.extensions["rule"] == RULE
+
+
+@ways
+def test_fault_83_an_https_address_and_an_images_data_are_taken(send: Any, field: str) -> None:
+    for url in FINE:
+        send(url)
+
+
+def test_fault_83_a_files_data_is_taken_and_its_address_is_not() -> None:
+    parse_start({"messages": [user({"type": "file", "url": "data:application/pdf;base64,AA"})]}, CHAINS)
+    with pytest.raises(Invalid):
+        parse_start({"messages": [user({"type": "file", "url": "file:///etc/passwd"})]}, CHAINS)
+
+
+def test_fault_83_what_only_looks_like_an_address_is_left_alone() -> None:
+    """A text's sources, and a chain's own input."""
+    cited = {"type": "text", "text": "x", "annotations": [{"url": "http://example.com"}]}
+    parse_start({"messages": [user(cited)]}, CHAINS)
+    parse_start({"input": {"url": "http://example.com", "messages": "none"}}, CHAINS)
+    parse_start({"input": {"messages": [1, {"content": "file:"}, {"content": [1, "file:"]}]}}, CHAINS)
