@@ -80,6 +80,9 @@ def _check_auth(settings: Settings) -> None:
         raise ValueError(f"GATEWAY_AUTH={settings.auth} needs GATEWAY_TOKEN_KEYS")
     if not 1 <= settings.token_seconds <= LONGEST_TOKEN_SECONDS:
         raise ValueError(f"GATEWAY_TOKEN_SECONDS must be 1 to {LONGEST_TOKEN_SECONDS}")
+    for name in settings.hosts.split():
+        if not re.fullmatch(r"\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?", name):
+            raise ValueError("GATEWAY_HOSTS: each is a name or an address in lower case, without a port")
     for origin in settings.cors_origins.split():
         if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", origin):
             raise ValueError(
