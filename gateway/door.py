@@ -44,8 +44,8 @@ class Tally:
     def count(self, what: str, level: int = logging.INFO) -> None:
         """One more of the kind `what`, which is text of our own, from a short list."""
         now = self._clock()
-        told_at, untold = self._kinds.get(what, (now - TELL_SECONDS, 0))
-        if now - told_at < TELL_SECONDS:
+        told_at, untold = self._kinds.get(what, (None, 0))
+        if told_at is not None and now - told_at < TELL_SECONDS:
             self._kinds[what] = told_at, untold + 1
             return
         self._kinds[what] = now, 0
