@@ -1,4 +1,4 @@
-"""`python -m tests.attackers --seconds 120`, or `--connects 20`: the run, and what was seen; 1 if it is bad."""
+"""`python -m tests.attackers --seconds 120`, or `--connects 20`: the run, what was seen; 1 if it is bad."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Seen:
 
 @dataclass(slots=True)
 class Outcome:
-    """Both times; memory of `web` and worker in bytes: at the end of the quiet time, and the most after it."""
+    """Both times; memory of `web` and worker in bytes: at the end of the quiet time, and the most after."""
 
     quiet: Seen
     attacked: Seen
@@ -69,7 +69,7 @@ class Outcome:
 
 
 class Ordinary:
-    """So many clients: one half starts streams and reads each to its end, the other reads one that has ended."""
+    """So many clients: one half starts streams and reads each to its end, the other reads an ended one."""
 
     def __init__(self, http: httpx.AsyncClient, ended: str, count: int) -> None:
         self._http = http
