@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from tests.support.processes import GatewayProcess
 
-EACH, A_SECOND, HELD_SECONDS, FREE_SECONDS = 5000, 1000, 3.0, 1.0
+EACH, A_SECOND, HELD_SECONDS, FREE_SECONDS = 5000, 1000, 3.0, 5.0
 LIMIT_SECONDS = 60
 ASK = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
@@ -38,7 +38,7 @@ async def run(rounds: int, each: int = EACH) -> Counter[str]:
 
 
 async def _hold(web: GatewayProcess) -> None:
-    """Stop it for some seconds and let it go for one, until cancelled."""
+    """Stop it for some seconds, let it go for some, until cancelled."""
     try:
         while True:
             web.signal(signal.SIGSTOP)
