@@ -65,7 +65,7 @@ async def create(req: Request) -> Response:
     return await handlers.create(gateway, req)
 
 
-@app.route("stream/{id}", methods=["GET"], auth_level=OPEN)
+@app.route("stream/{id}", methods=["GET", "HEAD"], auth_level=OPEN)
 async def follow(req: Request) -> Response:
     """Follow a stream."""
     return await handlers.follow(gateway, req)
@@ -119,49 +119,49 @@ async def preflight_chains(req: Request) -> Response:
     return await handlers.preflight(gateway, req)
 
 
-@app.route("chains", methods=["GET"])
+@app.route("chains", methods=["GET", "HEAD"])
 async def chains(req: Request) -> Response:
     """List the chains."""
     return await catalogue.chains(gateway, req)
 
 
-@app.route("health", methods=["GET"], auth_level=OPEN)
+@app.route("health", methods=["GET", "HEAD"], auth_level=OPEN)
 async def health(req: Request) -> Response:
     """Tell that this process is alive."""
     return await probes.health(gateway, req)
 
 
-@app.route("ready", methods=["GET"], auth_level=OPEN)
+@app.route("ready", methods=["GET", "HEAD"], auth_level=OPEN)
 async def ready(req: Request) -> Response:
     """Tell whether this process can serve."""
     return await probes.ready(gateway, req)
 
 
-@app.route("metrics", methods=["GET"], auth_level=OPEN)
+@app.route("metrics", methods=["GET", "HEAD"], auth_level=OPEN)
 async def metrics(req: Request) -> Response:
     """Show what this process counts."""
     return await probes.metrics(gateway, req)
 
 
-@app.route("openapi.json", methods=["GET"], auth_level=OPEN)
+@app.route("openapi.json", methods=["GET", "HEAD"], auth_level=OPEN)
 async def openapi(req: Request) -> Response:
     """Describe all this."""
     return await (contract.openapi_with_function_key if settings.is_open else contract.openapi)(gateway, req)
 
 
-@app.route("/", methods=["GET"], auth_level=OPEN)
+@app.route("/", methods=["GET", "HEAD"], auth_level=OPEN)
 async def page(req: Request) -> Response:
     """Show the page."""
     return await pages.page(gateway, req)
 
 
-@app.route("web/{name}", methods=["GET"], auth_level=OPEN)
+@app.route("web/{name}", methods=["GET", "HEAD"], auth_level=OPEN)
 async def part(req: Request) -> Response:
     """Give a part of the page."""
     return await pages.part(gateway, req)
 
 
-@app.route("web/vendor/{name}", methods=["GET"], auth_level=OPEN)
+@app.route("web/vendor/{name}", methods=["GET", "HEAD"], auth_level=OPEN)
 async def part_vendor(req: Request) -> Response:
     """Give a part of the page that others wrote."""
     return await pages.part(gateway, req)
@@ -175,7 +175,7 @@ def serve(route: formats.Route) -> None:
 
     answer.__name__ = route.name
     trigger = app.route(
-        route.path.removeprefix("/"), methods=[route.method], auth_level=OPEN if route.open else None
+        route.path.removeprefix("/"), methods=list(route.methods), auth_level=OPEN if route.open else None
     )
     trigger(answer)
 

@@ -29,7 +29,7 @@ from gateway import commands, journal, rehearsal, telemetry
 from gateway.asgi import PROBES, ROUTES, Routes, app
 from gateway.body import DEFAULT_CHAIN
 from gateway.gateway import Gateway
-from gateway.http import Bounded
+from gateway.http import bounded
 from gateway.settings import Settings
 from gateway.settled import settle
 from workers.chains.registry import Registry
@@ -39,7 +39,8 @@ T = TypeVar("T")
 GRACE_SECONDS = 5
 # Longer than clients and proxies keep one for the next request: who closes first never meets a request.
 KEEP_ALIVE_SECONDS = 75
-BACKLOG = 2048
+# The kernel cuts it to its own bound (net.core.somaxconn); docs/scaling.md says what to raise.
+BACKLOG = 65_535
 SERVING, WORKING = "Holdfast serves", "Holdfast works; probes at"
 REHEARSAL: Routes = (("POST", "/dev/kill-worker", rehearsal.kill_worker),)
 STALLED_MS = 75_000  # more than the hub waits: it tells why
@@ -141,7 +142,7 @@ class Host:
     def _server(self) -> Server:
         config = uvicorn.Config(
             app(self.gateway, routes_of(self._mode, self._settings)),
-            http=Bounded,
+            http=bounded(self._settings.connections),  # type: ignore[arg-type]
             ws="none",
             log_config=None,
             access_log=False,

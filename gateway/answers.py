@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import journal, protocol, sse, telemetry
-from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders, stack_of
+from gateway.errors import Encoded, HoldfastError, StoreUnavailable, TooManyReaders, stack_of
 from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors
 from gateway.response import EventStream
@@ -86,6 +86,7 @@ def answered(route: str, *, probe: bool = False, shape: Shape | None = None) -> 
                 exchange = Exchange(method, route, probe, notes)
                 _note(request)
                 try:
+                    _check_coding(request)
                     response = await handler(gateway, request)
                 except HoldfastError as error:
                     response, code = told(error), error.code
@@ -93,6 +94,10 @@ def answered(route: str, *, probe: bool = False, shape: Shape | None = None) -> 
                     _log.error("%s failed:\n%s", handler.__name__, stack_of(error))
                     response, code = told(HoldfastError()), HoldfastError.code
                 response.headers.update(cors(request, gateway.settings.origins))
+                if code == Encoded.code:
+                    response.headers["accept-encoding"] = "identity"
+                if request.method == "HEAD":
+                    response = _without_body(response)
                 exchange.answered(response, code)
             return response
 
@@ -122,6 +127,20 @@ def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = 
     """A JSON document."""
     whole = {"cache-control": "no-store", **SECURE, **(headers or {})}
     return Response(sse.dumps(value), status, headers=whole, media_type=JSON)
+
+
+def _check_coding(request: Request) -> None:
+    """Raises Encoded for a body that is compressed or the like (RFC 9110, 15.5.16)."""
+    codings = ",".join(request.headers.getlist("content-encoding")).split(",")
+    if request.method == "POST" and any(c.strip().lower() not in ("", "identity") for c in codings):
+        raise Encoded
+
+
+def _without_body(response: Response) -> Response:
+    """To HEAD, what GET would be answered, without the body; an event stream is not opened."""
+    bare = Response(status_code=response.status_code)
+    bare.raw_headers = response.raw_headers
+    return bare
 
 
 def _note(request: Request) -> None:

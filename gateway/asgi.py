@@ -6,25 +6,40 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import catalogue, contract, formats, handlers, pages, probes
+from gateway import catalogue, contract, formats, handlers, hostnames, pages, probes
 from gateway.answers import Handler, answered
-from gateway.errors import MethodNotAllowed, RouteNotFound
+from gateway.errors import HoldfastError, MethodNotAllowed, RouteNotFound
 from gateway.gateway import Gateway
 
 Routes = tuple[tuple[str, str, Handler], ...]
-PROBES: Routes = (
-    ("GET", "/health", probes.health),
-    ("GET", "/ready", probes.ready),
-    ("GET", "/metrics", probes.metrics),
+
+
+def _with_heads(routes: Routes) -> Routes:
+    """HEAD where GET is, by the same handler; it is answered without a body."""
+    return tuple(
+        (method, path, handler)
+        for given, path, handler in routes
+        for method in ((given, "HEAD") if given == "GET" else (given,))
+    )
+
+
+PROBES: Routes = _with_heads(
+    (
+        ("GET", "/health", probes.health),
+        ("GET", "/ready", probes.ready),
+        ("GET", "/metrics", probes.metrics),
+    )
 )
 ROUTES: Routes = (
     ("POST", "/stream", handlers.create),
-    ("GET", "/stream/{id}", handlers.follow),
+    *_with_heads((("GET", "/stream/{id}", handlers.follow),)),
     ("DELETE", "/stream/{id}", handlers.cancel),
     ("POST", "/stream/{id}/token", handlers.token),
     ("POST", "/api/http_trigger", handlers.http_trigger),
@@ -32,13 +47,17 @@ ROUTES: Routes = (
         ("OPTIONS", path, handlers.preflight)
         for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger", "/chains")
     ),
-    ("GET", "/chains", catalogue.chains),
-    *((route.method, route.path, route.handler) for route in formats.ROUTES),
+    *((method, route.path, route.handler) for route in formats.ROUTES for method in route.methods),
     *PROBES,
-    ("GET", "/openapi.json", contract.openapi),
-    ("GET", "/", pages.page),
-    ("GET", "/web/{name}", pages.part),
-    ("GET", "/web/vendor/{name}", pages.part),
+    *_with_heads(
+        (
+            ("GET", "/chains", catalogue.chains),
+            ("GET", "/openapi.json", contract.openapi),
+            ("GET", "/", pages.page),
+            ("GET", "/web/{name}", pages.part),
+            ("GET", "/web/vendor/{name}", pages.part),
+        )
+    ),
 )
 
 
@@ -50,7 +69,7 @@ def app(gateway: Gateway, routes: Routes = ROUTES) -> Starlette:
             return await handler(gateway, request)
 
         made = Route(path, serve, methods=[method], name=handler.__name__)
-        made.methods = {method}  # Starlette adds HEAD to GET: a HEAD on a live stream would never end
+        made.methods = {method}  # Starlette adds HEAD to GET, also where a path has a HEAD of its own
         return made
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -73,7 +92,36 @@ def app(gateway: Gateway, routes: Routes = ROUTES) -> Starlette:
         lifespan=lifespan,
     )
     application.router.redirect_slashes = False  # a path that is not a route's is told so, not sent elsewhere
+    application.add_middleware(OwnName, gateway=gateway)
     return application
+
+
+class OwnName:
+    """Lets requests pass whose Host is right (`gateway.hostnames`), and answers the others."""
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = app
+        self._gateway = gateway
+        self._names = hostnames.names_of(gateway.settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand it on, or answer it."""
+        if scope["type"] == "http":
+            try:
+                hostnames.check(Headers(scope=scope), scope["http_version"], self._names)
+            except HoldfastError as error:
+                response = await _wrong_host(self._gateway, Request(scope, receive), error)
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+async def _wrong_host(gateway: Gateway, request: Request, error: HoldfastError) -> Response:
+    @answered("none")
+    async def refuse(gateway: Gateway, request: Request) -> Response:
+        raise error
+
+    return await refuse(gateway, request)
 
 
 @answered("none")

@@ -45,17 +45,6 @@ def note(record: Record) -> None:
     journal.note(stream=record.id, **({"trace": journal.trace_id(record.trace)} if record.trace else {}))
 
 
-def accepted(request: Request) -> set[str]:
-    """The media types of Accept that are not refused by q=0; none named means any (RFC 9110, 12.5.1)."""
-    named = ",".join(request.headers.getlist("accept"))
-    kinds = set()
-    for item in (named if named.strip(", \t") else "*/*").split(","):
-        kind, *parameters = (part.strip().lower() for part in item.split(";"))
-        if kind and not any(re.fullmatch(r"q=0(\.0*)?", p) for p in parameters):
-            kinds.add(kind)
-    return kinds
-
-
 def cursor(request: Request) -> Cursor | None:
     """`Last-Event-ID`; the header wins over the query. Raises Malformed."""
     cursors: list[Cursor | None] = []

@@ -117,6 +117,20 @@ class NotJson(HoldfastError):
     code = "not_json"
 
 
+class Encoded(HoldfastError):
+    """The request body must not be encoded: send it without Content-Encoding."""
+
+    status = 415
+    code = "encoded"
+
+
+class Misdirected(HoldfastError):
+    """The name in Host is not one of this gateway's: GATEWAY_HOSTS names them."""
+
+    status = 421
+    code = "misdirected"
+
+
 class Invalid(HoldfastError):
     """The request breaks a rule."""
 

@@ -14,6 +14,7 @@ from gateway.body import parse_sample, parse_start, read_json
 from gateway.errors import NotAcceptable, StoreUnavailable, TooManyReaders
 from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors
+from gateway.negotiation import negotiate
 from gateway.protocol import Cursor
 from gateway.record import Record
 from gateway.response import HEADERS, EventStream, LiveStream, sent_away
@@ -26,7 +27,7 @@ EVENT_STREAM = "text/event-stream"
 async def create(gateway: Gateway, request: Request) -> Response:
     """POST /stream."""
     owner = await asking.owner(gateway, request)
-    follow_now = EVENT_STREAM in asking.accepted(request)
+    follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
     after = asking.cursor(request)
     start = parse_start(await read_json(request, gateway.bounds), gateway.chains, gateway.bounds)
     if follow_now:
@@ -55,18 +56,17 @@ async def create(gateway: Gateway, request: Request) -> Response:
 @answered("/stream/{id}")
 async def follow(gateway: Gateway, request: Request) -> Response:
     """GET /stream/{id}: events, or the status document."""
-    after, accepted = asking.cursor(request), asking.accepted(request)
-    if EVENT_STREAM not in accepted and (JSON in accepted or not accepted & {"text/*", "*/*"}):
-        if not accepted & {JSON, "application/*"}:
-            raise NotAcceptable
+    after, preferred = asking.cursor(request), _preferred(request, unasked=EVENT_STREAM)
+    if preferred is None:
+        raise NotAcceptable
+    if preferred == JSON:
         record = await asking.found(gateway, request)
-        told = await gateway.status_of(record, metadata=not asking.by_token(request))
-        return json_answer(told)
+        return json_answer(await gateway.status_of(record, metadata=not asking.by_token(request)))
     try:
         record = await asking.found(gateway, request)
         gateway.parts.hub.check_room(record.id, record.owner)
     except (StoreUnavailable, TooManyReaders) as error:
-        if EVENT_STREAM not in accepted and isinstance(error, TooManyReaders):
+        if not _is_event_source(request) and isinstance(error, TooManyReaders):
             raise  # no EventSource, which would give up for good
         return EventStream(sent_away(error))
     return _events(gateway, record, after, {})
@@ -104,6 +104,14 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
     ending = Ending()
     chunks = _texts(gateway.parts.relay.follow(record.id, None, ending, record.owner))
     return EventStream(chunks, {"location": f"/stream/{record.id}", "x-stream-id": record.id}, ending)
+
+
+def _preferred(request: Request, unasked: str) -> str | None:
+    return negotiate(request.headers.getlist("accept"), (EVENT_STREAM, JSON), unasked)
+
+
+def _is_event_source(request: Request) -> bool:
+    return EVENT_STREAM in ",".join(request.headers.getlist("accept")).lower()
 
 
 def _events(gateway: Gateway, record: Record, after: Cursor | None, headers: dict[str, str]) -> Response:

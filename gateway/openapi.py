@@ -18,7 +18,7 @@ from gateway.schemas import Schema, ref
 from gateway.settings import Settings
 
 Operation = dict[str, Any]
-_BODY = ("malformed", "too_large", "not_json", "invalid")
+_BODY = ("malformed", "too_large", "not_json", "encoded", "invalid")
 _STORE = ("store_unavailable", "internal")
 _START = (*_BODY, "over_quota", "queue_full", "too_many_readers", "queue_unavailable", *_STORE)
 _ONE = ("not_found", "no_route", "gone", *_STORE)  # no_route: an id with a slash makes another path
@@ -28,7 +28,9 @@ _ABOUT = """LangChain answers as server-sent events that survive a cut connectio
 `POST /stream` starts a stream; `GET /stream/{id}` follows it, and goes on after a `Last-Event-ID`. An error
 is an RFC 9457 problem with a stable `code`. What is at no path here is answered as
 `#/components/responses/NoRoute`, a method that a path does not take as `NoMethod`; on Azure Functions the
-platform answers both itself, by 404 without a body."""
+platform answers both itself, by 404 without a body. Where nobody is asked who he is, a Host that is not the
+gateway's is answered as `WrongHost`, at every path. HEAD is answered wherever GET is, as GET without
+the body."""
 
 
 def document(
@@ -53,6 +55,7 @@ def document(
             "responses": {
                 "NoRoute": responses.problems(["no_route"])["404"],
                 "NoMethod": responses.problems(["method_not_allowed"])["405"],
+                "WrongHost": responses.problems(["misdirected"])["421"],
             },
         },
     }
@@ -200,7 +203,7 @@ class _Contract:
             "security": self._asked(),
             "responses": {
                 "201": responses.json("to be shown as `?token=`", ref("Token")),
-                **self._refused(*_ONE),
+                **self._refused(*_ONE, "encoded"),
             },
         }
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.errors import HoldfastError
+from gateway.errors import Encoded, HoldfastError
 from gateway.headers import SECURE
 from gateway.schemas import ID, WHERE, Schema, ref
 
@@ -53,6 +53,9 @@ def headers() -> dict[str, Answer]:
         "Unbuffered": _header({"const": "no"}, "asks proxies to pass on each event at once"),
         "ETag": _header(text, "of this very file"),
         "Policy": _header(text, "the page's own script and style, and nothing else"),
+        "Codings": _header(
+            {"const": "identity"}, "of a body here: none; told with `encoded`", required=False
+        ),
         "Leave": _header(text, "for a page of an origin that may ask", required=False),
     }
 
@@ -131,6 +134,8 @@ def problem(errors: list[type[HoldfastError]]) -> Answer:
     named = {"Cache-Control": "NotStored"}
     if status in (401, 403):
         named["WWW-Authenticate"] = "Authenticate"
+    if Encoded in errors:
+        named["Accept-Encoding"] = "Codings"
     if status == 405:
         named["Allow"] = "Allow"
     if status in (429, 503):

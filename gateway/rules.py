@@ -88,6 +88,9 @@ def _check_auth(settings: Settings) -> None:
             f"GATEWAY_TOKEN_SECONDS must be 0, or 1 to {longest:g}: the sum of GATEWAY_MAX_RUN_SECONDS and "
             "GATEWAY_RETENTION_SECONDS"
         )
+    for name in settings.hosts.split():
+        if not re.fullmatch(r"\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?", name):
+            raise ValueError("GATEWAY_HOSTS: each is a name or an address in lower case, without a port")
     for origin in settings.cors_origins.split():
         if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", origin):
             raise ValueError(

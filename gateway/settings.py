@@ -62,6 +62,9 @@ class Settings:
         "GATEWAY_TOKEN_SECONDS", 0.0, "how long a stream token holds; 0: as long as its stream may run"
     )
     cors_origins: str = setting("GATEWAY_CORS_ORIGINS", "", "origins of web pages that may ask, by space")
+    hosts: str = setting(
+        "GATEWAY_HOSTS", "", "names of this gateway beside loopback ones, by space, where nobody is asked"
+    )
     redis_url: str = setting("REDIS_URL", "", "the store; empty: an embedded one (`all` only)", secret=True)
     redis_auth: str = setting(
         "GATEWAY_REDIS_AUTH", "url", "who we are there: as the URL says, or `entra`: a managed identity"
@@ -133,6 +136,9 @@ class Settings:
     )
     max_queue: int = setting("GATEWAY_MAX_QUEUE_DEPTH", 10_000, "jobs queued or running, of all callers")
     max_readers: int = setting("GATEWAY_MAX_READERS", 10_000, "connections of readers to one process")
+    connections: int = setting(
+        "GATEWAY_MAX_CONNECTIONS", 0, "connections to one process; 0: what `ulimit -n` leaves"
+    )
     max_stream_readers: int = setting(
         "GATEWAY_MAX_STREAM_READERS", 5000, "those of one stream, to one process"
     )

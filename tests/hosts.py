@@ -209,7 +209,7 @@ async def within(settings: Settings, routes: Routes = ROUTES) -> AsyncIterator[h
     """A client of a gateway in this process."""
     gateway = Gateway(settings, {"chat": ["chat"]})
     transport = httpx.ASGITransport(app(gateway, routes))
-    async with httpx.AsyncClient(base_url="http://gateway", transport=transport) as http:
+    async with httpx.AsyncClient(base_url="http://localhost", transport=transport) as http:
         yield http
     await gateway.close()
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from gateway import http
-from gateway.http import MOST_HEAD_BYTES, Bounded
+from gateway.http import MOST_HEAD_BYTES, bounded
 from tests.support.following import until
 
 LIMIT_SECONDS = 30
@@ -30,11 +32,54 @@ async def large(_: Request) -> PlainTextResponse:
     return PlainTextResponse(LARGE)
 
 
+async def told(request: Request) -> JSONResponse:
+    """The header fields, read after the body."""
+    await request.body()
+    return JSONResponse([[name, value] for name, value in request.headers.items()])
+
+
+async def broken(_: Request) -> StreamingResponse:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"begun"
+        raise ConnectionError("the test's own")
+
+    return StreamingResponse(pieces())
+
+
+async def pieces(_: Request) -> StreamingResponse:
+    async def all_of_them() -> AsyncIterator[bytes]:
+        yield b"one,"
+        yield b"two"
+
+    return StreamingResponse(all_of_them())
+
+
+async def waits(request: Request) -> PlainTextResponse:
+    """Answers when the test says so."""
+    await request.app.state.held.wait()
+    return PlainTextResponse("late")
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[uvicorn.Server]:
     """A server of this module's own."""
-    routes = [Route("/", answer, methods=["GET", "POST"]), Route("/large", large)]
-    config = uvicorn.Config(Starlette(routes=routes), http=Bounded, log_config=None, lifespan="off", port=0)
+    routes = [
+        Route("/", answer, methods=["GET", "POST"]),
+        Route("/large", large),
+        Route("/told", told, methods=["POST"]),
+        Route("/broken", broken),
+        Route("/pieces", pieces),
+        Route("/waits", waits),
+    ]
+    application = Starlette(routes=routes)
+    application.state.held = asyncio.Event()
+    config = uvicorn.Config(
+        application,
+        http=bounded(),  # type: ignore[arg-type]
+        log_config=None,
+        lifespan="off",
+        port=0,
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
     await until(lambda: server.started)
@@ -117,3 +162,174 @@ async def test_what_nobody_takes_is_let_go_and_what_somebody_takes_slowly_is_not
     assert got.endswith(LARGE)
     for writer in (dead, slow):
         writer.transport.abort()
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nb\r\n"
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more"),
+    [
+        (CHUNKED + b"0\r\n", b"x: y\r\n" * 1000),
+        (CHUNKED + b"0\r\nx: ", b"z" * 6000),
+        (CHUNKED + b"1;", b"z" * 6000),
+        (CHUNKED, b"1;" + b"z" * 600 + b"\r\nb\r\n"),
+        (GET, b"\r\n" * 3000),
+    ],
+    ids=["trailers", "one trailer", "an extension", "extensions", "empty lines"],
+)
+async def test_fault_46_what_is_neither_head_nor_body_is_bounded(
+    port: int, beginning: bytes, more: bytes
+) -> None:
+    got = await said(port, beginning, more, most=40 * MOST_HEAD_BYTES)
+    assert got == b"cut" or b"HTTP/1.1 431 " in got
+
+
+async def test_a_body_in_the_smallest_chunks_is_taken(port: int) -> None:
+    chunks = b"1\r\nb\r\n" * (2 * MOST_HEAD_BYTES)
+    end = b"0\r\nx: y\r\n\r\n" + GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    got = await said(port, CHUNKED, chunks, end)
+    assert got.count(b"HTTP/1.1 200 ") == 2
+    assert b"\r\n\r\n%d" % (2 * MOST_HEAD_BYTES + 1) in got
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one write", "each byte alone"])
+async def test_fault_47_a_trailer_is_never_a_header(port: int, split: bool) -> None:
+    names = (b"authorization", b"x-api-key", b"x-ms-client-principal-id", b"host", b"expect", b"connection")
+    trailers = b"".join(b"%b: trailing\r\n" % name for name in names)
+    head = b"POST /told HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n"
+    whole = head + b"trailer: authorization\r\n\r\n1\r\nb\r\n0\r\n" + trailers + b"\r\n"
+    got = await said(port, *([whole[n : n + 1] for n in range(len(whole))] if split else [whole]))
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert b"trailing" not in got
+    assert b'["host","x"]' in got
+
+
+NONE = CHUNKED.replace(b"POST / ", b"POST /none ")  # answered 404 before its body is here
+
+
+@pytest.mark.parametrize(
+    ("asked", "then", "lines"),
+    [
+        (GET, b"\r\n", 0),
+        (GET, b"GET / HT", 1),
+        (b"GET /pieces HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n", b"b", 1),
+        (NONE, b"1\r\n", 1),
+        (NONE, b"0\r\nx: y", 1),
+    ],
+    ids=["an empty line", "half a request line", "a byte of a body", "half a chunked body", "half a trailer"],
+)
+async def test_fault_48_silence_after_an_answer_ends_the_connection_and_the_log_says_so_once(
+    server: uvicorn.Server,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    asked: bytes,
+    then: bytes,
+    lines: int,
+) -> None:
+    """After an empty line it is the ordinary end of a connection that is not used again: no line."""
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(http, "WHOLE_BODY_SECONDS", 0.5, raising=False)
+    server.config.timeout_keep_alive = 1
+    caplog.set_level(logging.INFO, "holdfast.door")
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(asked)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 ")
+            writer.write(then)
+            await reader.read()  # until it is closed
+        writer.close()
+    assert len(caplog.records) == lines
+
+
+async def test_fault_48_a_body_that_comes_by_the_byte_has_a_bound_in_all(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "WHOLE_BODY_SECONDS", 0.5, raising=False)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not reader.at_eof() and not writer.is_closing():
+            writer.write(b"b")
+            await asyncio.sleep(0.02)
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"0.9"])
+async def test_fault_50_an_answer_to_http_1_0_has_no_chunks(port: int, version: bytes) -> None:
+    ask = b"GET /pieces HTTP/%b\r\nconnection: keep-alive\r\n\r\n" % version
+    head, _, body = (await said(port, ask)).partition(b"\r\n\r\n")
+    assert body == b"one,two"
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
+
+
+async def test_fault_50_an_answer_of_known_length_to_http_1_0_has_it(port: int) -> None:
+    got = await said(port, b"POST / HTTP/1.0\r\ncontent-length: 3\r\n\r\nabc")
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert (body, b"content-length: 1" in head) == (b"3", True)
+
+
+async def test_fault_50_a_body_to_http_1_0_that_does_not_end_is_cut(port: int) -> None:
+    """Its clean end would be the end of the connection."""
+    assert await said(port, b"GET /broken HTTP/1.0\r\n\r\n") == b"cut"
+
+
+async def test_fault_58_a_refusal_is_never_written_into_another_answer(
+    server: uvicorn.Server, port: int
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /waits HTTP/1.1\r\nhost: x\r\n\r\n" + GET + b"no HTTP\r\n\r\n")
+    [one] = await some(server)
+    await until(lambda: one._refused is not None)
+    release(server)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        got = await reader.read()
+    answers = got.split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200", b"200", b"400"]
+    assert answers[0].endswith(b"late")
+    writer.close()
+
+
+async def test_fault_58_requests_that_wait_are_answered_in_their_order_though_many_come(port: int) -> None:
+    posts = [b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % n + b"b" * n for n in range(1, 11)]
+    last = GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    got = await said(port, b"".join(posts) + last)
+    bodies = [answer.partition(b"\r\n\r\n")[2] for answer in got.split(b"HTTP/1.1 ")[1:]]
+    assert bodies == [b"%d" % n for n in range(1, 11)] + [b"0"]
+
+
+async def test_a_request_after_an_upgrade_that_is_not_taken_is_answered(port: int) -> None:
+    upgrade = GET.replace(b"\r\n\r\n", b"\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+    last = GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    assert (await said(port, upgrade + last)).count(b"HTTP/1.1 200 ") == 2
+
+
+async def test_who_answers_a_request_that_others_wait_behind_learns_that_the_client_has_gone(
+    server: uvicorn.Server, port: int
+) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /waits HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
+    [one] = await some(server)
+    await until(lambda: bool(one.pipeline))
+    first = one._answering
+    one.transport.abort()
+    assert first is not None
+    await until(lambda: first.disconnected)
+    release(server)
+    writer.transport.abort()
+
+
+def release(server: uvicorn.Server) -> None:
+    """Let who waits answer."""
+    application: Any = server.config.app
+    application.state.held.set()
+
+
+async def some(server: uvicorn.Server) -> list[http.Bounded]:
+    """Its connections, when there are some."""
+    await until(lambda: bool(server.server_state.connections))
+    return list(server.server_state.connections)  # type: ignore[arg-type]

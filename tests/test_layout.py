@@ -27,6 +27,7 @@ FORMAT = "gateway.formats.*"  # each of them; they know nothing of one another
 LAYERS = [
     {"gateway.__main__", "function_app"},
     {"gateway.asgi", "gateway.commands", "gateway.http"},
+    {"gateway.door", "gateway.given", "gateway.hostnames", "gateway.plain"},
     {"gateway.formats"},
     {FORMAT},
     {"gateway.formats.openai_output"},
@@ -89,7 +90,7 @@ LAYERS = [
         "gateway.headers",
         "gateway.images",
     },
-    {"gateway.protocol"},
+    {"gateway.protocol", "gateway.negotiation"},
     {"gateway.errors"},
 ]
 WORKERS_MAY_IMPORT = {

@@ -8,7 +8,7 @@ import pytest
 
 from gateway import formats
 from gateway.asgi import ROUTES
-from tests.hosts import LIMIT_SECONDS, NOBODY, Host
+from tests.hosts import EVENTS, JSON, LIMIT_SECONDS, NOBODY, Host
 
 pytest_plugins = ("tests.hosts",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -71,7 +71,17 @@ async def test_metrics_are_an_unknown_path_unless_configured(host: Host) -> None
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/stream/", "/stream/a/b", "/stream/%2e%2e/", "/health/", "/Health"]
+    "path",
+    [
+        "/nothing",
+        "/stream%2F",
+        "/web/vendor%2Fmarked.js",
+        "/stream/",
+        "/stream/a/b",
+        "/stream/%2e%2e/",
+        "/health/",
+        "/Health",
+    ],
 )
 async def test_an_unknown_path_is_a_problem(hosts: dict[str, Host], path: str) -> None:
     answer = await hosts["uvicorn"].http.get(path)
@@ -83,12 +93,12 @@ async def test_an_unknown_path_is_a_problem(hosts: dict[str, Host], path: str) -
     ("method", "path", "allowed"),
     [
         ("GET", "/stream", {"POST", "OPTIONS"}),
-        ("PUT", f"/stream/{NOBODY}", {"GET", "DELETE", "OPTIONS"}),
-        ("HEAD", f"/stream/{NOBODY}", {"GET", "DELETE", "OPTIONS"}),
-        ("POST", f"/stream/{NOBODY}", {"GET", "DELETE", "OPTIONS"}),
+        ("HEAD", "/stream", {"POST", "OPTIONS"}),
+        ("PUT", f"/stream/{NOBODY}", {"GET", "HEAD", "DELETE", "OPTIONS"}),
+        ("POST", f"/stream/{NOBODY}", {"GET", "HEAD", "DELETE", "OPTIONS"}),
         ("GET", "/api/http_trigger", {"POST", "OPTIONS"}),
-        ("DELETE", "/health", {"GET"}),
-        ("POST", "/", {"GET"}),
+        ("DELETE", "/health", {"GET", "HEAD"}),
+        ("POST", "/", {"GET", "HEAD"}),
     ],
 )
 async def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
@@ -131,6 +141,8 @@ async def test_fault_24_another_origin_is_given_no_leave(host: Host) -> None:
         ("TEXT/Event-Stream; q=0.5", "text/event-stream"),
         ("application/json", "application/json"),
         ("application/json, */*;q=0.1", "application/json"),
+        ("application/json;q=0.9, text/event-stream", "text/event-stream"),
+        ("application/json, text/event-stream;q=0.9", "application/json"),
         ("application/*", "application/json"),
         ("text/event-stream;q=0, application/json", "application/json"),
         ("text/html", "application/problem+json"),
@@ -150,3 +162,60 @@ async def test_absent_accept_is_events(host: Host) -> None:
     async with httpx.AsyncClient(base_url=host.http.base_url, timeout=LIMIT_SECONDS) as plain:
         del plain.headers["accept"]
         assert (await plain.get(where)).headers["content-type"] == "text/event-stream"
+
+
+GETS = sorted(
+    {path for method, path, _ in ROUTES if method == "GET"} - {"/durable/{id}"}  # which has a HEAD of its own
+)
+POSTS = sorted({path for method, path, _ in ROUTES if method == "POST"})
+OF_THE_MOMENT = {
+    "date",
+    "content-length",
+    "transfer-encoding",
+}  # the latter may be left out (RFC 9110, 9.3.2)
+
+
+@pytest.mark.parametrize("path", GETS)
+async def test_fault_51_head_is_answered_as_get_is_without_the_body(host: Host, path: str) -> None:
+    where, _ = await host.finished(["one"])
+    filled = {"id": where.rpartition("/")[2], "name": "page.js"}
+    if path.startswith("/web/vendor"):
+        filled["name"] = "marked.js"
+    url = re.sub(r"\{(\w+)\}", lambda found: filled.get(found[1], "none"), path)
+    headers = JSON if path == "/stream/{id}" else {}
+    got = await host.http.get(url, headers=headers)
+    head = await host.http.head(url, headers=headers)
+    assert head.content == b""
+    assert head.status_code == got.status_code
+    assert set(head.headers) | OF_THE_MOMENT == set(got.headers) | OF_THE_MOMENT
+    assert head.headers.get("content-type") == got.headers.get("content-type")
+    if "content-length" in got.headers and path not in ("/ready", "/metrics"):
+        assert head.headers["content-length"] == got.headers["content-length"]
+
+
+async def test_fault_51_head_of_a_stream_that_runs_opens_none(host: Host) -> None:
+    where = await host.start(["one", "two"], gate="head")
+    head = await host.http.head(where, headers=EVENTS)
+    assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream")
+    assert head.content == b""
+    assert (await host.http.head(f"/stream/{NOBODY}", headers=EVENTS)).status_code == 404
+    await host.http.delete(where)
+
+
+@pytest.mark.parametrize("path", POSTS)
+async def test_fault_53_an_encoded_body_is_refused_at_every_post(host: Host, path: str) -> None:
+    url = re.sub(r"\{\w+\}", "none", path)
+    is_json = {"content-type": "application/json"}
+    for coding in ("gzip", "GZIP, identity", "x"):
+        headers = {**is_json, "content-encoding": coding}
+        answer = await host.http.post(url, content=b"{}", headers=headers)
+        assert answer.status_code == 415, answer.text
+        assert answer.headers["accept-encoding"] == "identity"
+    plain = await host.http.post(url, content=b"{}", headers={**is_json, "content-encoding": "identity"})
+    assert plain.status_code != 415
+
+
+@pytest.mark.parametrize("name", ["a%2Fb", "%2f", f"{NOBODY}%2Ftoken"])
+async def test_fault_55_an_encoded_slash_is_no_slash(hosts: dict[str, Host], name: str) -> None:
+    answer = await hosts["uvicorn"].http.get(f"/stream/{name}", headers=JSON)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -213,6 +213,6 @@ def _has(request: Request, tag: str) -> bool:
 
 
 ROUTES = (
-    Route("GET", "/durable/{id}", durable_read, open=True),
+    Route("GET", "/durable/{id}", durable_read, open=True, head=False),
     Route("HEAD", "/durable/{id}", durable_head, open=True),
 )

@@ -27,12 +27,21 @@ P = TypeVar("P", bound=Projection)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method and a path, as in `gateway.asgi`. `open`: following needs no function key, only the id."""
+    """A method and a path, as in `gateway.asgi`. `open`: following needs no function key, only the id.
+
+    `head`: HEAD is answered as GET is, without the body; not where the path has a HEAD of its own.
+    """
 
     method: str
     path: str
     handler: Handler
     open: bool = False
+    head: bool = True
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All that it takes."""
+        return (self.method, "HEAD") if self.method == "GET" and self.head else (self.method,)
 
     @property
     def name(self) -> str:

@@ -14,10 +14,12 @@ from starlette.requests import Request
 from gateway import answers, asking, protocol, sse
 from gateway.body import DEFAULT, Start, parse_json, parse_sample, parse_start, read
 from gateway.errors import HoldfastError, Invalid, Malformed, NotJson, TooLarge
+from gateway.negotiation import negotiate
 from gateway.protocol import Cursor
 from tests.fuzz.source import Source, at_once, pieces, same
 
 CHAINS: Mapping[str, Any] = {"chat": None, "haiku": None}
+KINDS = ("text/event-stream", "application/json")
 HEADERS = (
     b"last-event-id",
     b"accept",
@@ -65,8 +67,11 @@ def headers(data: bytes) -> None:
     while not source.empty and len(given) < 8:
         given.append((HEADERS[source.byte() % len(HEADERS)], source.field()))
     request = _request(query, given)
-    accepted = asking.accepted(request)
-    assert all(kind == kind.strip().lower() and ";" not in kind and "," not in kind for kind in accepted)
+    accept = [value.decode("latin-1") for name, value in given if name == b"accept"]
+    chosen = negotiate(accept, KINDS, KINDS[0])
+    assert chosen in (*KINDS, None)
+    assert negotiate(accept, (KINDS[0],), KINDS[0]) in (KINDS[0], None)
+    assert chosen is not None or negotiate(accept, (KINDS[0],), KINDS[0]) is None  # all are refused
     cursors = [value for name, value in given if name == b"last-event-id"]
     try:
         cursor = asking.cursor(request)

@@ -1,0 +1,1 @@
+"""Attackers at the door beside ordinary readers and posters: on loopback, bounded, against real processes."""
