@@ -34,6 +34,7 @@ from gateway.hub import Hub
 from gateway.inputs import Inputs, Schema
 from gateway.link import Place
 from gateway.log import Log
+from gateway.protocol import Cursor
 from gateway.queue import JobQueue
 from gateway.queues import open_queue
 from gateway.quota import Quota
@@ -41,6 +42,7 @@ from gateway.readiness import Readiness, Shared
 from gateway.record import Look, Record
 from gateway.relay import Relay
 from gateway.revive import revive
+from gateway.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.settings import Settings
 from gateway.status import document, fold_of
 from gateway.tokens import StreamTokens
@@ -86,6 +88,7 @@ class Gateway:
         self._parts: Parts | None = None
         self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
+        self._room = Room(settings.max_documents)
         self.readiness = Readiness(lambda: self.parts, model_state)
         self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
 
@@ -132,7 +135,9 @@ class Gateway:
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(log, hub, max_age=settings.stream_max_age)
         quota = Quota(redis, settings)
-        creation = Creation(settings, self.chains, log, queue, quota, lambda job: self.direct_start(job))
+        creation = Creation(
+            settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
+        )
         conversations = Conversations(redis, settings)
         return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
 
@@ -145,7 +150,6 @@ class Gateway:
         QueueFull, StoreUnavailable or QueueUnavailable. After these nothing was started, unless only the
         store's or the queue's answer was lost; the same key makes it one job in any case.
         """
-        self.inputs.check(start)
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
             trace = telemetry.traceparent_of(span)
             creation = self.parts.creation
@@ -192,7 +196,7 @@ class Gateway:
         url = f"/stream/{record.id}?token={token}"
         return {"token": token, "expires_at": protocol.iso(expires_ms), "stream": url}
 
-    async def cancel(self, stream_id: str, owner: str) -> dict[str, Any]:
+    async def cancel(self, stream_id: str, owner: str) -> Document:
         """End it now, if it has not ended, and answer the status document."""
         await self.find(stream_id, owner)
         tag = protocol.tag_of(protocol.new_token())
@@ -202,22 +206,29 @@ class Gateway:
                 await self.parts.queue.forget(stream_id)
         return await self.status(stream_id, owner)
 
-    async def status(self, stream_id: str, owner: str) -> dict[str, Any]:
+    async def status(self, stream_id: str, owner: str) -> Document:
         """The caller's stream as a document. Raises StreamNotFound or StreamGone."""
         return await self.status_of(await self.find(stream_id, owner))
 
-    async def status_of(self, record: Record) -> dict[str, Any]:
+    async def room_for(self, record: Record) -> Share:
+        """Memory for what is made of the whole log. Raises TooManyReaders when there is none for some time."""
+        return await self._room.take(Cursor.parse(record.last_id).offset * BYTES_OF_A_BYTE)
+
+    async def status_of(self, record: Record) -> Document:
         """The status document: the record, and the fold of the whole log, text and cursor together."""
         stream_id, owner = record.id, record.owner
         for _ in range(FOLD_TRIES):
             try:
+                share = await self.room_for(record)
                 async with self.folding:
                     fold = await fold_of(self.parts.log, stream_id)
             except CursorLost:  # the store lost a tail between two pieces of this very read
                 continue
             record = await self.find(stream_id, owner)  # the record is never behind its log
             if not fold.ended or record.ended_ms:
-                return document(record, fold)  # else the store lost the end after it was read
+                return Document.of(
+                    document(record, fold), share
+                )  # else the store lost the end after it was read
         raise StoreUnavailable
 
 

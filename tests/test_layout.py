@@ -48,7 +48,8 @@ LAYERS = [
     {"gateway.asking"},
     {"gateway.answers"},
     {"gateway.response", "gateway.gateway"},
-    {"gateway.direct", "gateway.creation", "gateway.openapi", "gateway.openapi_page", "gateway.inputs"},
+    {"gateway.direct", "gateway.creation", "gateway.openapi", "gateway.openapi_page"},
+    {"gateway.inputs"},
     {"gateway.responses", "gateway.parameters"},
     {"gateway.schemas"},
     {"gateway.formats.projection"},
@@ -84,6 +85,8 @@ LAYERS = [
         "gateway.tasks",
         "gateway.rules",
         "gateway.tokens",
+        "gateway.aside",
+        "gateway.room",
         "gateway.headers",
     },
     {"gateway.protocol"},
@@ -141,6 +144,7 @@ FOREIGN = {
     "langchain_text_splitters": {"workers"},
     "langgraph": {"workers"},
     "jsonschema": {"gateway.inputs"},
+    "regex": {"gateway.inputs"},
 }
 
 

@@ -20,6 +20,7 @@ import orjson
 from gateway import sse
 from gateway.fold import Fold, StageText
 from gateway.protocol import Cursor, Event, EventType
+from gateway.room import Share
 
 _LONG_NUMBER = re.compile(rb"[0-9]{18}")
 _PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})")
@@ -87,6 +88,7 @@ class Projection:
 
     ids = False  # whether frames carry `id: <place>`
     fold: Fold = field(default_factory=Fold, init=False)
+    share: Share | None = field(default=None, init=False)  # of memory, where the whole log was read at once
     cursor: str = field(default="", init=False)  # the id of this event
 
     def feed(self, event_id: str, event: Event) -> list[Frame]:

@@ -106,9 +106,10 @@ def at_its_end(
 
 
 async def replayed(gateway: Gateway, record: Record, make: Callable[[], P]) -> P:
-    """A projection that has been fed the log as it is now. Raises StreamGone or StoreUnavailable."""
+    """A projection that has been fed the log as it is now. Raises StreamGone, StoreUnavailable or TooManyReaders."""
     for _ in range(FOLD_TRIES):
         projection, after, at_end = make(), None, False
+        projection.share = await gateway.room_for(record)
         try:
             async with gateway.folding:
                 while not at_end:
