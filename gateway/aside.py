@@ -19,7 +19,7 @@ LARGE = SMALL_BYTES + 1
 
 
 async def aside(size: int, work: Callable[[], T]) -> T:
-    """What `work` answers, or raises; `size` is that of its input, in bytes.
+    """What `work` answers, or raises; `size` is that of its input, in bytes: `LARGE` where it is not known.
 
     A caller that is cancelled does not wait for its work, which goes on to its end.
     """

@@ -72,8 +72,8 @@ def as_it_is(value: Any) -> Any:
 async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T]) -> T:
     """What `then` makes of the body, which is JSON, if it comes in time.
 
-    A large body is parsed, and read by `then`, aside from the event loop (`gateway.aside`): so `then` touches
-    nothing that others change. Raises NotJson, TooLarge or Malformed, Invalid for the body's nesting, lists or
+    A large body is parsed, and read by `then`, in a thread (`gateway.aside`): so `then` touches nothing that
+    others change. Raises NotJson, TooLarge or Malformed, Invalid for the body's nesting, lists or
     names, or what `then` raises.
     """
     try:

@@ -68,8 +68,8 @@ class Creation:
     ) -> Record:
         """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
 
-        `followed`: the caller reads its events in the answer. Raises Invalid, KeyReused, OverQuota, QueueFull,
-        StoreUnavailable or QueueUnavailable.
+        `followed`: the caller reads its events in the answer. Raises Invalid, KeyReused, OverQuota,
+        QueueFull, StoreUnavailable or QueueUnavailable.
         """
         if not key:
             return await self._create(start, owner, "", traceparent, followed)

@@ -211,7 +211,7 @@ class Gateway:
         return await self.status_of(await self.find(stream_id, owner))
 
     async def room_for(self, record: Record) -> Share:
-        """Memory for what is made of the whole log. Raises TooManyReaders when there is none for some time."""
+        """Memory for what is made of the whole log. Raises TooManyReaders when there is none for 10 s."""
         return await self._room.take(Cursor.parse(record.last_id).offset * BYTES_OF_A_BYTE)
 
     async def status_of(self, record: Record) -> Document:

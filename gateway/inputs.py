@@ -14,9 +14,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-import regex
+import regex  # type: ignore[import-untyped]
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
 
@@ -28,7 +29,7 @@ from gateway.errors import Invalid
 Schema = Mapping[str, Any]
 Check = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 LONGEST_RULE = 200
-# One step is one word of a schema held against one value: some 5 us. The largest legal conversation takes a third.
+# A step is one word of a schema held against one value: some 5 us. The largest conversation takes a third.
 MOST_STEPS = 250_000
 FEW_STEPS = 1000  # that a check may take on the event loop
 STEPS_OF_AN_ERROR = 10  # it takes longer to make, and is kept until the best is known
@@ -78,10 +79,9 @@ class Inputs:
         if start.chain not in self._validators:
             return
         if start.chain not in self._patterned and len(sse.dumps(start.input)) <= SMALL_BYTES:
-            try:
-                return self._check(start, FEW_STEPS)
-            except _TooLong:
-                pass
+            with suppress(_TooLong):
+                self._check(start, FEW_STEPS)
+                return
         await aside(LARGE, lambda: self.check(start))
 
     def check(self, start: Start) -> None:
@@ -190,7 +190,7 @@ _OWN = {
     "additionalProperties": _additional_properties,
     "uniqueItems": _unique_items,
 }
-_Bounded = validators.extend(
+_Bounded = validators.extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     {name: _counted(check) for name, check in {**Draft202012Validator.VALIDATORS, **_OWN}.items()},
 )

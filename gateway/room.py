@@ -15,7 +15,7 @@ from typing import Any
 from gateway.errors import TooManyReaders
 
 PATIENCE_SECONDS = 10.0
-# A text of a log takes at most four bytes of memory for each of the log's: one wide character makes all of it so.
+# A text takes up to four bytes of memory for each of the log's: one wide character makes all of them wide.
 BYTES_OF_A_BYTE = 4
 LONG = 16 * 1024  # characters of a text that counts
 
@@ -66,7 +66,10 @@ class Room:
         return self._held
 
     async def take(self, size: int) -> Share:
-        """A share, in the order in which they are asked for. Raises TooManyReaders when none is free for 10 s."""
+        """A share, in the order in which they are asked for.
+
+        Raises TooManyReaders when none is free within `PATIENCE_SECONDS`.
+        """
         size = min(size, self._most)
         if self._waiting or self._held + size > self._most:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

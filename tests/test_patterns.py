@@ -46,7 +46,7 @@ TABLE: Mapping[Pattern, str] = {
     r"q=0(\.0*)?": "q=0.",
     "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]": "\na\u2028",
     r"[\x21\x23-\x3c\x3e-\x7e]+": "a =",
-    r"(?:^|\s-?)(?:MISCONF|NOREPLICAS|MASTERDOWN|OOM|READONLY|LOADING|MOVED|CLUSTERDOWN|TRYAGAIN|BUSY)\s": " -OM",
+    r"(?:^|\s-?)(?:MISCONF|NOREPLICAS|MASTERDOWN|OOM|READONLY|LOADING|MOVED|CLUSTERDOWN|TRYAGAIN|BUSY)\s": " -OM",  # noqa: E501
     # gateway, of what the operator has set
     r"(?=.{3,56}$)[a-z0-9]+(-[a-z0-9]+)*": "a-",
     r"https?://[a-z0-9.-]+(:[0-9]{1,5})?": "htps:/.0",
@@ -76,11 +76,11 @@ def uses() -> dict[Pattern, set[str]]:
                 assert isinstance(given.value, str | bytes)
                 found[given.value] |= {method} & METHODS
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-                if _method_of(node.value, "re") == "compile" and isinstance(node.value.args[0], ast.Constant):
-                    [target] = node.targets
+                [target, *_] = node.targets
+                literal = node.value.args[0] if _method_of(node.value, "re") == "compile" else None
+                if isinstance(literal, ast.Constant) and isinstance(literal.value, str | bytes):
                     assert isinstance(target, ast.Name), f"{path}:{node.lineno}: a pattern has a name"
-                    assert isinstance(node.value.args[0].value, str | bytes)
-                    compiled[target.id].add(node.value.args[0].value)
+                    compiled[target.id].add(literal.value)
     for tree in trees.values():
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
@@ -99,7 +99,7 @@ def _method_of(call: ast.Call, module: str) -> str:
 
 
 def texts(signs: str) -> Iterator[Callable[[int], str]]:
-    """Texts of any length: one sign or two over and over, half of one and half of another, and a last sign."""
+    """Texts of any length: two signs over and over, or half of each, and a last sign."""
     for one, other in itertools.product(signs, repeat=2):
         for last in ("", "!", "\x00"):
             yield lambda n, one=one, other=other, last=last: (one + other) * (n // 2) + last  # type: ignore[misc]
@@ -118,7 +118,7 @@ def steepest(call: Callable[[str], object], signs: str) -> str:
             if now > most:
                 now = cost(lambda given=given: call(given), 3)  # type: ignore[misc]
             if now > most:
-                return f"{given[:20]!r}… of {size}: {now * 1000:.1f} ms, after {before * 1000:.1f} ms at {smaller}"
+                return f"{given[:20]!r}… {size}: {now * 1000:.1f} ms, {smaller}: {before * 1000:.1f} ms"
             before, smaller = now, size
     return ""
 

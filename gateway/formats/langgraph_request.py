@@ -133,7 +133,7 @@ def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], 
 
 
 def _count(given: Any, bounds: Bounds) -> None:
-    """Raises Invalid for more messages than a conversation may have; removals and tools' answers count, too."""
+    """Raises Invalid for more messages than are allowed; removals and tools' answers count, too."""
     messages = given.get("messages") if isinstance(given, dict) else None
     if isinstance(messages, list) and len(messages) > bounds.messages:
         raise Invalid("input.messages", f"must be at most {bounds.messages}")

@@ -88,10 +88,12 @@ async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     status = query.get("status")
     if status is not None and status not in RUN_STATUS.values():
         raise Invalid("status", f"must be one of {', '.join(RUN_STATUS.values())}")
+    fitting: list[dict[str, Any]] = []
     async with aclosing(thread.history()) as runs:
-        every = [told.run(thread, record) async for record, _ in runs]
-    fitting = [run for run in every if status in (None, run["status"])]
-    return json_answer(fitting[skipped : skipped + most])
+        while len(fitting) < skipped + most and (found := await anext(runs, None)) is not None:
+            run = told.run(thread, found[0])
+            fitting += [run] if status in (None, run["status"]) else []
+    return json_answer(fitting[skipped:])
 
 
 @answered("/threads/{thread}/runs/{id}", shape=refused)

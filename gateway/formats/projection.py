@@ -28,6 +28,7 @@ _PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})")
 # that Redis can hold, so it is exact as JavaScript's number; and like an id, it proves itself.
 _FRAME_BITS, _TAG_BITS = 6, 16
 _LARGEST = 2**53
+LONG_FRAME = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +227,10 @@ async def projected(
                 for number, frame in enumerate(frames[first:], first):
                     if projection.wants(frame):
                         made.append(frame.encode(f"{event_id}.{number}" if projection.ids else ""))
+                        if len(made[-1]) > LONG_FRAME:  # of a whole text: it is sent before the next is made
+                            yield b"".join(made)
+                            made = []
+                            await asyncio.sleep(0)
                 if after is not None and Cursor.parse(event_id).offset >= after.cursor.offset:
                     if event_id != str(after.cursor):
                         return  # it stood there a moment ago: the tail has been lost since

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import asking, sse
-from gateway.answers import JSON, Handler
+from gateway.answers import JSON, Handler, pieces
 from gateway.body import Start
 from gateway.errors import CursorLost, StoreUnavailable, StreamGone
 from gateway.formats.projection import Place, Projection, alive, events, projected
@@ -106,7 +107,10 @@ def at_its_end(
 
 
 async def replayed(gateway: Gateway, record: Record, make: Callable[[], P]) -> P:
-    """A projection that has been fed the log as it is now. Raises StreamGone, StoreUnavailable or TooManyReaders."""
+    """A projection that has been fed the log as it is now, and has its share of memory.
+
+    Raises StreamGone, StoreUnavailable or TooManyReaders.
+    """
     for _ in range(FOLD_TRIES):
         projection, after, at_end = make(), None, False
         projection.share = await gateway.room_for(record)
@@ -145,4 +149,6 @@ async def _awaited(
                 projection.feed(event_id, event)
             yield b""
     if projection.fold.ended:
-        yield sse.dumps(document())
+        for piece in pieces(document()):
+            yield piece
+            await asyncio.sleep(0)

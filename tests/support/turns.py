@@ -1,9 +1,9 @@
 """How long the event loop of a process keeps everything else waiting, in processor time of the whole process.
 
 `python -m tests.support.turns web` is `python -m gateway web` with a watcher in its loop, and one route more:
-`GET /turns` answers the longest turn since that route was asked last, in milliseconds. A turn is the processor
-time that the process has used between two chances of the loop to run something else. It is the time of all
-threads: C code that holds the interpreter in another thread counts, and a busy machine does not.
+`GET /turns` answers the longest turn since that route was asked last, in milliseconds. A turn is the
+processor time that the process has used between two chances of the loop to run something else. It is the
+time of all threads: C code that holds the interpreter in another thread counts. A busy machine does not.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -78,7 +79,7 @@ def run() -> int:
     """The product's own program, its application watched."""
     import gateway.__main__ as program
 
-    made = program.app
+    made: Any = vars(program)["app"]
     setattr(program, "app", lambda *given: Watched(made(*given)))  # noqa: B010
     return program.run()
 
