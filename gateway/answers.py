@@ -11,7 +11,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,13 +24,11 @@ from gateway import journal, protocol, sse, telemetry
 from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders, stack_of
 from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors
+from gateway.pieces import pieces, size_of
 from gateway.response import EventStream
-from gateway.room import LONG, size_of
 
 JSON = "application/json"
 DOCUMENT_SECONDS = 200.0  # that a client may take for a long document
-PIECE_BYTES = 64 * 1024
-MOST_PARTS = 2000  # values in one piece
 _METHODS = {"GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT", "PATCH"}
 # EventSource takes no other status than 200: what would be a problem is told to it by a clean close.
 _SENT_AWAY = {"store": StoreUnavailable.code, "full": TooManyReaders.code}
@@ -149,38 +147,6 @@ class Pieces(Response):
                     await asyncio.sleep(0)  # `send` goes on at once as long as the socket takes all
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         self._value = None
-
-
-def pieces(value: Any) -> Iterator[bytes]:
-    """The JSON of a value, in pieces of some 64 KiB, each made in a few milliseconds."""
-    piece, parts = bytearray(), 0
-    for part in _parts(value):
-        piece += part
-        parts += 1
-        if len(piece) >= PIECE_BYTES or parts >= MOST_PARTS:
-            yield bytes(piece)
-            piece, parts = bytearray(), 0
-    yield bytes(piece)
-
-
-def _parts(value: Any) -> Iterator[bytes]:
-    if isinstance(value, str) and len(value) > LONG:
-        yield b'"'
-        for start in range(0, len(value), LONG):
-            yield sse.dumps(value[start : start + LONG])[1:-1]
-        yield b'"'
-    elif isinstance(value, dict) and value:
-        for number, (name, item) in enumerate(value.items()):
-            yield (b"," if number else b"{") + sse.dumps(name) + b":"
-            yield from _parts(item)
-        yield b"}"
-    elif isinstance(value, list) and value:
-        for number, item in enumerate(value):
-            yield b"," if number else b"["
-            yield from _parts(item)
-        yield b"]"
-    else:
-        yield sse.dumps(value)
 
 
 def _note(request: Request) -> None:

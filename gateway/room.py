@@ -8,16 +8,15 @@ document, whoever has it, and however its request ends.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
 from typing import Any
 
 from gateway.errors import TooManyReaders
+from gateway.pieces import size_of
 
 PATIENCE_SECONDS = 10.0
 # A text takes up to four bytes of memory for each of the log's: one wide character makes all of them wide.
 BYTES_OF_A_BYTE = 4
-LONG = 16 * 1024  # characters of a text that counts
 
 
 class Share:
@@ -103,19 +102,3 @@ class Room:
                 self._held += size
                 turn.set_result(None)
             self._waiting.popleft()
-
-
-def size_of(value: Any) -> int:
-    """Bytes of the long texts in a JSON value, each counted once."""
-    seen: dict[int, int] = {}
-    below = [value]
-    while below:
-        one = below.pop()
-        if isinstance(one, str):
-            if len(one) > LONG:
-                seen[id(one)] = sys.getsizeof(one)
-        elif isinstance(one, dict):
-            below += one.values()
-        elif isinstance(one, list):
-            below += one
-    return sum(seen.values())

@@ -87,6 +87,7 @@ LAYERS = [
         "gateway.tokens",
         "gateway.aside",
         "gateway.room",
+        "gateway.pieces",
         "gateway.headers",
     },
     {"gateway.protocol"},

@@ -19,7 +19,6 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import protocol, sse
-from gateway.answers import pieces
 from gateway.asgi import ROUTES
 from gateway.body import DEFAULT, Start
 from gateway.connection import Connection
@@ -27,6 +26,7 @@ from gateway.errors import Invalid, TooManyReaders
 from gateway.formats.langgraph_request import begin_state, parse_run
 from gateway.inputs import TOO_LONG, Inputs
 from gateway.log import Log
+from gateway.pieces import pieces
 from gateway.protocol import Event, new_token
 from gateway.room import Room
 from tests.support.processes import GatewayProcess
@@ -336,7 +336,9 @@ async def written(log: Log, stream_id: str, size: int, count: int) -> None:
 
 async def long_run(measured: Measured, size: int, count: int = 2000) -> str:
     """A run in a thread of its own, at its end; its id."""
-    answer = await measured.http.post("/runs", json={"assistant_id": "chat", "input": {"messages": ["q"]}})
+    answer = await measured.http.post(
+        "/threads/t/runs", json={"assistant_id": "chat", "input": {"messages": ["q"]}}
+    )
     assert answer.status_code == 200, answer.text
     run: str = answer.json()["run_id"]
     await written(measured.log, run, size, count)
@@ -351,18 +353,18 @@ async def test_fault_63_no_stream_makes_a_long_turn(measured: Measured) -> None:
         f"/stream/{run}?": EVENTS,
         f"/v1/responses/{run}": {},
         f"/v1/responses/{run}?stream=true": {},
-        f"/threads/{run}": {},
-        f"/threads/{run}/state": {},
-        f"/threads/{run}/runs?limit=1": {},
-        f"/threads/{run}/runs/{run}/join": {},
-        f"/threads/{run}/runs/{run}/stream?last_event_id=-1&stream_mode=messages-tuple": {},
-        f"/threads/{run}/runs/{run}/stream?last_event_id=-1&stream_mode=values": {},
+        "/threads/t": {},
+        "/threads/t/state": {},
+        "/threads/t/runs?limit=1": {},
+        f"/threads/t/runs/{run}/join": {},
+        f"/threads/t/runs/{run}/stream?last_event_id=-1&stream_mode=messages-tuple": {},
+        f"/threads/t/runs/{run}/stream?last_event_id=-1&stream_mode=values": {},
         f"/durable/{run}": {},
         f"/durable/{run}?offset=-1&live=sse": {},
     }
     for path, headers in reads.items():
         await measured.ask("GET", path, "8 MiB of text", b"", **headers)
-    await measured.ask("POST", f"/threads/{run}/history", "8 MiB of text", b"{}")
+    await measured.ask("POST", "/threads/t/history", "8 MiB of text", b"{}")
     measured.assert_short()
 
 
@@ -370,7 +372,7 @@ async def test_fault_63_no_stream_makes_a_long_turn(measured: Measured) -> None:
 async def test_fault_65_a_page_of_runs_reads_no_more_runs_than_it_shows(
     measured: Measured, redis: Redis
 ) -> None:
-    ids = []
+    ids: list[str] = []
     for number in range(6):
         body = {
             "assistant_id": "chat",

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import orjson
 
 from gateway import sse
 from gateway.fold import Fold, StageText
+from gateway.pieces import pieces, size_of
 from gateway.protocol import Cursor, Event, EventType
 from gateway.room import Share
 
@@ -28,7 +30,6 @@ _PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})")
 # that Redis can hold, so it is exact as JavaScript's number; and like an id, it proves itself.
 _FRAME_BITS, _TAG_BITS = 6, 16
 _LARGEST = 2**53
-LONG_FRAME = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,17 @@ class Frame:
     def encode(self, frame_id: str = "") -> bytes:
         """Its bytes, with `id:` where the format has one."""
         data = self.data if isinstance(self.data, bytes) else sse.dumps(self.data)
+        return b"%bdata: %b\n\n" % (self._head(frame_id), data)
+
+    def pieces(self, frame_id: str = "") -> Iterator[bytes]:
+        """The same bytes, in pieces."""
+        yield self._head(frame_id) + b"data: "
+        yield from pieces(self.data)
+        yield b"\n\n"
+
+    def _head(self, frame_id: str) -> bytes:
         head = f"id: {frame_id}\n" if frame_id else ""
-        head += f"event: {self.event}\n" if self.event else ""
-        return b"%bdata: %b\n\n" % (head.encode(), data)
+        return (head + (f"event: {self.event}\n" if self.event else "")).encode()
 
 
 @dataclass
@@ -226,11 +235,14 @@ async def projected(
                     first = after.frame + 1 if event_id == str(after.cursor) else len(frames)
                 for number, frame in enumerate(frames[first:], first):
                     if projection.wants(frame):
-                        made.append(frame.encode(f"{event_id}.{number}" if projection.ids else ""))
-                        if len(made[-1]) > LONG_FRAME:  # of a whole text: it is sent before the next is made
-                            yield b"".join(made)
-                            made = []
+                        frame_id = f"{event_id}.{number}" if projection.ids else ""
+                        if event.type is EventType.MESSAGE or not size_of(frame.data):
+                            made.append(frame.encode(frame_id))
+                            continue
+                        for piece in chain(made, frame.pieces(frame_id)):  # of a whole text
+                            yield piece
                             await asyncio.sleep(0)
+                        made = []
                 if after is not None and Cursor.parse(event_id).offset >= after.cursor.offset:
                     if event_id != str(after.cursor):
                         return  # it stood there a moment ago: the tail has been lost since

@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import asking, sse
-from gateway.answers import JSON, Handler, pieces
+from gateway.answers import JSON, Handler
 from gateway.body import Start
 from gateway.errors import CursorLost, StoreUnavailable, StreamGone
 from gateway.formats.projection import Place, Projection, alive, events, projected
 from gateway.gateway import FOLD_TRIES, Gateway
+from gateway.pieces import pieces
 from gateway.protocol import Cursor
 from gateway.record import Record
 from gateway.response import CutStream
