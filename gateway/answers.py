@@ -24,7 +24,7 @@ from gateway import journal, protocol, sse, telemetry
 from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders, stack_of
 from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors
-from gateway.pieces import pieces, size_of
+from gateway.pieces import is_long, pieces
 from gateway.response import EventStream
 
 JSON = "application/json"
@@ -124,7 +124,7 @@ def problem(error: HoldfastError) -> Response:
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON document; a long one is written and sent in pieces, as fast as the client takes it."""
     whole = {"cache-control": "no-store", **SECURE, **(headers or {})}
-    if size_of(value):
+    if is_long(value):
         return Pieces(value, status, whole)
     return Response(sse.dumps(value), status, headers=whole, media_type=JSON)
 

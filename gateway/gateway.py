@@ -217,18 +217,17 @@ class Gateway:
     async def status_of(self, record: Record) -> Document:
         """The status document: the record, and the fold of the whole log, text and cursor together."""
         stream_id, owner = record.id, record.owner
+        share = await self.room_for(record)
         for _ in range(FOLD_TRIES):
             try:
-                share = await self.room_for(record)
                 async with self.folding:
                     fold = await fold_of(self.parts.log, stream_id)
             except CursorLost:  # the store lost a tail between two pieces of this very read
                 continue
             record = await self.find(stream_id, owner)  # the record is never behind its log
             if not fold.ended or record.ended_ms:
-                return Document.of(
-                    document(record, fold), share
-                )  # else the store lost the end after it was read
+                return Document.of(document(record, fold), share)
+            # The store lost the end after it was read.
         raise StoreUnavailable
 
 

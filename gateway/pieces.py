@@ -8,7 +8,9 @@ from typing import Any
 
 from gateway import sse
 
-LONG = 16 * 1024  # characters of a text that counts
+LONG = 16 * 1024  # characters of a text that is made in pieces
+LARGE = 256 * 1024  # bytes of a value that is
+BYTES_OF_A_VALUE = 64
 PIECE_BYTES = 64 * 1024
 MOST_PARTS = 2000  # values in one piece
 
@@ -46,16 +48,21 @@ def _parts(value: Any) -> Iterator[bytes]:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the long texts in a JSON value, each counted once."""
+    """Bytes of memory that a JSON value takes, about; a text that stands in it twice is counted once."""
     seen: dict[int, int] = {}
-    below = [value]
+    below, others = [value], 0
     while below:
         one = below.pop()
         if isinstance(one, str):
-            if len(one) > LONG:
-                seen[id(one)] = sys.getsizeof(one)
+            seen[id(one)] = sys.getsizeof(one)
         elif isinstance(one, dict):
             below += one.values()
-        elif isinstance(one, list):
+        elif isinstance(one, list | tuple):
             below += one
-    return sum(seen.values())
+        others += BYTES_OF_A_VALUE
+    return sum(seen.values()) + others
+
+
+def is_long(value: Any) -> bool:
+    """Whether its JSON is to be made in pieces."""
+    return size_of(value) > LARGE

@@ -43,7 +43,7 @@ class Document(dict[str, Any]):
 
     @classmethod
     def of(cls, value: dict[str, Any], share: Share | None) -> Document:
-        """The object; its share is as large as its long texts are."""
+        """The object; its share becomes as large as the object is."""
         made = cls(value)
         made.share = share
         if share is not None:

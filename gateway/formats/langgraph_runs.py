@@ -89,7 +89,7 @@ async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     if status is not None and status not in RUN_STATUS.values():
         raise Invalid("status", f"must be one of {', '.join(RUN_STATUS.values())}")
     fitting: list[dict[str, Any]] = []
-    async with aclosing(thread.history()) as runs:
+    async with aclosing(thread.history()) as runs:  # it reads a run when that is asked for
         while len(fitting) < skipped + most and (found := await anext(runs, None)) is not None:
             run = told.run(thread, found[0])
             fitting += [run] if status in (None, run["status"]) else []

@@ -20,7 +20,7 @@ import orjson
 
 from gateway import sse
 from gateway.fold import Fold, StageText
-from gateway.pieces import pieces, size_of
+from gateway.pieces import is_long, pieces
 from gateway.protocol import Cursor, Event, EventType
 from gateway.room import Share
 
@@ -236,7 +236,7 @@ async def projected(
                 for number, frame in enumerate(frames[first:], first):
                     if projection.wants(frame):
                         frame_id = f"{event_id}.{number}" if projection.ids else ""
-                        if event.type is EventType.MESSAGE or not size_of(frame.data):
+                        if event.type is EventType.MESSAGE or not is_long(frame.data):
                             made.append(frame.encode(frame_id))
                             continue
                         for piece in chain(made, frame.pieces(frame_id)):  # of a whole text
