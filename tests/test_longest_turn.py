@@ -281,7 +281,6 @@ class Measured:
                         pass
             best = min(best, (await self.http.get("/turns")).json())
         self.rows.append((best, f"{method} {path[:60]}", what))
-        print(self.rows[-1], flush=True)
 
     def assert_short(self) -> None:
         for milliseconds, route, what in sorted(self.rows, reverse=True):

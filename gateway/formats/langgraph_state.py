@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import asking, protocol, sse
+from gateway import asking, protocol
 from gateway.answers import answered, json_answer
 from gateway.body import as_it_is, read_json
 from gateway.errors import ConversationBusy, Invalid
@@ -20,6 +20,7 @@ from gateway.formats.langgraph import CANCELLED
 from gateway.formats.langgraph_threads import MOST_WALKED, Began, Thread, name_of, refused, whole_number
 from gateway.formats.serving import Route
 from gateway.gateway import Gateway
+from gateway.pieces import size_of
 from gateway.protocol import Status
 from gateway.record import Record
 from gateway.room import Document
@@ -106,7 +107,7 @@ async def langgraph_thread_history(gateway: Gateway, request: Request) -> Respon
     async with aclosing(thread.history(_before(body.get("before")))) as runs:
         async for record, began in runs:
             told.append(await _state(thread, record, began))
-            size += len(sse.dumps(told[-1]))
+            size += size_of(told[-1])
             if len(told) >= most or size > _HISTORY_BYTES:
                 break
     return json_answer(told)
