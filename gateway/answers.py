@@ -6,24 +6,29 @@ Errors are RFC 9457 problems. An exception that is not ours is logged by its typ
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from gateway import journal, protocol, sse, telemetry
 from gateway.errors import Encoded, HoldfastError, StoreUnavailable, TooManyReaders, stack_of
 from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors
+from gateway.pieces import is_long, pieces
 from gateway.response import EventStream
 
 JSON = "application/json"
+DOCUMENT_SECONDS = 200.0  # that a client may take for a long document
 _METHODS = {"GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT", "PATCH"}
 # EventSource takes no other status than 200: what would be a problem is told to it by a clean close.
 _SENT_AWAY = {"store": StoreUnavailable.code, "full": TooManyReaders.code}
@@ -124,8 +129,10 @@ def problem(error: HoldfastError) -> Response:
 
 
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON document."""
+    """A JSON document; a long one is written and sent in pieces, as fast as the client takes it."""
     whole = {"cache-control": "no-store", **SECURE, **(headers or {})}
+    if is_long(value):
+        return Pieces(value, status, whole)
     return Response(sse.dumps(value), status, headers=whole, media_type=JSON)
 
 
@@ -141,6 +148,26 @@ def _without_body(response: Response) -> Response:
     bare = Response(status_code=response.status_code)
     bare.raw_headers = response.raw_headers
     return bare
+
+
+class Pieces(Response):
+    """A long JSON document. It is kept until it was sent, and for the bounded time that this may take."""
+
+    def __init__(self, value: Any, status: int, headers: dict[str, str]) -> None:
+        super().__init__(b"", status, headers=headers, media_type=JSON)
+        del self.headers["content-length"]
+        self._value = value
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; a client that is too slow is cut, as its body has no end then."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DOCUMENT_SECONDS):
+                for piece in pieces(self._value):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await asyncio.sleep(0)  # `send` goes on at once as long as the socket takes all
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._value = None
 
 
 def _note(request: Request) -> None:

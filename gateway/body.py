@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from gateway import params as chain_params
+from gateway.aside import aside
 from gateway.errors import Invalid, Malformed, NotJson, TooLarge
 from gateway.images import check_messages, check_parts
 from gateway.settings import Settings
@@ -22,6 +23,7 @@ from gateway.settings import Settings
 DEFAULT_CHAIN = "chat"
 MAX_METADATA_BYTES = 4096
 BODY_SECONDS = 30.0
+T = TypeVar("T")
 ROLES = ("system", "developer", "user", "assistant")
 _FIELDS = ("user", "messages", "input", "chain", "params", "metadata")
 _INPUTS = ("user", "messages", "input")
@@ -64,20 +66,28 @@ class Bounds:
 DEFAULT = Bounds.of(Settings())
 
 
-async def read_json(request: Request, bounds: Bounds = DEFAULT) -> Any:
-    """The body as JSON, if it comes in time.
+def as_it_is(value: Any) -> Any:
+    """For a body that its handler reads itself: it takes a few fields."""
+    return value
 
-    Raises NotJson, TooLarge or Malformed, or Invalid for its nesting, lists or names.
+
+async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T]) -> T:
+    """What `then` makes of the body, which is JSON, if it comes in time.
+
+    A large body is parsed, and read by `then`, in a thread (`gateway.aside`): so `then` touches nothing that
+    others change. Raises NotJson, TooLarge or Malformed, Invalid for the body's nesting, lists or
+    names, or what `then` raises.
     """
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await read(request, bounds)
+            body = await read(request, bounds)
     except TimeoutError as error:
         raise Malformed(f"the body was not here within {BODY_SECONDS:g} s") from error
+    return await aside(len(body), lambda: then(parse_json(body, bounds)))
 
 
-async def read(request: Request, bounds: Bounds) -> Any:
-    """The same, however long it takes."""
+async def read(request: Request, bounds: Bounds) -> bytes:
+    """The body's bytes, however long they take to come. Raises NotJson, TooLarge or Malformed."""
     max_bytes = bounds.bytes
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -93,7 +103,7 @@ async def read(request: Request, bounds: Bounds) -> Any:
                 raise TooLarge(f"the bound is {max_bytes} bytes")
     except ClientDisconnect as error:
         raise Malformed("the body ended early") from error
-    return parse_json(bytes(body), bounds)
+    return bytes(body)
 
 
 def parse_json(body: bytes, bounds: Bounds = DEFAULT) -> Any:

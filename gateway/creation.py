@@ -1,4 +1,4 @@
-"""How a stream comes to be: admitted, recorded, queued, confirmed, in this order.
+"""How a stream comes to be: admitted, checked, recorded, queued, confirmed, in this order.
 
 Invariant: when `create` returns, the job is in the queue. A record that never got there expires by itself,
 and the place that its owner took for it is found to be free within a minute. A process that can run jobs may
@@ -16,7 +16,15 @@ from opentelemetry.trace import SpanKind
 
 from gateway import protocol, sse, telemetry
 from gateway.body import Start
-from gateway.errors import KeyReused, OverQuota, QueueFull, QueueUnavailable, StoreUnavailable
+from gateway.errors import (
+    Invalid,
+    KeyReused,
+    OverQuota,
+    QueueFull,
+    QueueUnavailable,
+    StoreUnavailable,
+)
+from gateway.inputs import Inputs
 from gateway.log import Log
 from gateway.queue import JobQueue, Message
 from gateway.quota import Quota
@@ -42,6 +50,7 @@ class Creation:
         log: Log,
         queue: JobQueue,
         quota: Quota,
+        inputs: Inputs,
         direct_start: DirectStart,
     ) -> None:
         self._settings = settings
@@ -49,6 +58,7 @@ class Creation:
         self._log = log
         self._queue = queue
         self._quota = quota
+        self._inputs = inputs
         self._direct_start = direct_start
         # By key, for as long as somebody is at it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -58,8 +68,8 @@ class Creation:
     ) -> Record:
         """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
 
-        `followed`: the caller reads its events in the answer. Raises KeyReused, OverQuota, QueueFull,
-        StoreUnavailable or QueueUnavailable.
+        `followed`: the caller reads its events in the answer. Raises Invalid, KeyReused, OverQuota,
+        QueueFull, StoreUnavailable or QueueUnavailable.
         """
         if not key:
             return await self._create(start, owner, "", traceparent, followed)
@@ -81,6 +91,7 @@ class Creation:
                 if word == "none":  # else another process has made it meanwhile
                     raise
         if word == "none":
+            await self._check(start, owner, stream_id)
             fields = self._fields(start, owner, traceparent, now_ms)
             word, found = await self._record(stream_id, start, key_hash, fields)
             if word == "created":
@@ -107,6 +118,15 @@ class Creation:
             await self._quota.release(owner, stream_id)
             raise QueueFull
         return now_ms
+
+    async def _check(self, start: Start, owner: str, stream_id: str) -> None:
+        """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
+        try:
+            await self._inputs.hold(start)
+        except Invalid:
+            await self._quota.release(owner, stream_id, started=True)
+            await self._queue.forget(stream_id)
+            raise
 
     async def _record(
         self, stream_id: str, start: Start, key_hash: str, fields: dict[str, Any]

@@ -26,8 +26,10 @@ class StageText:
 
     @property
     def text(self) -> str:
-        """The text that stands."""
-        return "".join(self.pieces)
+        """The text that stands; it is put together once, however often it is asked for."""
+        if len(self.pieces) > 1:
+            self.pieces[:] = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
 
     def add(self, delta: str) -> None:
         """One piece more. Neighbours are joined as they grow: pieces stay few, and copies, too."""

@@ -35,6 +35,7 @@ from gateway.hub import Hub
 from gateway.inputs import Inputs, Schema
 from gateway.link import Place
 from gateway.log import Log
+from gateway.protocol import Cursor
 from gateway.queue import JobQueue
 from gateway.queues import open_queue
 from gateway.quota import Quota
@@ -42,6 +43,7 @@ from gateway.readiness import Readiness, Shared
 from gateway.record import Look, Record
 from gateway.relay import Relay
 from gateway.revive import revive
+from gateway.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.settings import Settings
 from gateway.status import document, fold_of
 from gateway.tokens import StreamTokens, life_of
@@ -98,6 +100,7 @@ class Gateway:
         self._parts: Parts | None = None
         self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
+        self._room = Room(settings.max_documents)
         self.readiness = Readiness(lambda: self.parts, model_state)
         self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
 
@@ -145,7 +148,9 @@ class Gateway:
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(log, hub, max_age=settings.stream_max_age)
         quota = Quota(redis, settings)
-        creation = Creation(settings, self.chains, log, queue, quota, lambda job: self.direct_start(job))
+        creation = Creation(
+            settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
+        )
         conversations = Conversations(redis, settings)
         return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
 
@@ -158,7 +163,6 @@ class Gateway:
         QueueFull, StoreUnavailable or QueueUnavailable. After these nothing was started, unless only the
         store's or the queue's answer was lost; the same key makes it one job in any case.
         """
-        self.inputs.check(start)
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
             trace = telemetry.traceparent_of(span)
             creation = self.parts.creation
@@ -214,7 +218,7 @@ class Gateway:
         url = f"/stream/{record.id}?token={token}"
         return {"token": token, "expires_at": protocol.iso(expires_ms), "stream": url}
 
-    async def cancel(self, stream_id: str, owner: str) -> dict[str, Any]:
+    async def cancel(self, stream_id: str, owner: str) -> Document:
         """End it now, if it has not ended, and answer the status document."""
         await self.find(stream_id, owner)
         tag = protocol.tag_of(protocol.new_token())
@@ -224,16 +228,21 @@ class Gateway:
                 await self.parts.queue.forget(stream_id)
         return await self.status(stream_id, owner)
 
-    async def status(self, stream_id: str, owner: str) -> dict[str, Any]:
+    async def status(self, stream_id: str, owner: str) -> Document:
         """The caller's stream as a document. Raises StreamNotFound or StreamGone."""
         return await self.status_of(await self.find(stream_id, owner))
 
-    async def status_of(self, record: Record, *, metadata: bool = True) -> dict[str, Any]:
+    async def room_for(self, record: Record) -> Share:
+        """Memory for what is made of the whole log. Raises TooManyReaders when there is none for 10 s."""
+        return await self._room.take(Cursor.parse(record.last_id).offset * BYTES_OF_A_BYTE)
+
+    async def status_of(self, record: Record, *, metadata: bool = True) -> Document:
         """The status document: the record, and the fold of the whole log, text and cursor together.
 
         `metadata`: the caller's own, which is nothing for who shows a token of the stream.
         """
         stream_id, owner = record.id, record.owner
+        share = await self.room_for(record)
         for _ in range(FOLD_TRIES):
             try:
                 async with self.folding:
@@ -243,7 +252,9 @@ class Gateway:
             record = await self.find(stream_id, owner)  # the record is never behind its log
             if not fold.ended or record.ended_ms:
                 told = document(record, fold)
-                return told if metadata else {name: told[name] for name in told if name != "metadata"}
+                if not metadata:
+                    del told["metadata"]
+                return Document.of(told, share)
             # The store lost the end after the end was read.
         raise StoreUnavailable
 

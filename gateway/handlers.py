@@ -29,7 +29,8 @@ async def create(gateway: Gateway, request: Request) -> Response:
     owner = await asking.owner(gateway, request)
     follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
     after = asking.cursor(request)
-    start = parse_start(await read_json(request, gateway.bounds), gateway.chains, gateway.bounds)
+    chains, bounds = gateway.chains, gateway.bounds
+    start = await read_json(request, bounds, lambda value: parse_start(value, chains, bounds))
     if follow_now:
         gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(
@@ -97,7 +98,8 @@ async def preflight(gateway: Gateway, request: Request) -> Response:
 async def http_trigger(gateway: Gateway, request: Request) -> Response:
     """POST /api/http_trigger: the original sample's endpoint, through the same queue, worker and log."""
     owner = await asking.owner(gateway, request)
-    start = parse_sample(await read_json(request, gateway.bounds), gateway.chains, gateway.bounds)
+    chains, bounds = gateway.chains, gateway.bounds
+    start = await read_json(request, bounds, lambda value: parse_sample(value, chains, bounds))
     gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(start, owner=owner, traceparent=asking.traceparent(request), followed=True)
     asking.note(record)

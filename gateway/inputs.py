@@ -2,23 +2,54 @@
 
 Schemas are plain data that the hosts hand in: nothing here knows LangChain. A chain without one takes any
 JSON. An answer names the field and the rule, and never repeats what the client has sent.
+
+An input that breaks a rule in thousands of places is found out in bounded time: the steps of a check are
+counted, `uniqueItems` takes a time that grows as the list does, and a text is held against a `pattern` for a
+bounded time, in which the event loop goes on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from jsonschema import Draft202012Validator
+import regex  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
 
-from gateway import params
+from gateway import params, sse
+from gateway.aside import LARGE, aside
 from gateway.body import Start, shown
 from gateway.errors import Invalid
 
 Schema = Mapping[str, Any]
+Check = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 LONGEST_RULE = 200
+# A step is one word of a schema held against one value: some 5 us. The largest conversation takes a third.
+MOST_STEPS = 250_000
+FEW_STEPS = 1000  # that a check may take on the event loop
+STEPS_OF_AN_ERROR = 10  # it takes longer to make, and is kept until the best is known
+SMALL_BYTES = 512  # of an input that may be checked on the event loop
+PATTERN_SECONDS = 0.5  # of processor time, for all patterns of one check
+TOO_LONG = "takes longer to check than this gateway allows: send less, or simpler values"
+
+
+class _TooLong(Exception):
+    """A check has used up what it may use."""
+
+
+class _Left(threading.local):
+    """What the check that runs in this thread may still use."""
+
+    steps = 0
+    seconds = 0.0
+
+
+_left = _Left()
 
 
 class Inputs:
@@ -33,7 +64,8 @@ class Inputs:
     ) -> None:
         self._schemas = schemas
         self._allowed = allowed or {}
-        self._validators: dict[str, Draft202012Validator] = {}
+        self._validators: dict[str, Any] = {}
+        self._patterned: set[str] = set()  # names of chains
         for name, schema in schemas.items():
             if schema is None:
                 continue
@@ -41,14 +73,33 @@ class Inputs:
                 Draft202012Validator.check_schema(schema)
             except SchemaError:
                 raise ValueError(f"the input of chain {name} is no JSON Schema") from None
-            self._validators[name] = Draft202012Validator(schema)
+            self._validators[name] = _Bounded(schema)
+            if '"pattern' in json.dumps(schema, default=str):
+                self._patterned.add(name)
 
     def schema(self, chain: str) -> Schema | None:
         """A chain's schema, if it has one."""
         return self._schemas.get(chain)
 
+    async def hold(self, start: Start) -> None:
+        """As `check`; what takes more than some milliseconds is done aside from the event loop."""
+        if start.chain not in self._validators and not start.params:
+            return
+        given = len(sse.dumps([start.input, start.params]))
+        if start.chain not in self._patterned and given <= SMALL_BYTES:
+            with suppress(_TooLong):
+                self._check(start, FEW_STEPS)
+                return
+        await aside(LARGE, lambda: self.check(start))
+
     def check(self, start: Start) -> None:
         """Raises Invalid, which names the field and the rule."""
+        try:
+            self._check(start, MOST_STEPS)
+        except _TooLong:
+            raise Invalid(start.sent or next(iter(start.input)), TOO_LONG) from None
+
+    def _check(self, start: Start, steps: int) -> None:
         if name := params.sensitive(start.params, self._allowed.get(start.chain, ())):
             raise Invalid(
                 f"params.{shown(name)}", "names a credential or an endpoint, which callers may not set here"
@@ -56,11 +107,105 @@ class Inputs:
         if (validator := self._validators.get(start.chain)) is None:
             return
         field, value = next(iter(start.input.items()))
-        if (error := best_match(validator.iter_errors(value))) is not None:
+        _left.steps, _left.seconds = steps, PATTERN_SECONDS
+        error = best_match(validator.iter_errors(value))
+        if error is not None:
             where, rule = _told(error)
             if start.sent == "user":  # a text: the message that it has become is not the client's
                 raise Invalid("user", rule)
             raise Invalid(_path(field, [*error.absolute_path, *where]), rule)
+
+
+def _counted(check: Check) -> Check:
+    """A word of a schema, each use of which is a step."""
+
+    def step(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        _take(1)
+        for error in check(validator, value, instance, schema) or ():
+            _take(STEPS_OF_AN_ERROR)
+            yield error
+
+    return step
+
+
+def _take(steps: int) -> None:
+    _left.steps -= steps
+    if _left.steps < 0:
+        raise _TooLong
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, _: Any) -> Iterator[ValidationError]:
+    if validator.is_type(instance, "string") and not _is_found(pattern, instance):
+        yield ValidationError("does not match")
+
+
+def _pattern_properties(validator: Any, patterns: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
+    if not validator.is_type(instance, "object"):
+        return
+    for pattern, subschema in patterns.items():
+        for name, value in instance.items():
+            if _is_found(pattern, name):
+                yield from validator.descend(value, subschema, path=name, schema_path=pattern)
+
+
+def _additional_properties(
+    validator: Any, allowed: Any, instance: Any, schema: Any
+) -> Iterator[ValidationError]:
+    if not validator.is_type(instance, "object"):
+        return
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    for name, value in instance.items():
+        if name in known or any(_is_found(pattern, name) for pattern in patterns):
+            continue
+        if validator.is_type(allowed, "object"):
+            yield from validator.descend(value, allowed, path=name)
+        elif not allowed:
+            yield ValidationError("has a name too many")
+            return
+
+
+def _is_found(pattern: str, text: str) -> bool:
+    """As `re.search`, but for a bounded time, and without holding the interpreter."""
+    began = time.thread_time()
+    try:
+        return regex.search(pattern, text, timeout=max(_left.seconds, 0.001), concurrent=True) is not None
+    except TimeoutError:
+        raise _TooLong from None
+    finally:
+        _left.seconds -= time.thread_time() - began
+
+
+def _unique_items(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
+    if wanted and validator.is_type(instance, "array"):
+        keys = {_key(item) for item in instance}
+        if len(keys) < len(instance):
+            yield ValidationError("has an item twice")
+
+
+def _key(value: Any) -> Any:
+    """The same for equal values of JSON, and for no others: 1 is 1.0, and true is no number."""
+    match value:
+        case bool() | None:
+            return value, None
+        case int() | float():
+            return "number", value
+        case list():
+            return "list", tuple(map(_key, value))
+        case dict():
+            return "object", frozenset((name, _key(item)) for name, item in value.items())
+    return value
+
+
+_OWN = {
+    "pattern": _pattern,
+    "patternProperties": _pattern_properties,
+    "additionalProperties": _additional_properties,
+    "uniqueItems": _unique_items,
+}
+_Bounded = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    {name: _counted(check) for name, check in {**Draft202012Validator.VALIDATORS, **_OWN}.items()},
+)
 
 
 def _told(error: ValidationError) -> tuple[list[str], str]:

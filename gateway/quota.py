@@ -73,11 +73,15 @@ class Quota:
         most = dict(zip(_RULES, self._most, strict=True))[word]
         raise OverQuota(f"a caller may have {_RULES[word].format(most)}", seconds)
 
-    async def release(self, owner: str, stream_id: str) -> None:
-        """Give the place back: the stream was not made. Raises StoreUnavailable."""
+    async def release(self, owner: str, stream_id: str, *, started: bool = False) -> None:
+        """Give the place back: the stream was not made; `started`: it counts as a start of this minute.
+
+        Raises StoreUnavailable.
+        """
         if owner != ANONYMOUS:
             live, starts, *_ = self.keys(owner)
-            await self._redis.call_all([("ZREM", live, stream_id), ("ZREM", starts, stream_id)])
+            kept = [] if started else [("ZREM", starts, stream_id)]
+            await self._redis.call_all([("ZREM", live, stream_id), *kept])
 
     async def _ask(self, owner: str, stream_id: str, looks: int) -> tuple[str, int]:
         keys = self.keys(owner)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.answers import answered
-from gateway.body import read_json
+from gateway.body import as_it_is, read_json
 from gateway.errors import Invalid
 from gateway.gateway import Gateway
 from gateway.headers import SECURE
@@ -23,7 +23,7 @@ from gateway.sse import dumps
 @answered("/dev/kill-worker")
 async def kill_worker(gateway: Gateway, request: Request) -> Response:
     """POST /dev/kill-worker with `{"id"}`: whether one was at work, and the lease in seconds."""
-    given = await read_json(request, gateway.bounds)
+    given = await read_json(request, gateway.bounds, as_it_is)
     stream_id = given.get("id") if isinstance(given, dict) else None
     if not isinstance(stream_id, str):
         raise Invalid("id", "must be a stream's id")

@@ -118,6 +118,11 @@ class Settings:
     max_items: int = setting("GATEWAY_MAX_ITEMS", 10_000, "members of one list or object in it")
     max_messages: int = setting("GATEWAY_MAX_MESSAGES", 1000, "messages of one conversation")
     max_name: int = setting("GATEWAY_MAX_NAME_CHARS", 200, "longest name of an object's member in it")
+    max_documents: int = setting(
+        "GATEWAY_MAX_DOCUMENTS_BYTES",
+        268_435_456,
+        "memory of one process for documents that are made or sent",
+    )
     max_run: float = setting(
         "GATEWAY_MAX_RUN_SECONDS", 3600.0, "how long a stream may run, from its first attempt on"
     )

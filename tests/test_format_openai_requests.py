@@ -152,6 +152,11 @@ RESPONSES_BASE: dict[str, Any] = {"model": "chat", "input": "hi"}
 UNOPENED = Gateway(Settings(), {"chat": ["chat"]})
 
 
+async def responses_asked(body: Any) -> openai_responses.Asked:
+    draft = openai_responses.parse(body, UNOPENED)
+    return await openai_responses.with_what_was_said(draft, UNOPENED, ANONYMOUS)
+
+
 async def test_a_broken_rule_names_the_clients_field() -> None:
     for body, field in CHAT_RULES:
         with pytest.raises(Invalid) as caught:
@@ -159,7 +164,7 @@ async def test_a_broken_rule_names_the_clients_field() -> None:
         assert caught.value.extensions["field"] == field
     for body, field in RESPONSES_RULES:
         with pytest.raises(Invalid) as caught:
-            await openai_responses.parse(RESPONSES_BASE | body, UNOPENED, ANONYMOUS)
+            await responses_asked(RESPONSES_BASE | body)
         assert caught.value.extensions["field"] == field
 
 
@@ -305,7 +310,7 @@ async def test_any_json_is_taken_or_refused_by_a_rule(value: Any) -> None:
 @given(BODIES | JSONS)
 async def test_any_json_is_a_response_or_refused_by_a_rule(value: Any) -> None:
     try:
-        asked = await openai_responses.parse(value, UNOPENED, ANONYMOUS)
+        asked = await responses_asked(value)
     except HoldfastError as error:
         status_code = error.status
     else:

@@ -49,7 +49,8 @@ LAYERS = [
     {"gateway.asking"},
     {"gateway.answers"},
     {"gateway.response", "gateway.gateway"},
-    {"gateway.direct", "gateway.creation", "gateway.openapi", "gateway.openapi_page", "gateway.inputs"},
+    {"gateway.direct", "gateway.creation", "gateway.openapi", "gateway.openapi_page"},
+    {"gateway.inputs"},
     {"gateway.responses", "gateway.parameters"},
     {"gateway.schemas"},
     {"gateway.formats.projection"},
@@ -87,6 +88,9 @@ LAYERS = [
         "gateway.params",
         "gateway.rules",
         "gateway.tokens",
+        "gateway.aside",
+        "gateway.room",
+        "gateway.pieces",
         "gateway.headers",
         "gateway.images",
     },
@@ -147,6 +151,7 @@ FOREIGN = {
     "langchain_text_splitters": {"workers"},
     "langgraph": {"workers"},
     "jsonschema": {"gateway.inputs"},
+    "regex": {"gateway.inputs"},
 }
 
 

@@ -285,6 +285,13 @@ async def test_markdown_is_shown_and_what_a_model_may_smuggle_in_is_not(person: 
     assert await person.does("run", "navigator.clipboard.readText()") == HOSTILE
 
 
+async def test_fault_64_an_answer_that_is_nested_thousands_of_times_is_shown(person: Person) -> None:
+    for said in (">" * 20_000 + " deep", "> " * 3000 + "deep"):
+        await person.does("ask", script([said]))
+        await person.sees("state", "Done")
+        await person.sees("answer", "deep", part=True)
+
+
 async def cut_off_from_an_ended_answer(model: ModelServer, person: Person, gate: str) -> str:
     """The key of the log of a stream that has ended, of which the cut page shows `old ` only."""
     await person.does("ask", script(["old ", "text"], gate=gate, gate_at=1))

@@ -27,5 +27,23 @@ purify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("rel", "noopener noreferrer nofollow");
 });
 
-/** The nodes of a Markdown text, to be put into a page. */
-export const render = (text) => purify.sanitize(marked.parse(text), ALLOWED);
+// A text that is nested thousands of times overflows the stack of the parser, or comes out of it without a word.
+const parsed = (text) => {
+  try {
+    return purify.sanitize(marked.parse(text), ALLOWED);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return null;
+  }
+};
+
+/** The nodes of a Markdown text, to be put into a page; of one that is nested too deeply, the text as it is. */
+export const render = (text) => {
+  const made = parsed(text);
+  if (made?.textContent.trim() || !text.trim()) return made;
+  const plain = document.createElement("p");
+  plain.textContent = text;
+  const nodes = document.createDocumentFragment();
+  nodes.append(plain);
+  return nodes;
+};

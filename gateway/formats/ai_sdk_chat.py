@@ -42,8 +42,8 @@ def told(error: HoldfastError) -> Response:
 async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
     """POST /api/chat: a stream, which is the chat's newest from now on, and its frames."""
     owner = await asking.owner(gateway, request)
-    body = await read_json(request, gateway.bounds)
-    chat, start = parse_chat(body, gateway.chains, gateway.bounds)
+    chains, bounds = gateway.chains, gateway.bounds
+    chat, start = await read_json(request, bounds, lambda value: parse_chat(value, chains, bounds))
     gateway.parts.hub.check_room(owner=owner)
     record = await begin(gateway, request, start, owner, followed=True)
     await _remember(gateway, owner, chat, record)

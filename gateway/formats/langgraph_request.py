@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway import sse
-from gateway.body import Bounds, Start, parse_start
+from gateway.body import DEFAULT, Bounds, Start, parse_start
 from gateway.errors import Invalid
 from gateway.formats.langgraph import EVENT_OF_MODE, message
 from gateway.formats.projection import whole
@@ -49,15 +49,18 @@ class Asked:
     key: str
     digest: str  # of key and body: the same POST again is the same run
     checkpoint: str  # the run after which this one goes on, where that was named
+    size: int  # bytes of the body, about
 
 
-def parse_run(value: Any, key: str = "") -> Asked:
+def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
     """Read the body of a POST that starts a run; `key` is its Idempotency-Key.
 
+    The messages are counted here: nothing is read from the store for a body that has too many of them.
     Raises Invalid, which names the field and the rule.
     """
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
+    _count(value.get("input"), bounds)
     for name in _NOT_HERE:
         if value.get(name):
             raise Invalid(name, "is not to be had here")
@@ -69,13 +72,15 @@ def parse_run(value: Any, key: str = "") -> Asked:
         raise Invalid("multitask_strategy", f"must be one of {', '.join(STRATEGIES)}")
     configurable = _object("config", config).get("configurable")
     params = _object("config.configurable", configurable) | _object("context", value.get("context"))
-    digest = hashlib.sha256(sse.dumps([key, _sorted(value)])).hexdigest()
+    spelled = sse.dumps([key, _sorted(value)])
+    digest = hashlib.sha256(spelled).hexdigest()
     checkpoint = _object("checkpoint", value.get("checkpoint")).get("checkpoint_id") or ""
     if not isinstance(checkpoint, str):
         raise Invalid("checkpoint.checkpoint_id", "must be a string")
     modes = parse_modes(value.get("stream_mode") or "values")
     told = _object("metadata", metadata) or None
-    return Asked(chain, whole(value.get("input")), params, told, modes, strategy, key, digest, checkpoint)
+    given = whole(value.get("input"))
+    return Asked(chain, given, params, told, modes, strategy, key, digest, checkpoint, len(spelled))
 
 
 def parse_modes(given: Any) -> tuple[str, ...]:
@@ -89,16 +94,20 @@ def parse_modes(given: Any) -> tuple[str, ...]:
 
 
 def begin_state(asked: Asked, before: Sequence[Mapping[str, Any]], bounds: Bounds) -> dict[str, Any]:
-    """The state that the run begins with: the client's input, its messages after those of before."""
+    """The state that the run begins with: the client's input, its messages after those of before.
+
+    The time that this takes grows as the number of messages does. Raises Invalid.
+    """
     if not isinstance(asked.input, dict):
         return {"messages": list(before)} | ({} if asked.input is None else {"input": asked.input})
-    messages = [dict(one) for one in before]
+    _count(asked.input, bounds)
+    messages = {one["id"]: dict(one) for one in before}
     given = asked.input.get("messages", [])
     for index, item in enumerate(given if isinstance(given, list) else [given]):
         _add(messages, f"input.messages[{index}]", item)
     if len(messages) > bounds.messages:
         raise Invalid("input.messages", f"must be at most {bounds.messages}, with those of before")
-    state = {**asked.input, "messages": messages}
+    state = {**asked.input, "messages": list(messages.values())}
     if len(sse.dumps(state)) > bounds.bytes:
         raise Invalid("input", f"must be at most {bounds.bytes} bytes, with the messages of before")
     return state
@@ -124,8 +133,15 @@ def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], 
         raise Invalid(names.get(field_name, f"input.{field_name}"), rule) from None
 
 
-def _add(messages: list[dict[str, Any]], where: str, given: Any) -> None:
-    """One more message, or another in the place of one, or one less."""
+def _count(given: Any, bounds: Bounds) -> None:
+    """Raises Invalid for more messages than are allowed; removals and tools' answers count, too."""
+    messages = given.get("messages") if isinstance(given, dict) else None
+    if isinstance(messages, list) and len(messages) > bounds.messages:
+        raise Invalid("input.messages", f"must be at most {bounds.messages}")
+
+
+def _add(messages: dict[str, dict[str, Any]], where: str, given: Any) -> None:
+    """One more message, or another in the place of one, or one less. `messages`: by id, in order."""
     if isinstance(given, str):
         given = {"type": "human", "content": given}
     if isinstance(given, list) and len(given) == 2:
@@ -138,7 +154,10 @@ def _add(messages: list[dict[str, Any]], where: str, given: Any) -> None:
     ):
         raise Invalid(f"{where}.id", f"must be a string of 1 to {_MOST_CHARACTERS} characters")
     if kind == _REMOVE:
-        messages[:] = [one for one in messages if message_id not in (one["id"], _REMOVE_ALL)]
+        if message_id == _REMOVE_ALL:
+            messages.clear()
+        elif message_id is not None:
+            messages.pop(message_id, None)
         return
     if kind in _PASSED_OVER:
         return
@@ -152,11 +171,7 @@ def _add(messages: list[dict[str, Any]], where: str, given: Any) -> None:
     told = message(_TYPES[_KINDS[kind]], content, message_id or str(uuid.uuid4()))
     if kind == "developer":
         told["role"] = kind
-    for index, one in enumerate(messages):
-        if one["id"] == told["id"]:
-            messages[index] = told
-            return
-    messages.append(told)
+    messages[told["id"]] = told  # a known id keeps its place
 
 
 def _plain(one: Mapping[str, Any]) -> dict[str, Any]:

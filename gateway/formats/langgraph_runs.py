@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from dataclasses import replace
 from hashlib import sha256
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +17,8 @@ from starlette.responses import Response
 import gateway.formats.langgraph_told as told
 from gateway import asking
 from gateway.answers import answered, json_answer
-from gateway.body import read_json
+from gateway.aside import aside
+from gateway.body import Start, read_json
 from gateway.errors import ConversationBusy, Invalid, Malformed
 from gateway.formats.langgraph import RUN_STATUS
 from gateway.formats.langgraph_request import Asked, begin_state, parse_modes, parse_run, start_of
@@ -38,6 +40,7 @@ _FROM_THE_START = ("-1", "0", "")
 _LAST_FRAME = 999  # of any event
 _TURNS = 10  # that a start may lose to others before it is told so
 _PAGE = (("limit", 10), ("offset", 0))
+_MESSAGE_BYTES = 64  # what one message of before costs, as bytes of a body
 
 
 @answered("/threads/{thread}/runs/stream", shape=refused)
@@ -85,10 +88,12 @@ async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     status = query.get("status")
     if status is not None and status not in RUN_STATUS.values():
         raise Invalid("status", f"must be one of {', '.join(RUN_STATUS.values())}")
-    async with aclosing(thread.history()) as runs:
-        every = [told.run(thread, record) async for record, _ in runs]
-    fitting = [run for run in every if status in (None, run["status"])]
-    return json_answer(fitting[skipped : skipped + most])
+    fitting: list[dict[str, Any]] = []
+    async with aclosing(thread.history()) as runs:  # it reads a run when that is asked for
+        while len(fitting) < skipped + most and (found := await anext(runs, None)) is not None:
+            run = told.run(thread, found[0])
+            fitting += [run] if status in (None, run["status"]) else []
+    return json_answer(fitting[skipped:])
 
 
 @answered("/threads/{thread}/runs/{id}", shape=refused)
@@ -166,7 +171,8 @@ async def _begin(
     owner, key = await asking.owner(gateway, request), asking.idempotency_key(request)
     if attached:
         gateway.parts.hub.check_room(owner=owner)
-    asked = parse_run(await read_json(request, gateway.bounds), key)
+    bounds = gateway.bounds
+    asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds))
     if "thread" not in request.path_params:
         nowhere = Thread(gateway, owner, "")
         record, began = await _start(nowhere, request, asked, asked.checkpoint, followed)
@@ -197,8 +203,13 @@ async def _start(
     thread: Thread, request: Request, asked: Asked, before: str, followed: bool
 ) -> tuple[Record, Began]:
     gateway = thread.gateway
-    state = begin_state(asked, await thread.messages(before), gateway.bounds)
-    start = start_of(asked, state, gateway.chains, gateway.bounds)
+    messages = await thread.messages(before)
+
+    def read() -> tuple[dict[str, Any], Start]:
+        state = begin_state(asked, messages, gateway.bounds)
+        return state, start_of(asked, state, gateway.chains, gateway.bounds)
+
+    state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
     record = await begin(gateway, request, start, thread.owner, key=key, followed=followed)
     return record, Began(state, before, asked.digest, thread.name)

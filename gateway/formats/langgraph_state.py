@@ -12,16 +12,18 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import asking, protocol, sse
+from gateway import asking, protocol
 from gateway.answers import answered, json_answer
-from gateway.body import read_json
+from gateway.body import as_it_is, read_json
 from gateway.errors import ConversationBusy, Invalid
 from gateway.formats.langgraph import CANCELLED
 from gateway.formats.langgraph_threads import MOST_WALKED, Began, Thread, name_of, refused, whole_number
 from gateway.formats.serving import Route
 from gateway.gateway import Gateway
+from gateway.pieces import size_of
 from gateway.protocol import Status
 from gateway.record import Record
+from gateway.room import Document
 
 _TURNS = 10  # that a deletion may lose to others before it is told so
 _HISTORY_BYTES = 1024 * 1024
@@ -42,7 +44,7 @@ _EMPTY: dict[str, Any] = {
 async def langgraph_thread_create(gateway: Gateway, request: Request) -> Response:
     """POST: a thread's name; `thread_id` if the client has one."""
     owner = await asking.owner(gateway, request)
-    body = await read_json(request, gateway.bounds)
+    body = await read_json(request, gateway.bounds, as_it_is)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
     if body.get("supersteps"):
@@ -93,19 +95,19 @@ async def langgraph_thread_state(gateway: Gateway, request: Request) -> Response
 async def langgraph_thread_history(gateway: Gateway, request: Request) -> Response:
     """POST: the states that its runs have left, the newest first; about 1 MiB of them."""
     thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
-    body = await read_json(request, gateway.bounds)
+    body = await read_json(request, gateway.bounds, as_it_is)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
     for name in ("metadata", "checkpoint"):
         if body.get(name):
             raise Invalid(name, "is not to be had here")
     most = whole_number("limit", body.get("limit") or 10, MOST_WALKED)
-    told: list[dict[str, Any]] = []
+    told: list[Document] = []
     size = 0
     async with aclosing(thread.history(_before(body.get("before")))) as runs:
         async for record, began in runs:
             told.append(await _state(thread, record, began))
-            size += len(sse.dumps(told[-1]))
+            size += size_of(told[-1])
             if len(told) >= most or size > _HISTORY_BYTES:
                 break
     return json_answer(told)
@@ -122,7 +124,7 @@ def _before(given: Any) -> str:
     return given or ""
 
 
-async def _state(thread: Thread, record: Record, began: Began) -> dict[str, Any]:
+async def _state(thread: Thread, record: Record, began: Began) -> Document:
     run = await thread.state(record, began)
     before = _checkpoint(thread, began.before) if began.before else None
     task: dict[str, Any] = {"id": record.id, "name": record.chain, "interrupts": [], "error": None}
@@ -133,7 +135,7 @@ async def _state(thread: Thread, record: Record, began: Began) -> dict[str, Any]
     values = run.values()
     task["interrupts"] = values.pop("__interrupt__", [])
     over = record.status is Status.DONE and not task["interrupts"]
-    return {
+    whole = {
         "values": values,
         "next": [] if record.ended and not task["interrupts"] else [record.chain],
         "tasks": [] if over else [task],
@@ -143,6 +145,7 @@ async def _state(thread: Thread, record: Record, began: Began) -> dict[str, Any]
         "parent_checkpoint": before,
         "interrupts": task["interrupts"],
     }
+    return Document.of(whole, run.share)
 
 
 def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
@@ -150,16 +153,18 @@ def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
     return {"thread_id": thread.name, "checkpoint_ns": "", "checkpoint_id": run_id, "checkpoint_map": None}
 
 
-async def _told(thread: Thread, newest: Record | None) -> dict[str, Any]:
+async def _told(thread: Thread, newest: Record | None) -> Document:
     """A thread, as LangGraph's server describes one."""
     at = protocol.iso(newest.created_ms if newest else await thread.gateway.parts.log.now_ms())
     values: dict[str, Any] | None = None
     status, interrupts = "idle", []
+    share = None
     if newest is not None:
-        values = (await thread.state(newest, await thread.began(newest))).values()
+        run = await thread.state(newest, await thread.began(newest))
+        values, share = run.values(), run.share
         interrupts = values.pop("__interrupt__", [])
         status = _status(newest, interrupts)
-    return {
+    whole = {
         "thread_id": thread.name,
         "created_at": at,
         "updated_at": at,
@@ -170,6 +175,7 @@ async def _told(thread: Thread, newest: Record | None) -> dict[str, Any]:
         "values": values,
         "interrupts": {newest.id: interrupts} if newest is not None and interrupts else {},
     }
+    return Document.of(whole, share)
 
 
 def _status(newest: Record, interrupts: list[Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -45,6 +45,10 @@ class Began:
     before: str = ""
     digest: str = ""
     thread: str = ""  # empty: it was started in another format, and belongs to none
+
+    def kept(self) -> dict[str, Any]:
+        """Its fields as JSON; the state is not copied."""
+        return {"given": self.given, "before": self.before, "digest": self.digest, "thread": self.thread}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ class Thread:
 
     async def keep(self, record: Record, began: Began) -> None:
         """How a run began."""
-        await self.gateway.parts.conversations.keep(self.owner, record.id, _RUN, asdict(began))
+        await self.gateway.parts.conversations.keep(self.owner, record.id, _RUN, began.kept())
 
     async def turn(self, before: Conversation, run_id: str) -> bool:
         """Make a run the newest one, from what it was; False when another went on from there first."""

@@ -70,8 +70,10 @@ class Text(Item):
 
     @property
     def text(self) -> str:
-        """So far."""
-        return "".join(self.pieces)
+        """So far; it is put together once, however often it is asked for."""
+        if len(self.pieces) > 1:
+            self.pieces[:] = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
 
     @abstractmethod
     def part(self, text: str) -> dict[str, Any]:

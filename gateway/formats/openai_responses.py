@@ -27,6 +27,7 @@ from gateway.formats.serving import Route, begin, follow, replayed, stands
 from gateway.gateway import Gateway
 from gateway.protocol import Status
 from gateway.record import Record
+from gateway.room import Document
 
 KIND = "openai response"
 _OWN = frozenset(
@@ -34,6 +35,17 @@ _OWN = frozenset(
 )
 _PREFIX = "resp_"
 _SKIPPED = frozenset(("reasoning", "mcp_call"))  # of a response's output that is sent back as input
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request's body, of which the conversation is not known yet: `said` is what it adds."""
+
+    value: Mapping[str, Any]
+    chain: str
+    params: Mapping[str, Any]
+    said: list[dict[str, Any]]
+    instructions: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,8 @@ class Asked:
 async def openai_responses_create(gateway: Gateway, request: Request) -> Response:
     """POST /v1/responses."""
     owner = await asking.owner(gateway, request)
-    asked = await parse(await read_json(request, gateway.bounds), gateway, owner)
+    draft = await read_json(request, gateway.bounds, lambda value: parse(value, gateway))
+    asked = await with_what_was_said(draft, gateway, owner)
     gateway.parts.hub.check_room(owner=owner)
     with _as_sent():
         record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
@@ -67,7 +80,7 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
             told = await replayed(gateway, record, made)
         else:
             told = await settled(gateway, request, record, made)
-    return json_answer(told.document(), 200, dict(where(record.id)))
+    return json_answer(Document.of(told.document(), told.share), 200, dict(where(record.id)))
 
 
 @answered("/v1/responses/{id}", shape=refusal)
@@ -89,17 +102,26 @@ async def openai_responses_cancel(gateway: Gateway, request: Request) -> Respons
     return await _document(gateway, record)
 
 
-async def parse(value: Any, gateway: Gateway, owner: str) -> Asked:
-    """The rules of the body. Raises Invalid, which names the field, ModelNotFound, or as `find`."""
+def parse(value: Any, gateway: Gateway) -> Draft:
+    """The rules of the body alone. Raises Invalid, which names the field, or ModelNotFound."""
     chain, params = fields.common(value, _OWN, gateway.chains)
     options = value.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise Invalid("stream_options", "must be an object")
-    said, instructions = _messages(value.get("input")), _instructions(value)
+    return Draft(value, chain, params, _messages(value.get("input")), _instructions(value))
+
+
+async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> Asked:
+    """The request with what was said before. Raises Invalid, TooLarge, or as `find`."""
+    value = draft.value
     previous = value.get("previous_response_id")
     conversation = [] if previous is None else await _conversation(gateway, previous, owner)
-    conversation += said
-    start: dict[str, Any] = {"chain": chain, "params": params, "messages": [*instructions, *conversation]}
+    conversation += draft.said
+    start: dict[str, Any] = {
+        "chain": draft.chain,
+        "params": draft.params,
+        "messages": [*draft.instructions, *conversation],
+    }
     if told := fields.metadata(value):
         start["metadata"] = told
     if previous is not None and len(sse.dumps(start["messages"])) > gateway.bounds.bytes:
@@ -186,7 +208,7 @@ async def _made(
 
 async def _document(gateway: Gateway, record: Record) -> Response:
     told = await replayed(gateway, record, await _made(gateway, record))
-    return json_answer(told.document(), 200, dict(where(record.id)))
+    return json_answer(Document.of(told.document(), told.share), 200, dict(where(record.id)))
 
 
 async def _found(gateway: Gateway, request: Request) -> Record:

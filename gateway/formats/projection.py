@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import orjson
 
 from gateway import sse
 from gateway.fold import Fold, StageText
+from gateway.pieces import is_long, pieces
 from gateway.protocol import Cursor, Event, EventType
+from gateway.room import Share
 
 _LONG_NUMBER = re.compile(rb"[0-9]{18}")
 _PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})")
@@ -73,9 +76,17 @@ class Frame:
     def encode(self, frame_id: str = "") -> bytes:
         """Its bytes, with `id:` where the format has one."""
         data = self.data if isinstance(self.data, bytes) else sse.dumps(self.data)
+        return b"%bdata: %b\n\n" % (self._head(frame_id), data)
+
+    def pieces(self, frame_id: str = "") -> Iterator[bytes]:
+        """The same bytes, in pieces."""
+        yield self._head(frame_id) + b"data: "
+        yield from pieces(self.data)
+        yield b"\n\n"
+
+    def _head(self, frame_id: str) -> bytes:
         head = f"id: {frame_id}\n" if frame_id else ""
-        head += f"event: {self.event}\n" if self.event else ""
-        return b"%bdata: %b\n\n" % (head.encode(), data)
+        return (head + (f"event: {self.event}\n" if self.event else "")).encode()
 
 
 @dataclass
@@ -87,6 +98,7 @@ class Projection:
 
     ids = False  # whether frames carry `id: <place>`
     fold: Fold = field(default_factory=Fold, init=False)
+    share: Share | None = field(default=None, init=False)  # of memory, where the whole log was read at once
     cursor: str = field(default="", init=False)  # the id of this event
 
     def feed(self, event_id: str, event: Event) -> list[Frame]:
@@ -223,7 +235,14 @@ async def projected(
                     first = after.frame + 1 if event_id == str(after.cursor) else len(frames)
                 for number, frame in enumerate(frames[first:], first):
                     if projection.wants(frame):
-                        made.append(frame.encode(f"{event_id}.{number}" if projection.ids else ""))
+                        frame_id = f"{event_id}.{number}" if projection.ids else ""
+                        if event.type is EventType.MESSAGE or not is_long(frame.data):
+                            made.append(frame.encode(frame_id))
+                            continue
+                        for piece in chain(made, frame.pieces(frame_id)):  # of a whole text
+                            yield piece
+                            await asyncio.sleep(0)
+                        made = []
                 if after is not None and Cursor.parse(event_id).offset >= after.cursor.offset:
                     if event_id != str(after.cursor):
                         return  # it stood there a moment ago: the tail has been lost since

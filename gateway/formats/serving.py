@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -17,6 +18,7 @@ from gateway.body import Start
 from gateway.errors import CursorLost, StoreUnavailable, StreamGone
 from gateway.formats.projection import Place, Projection, alive, events, projected
 from gateway.gateway import FOLD_TRIES, Gateway
+from gateway.pieces import pieces
 from gateway.protocol import Cursor
 from gateway.record import Record
 from gateway.response import CutStream
@@ -115,9 +117,13 @@ def at_its_end(
 
 
 async def replayed(gateway: Gateway, record: Record, make: Callable[[], P]) -> P:
-    """A projection that has been fed the log as it is now. Raises StreamGone or StoreUnavailable."""
+    """A projection that has been fed the log as it is now, and has its share of memory.
+
+    Raises StreamGone, StoreUnavailable or TooManyReaders.
+    """
     for _ in range(FOLD_TRIES):
         projection, after, at_end = make(), None, False
+        projection.share = await gateway.room_for(record)
         try:
             async with gateway.folding:
                 while not at_end:
@@ -153,4 +159,6 @@ async def _awaited(
                 projection.feed(event_id, event)
             yield b""
     if projection.fold.ended:
-        yield sse.dumps(document())
+        for piece in pieces(document()):
+            yield piece
+            await asyncio.sleep(0)

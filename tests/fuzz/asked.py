@@ -125,7 +125,7 @@ def request(data: bytes) -> None:
     left = pieces(sent, size)
     asked = _request(b"", given if given[1][1] else given[:1], left)
     try:
-        value = at_once(read(asked, replace(DEFAULT, bytes=bound)))
+        value = parse_json(at_once(read(asked, replace(DEFAULT, bytes=bound))))
     except (NotJson, TooLarge, Malformed, Invalid) as error:
         _answerable(error)
         assert len(sent) - sum(map(len, left)) <= bound + size

@@ -23,16 +23,20 @@ class GatewayProcess:
     """`async with GatewayProcess("web", {"REDIS_URL": …}) as web`; then `web.url`, `web.pid`, `web.log()`.
 
     Only HOME, PATH and the like are inherited: no key or setting of the machine reaches the process.
-    `anew`: the command itself, not a fork of what has its imports already.
+    `anew`: the command itself, not a fork of what has its imports already. `module`: what runs instead of
+    `gateway`, which must say the same first line.
     """
 
     url = ""
 
-    def __init__(self, mode: str, environment: Mapping[str, str], *, anew: bool = False) -> None:
+    def __init__(
+        self, mode: str, environment: Mapping[str, str], *, anew: bool = False, module: str = "gateway"
+    ) -> None:
         inherited = {
             name: os.environ[name] for name in ("HOME", "PATH", "LANG", "TMPDIR") if name in os.environ
         }
         self._mode = mode
+        self._module = module
         self._anew = anew
         self._environment = {**inherited, "HOST": "127.0.0.1", "PORT": "0", **environment}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
@@ -40,7 +44,7 @@ class GatewayProcess:
 
     async def __aenter__(self) -> Self:
         self._process = await forked.start(
-            *("gateway", self._mode),
+            *(self._module, self._mode),
             environment=self._environment,
             cwd=REPOSITORY,
             stderr=self._stderr,

@@ -16,7 +16,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 def clean(name: Any) -> str:
     """A name from a chain, as an event may bear it: without control characters, 200 characters at most."""
-    return _CONTROLS.sub(" ", str(name))[:200]
+    return _CONTROLS.sub(" ", str(name)[:200])
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,88 @@
+"""How long the event loop of a process keeps everything else waiting, in processor time of the whole process.
+
+`python -m tests.support.turns web` is `python -m gateway web` with a watcher in its loop, and one route more:
+`GET /turns` answers the longest turn since that route was asked last, in milliseconds. A turn is the
+processor time that the process has used between two chances of the loop to run something else. It is the
+time of all threads: C code that holds the interpreter in another thread counts. A busy machine does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+BEAT_SECONDS = 0.001
+
+
+class Watch:
+    """The longest turn of the running loop. A timer beats each millisecond: a late beat shows a long turn."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._longest = 0.0
+        self._at = time.process_time()
+        self._timer = self._loop.call_later(BEAT_SECONDS, self._beat)
+
+    def take(self) -> float:
+        """The longest turn since the last call, in seconds."""
+        self._note()
+        longest, self._longest = self._longest, 0.0
+        return longest
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        self._note()
+        self._timer = self._loop.call_later(BEAT_SECONDS, self._beat)
+
+    def _note(self) -> None:
+        now = time.process_time()
+        self._longest = max(self._longest, now - self._at)
+        self._at = now
+
+
+def cost(call: Callable[[], object], times: int = 3) -> float:
+    """The processor time of a call in seconds: the best of some, since caches differ from one to the next."""
+    best = float("inf")
+    for _ in range(times):
+        began = time.process_time()
+        call()
+        best = min(best, time.process_time() - began)
+    return best
+
+
+class Watched:
+    """An ASGI application with `GET /turns`."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+        self._watch: Watch | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._watch is None:
+            self._watch = Watch()
+        if scope["type"] == "http" and scope["path"] == "/turns":
+            await JSONResponse(self._watch.take() * 1000)(scope, receive, send)
+        else:
+            await self._application(scope, receive, send)
+
+
+def run() -> int:
+    """The product's own program, its application watched."""
+    import gateway.__main__ as program
+
+    made: Any = vars(program)["app"]
+    setattr(program, "app", lambda *given: Watched(made(*given)))  # noqa: B010
+    return program.run()
+
+
+if __name__ == "__main__":
+    sys.exit(run())
