@@ -74,7 +74,8 @@ def chat_completions(url: str) -> None:
 
 def responses(url: str) -> None:
     said = {"role": "user", "content": [{"type": "input_image", "image_url": url}]}
-    asyncio.run(openai_responses.parse({"model": "chat", "input": [said]}, UNOPENED, ANONYMOUS))
+    draft = openai_responses.parse({"model": "chat", "input": [said]}, UNOPENED)
+    asyncio.run(openai_responses.with_what_was_said(draft, UNOPENED, ANONYMOUS))
 
 
 def ai_sdk(url: str) -> None:

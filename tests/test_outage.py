@@ -99,7 +99,7 @@ class Outage:
         """Time goes on, by the store's clock, with nobody at work."""
         await self.all_expire()
         self._moved += seconds
-        self._server.move(self._moved)
+        await self._server.move(self._moved)
 
     async def all_expire(self) -> None:
         """Every key of the store has an expiry."""

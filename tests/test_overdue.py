@@ -355,14 +355,14 @@ async def test_fault_99_after_the_clock_went_back_the_wait_begins_anew(tmp_path:
         open_log(server.url) as log,
         Redis.from_url(server.url) as redis,
     ):
-        server.move(14 * 86_400)
+        await server.move(14 * 86_400)
         stream = await unbegun(log)
-        server.move(0)
+        await server.move(0)
         queue = NoQueue()
         assert (await log.ask(stream.id, 1)).word == "yes"  # as the sweeper does after the way back
         job, text, _ = await expiries(redis, stream)
         assert text <= OPEN_MS
         assert job <= OPEN_MS + TOMBSTONE_MS
-        server.move(WAIT_MS // 1000 + 1)
+        await server.move(WAIT_MS // 1000 + 1)
         assert not await revive(log, queue, stream.id, backoff=60)
         assert b"wait_limit" in await text_of(redis, stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -55,11 +55,11 @@ class Pair(RuleBasedStateMachine):
     """The two, with the workers and readers of the stream."""
 
     url: ClassVar[str] = ""
-    loop_factory: ClassVar[Callable[[], asyncio.AbstractEventLoop] | None] = None
+    loop_class: ClassVar[type[asyncio.AbstractEventLoop] | None] = None
     seen: ClassVar[Counter[str]] = Counter()  # what the lives have met, so that none of it is never met
 
     def open_pair(self, bucket: int) -> None:
-        self.runner = asyncio.Runner(debug=False, loop_factory=self.loop_factory)
+        self.runner = asyncio.Runner(debug=False, loop_factory=self.loop_class)
         self.web = Gateway(Settings(redis_url=self.url), {})
         self.do(self._open())
         self.stream = streams.Stream(self.log, streams.stream_id(bucket))

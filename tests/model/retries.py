@@ -47,7 +47,7 @@ MOST_CALLS = 1000  # that a delivery makes until it is settled
 class RetryMachine(Life):
     """One stream, its deliveries, and what befalls both."""
 
-    loop_factory = Loop
+    loop_class = Loop
     # `LogMachine` has these; here they would only take the steps of what this machine is for.
     fault_06_queue_refuses = fault_31_clock_goes_back = fault_34_sweeps_and_asks_coincide = None  # type: ignore[assignment]
 
@@ -201,10 +201,10 @@ class RetryMachine(Life):
         failed = [entry.data["code"] for entry in entries_of(self.model.log) if entry.type == "failed"]
         assert set(failed) <= set(ENDINGS), "a chain that failed, though its model may pass"
         holder = self._holder()
-        stage = open_stage(self.model.log)
+        going = open_stage(self.model.log)
         sent = holder is not None and holder.trying and not holder.gate.calls and not holder.behind
-        if holder is not None and sent and stage is not None and holder.end == len(self.model.log):
-            self._compare(holder, stage)
+        if holder is not None and sent and going is not None and holder.end == len(self.model.log):
+            self._compare(holder, going)
 
     def _compare(self, holder: Handled, stage: Told) -> None:
         """All that this try has said was sent, and answered."""
