@@ -89,6 +89,11 @@ class Settings:
     openai_api_key: str = field(
         default="", repr=False, metadata={"env": "OPENAI_API_KEY", "meaning": "its key"}
     )
+    model_lacks: str = setting(
+        "GATEWAY_MODEL_LACKS",
+        "",
+        "what the model's server cannot do, by space: stream_options, finish_reason",
+    )
     lease: float = setting(
         "GATEWAY_LEASE_SECONDS", 15.0, "after this silence of a worker another takes its job"
     )

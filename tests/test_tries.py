@@ -56,7 +56,7 @@ def test_retry_after_is_obeyed_up_to_a_bound() -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     assert 25 < asked_seconds(Asked(date)) <= 30
     past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
-    for none in ("", "soon", "-1", "1.5", past, "9" * 5000 + "x"):
+    for none in ("", "soon", "-1", past, "9" * 5000 + "x"):
         assert asked_seconds(Asked(none)) == 0
 
 

@@ -54,7 +54,7 @@ async def stream_graph(
 ) -> None:
     """Run a graph, or go on where its checkpointer says; `standing` is what it will not say again."""
     tap = NodeTap(emit, stage, list(graph.nodes), standing)
-    config = _config(params, stage, [tap])
+    config = _config(params, stage, tap.callbacks)
     async with tap.listening(outcome) as own:
         state = await _state(graph, config)
         values = state.values if state else None
