@@ -25,6 +25,7 @@ OUTPUT_LIMIT = protocol.failed(
 )
 TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
 _CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
+_STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
 _TIMEOUT = Verdict("timeout", "The chain did not answer in time.", passes=True)
 
 
@@ -43,5 +44,11 @@ def may_pass(error: BaseException) -> bool:
 
 def failure(error: BaseException) -> Event:
     """The terminal event for an exception of a chain."""
-    judged = verdict(error) or (_TIMEOUT if isinstance(error, TimeoutError) else _CHAIN_ERROR)
+    judged = verdict(error) or _of_a_chain(error)
     return protocol.failed(judged.code, judged.message, retryable=may_pass(error))
+
+
+def _of_a_chain(error: BaseException) -> Verdict:
+    if any(kind.__name__ == "GraphRecursionError" for kind in type(error).__mro__):  # LangGraph's
+        return _STEPS
+    return _TIMEOUT if isinstance(error, TimeoutError) else _CHAIN_ERROR
