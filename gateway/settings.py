@@ -152,6 +152,11 @@ class Settings:
         "GATEWAY_STAGE_TRIES", 3, "tries of a stage whose model fails in a way that may pass"
     )
     worker_concurrency: int = setting("GATEWAY_WORKER_CONCURRENCY", 16, "jobs that one process runs at once")
+    blocked: float = setting(
+        "GATEWAY_BLOCKED_SECONDS",
+        60.0,
+        "how long leases are kept while a chain blocks the event loop",
+    )
     store_patience: float = setting(
         "GATEWAY_STORE_PATIENCE_SECONDS",
         120.0,

@@ -54,7 +54,7 @@ LAYERS = [
     {"gateway.formats.projection"},
     {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc", "gateway.quota"},
     {"gateway.readiness", "gateway.timeline", "gateway.listing"},
-    {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status"},
+    {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status", "gateway.aside"},
     {"gateway.queue_azure", "gateway.queue_redis", "gateway.storage"},
     {"gateway.feed"},
     {
@@ -92,6 +92,7 @@ LAYERS = [
 WORKERS_MAY_IMPORT = {
     f"gateway.{name}"
     for name in (
+        "aside",
         "errors",
         "protocol",
         "sse",
