@@ -11,9 +11,11 @@ import pytest
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
 
+from gateway.__main__ import run_in_loop
 from tests.support.jobs import Jobs, body, make_chain
 from tests.support.model_server import ModelServer, script
 from tests.test_model_ends import client
+from workers import guard
 from workers.chains.registry import chain
 
 EXITS: list[Callable[[], Any]] = [lambda: sys.exit("bad arguments")]
@@ -137,3 +139,42 @@ async def test_fault_108_a_chains_task_that_is_cancelled_before_it_begins_leaves
         stream_id = await jobs.stream("q", chain="unbegun")
         await jobs.runner.run(body(stream_id))
         assert ((await jobs.fold(stream_id)).text, begun) == ("TrueTrue", [])
+
+
+@pytest.mark.parametrize("act", EXITS[:2])  # no loop lets GeneratorExit through
+def test_fault_108_a_host_goes_on_with_its_event_loop(
+    act: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the function that `python -m gateway` runs in, on its event loop: whoever awaits a task is told."""
+    monkeypatch.setattr(guard, "_host_survives", False)
+
+    async def exits() -> None:
+        await asyncio.sleep(0)
+        act()
+
+    async def nests() -> None:
+        await asyncio.get_running_loop().create_task(exits())
+
+    async def work() -> list[str]:
+        steps = []
+        beside = asyncio.get_running_loop().create_task(asyncio.sleep(0.05, "beside"))
+        try:
+            await asyncio.get_running_loop().create_task(nests())
+        except BaseException as error:
+            steps.append(type(error).__name__)
+        return [*steps, await beside]
+
+    told = run_in_loop(work(), serving=True)
+    assert told[1:] == ["beside"]
+    assert told[0] in ("SystemExit", "KeyboardInterrupt")
+
+
+def test_fault_108_what_the_host_itself_raises_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_host_survives", False)
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        raise SystemExit("cannot listen")
+
+    with pytest.raises(SystemExit, match="cannot listen"):
+        run_in_loop(work(), serving=True)

@@ -229,6 +229,7 @@ def test_fault_109_a_clients_limit_on_steps_is_taken_or_refused() -> None:
 
     assert parsed(None) == {"a": 1}
     assert parsed(25) == {"a": 1, "recursion_limit": 25}
-    for wrong in (0, -1, True, 2.5, "25", []):
+    wrongs: list[Any] = [0, -1, True, 2.5, "25", []]
+    for wrong in wrongs:
         with pytest.raises(Invalid, match=r"recursion_limit"):
             parsed(wrong)

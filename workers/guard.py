@@ -2,19 +2,20 @@
 
 asyncio lets these two exceptions of any task through to whoever runs the event loop, and so to the end of the
 process with every other stream in it. LangGraph and LangChain run nodes, tools and branches in tasks of their
-own, so no `except` around a chain sees them. A task factory does: for tasks that a chain makes, and for no
-other. It costs a chain one call for each step of such a task, and the relay nothing.
+own, so no `except` around a chain sees them. A host of ours goes on with its loop then
+(`gateway/__main__.py`), which costs nothing. Where the loop is another's (Azure Functions) a task factory
+guards the tasks that a chain makes, and no others; that costs a chain some microseconds for each such task.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
 from typing import Any
 
 _chain: ContextVar[str] = ContextVar("chain")
+_host_survives = False  # these exceptions, so no task needs to be guarded
 TaskFactory = Callable[..., Any]
 
 
@@ -25,15 +26,24 @@ class ChainExit(Exception):
 def enter(name: str) -> None:
     """From here on this task, in which a chain runs, and the tasks that it makes are the chain's."""
     _chain.set(name)
+    if _host_survives:
+        return
     loop = asyncio.get_running_loop()
     before = loop.get_task_factory()
     if not isinstance(before, _Factory):
         loop.set_task_factory(_Factory(before))
 
 
+def leave_to_the_host() -> None:
+    """The host goes on with its event loop after such an exception, so no task needs a guard."""
+    global _host_survives
+    _host_survives = True
+
+
 def chain_of(task: asyncio.Task[Any] | None) -> str:
     """The chain that a task belongs to; empty for none. Before Python 3.12 a task does not show it."""
-    context = task.get_context() if task is not None and sys.version_info >= (3, 12) else None
+    shown = getattr(task, "get_context", None)
+    context: Context | None = shown() if shown is not None else None
     return context.get(_chain, "") if context is not None else ""
 
 

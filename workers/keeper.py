@@ -18,7 +18,7 @@ from threading import Lock, Thread, get_ident
 from time import monotonic
 
 from gateway.aside import opened
-from gateway.errors import HoldfastError
+from gateway.errors import HoldfastError, stack_of
 from gateway.log import Log
 from gateway.record import Claim
 from gateway.settings import Settings
@@ -73,7 +73,12 @@ class Keeper:
         self._timer = self._loop.call_later(self._beat_seconds, self._tick)
 
     def _watch(self) -> None:
-        asyncio.run(self._keep())
+        try:
+            asyncio.run(self._keep())
+        except Exception as error:  # without this thread a chain that blocks loses its lease
+            _log.error("leases are not kept while a chain blocks:\n%s", stack_of(error))
+            with self._lock:
+                self._thread = None  # the next claim starts another
 
     async def _keep(self) -> None:
         """The thread's work, until there has been no claim for a while."""
