@@ -100,14 +100,17 @@ class Keeper:
                     continue
                 told = self._tell(told, stood)
                 if stood < self._settings.blocked:
-                    log = log or await opening.enter_async_context(opened(self._settings))
-                    await asyncio.gather(*(self._renew(log, claim) for claim in claims))
+                    if log is None:
+                        log = await opening.enter_async_context(opened(self._settings))
+                    await self._renew(log, claims)
 
-    async def _renew(self, log: Log, claim: Claim) -> None:
-        try:
-            await log.renew(claim, self._lease_ms)
-        except HoldfastError as error:
-            _log.warning("stream %s: its lease could not be renewed: %s", claim.record.id, error.code)
+    async def _renew(self, log: Log, claims: list[Claim]) -> None:
+        renewing = (log.renew(claim, self._lease_ms) for claim in claims)
+        answers = await asyncio.gather(*renewing, return_exceptions=True)
+        for claim, answer in zip(claims, answers, strict=True):
+            if isinstance(answer, BaseException):
+                said = answer.code if isinstance(answer, HoldfastError) else type(answer).__name__
+                _log.warning("stream %s: its lease could not be renewed: %s", claim.record.id, said)
 
     def _tell(self, told: int, stood: float) -> int:
         """Name the chain that blocks: once, and once more where its leases are given up; answers how far."""

@@ -36,8 +36,7 @@ class Settled:
     again_in_ms: int | None = None
 
 
-# How long a job waits, and how often it is tried, for a worker of a release that knows its version and its
-# chain.
+# A job whose version or chain this worker lacks: how long it waits for another worker, how often it is tried.
 FOREIGN_MS, FOREIGN_AGAIN_MS = 600_000, 5_000
 GIVEN_UP_AGAIN_MS = 30_000
 STOP_SECONDS = 5.0
@@ -86,11 +85,11 @@ class Runner:
         answer = await self._claim(message)
         if answer.claim is None:
             return _unclaimed(answer)
-        if self._waits_for_its_chain(answer.claim):
+        known = answer.claim.record.version == protocol.VERSION
+        waits = known and self._waits_for_its_chain(answer.claim)
+        if waits or refused(answer.claim, self._settings, self._registry) is None:
             return await self._let_go(answer.claim, GIVEN_UP_AGAIN_MS)
-        if refused(answer.claim, self._settings, self._registry) is None:
-            return await self._let_go(answer.claim, GIVEN_UP_AGAIN_MS)
-        return await self._attempt(answer.claim, known=answer.claim.record.version == protocol.VERSION)
+        return await self._attempt(answer.claim, known)
 
     def _waits_for_its_chain(self, claim: Claim) -> bool:
         """Whether this process lacks the job's chain, and a worker of another release may have it."""
