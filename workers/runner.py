@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ class Settled:
 
 # A job whose version or chain this worker lacks: how long it waits for another worker, how often it is tried.
 FOREIGN_MS, FOREIGN_AGAIN_MS = 600_000, 5_000
+# By chance: workers look at the queue in a fixed rhythm, and the same one would get it again each time.
+UNKNOWN_AGAIN_MS = (500, 3_000)
 GIVEN_UP_AGAIN_MS = 30_000
 STOP_SECONDS = 5.0
 DONE = Settled()
@@ -71,7 +74,7 @@ class Runner:
             return _unclaimed(answer)
         known = message.version == answer.claim.record.version == protocol.VERSION
         if known and self._waits_for_its_chain(answer.claim):
-            return await self._let_go(answer.claim, FOREIGN_AGAIN_MS)
+            return await self._let_go(answer.claim, round(random.uniform(*UNKNOWN_AGAIN_MS)))
         return await self._attempt(answer.claim, known)
 
     async def give_up(self, body: bytes) -> Settled:
