@@ -32,6 +32,7 @@ from gateway.gateway import Gateway
 from gateway.http import bounded
 from gateway.settings import Settings
 from gateway.settled import settle
+from workers import guard
 from workers.chains.registry import Registry
 from workers.local_model import LocalModel
 
@@ -207,11 +208,28 @@ async def main(mode: str, settings: Settings) -> None:
         await host.run(stop)
 
 
-def run_in_loop(work: Coroutine[None, None, T]) -> T:
-    """asyncio, on uvloop where there is one."""
+def run_in_loop(work: Coroutine[None, None, T], *, serving: bool = False) -> T:
+    """asyncio, on uvloop where there is one. `serving`: only `work` itself ends it."""
     factory = uvloop.new_event_loop if sys.platform != "win32" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_ending(work))
+        return _surviving(runner.get_loop(), _ending(work)) if serving else runner.run(_ending(work))
+
+
+def _surviving(loop: asyncio.AbstractEventLoop, work: Coroutine[None, None, T]) -> T:
+    """Run the work to its end, whatever tasks beside it raise.
+
+    asyncio lets SystemExit and KeyboardInterrupt of any task out of the loop. The task has its exception
+    then, and whoever awaits the task gets it: a chain's stream fails. The loop goes on where it was.
+    """
+    guard.leave_to_the_host()
+    task = loop.create_task(work)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            logging.getLogger("holdfast").error("%s in a task; the process goes on", type(error).__name__)
 
 
 async def _ending(work: Coroutine[None, None, T]) -> T:
@@ -246,7 +264,7 @@ def run() -> int:
     journal.set_up(settings.log_level, settings.log_format)
     telemetry.quiet(settings)
     if given.command in commands.SERVING:
-        run_in_loop(main(given.command, settings))
+        run_in_loop(main(given.command, settings), serving=True)
         return 0
     return run_in_loop((commands.ask if given.command == "ask" else commands.look)(settings, given))
 

@@ -118,6 +118,15 @@ class Log:
         args = (claim.token, position, frames, last_id, lease_ms, status, len(pairs), *pairs)
         return await self._run("append", claim.record.id, *args)
 
+    async def renew(self, claim: Claim, lease_ms: int) -> Answer:
+        """Renew a lease from beside its writer, whose position is not known: at wherever the log ends now.
+
+        An append of the writer's that comes between makes this one `fenced`, and has renewed the lease
+        itself.
+        """
+        end = await self._redis.call("STRLEN", self.keys(claim.record.id)[1])
+        return await self.append(claim, end, b"", claim.record.last_id, lease_ms)
+
     async def cancel(self, stream_id: str, tag: str) -> Answer:
         """`cancelled`, `ended` or `unknown`."""
         return await self._run("cancel", stream_id, tag)

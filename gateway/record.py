@@ -42,6 +42,7 @@ class Record:
     usage: Mapping[str, int] | None = None
     error: Mapping[str, Any] | None = None
     handovers: int = 0  # claims that ended at a finished stage, their time being up
+    unknown_ms: int = 0  # when a worker first found that it lacks the chain
     checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
 
     @property
@@ -84,6 +85,7 @@ class Record:
             usage=value("usage"),
             error=value("error"),
             handovers=number("handovers") or 0,
+            unknown_ms=number("unknown_ms") or 0,
             checkpoints={
                 name.removeprefix(CHECKPOINT): raw[name] for name in raw if name.startswith(CHECKPOINT)
             },

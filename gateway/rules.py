@@ -59,6 +59,8 @@ def check(settings: Settings) -> None:
         raise ValueError("GATEWAY_QUEUE_NAME must be 3 to 56 lower-case letters, digits and single dashes")
     if settings.direct_start not in ("off", "stream", "always"):
         raise ValueError("GATEWAY_DIRECT_START must be off, stream or always")
+    if not set(settings.model_lacks.split()) <= {"stream_options", "finish_reason"}:
+        raise ValueError("GATEWAY_MODEL_LACKS may hold stream_options and finish_reason, by space")
     _check_auth(settings)
     _check_operations(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):

@@ -97,6 +97,11 @@ class Settings:
     azure_openai_endpoint: str = setting("AZURE_OPENAI_ENDPOINT", "", "set: AzureChatOpenAI is used")
     openai_base_url: str = setting("OPENAI_BASE_URL", "", "an OpenAI-compatible server")
     openai_api_key: str = setting("OPENAI_API_KEY", "", "its key", secret=True)
+    model_lacks: str = setting(
+        "GATEWAY_MODEL_LACKS",
+        "",
+        "what the model's server cannot do, by space: stream_options, finish_reason",
+    )
     lease: float = setting(
         "GATEWAY_LEASE_SECONDS", 15.0, "after this silence of a worker another takes its job"
     )
@@ -169,6 +174,11 @@ class Settings:
         "GATEWAY_STAGE_TRIES", 3, "tries of a stage whose model fails in a way that may pass"
     )
     worker_concurrency: int = setting("GATEWAY_WORKER_CONCURRENCY", 16, "jobs that one process runs at once")
+    blocked: float = setting(
+        "GATEWAY_BLOCKED_SECONDS",
+        60.0,
+        "how long leases are kept while a chain blocks the event loop",
+    )
     store_patience: float = setting(
         "GATEWAY_STORE_PATIENCE_SECONDS",
         120.0,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from langchain_core.language_models import chat_models
 from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
+from langchain_openai.chat_models import base
 
 from tests.support.jobs import Jobs, body
 from tests.support.model_server import ModelServer, script
 from workers.chains.registry import chain
 from workers.failures import failure
+from workers.model_errors import CLASSES, NOTHING_CAME, READERS
 
 CANARY = "canary-4711-secret"
 KEY = "key-canary-0815"
@@ -80,7 +85,7 @@ async def test_fault_28_a_connection_cut_in_the_middle_keeps_the_text(
 
 async def test_fault_28_a_chunk_that_is_not_json_keeps_the_text(redis_url: str) -> None:
     code, _, text = await fails(redis_url, script(["kept", "lost"], broken_at=1))
-    assert (code, text) == ("chain_error", "kept")
+    assert (code, text) == ("model_error", "kept")
 
 
 async def test_fault_28_a_stall_ends_and_keeps_the_text(redis_url: str) -> None:
@@ -147,7 +152,13 @@ def test_the_names_of_langchains_errors_are_its_own() -> None:
     from langchain_core import exceptions
     from langchain_openai.chat_models import _client_utils
 
-    from workers.failures import _CODES
-
-    for name in _CODES.keys() - {"TransportError"}:
+    for name in CLASSES.keys() - {"TransportError", "CutOff"}:
         assert any(hasattr(module, name) for module in (exceptions, _client_utils, openai)), name
+
+
+def test_where_langchain_reads_an_answer_is_where_it_was() -> None:
+    """A function that was renamed, or a sentence that was reworded, would silently become `chain_error`."""
+    source = Path(base.__file__).read_text()
+    assert [name for name in READERS if not re.search(rf"def {name}\b", source)] == []
+    source = Path(chat_models.__file__).read_text()
+    assert [said for said in NOTHING_CAME if said not in source] == []

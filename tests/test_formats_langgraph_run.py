@@ -220,3 +220,16 @@ def test_whatever_is_sent_is_run_or_refused(body: Any) -> None:
     except Invalid as error:
         told = error.extensions["rule"]
     assert told
+
+
+def test_fault_109_a_clients_limit_on_steps_is_taken_or_refused() -> None:
+    def parsed(limit: Any) -> Any:
+        body = {"assistant_id": "chat", "config": {"recursion_limit": limit, "configurable": {"a": 1}}}
+        return parse_run(body).params
+
+    assert parsed(None) == {"a": 1}
+    assert parsed(25) == {"a": 1, "recursion_limit": 25}
+    wrongs: list[Any] = [0, -1, True, 2.5, "25", []]
+    for wrong in wrongs:
+        with pytest.raises(Invalid, match=r"recursion_limit"):
+            parsed(wrong)

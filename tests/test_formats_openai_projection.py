@@ -294,6 +294,22 @@ def test_what_was_open_when_it_ended_early_is_incomplete(
     by_client(frames)
 
 
+@pytest.mark.parametrize(
+    ("reason", "why"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
+)
+def test_fault_102_an_answer_whose_model_was_stopped_is_incomplete(reason: str, why: str) -> None:
+    tape = Tape()
+    tape.began()
+    tape.said("a")
+    tape.finished()
+    tape.done(reason)
+    frames = tape.frames(Responses())
+    assert frames[-1].event == "response.incomplete"
+    assert (last(frames)["status"], last(frames)["incomplete_details"]) == ("incomplete", {"reason": why})
+    assert output_text(last(frames)) == "a"
+    by_client(frames)
+
+
 def test_one_that_is_cancelled_before_it_runs_has_nothing() -> None:
     tape = Tape()
     tape.cancelled()

@@ -22,6 +22,7 @@ from langgraph.types import Send, interrupt
 from pydantic import Field
 
 from gateway import sse
+from gateway.body import Start
 from gateway.protocol import Event
 from tests.support.jobs import Jobs, body
 from workers.adapter import Outcome, Stage, stream, tap
@@ -428,3 +429,28 @@ async def test_a_fast_graph_in_a_thread_is_slowed_too(monkeypatch: pytest.Monkey
         return fast
 
     assert await ahead(node) <= 20 + 1
+
+
+async def test_fault_109_a_graph_that_takes_too_many_steps_says_so(redis_url: str) -> None:
+    graph = StateGraph(MessagesState)
+    steps: list[int] = []
+
+    async def again(state: MessagesState) -> dict[str, Any]:
+        steps.append(1)
+        return {}
+
+    graph.add_node("again", again)
+    graph.add_edge(START, "again")
+    graph.add_edge("again", "again")
+    bounded = graph.compile().with_config(recursion_limit=7)
+    chain("bounded")(lambda _: bounded)
+    for asked, most in ((None, 7), (3, 3), (50, 7), (0, 7), (True, 7), ("3", 7)):
+        steps.clear()
+        async with Jobs(redis_url) as jobs:
+            params = {} if asked is None else {"recursion_limit": asked}
+            start = Start("bounded", {"messages": [{"role": "user", "content": "q"}]}, params)
+            stream_id = (await jobs.gateway.create(start, owner="anonymous")).id
+            await jobs.runner.run(body(stream_id))
+            error = (await jobs.fold(stream_id)).error
+            assert error is not None
+            assert (error["code"], error["retryable"], len(steps)) == ("recursion_limit", False, most)

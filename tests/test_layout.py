@@ -56,7 +56,7 @@ LAYERS = [
     {"gateway.formats.projection"},
     {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc", "gateway.quota"},
     {"gateway.readiness", "gateway.timeline", "gateway.listing"},
-    {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status"},
+    {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status", "gateway.log_apart"},
     {"gateway.overdue"},
     {"gateway.queue_azure", "gateway.queue_redis", "gateway.storage"},
     {"gateway.feed"},
@@ -100,6 +100,7 @@ LAYERS = [
 WORKERS_MAY_IMPORT = {
     f"gateway.{name}"
     for name in (
+        "log_apart",
         "errors",
         "protocol",
         "sse",

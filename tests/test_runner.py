@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableLambda
 from redis.asyncio import Redis
 
 from gateway import protocol
@@ -15,7 +16,8 @@ from gateway.protocol import TERMINAL_EVENTS
 from tests.support.jobs import Answering, Jobs, body
 from tests.support.model_server import ModelServer, script
 from workers import runner as runner_module
-from workers.runner import AGAIN, DONE
+from workers.chains.registry import Chain, Registry
+from workers.runner import AGAIN, DONE, FOREIGN_MS, GIVEN_UP_AGAIN_MS, UNKNOWN_AGAIN_MS, Runner
 
 NOTICE_SECONDS = 2.0
 
@@ -127,9 +129,35 @@ async def test_a_chain_that_is_too_long_ends_failed_and_is_closed(redis_url: str
         assert error["code"] == "too_long"
 
 
-async def test_a_chain_of_another_release_ends_failed(redis_url: str) -> None:
+async def test_fault_110_a_chain_that_this_worker_lacks_waits_for_one_that_has_it(
+    redis_url: str, redis: Redis
+) -> None:
     async with Jobs(redis_url) as jobs:
         stream_id = await jobs.stream("q", chain="forgotten")
+        again = [(await jobs.runner.run(body(stream_id))).again_in_ms for _ in range(5)]
+        assert all(ms is not None and UNKNOWN_AGAIN_MS[0] <= ms <= UNKNOWN_AGAIN_MS[1] for ms in again)
+        assert len(set(again)) > 1
+        assert (await jobs.runner.give_up(body(stream_id))).again_in_ms == GIVEN_UP_AGAIN_MS
+        record = await jobs.record(stream_id)
+        assert (record.status, record.attempt, record.failures) == ("queued", 0, 0)
+        assert await jobs.kinds(stream_id) == ["start"]
+        registry = Registry(jobs.settings)
+        registry._chains["forgotten"] = Chain(
+            "forgotten", ("forgotten",), lambda _: RunnableLambda(str.upper)
+        )
+        other = Runner(jobs.settings, jobs.log, registry)
+        assert await other.run(body(stream_id)) == DONE
+        fold = await jobs.fold(stream_id)
+        assert (fold.text, (await jobs.record(stream_id)).attempt) == ("Q", 1)
+
+
+async def test_fault_110_it_ends_ten_minutes_after_it_was_first_missed(redis_url: str, redis: Redis) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream("q", chain="forgotten")
+        assert (await jobs.runner.run(body(stream_id))).again_in_ms is not None
+        job, *_ = jobs.log.keys(stream_id)
+        first = int(await redis.hget(job, "unknown_ms") or 0)
+        await redis.hset(job, "unknown_ms", first - FOREIGN_MS)
         assert await jobs.runner.run(body(stream_id)) == DONE
         assert await jobs.kinds(stream_id) == ["start", "failed"]
         assert (await jobs.fold(stream_id)).error == protocol.failed(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from langchain_core.exceptions import ModelConnectionError, ModelInvalidRequestError, ModelRateLimitError
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_openai import ChatOpenAI
 
 from gateway.fold import Fold
@@ -56,7 +56,7 @@ def test_retry_after_is_obeyed_up_to_a_bound() -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     assert 25 < asked_seconds(Asked(date)) <= 30
     past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
-    for none in ("", "soon", "-1", "1.5", past, "9" * 5000 + "x"):
+    for none in ("", "soon", "-1", past, "9" * 5000 + "x"):
         assert asked_seconds(Asked(none)) == 0
 
 
@@ -154,3 +154,52 @@ async def test_the_lease_is_renewed_while_a_stage_waits(redis_url: str) -> None:
         asked = script(["a"], status=429, times=1, retry_after=2)
         fold, _ = await ends(redis_url, asked, model, lease=0.5)
         assert (fold.text, len(model.requests)) == ("a", 2)
+
+
+class Own(Exception):
+    """An exception of an author's, which says of itself that it may pass."""
+
+    is_retryable = True
+
+
+@pytest.mark.parametrize(
+    ("tries_of", "asked"),
+    [
+        (None, (3, 3)),
+        (1, (1, 1)),
+        ({"first": 1}, (1, 3)),
+        ({"last": 2}, (3, 2)),
+        ({"first": 2, "last": 4}, (2, 4)),
+    ],
+)
+@pytest.mark.parametrize("kind", [Own, TimeoutError])
+async def test_fault_112_each_stage_is_tried_as_often_as_its_chain_says(
+    redis_url: str, kind: type[Exception], tries_of: Any, asked: tuple[int, int]
+) -> None:
+    calls = {"first": 0, "last": 0}
+
+    def failing(name: str, passes: bool) -> Runnable[Any, Any]:
+        async def run(given: Any) -> str:
+            calls[name] += 1
+            if passes and calls[name] == asked[0]:
+                return name
+            raise kind("x")
+
+        return RunnableLambda(run)
+
+    made = {"first": failing("first", True), "last": failing("last", False)}
+    name = f"policy-{kind.__name__.lower()}-{asked[0]}{asked[1]}"
+    chain(name, stages=("first", "last"), tries=tries_of)(lambda _: made)
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream("q", chain=name)
+        await jobs.runner.run(body(stream_id))
+        error = (await jobs.fold(stream_id)).error
+        assert error is not None
+        assert (error["code"], error["retryable"]) == ("chain_error" if kind is Own else "timeout", True)
+    assert (calls["first"], calls["last"]) == asked
+
+
+def test_a_policy_that_names_what_is_not_there_is_refused() -> None:
+    for wrong in (0, {"other": 2}, {"one": 0}, {"one": True}, {"one": 1.5}):
+        with pytest.raises(ValueError, match="tries"):
+            chain("refused", stages=("one",), tries=wrong)  # type: ignore[arg-type]

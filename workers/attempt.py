@@ -16,7 +16,7 @@ from gateway.log import Log
 from gateway.protocol import Event
 from gateway.record import Claim, Record, started
 from gateway.settings import Settings
-from workers import adapter, failures
+from workers import adapter, failures, guard
 from workers.chains.registry import Chain, Registry
 from workers.matcher import Published
 from workers.stage_run import OverTime, StageRun, TooMuch, Unread
@@ -74,6 +74,7 @@ class Attempt:
         chain = self._registry.find(claim.record.chain)
         assert chain is not None
         published = await self._published()  # its errors are the store's, not the chain's
+        guard.enter(chain.name)
         try:
             await self._chain(chain, published)
         except TooLong:
@@ -96,7 +97,9 @@ class Attempt:
         made = await self._registry.load(chain.name)
         finished = set(published.finished)
         stages = Stages(chain.stages, made, self._claim.record, finished, most=self._settings.max_checkpoints)
-        stage_run = StageRun(self._claim, self._writer, self._settings, self._read, began=self._began)
+        stage_run = StageRun(
+            self._claim, self._writer, self._settings, self._read, tries=chain.tries, began=self._began
+        )
         for step in stages.steps():
             run = await stage_run.run(step, published)
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)

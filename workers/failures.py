@@ -1,41 +1,15 @@
-"""Stable error codes for what a chain raises, made from langchain-core's error classes.
+"""What ends a stream as `failed`, with a stable code; and the one rule of what is tried again.
 
-The message is ours; the exception's text, which may quote a prompt or a key, goes nowhere.
+A failure is tried again exactly where its event says `retryable`. The message is ours. The exception's text,
+which may quote a prompt or a key, goes nowhere.
 """
 
 from __future__ import annotations
 
-import asyncio
-
 from gateway import protocol
 from gateway.protocol import Event
+from workers.model_errors import Verdict, verdict
 
-# The first name here that one of the exception's classes bears decides. So langchain-core's stand before
-# openai's: an OpenAIRateLimitError is an APIError first, and a ModelRateLimitError only then.
-# By name, as LangChain is not imported for a failure's sake.
-_CODES = {
-    "ModelRateLimitError": ("model_rate_limited", "The model's rate limit was reached."),
-    "ModelAuthenticationError": (
-        "model_authentication",
-        "The model refused the gateway's credentials.",
-    ),
-    "ModelPermissionDeniedError": (
-        "model_permission_denied",
-        "The gateway may not use this model.",
-    ),
-    "ContextOverflowError": ("context_overflow", "The input is longer than the model's context."),
-    "ModelInvalidRequestError": ("model_invalid_request", "The model refused the request."),
-    "ModelNotFoundError": ("model_not_found", "There is no such model."),
-    "ModelTimeoutError": ("model_timeout", "The model did not answer in time."),
-    "StreamChunkTimeoutError": ("model_timeout", "The model stopped answering."),
-    "ModelConnectionError": ("model_connection", "The model could not be reached."),
-    "APITimeoutError": ("model_timeout", "The model did not answer in time."),
-    "APIConnectionError": ("model_connection", "The connection to the model was cut."),
-    "TransportError": ("model_connection", "The connection to the model was cut."),
-    "ModelAPIError": ("model_error", "The model's server failed."),
-    "APIError": ("model_error", "The model's server failed."),
-}
-_RETRYABLE = {"model_rate_limited", "model_timeout", "model_connection", "model_error"}
 ATTEMPTS_EXHAUSTED = protocol.failed(
     "attempts_exhausted", "The job was tried too often without coming to an end.", retryable=True
 )
@@ -49,20 +23,31 @@ OUTPUT_LIMIT = protocol.failed(
     "output_limit", "The chain said more than this gateway allows.", retryable=False
 )
 TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
+_CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
+_STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
+_TIMEOUT = Verdict("timeout", "The chain did not answer in time.", passes=True)
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the model may answer the same request later: as its class says, else by its code."""
+    """Whether the same run may succeed later, which is also what `failure` tells as `retryable`.
+
+    A model's failure passes where its verdict says so and the exception's own `is_retryable` is not False.
+    Any other exception passes where its `is_retryable` is True, and without one where it is a TimeoutError.
+    """
     said = getattr(error, "is_retryable", None)
-    return said if isinstance(said, bool) else failure(error).data["code"] in _RETRYABLE
+    judged = verdict(error)
+    if judged is not None:
+        return judged.passes and said is not False
+    return said if isinstance(said, bool) else isinstance(error, TimeoutError)
 
 
 def failure(error: BaseException) -> Event:
     """The terminal event for an exception of a chain."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    for name, (code, message) in _CODES.items():
-        if name in names:
-            return protocol.failed(code, message, retryable=code in _RETRYABLE)
-    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
-        return protocol.failed("timeout", "The chain did not answer in time.", retryable=True)
-    return protocol.failed("chain_error", "The chain failed.", retryable=False)
+    judged = verdict(error) or _of_a_chain(error)
+    return protocol.failed(judged.code, judged.message, retryable=may_pass(error))
+
+
+def _of_a_chain(error: BaseException) -> Verdict:
+    if any(kind.__name__ == "GraphRecursionError" for kind in type(error).__mro__):  # LangGraph's
+        return _STEPS
+    return _TIMEOUT if isinstance(error, TimeoutError) else _CHAIN_ERROR

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from gateway.tasks import begin
 from workers import failures
 from workers.attempt import Attempt, refused
 from workers.chains.registry import Registry
+from workers.keeper import Keeper
 from workers.outcome import Outcome, running
 from workers.writer import Writer
 
@@ -35,7 +37,10 @@ class Settled:
     again_in_ms: int | None = None
 
 
-FOREIGN_MS, FOREIGN_AGAIN_MS = 600_000, 5_000  # how long, and how often, for a release that knows it
+# A job whose version or chain this worker lacks: how long it waits for another worker, how often it is tried.
+FOREIGN_MS, FOREIGN_AGAIN_MS = 600_000, 5_000
+# By chance: workers look at the queue in a fixed rhythm, and the same one would get it again each time.
+UNKNOWN_AGAIN_MS = (500, 3_000)
 GIVEN_UP_AGAIN_MS = 30_000
 STOP_SECONDS = 5.0
 DONE = Settled()
@@ -52,6 +57,7 @@ class Runner:
         self._settings = settings
         self._log = log
         self._registry = registry
+        self._keeper = Keeper(settings)
 
     async def run(self, body: bytes) -> Settled:
         """Handle one message. Raises StoreUnavailable when nothing could be decided: leave it pending."""
@@ -67,6 +73,8 @@ class Runner:
         if answer.claim is None:
             return _unclaimed(answer)
         known = message.version == answer.claim.record.version == protocol.VERSION
+        if known and self._waits_for_its_chain(answer.claim):
+            return await self._let_go(answer.claim, round(random.uniform(*UNKNOWN_AGAIN_MS)))
         return await self._attempt(answer.claim, known)
 
     async def give_up(self, body: bytes) -> Settled:
@@ -80,9 +88,20 @@ class Runner:
         answer = await self._claim(message)
         if answer.claim is None:
             return _unclaimed(answer)
-        if refused(answer.claim, self._settings, self._registry) is None:
+        known = answer.claim.record.version == protocol.VERSION
+        waits = known and self._waits_for_its_chain(answer.claim)
+        if waits or refused(answer.claim, self._settings, self._registry) is None:
             return await self._let_go(answer.claim, GIVEN_UP_AGAIN_MS)
-        return await self._attempt(answer.claim, known=answer.claim.record.version == protocol.VERSION)
+        return await self._attempt(answer.claim, known)
+
+    def _waits_for_its_chain(self, claim: Claim) -> bool:
+        """Whether this process lacks the job's chain, and a worker of another release may have it."""
+        record = claim.record
+        if self._registry.find(record.chain) is not None:
+            return False
+        if not record.unknown_ms:
+            _log.warning("stream %s waits for a worker that has the chain %s", record.id, record.chain)
+        return claim.now_ms - (record.unknown_ms or claim.now_ms) < FOREIGN_MS
 
     async def _claim(self, message: Message) -> Answer:
         """Claim the job; a stream whose time is over ends here instead. Raises StoreUnavailable."""
@@ -101,6 +120,9 @@ class Runner:
     async def _let_go(self, claim: Claim, again_ms: int) -> Settled:
         """Release a job that was only looked at, and have it delivered again."""
         lease_ms = round(self._settings.lease * 1000)
+        fields = {"attempt": claim.record.attempt - 1}  # looking at it was no attempt
+        if self._registry.find(claim.record.chain) is None:
+            fields["unknown_ms"] = claim.record.unknown_ms or claim.now_ms
         await self._log.append(
             claim,
             claim.log_end,
@@ -108,7 +130,7 @@ class Runner:
             claim.record.last_id,
             lease_ms,
             status=protocol.Status.QUEUED,
-            fields={"attempt": claim.record.attempt - 1},  # looking at it was no attempt
+            fields=fields,
         )
         return Settled(again_in_ms=again_ms)
 
@@ -129,6 +151,7 @@ class Runner:
                 holdfast_chain=record.chain,
                 holdfast_attempt=record.attempt,
             ) as span,
+            self._keeper.holding(claim),
         ):
             return await self._run(claim, known, telemetry.traceparent_of(span))
 
@@ -154,7 +177,7 @@ class Runner:
                 if not writing.done():  # the run's time is over; whatever the chain says now is not heard
                     await writer.put(overdue.TIME_LIMIT)
                 await _stop(chain)  # this claim is over: stop the model call
-            elif chain.cancelled():  # by its own doing, as nobody here has asked for it
+            elif _ended_itself(chain):
                 _log.error("stream %s: chain %s cancelled itself", claim.record.id, claim.record.chain)
                 await writer.put(failures.failure(asyncio.CancelledError()))
             else:
@@ -214,6 +237,11 @@ def _unclaimed(answer: Answer) -> Settled:
     """Somebody holds it, or another release knows it; else it has ended, is over, or has expired."""
     again_ms = {"held": answer.number, "foreign": FOREIGN_AGAIN_MS}
     return Settled(again_in_ms=again_ms.get(answer.word))
+
+
+def _ended_itself(chain: asyncio.Task[None]) -> bool:
+    """Whether a chain's task has ended by the chain's own cancellation: nobody here has asked for it."""
+    return chain.cancelled() or isinstance(chain.exception(), GeneratorExit)
 
 
 async def _stop(task: asyncio.Task[Any]) -> None:

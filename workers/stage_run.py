@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
@@ -63,12 +63,14 @@ class StageRun:
         settings: Settings,
         read: Callable[[], Awaitable[Published]],
         *,
+        tries: Mapping[str, int],
         began: float,
     ) -> None:
         self._claim = claim
         self._writer = writer
         self._settings = settings
         self._read = read
+        self._tries = tries  # of stages that have their own bound
         self._began = began  # the claim, by `monotonic`
         self._pieces = 0
 
@@ -91,7 +93,7 @@ class StageRun:
                 raise
 
     async def _tried(self, step: Step, published: Published) -> Run:
-        """The stage's run, tried again while its model fails in a way that may pass."""
+        """The stage's run, tried again while it fails in a way that may pass."""
         reason, spent, tries = "attempt_differs", adapter.Outcome(), 0
         while True:
             standing = await adapter.standing_of(
@@ -104,7 +106,7 @@ class StageRun:
                 return run
             except Exception as error:
                 tries, reason = tries + 1, "retried"
-                wait = pause(error, tries, self._settings.stage_tries)
+                wait = pause(error, tries, self._tries.get(step.stage, self._settings.stage_tries))
                 if wait is None:
                     raise
                 _log.warning("stream %s: stage %s again in %.1f s", self._claim.record.id, step.name, wait)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class ModelSpans(AsyncCallbackHandler):
     """One client span for each call of a model; prompts and answers are not looked at."""
 
+    run_inline = True  # the callbacks that come after this one may end the call by an error
+
     def __init__(self) -> None:
         self._open: dict[UUID, Span] = {}
 

@@ -7,6 +7,7 @@ that asks for more than a minute is not waited for: whoever asks anew later take
 from __future__ import annotations
 
 import random
+import re
 from email.utils import parsedate_to_datetime
 from time import time
 
@@ -15,6 +16,7 @@ from workers.failures import may_pass
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 20.0
 LONGEST_ASKED_SECONDS = 60.0
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?")
 
 
 def pause(error: BaseException, tries: int, most: int) -> float | None:
@@ -29,11 +31,16 @@ def pause(error: BaseException, tries: int, most: int) -> float | None:
 
 
 def asked_seconds(error: BaseException) -> float:
-    """What the server's `Retry-After` asks for, in seconds or as a date (RFC 9110, 10.2.3); 0 for none."""
+    """How long the server asks to wait, in seconds, fractions included; 0 where it does not.
+
+    `retry-after-ms` and `x-ms-retry-after-ms` are Azure OpenAI's, in milliseconds, and more exact than
+    `Retry-After`, which is in seconds or a date (RFC 9110, 10.2.3; many servers send fractions of seconds).
+    """
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    said = str(headers.get("retry-after", "")).strip()
-    if said.isascii() and said.isdigit():
-        return float(said[:9])
+    for name, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
+        said = str(headers.get(name, "")).strip()
+        if _NUMBER.fullmatch(said):
+            return float(said) * unit
     try:
         return max(parsedate_to_datetime(said).timestamp() - time(), 0.0) if said else 0.0
     except ValueError:

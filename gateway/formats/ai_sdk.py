@@ -28,6 +28,7 @@ _REASONS = {
     "max_tokens": "length",
     "content_filter": "content-filter",
     "safety": "content-filter",
+    "refusal": "content-filter",
     "tool_calls": "tool-calls",
     "tool_use": "tool-calls",
     "function_call": "tool-calls",

@@ -72,6 +72,7 @@ def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
         raise Invalid("multitask_strategy", f"must be one of {', '.join(STRATEGIES)}")
     configurable = _object("config", config).get("configurable")
     params = _object("config.configurable", configurable) | _object("context", value.get("context"))
+    params |= _steps(_object("config", config).get("recursion_limit"))
     spelled = sse.dumps([key, _sorted(value)])
     digest = hashlib.sha256(spelled).hexdigest()
     checkpoint = _object("checkpoint", value.get("checkpoint")).get("checkpoint_id") or ""
@@ -81,6 +82,15 @@ def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
     told = _object("metadata", metadata) or None
     given = whole(value.get("input"))
     return Asked(chain, given, params, told, modes, strategy, key, digest, checkpoint, len(spelled))
+
+
+def _steps(limit: Any) -> dict[str, Any]:
+    """`config.recursion_limit` as a run's params have it. Raises Invalid."""
+    if limit is None:
+        return {}
+    if type(limit) is not int or limit < 1:
+        raise Invalid("config.recursion_limit", "must be a whole number, at least 1")
+    return {"recursion_limit": limit}
 
 
 def parse_modes(given: Any) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from gateway.protocol import Cursor, Event, EventType, Status
 MOST_OPEN = 20
 REASONING = "reasoning"  # the product's own custom event
 _STATUS = {Status.DONE: "completed", Status.FAILED: "failed", Status.CANCELLED: "cancelled"}
+# A model that was stopped leaves an incomplete response (OpenAI's API reference, `incomplete_details`).
+_STOPPED = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _OUTSIDE = frozenset((EventType.START, EventType.DONE, EventType.FAILED, EventType.CANCELLED))
 
 
@@ -36,6 +38,7 @@ class Responses(Projection):
     _open: dict[Hashable, Item] = field(default_factory=dict, init=False)  # the oldest first
     _count: int = field(default=0, init=False)  # of all items, which is the next one's index
     _said: int = field(default=0, init=False)  # frames of this event
+    _stopped: str = field(default="", init=False)  # why the answer is incomplete
 
     def feed(self, event_id: str, event: Event) -> list[Frame]:
         """The frames of the next event, in order."""
@@ -58,9 +61,9 @@ class Responses(Projection):
         error, live = self.fold.error, "in_progress" if self._running else "queued"
         return {
             **self._head,
-            "status": _STATUS[self.fold.ended] if self.fold.ended else live,
+            "status": self._ended() if self.fold.ended else live,
             "error": error and {"code": error["code"], "message": error["message"]},
-            "incomplete_details": None,
+            "incomplete_details": {"reason": self._stopped} if self._stopped else None,
             "instructions": None,
             "max_output_tokens": None,
             "output": [item.document() for item in self._output()],
@@ -137,8 +140,9 @@ class Responses(Projection):
         self._items = [item for item in self._items if item.born <= began]
 
     def done(self, data: Any) -> Iterable[Frame]:
-        """The whole response."""
-        yield from self._end("response.completed", "completed")
+        """The whole response, or what there is of it where the model was stopped."""
+        self._stopped = _STOPPED.get(data["finish_reason"], "")
+        yield from self._end(f"response.{self._ended()}", "completed")
 
     def failed(self, data: Any) -> Iterable[Frame]:
         """What stands, and why there is no more."""
@@ -147,6 +151,9 @@ class Responses(Projection):
     def cancelled(self) -> Iterable[Frame]:
         """No client knows an event of this name: the response's status says it."""
         yield from self._end("response.incomplete", "incomplete")
+
+    def _ended(self) -> str:
+        return "incomplete" if self._stopped else _STATUS[self.fold.ended or Status.DONE]
 
     def _end(self, kind: str, status: str) -> Iterable[Frame]:
         for key in list(self._open):

@@ -30,12 +30,15 @@ CLOSE = {"connection": "close"}  # a client in the test's process would keep it 
 def script(chunks: list[str] | None = None, **options: Any) -> str:
     """The content of a question that is answered by these chunks.
 
-    Options: `gate` (name) holds before chunk number `gate_at` (default 0); `status` answers that HTTP
-    status instead (only the first `times` requests), with `retry_after` in its header; `cut_at` cuts the
-    connection before that chunk, and `broken_at` sends one there that is not JSON (`cut_times`: only of the
-    first requests); `pace` seconds between chunks; `tool_calls`, each `{"name", "pieces"}`, whose arguments
-    are streamed in these pieces; `again`: the chunks whenever the same question is asked anew. Or, instead of
-    all, `turns`: such options for each answer of a conversation.
+    Options: `gate` (name) holds before chunk number `gate_at` (default 0); `status` answers that HTTP status
+    instead (only the first `times` requests), with `retry_after` in its header; `cut_at` cuts the connection
+    before that chunk, and `broken_at` sends one there that is not JSON, `error_at` an `error` and the
+    stream's end, and `unended` ends the stream cleanly but without its end marker (`cut_times`: only of the
+    first requests); `error` is what an error's body holds, `headers` are its answer's; `finish` is another
+    finish reason; `raw` the whole body instead, of a 200, and `media` its type; `usage`: `each` chunk tells
+    it anew, or `twice` at the end; `pace` seconds between chunks; `tool_calls`, each `{"name", "pieces"}`,
+    whose arguments are streamed in these pieces; `again`: the chunks whenever the same question is asked
+    anew. Or, instead of all, `turns`: such options for each answer of a conversation.
     """
     return json.dumps(({} if chunks is None else {"chunks": chunks}) | options)
 
@@ -69,7 +72,7 @@ class ModelServer:
 
     def told(self, body: Any) -> dict[str, Any]:
         """What to answer a request with: the options of `script`."""
-        messages = body["messages"]
+        messages = _asked(body)
         for content in [messages[-1]["content"], *(message["content"] for message in messages)]:
             try:
                 found: dict[str, Any] = json.loads(content)
@@ -77,7 +80,7 @@ class ModelServer:
                     answered = sum(message["role"] == "assistant" for message in messages)
                     return {"chunks": [], **found["turns"][answered]}
                 if content == messages[-1]["content"] and "chunks" in found:
-                    asked = [one["messages"][-1]["content"] for one in self.requests].count(content)
+                    asked = [_asked(one)[-1]["content"] for one in self.requests].count(content)
                     return found | ({"chunks": found["again"]} if asked > 1 and "again" in found else {})
             except (ValueError, TypeError):
                 continue
@@ -90,6 +93,7 @@ class ModelServer:
         app = Starlette(
             routes=[
                 *(Route(path, self._answer, methods=["POST"]) for path in paths),
+                Route("/v1/responses", self._answer, methods=["POST"]),
                 Route("/v1/embeddings", self._embed, methods=["POST"]),
             ]
         )
@@ -112,13 +116,17 @@ class ModelServer:
             self.changed.notify_all()
         told = self.told(body)
         if "status" in told and len(self.requests) <= told.get("times", len(self.requests)):
-            content = body["messages"][-1]["content"]
+            content = _asked(body)[-1]["content"]
             error = {"message": f"scripted, asked {content}", "type": "scripted", "code": "scripted"}
             after = {"retry-after": str(told["retry_after"])} if "retry_after" in told else {}
-            return JSONResponse({"error": error}, told["status"], headers=CLOSE | after)
+            headers = CLOSE | after | told.get("headers", {})
+            return JSONResponse({"error": error | told.get("error", {})}, told["status"], headers=headers)
         if len(self.requests) > told.get("cut_times", len(self.requests)):
-            told = told | {"cut_at": None, "broken_at": None}
-        return StreamingResponse(self._stream(told), media_type="text/event-stream", headers=CLOSE)
+            told = told | {"cut_at": None, "broken_at": None, "error_at": None, "unended": False, "raw": None}
+        if told.get("raw") is not None:
+            return Response(told["raw"], media_type=told.get("media", "text/event-stream"), headers=CLOSE)
+        stream = self._stream(told) if "messages" in body else self._responses(told, len(self.requests))
+        return StreamingResponse(stream, media_type="text/event-stream", headers=CLOSE)
 
     async def _stream(self, told: dict[str, Any]) -> AsyncIterator[bytes]:
         self.open_answers += 1
@@ -132,13 +140,22 @@ class ModelServer:
                     raise ConnectionAbortedError("scripted cut")
                 if number == told.get("broken_at"):
                     yield b'data: {"choices": [{"delta"\n\n'
-                yield _chunk({"content": text})
+                if number == told.get("error_at"):
+                    yield b"data: " + json.dumps({"error": told["error"]}).encode() + b"\n\n"
+                    ended = True
+                    return
+                so_far = {"prompt_tokens": 7, "completion_tokens": number + 1}
+                yield _chunk({"content": text}, usage=so_far if told.get("usage") == "each" else None)
                 if told.get("pace"):
                     await asyncio.sleep(told["pace"])
             for delta in _calls(told.get("tool_calls", []), len(self.requests)):
                 yield _chunk({"tool_calls": [delta]})
-            yield _chunk({}, finish="tool_calls" if told.get("tool_calls") else "stop")
-            yield _chunk(None, usage={"prompt_tokens": 7, "completion_tokens": len(told["chunks"])})
+            if told.get("unended"):
+                ended = True
+                return
+            yield _chunk({}, finish=told.get("finish", "tool_calls" if told.get("tool_calls") else "stop"))
+            for _ in range(2 if told.get("usage") == "twice" else 1):
+                yield _chunk(None, usage={"prompt_tokens": 7, "completion_tokens": len(told["chunks"])})
             yield b"data: [DONE]\n\n"
             ended = True
         finally:
@@ -147,6 +164,48 @@ class ModelServer:
                 self.cut_answers += 1
             async with self.changed:
                 self.changed.notify_all()
+
+    async def _responses(self, told: dict[str, Any], number: int) -> AsyncIterator[bytes]:
+        """The same by OpenAI's Responses API. `error` ends it as `response.failed`."""
+        whole: dict[str, Any] = {
+            "id": f"resp-{number}", "object": "response", "created_at": 1, "model": "scripted", "output": [],
+            "status": "in_progress", "error": None, "incomplete_details": None, "instructions": None,
+            "metadata": {}, "parallel_tool_calls": True, "temperature": 1, "tool_choice": "auto", "tools": [],
+            "top_p": 1, "usage": None,
+        }  # fmt: skip
+        yield _event("response.created", response=whole)
+        at = {"item_id": f"item-{number}", "output_index": 0}
+        for text in told["chunks"]:
+            yield _event("response.output_text.delta", **at, content_index=0, delta=text, logprobs=[])
+        for index, call in enumerate(told.get("tool_calls", []), 1):
+            item = {
+                "type": "function_call",
+                "id": f"fc-{number}-{index}",
+                "call_id": f"call-{number}-{index}",
+            }
+            of = {"item_id": item["id"], "output_index": index}
+            item |= {"name": call["name"], "arguments": "", "status": "in_progress"}
+            yield _event("response.output_item.added", output_index=index, item=item)
+            for piece in call["pieces"]:
+                yield _event("response.function_call_arguments.delta", **of, delta=piece)
+        if told.get("unended"):
+            return
+        if "error" in told:
+            failed = whole | {"status": "failed", "error": told["error"]}
+            yield _event("response.failed", response=failed)
+            return
+        usage = {
+            "input_tokens": 7, "output_tokens": 2, "total_tokens": 9,
+            "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
+        }  # fmt: skip
+        reason = told.get("finish")
+        status = "incomplete" if reason else "completed"
+        ended = whole | {
+            "status": status,
+            "usage": usage,
+            "incomplete_details": reason and {"reason": reason},
+        }
+        yield _event(f"response.{status}", response=ended)
 
     async def _embed(self, request: Request) -> Response:
         """A text's words, counted by their hash: texts that share words are near."""
@@ -161,6 +220,16 @@ class ModelServer:
         return JSONResponse(
             {"object": "list", "data": data, "model": body["model"], "usage": usage}, headers=CLOSE
         )
+
+
+def _asked(body: Any) -> Any:
+    """The conversation, by either API."""
+    return body["messages"] if "messages" in body else body["input"]
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    data = json.dumps({"type": kind, "sequence_number": 0, **fields})
+    return f"event: {kind}\ndata: {data}\n\n".encode()
 
 
 def _vector(text: Any) -> list[float]:

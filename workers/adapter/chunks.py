@@ -14,7 +14,9 @@ from workers.adapter.values import NOTHING, Sum, plain, size_of
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
 
-USAGE_FIELDS = ("input_tokens", "output_tokens", "total_tokens")
+    from workers.adapter.calls import Call
+    from workers.adapter.tap import Tap
+
 Emit = Callable[[Event], Awaitable[None]]
 
 
@@ -53,14 +55,6 @@ class Outcome:
     interrupts: list[Any] = field(default_factory=list)  # what a graph asks, where it has stopped to ask
     result: Any = ""  # the stage's text, or the JSON value that it yields instead
 
-    def note(self, message: Any) -> None:
-        """Take what a message, or a chunk of one, says of usage and of the end."""
-        if usage := getattr(message, "usage_metadata", None):
-            for name in USAGE_FIELDS:
-                self.usage[name] = self.usage.get(name, 0) + usage.get(name, 0)
-        if metadata := getattr(message, "response_metadata", None):
-            self.finish_reason = metadata.get("finish_reason") or self.finish_reason
-
 
 async def stream_chunks(
     runnable: Runnable[Any, Any],
@@ -73,21 +67,29 @@ async def stream_chunks(
     """Run a Runnable by `astream`. A chat model has nothing that a callback could add."""
     from langchain_core.language_models import BaseChatModel
 
+    from workers.adapter.calls import Call, marks_its_end
     from workers.adapter.tap import Tap
 
     tap = Tap(emit, stage)
-    config = config_of(params, stage, [] if isinstance(runnable, BaseChatModel) else [tap])
+    alone = isinstance(runnable, BaseChatModel)
+    config = config_of(params, stage, [] if alone else tap.callbacks)
+    answer = Call(marks=alone and marks_its_end(runnable))
     chunks = runnable.astream(given, config)
     async with tap.listening(outcome) as own:
         try:
-            await _pass_on(chunks, tap, stage, own, grows=_grows(runnable))
+            await _pass_on(chunks, tap, stage, own, answer, grows=_grows(runnable))
+            if alone:  # elsewhere the tap has judged each call by itself, and here may come those of several
+                answer.close()
+            for call in answer.whole_calls():
+                await tap.call(call)
         finally:
+            own.usage, own.finish_reason = answer.usage, answer.finish
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
     outcome.result = own.result
 
 
-async def _pass_on(chunks: Any, tap: Any, stage: Stage, own: Outcome, *, grows: bool) -> None:
+async def _pass_on(chunks: Any, tap: Tap, stage: Stage, own: Outcome, answer: Call, *, grows: bool) -> None:
     pieces: list[str] = []
     calls = Sum(stage.max_event, size=lambda message: size_of(message.tool_call_chunks))
     value = Sum(stage.max_event, grows=grows)
@@ -96,7 +98,7 @@ async def _pass_on(chunks: Any, tap: Any, stage: Stage, own: Outcome, *, grows: 
             value.add(chunk)
             continue
         if not isinstance(chunk, str):
-            own.note(chunk)
+            answer.take(chunk)
             if getattr(chunk, "tool_call_chunks", None):
                 calls.add(chunk)
             if delta := reasoning_of(chunk):
@@ -104,8 +106,6 @@ async def _pass_on(chunks: Any, tap: Any, stage: Stage, own: Outcome, *, grows: 
         if delta := text_of(chunk):
             pieces.append(delta)
             await tap.emit(stage.text(delta))
-    for call in getattr(calls.value, "tool_calls", None) or ():
-        await tap.call(call)
     own.result = "".join(pieces)
     if value.value is not NOTHING:
         own.result = plain(value.value)
@@ -135,7 +135,7 @@ def config_of(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> 
     if telemetry.is_on():
         from workers.tracing import ModelSpans
 
-        callbacks = [*callbacks, ModelSpans()]
+        callbacks = [ModelSpans(), *callbacks]  # first: the others may end the call by an error
     if callbacks:
         config["callbacks"] = callbacks
     return config

@@ -20,6 +20,7 @@ from workers.adapter.nodes import NodeTap
 from workers.adapter.values import plain
 
 INTERRUPT = "__interrupt__"
+MOST_STEPS = 10_000  # that a client may ask of a graph that has no limit of its own
 
 
 def is_graph(runnable: Any) -> bool:
@@ -54,7 +55,9 @@ async def stream_graph(
 ) -> None:
     """Run a graph, or go on where its checkpointer says; `standing` is what it will not say again."""
     tap = NodeTap(emit, stage, list(graph.nodes), standing)
-    config = _config(params, stage, [tap])
+    config = _config(params, stage, tap.callbacks)
+    if steps := _most_steps(graph, params):
+        config["recursion_limit"] = steps
     async with tap.listening(outcome) as own:
         state = await _state(graph, config)
         values = state.values if state else None
@@ -133,6 +136,15 @@ def _config(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> An
     config = config_of(params, stage, callbacks)
     config["configurable"]["thread_id"] = stage.thread
     return config
+
+
+def _most_steps(graph: Any, params: Mapping[str, Any]) -> int | None:
+    """The client's `recursion_limit`, within the graph's own; None where the client has given none."""
+    asked = params.get("recursion_limit")
+    if type(asked) is not int or asked < 1:
+        return None
+    own = (graph.config or {}).get("recursion_limit", MOST_STEPS)
+    return min(asked, int(own))
 
 
 def _input(graph: Any, given: Any) -> Any:

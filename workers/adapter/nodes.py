@@ -65,6 +65,11 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
         self._within_tools: set[UUID] = set()
         self._shown: set[str] = set()  # messages, by their ids
 
+    @property
+    def ignore_llm(self) -> bool:
+        """The pieces of a model's answer are its node's text."""
+        return False
+
     def tap_output_aiter(self, run_id: UUID, output: Any) -> Any:
         """Of the marker's protocol: chunks are taken as they are told."""
         return output
@@ -155,7 +160,6 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
 
     async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **given: Any) -> None:
         """Its whole answer, which is its text where it did not stream."""
-        await super().on_llm_end(response, run_id=run_id, **given)
         speaker = self._speakers.pop(run_id, None)
         self._within_tools.discard(run_id)
         for generation in (response.generations or [[]])[0][:1]:

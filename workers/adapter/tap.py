@@ -18,18 +18,18 @@ from threading import Condition
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 
 from gateway import sse
 from gateway.protocol import Event
+from workers.adapter.calls import Models
 from workers.adapter.chunks import Emit, Outcome, Stage
 from workers.adapter.values import clean, plain
 from workers.writer import TooLong
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
-    from langchain_core.outputs import LLMResult
 
 _log = logging.getLogger("holdfast.tap")
 ON_THEIR_WAY_BYTES = 256 * 1024
@@ -57,10 +57,20 @@ class Tap(AsyncCallbackHandler):
         self._is_over = False
         self._draining: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
-        self._told = Outcome()  # by the calls of models
+        self.models = Models()
         self._calls: set[str] = set()  # of tools that the chain itself has run
         self._tools: dict[UUID, tuple[str, str, Stage]] = {}
         self._searches: dict[UUID, Stage] = {}
+
+    @property
+    def callbacks(self) -> list[BaseCallbackHandler]:
+        """What a run is configured with: the calls of models are judged before anybody else hears of them."""
+        return [self.models, self]
+
+    @property
+    def ignore_llm(self) -> bool:
+        """The pieces of a model's answer, and its end, are for `models` alone."""
+        return True
 
     @asynccontextmanager
     async def listening(self, outcome: Outcome) -> AsyncIterator[Outcome]:
@@ -87,10 +97,10 @@ class Tap(AsyncCallbackHandler):
             raise self._error
 
     def _add_up(self, outcome: Outcome, own: Outcome) -> None:
-        said = self._told if self._told.usage else own
-        for name, tokens in said.usage.items():
+        for name, tokens in (self.models.usage or own.usage).items():
             outcome.usage[name] = outcome.usage.get(name, 0) + tokens
-        outcome.finish_reason = own.finish_reason if own.finish_reason != "stop" else self._told.finish_reason
+        said = own.finish_reason if own.finish_reason not in ("", "stop") else self.models.finish
+        outcome.finish_reason = said or "stop"
 
     async def emit(self, event: Event) -> None:
         """Hand an event on, after all that came before."""
@@ -173,11 +183,6 @@ class Tap(AsyncCallbackHandler):
                 self._error = self._error or error
         if self._error is not None:
             raise self._error
-
-    async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **given: Any) -> None:
-        """A model has answered."""
-        for generation in (response.generations or [[]])[0][:1]:
-            self._told.note(getattr(generation, "message", None))
 
     async def on_tool_start(
         self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, **given: Any

@@ -28,28 +28,31 @@ def chat(settings: Settings) -> Runnable[Any, Any]:
 
 
 def model(settings: Settings) -> BaseChatModel:
-    """The configured chat model; usage is asked for, since it is off as soon as a base URL is given.
+    """The configured chat model. Usage is asked for, since LangChain does not once a base URL is given.
 
     It does not try again by itself: a stage does, a fixed number of times, and with the lease renewed.
     """
     from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
-    given: dict[str, Any] = {}
+    from workers.adapter.calls import UNMARKED
+
+    lacks = settings.model_lacks.split()
+    given: dict[str, Any] = {"max_retries": 0, "stream_usage": "stream_options" not in lacks}
+    if "finish_reason" in lacks:
+        given["tags"] = [UNMARKED]
     if settings.azure_openai_endpoint:
         if not has_key():
             given["azure_ad_async_token_provider"] = identity.openai_token_provider(settings)
         return AzureChatOpenAI(
             azure_endpoint=settings.azure_openai_endpoint,
             azure_deployment=settings.model,
-            stream_usage=True,
-            max_retries=0,
             **given,
         )
     if settings.openai_base_url:
         given["base_url"] = settings.openai_base_url
     if settings.openai_api_key:
         given["api_key"] = settings.openai_api_key
-    return ChatOpenAI(model=settings.model, stream_usage=True, max_retries=0, **given)
+    return ChatOpenAI(model=settings.model, **given)
 
 
 def has_key() -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import stack_of
@@ -38,32 +38,44 @@ class Chain:
     factory: Factory
     input: Schema | None = None
     params: tuple[str, ...] = ()
+    # Of stages: how often each is tried in all. One that is not here has the gateway's number.
+    tries: Mapping[str, int] = field(default_factory=dict)
 
 
 _marked: dict[str, Chain] = {}
 
 
 def chain(
-    name: str, *, stages: Sequence[str] = (), input: Any = None, params: Sequence[str] = ()
+    name: str,
+    *,
+    stages: Sequence[str] = (),
+    input: Any = None,
+    params: Sequence[str] = (),
+    tries: int | Mapping[str, int] | None = None,
 ) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
 
     `stages`, in their order: the names of what the factory's mapping holds. None: one, named as the chain.
     `input`: a JSON Schema, or a type that pydantic knows (a model, a TypedDict); None: any JSON is taken.
     `params`: names that callers may set although they name a credential or an endpoint (`gateway/params.py`).
+    `tries`: how often a stage is tried in all while its failures may pass, by its name or for all.
+    None: GATEWAY_STAGE_TRIES.
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
     if isinstance(params, str):
         raise ValueError(f"the params of {name} must be a list of names")
     named = tuple(map(checked_name, stages)) or (name,)
+    told = dict.fromkeys(named, tries) if isinstance(tries, int) else dict(tries or {})
+    if not set(told) <= set(named) or any(type(most) is not int or most < 1 for most in told.values()):
+        raise ValueError(f"the tries of {name} must be whole numbers, at least 1, for stages that it has")
     schema = input if input is None or isinstance(input, Mapping) else _schema_of(input)
 
     def mark(factory: Factory) -> Factory:
         known = _marked.get(checked_name(name))
         if known is not None and _definition(known.factory) != _definition(factory):
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, named, factory, schema, tuple(params))
+        _marked[name] = Chain(name, named, factory, schema, tuple(params), told)
         return factory
 
     return mark
