@@ -127,6 +127,7 @@ class Gateway:
             most=settings.max_readers,
             most_of_stream=settings.max_stream_readers,
         )
+        redis.moved = partial(hub.subscriber.leave, "the store has another primary")
         hub.open()
         self.readiness.open()
         telemetry.queue_depth.ask = self.readiness.depth
