@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from redis.exceptions import AskError, MovedError, ResponseError
+from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError
 
-from gateway.connection import BROKEN, Connection, is_unavailable
+from gateway.connection import BROKEN, Connection
 from gateway.errors import StoreUnavailable
 from gateway.link import TIMEOUT_SECONDS, Place
 from gateway.pending import Answer
+from gateway.refusals import is_elsewhere, is_forbidden, is_unavailable, told_by_hello
 from gateway.slots import Command, Map, Node, key_of, slot_of_key
 
 MOST_ROUNDS = 5  # of sending a command on: more is a cluster that does not know itself
@@ -76,7 +77,7 @@ class Router(Connection):
             return super().post(key, command, heard)
 
         def told(answer: Answer) -> None:
-            self._doubted |= isinstance(answer, BROKEN)
+            self._doubted |= isinstance(answer, BROKEN) or is_elsewhere(answer)
             heard(answer)
 
         node = self._map.owner(key)
@@ -131,6 +132,11 @@ class Router(Connection):
 
     async def _look_first(self) -> None:
         [ranges] = await super().answers([("CLUSTER", "SLOTS")])
+        if is_forbidden(ranges):  # for ever, perhaps: a single server is used without it
+            [hello] = await super().answers([("HELLO",)])
+            if told_by_hello(hello, b"mode") != b"cluster":
+                self._be_single()
+                return
         if not isinstance(ranges, ResponseError):
             await self._learn(ranges, self._host)
             if not self._map.nodes:
@@ -150,13 +156,14 @@ class Router(Connection):
         await asyncio.gather(*(connection.close() for connection in gone))
         await self._let_go("not needed")  # it has shown the way, and is no node's
 
-    async def _look(self) -> None:
-        """Ask for the map again, unless that has just been done."""
+    async def _look(self, doubted: Collection[Node | None] = ()) -> None:
+        """Ask for the map again, unless that has just been done; those whose word is in doubt come last."""
         loop = asyncio.get_running_loop()
         async with self._asking:
             if loop.time() - self._asked_at < REFRESH_SECONDS:
                 return
-            for node in random.sample(self._map.nodes, len(self._map.nodes)):
+            nodes = random.sample(self._map.nodes, len(self._map.nodes))
+            for node in sorted(nodes, key=lambda node: node in doubted):
                 if await self._look_at(self._connection(node).answers, node.host):
                     break
             else:
@@ -220,8 +227,8 @@ class Router(Connection):
         self, commands: list[Command], aims: dict[int, Aim], answers: list[Answer]
     ) -> dict[int, Aim]:
         """What has to be sent once more, and where to. A node that is away may have a successor."""
-        if any(isinstance(answers[number], MovedError | StoreUnavailable) for number in aims):
-            await self._look()
+        if any(isinstance(answers[number], MovedError) or _is_away(answers[number]) for number in aims):
+            await self._look({aim.node for number, aim in aims.items() if _is_away(answers[number])})
         again: dict[int, Aim] = {}
         for number, aim in aims.items():
             answer = answers[number]
@@ -232,7 +239,7 @@ class Router(Connection):
                 if moved:
                     self._map.moved(answer.slot_id, node)
                 again[number] = Aim(node, asking=not moved)
-            elif isinstance(answer, StoreUnavailable):
+            elif _is_away(answer):
                 key = key_of(commands[number])
                 others = [node for node in self._map.nodes if node != aim.node]
                 now = self._map.owner(key) if key is not None else random.choice(others or [aim.node])
@@ -248,3 +255,8 @@ class Router(Connection):
                 self._place.at(*node), name=self._name, timeout=self._timeout
             )
         return self._connections[node]
+
+
+def _is_away(answer: Answer) -> bool:
+    """Whether a node has not answered, or has said that others may have its slots by now."""
+    return isinstance(answer, StoreUnavailable | ClusterDownError) or is_elsewhere(answer)

@@ -4,6 +4,8 @@ Commands of concurrent tasks are written together and their answers matched in o
 connections does not grow with readers or streams. redis-py opens the connection (TLS, credentials,
 handshake); what is left to us is the order. Before a token expires its successor is
 sent on the live connection: AUTH goes its way between the commands.
+A server that is not the primary any more is left, and its name asked again: where it refuses a write for that
+reason, or says so when it is asked for its role every two seconds. How often is bounded, with jitter.
 Invariant: answers belong to the pending exchanges in order; a connection that breaks fails them all.
 """
 
@@ -11,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import random
 from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
+from gateway.backoff import Backoff
 from gateway.errors import StoreUnavailable
 from gateway.link import (
     TIMEOUT_SECONDS,
@@ -31,30 +34,22 @@ from gateway.link import (
     token_of,
 )
 from gateway.pending import Answer, Pending
+from gateway.refusals import is_elsewhere, is_forbidden, is_unavailable, told_by_hello, word_of
 from gateway.wire import Wire, packed
 
 BROKEN = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
-_TRIES = 2  # the second meets a connection that had been closed while it was idle
-# Answers of a server that is there but cannot do it now.
-_UNAVAILABLE_ERRORS = (
-    redis_errors.ReadOnlyError,
-    redis_errors.OutOfMemoryError,
-    redis_errors.ClusterDownError,
-    redis_errors.MovedError,
-    redis_errors.TryAgainError,
-)
-# The same, and those without a class, at the beginning, or where a script relays it: before Redis 7
-# `ERR Error running script (call to f_…): @user_script:9: -OOM command not allowed …`.
-_UNAVAILABLE_WORDS = re.compile(
-    r"(?:^|\s-?)(?:MISCONF|NOREPLICAS|MASTERDOWN|OOM|READONLY|LOADING|MOVED|CLUSTERDOWN|TRYAGAIN|BUSY)\s"
-)
+# What a server says of a command, and not of the connection; the second is LOADING.
+_ANSWERS = (redis_errors.ResponseError, redis_errors.BusyLoadingError)
+_OPENS = 2  # the second meets a connection that had been closed while it was idle
+# A server that closes connections again and again (client eviction, a proxy that restarts): more tries, with
+# pauses in seconds before those after the second.
+_PAUSES_SECONDS = (0.0, 0.0, 0.1, 0.2, 0.4)
+_REOPEN_SECONDS = (0.05, 0.2)  # between two connects of which the first has failed
+_LEAVE_SECONDS = (0.1, 1.0)  # between leaving one connection for its server's role and leaving the next
+CALM_SECONDS = 10.0  # without a refusal: the next one is a first one
+ROLE_SECONDS = 2.0  # between two questions for the server's role
 
 _log = logging.getLogger("holdfast.connection")
-
-
-def is_unavailable(error: Exception) -> bool:
-    """Whether a server says with this that it is there but cannot do it now."""
-    return isinstance(error, _UNAVAILABLE_ERRORS) or bool(_UNAVAILABLE_WORDS.search(str(error)))
 
 
 def checked(answers: list[Answer]) -> list[Answer]:
@@ -77,8 +72,14 @@ class Connection:
         self._link: AbstractConnection | None = None
         self._wire: Wire | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
-        self._failed_opens = 0
+        self._opening: asyncio.Task[Wire] | None = None
+        self._reopening = Backoff(*_REOPEN_SECONDS, forget=CALM_SECONDS)
+        self._leaving = Backoff(*_LEAVE_SECONDS, forget=CALM_SECONDS)
+        self._left: Wire | None = None  # the last one that was left for its server's role
+        self._forbidden_at = float("-inf")  # when a server has last said that its user may not
+        self._refused_at: float | None = None  # when a server has last said that it is not the primary
+        # Told of the primary that was found after a leave; where somebody is, it is looked for at once.
+        self.moved: Callable[[], None] | None = None
         self._complaint = ""  # why the last connect failed; said once
         self._closed = False
         self._pending = Pending(timeout, self._overdue)
@@ -93,19 +94,23 @@ class Connection:
 
     async def answers(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
         """The same, but the answer of a command that is refused is its ResponseError."""
-        for attempt in range(_TRIES):
+        for attempt, pause in enumerate(_PAUSES_SECONDS, start=1):
+            if pause:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            last = attempt == len(_PAUSES_SECONDS)
             wire = self._wire
             try:
                 if wire is None:
-                    async with asyncio.timeout(self._timeout):
-                        wire = await self._open()
-                return await self._exchange(wire, commands)
+                    wire = await self._opened()
+                answers = await self._exchange(wire, commands)
+                if last or wire is not self._left or not any(map(is_elsewhere, answers)):
+                    return answers
             except TimeoutError as error:  # half open, or too slow to be of use
                 raise StoreUnavailable from error
             except BROKEN as error:
                 if wire is not None:  # also one that is not let in any more
                     wire.end(error)
-                if attempt == _TRIES - 1:
+                if last or (wire is None and attempt >= _OPENS):
                     raise StoreUnavailable from error
             except redis_errors.ResponseError as error:  # of the handshake
                 checked([error])
@@ -159,24 +164,44 @@ class Connection:
         self._pending.add(len(commands), heard)
         answers = await done
         for answer in answers:
-            if isinstance(answer, Exception) and not isinstance(answer, redis_errors.ResponseError):
+            if isinstance(answer, Exception) and not isinstance(answer, _ANSWERS):
                 raise answer
         return answers
 
+    async def _opened(self) -> Wire:
+        """One try serves all who wait for it, also when it fails: a dead server sees no storm of connects.
+
+        Who stops waiting leaves the try to the others. Raises TimeoutError, or what the try raises.
+        """
+        opening = self._begin_opening()
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if opening.cancelled() and not (caller and caller.cancelling()):
+                raise StoreUnavailable from None  # it was closed meanwhile
+            raise
+
+    def _begin_opening(self) -> asyncio.Task[Wire]:
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open(), name="redis-open")
+            self._opening.add_done_callback(_seen)
+        return self._opening
+
     async def _open(self) -> Wire:
-        """One try serves all who wait for it, also when it fails: a dead server sees no storm of connects."""
-        failed_opens = self._failed_opens
-        async with self._opening:
-            if self._wire is not None:
-                return self._wire
-            if self._failed_opens != failed_opens:
-                raise redis_errors.ConnectionError("the connect that this call waited for has failed")
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._timeout):
+            await asyncio.sleep(self._reopening.left(loop.time()))
+            self._reopening.tried(loop.time())
             link = await self._connect()
-            self._link, self._wire = link, Wire(link, self._pending.answered, self._lost)
-            if (token := token_of(link)) is not None and self._place.credentials is not None:
-                renewing = self._renew(self._wire, self._place.credentials, token)
-                self._renewing = asyncio.create_task(renewing, name="redis-renew")
-            return self._wire
+        self._reopening.reset()
+        self._link = link
+        self._wire = wire = Wire(link, self._pending.answered, self._lost, refused=self._refused)
+        if (token := token_of(link)) is not None and self._place.credentials is not None:
+            renewing = self._renew(wire, self._place.credentials, token)
+            self._renewing = asyncio.create_task(renewing, name="redis-renew")
+        self._ask_role_later(wire, 0.0 if self._refused_at is not None else ROLE_SECONDS)
+        return wire
 
     async def _connect(self) -> AbstractConnection:
         if self._closed:
@@ -187,7 +212,6 @@ class Connection:
             if self._closed:
                 raise StoreUnavailable
         except BaseException as error:
-            self._failed_opens += isinstance(error, BROKEN)
             self._complain(error, link)
             cut(link)
             await link.disconnect(nowait=True)
@@ -198,7 +222,7 @@ class Connection:
     def _complain(self, error: BaseException, link: AbstractConnection) -> None:
         """Say why there is no connection; no second time while it stays the same."""
         reason = reason_of(error)
-        if isinstance(error, BROKEN) and reason != self._complaint:
+        if isinstance(error, (*BROKEN, redis_errors.RedisError)) and reason != self._complaint:
             self._complaint = reason
             _log.warning(
                 "%s has no connection to the store at %s: %s", self._name, link._host_error(), reason
@@ -216,6 +240,71 @@ class Connection:
         except Exception as error:
             wire.end(error)
 
+    def _refused(self, error: Exception) -> None:
+        """A server has refused something: perhaps it is not the one to ask any more."""
+        if is_elsewhere(error):
+            self._leave(word_of(error))
+        elif is_forbidden(error):
+            before, self._forbidden_at = self._forbidden_at, asyncio.get_running_loop().time()
+            if self._forbidden_at - before > CALM_SECONDS:
+                _log.warning(
+                    "%s: the store at %s forbids its user a command (NOPERM)", self._name, self._where()
+                )
+
+    def _leave(self, why: str) -> None:
+        """End this connection, so that the next one goes where the name leads now; not too often.
+
+        Answers that have come go their way first; whoever still waits is answered by the next connection.
+        """
+        wire, loop = self._wire, asyncio.get_running_loop()
+        now = loop.time()
+        if self._refused_at is None:
+            _log.warning("%s leaves the store at %s and asks for it anew: %s", self._name, self._where(), why)
+        self._refused_at = now
+        if wire is None or wire is self._left or self._leaving.left(now):
+            return
+        self._leaving.tried(now)
+        self._left = wire
+        loop.call_soon(self._go, wire)
+
+    def _go(self, wire: Wire) -> None:
+        wire.end(redis_errors.ConnectionError("left for its role"))
+        if self.moved is not None and not self._closed and self._wire is None:
+            self._begin_opening()
+
+    def _ask_role_later(self, wire: Wire, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._ask_role, wire)
+
+    def _ask_role(self, wire: Wire) -> None:
+        """HELLO is allowed to every user, and changes nothing when nothing is asked with it."""
+        if wire is self._wire and not self._closed:
+            wire.send(packed(("HELLO",)))
+            self._pending.add(1, lambda answers, error: self._told_role(wire, answers))
+
+    def _told_role(self, wire: Wire, answers: list[Answer]) -> None:
+        if not answers or wire is not self._wire:
+            return
+        role = told_by_hello(answers[0], b"role")
+        now = asyncio.get_running_loop().time()
+        if role not in (b"master", b""):
+            self._leave("it is a replica")
+            self._ask_role_later(wire, self._leaving.left(now))  # again, where it may not be left yet
+            return
+        if self._left is not None:
+            self._left = None
+            if self.moved is not None:
+                self.moved()
+        if not role:
+            return  # a server that does not tell is not asked again
+        if self._refused_at is not None and now - self._refused_at > CALM_SECONDS:
+            self._refused_at = None
+            _log.info("%s: the store at %s serves", self._name, self._where())
+        self._ask_role_later(wire, ROLE_SECONDS)
+
+    def _where(self) -> str:
+        """The server's address, as the log tells it."""
+        return self._link._host_error() if self._link is not None else "its address"
+
     def _overdue(self) -> None:
         if self._wire is not None:
             self._wire.end(redis_errors.ConnectionError("no answer in time"))
@@ -232,8 +321,17 @@ class Connection:
 
     async def _let_go(self, why: str) -> None:
         """End the connection, and wait for what has gone with it."""
-        renewing = self._renewing
+        renewing, opening = self._renewing, self._opening
+        if opening is not None and not opening.done():
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
         if self._wire is not None:
             self._wire.end(redis_errors.ConnectionError(why))
         if renewing is not None:
             await asyncio.gather(renewing, return_exceptions=True)
+
+
+def _seen(opening: asyncio.Task[Wire]) -> None:
+    """Whoever waited for it is told; where nobody does any more, its error is no news."""
+    if not opening.cancelled():
+        opening.exception()

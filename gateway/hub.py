@@ -25,6 +25,7 @@ from gateway.subscription import Block, Subscription, merged
 
 PULSE_SECONDS = 0.5
 ORPHANS_AT_ONCE = 32
+UNHEARD_LOOKS = 2  # in a row, of one feed: a single publish may be lost
 STALLED_SECONDS = 60.0
 STALLED = "the reader takes nothing more"
 Orphaned = Callable[[str], Awaitable[object]]  # told of a stream whose lease, or whose wait, is over
@@ -201,6 +202,8 @@ class Hub:
                 continue  # the next look is the retry; readers notice a store out of reach by themselves
             except Exception as error:  # without this task nobody would notice a lost publish
                 _log.error("a look failed:\n%s", stack_of(error))
+            finally:
+                self._judge()
 
     def _beat(self, reader: Subscription, now: float) -> None:
         silent = now - reader.sent_at
@@ -217,6 +220,19 @@ class Hub:
         for result in await asyncio.gather(*looks, return_exceptions=True):
             if isinstance(result, BaseException):  # when every node, of a cluster too, has had its look
                 raise result
+
+    def _judge(self) -> None:
+        """Tell the subscriber when the log moves and nothing is heard of it, and when something is again."""
+        since = self.subscriber.mistrusted_at
+        if since is not None and any(feed.heard_at > since for feed in self._feeds.values()):
+            self.subscriber.trust()
+        if self._unheard():
+            self.subscriber.mistrust(self._unheard)
+
+    def _unheard(self) -> bool:
+        return any(
+            feed.unheard >= UNHEARD_LOOKS and feed.heard_at <= feed.looked_at for feed in self._feeds.values()
+        )
 
     async def _look_at(self, feeds: list[Feed]) -> None:
         heads = await self._log.heads([feed.id for feed in feeds])

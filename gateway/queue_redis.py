@@ -20,7 +20,7 @@ GROUP = "workers"
 _FIRST = b"0-0"
 # The group is not there: never made, or its store was emptied, perhaps under a read that waited.
 # The last is fakeredis's word for it.
-_NO_GROUP = ("NOGROUP", "UNBLOCKED", "The XGROUP subcommand requires the key")
+_NO_GROUP = ("NOGROUP", "UNBLOCKED the stream key", "The XGROUP subcommand requires the key")
 
 
 class RedisQueue:

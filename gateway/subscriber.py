@@ -2,8 +2,10 @@
 
 Acknowledgements come in the order in which the SUBSCRIBEs were sent, so each goes to the very feed that
 asked, also when a stream was left and joined again meanwhile. A connection that does not even answer PING
-is cut. A subscribed connection takes no AUTH (RESP2 allows it (UN)SUBSCRIBE, PING, RESET, QUIT), so when its
-token has a successor it is replaced by a new one at once; that loses as little as any other loss of it: every
+is cut. Where the log moves and an acknowledged feed hears nothing of it, the connection is with a server to
+which nobody publishes any more: it is left and the name asked again, not too often.
+A subscribed connection takes no AUTH (RESP2 allows it (UN)SUBSCRIBE, PING, RESET, QUIT), so when its token
+has a successor it is replaced by a new one at once. That loses as little as any other loss of it: every
 reader looks into the log. RESP3 would allow AUTH, at the price of another reply format and push handling.
 Invariant: what is written goes through one wire, so its order is that of the calls.
 """
@@ -14,13 +16,15 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from gateway.backoff import Backoff
+from gateway.errors import stack_of
 from gateway.link import (
     TIMEOUT_SECONDS,
     Place,
@@ -36,8 +40,15 @@ from gateway.wire import Wire, packed
 
 DEAF_SECONDS = 10.0
 UNHEARD_SECONDS = 1.0  # a connection that is being made, or an answer on its way, is no fault
+MISTRUST_SECONDS = 15.0  # after the last sign that nothing is heard, while nothing speaks for the contrary
 _BACKOFF_SECONDS = (0.05, 2.0)
+_LEAVE_SECONDS = (2.0, 15.0)  # between two connections that are left, each of which makes every reader look
+_CALM_SECONDS = 60.0  # without leaving one: the next time is a first time
 _log = logging.getLogger("holdfast.subscriber")
+
+
+class Left(redis_errors.ConnectionError):
+    """A connection that works and is of no use."""
 
 
 class Feed(Protocol):
@@ -80,17 +91,27 @@ class Subscriber:
         self._outdated = False
         self.ended = False  # whom it serves serves nobody any more
         self._unheard_at: float | None = None  # since when something wanted is not acknowledged
+        self.mistrusted_at: float | None = None  # when the log has last moved and nothing was heard
+        self._still: Callable[[], bool] | None = None  # asked when the sign of life has come: still nothing?
+        self._leaving = Backoff(*_LEAVE_SECONDS, forget=_CALM_SECONDS)
+        self._leave_due: asyncio.TimerHandle | None = None
+        self._complaint = ""  # why there is no connection; said once
 
     @property
     def state(self) -> str:
-        """`ended`; `idle`: nothing is wanted; `ok`; `lost`: what is wanted, not acknowledged for over 1 s."""
+        """`ended`, `idle`, `ok`, `lost` or `unheard`.
+
+        `idle`: nothing is wanted. `lost`: what is wanted is not acknowledged for over 1 s. `unheard`: it is
+        acknowledged, and the log moves without a word of it.
+        """
         if self.ended:
             return "ended"
         if not any(True for _ in self._listener.wanted()):
             return "idle"
-        if self._unheard_at is None or _now() - self._unheard_at < UNHEARD_SECONDS:
-            return "ok"
-        return "lost"
+        if self._unheard_at is not None and _now() - self._unheard_at >= UNHEARD_SECONDS:
+            return "lost"
+        mistrusted = self.mistrusted_at is not None and _now() - self.mistrusted_at < MISTRUST_SECONDS
+        return "unheard" if mistrusted else "ok"
 
     def subscribe(self, feed: Feed) -> None:
         """Ask for a feed; `feed.acknowledge` is called when the server has answered."""
@@ -112,6 +133,40 @@ class Subscriber:
         elif silent > DEAF_SECONDS / 2:
             self._send("PING")
 
+    def mistrust(self, still: Callable[[], bool]) -> None:
+        """The log moves and nothing is heard of it. Where that is `still` so after a sign of life, leave.
+
+        What was published before the server answers PING has come before its answer.
+        """
+        if self._wire is not None and self._still is None:
+            self._still = still
+            self._send("PING")
+
+    def trust(self) -> None:
+        """Something was heard again."""
+        self.mistrusted_at = None
+        _log.info("what is published is heard again")
+
+    def leave(self, why: str, still: Callable[[], bool] = lambda: True) -> None:
+        """Replace the connection by one to where the name leads now: at once, or as soon as it may be.
+
+        `still` is asked before a leave that had to wait.
+        """
+        wire, loop = self._wire, asyncio.get_running_loop()
+        if wire is None or self._leave_due is not None:
+            return  # a new one is on its way
+
+        def now() -> None:
+            self._leave_due = None
+            if wire is self._wire and still():
+                self._leaving.tried(loop.time())
+                wire.end(Left(why))
+
+        if left := self._leaving.left(loop.time()):
+            self._leave_due = loop.call_later(left, now)
+        else:
+            now()
+
     async def run(self) -> None:
         """Connect while anybody follows; back off, with jitter, while no connection lasts."""
         loop = asyncio.get_running_loop()
@@ -132,7 +187,9 @@ class Subscriber:
                 if self._outdated:
                     _log.info("subscriber connection replaced: there is a new token")
                     continue
-                _log.warning("subscriber connection lost: %s", reason_of(error))
+                self._complain(str(error) if isinstance(error, Left) else reason_of(error))
+            except Exception as error:  # without this task nobody here would hear anything
+                self._complain(stack_of(error))
             finally:
                 cut(link)
                 await link.disconnect(nowait=True)
@@ -140,6 +197,12 @@ class Subscriber:
                 backoff = _BACKOFF_SECONDS[0]
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
+
+    def _complain(self, reason: str) -> None:
+        """Say why a connection has ended; no second time before a subscription is acknowledged."""
+        if reason != self._complaint:
+            self._complaint = reason
+            _log.warning("subscriber connection lost: %s", reason)
 
     async def _serve(self, link: AbstractConnection, place: Place) -> None:
         loop = asyncio.get_running_loop()
@@ -162,7 +225,7 @@ class Subscriber:
         try:
             await ended
         finally:
-            self._wire, self._unheard_at = None, _now()
+            self._wire, self._still, self._unheard_at = None, None, _now()
             wire.end(redis_errors.ConnectionError("let go"))
             ended.cancel()
             self._listener.lost()
@@ -178,8 +241,18 @@ class Subscriber:
         elif kind == b"subscribe":
             self._unacknowledged.popleft().acknowledge()
             self._unheard_at = _now() if self._unacknowledged else None
+            self._complaint = ""
+        elif kind == b"pong":
+            self._prove()
         elif isinstance(answer, Exception):
             raise answer
+
+    def _prove(self) -> None:
+        """A sign of life: all that was published before it was asked for has been heard."""
+        still, self._still = self._still, None
+        if still is not None and still():
+            self.mistrusted_at = _now()
+            self.leave("the log moves and nothing is heard", still)
 
     async def _replace(self, link: AbstractConnection, place: Place, token: Token) -> None:
         assert place.credentials is not None

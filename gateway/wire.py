@@ -24,7 +24,8 @@ _log = logging.getLogger("holdfast.connection")
 class Wire(asyncio.Protocol):
     """`answered` is called with each answer in turn, an error's too, and `lost` once, when no more can come.
 
-    `read` is called after the answers that have come together. What either raises ends the connection: the
+    `read` is called after the answers that have come together, `refused` with each answer that is an error,
+    before `answered`; answers that are none cost nothing for it. What these raise ends the connection: the
     order of answers is lost with it.
     """
 
@@ -34,14 +35,20 @@ class Wire(asyncio.Protocol):
         answered: Callable[[Answer], None],
         lost: Callable[[BaseException], None],
         read: Callable[[], None] = lambda: None,
+        refused: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         assert link._writer is not None
         self._answered = answered
         self._read = read
         self._lost: Callable[[BaseException], None] | None = lost
-        self._reader = hiredis.Reader(
-            protocolError=redis_errors.InvalidResponse, replyError=link._parser.parse_error
-        )
+        parse_error: Callable[[str], Exception] = link._parser.parse_error
+
+        def error_of(text: str) -> Exception:
+            error = parse_error(text)
+            refused(error)
+            return error
+
+        self._reader = hiredis.Reader(protocolError=redis_errors.InvalidResponse, replyError=error_of)
         self._loop = asyncio.get_running_loop()
         self._outbox: list[bytes] = []
         self._due = self._full = False

@@ -9,8 +9,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from gateway.connection import _UNAVAILABLE_WORDS, Connection
+from gateway.connection import Connection
 from gateway.errors import StoreUnavailable
+from gateway.refusals import UNAVAILABLE_WORDS, is_elsewhere, is_forbidden, told_by_hello, word_of
 from tests.support.following import Stream, connected, following
 from tests.support.redis_server import RedisServer
 
@@ -117,4 +118,38 @@ async def until_answered(connection: Connection) -> None:
 )
 def test_a_servers_refusal_is_known_by_its_word(text: str, unavailable: bool) -> None:
     """Also as servers before Redis 7 say it, which the tests' server is not."""
-    assert bool(_UNAVAILABLE_WORDS.search(text)) is unavailable
+    assert bool(UNAVAILABLE_WORDS.search(text)) is unavailable
+
+
+@pytest.mark.parametrize(
+    ("text", "elsewhere", "word"),
+    [
+        ("READONLY You can't write against a read only replica.", True, "READONLY"),
+        ("Error running script (call to f_a0b1): @user_script:9: -READONLY You can't", True, "READONLY"),
+        (
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            True,
+            "MASTERDOWN",
+        ),
+        ("NOREPLICAS Not enough good replicas to write.", True, "NOREPLICAS"),
+        ("UNBLOCKED force unblock from blocking operation, instance state changed", True, "UNBLOCKED"),
+        ("UNBLOCKED the stream key no longer exists", False, "UNBLOCKED"),
+        ("OOM command not allowed when used memory > 'maxmemory'.", False, ""),
+        ("NOPERM this user has no permissions to run the 'get' command", False, "NOPERM"),
+        ("The user executing the script can't run this command or subcommand", False, "NOPERM"),
+    ],
+)
+def test_a_server_that_is_perhaps_not_the_primary_is_known_by_its_word(
+    text: str, elsewhere: bool, word: str
+) -> None:
+    error = ResponseError(text)
+    assert is_elsewhere(error) is elsewhere
+    assert is_forbidden(error) is (word == "NOPERM")
+    assert word_of(error) == word or not elsewhere
+
+
+def test_hello_tells_by_name_and_anything_else_tells_nothing() -> None:
+    answer = [b"server", b"redis", b"proto", 2, b"role", b"replica", b"modules", []]
+    assert told_by_hello(answer, b"role") == b"replica"
+    for other in (answer[:4], [b"role"], None, ResponseError("unknown command"), [b"proto", 2]):
+        assert told_by_hello(other, b"role") == b""

@@ -143,10 +143,10 @@ async def test_fault_11_events_that_nobody_told_of_count_as_events_that_came_lat
             [feed] = f.hub.wanted()
             for number in range(3):
                 await until(lambda: feed.look_at(now()) - max(feed.heard_at, feed.looked_at) > 0.25)
-                heard = feed.heard_at
+                moved = feed.moved_at
                 await stream.texts(str(number))
                 await reader.has(await stream.log_bytes(redis), FOUND_SECONDS)
-                assert feed.heard_at > heard
+                assert feed.moved_at > moved
                 assert feed.look_at(now()) - feed.looked_at == pytest.approx(0.2)
 
 

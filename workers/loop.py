@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 
-from gateway.errors import QueueUnavailable
+from gateway.errors import QueueUnavailable, stack_of
 from gateway.queue import Delivery, JobQueue
 from workers.places import Places
 from workers.runner import Runner
 
-_BACKOFF_SECONDS = (0.1, 5.0)
+_BACKOFF_SECONDS = (0.1, 2.0)
 _LAST_RECEIVE_SECONDS = 2.0  # more than a receive waits for its first delivery
 _log = logging.getLogger("holdfast.loop")
 
@@ -28,19 +29,27 @@ class Loop:
         self._receiving: asyncio.Task[list[Delivery]] | None = None
 
     async def run(self) -> None:
-        """Receive and run. Goes on through an unreachable queue, ever more slowly, up to every 5 s."""
-        backoff = _BACKOFF_SECONDS[0]
+        """Receive and run. Goes on through whatever the queue says, ever more slowly, up to every 2 s.
+
+        The log tells when the queue is out of reach, and when it is there again, once each.
+        """
+        backoff, trouble = _BACKOFF_SECONDS[0], ""
         try:
             while True:
                 await self.places.room()
                 try:
                     deliveries = await self._receive()
-                    backoff = _BACKOFF_SECONDS[0]
-                except QueueUnavailable:
-                    _log.warning("queue out of reach; next try in %.1f s", backoff)
-                    await asyncio.sleep(backoff)
+                except Exception as error:  # without this task the process would run nothing any more
+                    told = error.code if isinstance(error, QueueUnavailable) else stack_of(error)
+                    if told != trouble:
+                        trouble = told
+                        _log.warning("the queue cannot be read, and is asked again until it can: %s", told)
+                    await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                     backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
                     continue
+                if trouble:
+                    _log.info("the queue is read again")
+                backoff, trouble = _BACKOFF_SECONDS[0], ""
                 for delivery in deliveries:
                     self.places.run(delivery)
         finally:

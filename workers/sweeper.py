@@ -34,12 +34,16 @@ class Sweeper:
 
     async def run(self) -> None:
         """Take the turn when it is free; what is out of reach now is met again at the next."""
+        put_off = ""
         while True:
             await asyncio.sleep(TURN_SECONDS)
             try:
                 await self.turn()
+                put_off = ""
             except (StoreUnavailable, QueueUnavailable) as error:
-                _log.warning("sweep put off: %s", error.code)
+                if error.code != put_off:  # a second time only after a sweep
+                    put_off = error.code
+                    _log.warning("sweep put off: %s", error.code)
             except Exception as error:  # without this task nobody would look after those
                 _log.error("sweep failed:\n%s", stack_of(error))
 

@@ -1,0 +1,376 @@
+"""Rows 36 to 44: a store that fails over, forbids, drops connections, or is not heard any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from gateway import feed, hub
+from gateway.cluster import Router
+from gateway.errors import QueueUnavailable, StoreUnavailable
+from gateway.gateway import Gateway
+from gateway.settings import Settings
+from tests.support.following import Stream, connected, following, reading, until
+from tests.support.jobs import Jobs, eventually
+from tests.support.model_server import ModelServer, script
+from tests.support.name import Name, follow, promote, switch
+from tests.support.processes import GatewayProcess
+from tests.support.proxy import Proxy, dropped
+from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_server import RedisServer
+from tests.test_faults_store import Attached
+
+BOUND_SECONDS = 30
+REFUSED_CALLS = 200
+WORDS = ["before ", "after ", "end"]
+
+
+@asynccontextmanager
+async def replicated() -> AsyncIterator[tuple[RedisServer, RedisServer]]:
+    """A primary and its replica."""
+    async with RedisServer(tcp=True) as primary, RedisServer(tcp=True) as replica:
+        await follow(replica, primary)
+        yield primary, replica
+
+
+@asynccontextmanager
+async def behind(name: Name, model: ModelServer, text: bytes) -> AsyncIterator[tuple[str, Attached, str]]:
+    """A web and a worker process at this name, a stream that runs, and a reader of it that has this text."""
+    environment = {"REDIS_URL": name.url, "GATEWAY_LEASE_SECONDS": "5", **model.environment()}
+    async with (
+        GatewayProcess("web", environment) as web,
+        GatewayProcess("worker", environment) as worker,
+        httpx.AsyncClient(base_url=web.url, timeout=BOUND_SECONDS) as client,
+    ):
+        question = {"user": script(WORDS, gate="failover", gate_at=1)}
+        where = (await client.post("/stream", json=question)).headers["location"]
+        reader = Attached(web.url + where)
+        await reader.has(text)
+        yield web.url, reader, where
+        assert "Traceback" not in web.log() + worker.log()
+
+
+async def ended(url: str, reader: Attached, where: str) -> None:
+    """The very connection of this reader has brought the rest and the end, each once."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        await reader.task
+    for word in WORDS:
+        assert reader.frames.count(b'"%b"' % word.encode()) == 1
+    assert b"event: done\n" in reader.frames
+    async with httpx.AsyncClient(base_url=url, timeout=BOUND_SECONDS) as client:
+        answer = await client.post(
+            "/stream", json={"user": script(["new"])}, headers={"accept": "text/event-stream"}
+        )
+        assert b"event: done\n" in answer.content
+        assert (await client.get(where, headers={"accept": "application/json"})).json()["status"] == "done"
+        async with asyncio.timeout(BOUND_SECONDS):
+            while (await client.get("/ready")).status_code != 200:  # noqa: ASYNC110 - only asking can tell
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+async def test_fault_36_after_a_planned_failover_all_connections_are_left_and_streams_go_on() -> None:
+    """The old primary keeps its connections; nobody waits for their end, the subscriber included."""
+    async with (
+        replicated() as (old, new),
+        ModelServer() as model,
+        Name(old) as name,
+        behind(name, model, b'"before "') as (url, reader, where),
+    ):
+        had = name.open_to(old)
+        assert had >= 3
+        await switch(old, new)
+        name.leads_to(new)
+        ready = monotonic()
+        await until(lambda: name.open_to(old) == 0)
+        await until(lambda: name.open[new.port, "hub"] == 1)
+        print(f"left after {monotonic() - ready:.1f} s")
+        model.open_gate("failover")
+        await ended(url, reader, where)
+        print(f"ended after {monotonic() - ready:.1f} s")
+        # Redis itself ends a blocked read, the queue's, together with its connection (`blocked.c`).
+        assert name.ended_by_server[old.port, "commands"] == name.ended_by_server[old.port, "hub"] == 0
+
+
+@pytest.mark.slow
+async def test_fault_37_after_an_unplanned_failover_streams_go_on() -> None:
+    async with (
+        replicated() as (old, new),
+        ModelServer() as model,
+        Name(old) as name,
+        behind(name, model, b'"before "') as (url, reader, where),
+    ):
+        await follow(new, old)
+        await old.kill()
+        await promote(new)
+        name.leads_to(new)
+        ready = monotonic()
+        model.open_gate("failover")
+        await ended_or_back(url, reader, where)
+        print(f"ended after {monotonic() - ready:.1f} s")
+
+
+async def ended_or_back(url: str, reader: Attached, where: str) -> None:
+    """A reader that met no store was sent away cleanly: it comes back behind its last event, once."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        await reader.task
+    if b"event: done\n" not in reader.frames:
+        last = reader.frames.rpartition(b"id: ")[2].partition(b"\n")[0].decode()
+        async with httpx.AsyncClient(base_url=url, timeout=BOUND_SECONDS) as client:
+            headers = {"accept": "text/event-stream", "last-event-id": last}
+            reader.frames += (await client.get(where, headers=headers)).content
+    await ended(url, reader, where)
+
+
+async def test_fault_38_while_a_server_is_read_only_for_long_it_is_left_ever_more_rarely(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One line in the log, and connects that do not grow with what is asked."""
+    async with RedisServer(tcp=True) as server, Name(server) as name, connected(name.url) as connection:
+        async with Redis.from_url(server.url) as redis:
+            await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+            began, refused = monotonic(), 0
+            async with asyncio.timeout(BOUND_SECONDS):
+                while refused < REFUSED_CALLS or name.opened[server.port, "commands"] < 4:
+                    with pytest.raises(StoreUnavailable):
+                        await connection.call("SET", "k", "v", "PX", 1000)
+                    refused += 1
+            connects = name.opened[server.port, "commands"]
+            assert connects <= 6 + 2 * (monotonic() - began)
+            await redis.execute_command("REPLICAOF", "NO", "ONE")
+            assert await connection.call("SET", "k", "v", "PX", 1000) == b"OK"
+        lines = [line for line in caplog.messages if "leaves the store" in line]
+        assert len(lines) == 1
+        assert "READONLY" in lines[0]
+
+
+async def test_fault_38_a_write_that_a_demoted_server_refuses_is_made_where_the_name_leads_now() -> None:
+    """Whoever asked notices nothing; that it is a callback's changes nothing for those who ask later."""
+    async with replicated() as (old, new), Name(old) as name, connected(name.url) as connection:
+        await connection.call("SET", "k", "1", "PX", 60_000)
+        await switch(old, new)
+        name.leads_to(new)
+        heard: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        assert connection.post("k", ("SET", "k", "2", "PX", 60_000), heard.set_result)
+        assert isinstance(await heard, Exception)
+        assert await connection.call("SET", "k", "3", "PX", 60_000) == b"OK"
+        assert not name.ended_by_server
+        await until(lambda: name.open_to(old) == 0)
+        assert name.open_to(new) == 1
+
+
+@pytest.mark.slow
+async def test_fault_39_who_only_reads_leaves_a_replica_too() -> None:
+    """It meets no refusal: the server is asked for its role."""
+    async with replicated() as (old, new), Name(old) as name:
+        gateway = Gateway(Settings(redis_url=name.url), {"chat": ("chat",)})
+        parts = gateway.parts
+        try:
+            async with connected(old.url) as direct:
+                stream = await Stream.create(type(parts.log)(direct))
+            async with parts.hub.subscribe(stream.id):
+                await parts.log.now_ms()
+                assert name.open[old.port, "commands"] == name.open[old.port, "hub"] == 1
+                await switch(old, new)
+                name.leads_to(new)
+                await until(lambda: name.open_to(old) == 0)
+                await until(lambda: name.open_to(new) == 2)
+                assert not name.ended_by_server
+        finally:
+            await gateway.close()
+
+
+async def received(jobs: Jobs) -> bytes:
+    """The next delivery, as a worker's loop asks for it: again while the queue is out of reach."""
+    while True:
+        try:
+            return (await jobs.delivery()).body
+        except QueueUnavailable:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.slow
+async def test_fault_40_a_consumer_that_waits_on_a_demoted_server_goes_on_at_the_new_primary() -> None:
+    """UNBLOCKED, as a change of role ends a blocked read, is no missing group."""
+    async with replicated() as (old, new), Name(old) as name, Jobs(name.url) as jobs:
+        await jobs.queue.receive(1)  # makes the group
+        await follow(new, old)
+        receiving = asyncio.create_task(received(jobs))
+        async with Redis.from_url(old.url) as redis:
+
+            async def waits() -> bool:
+                return bool((await redis.info("clients"))["blocked_clients"])
+
+            await eventually(waits)
+        await switch(old, new)
+        name.leads_to(new)
+        stream_id = await jobs.stream(chain="chat")
+        assert stream_id.encode() in await asyncio.wait_for(receiving, BOUND_SECONDS)
+
+
+@pytest.mark.slow
+async def test_fault_43_a_subscriber_that_hears_nothing_leaves_the_old_primary_which_lives_on_alone() -> None:
+    async with replicated() as (old, new), Name(old) as name, following(new.url, hub_url=name.url) as f:
+        await promote(new)
+        stream = await Stream.create(f.log)
+        async with reading(f.relay, stream) as [reader]:
+            ear = f.hub.subscriber
+            await until(lambda: name.open[old.port, "hub"] == 1)
+            name.leads_to(new)
+            words, states = 0, set()
+            async with asyncio.timeout(BOUND_SECONDS):
+                while name.open[new.port, "hub"] == 0:
+                    await stream.texts(f"untold {words}")
+                    words += 1
+                    await until(lambda: b'"untold %d"' % (words - 1) in reader.frames)  # noqa: B023
+                    states.add(ear.state)
+            assert not name.ended_by_server
+            assert name.opened[new.port, "hub"] == 1
+            await until(lambda: ear.state in ("ok", "unheard"))
+            [followed] = f.hub.wanted()
+            heard = followed.heard_at
+            await stream.texts("told")
+            await until(lambda: followed.heard_at > heard)
+            await until(lambda: ear.state == "ok")
+            await stream.end()
+            whole = await reader.all()
+        for number in range(words):
+            assert whole.count(b'"untold %d"' % number) == 1
+
+
+@pytest.mark.slow
+async def test_fault_44_a_server_that_drops_every_publish_is_not_left_again_and_again(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`/ready` tells, readers get everything by looks at the log, and connects are rare."""
+    monkeypatch.setattr(hub, "PULSE_SECONDS", 0.02)
+    monkeypatch.setattr(feed, "SILENT_SECONDS", 0.02)
+    async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
+        proxy.fault = dropped
+        stream = await Stream.create(f.log)
+        async with reading(f.relay, stream) as [reader]:
+            began, words = monotonic(), 0
+            async with asyncio.timeout(BOUND_SECONDS):
+                while words < 30 or proxy.accepted["hub"] < 3:
+                    await stream.texts(f"w{words}")
+                    await until(lambda: b'"w%d"' % words in reader.frames)  # noqa: B023
+                    words += 1
+            assert proxy.accepted["hub"] <= 3 + monotonic() - began
+            await until(lambda: f.hub.subscriber.state == "unheard")
+            proxy.fault = lambda message: (message,)
+            await stream.texts("told")
+            await until(lambda: f.hub.subscriber.state == "ok")
+            await stream.end()
+            await reader.all()
+
+
+async def test_fault_41_a_user_without_permissions_is_unavailable_and_then_served(redis_url: str) -> None:
+    """Of a command, of a script's own command, and of the handshake; one line in the log for each state."""
+    async with Redis.from_url(redis_url) as admin, connected(redis_url) as connection:
+        try:
+            assert await connection.call("GET", "k") is None
+            for taken in (("-@all", "+acl"), ("+@all", "-get")):
+                await admin.execute_command("ACL", "SETUSER", "default", *taken)
+                commands: tuple[tuple[object, ...], ...] = (
+                    ("GET", "k"),
+                    ("EVAL", "return redis.call('GET', KEYS[1])", 1, "k"),
+                )
+                for command in commands:
+                    with pytest.raises(StoreUnavailable):
+                        await connection.call(*command)  # type: ignore[arg-type]
+            await admin.execute_command("ACL", "SETUSER", "default", "-@all", "+acl")
+            async with connected(redis_url) as anew:
+                with pytest.raises(StoreUnavailable):
+                    await anew.call("GET", "k")
+        finally:
+            await admin.execute_command("ACL", "SETUSER", "default", "+@all")
+        assert await connection.call("GET", "k") is None
+
+
+@pytest.mark.slow
+async def test_fault_41_permissions_taken_and_given_back_end_no_process_and_no_stream() -> None:
+    async with RedisServer() as server, ModelServer() as model, Redis.from_url(server.url) as admin:
+        environment = {"REDIS_URL": server.url, **model.environment()}
+        async with (
+            GatewayProcess("web", environment) as web,
+            GatewayProcess("worker", environment) as worker,
+            httpx.AsyncClient(base_url=web.url, timeout=BOUND_SECONDS) as client,
+        ):
+            question = {"user": script(WORDS, gate="permissions", gate_at=1)}
+            where = (await client.post("/stream", json=question)).headers["location"]
+            reader = Attached(web.url + where)
+            await reader.has(b'"before "')
+            for round_ in (1, 2, 3):
+                await admin.execute_command("ACL", "SETUSER", "default", "-@all", "+acl")
+                try:
+                    told = "the queue cannot be read"
+                    await until(lambda: worker.log().count(told) >= round_)  # noqa: B023
+                    answer = await client.post("/stream", json={"user": "q"})
+                    assert answer.status_code == 503
+                finally:
+                    await admin.execute_command("ACL", "SETUSER", "default", "+@all")
+                await until(lambda: worker.log().count("the queue is read again") >= round_)  # noqa: B023
+            model.open_gate("permissions")
+            await ended_or_back(web.url, reader, where)
+            assert worker.log().count(told) == 3
+            assert "NOPERM" in web.log() + worker.log()
+            assert "Traceback" not in web.log() + worker.log()
+
+
+async def test_fault_41_a_cluster_whose_map_is_forbidden_is_not_taken_for_one_server() -> None:
+    async with RedisCluster() as cluster:
+        router = Router(cluster.url, name="holdfast-test")
+        try:
+            await cluster.nodes[0].call("ACL", "SETUSER", "default", "-cluster|slots")
+            with pytest.raises(StoreUnavailable):
+                await router.call("GET", "k")
+            await cluster.nodes[0].call("ACL", "SETUSER", "default", "+cluster|slots")
+            keys = [f"{{{number:02x}}}:k" for number in range(16)]
+            assert await router.call_all([("GET", key) for key in keys]) == [None] * len(keys)
+        finally:
+            await router.close()
+
+
+async def test_fault_42_a_server_that_drops_connections_in_a_row_is_asked_until_it_answers() -> None:
+    async with RedisServer(tcp=True) as server, Name(server) as name, connected(name.url) as connection:
+        name.cuts(4)
+        assert await connection.call("SET", "k", "v", "PX", 1000) == b"OK"
+        assert name.opened[server.port, "commands"] == 5
+        name.cuts(1000)
+        with pytest.raises(StoreUnavailable):
+            await connection.call("GET", "k")
+        name.cuts(0)
+        assert await connection.call("GET", "k") in (b"v", None)
+
+
+@pytest.mark.slow
+async def test_fault_42_streams_go_on_when_clients_are_evicted_no_more() -> None:
+    async with RedisServer(tcp=True) as server, ModelServer() as model, Redis.from_url(server.url) as admin:
+        environment = {"REDIS_URL": f"redis://127.0.0.1:{server.port}/0", **model.environment()}
+        async with (
+            GatewayProcess("web", environment) as web,
+            GatewayProcess("worker", environment) as worker,
+            httpx.AsyncClient(base_url=web.url, timeout=BOUND_SECONDS) as client,
+        ):
+            question = {"user": script(WORDS, gate="evicted", gate_at=1)}
+            where = (await client.post("/stream", json=question)).headers["location"]
+            reader = Attached(web.url + where)
+            await reader.has(b'"before "')
+            for _ in range(8):  # as eviction does it: all of them, again and again
+                await admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+                await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                seen = (await admin.info("stats"))["total_connections_received"]
+
+                async def again() -> bool:
+                    return bool((await admin.info("stats"))["total_connections_received"] > seen)  # noqa: B023
+
+                await eventually(again)
+            model.open_gate("evicted")
+            await ended_or_back(web.url, reader, where)
+            assert "Traceback" not in web.log() + worker.log()
