@@ -29,6 +29,7 @@ from gateway.response import EventStream
 
 JSON = "application/json"
 DOCUMENT_SECONDS = 200.0  # that a client may take for a long document
+NO_ROUTE = "none"  # the `route` of answers at paths, methods or hosts that are none of ours
 _METHODS = {"GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT", "PATCH"}
 # EventSource takes no other status than 200: what would be a problem is told to it by a clean close.
 _SENT_AWAY = {"store": StoreUnavailable.code, "full": TooManyReaders.code}
@@ -91,7 +92,8 @@ def answered(route: str, *, probe: bool = False, shape: Shape | None = None) -> 
                 exchange = Exchange(method, route, probe, notes)
                 _note(request)
                 try:
-                    _check_coding(request)
+                    if route != NO_ROUTE:
+                        _check_coding(request)
                     response = await handler(gateway, request)
                 except HoldfastError as error:
                     response, code = told(error), error.code

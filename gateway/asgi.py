@@ -14,7 +14,7 @@ from starlette.routing import Route, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import catalogue, contract, formats, handlers, hostnames, pages, probes
-from gateway.answers import Handler, answered
+from gateway.answers import NO_ROUTE, Handler, answered
 from gateway.errors import HoldfastError, MethodNotAllowed, RouteNotFound
 from gateway.gateway import Gateway
 
@@ -117,18 +117,18 @@ class OwnName:
 
 
 async def _wrong_host(gateway: Gateway, request: Request, error: HoldfastError) -> Response:
-    @answered("none")
+    @answered(NO_ROUTE)
     async def refuse(gateway: Gateway, request: Request) -> Response:
         raise error
 
     return await refuse(gateway, request)
 
 
-@answered("none")
+@answered(NO_ROUTE)
 async def _no_route(gateway: Gateway, request: Request) -> Response:
     raise RouteNotFound
 
 
-@answered("none")
+@answered(NO_ROUTE)
 async def _no_method(gateway: Gateway, request: Request) -> Response:
     raise MethodNotAllowed

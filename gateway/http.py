@@ -193,7 +193,6 @@ class Bounded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head is whole."""
-        self._headed = True
         self._marks += 1
         self._fields = self._field_bytes = 0
         if not self.url.startswith(b"/"):
@@ -203,6 +202,7 @@ class Bounded(HttpToolsProtocol):
             self.scope["path"] = unquote(_SLASH.sub(b"%252F", self.scope["raw_path"]).decode("ascii"))
         if self.scope["http_version"] != "1.1":
             self.cycle.keep_alive = False
+        self._headed = True  # last: a target that cannot be parsed makes no cycle
 
     def on_chunk_header(self) -> None:
         """A chunk of the body begins."""

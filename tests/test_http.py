@@ -284,7 +284,7 @@ async def test_fault_58_a_refusal_is_never_written_into_another_answer(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /waits HTTP/1.1\r\nhost: x\r\n\r\n" + GET + b"no HTTP\r\n\r\n")
     [one] = await some(server)
-    await until(lambda: one._refused is not None)
+    await until(lambda: bool(one.pipeline) or one.transport.is_closing())  # it has read all of it
     release(server)
     async with asyncio.timeout(LIMIT_SECONDS):
         got = await reader.read()
@@ -333,3 +333,13 @@ async def some(server: uvicorn.Server) -> list[http.Bounded]:
     """Its connections, when there are some."""
     await until(lambda: bool(server.server_state.connections))
     return list(server.server_state.connections)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", [b"http://[", b"nonsense", b"a:80", b"/\xff", b"http://x:99999999/"])
+@pytest.mark.parametrize("before", [0, 3])
+async def test_fault_58_a_target_that_is_none_is_answered_400_behind_the_answers_before_it(
+    port: int, target: bytes, before: int
+) -> None:
+    got = await said(port, GET * before + b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target)
+    statuses = [answer[:3] for answer in got.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200"] * before + [b"400"]

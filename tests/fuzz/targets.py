@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.fuzz import asked, callers, wire
+from tests.fuzz import asked, callers, door, wire
 
 CORPUS = Path(__file__).parent / "corpus"
 _FUNCTIONS: tuple[Callable[[bytes], None], ...] = (
@@ -20,5 +20,6 @@ _FUNCTIONS: tuple[Callable[[bytes], None], ...] = (
     callers.tokens,
     callers.authorization,
     callers.keys,
+    door.door,
 )
 TARGETS: Mapping[str, Callable[[bytes], None]] = {function.__name__: function for function in _FUNCTIONS}
