@@ -55,7 +55,7 @@ class Feed:
         return min(max(self.heard_at, self.looked_at) + wait, self.lease_at)
 
     def looked(self, head: Head) -> None:
-        """The store has told: a reader without its last event doubts, and the end of lease or wait is known."""
+        """The store has told: a reader without its last event doubts; the end of lease or wait is known."""
         if self.heard_at > self.looked_at:
             self.unheard = 0
         self.looked_at = _now()
