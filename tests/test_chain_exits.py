@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -109,8 +110,10 @@ async def test_fault_108_a_tool_that_exits_is_not_asked_again(redis_url: str) ->
         asked.append(1)
         sys.exit(0)
 
-    async with ModelServer() as model, Jobs(redis_url) as jobs:
-        chain("leaves")(lambda _: create_agent(client(model), [leave]))
+    async with AsyncExitStack() as opened:
+        model = await opened.enter_async_context(ModelServer())
+        chain("leaves")(lambda _: create_agent(client(model), [leave]))  # before the registry is made
+        jobs = await opened.enter_async_context(Jobs(redis_url))
         question = script([], tool_calls=[{"name": "leave", "pieces": ["{}"]}])
         stream_id = await jobs.stream([{"role": "user", "content": question}], chain="leaves")
         await jobs.runner.run(body(stream_id))
