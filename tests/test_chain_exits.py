@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -170,6 +171,36 @@ def test_fault_108_a_host_goes_on_with_its_event_loop(
     told = run_in_loop(work(), serving=True)
     assert told[1:] == ["beside"]
     assert told[0] in ("SystemExit", "KeyboardInterrupt")
+
+
+def test_fault_108_what_a_task_raises_that_nobody_awaits_is_told_without_its_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio would tell the whole exception, which may quote a prompt."""
+    monkeypatch.setattr(guard, "_host_survives", False)
+
+    prompt = "".join(["se", "cret"])  # a source line in a stack may be told
+
+    async def fails() -> None:
+        raise LookupError(prompt)
+
+    def calls(given: str) -> None:
+        raise LookupError(given)
+
+    async def work() -> None:
+        left = asyncio.get_running_loop().create_task(fails())
+        await asyncio.wait({left})
+        del left
+        gc.collect()
+        asyncio.get_running_loop().call_soon(calls, prompt)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    run_in_loop(work(), serving=True)
+    assert "Task exception was never retrieved" in caplog.text
+    assert "Exception in callback" in caplog.text
+    assert caplog.text.splitlines().count("LookupError") == 2
+    assert prompt not in caplog.text
 
 
 def test_fault_108_what_the_host_itself_raises_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
