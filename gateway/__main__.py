@@ -13,12 +13,13 @@ import contextlib
 import io
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 
@@ -28,6 +29,7 @@ if sys.platform != "win32":  # uvloop has no wheel for Windows
 from gateway import commands, journal, rehearsal, telemetry
 from gateway.asgi import PROBES, ROUTES, Routes, app
 from gateway.body import DEFAULT_CHAIN
+from gateway.errors import stack_of
 from gateway.gateway import Gateway
 from gateway.http import bounded
 from gateway.settings import Settings
@@ -45,6 +47,7 @@ BACKLOG = 65_535
 SERVING, WORKING = "Holdfast serves", "Holdfast works; probes at"
 REHEARSAL: Routes = (("POST", "/dev/kill-worker", rehearsal.kill_worker),)
 STALLED_MS = 75_000  # more than the hub waits: it tells why
+_WORDS = re.compile(r"[A-Za-z' ]+")  # the beginning of a message of asyncio's; reprs follow
 _EXAMPLE = """curl -N {url}/stream -H 'Accept: text/event-stream' \\
      -H 'Content-Type: application/json' -d '{{"user": "Who are you?"}}'"""
 
@@ -222,6 +225,7 @@ def _surviving(loop: asyncio.AbstractEventLoop, work: Coroutine[None, None, T]) 
     then, and whoever awaits the task gets it: a chain's stream fails. The loop goes on where it was.
     """
     guard.leave_to_the_host()
+    loop.set_exception_handler(_untold)
     task = loop.create_task(work)
     while True:
         try:
@@ -230,6 +234,16 @@ def _surviving(loop: asyncio.AbstractEventLoop, work: Coroutine[None, None, T]) 
             if task.done():
                 raise
             logging.getLogger("holdfast").error("%s in a task; the process goes on", type(error).__name__)
+
+
+def _untold(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody awaits: asyncio's words without the values in them, and where the exception came from.
+
+    asyncio's own line has the exception's text, which may quote a prompt: a chain leaves tasks behind.
+    """
+    words, error = _WORDS.match(context.get("message") or ""), context.get("exception")
+    stack = f"\n{stack_of(error)}" if isinstance(error, BaseException) else ""
+    logging.getLogger("holdfast").error("%s%s", words[0].strip() if words else "asyncio", stack)
 
 
 async def _ending(work: Coroutine[None, None, T]) -> T:

@@ -39,7 +39,7 @@ class Aim(NamedTuple):
 
 
 class Router(Connection):
-    """A Connection to whatever is at the URL. A call takes twice its `timeout` in seconds at most."""
+    """A Connection to whatever is at the URL. In a cluster a call takes twice `timeout` seconds at most."""
 
     def __init__(self, where: str | Place, *, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
         super().__init__(where, name=name, timeout=timeout)

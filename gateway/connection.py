@@ -85,7 +85,7 @@ class Connection:
         self._pending = Pending(timeout, self._overdue)
 
     async def call(self, *command: str | bytes | int | float) -> Answer:
-        """The answer of one command; sent again once when the connection broke, so it must be idempotent."""
+        """The answer of one command; sent up to four times more, so it must be idempotent."""
         return checked(await self.answers([command]))[0]
 
     async def call_all(self, commands: list[tuple[Any, ...]]) -> list[Answer]:

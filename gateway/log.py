@@ -234,13 +234,14 @@ class Log:
             raw = await self._redis.call("GETRANGE", self.keys(stream_id)[1], start, start + limit - 1)
             if after and not raw.startswith(b"id: %b\n" % str(after).encode()):
                 raise CursorLost
-            at_end = len(raw) < limit
+            at_end = is_rest = len(raw) < limit
             end = raw.rfind(sse.FRAME_END) + 2
             if limit > first:  # a frame larger than the piece comes alone: with more its turn would be long
                 own = raw.find(sse.FRAME_END) + 2 if after else 0
                 alone = raw.find(sse.FRAME_END, max(own, first - 2))
-                end = alone + 2 if alone >= 0 else end
-            piece = _piece(raw[:end], after, at_end and end == len(raw))
+                if alone >= 0:
+                    is_rest, end = at_end and alone + 2 == end, alone + 2
+            piece = _piece(raw[:end], after, is_rest)
             if piece.frames or at_end:
                 return piece
             if limit > MAX_FRAME_BYTES:

@@ -29,7 +29,7 @@ UNAVAILABLE_WORDS = re.compile(
     r"(?:^|\s-?)(?:MISCONF|NOREPLICAS|MASTERDOWN|OOM|READONLY|LOADING|MOVED|CLUSTERDOWN|TRYAGAIN|BUSY|NOPERM"
     r"|NOAUTH)\s"
     r"|^UNBLOCKED force unblock"
-    r"|^The user executing the script can't run this command"  # NOPERM within a script, up to Redis 7.0
+    r"|^The user executing the script can't "  # NOPERM of a command, key or channel in a script, Redis 7.0
 )
 _ELSEWHERE_ERRORS = (
     redis_errors.ReadOnlyError,

@@ -170,9 +170,7 @@ class Settings:
     stage_limit: float = setting(
         "GATEWAY_STAGE_LIMIT_SECONDS", 1140.0, "a stage is stopped after it, and tried again; 0: never"
     )
-    stage_tries: int = setting(
-        "GATEWAY_STAGE_TRIES", 3, "tries of a stage whose model fails in a way that may pass"
-    )
+    stage_tries: int = setting("GATEWAY_STAGE_TRIES", 3, "tries of a stage that fails in a way that may pass")
     worker_concurrency: int = setting("GATEWAY_WORKER_CONCURRENCY", 16, "jobs that one process runs at once")
     blocked: float = setting(
         "GATEWAY_BLOCKED_SECONDS",

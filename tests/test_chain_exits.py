@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -109,8 +111,10 @@ async def test_fault_108_a_tool_that_exits_is_not_asked_again(redis_url: str) ->
         asked.append(1)
         sys.exit(0)
 
-    async with ModelServer() as model, Jobs(redis_url) as jobs:
-        chain("leaves")(lambda _: create_agent(client(model), [leave]))
+    async with AsyncExitStack() as opened:
+        model = await opened.enter_async_context(ModelServer())
+        chain("leaves")(lambda _: create_agent(client(model), [leave]))  # before the registry is made
+        jobs = await opened.enter_async_context(Jobs(redis_url))
         question = script([], tool_calls=[{"name": "leave", "pieces": ["{}"]}])
         stream_id = await jobs.stream([{"role": "user", "content": question}], chain="leaves")
         await jobs.runner.run(body(stream_id))
@@ -167,6 +171,36 @@ def test_fault_108_a_host_goes_on_with_its_event_loop(
     told = run_in_loop(work(), serving=True)
     assert told[1:] == ["beside"]
     assert told[0] in ("SystemExit", "KeyboardInterrupt")
+
+
+def test_fault_108_what_a_task_raises_that_nobody_awaits_is_told_without_its_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio would tell the whole exception, which may quote a prompt."""
+    monkeypatch.setattr(guard, "_host_survives", False)
+
+    prompt = "".join(["se", "cret"])  # a source line in a stack may be told
+
+    async def fails() -> None:
+        raise LookupError(prompt)
+
+    def calls(given: str) -> None:
+        raise LookupError(given)
+
+    async def work() -> None:
+        left = asyncio.get_running_loop().create_task(fails())
+        await asyncio.wait({left})
+        del left
+        gc.collect()
+        asyncio.get_running_loop().call_soon(calls, prompt)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    run_in_loop(work(), serving=True)
+    assert "Task exception was never retrieved" in caplog.text
+    assert "Exception in callback" in caplog.text
+    assert caplog.text.splitlines().count("LookupError") == 2
+    assert prompt not in caplog.text
 
 
 def test_fault_108_what_the_host_itself_raises_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
+from typing import Any
 
 import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import feed, hub
+from gateway import feed, hub, overdue
 from gateway.cluster import Router
 from gateway.errors import QueueUnavailable, StoreUnavailable
 from gateway.gateway import Gateway
+from gateway.protocol import ANONYMOUS, TERMINAL_EVENTS
 from gateway.settings import Settings
 from tests.support.following import Stream, connected, following, reading, until
-from tests.support.jobs import Jobs, eventually
+from tests.support.jobs import Jobs, body, eventually
 from tests.support.model_server import ModelServer, script
 from tests.support.name import Name, follow, promote, switch
 from tests.support.processes import GatewayProcess
@@ -25,6 +27,7 @@ from tests.support.proxy import Proxy, dropped
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.test_faults_store import Attached
+from workers.runner import DONE
 
 BOUND_SECONDS = 30
 REFUSED_CALLS = 200
@@ -291,6 +294,38 @@ async def test_fault_41_a_user_without_permissions_is_unavailable_and_then_serve
         finally:
             await admin.execute_command("ACL", "SETUSER", "default", "+@all")
         assert await connection.call("GET", "k") is None
+
+
+async def words(_: Any) -> AsyncIterator[str]:
+    yield "said"
+
+
+@pytest.mark.parametrize("how", ["run", "cancel", "give up"])
+async def test_fault_41_a_user_without_channels_ends_each_stream_once(
+    redis_url: str, redis: Redis, how: str
+) -> None:
+    """The refused PUBLISH is the last step but one of a script: what the script has written stands."""
+    async with Jobs(redis_url, words, store_patience=2.0) as jobs:
+        stream_id = await jobs.stream("q")
+        await redis.execute_command("ACL", "SETUSER", "default", "resetchannels")
+        try:
+            if how == "run":
+                assert await jobs.runner.run(body(stream_id)) == DONE
+                assert (await jobs.fold(stream_id)).text == "said"
+            elif how == "cancel":
+                with suppress(StoreUnavailable):
+                    await jobs.gateway.cancel(stream_id, ANONYMOUS)
+                await jobs.gateway.cancel(stream_id, ANONYMOUS)
+            else:
+                await redis.hset(jobs.log.keys(stream_id)[0], "since_ms", 1)
+                with suppress(StoreUnavailable):
+                    await overdue.end(jobs.log, stream_id, "wait_limit")
+                await overdue.end(jobs.log, stream_id, "wait_limit")
+        finally:
+            await redis.execute_command("ACL", "SETUSER", "default", "allchannels")
+        kinds = await jobs.kinds(stream_id)
+        assert (await jobs.record(stream_id)).ended
+        assert sum(kind in TERMINAL_EVENTS for kind in kinds) == 1
 
 
 @pytest.mark.slow

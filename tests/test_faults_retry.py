@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import adispatch_custom_event
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 
 from gateway import sse
 from gateway.log import Log
@@ -13,6 +16,7 @@ from gateway.protocol import Cursor
 from gateway.record import Piece
 from tests.support.jobs import Jobs, body
 from workers import tries
+from workers.chains.registry import chain
 from workers.runner import DONE
 
 WORDS = [f"w{number} " for number in range(40)]
@@ -78,3 +82,44 @@ async def test_fault_35_no_word_stands_twice(
         assert reads > 1
         assert (await jobs.fold(stream_id)).text == "".join(WORDS)
         assert "reset" not in await jobs.kinds(stream_id)
+
+
+async def test_fault_35_what_a_try_that_has_failed_goes_on_to_say_is_not_heard(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch of `asyncio.gather` goes on when another has failed; its try is over then."""
+    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.0)
+    again, late, runs = asyncio.Event(), asyncio.Event(), 0
+    ends: list[BaseException | None] = []
+
+    async def fails() -> None:
+        raise CutError
+
+    async def lags(config: RunnableConfig) -> None:
+        await again.wait()
+        try:
+            await adispatch_custom_event("late", {}, config=config)
+            ends.append(None)
+        except RuntimeError as error:
+            ends.append(error)
+        finally:
+            late.set()
+
+    async def run(given: Any, config: RunnableConfig) -> str:
+        nonlocal runs
+        runs += 1
+        await adispatch_custom_event("run", {"of": "both"}, config=config)
+        if runs == 1:
+            await asyncio.gather(fails(), lags(config))
+        again.set()
+        await late.wait()
+        return "said"
+
+    chain("goes-on")(lambda _: RunnableLambda(run))
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream(chain="goes-on")
+        assert await jobs.runner.run(body(stream_id)) == DONE
+        events = [message.event() for message in await jobs.messages(stream_id)]
+        assert [event.data["name"] for event in events if event.type == "custom"] == ["run"]
+        assert (await jobs.fold(stream_id)).text == "said"
+        assert [str(end) for end in ends] == ["the stage is over"]

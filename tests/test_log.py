@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import re
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from gateway.errors import CursorLost
 from gateway.log import Log, bucket
 from gateway.protocol import Cursor
 from gateway.record import Head
+from gateway.status import fold_of
 from tests.model.streams import (
     CANCEL_TAG,
     DONE,
@@ -215,3 +217,12 @@ async def test_a_server_that_forgot_the_scripts_is_told_them_again(log: Log, red
     stream = await Stream.create(log)
     await redis.script_flush()
     assert (await (await stream.pen()).write(said("a"))).word == "ok"
+
+
+async def test_fault_30_a_read_of_a_log_that_is_gone_is_at_its_end(log: Log) -> None:
+    """It may expire, or be lost, between a look at its record and this read: no reader reads on for ever."""
+    gone = protocol.new_stream_id()
+    piece = await log.read(gone, None)
+    assert (piece.frames, piece.last, piece.at_end, piece.final) == (b"", None, True, False)
+    async with asyncio.timeout(5):
+        assert (await fold_of(log, gone)).last_id == ""

@@ -242,6 +242,22 @@ async def test_fault_97_a_claim_by_a_worker_of_the_release_before_is_bounded_by_
     assert (await log.claim(stream.id, token(2), LEASE_MS)).word == "claimed"
 
 
+async def test_fault_97_a_run_that_the_release_before_began_is_bounded_from_the_first_claim_of_this_one(
+    log: Log, redis: Redis
+) -> None:
+    stream = await unbegun(log)
+    assert (await log.claim(stream.id, token(1), LEASE_MS)).word == "claimed"
+    await redis.hdel(stream.keys[0], "run_ms")  # the release before does not write it, and leaves the
+    await ages(redis, stream, RUN_MS + 1)  # beginning of the time as the creation has set it
+    await redis.hset(stream.keys[0], "lease_end_ms", 1)
+    answer = await log.claim(stream.id, token(2), LEASE_MS, run_ms=RUN_MS)
+    assert answer.claim is not None
+    await redis.hset(stream.keys[0], "lease_end_ms", 1)
+    assert (await log.ask(stream.id, 1)).word == "yes"
+    await ages(redis, stream, RUN_MS)
+    assert (await log.ask(stream.id, 1)).word == "over"
+
+
 async def test_fault_96_an_end_with_another_code_than_is_due_is_refused(log: Log, redis: Redis) -> None:
     stream = await unbegun(log)
     await ages(redis, stream, WAIT_MS)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from redis.asyncio import Redis
 
 from gateway import protocol
@@ -20,6 +20,12 @@ from workers.chains.registry import Chain, Registry
 from workers.runner import AGAIN, DONE, FOREIGN_MS, GIVEN_UP_AGAIN_MS, UNKNOWN_AGAIN_MS, Runner
 
 NOTICE_SECONDS = 2.0
+
+
+class ConnectionTimeoutError(Exception):
+    """What a library makes of a cancellation."""
+
+    is_retryable = True
 
 
 class Odd(BaseException):
@@ -149,6 +155,57 @@ async def test_fault_110_a_chain_that_this_worker_lacks_waits_for_one_that_has_i
         assert await other.run(body(stream_id)) == DONE
         fold = await jobs.fold(stream_id)
         assert (fold.text, (await jobs.record(stream_id)).attempt) == ("Q", 1)
+
+
+def with_the_chain(jobs: Jobs, answering: Answering) -> Runner:
+    """A worker of another release, which has the chain."""
+
+    async def transform(inputs: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for given in inputs:
+            async for chunk in answering(given):
+                yield chunk
+
+    registry = Registry(jobs.settings)
+    registry._chains["forgotten"] = Chain("forgotten", ("forgotten",), lambda _: RunnableGenerator(transform))
+    return Runner(jobs.settings, jobs.log, registry)
+
+
+@pytest.mark.parametrize("look", ["run", "give_up"])
+async def test_fault_110_waiting_for_a_worker_takes_nothing_of_the_time_to_run(
+    redis_url: str, redis: Redis, look: str
+) -> None:
+    async with Jobs(redis_url, max_run=60) as jobs:
+        stream_id = await jobs.stream("q", chain="forgotten")
+        job = jobs.log.keys(stream_id)[0]
+        made = await redis.hget(job, "since_ms")
+        assert (await getattr(jobs.runner, look)(body(stream_id))).again_in_ms is not None
+        record = await jobs.record(stream_id)
+        assert (record.started_ms, record.attempt) == (None, 0)
+        since = await redis.hget(job, "since_ms")
+        assert abs(int(since or 0) - int(made or 0)) < 1000  # its time to wait has begun when it was made
+        if record.started_ms is not None:
+            await redis.hincrby(job, "started_ms", -60_000)
+        await redis.hincrby(job, "since_ms", -60_000)
+        assert (await jobs.log.ask(stream_id, 1)).word == "yes"
+        assert await with_the_chain(jobs, fine).run(body(stream_id)) == DONE
+        assert (await jobs.fold(stream_id)).text == "ab"
+
+
+async def test_fault_110_a_job_that_has_found_its_chain_has_its_ten_minutes_again(
+    redis_url: str, redis: Redis
+) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream("q", chain="forgotten")
+        assert (await jobs.runner.run(body(stream_id))).again_in_ms is not None
+        await redis.hincrby(jobs.log.keys(stream_id)[0], "unknown_ms", -FOREIGN_MS)
+        running = asyncio.create_task(with_the_chain(jobs, waiting).run(body(stream_id)))
+        await jobs.shows(stream_id, "before")
+        running.cancel()  # that worker stops, and the job comes back to the one that lacks the chain
+        assert await running == AGAIN
+        assert (await jobs.runner.run(body(stream_id))).again_in_ms is not None
+        assert (await jobs.record(stream_id)).status == "queued"
+        assert await with_the_chain(jobs, fine).run(body(stream_id)) == DONE
+        assert (await jobs.fold(stream_id)).text == "ab"
 
 
 async def test_fault_110_it_ends_ten_minutes_after_it_was_first_missed(redis_url: str, redis: Redis) -> None:
@@ -336,6 +393,48 @@ async def test_a_chain_that_does_not_let_itself_be_stopped_cannot_outstay_its_ti
         left_behind = [task for task in asyncio.all_tasks() if task.get_name() == f"chain-{stream_id}"]
         await asyncio.gather(*left_behind, return_exceptions=True)
         assert (await jobs.fold(stream_id)).text == "before"
+
+
+async def test_fault_112_a_chain_that_is_stopped_is_not_tried_again_whatever_it_raises(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = 0
+
+    async def renames(_: Any) -> AsyncIterator[str]:
+        nonlocal runs
+        runs += 1
+        yield "before"
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise TimeoutError from None
+
+    async with Jobs(redis_url, renames) as jobs:
+        stream_id = await jobs.stream("q")
+        running = asyncio.create_task(jobs.runner.run(body(stream_id)))
+        await jobs.shows(stream_id, "before")
+        await jobs.gateway.cancel(stream_id, "anonymous")
+        assert await running == DONE
+        assert runs == 1
+        assert "again in" not in caplog.text
+
+
+async def test_fault_112_a_stage_over_its_limit_is_handed_over_whatever_it_raises(redis_url: str) -> None:
+    runs = 0
+
+    async def renames(_: Any) -> AsyncIterator[str]:
+        nonlocal runs
+        runs += 1
+        yield "before"
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionTimeoutError from None
+
+    async with Jobs(redis_url, renames, stage_limit=0.2, max_run=5) as jobs:
+        stream_id = await jobs.stream("q")
+        assert await jobs.runner.run(body(stream_id)) == AGAIN
+        assert (runs, (await jobs.record(stream_id)).failures) == (1, 1)
 
 
 async def test_a_chain_that_says_too_much_is_stopped_and_keeps_what_it_said(redis_url: str) -> None:

@@ -56,7 +56,8 @@ def test_retry_after_is_obeyed_up_to_a_bound() -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     assert 25 < asked_seconds(Asked(date)) <= 30
     past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
-    for none in ("", "soon", "-1", past, "9" * 5000 + "x"):
+    huge = ("01 Jan 99999999999999 00:00:00 GMT", f"Mon, 01 Jan 2024 00:00:00 +{'9' * 20}")
+    for none in ("", "soon", "-1", past, "9" * 5000 + "x", *huge):
         assert asked_seconds(Asked(none)) == 0
 
 

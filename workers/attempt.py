@@ -65,7 +65,7 @@ class Attempt:
         Raises StoreUnavailable.
         """
         claim, writer = self._claim, self._writer
-        if claim.log_end == 0:  # it waited past its retention, or the store has lost the log whole
+        if claim.log_end == 0:  # the store has lost the log whole, or an earlier release let it expire
             await writer.put(started(claim.record))
         why = refused(claim, self._settings, self._registry) if known else failures.UNSUPPORTED_VERSION
         if why is not None:

@@ -166,6 +166,8 @@ class Runner:
             max_log=settings.max_log,
         )
         writer.note(attempt_trace=trace)
+        if claim.record.unknown_ms and self._registry.find(claim.record.chain) is not None:
+            writer.note(unknown_ms=0)  # a worker that lacks the chain, and gets the job later, waits anew
         attempt = Attempt(claim, writer, self._log, self._registry, settings)
         told = Outcome(claim, writer)
         writing = begin(writer.run(), name=f"write-{claim.record.id}")

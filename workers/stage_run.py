@@ -87,7 +87,7 @@ class StageRun:
             try:
                 async with asyncio.timeout(limit) as bound:
                     return await self._tried(step, published)
-            except TimeoutError:
+            except Exception:  # a chain may make another exception of the cancellation
                 if bound.expired():
                     raise OverTime from None
                 raise
@@ -107,7 +107,7 @@ class StageRun:
             except Exception as error:
                 tries, reason = tries + 1, "retried"
                 wait = pause(error, tries, self._tries.get(step.stage, self._settings.stage_tries))
-                if wait is None:
+                if wait is None or _is_stopped():
                     raise
                 _log.warning("stream %s: stage %s again in %.1f s", self._claim.record.id, step.name, wait)
             await asyncio.sleep(wait)  # the writer renews the lease meanwhile
@@ -157,6 +157,12 @@ class StageRun:
         """Since the stream was made: by Redis's clock up to the claim, then by our own."""
         claim = self._claim
         return (claim.now_ms - claim.record.created_ms) / 1000 + monotonic() - self._began
+
+
+def _is_stopped() -> bool:
+    """Whether somebody has asked this task to end; a chain may have made another exception of that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def noted(events: list[Event]) -> list[Event]:

@@ -43,5 +43,5 @@ def asked_seconds(error: BaseException) -> float:
             return float(said) * unit
     try:
         return max(parsedate_to_datetime(said).timestamp() - time(), 0.0) if said else 0.0
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a date with a number that no date has
         return 0.0

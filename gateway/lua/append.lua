@@ -9,6 +9,14 @@
 -- Answers {'ok'}, {'duplicate'} (these very bytes stand there), {'lost', log_end} (the log is shorter),
 -- {'fenced'} (another claim holds the job), {'ended', status}, {'unknown'}; of several appends, a list of these.
 
+-- The worker has only looked at the job (attempt 0) and lets it go: the stream waits for its first attempt as before.
+local function not_begun()
+  local job = redis.call('HMGET', JOB, 'attempt', 'created_ms')
+  if job[1] ~= '0' then return end
+  redis.call('HDEL', JOB, 'started_ms')
+  if job[2] then redis.call('HSET', JOB, 'since_ms', job[2]) end
+end
+
 local function append(at, to)
   local id, token, position, frames = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   local last, lease_ms, status = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6]
@@ -37,6 +45,7 @@ local function append(at, to)
   end
   if status == 'queued' then
     redis.call('HSET', JOB, 'status', 'queued', 'lease_end_ms', NOW)
+    not_begun()
   elseif frames ~= '' and log_end > 0 and lease_left(job[4], job[5]) > lease_ms - math.min(1000, lease_ms / 10) then
     return { 'ok' }
   else

@@ -24,7 +24,10 @@ if not (status == 'running' and job[2] == token) then
   if overdue() == 'wait_limit' then return { 'over', 'wait_limit' } end
   if status == 'running' and job[5] == '0' then redis.call('HINCRBY', JOB, 'failures', 1) end
   redis.call('HINCRBY', JOB, 'attempt', 1)
-  if redis.call('HSETNX', JOB, 'started_ms', NOW) == 1 then redis.call('HSET', JOB, 'since_ms', NOW) end
+  -- An earlier release, which does not write run_ms, has left since_ms as the creation had set it.
+  if redis.call('HSETNX', JOB, 'started_ms', NOW) == 1 or redis.call('HEXISTS', JOB, 'run_ms') == 0 then
+    redis.call('HSET', JOB, 'since_ms', NOW)
+  end
   redis.call('HSET', JOB, 'status', 'running', 'token', token, 'progress', 0)
   redis.call('HDEL', JOB, 'asked_ms', 'asks')
 end

@@ -74,9 +74,10 @@ local function finish(id, status)
 end
 
 -- Append and publish in one step, with fields of the job. A block names the event before it, so a reader knows
--- whether it fits, and the time, so that a relay knows how late it is.
+-- whether it fits, and the time, so that a relay knows how late it is. A user that may not publish here (ACL) writes all
+-- the same: the script would else end between the frames and the rest. Readers then find the events in the log.
 local function publish(id, before, last, status, frames, ...)
   redis.call('APPEND', LOG, frames)
   redis.call('HSET', JOB, 'last_id', last, ...)
-  redis.call('PUBLISH', 'live:' .. id, before .. ' ' .. last .. ' ' .. status .. ' ' .. NOW .. '\n' .. frames)
+  redis.pcall('PUBLISH', 'live:' .. id, before .. ' ' .. last .. ' ' .. status .. ' ' .. NOW .. '\n' .. frames)
 end

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("holdfast.tap")
 ON_THEIR_WAY_BYTES = 256 * 1024
 STANDSTILL_SECONDS = 0.5  # a loop that runs nothing for so long is kept from it by whoever waits
+OVER = "the stage is over"
 MOST_DOCUMENTS = 50
 EXCERPT_CHARACTERS = 500
 
@@ -151,7 +152,7 @@ class Tap(AsyncCallbackHandler):
                 self._stood_at = beats
                 _log.warning("stage %s: code that is not async keeps the event loop", self._stage.name)
         if self._is_over:
-            raise RuntimeError("the stage is over")
+            raise RuntimeError(OVER)
 
     def _beat(self) -> None:
         with self._room:
@@ -176,6 +177,8 @@ class Tap(AsyncCallbackHandler):
             await self._put(event)
 
     async def _put(self, event: Event) -> None:
+        if self._is_over:  # a task that the chain has left behind: another try may be under way
+            raise RuntimeError(OVER)
         if self._error is None:
             try:
                 await self._emit(event)
