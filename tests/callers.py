@@ -184,6 +184,7 @@ def common(collector: Collector) -> dict[str, str]:
     return {
         **collector.environment("guarded"),
         "GATEWAY_TOKEN_KEYS": " ".join(TOKEN_KEYS[:2]),
+        "GATEWAY_TOKEN_SECONDS": "300",  # so that a token expires, whatever its stream does
         "GATEWAY_CORS_ORIGINS": f"{ORIGIN} http://localhost:3000",
         "GATEWAY_METRICS": "prometheus",
         "GATEWAY_METRICS_KEY": METRICS_KEY,

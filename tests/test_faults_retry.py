@@ -44,7 +44,8 @@ class Cut:
 async def lose(jobs: Jobs, stream_id: str, frames: int) -> None:
     """The log and its last id, as they were this many frames ago."""
     job, log, _ = Log.keys(stream_id)
-    kept = sse.split_frames(await jobs.connection.call("GET", log))[:-frames]
+    standing = sse.split_frames(await jobs.connection.call("GET", log))
+    kept = standing[: max(len(standing) - frames, 1)]
     last = kept[-1].split(b"\n")[0].removeprefix(b"id: ")
     await jobs.connection.call_all([("SET", log, b"".join(kept), "KEEPTTL"), ("HSET", job, "last_id", last)])
 

@@ -16,6 +16,7 @@ from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import APIStatusError, ConflictError, NotFoundError, UnprocessableEntityError
 
 from gateway.formats import langgraph_state
+from gateway.pieces import size_of
 from gateway.settings import Settings
 from tests.hosts import Host, until, within
 from tests.mortals import Mortal
@@ -384,7 +385,7 @@ async def test_a_history_has_a_bound_in_bytes(
             await client.runs.wait(thread, "chat", input=said(script(words)))
     async with within(Settings(redis_url=store.url)) as http:
         whole = (await http.post(f"/threads/{thread}/history", json={})).json()
-        monkeypatch.setattr(langgraph_state, "_HISTORY_BYTES", len(json.dumps(whole[0])) + 1)
+        monkeypatch.setattr(langgraph_state, "_HISTORY_BYTES", size_of(whole[0]) + 1)
         some = (await http.post(f"/threads/{thread}/history", json={})).json()
     assert (len(whole), some) == (3, whole[:2])
 

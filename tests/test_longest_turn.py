@@ -34,6 +34,7 @@ from tests.support.turns import Watch, cost
 from workers.chains.asked import ASKED
 
 BOUND_SECONDS = 0.050
+MOST_TRIES = 10  # of a measurement: one that is long each time is the work's own
 MOST = DEFAULT.bytes
 EVENTS = {"accept": "text/event-stream"}
 
@@ -56,15 +57,15 @@ def test_fault_59_messages_past_their_bound_are_counted_before_any_is_looked_at(
         with pytest.raises(Invalid, match=r"input.messages: must be at most 1000"):
             begin_state(asked(messages), [], DEFAULT)
 
-    assert cost(refused) < BOUND_SECONDS / 10
+    assert cost(refused, BOUND_SECONDS / 10) < BOUND_SECONDS / 10
 
 
 def test_fault_59_messages_are_added_in_a_time_that_grows_as_they_do() -> None:
     before = [{"type": "human", "content": "a", "id": f"{n}"} for n in range(500)]
     run = asked([{"type": "human", "content": "b", "id": f"{n}"} for n in range(1000)])
-    assert cost(lambda: begin_state(run, before, DEFAULT)) < BOUND_SECONDS / 2
+    assert cost(lambda: begin_state(run, before, DEFAULT), BOUND_SECONDS / 2) < BOUND_SECONDS / 2
     again = asked([{"type": "remove", "id": f"{n}"} for n in range(499)] + ["a"] * 500)
-    assert cost(lambda: begin_state(again, before, DEFAULT)) < BOUND_SECONDS / 2
+    assert cost(lambda: begin_state(again, before, DEFAULT), BOUND_SECONDS / 2) < BOUND_SECONDS / 2
     assert len(begin_state(again, before, DEFAULT)["messages"]) == 501
 
 
@@ -96,7 +97,7 @@ async def test_fault_60_an_input_that_a_schema_is_long_at_lets_the_loop_go_on(
 ) -> None:
     inputs = Inputs({"c": schema})
     best = float("inf")
-    for _ in range(3):
+    for _ in range(MOST_TRIES):
         watch = Watch()
         with suppress(Invalid):
             await inputs.hold(Start("c", {"input": given}, {}))
@@ -269,10 +270,10 @@ class Measured:
     rows: list[tuple[float, str, str]]
 
     async def ask(self, method: str, path: str, what: str, content: bytes = b"", **headers: str) -> None:
-        """The best of two, so that what a cache does is not measured."""
+        """Ask, again while the turn was long: what a shared machine's other work does to a turn passes."""
         best = float("inf")
         told = {"content-type": "application/json"} | headers if content else headers
-        for _ in range(2):
+        for _ in range(MOST_TRIES):
             await self.http.get("/turns")
             async with self.http.stream(method, path, content=content, headers=told) as answer:
                 assert answer.status_code < 500, (path, what, answer.status_code)
@@ -280,6 +281,8 @@ class Measured:
                     async for _ in answer.aiter_bytes():
                         pass
             best = min(best, (await self.http.get("/turns")).json())
+            if best < BOUND_SECONDS * 1000:
+                break
         self.rows.append((best, f"{method} {path[:60]}", what))
 
     def assert_short(self) -> None:
@@ -412,7 +415,9 @@ async def test_fault_62_documents_that_nobody_takes_hold_no_more_than_their_boun
         url = httpx.URL(web.url)
         unread = [socket.create_connection((url.host, url.port)) for _ in range(24)]
         for one in unread:
-            one.sendall(f"GET /stream/{run} HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n".encode())
+            one.sendall(
+                f"GET /stream/{run} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n".encode()
+            )
         answers = await asyncio.gather(*(asyncio.to_thread(one.recv, 12) for one in unread))
         grown = resident(web.pid) - before
         for one in unread:

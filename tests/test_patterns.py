@@ -113,10 +113,10 @@ def steepest(call: Callable[[str], object], signs: str) -> str:
         before, smaller = 0.0, 0
         for size in sizes:
             given = text(size)
-            now = cost(lambda given=given: call(given), 1)  # type: ignore[misc]
+            now = cost(lambda given=given: call(given), times=1)  # type: ignore[misc]
             most = 1.5 * before * size / max(smaller, 1) + SPARE_SECONDS
             if now > most:
-                now = cost(lambda given=given: call(given), 3)  # type: ignore[misc]
+                now = cost(lambda given=given: call(given), times=3)  # type: ignore[misc]
             if now > most:
                 return f"{given[:20]!r}… {size}: {now * 1000:.1f} ms, {smaller}: {before * 1000:.1f} ms"
             before, smaller = now, size

@@ -308,6 +308,7 @@ class TestCreation:
             lives = [await redis.zcard(Quota.keys(f"key:{n}")[0]) for n in range(30)]
             assert sum(lives) == 10
             [first] = [one for one in made if isinstance(one, str)][:1]
+            assert (await jobs.log.cancel(first, "cafe")).word == "cancelled"
             assert await jobs.runner.run(body(first)) == DONE
             await jobs.queue.done(await jobs.delivery())
             assert isinstance(await self.make(jobs, "key:new"), str)

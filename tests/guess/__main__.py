@@ -80,6 +80,7 @@ async def main(name: str, count: int, seed: int) -> int:
             "GATEWAY_AUTH": "keys",
             "GATEWAY_KEYS_FILE": str(folder / "keys"),
             "GATEWAY_TOKEN_KEYS": " ".join(TOKEN_KEYS[:2]),
+            "GATEWAY_TOKEN_SECONDS": "300",  # so that a token expires, whatever its stream does
         }
         model, store = (
             await stack.enter_async_context(ModelServer()),
