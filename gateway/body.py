@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from gateway import params as chain_params
 from gateway.aside import aside
 from gateway.errors import Invalid, Malformed, NotJson, TooLarge
-from gateway.images import check_messages, check_parts
+from gateway.images import check_input, check_parts
 from gateway.settings import Settings
 
 DEFAULT_CHAIN = "chat"
@@ -159,8 +159,8 @@ def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT
 
 def _input(kind: str, value: Any, bounds: Bounds) -> Mapping[str, Any]:
     if kind == "input":
-        if isinstance(value, dict):
-            check_messages("input.messages", value.get("messages"))
+        if isinstance(value, (dict, list)):
+            check_input("input", value)
         return {"input": value}
     if kind == "user":
         if not isinstance(value, str) or not value.strip():
