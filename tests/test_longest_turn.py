@@ -6,6 +6,7 @@ The time is processor time of the whole process, so a busy machine fails nothing
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -114,6 +115,34 @@ def test_fault_60_a_check_that_takes_too_long_is_told_as_a_rule() -> None:
     assert caught.value.extensions == {"field": "input", "rule": TOO_LONG}
 
 
+def test_fault_60_numbers_of_one_hash_take_no_square_of_their_count() -> None:
+    numbers = [(2**61 - 1) * n for n in range(1, 10_000)]
+    checked = Inputs({"c": {"uniqueItems": True}})
+    assert cost(lambda: checked.check(Start("c", {"input": numbers}, {}))) < BOUND_SECONDS
+
+
+NODE = {"anyOf": [{"type": "string"}, {"properties": {"a": {"$ref": "#"}}, "additionalProperties": False}]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "given", "rule"),
+    [
+        (NODE, functools.reduce(lambda below, _: {"a": below}, range(190), 1), TOO_LONG),
+        ({"multipleOf": 0.5}, 10**400, None),
+        ({"multipleOf": 0.75}, 10**400, "must keep to multipleOf: 0.75"),
+    ],
+    ids=["deep", "a multiple beyond floats", "none beyond floats"],
+)
+async def test_fault_60_no_input_makes_the_check_itself_fail(schema: Any, given: Any, rule: str) -> None:
+    start = Start("c", {"input": given}, {}, sent="input")
+    if rule is None:
+        await Inputs({"c": schema}).hold(start)
+        return
+    with pytest.raises(Invalid) as caught:
+        await Inputs({"c": schema}).hold(start)
+    assert caught.value.extensions["rule"] == rule
+
+
 @pytest.mark.parametrize(
     ("items", "unique"),
     [
@@ -122,6 +151,9 @@ def test_fault_60_a_check_that_takes_too_long_is_told_as_a_rule() -> None:
         ([{"a": [1, 2]}, {"a": [1.0, 2]}], False),
         ([{"a": 1, "b": 2}, {"b": 2, "a": 1}], False),
         ([[True], [1]], True),
+        ([2**61 - 1, 2 * (2**61 - 1), -(2**70), 1e300], True),
+        ([2**53, float(2**53)], False),
+        ([10**22, 1e22], False),
     ],
 )
 def test_fault_60_items_are_the_same_as_json_says(items: list[Any], unique: bool) -> None:
@@ -412,7 +444,7 @@ async def test_fault_62_documents_that_nobody_takes_hold_no_more_than_their_boun
         url = httpx.URL(web.url)
         unread = [socket.create_connection((url.host, url.port)) for _ in range(24)]
         for one in unread:
-            one.sendall(f"GET /stream/{run} HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n".encode())
+            one.sendall(f"GET /stream/{run} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n".encode())
         answers = await asyncio.gather(*(asyncio.to_thread(one.recv, 12) for one in unread))
         grown = resident(web.pid) - before
         for one in unread:
