@@ -20,16 +20,18 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import protocol, sse
-from gateway.asgi import ROUTES
+from gateway.asgi import ROUTES, app
 from gateway.body import DEFAULT, Start
 from gateway.connection import Connection
 from gateway.errors import Invalid, TooManyReaders
 from gateway.formats.langgraph_request import begin_state, parse_run
+from gateway.gateway import Gateway
 from gateway.inputs import TOO_LONG, Inputs
 from gateway.log import Log
 from gateway.pieces import pieces
-from gateway.protocol import Event, new_token
+from gateway.protocol import ANONYMOUS, Event, new_token
 from gateway.room import Room
+from gateway.settings import Settings
 from tests.support.processes import GatewayProcess
 from tests.support.turns import Watch, cost
 from workers.chains.asked import ASKED
@@ -198,6 +200,32 @@ async def test_fault_62_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch) -> N
         await room.take(1)
     del share
     assert room.held == 0
+
+
+async def test_fault_62_what_tells_no_document_waits_for_no_room(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.room.PATIENCE_SECONDS", 0.05)
+    gateway = Gateway(Settings(redis_url=redis_url), {"chat": ["chat"]})
+    transport = httpx.ASGITransport(app=app(gateway))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+
+        async def run(**more: str) -> str:
+            asked = {"assistant_id": "chat", "input": {"messages": [str(more)]}, **more}
+            answer = await http.post("/threads/t/runs", json=asked)
+            assert answer.status_code == 200, answer.text  # what was started is never told as refused
+            return str(answer.json()["run_id"])
+
+        first = await run()
+        share = await gateway._room.take(10**12)
+        second = await run(multitask_strategy="rollback")
+        assert (await gateway.find(first, ANONYMOUS)).ended
+        answer = await http.post(f"/threads/t/runs/{second}/cancel")
+        assert answer.status_code == 202
+        assert (await gateway.find(second, ANONYMOUS)).ended
+        assert (await http.delete("/threads/t")).status_code == 204
+        del share
+    await gateway.close()
 
 
 LONG_VALUES: list[Any] = [
@@ -444,7 +472,9 @@ async def test_fault_62_documents_that_nobody_takes_hold_no_more_than_their_boun
         url = httpx.URL(web.url)
         unread = [socket.create_connection((url.host, url.port)) for _ in range(24)]
         for one in unread:
-            one.sendall(f"GET /stream/{run} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n".encode())
+            one.sendall(
+                f"GET /stream/{run} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n".encode()
+            )
         answers = await asyncio.gather(*(asyncio.to_thread(one.recv, 12) for one in unread))
         grown = resident(web.pid) - before
         for one in unread:

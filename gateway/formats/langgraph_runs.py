@@ -129,7 +129,7 @@ async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
     action = request.query_params.get("action", "interrupt")
     if action not in ("interrupt", "rollback"):
         raise Invalid("action", "must be interrupt or rollback")
-    await gateway.cancel(record.id, thread.owner)
+    await gateway.end(record.id, thread.owner)
     if action == "rollback":
         newest = await thread.newest()
         if newest.stream == record.id:
@@ -193,9 +193,9 @@ async def _begin(
             if key:
                 await thread.remember(asked, record)
             if base.running is not None:
-                await gateway.cancel(base.running.id, owner)
+                await gateway.end(base.running.id, owner)
             return thread, record, began, asked
-        await gateway.cancel(record.id, owner)  # another went on from there first: look again
+        await gateway.end(record.id, owner)  # another went on from there first: look again
     raise ConversationBusy
 
 

@@ -75,7 +75,7 @@ async def langgraph_thread_delete(gateway: Gateway, request: Request) -> Respons
         seen = await thread.newest()
         newest = await thread.found(seen.stream)
         if newest is not None and not newest.ended:
-            await gateway.cancel(newest.id, thread.owner)
+            await gateway.end(newest.id, thread.owner)
         if await thread.forget(seen):
             return Response(status_code=204)
     raise ConversationBusy

@@ -98,7 +98,7 @@ async def openai_responses_retrieve(gateway: Gateway, request: Request) -> Respo
 async def openai_responses_cancel(gateway: Gateway, request: Request) -> Response:
     """POST /v1/responses/{id}/cancel."""
     record = await _found(gateway, request)
-    await gateway.cancel(record.id, record.owner)
+    await gateway.end(record.id, record.owner)
     return await _document(gateway, record)
 
 
