@@ -71,19 +71,19 @@ def as_it_is(value: Any) -> Any:
     return value
 
 
-async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T]) -> T:
+async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T], owner: str = "") -> T:
     """What `then` makes of the body, which is JSON, if it comes in time.
 
-    A large body is parsed, and read by `then`, in a thread (`gateway.aside`): so `then` touches nothing that
-    others change. Raises NotJson, TooLarge or Malformed, Invalid for the body's nesting, lists or
-    names, or what `then` raises.
+    A large body is parsed, and read by `then`, in a thread (`gateway.aside`), in the turn of the caller
+    `owner`: so `then` touches nothing that others change. Raises NotJson, TooLarge or Malformed, Invalid for
+    the body's nesting, lists or names, or what `then` raises.
     """
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await read(request, bounds)
     except TimeoutError as error:
         raise Malformed(f"the body was not here within {BODY_SECONDS:g} s") from error
-    return await aside(len(body), lambda: then(parse_json(body, bounds)))
+    return await aside(len(body), lambda: then(parse_json(body, bounds)), owner)
 
 
 async def read(request: Request, bounds: Bounds) -> bytes:

@@ -83,8 +83,11 @@ class Inputs:
         """A chain's schema, if it has one."""
         return self._schemas.get(chain)
 
-    async def hold(self, start: Start) -> None:
-        """As `check`; what takes more than some milliseconds is done aside from the event loop."""
+    async def hold(self, start: Start, owner: str = "") -> None:
+        """As `check`; what takes more than some milliseconds is done aside from the event loop.
+
+        `owner`: the caller whose turn it takes.
+        """
         if start.chain not in self._validators and not start.params:
             return
         given = len(sse.dumps([start.input, start.params]))
@@ -92,7 +95,7 @@ class Inputs:
             with suppress(_TooLong):
                 self._check(start, FEW_STEPS)
                 return
-        await aside(LARGE, lambda: self.check(start))
+        await aside(LARGE, lambda: self.check(start), owner)
 
     def check(self, start: Start) -> None:
         """Raises Invalid, which names the field and the rule."""

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from redis.asyncio import Redis
 
 from gateway import protocol, sse
 from gateway.asgi import ROUTES, app
-from gateway.body import DEFAULT, Start
+from gateway.aside import LARGE, _line, aside
+from gateway.body import DEFAULT, Start, parse_json
 from gateway.connection import Connection
 from gateway.errors import Invalid, TooManyReaders
 from gateway.formats.langgraph_request import begin_state, parse_run
@@ -32,6 +34,8 @@ from gateway.pieces import pieces
 from gateway.protocol import ANONYMOUS, Event, new_token
 from gateway.room import Room
 from gateway.settings import Settings
+from tests.callers import BOB, TOKEN_KEYS, by_key, keys_file
+from tests.support.following import until
 from tests.support.processes import GatewayProcess
 from tests.support.turns import Watch, cost
 from workers.chains.asked import ASKED
@@ -108,6 +112,59 @@ async def test_fault_60_an_input_that_a_schema_is_long_at_lets_the_loop_go_on(
         if best < BOUND_SECONDS:
             return
     pytest.fail(f"{best * 1000:.0f} ms")
+
+
+READING: dict[str, Any] = {  # by path: a body that is looked at in a thread
+    "/stream": {"user": "x" * LARGE},
+    "/api/http_trigger": {"user": "x" * LARGE, "not": "known"},
+    "/runs": {"assistant_id": "chat", "input": {"messages": ["x" * LARGE]}},
+    "/threads": {"thread_id": "x" * LARGE},
+    "/threads/t/history": {"x": "x" * LARGE},
+    "/v1/responses": {"model": "chat", "input": "x" * LARGE, "background": True},
+    "/v1/chat/completions": {"model": "chat", "messages": "x" * LARGE},
+    "/api/chat": {"id": "c", "messages": "x" * LARGE},
+}
+
+
+@pytest.mark.parametrize("path", READING)
+async def test_fault_60_whoever_sends_many_large_bodies_waits_behind_his_own(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (tmp_path / "keys").write_text(keys_file((BOB, "bob")))
+    settings = Settings(
+        redis_url=redis_url, auth="keys", keys_file=str(tmp_path / "keys"), token_keys=TOKEN_KEYS[0]
+    )
+    gateway = Gateway(settings, {"chat": ["chat"]}, schemas={"chat": ASKED})
+    transport = httpx.ASGITransport(app=app(gateway))
+    held, order = threading.Event(), list[str]()
+
+    def parsed(*given: Any) -> Any:
+        order.append("bob")
+        return parse_json(*given)
+
+    monkeypatch.setattr("gateway.body.parse_json", parsed)
+    flood = [asyncio.create_task(aside(LARGE, held.wait, "key:alice"))]
+    flood += [asyncio.create_task(aside(LARGE, lambda: order.append("alice"), "key:alice")) for _ in range(9)]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        asking = asyncio.create_task(http.post(path, json=READING[path], headers=by_key(BOB)))
+        await until(lambda: "key:bob" in _line()._waiting)
+        held.set()
+        assert (await asking).status_code < 500
+    await asyncio.gather(*flood)
+    assert "bob" in order[:2]
+    await gateway.close()
+
+
+async def test_fault_60_work_that_nobody_waits_for_any_more_is_left_out() -> None:
+    held, done = threading.Event(), list[str]()
+    first = asyncio.create_task(aside(LARGE, held.wait))
+    others = [asyncio.create_task(aside(LARGE, lambda name=name: done.append(name), name)) for name in "abc"]
+    await asyncio.sleep(0)
+    others[1].cancel()
+    await asyncio.gather(others[1], return_exceptions=True)
+    held.set()
+    await asyncio.gather(first, others[0], others[2])
+    assert done == ["a", "c"]
 
 
 def test_fault_60_a_check_that_takes_too_long_is_told_as_a_rule() -> None:

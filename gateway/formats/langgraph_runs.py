@@ -172,7 +172,7 @@ async def _begin(
     if attached:
         gateway.parts.hub.check_room(owner=owner)
     bounds = gateway.bounds
-    asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds))
+    asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds), owner)
     if "thread" not in request.path_params:
         nowhere = Thread(gateway, owner, "")
         record, began = await _start(nowhere, request, asked, asked.checkpoint, followed)
@@ -209,7 +209,7 @@ async def _start(
         state = begin_state(asked, messages, gateway.bounds)
         return state, start_of(asked, state, gateway.chains, gateway.bounds)
 
-    state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read)
+    state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read, thread.owner)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
     record = await begin(gateway, request, start, thread.owner, key=key, followed=followed)
     return record, Began(state, before, asked.digest, thread.name)
