@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from gateway import params as chain_params
 from gateway.aside import aside
 from gateway.errors import Invalid, Malformed, NotJson, TooLarge
-from gateway.images import check_messages, check_parts
+from gateway.images import check_input, check_parts
 from gateway.settings import Settings
 
 DEFAULT_CHAIN = "chat"
@@ -71,19 +71,19 @@ def as_it_is(value: Any) -> Any:
     return value
 
 
-async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T]) -> T:
+async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T], owner: str = "") -> T:
     """What `then` makes of the body, which is JSON, if it comes in time.
 
-    A large body is parsed, and read by `then`, in a thread (`gateway.aside`): so `then` touches nothing that
-    others change. Raises NotJson, TooLarge or Malformed, Invalid for the body's nesting, lists or
-    names, or what `then` raises.
+    A large body is parsed, and read by `then`, in a thread (`gateway.aside`), in the turn of the caller
+    `owner`: so `then` touches nothing that others change. Raises NotJson, TooLarge or Malformed, Invalid for
+    the body's nesting, lists or names, or what `then` raises.
     """
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await read(request, bounds)
     except TimeoutError as error:
         raise Malformed(f"the body was not here within {BODY_SECONDS:g} s") from error
-    return await aside(len(body), lambda: then(parse_json(body, bounds)))
+    return await aside(len(body), lambda: then(parse_json(body, bounds)), owner)
 
 
 async def read(request: Request, bounds: Bounds) -> bytes:
@@ -159,8 +159,8 @@ def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT
 
 def _input(kind: str, value: Any, bounds: Bounds) -> Mapping[str, Any]:
     if kind == "input":
-        if isinstance(value, dict):
-            check_messages("input.messages", value.get("messages"))
+        if isinstance(value, (dict, list)):
+            check_input("input", value)
         return {"input": value}
     if kind == "user":
         if not isinstance(value, str) or not value.strip():

@@ -122,7 +122,7 @@ class Creation:
     async def _check(self, start: Start, owner: str, stream_id: str) -> None:
         """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
         try:
-            await self._inputs.hold(start)
+            await self._inputs.hold(start, owner)
         except Invalid:
             await self._quota.release(owner, stream_id, started=True)
             await self._queue.forget(stream_id)

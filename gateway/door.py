@@ -2,8 +2,9 @@
 
 A process has a limit of open files (RLIMIT_NOFILE, `ulimit -n`), and it needs some of them for itself: for
 Redis, the queue, models, files. So connections are bounded below the limit. A connection that comes when all
-places are taken gets the place of the one that has kept us waiting longest for a request. A connection whose
-request is being answered never gives way. If all are being answered, the one that comes is closed at once.
+places are taken gets the place of the one that has kept us waiting longest: for a request, or for taking what
+we have sent. Any other connection whose request is being answered never gives way. If all are being answered,
+the one that comes is closed at once.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Door:
                 used=self.most,
             )
         self.most = min(most or self.most, self.most)
-        self._waiting: dict[Visitor, None] = {}  # those that owe us a request; the longest wait stands first
+        self._waiting: dict[Visitor, None] = {}  # those that keep us waiting; the longest wait stands first
 
     def enter(self, visitor: Visitor) -> bool:
         """Whether there is a place for it: a free one, or that of a connection which gives way."""
@@ -79,7 +80,9 @@ class Door:
                 return False
             self.leave(longest)
             longest.give_way()
-            self.tally.count("a connection that sent no request gave way to a new one", logging.WARNING)
+            self.tally.count(
+                "a connection that sent no request, or took no answer, gave way to a new one", logging.WARNING
+            )
         visitor.inside = True
         self.taken += 1
         return True
@@ -92,7 +95,7 @@ class Door:
             self.taken -= 1
 
     def owes(self, visitor: Visitor) -> None:
-        """From now on the peer owes us a request, or the rest of one."""
+        """From now on the peer owes us a request, or the rest of one, or to take what waits for it."""
         self._waiting.pop(visitor, None)
         if visitor.inside:
             self._waiting[visitor] = None

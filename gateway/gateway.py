@@ -220,14 +220,21 @@ class Gateway:
         return {"token": token, "expires_at": protocol.iso(expires_ms), "stream": url}
 
     async def cancel(self, stream_id: str, owner: str) -> Document:
-        """End it now, if it has not ended, and answer the status document."""
+        """End it now, if it has not ended, and answer the status document.
+
+        Raises as `end`, or TooManyReaders when there is no room for the document: the stream has ended then.
+        """
+        await self.end(stream_id, owner)
+        return await self.status(stream_id, owner)
+
+    async def end(self, stream_id: str, owner: str) -> None:
+        """End it now, if it has not ended. Raises StreamNotFound or StreamGone."""
         await self.find(stream_id, owner)
         tag = protocol.tag_of(protocol.new_token())
         if (await self.parts.log.cancel(stream_id, tag)).word == "cancelled":
             telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
             with suppress(QueueUnavailable):  # its place in the queue is free later, then
                 await self.parts.queue.forget(stream_id)
-        return await self.status(stream_id, owner)
 
     async def status(self, stream_id: str, owner: str) -> Document:
         """The caller's stream as a document. Raises StreamNotFound or StreamGone."""

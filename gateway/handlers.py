@@ -30,7 +30,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
     follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
     after = asking.cursor(request)
     chains, bounds = gateway.chains, gateway.bounds
-    start = await read_json(request, bounds, lambda value: parse_start(value, chains, bounds))
+    start = await read_json(request, bounds, lambda value: parse_start(value, chains, bounds), owner)
     if follow_now:
         gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(
@@ -99,7 +99,7 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
     """POST /api/http_trigger: the original sample's endpoint, through the same queue, worker and log."""
     owner = await asking.owner(gateway, request)
     chains, bounds = gateway.chains, gateway.bounds
-    start = await read_json(request, bounds, lambda value: parse_sample(value, chains, bounds))
+    start = await read_json(request, bounds, lambda value: parse_sample(value, chains, bounds), owner)
     gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(start, owner=owner, traceparent=asking.traceparent(request), followed=True)
     asking.note(record)

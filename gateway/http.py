@@ -12,7 +12,8 @@ What a stranger sends, or does not send, costs neither memory without a bound no
 - Requests that are sent ahead of their answers (RFC 9112, 9.3.2) wait in their order, 16 at most, and nothing
   more is read meanwhile. One more ends the connection, when those that came before it have been answered.
 - A request that cannot be parsed is answered 400, after the answers to those that came before it.
-- An answer that nobody takes for 75 s is dropped with its connection.
+- An answer that nobody takes for 75 s is dropped with its connection. While it is not taken, the connection
+  gives way to a new one when there is no place left (`gateway.door`).
 - HTTP/1.0 gets no chunked encoding (RFC 9112, 6.1): the end of the connection ends the body there.
 - A target in absolute form names the host (RFC 9112, 3.2.2). `%2F` in a path is not a slash.
 - There are as many connections as `Door` has places; the log tells what was ended, a line a minute at most.
@@ -244,11 +245,16 @@ class Bounded(HttpToolsProtocol):
         super().pause_writing()
         self._in_step()
         self._watch(self.transport.get_write_buffer_size())
+        self._door.owes(self)
 
     def resume_writing(self) -> None:
         """It is not any more."""
         super().resume_writing()
         self._in_step()
+        if self.transport.is_closing():
+            self._see_off()  # what is left is to be taken, too
+        elif self._due[0] is _Due.NOTHING:
+            self._door.owed(self)
 
     def _take_host_of_target(self) -> None:
         """`http://host/path`: its host counts, not the field's. Raises httptools' error."""
@@ -287,6 +293,7 @@ class Bounded(HttpToolsProtocol):
 
     def _see_off(self) -> None:
         """A connection that is closed still waits for what is to be sent, but not for ever."""
+        self._door.owes(self)
         if self._behind is None and self.transport.get_write_buffer_size():
             self._watch(self.transport.get_write_buffer_size())
 
@@ -324,10 +331,11 @@ class Bounded(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
-        if due is _Due.NOTHING:
-            self._door.owed(self)
-        else:
+        if due is not _Due.NOTHING or self.flow.write_paused:
             self._door.owes(self)
+        else:
+            self._door.owed(self)
+        if due is not _Due.NOTHING:
             self._late = self.loop.call_later(self._seconds(due), self._overdue, due)
 
     def _seconds(self, due: _Due) -> float:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from typing import Any
 
 import regex  # type: ignore[import-untyped]
@@ -35,6 +36,7 @@ FEW_STEPS = 1000  # that a check may take on the event loop
 STEPS_OF_AN_ERROR = 10  # it takes longer to make, and is kept until the best is known
 SMALL_BYTES = 512  # of an input that may be checked on the event loop
 PATTERN_SECONDS = 0.5  # of processor time, for all patterns of one check
+LARGE_NUMBER = 2**53  # from there on every float is a whole number
 TOO_LONG = "takes longer to check than this gateway allows: send less, or simpler values"
 
 
@@ -81,8 +83,11 @@ class Inputs:
         """A chain's schema, if it has one."""
         return self._schemas.get(chain)
 
-    async def hold(self, start: Start) -> None:
-        """As `check`; what takes more than some milliseconds is done aside from the event loop."""
+    async def hold(self, start: Start, owner: str = "") -> None:
+        """As `check`; what takes more than some milliseconds is done aside from the event loop.
+
+        `owner`: the caller whose turn it takes.
+        """
         if start.chain not in self._validators and not start.params:
             return
         given = len(sse.dumps([start.input, start.params]))
@@ -90,7 +95,7 @@ class Inputs:
             with suppress(_TooLong):
                 self._check(start, FEW_STEPS)
                 return
-        await aside(LARGE, lambda: self.check(start))
+        await aside(LARGE, lambda: self.check(start), owner)
 
     def check(self, start: Start) -> None:
         """Raises Invalid, which names the field and the rule."""
@@ -108,7 +113,12 @@ class Inputs:
             return
         field, value = next(iter(start.input.items()))
         _left.steps, _left.seconds = steps, PATTERN_SECONDS
-        error = best_match(validator.iter_errors(value))
+        try:
+            error = best_match(validator.iter_errors(value))
+        except (
+            RecursionError
+        ):  # a schema that names itself, and a value as deep as GATEWAY_MAX_DEPTH lets it be
+            raise _TooLong from None
         if error is not None:
             where, rule = _told(error)
             if start.sent == "user":  # a text: the message that it has become is not the client's
@@ -175,6 +185,14 @@ def _is_found(pattern: str, text: str) -> bool:
         _left.seconds -= time.thread_time() - began
 
 
+def _multiple_of(validator: Any, factor: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    try:
+        yield from Draft202012Validator.VALIDATORS["multipleOf"](validator, factor, instance, schema)
+    except OverflowError:  # a whole number beyond every float, held against a fraction
+        if Fraction(instance) % Fraction(factor):
+            yield ValidationError("is no multiple")
+
+
 def _unique_items(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
     if wanted and validator.is_type(instance, "array"):
         keys = {_key(item) for item in instance}
@@ -183,12 +201,16 @@ def _unique_items(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterato
 
 
 def _key(value: Any) -> Any:
-    """The same for equal values of JSON, and for no others: 1 is 1.0, and true is no number."""
+    """The same for equal values of JSON, and for no others: 1 is 1.0, and true is no number.
+
+    Python gives whole numbers whose difference is a multiple of 2**61 - 1 the same hash, so a set of such
+    numbers takes the square of its size. A large number is told by its text, whose hash nobody foresees.
+    """
     match value:
         case bool() | None:
             return value, None
         case int() | float():
-            return "number", value
+            return "number", value if abs(value) < LARGE_NUMBER else str(int(value))
         case list():
             return "list", tuple(map(_key, value))
         case dict():
@@ -201,6 +223,7 @@ _OWN = {
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,
     "uniqueItems": _unique_items,
+    "multipleOf": _multiple_of,
 }
 _Bounded = validators.extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,

@@ -264,8 +264,10 @@ class Settings:
 def _shown(value: Any) -> Any:
     if not isinstance(value, str) or "://" not in value:
         return value
-    place, _, query = re.sub(r"(://).*@", r"\1***@", value, flags=re.DOTALL).partition("?")
-    return f"{place}?***" if query else place
+    scheme, _, rest = value.partition("://")
+    _, user, place = rest.rpartition("@")
+    place, _, query = place.partition("?")
+    return f"{scheme}://{'***@' if user else ''}{place}{'?***' if query else ''}"
 
 
 def _convert(name: str, raw: str, default: Any) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -30,6 +32,10 @@ LARGE = b"x" * (8 * 1024 * 1024)
 
 async def large(_: Request) -> PlainTextResponse:
     return PlainTextResponse(LARGE)
+
+
+async def middling(_: Request) -> PlainTextResponse:
+    return PlainTextResponse(LARGE[: 128 * 1024])
 
 
 async def told(request: Request) -> JSONResponse:
@@ -66,6 +72,7 @@ async def server() -> AsyncIterator[uvicorn.Server]:
     routes = [
         Route("/", answer, methods=["GET", "POST"]),
         Route("/large", large),
+        Route("/middling", middling),
         Route("/told", told, methods=["POST"]),
         Route("/broken", broken),
         Route("/pieces", pieces),
@@ -162,6 +169,63 @@ async def test_what_nobody_takes_is_let_go_and_what_somebody_takes_slowly_is_not
     assert got.endswith(LARGE)
     for writer in (dead, slow):
         writer.transport.abort()
+
+
+@pytest.fixture
+def undo(server: uvicorn.Server) -> Iterator[ExitStack]:
+    """What is undone before the server ends."""
+    with ExitStack() as stack:
+        yield stack
+
+
+async def test_fault_49_who_takes_no_answer_gives_way_and_who_waits_for_one_does_not(
+    server: uvicorn.Server, port: int, undo: ExitStack
+) -> None:
+    server.config.http_protocol_class.args[0].most = 3  # type: ignore[attr-defined]
+    connections: Any = server.server_state.connections
+    ask = b"GET /middling HTTP/1.1\r\nhost: x\r\n\r\n"
+    waiting, waits = await asyncio.open_connection("127.0.0.1", port)
+    undo.callback(waits.transport.abort)
+    undo.callback(release, server)
+    waits.write(ask.replace(b"/middling", b"/waits"))
+    await until(lambda: len(connections) == 1)
+    for number in range(2):
+        peer = undo.enter_context(socket.socket())
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(("127.0.0.1", port))
+        await until(lambda number=number: len(connections) == number + 2)  # type: ignore[misc]
+        for one in connections:
+            one.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        peer.sendall(ask * 2)  # the second one's answer is under way as long as the first is not taken
+    await until(lambda: sum(one.flow.write_paused for one in connections) == 2)
+    assert b" 200 OK" in await said(port, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    await until(lambda: len(connections) == 2)
+    assert sum(one.flow.write_paused for one in connections) == 1
+    release(server)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        assert (await waiting.readuntil(b"late")).startswith(b"HTTP/1.1 200 ")
+    waits.transport.abort()
+    await until(lambda: len(connections) == 1)
+
+
+async def test_fault_48_the_rest_of_a_last_answer_is_not_waited_for_for_ever(
+    server: uvicorn.Server, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "STALLED_SECONDS", 1.0)
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(("127.0.0.1", port))
+        [one] = await some(server)
+        one.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        peer.sendall(b"GET /middling HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        peer.setblocking(False)
+        await until(lambda: one.flow.write_paused)
+        while one.flow.write_paused:  # until all but a few kB is with the system
+            with suppress(BlockingIOError):
+                peer.recv(2048)
+            await asyncio.sleep(0)
+        assert one.transport.get_write_buffer_size()
+        await until(lambda: not server.server_state.connections)
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nb\r\n"

@@ -68,6 +68,28 @@ def in_a_graphs_state(url: str) -> None:
     parse_start({"input": {"topic": "x", "messages": [user(openai_part(url))]}}, CHAINS)
 
 
+def as_role_and_content(url: str) -> None:
+    said = ["user", [{"type": "text", "text": "what is it?"}, openai_part(url)]]
+    parse_start({"input": {"messages": [said]}}, CHAINS)
+
+
+def as_langchain_dumps_it(url: str) -> None:
+    message = {"lc": 1, "type": "constructor", "id": ["HumanMessage"], "kwargs": user(openai_part(url))}
+    parse_start({"input": {"messages": [message]}}, CHAINS)
+
+
+def as_a_graphs_input(url: str) -> None:
+    parse_start({"input": [user(openai_part(url))]}, CHAINS)
+
+
+def as_a_message_alone(url: str) -> None:
+    parse_start({"input": {"question": user(openai_part(url))}}, CHAINS)
+
+
+def as_a_video(url: str) -> None:
+    parse_start({"messages": [user({"type": "image_or_video", "video_url": url})]}, CHAINS)
+
+
 def chat_completions(url: str) -> None:
     openai_chat.parse({"model": "chat", "messages": [user(openai_part(url))]}, UNOPENED)
 
@@ -97,6 +119,11 @@ WAYS = {
     in_a_tools_answer: "messages[0].content[1].content[0].url",
     as_a_string: "messages[0].content[1].image_url",
     in_a_graphs_state: "input.messages[0].content[1].image_url.url",
+    as_role_and_content: "input.messages[0][1][1].image_url.url",
+    as_langchain_dumps_it: "input.messages[0].kwargs.content[1].image_url.url",
+    as_a_graphs_input: "input[0].content[1].image_url.url",
+    as_a_message_alone: "input.question.content[1].image_url.url",
+    as_a_video: "messages[0].content[1].video_url",
     chat_completions: "messages[0].content[1].image_url.url",
     responses: "input[0].content[0].image_url",
     ai_sdk: "messages[0].parts[0].url",
@@ -133,4 +160,6 @@ def test_fault_83_what_only_looks_like_an_address_is_left_alone() -> None:
     cited = {"type": "text", "text": "x", "annotations": [{"url": "http://example.com"}]}
     parse_start({"messages": [user(cited)]}, CHAINS)
     parse_start({"input": {"url": "http://example.com", "messages": "none"}}, CHAINS)
+    own = {"type": "doc", "content": [{"type": "link", "url": "http://example.com"}]}
+    parse_start({"input": {"page": own, "pages": [own, ["page", [{"url": "http://example.com"}]]]}}, CHAINS)
     parse_start({"input": {"messages": [1, {"content": "file:"}, {"content": [1, "file:"]}]}}, CHAINS)

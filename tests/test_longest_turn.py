@@ -6,8 +6,10 @@ The time is processor time of the whole process, so a busy machine fails nothing
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,16 +21,21 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import protocol, sse
-from gateway.asgi import ROUTES
-from gateway.body import DEFAULT, Start
+from gateway.asgi import ROUTES, app
+from gateway.aside import LARGE, _line, aside
+from gateway.body import DEFAULT, Start, parse_json
 from gateway.connection import Connection
 from gateway.errors import Invalid, TooManyReaders
 from gateway.formats.langgraph_request import begin_state, parse_run
+from gateway.gateway import Gateway
 from gateway.inputs import TOO_LONG, Inputs
 from gateway.log import Log
 from gateway.pieces import pieces
-from gateway.protocol import Event, new_token
+from gateway.protocol import ANONYMOUS, Event, new_token
 from gateway.room import Room
+from gateway.settings import Settings
+from tests.callers import BOB, TOKEN_KEYS, by_key, keys_file
+from tests.support.following import until
 from tests.support.processes import GatewayProcess
 from tests.support.turns import Watch, cost
 from workers.chains.asked import ASKED
@@ -108,11 +115,92 @@ async def test_fault_60_an_input_that_a_schema_is_long_at_lets_the_loop_go_on(
     pytest.fail(f"{best * 1000:.0f} ms")
 
 
+READING: dict[str, Any] = {  # by path: a body that is looked at in a thread
+    "/stream": {"user": "x" * LARGE},
+    "/api/http_trigger": {"user": "x" * LARGE, "not": "known"},
+    "/runs": {"assistant_id": "chat", "input": {"messages": ["x" * LARGE]}},
+    "/threads": {"thread_id": "x" * LARGE},
+    "/threads/t/history": {"x": "x" * LARGE},
+    "/v1/responses": {"model": "chat", "input": "x" * LARGE, "background": True},
+    "/v1/chat/completions": {"model": "chat", "messages": "x" * LARGE},
+    "/api/chat": {"id": "c", "messages": "x" * LARGE},
+}
+
+
+@pytest.mark.parametrize("path", READING)
+async def test_fault_60_whoever_sends_many_large_bodies_waits_behind_his_own(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (tmp_path / "keys").write_text(keys_file((BOB, "bob")))
+    settings = Settings(
+        redis_url=redis_url, auth="keys", keys_file=str(tmp_path / "keys"), token_keys=TOKEN_KEYS[0]
+    )
+    gateway = Gateway(settings, {"chat": ["chat"]}, schemas={"chat": ASKED})
+    transport = httpx.ASGITransport(app=app(gateway))
+    held, order = threading.Event(), list[str]()
+
+    def parsed(*given: Any) -> Any:
+        order.append("bob")
+        return parse_json(*given)
+
+    monkeypatch.setattr("gateway.body.parse_json", parsed)
+    flood = [asyncio.create_task(aside(LARGE, held.wait, "key:alice"))]
+    flood += [asyncio.create_task(aside(LARGE, lambda: order.append("alice"), "key:alice")) for _ in range(9)]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        asking = asyncio.create_task(http.post(path, json=READING[path], headers=by_key(BOB)))
+        await until(lambda: "key:bob" in _line()._waiting)
+        held.set()
+        assert (await asking).status_code < 500
+    await asyncio.gather(*flood)
+    assert "bob" in order[:2]
+    await gateway.close()
+
+
+async def test_fault_60_work_that_nobody_waits_for_any_more_is_left_out() -> None:
+    held, done = threading.Event(), list[str]()
+    first = asyncio.create_task(aside(LARGE, held.wait))
+    others = [asyncio.create_task(aside(LARGE, lambda name=name: done.append(name), name)) for name in "abc"]
+    await asyncio.sleep(0)
+    others[1].cancel()
+    await asyncio.gather(others[1], return_exceptions=True)
+    held.set()
+    await asyncio.gather(first, others[0], others[2])
+    assert done == ["a", "c"]
+
+
 def test_fault_60_a_check_that_takes_too_long_is_told_as_a_rule() -> None:
     schema, given = SCHEMAS["a pattern that tries all"]
     with pytest.raises(Invalid) as caught:
         Inputs({"c": schema}).check(Start("c", {"input": given}, {}, sent="input"))
     assert caught.value.extensions == {"field": "input", "rule": TOO_LONG}
+
+
+def test_fault_60_numbers_of_one_hash_take_no_square_of_their_count() -> None:
+    numbers = [(2**61 - 1) * n for n in range(1, 10_000)]
+    checked = Inputs({"c": {"uniqueItems": True}})
+    assert cost(lambda: checked.check(Start("c", {"input": numbers}, {}))) < BOUND_SECONDS
+
+
+NODE = {"anyOf": [{"type": "string"}, {"properties": {"a": {"$ref": "#"}}, "additionalProperties": False}]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "given", "rule"),
+    [
+        (NODE, functools.reduce(lambda below, _: {"a": below}, range(190), 1), TOO_LONG),
+        ({"multipleOf": 0.5}, 10**400, None),
+        ({"multipleOf": 0.75}, 10**400, "must keep to multipleOf: 0.75"),
+    ],
+    ids=["deep", "a multiple beyond floats", "none beyond floats"],
+)
+async def test_fault_60_no_input_makes_the_check_itself_fail(schema: Any, given: Any, rule: str) -> None:
+    start = Start("c", {"input": given}, {}, sent="input")
+    if rule is None:
+        await Inputs({"c": schema}).hold(start)
+        return
+    with pytest.raises(Invalid) as caught:
+        await Inputs({"c": schema}).hold(start)
+    assert caught.value.extensions["rule"] == rule
 
 
 @pytest.mark.parametrize(
@@ -123,6 +211,9 @@ def test_fault_60_a_check_that_takes_too_long_is_told_as_a_rule() -> None:
         ([{"a": [1, 2]}, {"a": [1.0, 2]}], False),
         ([{"a": 1, "b": 2}, {"b": 2, "a": 1}], False),
         ([[True], [1]], True),
+        ([2**61 - 1, 2 * (2**61 - 1), -(2**70), 1e300], True),
+        ([2**53, float(2**53)], False),
+        ([10**22, 1e22], False),
     ],
 )
 def test_fault_60_items_are_the_same_as_json_says(items: list[Any], unique: bool) -> None:
@@ -167,6 +258,32 @@ async def test_fault_62_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch) -> N
         await room.take(1)
     del share
     assert room.held == 0
+
+
+async def test_fault_62_what_tells_no_document_waits_for_no_room(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.room.PATIENCE_SECONDS", 0.05)
+    gateway = Gateway(Settings(redis_url=redis_url), {"chat": ["chat"]})
+    transport = httpx.ASGITransport(app=app(gateway))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+
+        async def run(**more: str) -> str:
+            asked = {"assistant_id": "chat", "input": {"messages": [str(more)]}, **more}
+            answer = await http.post("/threads/t/runs", json=asked)
+            assert answer.status_code == 200, answer.text  # what was started is never told as refused
+            return str(answer.json()["run_id"])
+
+        first = await run()
+        share = await gateway._room.take(10**12)
+        second = await run(multitask_strategy="rollback")
+        assert (await gateway.find(first, ANONYMOUS)).ended
+        answer = await http.post(f"/threads/t/runs/{second}/cancel")
+        assert answer.status_code == 202
+        assert (await gateway.find(second, ANONYMOUS)).ended
+        assert (await http.delete("/threads/t")).status_code == 204
+        del share
+    await gateway.close()
 
 
 LONG_VALUES: list[Any] = [

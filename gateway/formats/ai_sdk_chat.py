@@ -43,7 +43,7 @@ async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
     """POST /api/chat: a stream, which is the chat's newest from now on, and its frames."""
     owner = await asking.owner(gateway, request)
     chains, bounds = gateway.chains, gateway.bounds
-    chat, start = await read_json(request, bounds, lambda value: parse_chat(value, chains, bounds))
+    chat, start = await read_json(request, bounds, lambda value: parse_chat(value, chains, bounds), owner)
     gateway.parts.hub.check_room(owner=owner)
     record = await begin(gateway, request, start, owner, followed=True)
     await _remember(gateway, owner, chat, record)

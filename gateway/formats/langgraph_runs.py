@@ -129,7 +129,7 @@ async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
     action = request.query_params.get("action", "interrupt")
     if action not in ("interrupt", "rollback"):
         raise Invalid("action", "must be interrupt or rollback")
-    await gateway.cancel(record.id, thread.owner)
+    await gateway.end(record.id, thread.owner)
     if action == "rollback":
         newest = await thread.newest()
         if newest.stream == record.id:
@@ -172,7 +172,7 @@ async def _begin(
     if attached:
         gateway.parts.hub.check_room(owner=owner)
     bounds = gateway.bounds
-    asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds))
+    asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds), owner)
     if "thread" not in request.path_params:
         nowhere = Thread(gateway, owner, "")
         record, began = await _start(nowhere, request, asked, asked.checkpoint, followed)
@@ -193,9 +193,9 @@ async def _begin(
             if key:
                 await thread.remember(asked, record)
             if base.running is not None:
-                await gateway.cancel(base.running.id, owner)
+                await gateway.end(base.running.id, owner)
             return thread, record, began, asked
-        await gateway.cancel(record.id, owner)  # another went on from there first: look again
+        await gateway.end(record.id, owner)  # another went on from there first: look again
     raise ConversationBusy
 
 
@@ -209,7 +209,7 @@ async def _start(
         state = begin_state(asked, messages, gateway.bounds)
         return state, start_of(asked, state, gateway.chains, gateway.bounds)
 
-    state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read)
+    state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read, thread.owner)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
     record = await begin(gateway, request, start, thread.owner, key=key, followed=followed)
     return record, Began(state, before, asked.digest, thread.name)

@@ -44,7 +44,7 @@ _EMPTY: dict[str, Any] = {
 async def langgraph_thread_create(gateway: Gateway, request: Request) -> Response:
     """POST: a thread's name; `thread_id` if the client has one."""
     owner = await asking.owner(gateway, request)
-    body = await read_json(request, gateway.bounds, as_it_is)
+    body = await read_json(request, gateway.bounds, as_it_is, owner)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
     if body.get("supersteps"):
@@ -75,7 +75,7 @@ async def langgraph_thread_delete(gateway: Gateway, request: Request) -> Respons
         seen = await thread.newest()
         newest = await thread.found(seen.stream)
         if newest is not None and not newest.ended:
-            await gateway.cancel(newest.id, thread.owner)
+            await gateway.end(newest.id, thread.owner)
         if await thread.forget(seen):
             return Response(status_code=204)
     raise ConversationBusy
@@ -95,7 +95,7 @@ async def langgraph_thread_state(gateway: Gateway, request: Request) -> Response
 async def langgraph_thread_history(gateway: Gateway, request: Request) -> Response:
     """POST: the states that its runs have left, the newest first; about 1 MiB of them."""
     thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
-    body = await read_json(request, gateway.bounds, as_it_is)
+    body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
     for name in ("metadata", "checkpoint"):

@@ -197,7 +197,7 @@ def parse(value: Any, gateway: Gateway) -> Asked:
 async def openai_chat_completions(gateway: Gateway, request: Request) -> Response:
     """POST /v1/chat/completions."""
     owner = await asking.owner(gateway, request)
-    asked = await read_json(request, gateway.bounds, lambda value: parse(value, gateway))
+    asked = await read_json(request, gateway.bounds, lambda value: parse(value, gateway), owner)
     gateway.parts.hub.check_room(owner=owner)
     record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
     with begun(record):

@@ -66,7 +66,7 @@ class Asked:
 async def openai_responses_create(gateway: Gateway, request: Request) -> Response:
     """POST /v1/responses."""
     owner = await asking.owner(gateway, request)
-    draft = await read_json(request, gateway.bounds, lambda value: parse(value, gateway))
+    draft = await read_json(request, gateway.bounds, lambda value: parse(value, gateway), owner)
     asked = await with_what_was_said(draft, gateway, owner)
     gateway.parts.hub.check_room(owner=owner)
     with _as_sent():
@@ -98,7 +98,7 @@ async def openai_responses_retrieve(gateway: Gateway, request: Request) -> Respo
 async def openai_responses_cancel(gateway: Gateway, request: Request) -> Response:
     """POST /v1/responses/{id}/cancel."""
     record = await _found(gateway, request)
-    await gateway.cancel(record.id, record.owner)
+    await gateway.end(record.id, record.owner)
     return await _document(gateway, record)
 
 
