@@ -50,7 +50,7 @@ class Watch:
 
 
 def cost(call: Callable[[], object], enough: float = 0.0, times: int = 10) -> float:
-    """The processor time of a call in seconds: the best of some tries, of which one below `enough` is the last.
+    """The processor time of a call in seconds: the best of some tries. One below `enough` is the last.
 
     On a shared machine the same work takes twice its processor time in one moment and not in the next.
     """
