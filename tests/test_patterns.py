@@ -25,6 +25,7 @@ METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"
 TABLE: Mapping[Pattern, str] = {
     # gateway
     r"[0-9]{18}": "0a",
+    r"[A-Za-z' ]+": "a' 0",
     r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})": "0-a.",
     r"[0-9]{1,10}-[0-9a-f]{4}": "0-a",
     r"[0-9]{1,15}": "0a",
@@ -44,7 +45,7 @@ TABLE: Mapping[Pattern, str] = {
     r"[\x20-\x7e]{1,255}": "a\n",
     "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]": "\na\u2028",
     r"[\x21\x23-\x3c\x3e-\x7e]+": "a =",
-    r"(?:^|\s-?)(?:MISCONF|NOREPLICAS|MASTERDOWN|OOM|READONLY|LOADING|MOVED|CLUSTERDOWN|TRYAGAIN|BUSY|NOPERM|NOAUTH)\s|^UNBLOCKED force unblock|^The user executing the script can't run this command": " -OM",  # noqa: E501
+    r"(?:^|\s-?)(?:MISCONF|NOREPLICAS|MASTERDOWN|OOM|READONLY|LOADING|MOVED|CLUSTERDOWN|TRYAGAIN|BUSY|NOPERM|NOAUTH)\s|^UNBLOCKED force unblock|^The user executing the script can't ": " -OM",  # noqa: E501
     r"(?:^|\s-?)(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS)\s|^UNBLOCKED force unblock": " -LO",
     r"(?:^|\s-?)NOPERM\s|^The user executing the script": " -NO",
     r"(?:^|\s-?)([A-Z]{4,})\s": " -Aa",
