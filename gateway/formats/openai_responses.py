@@ -18,6 +18,7 @@ from starlette.responses import Response
 import gateway.formats.openai_fields as fields
 from gateway import asking, sse
 from gateway.answers import answered, json_answer
+from gateway.aside import aside
 from gateway.body import Start, parse_start, read_json
 from gateway.errors import CursorLost, Invalid, StreamNotFound, TooLarge
 from gateway.formats.openai_common import begun, refusal, settled, unknown, where
@@ -136,7 +137,8 @@ async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> Aske
         **(shown if stored else {}),
     }
     with _as_sent():
-        start_it = parse_start(start, gateway.chains, gateway.bounds)
+        size = len(sse.dumps(start))
+        start_it = await aside(size, lambda: parse_start(start, gateway.chains, gateway.bounds), owner)
         return Asked(start_it, fields.flag(value, "stream"), kept, shown)
 
 
