@@ -22,7 +22,9 @@ from gateway.queue import JobQueue
 
 KEPT_SECONDS = 1.0
 LOOK_SECONDS = 2.0  # within which a part answers, or is out of reach
-GOOD = {"ok", "degraded", "idle", "configured", "loading", "ready"}
+# `unheard`: readers get everything by looks at the log. Were it unready, a server that delivers no publishes
+# would take all processes out of rotation, though all of them serve.
+GOOD = {"ok", "degraded", "idle", "unheard", "configured", "loading", "ready"}
 T = TypeVar("T")
 _log = logging.getLogger("holdfast.readiness")
 

@@ -160,6 +160,11 @@ async def test_the_subscriber_is_idle_alive_lost_and_ended(
             proxy.release()
             await until(lambda: hub.subscriber.state == "ok")
         assert (await gateway.readiness()).subscriber == "idle"
+        with monkeypatch.context() as deaf:
+            deaf.setattr(subscriber.Subscriber, "state", "unheard")
+            await until(lambda: hub.subscriber.state == "unheard")
+            found = await gateway.readiness()
+            assert (found.subscriber, found.good) == ("unheard", True)
         await hub.close()
         found = await gateway.readiness()
         assert (found.subscriber, found.good) == ("ended", False)
