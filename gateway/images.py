@@ -37,9 +37,9 @@ def check_parts(where: str, content: Any) -> None:
     Takes any JSON; what is no list of content parts has no addresses.
     """
     for index, part in enumerate(content if isinstance(content, list) else ()):
-        if not isinstance(part, dict) or part.get("type") in _TEXTS:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(part, dict) or (isinstance(kind, str) and kind in _TEXTS):
             continue
-        kind = part.get("type")
         is_image = isinstance(kind, str) and "image" in kind
         _check(f"{where}[{index}]", part, _IMAGE.match if is_image else _OTHER.match)
 

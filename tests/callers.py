@@ -33,6 +33,7 @@ from tests.support.redis_server import RedisServer
 LOG_BYTES = 16 * 1024 * 1024
 CANARY = "canary-7f3a"  # in every secret, and in every question
 ORIGIN = "https://app.example"
+TOKEN_SECONDS = 300
 TOKEN_KEYS = [f"{CANARY}-of-stream-tokens-{name}-{'x' * 16}" for name in ("new", "old", "removed")]
 ALICE, ALICE_TOO, BOB, CAROL = (
     f"hf_{CANARY}-{name}-{'k' * 24}" for name in ("alice", "alice-too", "bob", "carol")
@@ -184,7 +185,7 @@ def common(collector: Collector) -> dict[str, str]:
     return {
         **collector.environment("guarded"),
         "GATEWAY_TOKEN_KEYS": " ".join(TOKEN_KEYS[:2]),
-        "GATEWAY_TOKEN_SECONDS": "300",  # so that a token expires, whatever its stream does
+        "GATEWAY_TOKEN_SECONDS": str(TOKEN_SECONDS),  # so that a token expires, whatever its stream does
         "GATEWAY_CORS_ORIGINS": f"{ORIGIN} http://localhost:3000",
         "GATEWAY_METRICS": "prometheus",
         "GATEWAY_METRICS_KEY": METRICS_KEY,

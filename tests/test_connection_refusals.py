@@ -82,12 +82,15 @@ async def test_fault_10_a_server_that_is_loading_is_unavailable() -> None:
         Redis.from_url(server.url) as behind,
     ):
         await redis.config_set("repl-diskless-sync-delay", 0)
-        for number in range(100):  # a server answers each 2 MB that it has loaded
+        for number in range(300):  # a server answers each 2 MB that it has loaded
             await redis.set(f"k{number}", os.urandom(400_000), px=60_000)  # incompressible
-        await behind.config_set("key-load-delay", 10_000)  # microseconds
+        await behind.config_set(
+            "key-load-delay", 20_000
+        )  # microseconds: 6 s in all, longer than a call asks again
         await behind.execute_command("REPLICAOF", "127.0.0.1", master.port)
         with pytest.raises(StoreUnavailable):
             await refused(connection)
+        await behind.config_set("key-load-delay", 0)
         await until_answered(connection)
 
 

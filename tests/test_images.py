@@ -155,6 +155,13 @@ def test_fault_83_a_files_data_is_taken_and_its_address_is_not() -> None:
         parse_start({"messages": [user({"type": "file", "url": "file:///etc/passwd"})]}, CHAINS)
 
 
+@pytest.mark.parametrize("kind", [[], {}, None, 1, True])
+def test_fault_83_a_part_whose_type_is_no_text_makes_no_error_of_ours(kind: Any) -> None:
+    parse_start({"input": {"messages": [user({"type": kind})]}}, CHAINS)
+    with pytest.raises(Invalid):
+        parse_start({"input": [user({"type": kind, "url": "file:///etc/passwd"})]}, CHAINS)
+
+
 def test_fault_83_what_only_looks_like_an_address_is_left_alone() -> None:
     """A text's sources, and a chain's own input."""
     cited = {"type": "text", "text": "x", "annotations": [{"url": "http://example.com"}]}

@@ -17,7 +17,7 @@ import pytest_asyncio
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from gateway.tokens import MARGIN_SECONDS, StreamTokens
-from tests.callers import ALICE, BOB, TOKEN_KEYS, Guarded, by_key, old_tokens
+from tests.callers import ALICE, BOB, TOKEN_KEYS, TOKEN_SECONDS, Guarded, by_key, old_tokens
 from tests.hosts import EVENTS, JSON, NOBODY, Host, Wire, triples, until, uvicorn_host
 from tests.support.model_server import ModelServer, script
 from tests.support.redis_server import RedisServer
@@ -57,8 +57,7 @@ async def test_a_token_reads_events_and_the_document(guarded: Guarded) -> None:
     assert given["stream"] == f"{where}?token={given['token']}"
     assert set(given) == {"token", "expires_at", "stream"}
     life = datetime.fromisoformat(given["expires_at"]).timestamp() - await guarded.now_ms() / 1000
-    longest = Settings().max_run + MARGIN_SECONDS
-    assert longest - 100 < life <= longest
+    assert TOKEN_SECONDS - 100 < life <= TOKEN_SECONDS
     events = await guarded.http.get(given["stream"], headers=EVENTS)
     assert Wire(events.content).events[-1] == "done"
     assert events.headers["referrer-policy"] == "no-referrer"
