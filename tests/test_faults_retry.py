@@ -16,6 +16,7 @@ from gateway.protocol import Cursor
 from gateway.record import Piece
 from tests.support.jobs import Jobs, body
 from workers import tries
+from workers.attempt import MOST_READS
 from workers.chains.registry import chain
 from workers.runner import DONE
 
@@ -58,16 +59,17 @@ async def test_fault_35_no_word_stands_twice(
     chain = Cut(1)
     async with Jobs(redis_url, chain.answer) as jobs:
         stream_id = await jobs.stream()
-        read, reads = jobs.log.read, 0
+        read, reads, losses = jobs.log.read, 0, 0
 
         async def losing(stream: str, after: Cursor | None, limit: int = 1000) -> Piece:
-            nonlocal reads
+            nonlocal reads, losses
             reads += 1
             if when == "before the read" and reads == 1:
                 await lose(jobs, stream, 20)
             if when == "between its pieces" and reads == 2:
                 await lose(jobs, stream, 35)
-            if when == "again and again" and after is None and reads < 30:
+            if when == "again and again" and after is None and losses < MOST_READS - 2:
+                losses += 1
                 await lose(jobs, stream, 1)
             piece = await read(stream, after, limit)
             if when == "after it" and piece.at_end and reads < 30:
@@ -75,9 +77,8 @@ async def test_fault_35_no_word_stands_twice(
             return piece
 
         monkeypatch.setattr(jobs.log, "read", losing)
-        for _ in range(
-            MOST_DELIVERIES
-        ):  # a tail that the worker does not have any more is another's to match
+        # A tail that the worker does not have any more is for the next delivery to match.
+        for _ in range(MOST_DELIVERIES):
             if await jobs.runner.run(body(stream_id)) == DONE:
                 break
         assert reads > 1
