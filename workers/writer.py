@@ -68,7 +68,7 @@ class Writer:
 
     @property
     def last_id(self) -> str:
-        """Id of the last frame before which all is known: this claim's newest, or the one that it found."""
+        """Id of the event that the next one follows: this claim's newest, or the log's last at the claim."""
         return self._claim.record.last_id if self._last is None else f"{self._last}-{self._tag}"
 
     @property
