@@ -208,7 +208,7 @@ async def test_python_waits_through_rotation(mortal: Mortal) -> None:
 async def test_javascript_through_cuts_to_the_exact_text(host: Host) -> None:
     before = len(host.model.requests)
     async with Cutter(url_of(host), [640, 1500, 900, 3000, 1200, 800]) as cutter:
-        asked = {"question": script(WORDS, pace=0.005), "thread": str(uuid.uuid4()), "fast": True}
+        asked = {"question": script(WORDS, pace=0.005), "thread": str(uuid.uuid4()), "speed": 50}
         lines = await node("langgraph.mjs", cutter.url, "stream", json.dumps(asked))
         assert cutter.cuts == 6
     shown = taken(lines)
@@ -226,7 +226,7 @@ async def test_use_stream_shows_a_conversation_and_comes_back_to_it(host: Host) 
     assert texts(first[-2]) == ["Hi there"]
     question = script(WORDS, pace=0.005)
     async with Cutter(url_of(host), [4000, 5000, 3000]) as cutter:
-        again = await node("langgraph.mjs", cutter.url, "use", use(question, thread, fast=True))
+        again = await node("langgraph.mjs", cutter.url, "use", use(question, thread, speed=50))
     assert texts(again[-2]) == ["Hi there", TEXT]
     run = (await host.http.get(f"/threads/{thread}/runs")).json()[0]["run_id"]
     joined = await node("langgraph.mjs", url_of(host), "use", use(question, thread, join=run))
@@ -436,11 +436,15 @@ async def test_a_worker_is_killed_under_python(mortal: Mortal, again: list[str] 
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [None, ["x ", "y ", "z"]])
 async def test_a_worker_is_killed_under_use_stream(mortal: Mortal, again: list[str] | None) -> None:
-    """On a host that ends each connection after a moment, too."""
+    """On a host that ends each connection after a moment, too.
+
+    The SDK gives up after five connections that bring nothing. At this speed they last for some nine seconds,
+    within which the second worker has started and the first one's lease is over.
+    """
     gate = f"langgraph-js-{mortal.name}-{again}"
     more = {} if again is None else {"again": again}
     question = script(["a ", "b ", "c"], gate=gate, gate_at=2, **more)
-    asked = use(question, str(uuid.uuid4()), fast=True)
+    asked = use(question, str(uuid.uuid4()), speed=5)
     async with talking("langgraph.mjs", mortal.rotating_url, "use", asked) as talk:
         async with mortal.worker() as first:
             await talk.until(lambda lines: lines and texts(lines[-1]) == ["a b "])

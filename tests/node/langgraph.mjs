@@ -1,5 +1,5 @@
 // Runs through `@langchain/langgraph-sdk`, as it is: a JSON line for each part of a run's stream or, as `useStream`
-// shows them, for each change of a thread's messages. With `fast` its clock runs fifty times as fast.
+// shows them, for each change of a thread's messages. With `speed` its clock runs so many times as fast.
 import { Client } from '@langchain/langgraph-sdk';
 import { StreamOrchestrator } from '@langchain/langgraph-sdk/ui';
 
@@ -7,9 +7,9 @@ const [url, mode, given] = process.argv.slice(2);
 const asked = JSON.parse(given);
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
-if (asked.fast) {
+if (asked.speed) {
   const wait = globalThis.setTimeout;
-  globalThis.setTimeout = (work, ms, ...more) => wait(work, ms / 50, ...more);
+  globalThis.setTimeout = (work, ms, ...more) => wait(work, ms / asked.speed, ...more);
 }
 const client = new Client({ apiUrl: url, apiKey: asked.key ?? null });
 const chain = asked.chain ?? 'chat';
