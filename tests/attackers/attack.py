@@ -14,6 +14,7 @@ PIPELINED = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n" * 5000  # 205 kB
 POST = b"POST /stream HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 TRAILERS = POST + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"x: y\r\n" * 40_000
 LARGEST = 262_144  # the default of GATEWAY_MAX_BODY_BYTES
+GOLDEN = 0.618034  # its multiples spread evenly over a second, whatever their number
 HELD = 20  # connections that each of those who hold some holds at once
 
 
@@ -22,6 +23,7 @@ class Attacker:
 
     def __init__(self, host: str, port: int, number: int) -> None:
         self._where = host, port
+        self._number = number
         self._held: list[asyncio.StreamWriter] = []
         self._acts: list[Callable[[], Awaitable[None]]] = [
             self._pipeline,
@@ -33,10 +35,11 @@ class Attacker:
         self._act = self._acts[number % len(self._acts)]
 
     async def run(self, seconds: float) -> int:
-        """An act a second; how many."""
+        """An act a second, each attacker in a part of the second that is its own; how many."""
         loop = asyncio.get_running_loop()
-        began, acts = loop.time(), 0
-        while (now := loop.time()) < began + seconds:
+        ends, acts = loop.time() + seconds, 0
+        await asyncio.sleep(self._number * GOLDEN % 1)
+        while (now := loop.time()) < ends:
             with contextlib.suppress(OSError, TimeoutError):  # it was shown the door
                 async with asyncio.timeout(ACT_SECONDS):
                     await self._act()
