@@ -7,7 +7,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
-.PHONY: help run run-functions test check setup stores bench bench-full chaos contract fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check setup stores bench bench-full chains chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,9 @@ bench: setup ## measurements against baselines, under ten minutes; table and plo
 
 bench-full: setup ## also how cost grows, and what no bar is set for
 	@$(PY) -m bench --full
+
+chains: setup ## chains as people write them, by the gateway and by themselves; ARGS: cases or groups
+	@$(PY) -m tests.chains $(ARGS)
 
 chaos: setup ## kills, cuts and pauses everything for SECONDS (600); SEED, STORE=aof|replicated|both, PLANNED=yes
 	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) \

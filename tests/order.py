@@ -47,6 +47,7 @@ TOGETHER = "those that share hosts"
 FIRST = (
     TOGETHER,
     FORMATS,
+    "tests/chains/test_chains.py",
     "tests/test_function_queue.py",
     "tests/test_direct_start.py",
     "tests/test_faults.py",
