@@ -6,6 +6,7 @@ A life opens with `open_life`. After each of its steps the real store must be wh
 from __future__ import annotations
 
 import copy
+from time import time
 from typing import ClassVar
 
 from hypothesis import strategies as st
@@ -41,7 +42,10 @@ class Life(Sweeps):
     def gateway(self, verb: str) -> None:
         match verb:
             case "create":
-                word, found = self.do(self.stream.create_again())
+                created_ms = (
+                    round(time() * 1000) - self.model.now
+                )  # the first request's, by the model's clock
+                word, found = self.do(self.stream.create_again(created_ms=created_ms))
                 assert (word, found) == (self.model.create(), self.stream.id)
                 if self.model.log.startswith(self.model.first):
                     self.remember(self.model.first, len(self.model.first))

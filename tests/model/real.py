@@ -105,7 +105,7 @@ class Real:
 
     async def advance(self, ms: int) -> None:
         """The clock goes on by so much, or back: every instant of the stream is nearer, or further."""
-        fields = ("lease_end_ms", "asked_ms", "since_ms")
+        fields = ("lease_end_ms", "asked_ms", "since_ms", "created_ms")
         instants, listed = await self._redis.call_all(
             [("HMGET", self._job, *fields), ("ZSCORE", self._index, self._stream.id)]
         )

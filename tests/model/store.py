@@ -144,6 +144,11 @@ class Store:
         """Fields of the record that an append has written."""
         self.failures = int(fields.get("failures", self.failures))
         self.attempt = int(fields.get("attempt", self.attempt))
+        if self.status == "queued" and not self.attempt:
+            self.begun, self.since = (
+                False,
+                0,
+            )  # it waits for its first attempt as before, from its creation on
         self.progress = self.progress or "progress" in fields
 
     def cancel(self, frame: bytes, last_id: str) -> str:
