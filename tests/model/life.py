@@ -42,9 +42,7 @@ class Life(Sweeps):
     def gateway(self, verb: str) -> None:
         match verb:
             case "create":
-                created_ms = (
-                    round(time() * 1000) - self.model.now
-                )  # the first request's, by the model's clock
+                created_ms = round(time() * 1000) - self.model.now  # when the first request came
                 word, found = self.do(self.stream.create_again(created_ms=created_ms))
                 assert (word, found) == (self.model.create(), self.stream.id)
                 if self.model.log.startswith(self.model.first):

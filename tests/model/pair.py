@@ -113,11 +113,11 @@ class Pair(RuleBasedStateMachine):
     def given_up(self) -> None:
         """The real stream was ended, as its time is over: the same frames end the model's."""
         code, end = self.model.over, len(self.model.log)
-        frames = self.do(self.real.look()).log[end:]
+        image = self.do(self.real.look())
+        frames = image.log[end:]
         tag = streams.last_id_of(frames).partition("-")[2]
-        start = (
-            [] if end else [protocol.start(self.stream.id, "chat", ["answer"], "1970-01-01T00:00:00.001Z")]
-        )
+        created_at = protocol.iso(int(image.job["created_ms"]))
+        start = [] if end else [protocol.start(self.stream.id, "chat", ["answer"], created_at)]
         assert frames == streams.frames_of(end, tag, *start, ENDINGS[code])
         self.model.give_up(frames, streams.last_id_of(frames))
         self.remember(frames, len(self.model.log))

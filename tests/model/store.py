@@ -145,10 +145,7 @@ class Store:
         self.failures = int(fields.get("failures", self.failures))
         self.attempt = int(fields.get("attempt", self.attempt))
         if self.status == "queued" and not self.attempt:
-            self.begun, self.since = (
-                False,
-                0,
-            )  # it waits for its first attempt as before, from its creation on
+            self.begun, self.since = False, 0  # as before its first attempt
         self.progress = self.progress or "progress" in fields
 
     def cancel(self, frame: bytes, last_id: str) -> str:
