@@ -17,7 +17,9 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -40,6 +42,7 @@ from workers.local_model import LocalModel
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
+THREAD_SECONDS = 1.0  # for threads that a chain has left, once all else has ended
 # Longer than clients and proxies keep one for the next request: who closes first never meets a request.
 KEEP_ALIVE_SECONDS = 75
 # The kernel cuts it to its own bound (net.core.somaxconn); docs/scaling.md says what to raise.
@@ -115,16 +118,25 @@ class Host:
 
     async def _work(self) -> None:
         # LangChain comes with these, and takes a second that a process without workers need not spend.
-        from workers.loop import Loop
         from workers.runner import Runner
-        from workers.sweeper import Sweeper
 
         settings = await _with_model(self._settings, self._model) if self._model else self._settings
-        parts = self.gateway.parts
         registry = Registry(settings, loaded=settle)
-        runner = Runner(settings, parts.log, registry)
+        runner = Runner(settings, self.gateway.parts.log, registry)
         await registry.warm(DEFAULT_CHAIN)
+        try:
+            await self._work_with(registry, runner, settings)
+        finally:
+            await registry.close()
+
+    async def _work_with(self, registry: Registry, runner: Any, settings: Settings) -> None:
+        from workers.loop import Loop
+        from workers.sweeper import Sweeper
+
+        parts = self.gateway.parts
         async with asyncio.TaskGroup() as tasks:
+            if settings.is_development:
+                tasks.create_task(registry.warm_own(), name="chains")
             tasks.create_task(Sweeper(parts.log, parts.queue, backoff=settings.lease).run(), name="sweeper")
             loop = Loop(parts.queue, runner, concurrency=settings.worker_concurrency)
             self.gateway.direct_start = loop.places.start
@@ -255,10 +267,28 @@ async def _ending(work: Coroutine[None, None, T]) -> T:
         for task in left:
             task.cancel()
         if left and (await asyncio.wait(left, timeout=GRACE_SECONDS))[1]:
-            logging.getLogger("holdfast").error("the process ends though a chain does not")
-            logging.shutdown()
-            sys.stdout.flush()
-            os._exit(1)
+            _end("the process ends though a chain does not", 1)
+        try:
+            await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), GRACE_SECONDS)
+        except TimeoutError:
+            _end("the process ends though a chain's thread does not", 1)
+
+
+def _end(why: str, code: int) -> None:
+    """End now, whatever still runs."""
+    logging.getLogger("holdfast").error(why)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _end_without(threads: Sequence[threading.Thread]) -> None:
+    """End now where threads keep the process: a connection that a chain has opened and that nobody closes."""
+    ends = time.monotonic() + THREAD_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, ends - time.monotonic()))
+    if names := ", ".join(thread.name for thread in threads if thread.is_alive()):
+        _end(f"the process ends though a chain has left threads: {names}", 0)
 
 
 def run() -> int:
@@ -279,6 +309,8 @@ def run() -> int:
     telemetry.quiet(settings)
     if given.command in commands.SERVING:
         run_in_loop(main(given.command, settings), serving=True)
+        own = threading.main_thread()
+        _end_without([one for one in threading.enumerate() if one is not own and not one.daemon])
         return 0
     return run_in_loop((commands.ask if given.command == "ask" else commands.look)(settings, given))
 

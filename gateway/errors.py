@@ -208,6 +208,10 @@ class CursorLost(HoldfastError):
     code = "log_lost"
 
 
+class WrongChain(ValueError):
+    """A chain's factory makes what is no chain. The text names chains, stages and places, no values."""
+
+
 def stack_of(error: BaseException) -> str:
     """Where an exception came from, with its type and without its text, which may quote a prompt or a key."""
     return "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__

@@ -184,9 +184,13 @@ def done(
     return Event(EventType.DONE, data | ({"interrupts": list(interrupts)} if interrupts else {}))
 
 
-def failed(code: str, message: str, *, retryable: bool) -> Event:
-    """The stream ends without a result; the message is ours, never an exception's text."""
-    return Event(EventType.FAILED, {"code": code, "message": message, "retryable": retryable})
+def failed(code: str, message: str, *, retryable: bool, detail: str = "") -> Event:
+    """The stream ends without a result; the message is ours.
+
+    `detail` is what the chain's author is told: an exception's text, in development alone.
+    """
+    data: dict[str, Any] = {"code": code, "message": message, "retryable": retryable}
+    return Event(EventType.FAILED, data | ({"detail": detail} if detail else {}))
 
 
 def new_token() -> str:

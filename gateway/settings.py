@@ -90,6 +90,11 @@ class Settings:
     )
     model: str = setting("GATEWAY_MODEL", "gpt-4o-mini", "model, or deployment on Azure")
     chains: str = setting("GATEWAY_CHAINS", "", "modules to import, by comma: your own chains")
+    development: str = setting(
+        "GATEWAY_DEVELOPMENT",
+        "",
+        "yes: a chain's own errors are shown, to its readers too; empty: with `all` on loopback",
+    )
     documents: str = setting("GATEWAY_DOCUMENTS", "", "folder that `rag` and `agent` search; empty: our docs")
     embedding_model: str = setting(
         "GATEWAY_EMBEDDING_MODEL", "", "embeds them, a deployment on Azure; empty: by their words"
@@ -235,6 +240,11 @@ class Settings:
     def origins(self) -> frozenset[str]:
         """The origins whose pages may ask."""
         return frozenset(self.cors_origins.split())
+
+    @property
+    def is_development(self) -> bool:
+        """Whether the text of a chain's exceptions is shown, in the log and to readers."""
+        return self.development == "yes"
 
     @property
     def is_open(self) -> bool:

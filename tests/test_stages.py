@@ -53,9 +53,8 @@ def test_each_stage_is_given_the_input_and_the_results_before_it() -> None:
 
 def test_a_chains_only_stage_is_given_the_input_itself() -> None:
     runnable: Runnable[Any, Any] = RunnableLambda(lambda given: given)
-    for made in (runnable, {"s": runnable}):
-        step = next(Stages(("s",), made, record(["any"]), set(), most=10).steps())
-        assert (step.given, step.last) == (["any"], True)
+    step = next(Stages(("s",), {"s": runnable}, record(["any"]), set(), most=10).steps())
+    assert (step.given, step.last) == (["any"], True)
 
 
 def test_what_is_kept_and_stands_in_the_log_is_not_run_again() -> None:
@@ -106,13 +105,6 @@ def test_a_stage_does_not_run_without_end() -> None:
     made = stages(record(one_1=kept("x " * (MOST_RUNS + 1))), {("one", 1)})
     with pytest.raises(ValueError, match="may run"):
         next(made.steps())
-
-
-@pytest.mark.parametrize("names", [("many", "one", "last"), ("one", "many"), ("one",)])
-def test_a_factory_that_makes_other_stages_than_it_named_is_told(names: tuple[str, ...]) -> None:
-    runnable: Runnable[Any, Any] = RunnableLambda(lambda given: given)
-    with pytest.raises(ValueError, match="mapping from its stages"):
-        Stages(names, dict.fromkeys(NAMES, runnable), record(), set(), most=10)
 
 
 # In a worker

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from time import monotonic
 
 from gateway import overdue, protocol, sse
-from gateway.errors import CursorLost, StoreUnavailable, stack_of
+from gateway.errors import CursorLost, StoreUnavailable
 from gateway.log import Log
 from gateway.protocol import Event
 from gateway.record import Claim, Record, started
 from gateway.settings import Settings
 from workers import adapter, failures, guard
 from workers.chains.registry import Chain, Registry
+from workers.explain import explained
 from workers.matcher import Published
 from workers.stage_run import OverTime, StageRun, TooMuch, Unread
 from workers.stages import Stages
@@ -88,8 +89,10 @@ class Attempt:
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # whatever it is, it ends the stream, not this task
-            _log.error("stream %s: chain %s failed\n%s", claim.record.id, chain.name, stack_of(error))
-            await writer.put(failures.failure(error))
+            told = explained(error, development=self._settings.is_development)
+            _log.error("stream %s: chain %s failed: %s", claim.record.id, chain.name, told)
+            detail = told if self._settings.is_development else ""
+            await writer.put(failures.failure(error, detail))
 
     async def _chain(self, chain: Chain, published: Published) -> None:
         """The stages that are not finished; past the run's budget the rest is another worker's."""

@@ -1,7 +1,7 @@
 """What ends a stream as `failed`, with a stable code; and the one rule of what is tried again.
 
 A failure is tried again exactly where its event says `retryable`. The message is ours. The exception's text,
-which may quote a prompt or a key, goes nowhere.
+which may quote a prompt or a key, is told in development alone (`explain.py`).
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def may_pass(error: BaseException) -> bool:
     return said if isinstance(said, bool) else isinstance(error, TimeoutError)
 
 
-def failure(error: BaseException) -> Event:
-    """The terminal event for an exception of a chain."""
+def failure(error: BaseException, detail: str = "") -> Event:
+    """The terminal event for an exception of a chain. `detail`: in development, what its author is told."""
     judged = verdict(error) or _of_a_chain(error)
-    return protocol.failed(judged.code, judged.message, retryable=may_pass(error))
+    return protocol.failed(judged.code, judged.message, retryable=may_pass(error), detail=detail)
 
 
 def _of_a_chain(error: BaseException) -> Verdict:

@@ -31,7 +31,7 @@ class Each:
     Each run is given what a stage is given, and its `item`. `over` must answer the same for the same.
     """
 
-    runnable: Runnable[Any, Any]
+    runnable: Runnable[Any, Any] | Callable[..., Any]
     over: Callable[[Mapping[str, Any]], Sequence[Any]]
 
 
@@ -62,17 +62,16 @@ class Stages:
     """What of a chain is done and what is not. `most`: largest sum of its checkpoints, in bytes."""
 
     def __init__(
-        self, names: Sequence[str], made: Any, record: Record, finished: set[tuple[str, int]], *, most: int
+        self,
+        names: Sequence[str],
+        made: Mapping[str, Any],
+        record: Record,
+        finished: set[tuple[str, int]],
+        *,
+        most: int,
     ) -> None:
-        """`made` is what the chain's factory has made, `finished` the runs whose end stands in the log.
-
-        Raises ValueError when `made` has other stages than the names.
-        """
-        if len(names) == 1 and not isinstance(made, Mapping):
-            made = {names[0]: made}
-        if not isinstance(made, Mapping) or tuple(made) != tuple(names):
-            raise ValueError("a chain's factory must make a mapping from its stages, in their order")
-        self._parts: Mapping[str, Any] = made
+        """`made` are the chain's parts by stage, `finished` the runs whose end stands in the log."""
+        self._parts = made
         self._alone = len(names) == 1 and not isinstance(made[names[0]], Each)
         self._input = record.input["messages" if "messages" in record.input else "input"]
         known = {f"{name} {run}" for name, run in finished}

@@ -7,6 +7,7 @@ KNOWN: dict[str, str] = {
     "approve": "an interrupted run cannot be answered yet",
     "revise": "an interrupted run cannot be answered yet",
     "memory_of_tools": "a conversation keeps its text alone",
+    "saver_context_manager": "a conversation keeps its text alone, and not the chain's own checkpoints",
     "memory_of_state": "a conversation keeps its text alone",
 }
 # Not the same yet, and to be mended.
@@ -46,14 +47,9 @@ KNOWN |= dict.fromkeys(
         "refusal_responses",
         "long_graph",
         "beside_the_pins",
-        "cause_of_a_failure",
-        "ends_with_open_saver",
         "rag_with_sources",
         "retrieval_chain",
         "rag_large_documents",
-        "saver_in_factory",
-        "saver_async_factory",
-        "saver_context_manager",
         "stage_gives_calls",
     ),
     "not mended yet",

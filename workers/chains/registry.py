@@ -1,4 +1,4 @@
-"""Chains by name. A chain is any LangChain Runnable, made by a factory at its first use.
+"""Chains by name. A chain is any LangChain Runnable, made by a factory at its first use (`making.py`).
 
 `@chain("name")` marks a factory that takes the settings; with `stages=("a", "b")` it answers a mapping from
 these names to Runnables (`docs/chains.md`). Modules named in `GATEWAY_CHAINS` are imported for their marks;
@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway.errors import stack_of
 from gateway.protocol import name as checked_name
 from gateway.settings import Settings
+from workers.chains.making import Maker, checked
+from workers.explain import explained
 
 if TYPE_CHECKING:
-    from langchain_core.runnables import Runnable
-
-    from workers.stages import Each
+    pass
 
 _log = logging.getLogger("holdfast.registry")
 SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
 Schema = Mapping[str, Any]
-Factory = Callable[[Settings], "Runnable[Any, Any] | Mapping[str, Runnable[Any, Any] | Each]"]
+# Of a plain function; an async one, or one that yields, makes the same (`making.py`).
+Factory = Callable[[Settings], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def chain(
 
 def _definition(factory: Factory) -> tuple[Any, ...]:
     """Where it is written: the same when its module is imported again."""
-    code = getattr(factory, "__code__", None)
+    code = getattr(inspect.unwrap(factory), "__code__", None)
     return factory.__module__, getattr(factory, "__qualname__", ""), getattr(code, "co_firstlineno", 0)
 
 
@@ -118,6 +119,7 @@ class Registry:
             _import(module)
         self._chains = dict(_marked)
         self._made: dict[str, Any] = {}
+        self._maker = Maker()
         self._making = asyncio.Lock()
 
     def catalogue(self) -> Mapping[str, Sequence[str]]:
@@ -137,19 +139,34 @@ class Registry:
         return self._chains.get(name)
 
     async def load(self, name: str) -> Any:
-        """What its factory makes, made in a thread: importing LangChain takes more than a second.
+        """Its parts by stage, in order, each a Runnable or an Each; what opens them is called once.
 
-        Raises KeyError for an unknown name, and whatever its factory raises.
+        Raises KeyError for an unknown name, WrongChain, and whatever its factory raises.
         """
         async with self._making:
             if name not in self._made:
-                self._made[name] = await asyncio.to_thread(self._chains[name].factory, self.settings)
+                chain = self._chains[name]
+                made = await self._maker.make(name, chain.factory, self.settings)
+                self._made[name] = checked(name, chain.stages, made, chain.factory)
                 self._loaded()
         return self._made[name]
+
+    async def close(self) -> None:
+        """Close what factories have opened. Call it in the event loop that has loaded the chains."""
+        await self._maker.close()
 
     async def warm(self, name: str) -> None:
         """Load a chain before its first job; one that cannot be made is told, and its jobs then fail."""
         try:
             await self.load(name)
-        except Exception as error:
-            _log.error("the chain %s cannot be made\n%s", name, stack_of(error))
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # a factory may call sys.exit()
+            told = explained(error, development=self.settings.is_development)
+            _log.error("the chain %s cannot be made: %s", name, told)
+
+    async def warm_own(self) -> None:
+        """Load every chain of GATEWAY_CHAINS: whoever writes one sees at once what is wrong with it."""
+        for name, chain in self._chains.items():
+            if chain.factory.__module__ not in SHIPPED:
+                await self.warm(name)

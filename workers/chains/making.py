@@ -1,0 +1,163 @@
+"""What a chain's factory makes, in each form that a factory may have, and whether that is a chain.
+
+A factory is a function of the settings: a plain one, an async one, or one that yields its chain (a context
+manager, async or not). What it has opened stays open until the process ends, and is closed then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gateway.errors import WrongChain, stack_of
+from gateway.settings import Settings
+
+_log = logging.getLogger("holdfast.registry")
+CLOSE_SECONDS = 5.0  # for all that factories have opened
+_NO_LOOP = "no running event loop"
+
+
+class Maker:
+    """Calls factories, and keeps open what they have opened."""
+
+    def __init__(self) -> None:
+        self._open: list[asyncio.Task[None]] = []
+        self._closing = asyncio.Event()
+
+    async def make(self, name: str, factory: Callable[[Settings], Any], settings: Settings) -> Any:
+        """What the factory makes.
+
+        A factory that is not async is called in a thread: importing LangChain takes more than a second. One
+        that asks for the running event loop there is called a second time, in the loop.
+
+        Raises what the factory raises, and WrongChain where it makes nothing.
+        """
+        if inspect.iscoroutinefunction(factory) or inspect.isasyncgenfunction(factory):
+            made = factory(settings)
+        else:
+            try:
+                made = await asyncio.to_thread(factory, settings)
+            except RuntimeError as error:
+                if _NO_LOOP not in str(error):
+                    raise
+                made = factory(settings)
+        if inspect.isawaitable(made):
+            made = await made
+        if inspect.isasyncgen(made) or inspect.isgenerator(made):
+            made = _managed(made)
+        if _is_manager(made):
+            made = await self._enter(name, made)
+        if made is None:
+            raise WrongChain(
+                f"the factory of the chain {name} ({place_of(factory)}) gives None: return the chain"
+            )
+        return made
+
+    async def close(self) -> None:
+        """Leave every context manager, each in the task that has entered it, in bounded time."""
+        self._closing.set()
+        if self._open:
+            _, left = await asyncio.wait(self._open, timeout=CLOSE_SECONDS)
+            for task in left:
+                _log.error("%s does not close in %.0f s", task.get_name(), CLOSE_SECONDS)
+                task.cancel()
+
+    async def _enter(self, name: str, manager: Any) -> Any:
+        """Enter it in a task of its own: some (anyio's) must be left by the task that has entered them."""
+        ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._keep(name, manager, ready), name=f"what the chain {name} has opened")
+        self._open.append(task)
+        return await ready
+
+    async def _keep(self, name: str, manager: Any, ready: asyncio.Future[Any]) -> None:
+        entered = manager if hasattr(manager, "__aenter__") else _InThread(manager)
+        try:
+            async with entered as made:
+                if not ready.cancelled():
+                    ready.set_result(made)
+                    await self._closing.wait()
+        except asyncio.CancelledError:
+            ready.cancel()
+            raise
+        except BaseException as error:  # of the factory, before or after its `yield`
+            if ready.done():
+                _log.error("the chain %s did not close what it had opened\n%s", name, stack_of(error))
+            else:
+                ready.set_exception(error)
+
+
+class _InThread:
+    """A context manager that is not async, entered and left in threads."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+
+    async def __aenter__(self) -> Any:
+        return await asyncio.to_thread(self._manager.__enter__)
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await asyncio.to_thread(self._manager.__exit__, *error)
+
+
+def _managed(generator: Any) -> Any:
+    """The context manager that a generator of one value would be with contextlib's decorator."""
+    if inspect.isasyncgen(generator):
+        return contextlib.asynccontextmanager(lambda: generator)()
+    return contextlib.contextmanager(lambda: generator)()
+
+
+def _is_manager(made: Any) -> bool:
+    return (hasattr(made, "__aenter__") or hasattr(made, "__enter__")) and not hasattr(made, "ainvoke")
+
+
+def checked(name: str, stages: Sequence[str], made: Any, factory: Callable[..., Any]) -> Mapping[str, Any]:
+    """The parts of a chain by stage, in order, each a Runnable or an Each.
+
+    A function is taken for a Runnable as LangChain's `|` does it. Raises WrongChain, which says in one
+    sentence what to do.
+    """
+    where = f"the factory of the chain {name} ({place_of(factory)})"
+    if len(stages) == 1 and not isinstance(made, Mapping):
+        made = {stages[0]: made}
+    if not isinstance(made, Mapping):
+        raise WrongChain(
+            f"{where} gives {_kind(made)}: return a mapping from its stages, {', '.join(stages)}"
+        )
+    if set(made) != set(stages):
+        lacks = [stage for stage in stages if stage not in made]
+        more = [str(given) for given in made if given not in stages]
+        said = [f"lacks {', '.join(lacks)}"] if lacks else []
+        said += [f"has {', '.join(more)}, which the mark's `stages` do not name"] if more else []
+        raise WrongChain(f"the mapping that {where} gives {' and '.join(said)}")
+    return {stage: _part(where, stage, made[stage]) for stage in stages}
+
+
+def _part(where: str, stage: str, part: Any) -> Any:
+    from workers.stages import Each
+
+    runnable = part.runnable if isinstance(part, Each) else part
+    is_class = isinstance(runnable, type)
+    if hasattr(runnable, "astream") and not is_class:
+        return part
+    if callable(runnable) and not is_class:
+        from langchain_core.runnables.base import coerce_to_runnable
+
+        made = coerce_to_runnable(runnable)
+        return Each(made, part.over) if isinstance(part, Each) else made
+    raise WrongChain(f"{where} gives {_kind(runnable)} for {stage}: a Runnable of LangChain's is needed")
+
+
+def _kind(made: Any) -> str:
+    if isinstance(made, type):
+        return f"the class {made.__name__}"
+    return "None" if made is None else f"an object of the type {type(made).__name__}"
+
+
+def place_of(factory: Callable[..., Any]) -> str:
+    """File and line of a factory."""
+    code = getattr(inspect.unwrap(factory), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(factory)
