@@ -23,6 +23,7 @@ _TOLD: Mapping[EventType, tuple[str, ...]] = {
     EventType.STAGE: ("name", "run", "state"),
     EventType.TOOL: ("name", "stage", "state"),
     EventType.CUSTOM: ("name", "stage"),
+    EventType.NESTED: ("within", "stage"),
     EventType.RESET: ("attempt", "stage", "discard_after", "reason"),
     EventType.DONE: ("finish_reason", "usage", "attempts", "duration_ms"),
     EventType.FAILED: ("code", "retryable"),

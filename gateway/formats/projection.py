@@ -113,10 +113,14 @@ class Projection:
                 return list(self.text(stage, data["delta_content"]))
             case EventType.STAGE:
                 return list(self.stage(data))
+            case EventType.TOOL if "within" in data:
+                return []  # called below another tool: the conversation has only that one
             case EventType.TOOL:
                 return list(self.tool(data))
             case EventType.CUSTOM:
                 return list(self.custom(data))
+            case EventType.NESTED:
+                return []  # below a tool: no format has a place for it
             case EventType.RESET:
                 return list(self.reset(data))
             case EventType.DONE:
