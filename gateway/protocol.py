@@ -34,6 +34,8 @@ class EventType(StrEnum):
     TOOL = "tool"
     CUSTOM = "custom"
     NESTED = "nested"
+    REFUSAL = "refusal"
+    CITATIONS = "citations"
     RESET = "reset"
     DONE = "done"
     FAILED = "failed"
@@ -171,6 +173,17 @@ def nested(kind: str, delta: str, *, within: str, stage: str, run: int = 0) -> E
     """What a model says below the tool call `within`: `kind` is `delta` for its text, or `reasoning`."""
     data: dict[str, Any] = {"within": within, "stage": stage, kind: delta}
     return Event(EventType.NESTED, data | ({"run": run} if run else {}))
+
+
+def refusal(delta: str, *, stage: str, run: int = 0) -> Event:
+    """A piece of the words by which a model refuses to answer, where its server tells them from text."""
+    return Event(EventType.REFUSAL, {"delta": delta, "stage": stage} | ({"run": run} if run else {}))
+
+
+def citations(found: Sequence[Any], *, stage: str, run: int = 0) -> Event:
+    """What a model cites for the text before, each as its server tells it."""
+    data = {"stage": stage, "citations": list(found)}
+    return Event(EventType.CITATIONS, data | ({"run": run} if run else {}))
 
 
 def done(

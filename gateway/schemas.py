@@ -228,6 +228,12 @@ def _data() -> Mapping[EventType, Schema]:
         EventType.TOOL: {**_and(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
         EventType.CUSTOM: _and(_object(name=_TEXT, stage=_TEXT, data={}), run=run, message=number, **below),
         EventType.NESTED: _and(nested, message=number),
+        EventType.REFUSAL: _and(
+            _object(delta=_TEXT, stage=_TEXT), run=run, message=number, path=below["path"]
+        ),
+        EventType.CITATIONS: _and(
+            _object(stage=_TEXT, citations={"type": "array", "items": {}}), run=run, message=number, **below
+        ),
         EventType.RESET: {"oneOf": [reset, _object(reason={"const": "log_lost"})]},
         EventType.DONE: _and(
             done,

@@ -24,6 +24,8 @@ _TOLD: Mapping[EventType, tuple[str, ...]] = {
     EventType.TOOL: ("name", "stage", "state"),
     EventType.CUSTOM: ("name", "stage"),
     EventType.NESTED: ("within", "stage"),
+    EventType.REFUSAL: ("stage",),
+    EventType.CITATIONS: ("stage",),
     EventType.RESET: ("attempt", "stage", "discard_after", "reason"),
     EventType.DONE: ("finish_reason", "usage", "attempts", "duration_ms"),
     EventType.FAILED: ("code", "retryable"),

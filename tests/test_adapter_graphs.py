@@ -313,6 +313,17 @@ async def test_messages_of_two_models_in_one_node_are_told_apart() -> None:
     assert texts(events) == {("node",): "a b c", ("node", 2): "x y z"}
 
 
+async def test_a_message_without_words_is_not_counted() -> None:
+    """Such as one that is nothing but a tool call."""
+
+    def node(state: MessagesState) -> dict[str, Any]:
+        wordless = AIMessage([{"type": "tool_use", "id": "c1", "name": "t", "input": {}}])
+        return {"messages": [wordless, AIMessage("so")]}
+
+    events, _ = await told(graph_of(MessagesState, node))
+    assert texts(events) == {("node",): "so"}
+
+
 async def test_what_a_subgraphs_nodes_say_bears_their_path() -> None:
     inner = graph_of(MessagesState, named("deep", speaks("one")), named("deeper", speaks("two")))
     stays = graph_of(MessagesState, named("kept", speaks("three")), checkpointer=True)

@@ -19,7 +19,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 from pydantic import BaseModel
 
-from tests.support.adapted import Scripted, again, calls, kinds, result, says, texts, told
+from gateway.fold import Fold
+from tests.support.adapted import Scripted, again, calls, graph_of, kinds, result, says, texts, told
 from tests.test_adapter_mappings import yielding
 from workers.adapter.calls import Call
 
@@ -215,9 +216,38 @@ BLOCK = {"type": "refusal", "refusal": "I will not"}
 
 
 @pytest.mark.parametrize("block", [BLOCK, {"type": "non_standard", "value": BLOCK}])
-async def test_a_refusal_is_the_finish_reason(block: Any) -> None:
+async def test_a_refusal_is_told_by_its_words_and_is_the_finish_reason(block: Any) -> None:
     end = AIMessageChunk(content="", response_metadata={"finish_reason": "stop"})
     whole: Runnable[Any, Any] = says("x") | RunnableLambda(lambda _: AIMessage([block]))
-    for made in (yielding(AIMessageChunk(content=[block]), end), whole):
-        _, outcome = await told(made)
-        assert outcome.finish_reason == "refusal"
+
+    def node(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage([block])]}
+
+    streamed, graph = yielding(AIMessageChunk(content=[block]), end), graph_of(MessagesState, node)
+    for made, finish in (
+        (streamed, "refusal"),
+        (whole, "refusal"),
+        (graph, "stop"),
+    ):  # no model is asked there
+        events, outcome = await told(made)
+        assert [(data["delta"], texts(events)) for data in kinds(events, "refusal")] == [("I will not", {})]
+        fold = Fold()
+        for event in events:
+            fold.feed("0-beef", event)
+        assert fold.text == "I will not"
+        assert outcome.finish_reason == finish
+
+
+@pytest.mark.parametrize("field", ["annotations", "citations"])
+async def test_what_a_model_cites_is_told_after_its_text(field: str) -> None:
+    cited = {"type": "url_citation", "url": "https://a.example", "start_index": 0}
+    block = {"type": "text", "text": "so", field: [cited]}
+
+    def node(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage([block])]}
+
+    for made in (yielding(AIMessageChunk(content=[block])), graph_of(MessagesState, node)):
+        events, _ = await told(made)
+        said = [event.type for event in events if event.type != "stage"]
+        assert said == ["", "citations"]
+        assert kinds(events, "citations")[0]["citations"] == [cited]

@@ -17,7 +17,16 @@ from gateway import protocol
 from gateway.protocol import Event, EventType
 from gateway.sse import Message
 
-_COMPARED = frozenset({EventType.MESSAGE, EventType.TOOL, EventType.CUSTOM, EventType.NESTED})
+_COMPARED = frozenset(
+    {
+        EventType.MESSAGE,
+        EventType.TOOL,
+        EventType.CUSTOM,
+        EventType.NESTED,
+        EventType.REFUSAL,
+        EventType.CITATIONS,
+    }
+)
 CALL_IDS = ("call_id", "within")  # fields that name a tool's call
 
 

@@ -121,6 +121,11 @@ class Projection:
                 return list(self.custom(data))
             case EventType.NESTED:
                 return []  # below a tool: no format has a place for it
+            case EventType.REFUSAL:
+                assert stage is not None
+                return list(self.refusal(stage, data["delta"]))
+            case EventType.CITATIONS:
+                return list(self.citations(data))
             case EventType.RESET:
                 return list(self.reset(data))
             case EventType.DONE:
@@ -144,6 +149,14 @@ class Projection:
 
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
         """A piece of a stage's text; `stage` has it already."""
+        return ()
+
+    def refusal(self, stage: StageText, delta: str) -> Iterable[Frame]:
+        """A piece of a refusal's words; `stage` has it already. Text, where a format has nothing else."""
+        return self.text(stage, delta)
+
+    def citations(self, data: Any) -> Iterable[Frame]:
+        """What a model cites for the text before."""
         return ()
 
     def stage(self, data: Any) -> Iterable[Frame]:

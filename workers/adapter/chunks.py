@@ -87,7 +87,7 @@ class Said:
     async def _take(self, message: AIMessage) -> None:
         self._answer.take(message)
         content = message.content
-        if type(content) is not str or message.additional_kwargs:
+        if not (is_bare := type(content) is str and not message.additional_kwargs):
             if delta := reasoning_of(message):
                 await self._tap.emit(self._stage.reasoning(delta))
             content = text_in(content)
@@ -96,6 +96,9 @@ class Said:
         if content:
             self._pieces.append(content)
             await self._tap.emit(self._stage.text(content))
+        if not is_bare:
+            for event in self._stage.beside(message):
+                await self._tap.emit(event)
 
     async def end(self) -> Any:
         """What was no text is told; the whole result."""

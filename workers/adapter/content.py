@@ -64,3 +64,11 @@ def _refusal(part: Mapping[str, Any]) -> str:
     if not isinstance(inner, Mapping) or inner.get("type") != "refusal":
         return ""
     return str(inner.get("refusal") or "")
+
+
+def citations_in(message: Any) -> list[Any]:
+    """What a message's text cites, each as the model's server tells it (`annotations`, `citations`)."""
+    if isinstance(message.content, str):
+        return []
+    blocks = [part for part in message.content if isinstance(part, dict) and part.get("type") == "text"]
+    return [one for part in blocks for one in part.get("annotations") or part.get("citations") or ()]

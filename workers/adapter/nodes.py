@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from gateway import protocol
 from gateway.protocol import Event, EventType
 from workers.adapter.calls import FedModels
-from workers.adapter.content import reasoning_of, text_in, text_of
+from workers.adapter.content import citations_in, reasoning_of, refusal_in, text_in, text_of
 from workers.adapter.inside import Inside
 from workers.adapter.pregel import StreamMessagesHandler, written_at
 from workers.adapter.stage import WITHIN, Emit, Stage
@@ -251,13 +251,16 @@ class NodeTap(Inside, StreamMessagesHandler):
     async def _say(self, speaker: _Speaker, message: BaseMessage) -> None:
         """A message, or a piece of one, of a model or a node."""
         content = message.content
-        if type(content) is not str or message.additional_kwargs:
+        if not (is_bare := type(content) is str and not message.additional_kwargs):
             if reasoning := reasoning_of(message):
                 await self.emit(self._place_of(speaker).reasoning(reasoning))
             content = text_in(content)
         if content:
             self.has_spoken = True
             await self.emit(self._place_of(speaker).text(content))
+        if not is_bare and (refusal_in(message) or citations_in(message)):
+            for event in self._place_of(speaker).beside(message):
+                await self.emit(event)
 
     def _place_of(self, speaker: _Speaker) -> Stage:
         """Where a message is said; from the second on, the messages of a node's run bear a number."""

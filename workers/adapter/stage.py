@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway import protocol
 from gateway.protocol import Event
+from workers.adapter.content import citations_in, refusal_in
+from workers.adapter.values import plain
 
 Emit = Callable[[Event], Awaitable[None]]
 WITHIN = "within"  # marks what happens below a tool: the id of that tool's call
@@ -39,6 +41,16 @@ class Stage:
             return self._nested("reasoning", delta)
         return self.custom("reasoning", {"delta": delta})
 
+    def refusal(self, delta: str) -> Event:
+        """A piece of a refusal's words; below a tool, of that tool."""
+        if WITHIN in self.marks:
+            return self._nested("delta", delta)
+        return self._marked(protocol.refusal(delta, stage=self.name, run=self.run))
+
+    def citations(self, found: Sequence[Any]) -> Event:
+        """What a model cites for what it has said."""
+        return self._marked(protocol.citations(found, stage=self.name, run=self.run))
+
     def custom(self, name: str, data: Any) -> Event:
         """Something named, of this stage."""
         return self._marked(protocol.custom(name, data, stage=self.name, run=self.run))
@@ -48,6 +60,13 @@ class Stage:
         return self._marked(
             protocol.tool(name, call_id=call_id, stage=self.name, state=state, said=said, run=self.run)
         )
+
+    def beside(self, message: Any) -> Iterator[Event]:
+        """What a message, or a piece of one, bears after its text."""
+        if delta := refusal_in(message):
+            yield self.refusal(delta)
+        if found := citations_in(message):
+            yield self.citations(plain(found))
 
     def _nested(self, kind: str, delta: str) -> Event:
         within = self.marks[WITHIN]
