@@ -168,6 +168,18 @@ async def test_documents_are_told_once_and_never_make_a_stream_too_long(finds: A
     assert result(events) == {"topic": "t", "text": "hi", "other": "more"}
 
 
+async def test_a_graph_with_a_state_of_its_own_can_be_a_stage_of_several() -> None:
+    """What it hands on is told whole; it is given the input's members where it knows no other name."""
+
+    async def node(state: Topic) -> dict[str, Any]:
+        return {"text": str((await says(f"on {state['topic']}").ainvoke("q")).content)}
+
+    given = {"input": {"topic": "owls"}, "earlier": 1}
+    events, outcome = await told(graph_of(Topic, node), given, here=replace(HERE, hands_on=True))
+    assert texts(events) == {("node",): "on owls"}
+    assert result(events) == outcome.result == {"topic": "owls", "text": "on owls", "found": []}
+
+
 async def test_private_state_goes_to_nobody() -> None:
     class Answered(TypedDict):
         text: str

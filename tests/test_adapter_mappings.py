@@ -117,3 +117,14 @@ async def test_messages_that_are_not_a_models_are_values() -> None:
     assert result(events)["content"] == outcome.result["content"] == "mine"
     events, outcome = await told(yielding(AIMessage("its")))
     assert (texts(events), outcome.result) == ({("g",): "its"}, "its")
+
+
+async def test_a_stage_that_hands_its_value_on_tells_all_of_it() -> None:
+    """As the next stage is given it; a large one without what was told already."""
+    made = rag(Library(), says("hi") | StrOutputParser())
+    events, outcome = await told(made, here=replace(HERE, hands_on=True))
+    assert texts(events) == {("g", "answer"): "hi"}
+    assert result(events) == outcome.result
+    made = rag(Library(size=5000), says("hi") | StrOutputParser())
+    events, _ = await told(made, here=replace(HERE, hands_on=True, max_event=4000))
+    assert result(events) == {"question": "q"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.graph import MessagesState
 from pydantic import BaseModel
@@ -71,6 +71,16 @@ ODD = [
     (Rude(), "<Rude>"),
     ({"a": (1, {2})}, {"a": [1, [2]]}),
 ]
+
+
+class Talk(BaseModel):
+    said: list[BaseMessage]
+
+
+def test_what_a_model_holds_is_told_by_the_fields_of_its_own_class() -> None:
+    call = {"name": "t", "args": {"a": 1}, "id": "c", "type": "tool_call"}
+    made = plain(Talk(said=[AIMessage("hi", tool_calls=[call])]))
+    assert made["said"][0]["tool_calls"] == [call]
 
 
 @pytest.mark.parametrize(("value", "same"), ODD)

@@ -181,10 +181,13 @@ def _most_steps(graph: Any, params: Mapping[str, Any]) -> int | None:
 def _input(graph: Any, given: Any) -> Any:
     """A conversation, or one message's text, for a graph that keeps messages; else what was given.
 
-    A stage of several is given them as `input`, beside what the stages before it have made.
+    A stage of several is given them as `input`, beside what the stages before it have made. A graph whose
+    state knows none of these names is given the members of the input instead.
     """
     if "messages" not in graph.channels:
-        return given
+        asked = given.get("input") if isinstance(given, Mapping) else None
+        is_strange = isinstance(asked, Mapping) and graph.channels.keys().isdisjoint(given)
+        return asked if is_strange else given
     if isinstance(given, list | str):
         return {"messages": given}
     asked = given.get("input") if isinstance(given, Mapping) and "messages" not in given else None

@@ -68,7 +68,7 @@ class Members:
         """`last` is the step of the chain that yields the mappings."""
         self._tap = tap
         self._stage = stage
-        self._kept_back = kept_back(last)
+        self._is_agent = is_agent(last)
         self._has_text = not gives_states(last)
         self._members: dict[str, Member] = {}
         self._is_added_up = True
@@ -87,7 +87,7 @@ class Members:
         if not self._is_added_up:
             self._replace(chunk)
         for name, part in chunk.items():
-            if name not in self._kept_back:
+            if not self._is_agent or name not in _WAY_OF_AGENT:
                 await self._take(str(name), part)
 
     def _replace(self, chunk: Mapping[Any, Any]) -> None:
@@ -137,8 +137,12 @@ class Members:
                 await self._tell(name, member)
         wholes = {name: member.whole() for name, member in self._members.items()}
         left = {name: wholes[name] for name, member in self._members.items() if not member.is_text}
-        await tell_value(self._tap, self._stage, left, is_rest=len(left) < len(wholes))
-        return plain(wholes)
+        result = plain(wholes)
+        if self._stage.hands_on and fits(result, self._stage):
+            await self._tap.emit(self._stage.custom("result", result))
+        else:
+            await tell_value(self._tap, self._stage, left, is_rest=len(left) < len(wholes))
+        return result
 
     async def _tell(self, name: str, member: Member) -> None:
         member.is_text = True
@@ -151,6 +155,11 @@ class Members:
         await self._tap.emit(stage.text(delta))
 
 
+def fits(said: Any, stage: Stage) -> bool:
+    """Whether an event may bear this value."""
+    return len(sse.dumps(said)) + ROOM_BYTES <= stage.max_event
+
+
 async def tell_value(tap: Inside, stage: Stage, value: Mapping[str, Any], *, is_rest: bool) -> None:
     """The event `result` of a mapping, without documents that were told as sources.
 
@@ -159,7 +168,7 @@ async def tell_value(tap: Inside, stage: Stage, value: Mapping[str, Any], *, is_
     """
     left = {name: item for name, item in value.items() if not tap.has_told(item)}
     said = plain(left)
-    if len(sse.dumps(said)) + ROOM_BYTES > stage.max_event:
+    if not fits(said, stage):
         for name, item in list(left.items()):
             if documents := documents_in(item):
                 await tap.tell_sources(stage, documents)
@@ -168,8 +177,7 @@ async def tell_value(tap: Inside, stage: Stage, value: Mapping[str, Any], *, is_
         await tap.emit(stage.custom("result", said))
 
 
-def kept_back(last: Any) -> frozenset[str]:
-    """The names of what a step streams and `ainvoke` keeps back: the way of a classic AgentExecutor."""
+def is_agent(last: Any) -> bool:
+    """Whether this step is a classic AgentExecutor, which streams its way too, and not only its value."""
     classic = sys.modules.get("langchain_classic.agents.agent")
-    is_agent = classic is not None and isinstance(last, classic.AgentExecutor)
-    return _WAY_OF_AGENT if is_agent else frozenset()
+    return classic is not None and isinstance(last, classic.AgentExecutor)

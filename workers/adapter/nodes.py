@@ -71,6 +71,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         self._calls.update(event.data["call_id"] for event in standing if event.type is EventType.TOOL)
         self.told = _texts_of(standing)  # the whole text of each message that was shown
         self.has_spoken = bool(standing)
+        self.hands_on = stage.hands_on
         self._nodes: dict[UUID, _Node] = {}
         self._stages: dict[str, Stage] = {}  # of nodes that run, by the path of their task
         self._failed: dict[str, _Node] = {}  # that may be tried again, by the same

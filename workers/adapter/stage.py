@@ -25,6 +25,7 @@ class Stage:
     owner: str = ""  # the caller whose stream this is, as the chain is told
     stream_id: str = ""  # likewise
     run: int = 0  # of a graph's node
+    hands_on: bool = False  # another stage, or run of this one, is given its result
     max_event: int = 1024 * 1024
     max_log: int = 64 * 1024 * 1024
     marks: Mapping[str, Any] = field(default_factory=dict)  # what its events bear beside

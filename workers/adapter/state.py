@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from workers.adapter.content import text_in, text_of
-from workers.adapter.members import tell_value
+from workers.adapter.members import fits, tell_value
 from workers.adapter.stage import Stage
 from workers.adapter.values import plain
 
@@ -49,7 +49,12 @@ def unanswered(values: Any, first: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def holds_more(values: Any, given: Any, tap: NodeTap) -> bool:
-    """Whether a value holds more than what was said, and than what the client has given itself."""
+    """Whether a value holds more than what was said, and than what the client has given itself.
+
+    What another stage is given, and is no text, is always told.
+    """
+    if tap.hands_on and not _messages(values):
+        return True
     if not isinstance(values, Mapping):
         return not _was_said(values, tap)
     own = given if isinstance(given, Mapping) else {}
@@ -68,6 +73,9 @@ async def tell(values: Any, tap: NodeTap, stage: Stage) -> None:
         await tap.emit(stage.custom("result", plain(values)))
         return
     left = _without_interrupts(values)
+    if stage.hands_on and not _messages(values) and fits(said := plain(left), stage):
+        await tap.emit(stage.custom("result", said))
+        return
     rest = {name: item for name, item in left.items() if name != MESSAGES}
     if _messages(values) and not any(_is_something(item) for item in rest.values()):
         await tap.emit(stage.custom("result", result_of(values)))

@@ -57,7 +57,7 @@ def _fields(value: Any) -> Mapping[str, Any] | None:
         return {field.name: getattr(value, field.name, None) for field in fields(value)}
     if hasattr(value, "model_dump"):
         try:
-            own = value.model_dump(warnings=False)
+            own = value.model_dump(warnings=False, serialize_as_any=True)  # each by its own class's fields
         except Exception:  # an author's serializer: the value is told as its text
             return None
         return own if isinstance(own, Mapping) else None
