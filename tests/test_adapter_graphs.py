@@ -282,6 +282,20 @@ async def test_a_breakpoint_is_told_with_what_is_next(stop: Any, said: int, save
     assert outcome.interrupts == []
 
 
+@pytest.mark.parametrize(
+    "stop", [{"interrupt_before": ["b"]}, {"interrupt_after": ["a"]}, {"interrupt_before": "*"}]
+)
+async def test_the_attempt_after_a_breakpoint_does_not_pass_it(stop: Any) -> None:
+    """A worker may die between the breakpoint and the end of its stream."""
+    nodes = (named("a", speaks("one")), named("b", speaks("two")))
+    graph = graph_of(MessagesState, *nodes, checkpointer=InMemorySaver(), **stop)
+    first, before = await told(graph)
+    events, outcome = await told(graph, standing=first)
+    assert events == []
+    assert (outcome.finish_reason, outcome.upcoming) == ("interrupted", before.upcoming)
+    assert texts(first) == ({} if "*" in stop.values() else {("a",): "one"})
+
+
 async def test_what_is_written_comes_in_its_place_from_every_depth() -> None:
     async def deep(state: MessagesState) -> dict[str, Any]:
         get_stream_writer()({"at": "deep"})

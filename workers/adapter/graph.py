@@ -48,7 +48,11 @@ async def stream_graph(
         known = await _state(graph, config)
         run = Run(state.shown(graph, known.values) if known else None)
         asked = _input(graph, given)
-        if known is None or known.next:
+        if known is not None and _is_stopped(graph, known, standing):
+            run.stopped = (
+                True  # an earlier attempt has come so far; to run it again would pass the breakpoint
+            )
+        elif known is None or known.next:
             config["configurable"] |= writing_to(tap.write, graph)
             await run.follow(graph, None if known else asked, config)
         await tap.flush()
@@ -106,6 +110,27 @@ async def _tell_end(tap: NodeTap, stage: Stage, run: Run, asked: Any, standing: 
 def _is_result(event: Event, stage: Stage) -> bool:
     data = event.data
     return event.type is EventType.CUSTOM and (data["name"], data["stage"]) == ("result", stage.name)
+
+
+def _is_stopped(graph: Any, known: Any, standing: Sequence[Event]) -> bool:
+    """Whether a graph stands at a breakpoint: before a node, or after one that has finished in this step."""
+    if not known.next:
+        return False
+    reached = (known.metadata or {}).get("step", -1)
+    just = {
+        event.data["name"]
+        for event in standing
+        if event.type is EventType.STAGE
+        and event.data["state"] == "finished"
+        and event.data["step"] == reached
+    }
+    before, after = graph.interrupt_before_nodes, graph.interrupt_after_nodes
+    return _names(before, set(known.next)) or _names(after, just)
+
+
+def _names(given: Any, nodes: set[str]) -> bool:
+    """Whether breakpoints, which LangGraph writes as `*` or as a list, name one of these nodes."""
+    return bool(nodes) and (given == "*" or not nodes.isdisjoint(given))
 
 
 async def _upcoming(graph: Any, config: Any) -> list[str]:
