@@ -23,10 +23,12 @@ HERE = Stage("g", "d", "stream-id")
 
 
 class Scripted(BaseChatModel):
-    """Answers with these messages, one a call, and streams each word by word, its tool calls at the end."""
+    """Answers with these messages, one a turn of an agent, and streams each by words, its calls at the end.
+
+    Which turn it is the conversation says: an attempt that begins anew is answered as the first was.
+    """
 
     answers: list[AIMessage] = Field(default_factory=list)
-    asked: list[Any] = Field(default_factory=list)
 
     @property
     def _llm_type(self) -> str:
@@ -37,8 +39,8 @@ class Scripted(BaseChatModel):
         return self
 
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
-        self.asked.append(messages)
-        return self.answers[(len(self.asked) - 1) % len(self.answers)].model_copy()
+        turn = sum(isinstance(message, AIMessage) for message in messages)
+        return self.answers[turn % len(self.answers)].model_copy()
 
     def _generate(
         self,
@@ -75,9 +77,9 @@ class Scripted(BaseChatModel):
             yield chunk
 
 
-def says(*texts: str) -> Scripted:
-    """A model that says these, one a call."""
-    return Scripted(answers=[AIMessage(text) for text in texts])
+def says(text: str) -> Scripted:
+    """A model that says this."""
+    return Scripted(answers=[AIMessage(text)])
 
 
 def calls(name: str, call_id: str | None = "c1", text: str = "", /, **arguments: Any) -> AIMessage:
