@@ -74,6 +74,10 @@ class Fold:
                 stage = self._stage(data["stage"], data.get("run"), event_id)
                 stage.add(data["delta_content"])
                 return stage
+            case EventType.REFUSAL:
+                stage = self._stage(data["stage"], data.get("run"), event_id)
+                stage.add(data["delta"])
+                return stage
             case EventType.STAGE if data["state"] == "started":
                 self.stages.append(StageText(data["name"], data["run"], event_id, data.get("parent", "")))
             case EventType.STAGE:
@@ -83,7 +87,7 @@ class Fold:
             case EventType.DONE | EventType.FAILED | EventType.CANCELLED:
                 self._end(event)
             case _:
-                pass  # start, tool and custom events add no text
+                pass  # start, tool, custom, nested events and citations add no text
         return None
 
     def _stage(self, name: str, run: int | None, event_id: str) -> StageText:

@@ -33,6 +33,9 @@ class EventType(StrEnum):
     STAGE = "stage"
     TOOL = "tool"
     CUSTOM = "custom"
+    NESTED = "nested"
+    REFUSAL = "refusal"
+    CITATIONS = "citations"
     RESET = "reset"
     DONE = "done"
     FAILED = "failed"
@@ -166,6 +169,23 @@ def custom(event_name: str, data: Any, *, stage: str, run: int = 0) -> Event:
     return Event(EventType.CUSTOM, whole | ({"run": run} if run else {}))
 
 
+def nested(kind: str, delta: str, *, within: str, stage: str, run: int = 0) -> Event:
+    """What a model says below the tool call `within`: `kind` is `delta` for its text, or `reasoning`."""
+    data: dict[str, Any] = {"within": within, "stage": stage, kind: delta}
+    return Event(EventType.NESTED, data | ({"run": run} if run else {}))
+
+
+def refusal(delta: str, *, stage: str, run: int = 0) -> Event:
+    """A piece of the words by which a model refuses to answer, where its server tells them from text."""
+    return Event(EventType.REFUSAL, {"delta": delta, "stage": stage} | ({"run": run} if run else {}))
+
+
+def citations(found: Sequence[Any], *, stage: str, run: int = 0) -> Event:
+    """What a model cites for the text before, each as its server tells it."""
+    data = {"stage": stage, "citations": list(found)}
+    return Event(EventType.CITATIONS, data | ({"run": run} if run else {}))
+
+
 def done(
     *,
     finish_reason: str,
@@ -173,15 +193,17 @@ def done(
     attempts: int,
     duration_ms: int,
     interrupts: Sequence[Any] = (),
+    upcoming: Sequence[str] = (),
 ) -> Event:
-    """The chain came to its end, or has stopped to ask (`interrupts`)."""
+    """The chain came to its end, or has stopped: to ask (`interrupts`), or before the nodes `upcoming`."""
     data = {
         "finish_reason": finish_reason,
         "usage": dict(usage),
         "attempts": attempts,
         "duration_ms": duration_ms,
     }
-    return Event(EventType.DONE, data | ({"interrupts": list(interrupts)} if interrupts else {}))
+    data |= {"interrupts": list(interrupts)} if interrupts else {}
+    return Event(EventType.DONE, data | ({"next": list(upcoming)} if upcoming else {}))
 
 
 def failed(code: str, message: str, *, retryable: bool, detail: str = "") -> Event:

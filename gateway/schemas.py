@@ -197,6 +197,9 @@ def _event(kind: EventType, data: Schema) -> Schema:
 def _data() -> Mapping[EventType, Schema]:
     """An event's data, by its type."""
     run = {"type": "integer", "minimum": 1}
+    below = {"path": {"type": "array", "items": _TEXT}, "within": _TEXT}
+    number = {"type": "integer", "minimum": 2}
+    nested = _and(_object(within=_TEXT, stage=_TEXT), delta=_TEXT, reasoning=_TEXT, run=run, **below)
     reset = _object(attempt=run, stage=_TEXT, discard_after=EVENT_ID, reason=_TEXT)
     tool = _object(
         name=_TEXT,
@@ -211,15 +214,32 @@ def _data() -> Mapping[EventType, Schema]:
     )
     done = _object(finish_reason=_TEXT, usage=ref("Usage"), attempts=_NATURAL, duration_ms=_NATURAL)
     return {
-        EventType.MESSAGE: _and(_object(deployment=_TEXT, delta_content=_TEXT, stage=_TEXT), run=run),
+        EventType.MESSAGE: _and(
+            _object(deployment=_TEXT, delta_content=_TEXT, stage=_TEXT),
+            run=run,
+            message=number,
+            member=_TEXT,
+            path=below["path"],
+        ),
         EventType.START: _object(
             id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME
         ),
         EventType.STAGE: _and(stage, parent=_TEXT, step={"type": "integer"}),
-        EventType.TOOL: {**_and(tool, run=run), "required": ["name", "call_id", "stage", "state"]},
-        EventType.CUSTOM: _and(_object(name=_TEXT, stage=_TEXT, data={}), run=run),
+        EventType.TOOL: {**_and(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
+        EventType.CUSTOM: _and(_object(name=_TEXT, stage=_TEXT, data={}), run=run, message=number, **below),
+        EventType.NESTED: _and(nested, message=number),
+        EventType.REFUSAL: _and(
+            _object(delta=_TEXT, stage=_TEXT), run=run, message=number, path=below["path"]
+        ),
+        EventType.CITATIONS: _and(
+            _object(stage=_TEXT, citations={"type": "array", "items": {}}), run=run, message=number, **below
+        ),
         EventType.RESET: {"oneOf": [reset, _object(reason={"const": "log_lost"})]},
-        EventType.DONE: _and(done, interrupts={"type": "array", "items": _object(id=_TEXT, value={})}),
+        EventType.DONE: _and(
+            done,
+            interrupts={"type": "array", "items": _object(id=_TEXT, value={})},
+            next={"type": "array", "items": _TEXT},
+        ),
         EventType.FAILED: ref("Failure"),
         EventType.CANCELLED: _object(),
     }

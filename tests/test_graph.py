@@ -109,7 +109,8 @@ async def test_a_node_that_repeats_has_run_numbers() -> None:
     builder.add_edge(START, "turn")
     builder.add_conditional_edges("turn", lambda state: "turn" if state["turns"] < 3 else "__end__")
     events, _ = await run(builder.compile())
-    assert short(events) == [line for n in "123" for line in (f"+turn{n}", f"turn{n}:x", f"-turn{n}")]
+    turns = [line for n in "123" for line in (f"+turn{n}", f"turn{n}:x", f"-turn{n}")]
+    assert short(events) == [*turns, "result@g"]
 
 
 async def test_nodes_at_once_are_told_apart() -> None:
@@ -239,7 +240,7 @@ async def test_a_message_without_an_id_is_shown_once_and_one_that_was_put_in_nev
     def repeats(state: Kept) -> Kept:
         return {"messages": list(state["messages"])}
 
-    given = {"messages": [AIMessage("before")]}
+    given = {"messages": [AIMessage("before", id="b")]}
     events, outcome = await run(graph_of(answers, repeats, schema=Kept), given)
     assert short(events) == ["+answers1", "answers1:once", "-answers1", "+repeats1", "-repeats1"]
     assert outcome.result == "once"

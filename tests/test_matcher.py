@@ -188,3 +188,20 @@ def test_a_call_that_has_begun_ends_under_the_id_that_readers_know() -> None:
     puts = differs.attempt([begins("new-1", "a"), text("y"), tool("new-1")], number=3)
     told = [event.data["call_id"] for put in puts for event in put if event.type is EventType.TOOL]
     assert told == ["new-1", "new-1"]  # a reset voids the old one, and all is said again
+
+
+def test_what_is_marked_as_below_a_tools_call_bears_the_calls_id_in_the_log() -> None:
+    """Ids of calls may differ from attempt to attempt; those in the log count."""
+
+    def said(call_id: str, word: str) -> Event:
+        return protocol.nested("delta", word, within=call_id, stage="s")
+
+    def begins(call_id: str) -> Event:
+        return protocol.tool("t", call_id=call_id, stage="s", state="started", said={})
+
+    wire = Wire(START, began(), begins("old"), said("old", "a"))
+    puts = wire.attempt([begins("new"), said("new", "a"), said("new", "b"), tool("new"), text("end")])
+    assert [event.type for put in puts for event in put] == ["nested", "tool", ""]
+    last = [message.event().data for message in wire.messages()][-3:-1]
+    assert (last[0]["within"], last[1]["call_id"]) == ("old", "old")
+    assert wire.text() == "end"

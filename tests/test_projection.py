@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -127,3 +128,20 @@ async def test_a_place_whose_event_has_gone_meanwhile_ends_the_connection() -> N
     pieces = log(text("ab"), text("c"), text("d"))
     gone = Place(Cursor(f"{len(pieces[0])}-0000"), 0)
     assert await read(*pieces, after=gone) == []
+
+
+def test_what_happens_below_a_tool_is_in_no_format() -> None:
+    """A conversation has the outer call alone, and the answer's text none of its words."""
+
+    class Told(Letters):
+        def tool(self, data: Mapping[str, Any]) -> Iterable[Frame]:
+            return [Frame(data["name"])]
+
+    told = Told()
+    inner = protocol.tool("inner", call_id="2", stage="answer", state="started", said={})
+    inner.data["within"] = "1"
+    below = protocol.nested("delta", "x", within="1", stage="answer")
+    outer = protocol.tool("outer", call_id="1", stage="answer", state="started", said={})
+    frames = [told.feed("0-beef", event) for event in (outer, inner, below, text("a"))]
+    assert [[frame.data for frame in some] for some in frames] == [["outer"], [], [], [["a", 1]]]
+    assert told.fold.text == "a"

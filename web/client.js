@@ -399,6 +399,7 @@ export class Stream {
     const told = event.data;
     this.lastEventId = id;
     if (type === "message") this.#stage(told, told.stage, id).text += told.delta_content;
+    else if (type === "refusal") this.#stage(told, told.stage, id).text += told.delta;
     else if (type === "tool" || type === "custom") this.#stage(told, told.stage, id).events.push(event);
     else if (type === "stage" && told.state === "started") this.#begin(told.name, told.run, id, told.parent);
     else if (type === "stage") this.#finish(told);

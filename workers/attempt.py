@@ -107,7 +107,7 @@ class Attempt:
             run = await stage_run.run(step, published)
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
             end = [*run.rest(), step.event(finished=True)]
-            if step.last or run.outcome.interrupts:
+            if step.last or run.outcome.finish_reason == "interrupted":
                 await self._writer.put(*end, self._done(run.outcome, stages.usage))
                 return
             over = 0 < budget <= monotonic() - self._began
@@ -135,6 +135,7 @@ class Attempt:
             attempts=self._claim.record.attempt,
             duration_ms=self._duration_ms(),
             interrupts=outcome.interrupts,
+            upcoming=outcome.upcoming,
         )
 
     def _duration_ms(self) -> int:

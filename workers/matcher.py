@@ -1,7 +1,7 @@
 """A new attempt's events against what an earlier one has published: going on without a seam.
 
-While an event equals the published one (type, and data without call ids), nothing is repeated; nodes of a
-graph (`stage` events with a parent) are compared as text is. At the
+While an event equals the published one (type, and data without call ids, which may differ from run to run),
+nothing is repeated; nodes of a graph (`stage` events with a parent) are compared as text is. At the
 first difference, or at the end with published events unmatched, one `reset` goes out together with all
 of the stage so far (`docs/protocol.md`, Attempts). No I/O.
 """
@@ -17,7 +17,17 @@ from gateway import protocol
 from gateway.protocol import Event, EventType
 from gateway.sse import Message
 
-_COMPARED = frozenset({EventType.MESSAGE, EventType.TOOL, EventType.CUSTOM})
+_COMPARED = frozenset(
+    {
+        EventType.MESSAGE,
+        EventType.TOOL,
+        EventType.CUSTOM,
+        EventType.NESTED,
+        EventType.REFUSAL,
+        EventType.CITATIONS,
+    }
+)
+CALL_IDS = ("call_id", "within")  # fields that name a tool's call
 
 
 @dataclass(slots=True)
@@ -77,7 +87,7 @@ class Matcher:
     def take(self, event: Event) -> list[Event]:
         """The next event of this attempt."""
         if not self._expected:
-            return [self._as_published(event)]
+            return [self._as_published(event)] if self._call_ids else [event]
         self._own.append(event)
         if _comparable(event) == _comparable(self._expected[0]):
             published = self._expected.popleft()
@@ -93,11 +103,10 @@ class Matcher:
         return self._give_up() if self._expected else []
 
     def _as_published(self, event: Event) -> Event:
-        """A tool call that has begun in the log ends under the id that it has there."""
-        if event.type is not EventType.TOOL:
-            return event
-        call_id = self._call_ids.get(event.data["call_id"], event.data["call_id"])
-        return Event(event.type, {**event.data, "call_id": call_id})
+        """What belongs to a tool call that has begun in the log bears the id that the call has there."""
+        data = event.data
+        known = {name: self._call_ids[data[name]] for name in CALL_IDS if data.get(name) in self._call_ids}
+        return Event(event.type, {**data, **known}) if known else event
 
     def _give_up(self) -> list[Event]:
         own, self._own = self._own, []
@@ -108,6 +117,6 @@ class Matcher:
 
 def _comparable(event: Event) -> tuple[str, Any]:
     data = event.data
-    if isinstance(data, dict) and "call_id" in data:
-        data = {name: value for name, value in data.items() if name != "call_id"}
+    if "call_id" in data or "within" in data:
+        data = {name: value for name, value in data.items() if name not in CALL_IDS}
     return event.type, data

@@ -113,10 +113,19 @@ class Projection:
                 return list(self.text(stage, data["delta_content"]))
             case EventType.STAGE:
                 return list(self.stage(data))
+            case EventType.TOOL if "within" in data:
+                return []  # called below another tool: the conversation has only that one
             case EventType.TOOL:
                 return list(self.tool(data))
             case EventType.CUSTOM:
                 return list(self.custom(data))
+            case EventType.NESTED:
+                return []  # below a tool: no format has a place for it
+            case EventType.REFUSAL:
+                assert stage is not None
+                return list(self.refusal(stage, data["delta"]))
+            case EventType.CITATIONS:
+                return list(self.citations(data))
             case EventType.RESET:
                 return list(self.reset(data))
             case EventType.DONE:
@@ -140,6 +149,14 @@ class Projection:
 
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
         """A piece of a stage's text; `stage` has it already."""
+        return ()
+
+    def refusal(self, stage: StageText, delta: str) -> Iterable[Frame]:
+        """A piece of a refusal's words; `stage` has it already. Text, where a format has nothing else."""
+        return self.text(stage, delta)
+
+    def citations(self, data: Any) -> Iterable[Frame]:
+        """What a model cites for the text before."""
         return ()
 
     def stage(self, data: Any) -> Iterable[Frame]:

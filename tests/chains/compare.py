@@ -21,13 +21,13 @@ from tests.chains.recorder import MAY_PASS, NOTHING, Wanted, text_in
 # general ones hold for every case; the others only for a case that names them.
 ALLOWED = {
     "a tool's words": "docs/chains.md: A tool's error is told as `failed` without its words.",
-    "a tool's model": "docs/chains.md: a model that a tool asks is the tool's, and not shown.",
+    "a tool's model": "docs/chains.md: a sub-agent's or a model's words below a tool: no text of the answer.",
     "tried again": "docs/chains.md: The model fails in a way that may pass: the stage is tried again.",
     "excerpts": "docs/protocol.md: `text` is an excerpt (of a document among the sources).",
     "no usage": "docs/protocol.md: `failed` has a code and a message, and no usage.",
     "bounds": "docs/chains.md: What is gathered for it, or for a tool call, is bounded; beyond, "
     "`failed: too_long`.",
-    "in a sequence": "docs/chains.md: Within a sequence a graph shows no nodes; it is given no thread, so it "
+    "in a sequence": "docs/chains.md: Within a sequence a graph shows no nodes. It is given no thread, so it "
     "can have no checkpointer of its own.",
 }
 EXCERPT = 500

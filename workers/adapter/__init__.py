@@ -1,12 +1,12 @@
 """What LangChain streams, as events, each handed to `emit`, which waits while the store is behind.
 
-Text comes by `astream` from chat models and sequences: it says there all that a reader sees, and costs a
-quarter less per chunk than `astream_events`. What it hides (tools, documents, usage behind a parser) comes
-by a callback of ours, `tap`, which costs nothing per token. Of a compiled graph `astream` gives states and
-no tokens, so there the callback brings the tokens too, and nodes as stages; the graph's own stream brings
-interrupts, the final state and what `StreamWriter` wrote (`values`, `custom`).
-`astream_events` and LangGraph's `messages` are callbacks as well, in front of a queue without a bound: a
-model faster than the store would fill it. Ours awaits the writer, so such a model is slowed.
+One rule (docs/chains.md, One rule): what readers get is what the object itself yields, and the result is
+what `ainvoke` gives. Text comes by `astream` from chat models and sequences: it costs a quarter less per
+chunk than `astream_events`. What it hides (tools, documents, usage behind a parser) comes by a callback of
+ours, `inside`, which costs nothing per token. Of a compiled graph `astream` gives states and no tokens, so
+there the callback brings the tokens too, by LangGraph's own handler (`nodes`).
+`astream_events` and LangGraph's `messages` put a queue without a bound behind their callbacks: a model faster
+than the store would fill it. Ours awaits the writer, so such a model is slowed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.protocol import Event
-from workers.adapter import graph
-from workers.adapter.chunks import Emit, Outcome, Stage, stream_chunks, text_of
+from workers.adapter import graph, shape
+from workers.adapter.chunks import stream_chunks
 from workers.adapter.configured import spare_models
+from workers.adapter.content import text_of
+from workers.adapter.stage import Emit, Outcome, Stage
 
 __all__ = ["Emit", "Outcome", "Stage", "standing_of", "stream", "text_of"]
 
@@ -37,16 +39,16 @@ async def stream(
     the chain.
     """
     spare_models()
-    if graph.is_graph(runnable):
+    if shape.is_graph(runnable):
         await graph.stream_graph(runnable, given, params, emit, stage, outcome, standing)
     else:
-        await stream_chunks(graph.giving_states(runnable), given, params, emit, stage, outcome)
+        await stream_chunks(shape.streamable(runnable), given, params, emit, stage, outcome)
 
 
 async def standing_of(
     runnable: Any, params: Mapping[str, Any], stage: Stage, published: Sequence[Event]
 ) -> set[int]:
     """Which of a stage's published events its Runnable will not say again: those before its checkpoint."""
-    if not published or not graph.is_graph(runnable):
+    if not published or not shape.is_graph(runnable):
         return set()
     return await graph.standing_of(runnable, params, stage, published)

@@ -9,7 +9,7 @@ calls.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -17,8 +17,9 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ModelAPIError, ModelConnectionError
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.messages.tool import invalid_tool_call
+from langchain_core.messages.tool import invalid_tool_call, tool_call
 
+from workers.adapter.content import refusal_in, text_of
 from workers.adapter.values import clean
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ _FINISHES = {
     "content_filtered": "content_filter",
     "guardrail_intervened": "content_filter",
 }
+OWN_INDEX = 1_000_000  # indices above are ours, of pieces of calls to which the server has given none
 _STOPPED = frozenset({"length", "content_filter", "refusal"})  # the server says itself that there is no more
 
 
@@ -78,15 +80,28 @@ class BrokenCall(ModelAPIError):
 class Call:
     """One answer of one model. `marks`: its stream is whole only with an end marker."""
 
-    __slots__ = ("_has_ended", "_pieces", "_streamed", "finish", "marks", "usage")
+    __slots__ = (
+        "_has_ended",
+        "_is_refusal",
+        "_pieces",
+        "_streamed",
+        "_whole",
+        "finish",
+        "is_inner",
+        "marks",
+        "usage",
+    )
 
-    def __init__(self, *, marks: bool = False) -> None:
+    def __init__(self, *, marks: bool = False, is_inner: bool = False) -> None:
         self.marks = marks
+        self.is_inner = is_inner  # a tool has asked
         self.finish = ""  # as `done` says it; empty where nothing was said
         self.usage: dict[str, int] = {}
         self._has_ended = False
+        self._is_refusal = False
         self._streamed = False
         self._pieces: list[AIMessageChunk] = []  # chunks with pieces of tool calls
+        self._whole: list[Mapping[str, Any]] = []  # tool calls of messages that came in one piece
 
     def take(self, message: Any) -> None:
         """The next chunk of the answer, or the whole answer of a model that does not stream."""
@@ -96,10 +111,14 @@ class Call:
             self.finish = finish_of(metadata) or self.finish
         if usage := getattr(message, "usage_metadata", None):
             self.usage = added_usage(self.usage, usage)
+        if self._is_refusal or (not _is_bare(message) and refusal_in(message)):
+            self._is_refusal, self.finish = True, "refusal"
         if isinstance(message, AIMessageChunk):
             self._streamed = True
             if message.tool_call_chunks:
                 self._pieces.append(message)
+        elif isinstance(message, AIMessage):
+            self._whole += message.tool_calls
 
     def close(self, whole: Any = None) -> None:
         """The answer is at its end; `whole` is LangChain's sum of it, which loses the calls that were cut.
@@ -112,7 +131,10 @@ class Call:
             if whole is not None:
                 self.take(whole)
             return
-        cut = [call for call in self._calls() if _arguments(call) is None]
+        calls = self._calls()
+        cut = [call for call in calls if _arguments(call) is None]
+        if isinstance(whole, AIMessage) and any(_lacks_index(piece) for piece in self._pieces):
+            _put_right(whole, [call for call in calls if call not in cut])
         if cut and whole is not None:
             _set_aside(whole, cut)
         if not self._has_ended and (self.marks or cut):
@@ -121,20 +143,39 @@ class Call:
             raise BrokenCall("the arguments of a tool call are not a JSON object")
 
     def whole_calls(self) -> Sequence[Mapping[str, Any]]:
-        """The tool calls of the chunks, each with `name`, `args` and `id`, without those that were cut."""
+        """The tool calls of the answer, each with `name`, `args` and `id`, without those that were cut."""
         calls = [(call, _arguments(call)) for call in self._calls()]
-        return [
+        streamed = [
             {**call, "name": call["name"] or "", "args": args} for call, args in calls if args is not None
         ]
+        return [*self._whole, *streamed]
 
     def _calls(self) -> Sequence[Mapping[str, Any]]:
-        """The calls as LangChain sums their pieces, the arguments still as text."""
+        """The streamed calls as LangChain sums their pieces, the arguments still as text."""
         if not self._pieces:
             return ()
-        first, *rest = (
-            AIMessageChunk(content="", tool_call_chunks=piece.tool_call_chunks) for piece in self._pieces
-        )
+        first, *rest = (AIMessageChunk(content="", tool_call_chunks=pieces) for pieces in self._numbered())
         return (first + rest).tool_call_chunks if rest else first.tool_call_chunks
+
+    def _numbered(self) -> Iterator[list[Any]]:
+        """The pieces of calls, each with an index.
+
+        Some servers send none. LangChain never adds up such pieces, which is right for whole calls alone. So
+        a piece that has a name, or another id, begins a call, and one that has neither goes on with the last.
+        """
+        index, call_id = OWN_INDEX, None
+        for message in self._pieces:
+            pieces: list[Any] = []
+            for piece in message.tool_call_chunks:
+                if piece.get("index") is None:
+                    said = piece.get("id")
+                    is_same = bool(said) and said == call_id
+                    if not is_same and (piece.get("name") or said or index == OWN_INDEX):
+                        index, call_id = index + 1, said
+                    known = {"name": None, "id": None} if is_same else {}
+                    piece = {**piece, **known, "index": index}  # type: ignore[typeddict-item]
+                pieces.append(piece)
+            yield pieces
 
 
 class Models(BaseCallbackHandler):
@@ -147,23 +188,35 @@ class Models(BaseCallbackHandler):
     raise_error = True
     run_inline = True
 
-    def __init__(self) -> None:
+    def __init__(self, is_inner: Callable[[UUID | None], bool] = lambda parent: False) -> None:
+        """`is_inner` says of the run that asks a model whether it is below a tool."""
         self.usage: dict[str, int] = {}  # of all calls that have ended
-        self.finish = ""  # of the one that has ended last
+        self.finish = ""  # of the one that has ended last, but for those that tools have made
+        self.said: set[str] = set()  # the whole text of each answer, but for those that tools have asked for
+        self._is_inner = is_inner
         self._open: dict[UUID, Call] = {}
         self._lock = Lock()  # calls end in several threads
 
-    def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **given: Any) -> None:
+    def on_chat_model_start(
+        self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **given: Any
+    ) -> None:
         """A model is asked."""
         provider = (given.get("metadata") or {}).get("ls_provider")
-        self._open[run_id] = Call(marks=provider in _MARKING and UNMARKED not in (given.get("tags") or ()))
+        marks = provider in _MARKING and UNMARKED not in (given.get("tags") or ())
+        self._open[run_id] = Call(marks=marks, is_inner=self._is_inner(parent_run_id))
 
-    def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: UUID, **given: Any) -> None:
+    def on_llm_start(
+        self, serialized: Any, prompts: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **given: Any
+    ) -> None:
         """A model that knows no messages is asked: LangChain shows no end marker of it."""
-        self._open[run_id] = Call()
+        self._open[run_id] = Call(is_inner=self._is_inner(parent_run_id))
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **given: Any) -> None:
         """A piece of its answer."""
+        self.take(run_id, chunk)
+
+    def take(self, run_id: UUID, chunk: Any) -> None:
+        """A piece of a model's answer."""
         if (message := getattr(chunk, "message", None)) is not None and (call := self._open.get(run_id)):
             call.take(message)
 
@@ -172,7 +225,10 @@ class Models(BaseCallbackHandler):
         call = self._open.pop(run_id, None) or Call()
         try:
             for generation in (response.generations or [[]])[0][:1]:
-                call.close(getattr(generation, "message", None))
+                message = getattr(generation, "message", None)
+                if not call.is_inner:
+                    self.said.add(generation.text if message is None else text_of(message))
+                call.close(message)
         finally:
             self._add(call)
 
@@ -185,7 +241,15 @@ class Models(BaseCallbackHandler):
         with self._lock:
             for name, tokens in call.usage.items():
                 self.usage[name] = self.usage.get(name, 0) + tokens
-            self.finish = call.finish or self.finish
+            if not call.is_inner:
+                self.finish = call.finish or self.finish
+
+
+class FedModels(Models):
+    """The same for a graph, whose own callback hands on what it is given of an answer: one less per piece."""
+
+    def on_llm_new_token(self, token: Any, **given: Any) -> None:
+        """Another callback has taken it."""
 
 
 def marks_its_end(model: Any) -> bool:
@@ -228,6 +292,23 @@ def _arguments(call: Mapping[str, Any]) -> dict[str, Any] | None:
     except ValueError:
         return None
     return read if isinstance(read, dict) else None
+
+
+def _is_bare(message: Any) -> bool:
+    """Whether a message is nothing but text."""
+    return type(message.content) is str and not message.additional_kwargs
+
+
+def _lacks_index(message: AIMessageChunk) -> bool:
+    return any(piece.get("index") is None for piece in message.tool_call_chunks)
+
+
+def _put_right(whole: AIMessage, calls: Sequence[Mapping[str, Any]]) -> None:
+    """Give a message the calls that its pieces amount to, where LangChain could not add them up."""
+    own = [(call["name"] or "", _arguments(call) or {}, call["id"]) for call in calls]
+    if own != [(call["name"], call["args"], call["id"]) for call in whole.tool_calls]:
+        whole.tool_calls = [tool_call(name=name, args=args, id=call_id) for name, args, call_id in own]
+        whole.invalid_tool_calls = []
 
 
 def _set_aside(message: Any, cut: Sequence[Mapping[str, Any]]) -> None:

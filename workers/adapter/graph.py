@@ -1,7 +1,8 @@
 """A compiled LangGraph graph as events: its nodes as stages of their own, within the chain's stage.
 
-Everything but interrupts, the state at the end and what a node gives to `StreamWriter` comes from callbacks,
-in the order in which it happens. LangGraph is imported by whoever has made the graph, never here.
+All that is said within comes from callbacks, in the order in which it happens (`nodes`). The graph's own
+stream brings what `ainvoke` takes from it: the state at the end, and what is asked. LangGraph is imported by
+whoever has made the graph, never here.
 With a checkpointer of its own, a graph goes on from it (the thread is the stream, or a run of its stage):
 what its finished nodes have shown stands, and is not said again. Checkpoints are then written before the next
 step begins.
@@ -9,39 +10,21 @@ step begins.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.protocol import Event, EventType
-from workers.adapter.chunks import Emit, Outcome, Stage, config_of, text_in
-from workers.adapter.nodes import NodeTap
+from workers.adapter import state
+from workers.adapter.chunks import config_of
+from workers.adapter.stage import Emit, Outcome, Stage
 from workers.adapter.values import plain
+
+if TYPE_CHECKING:
+    from workers.adapter.nodes import NodeTap
 
 INTERRUPT = "__interrupt__"
 MOST_STEPS = 10_000  # that a client may ask of a graph that has no limit of its own
-
-
-def is_graph(runnable: Any) -> bool:
-    """Whether this is a compiled graph."""
-    pregel = sys.modules.get("langgraph.pregel")
-    return pregel is not None and isinstance(runnable, pregel.Pregel)
-
-
-def giving_states(runnable: Any) -> Any:
-    """The same, but that a graph at a sequence's end yields its whole states, as `ainvoke` does."""
-    from langchain_core.runnables import RunnableSequence
-    from langchain_core.runnables.base import RunnableBindingBase
-
-    if is_graph(runnable):
-        return runnable.bind(stream_mode="values")
-    if not isinstance(runnable, RunnableSequence | RunnableBindingBase):
-        return runnable
-    name = "last" if isinstance(runnable, RunnableSequence) else "bound"
-    before = getattr(runnable, name)
-    last = giving_states(before)
-    return runnable if last is before else runnable.model_copy(update={name: last})
 
 
 async def stream_graph(
@@ -54,47 +37,120 @@ async def stream_graph(
     standing: Sequence[Event] = (),
 ) -> None:
     """Run a graph, or go on where its checkpointer says; `standing` is what it will not say again."""
+    from workers.adapter.nodes import NodeTap
+    from workers.adapter.pregel import writing_to
+
     tap = NodeTap(emit, stage, list(graph.nodes), standing)
     config = _config(params, stage, tap.callbacks)
     if steps := _most_steps(graph, params):
         config["recursion_limit"] = steps
     async with tap.listening(outcome) as own:
-        state = await _state(graph, config)
-        values = state.values if state else None
-        if state is None or state.next:
-            source = None if state else _input(graph, given)
-            durability = "sync" if _remembers(graph) else None
-            made: AsyncGenerator[Any, None] = graph.astream(
-                source, config, stream_mode=["values", "custom"], durability=durability
+        known = await _state(graph, config)
+        run = Run(state.shown(graph, known.values) if known else None)
+        asked = _input(graph, given)
+        if known is not None and _is_stopped(graph, known, standing):
+            run.stopped = (
+                True  # an earlier attempt has come so far; to run it again would pass the breakpoint
             )
-            async with aclosing(made) as parts:
-                async for mode, data in parts:
-                    if mode == "custom":
-                        await tap.emit(stage.custom("custom", plain(data)))
-                        continue
-                    own.interrupts = [{"id": asked.id, "value": plain(asked.value)} for asked in _asked(data)]
-                    values = data
+        elif known is None or known.next:
+            config["configurable"] |= writing_to(tap.write, graph)
+            await run.follow(graph, None if known else asked, config)
         await tap.flush()
-        own.result = _result(values)
-        if not tap.has_spoken and not own.interrupts:
-            await tap.emit(stage.custom("result", own.result))
-    outcome.result, outcome.interrupts = own.result, own.interrupts
-    if own.interrupts:
+        if run.stopped:
+            own.interrupts = list(run.asked.values())
+            own.upcoming = await _upcoming(graph, _config(params, stage, []))
+        else:
+            await _tell_end(tap, stage, run, asked, standing)
+        own.result = state.result_of(run.values)
+    outcome.result, outcome.interrupts, outcome.upcoming = own.result, own.interrupts, own.upcoming
+    if run.stopped:
         outcome.finish_reason = "interrupted"
+
+
+class Run:
+    """What `ainvoke` takes from a graph's stream: the last state that is given out, and all that is asked."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+        self.first: Any = None  # the state as it began
+        self.asked: dict[str, Any] = {}  # by the interrupts' ids
+        self.stopped = False
+
+    async def follow(self, graph: Any, source: Any, config: Any) -> None:
+        """Run the graph to its end, or to where it stops."""
+        durability = "sync" if _remembers(graph) else None
+        made: AsyncGenerator[Any, None] = graph.astream(
+            source,
+            config,
+            stream_mode=["updates", "values"],
+            output_keys=graph.output_channels,
+            durability=durability,
+        )
+        async with aclosing(made) as parts:
+            async for mode, data in parts:
+                if mode == "values":
+                    self.values = data
+                    self.first = data if self.first is None else self.first
+                elif isinstance(data, Mapping) and INTERRUPT in data:
+                    self.stopped = True  # with nothing that is asked where it is a breakpoint
+                    for one in data[INTERRUPT]:
+                        self.asked[one.id] = {"id": one.id, "value": plain(one.value)}
+
+
+async def _tell_end(tap: NodeTap, stage: Stage, run: Run, asked: Any, standing: Sequence[Event]) -> None:
+    """What the end holds that nobody has said: calls for the client, and the result."""
+    for call in state.unanswered(run.values, run.first):
+        await tap.call(call)
+    if any(_is_result(event, stage) for event in standing):
+        return
+    if state.holds_more(run.values, asked, tap) or not tap.has_spoken:
+        await state.tell(run.values, tap, stage)
+
+
+def _is_result(event: Event, stage: Stage) -> bool:
+    data = event.data
+    return event.type is EventType.CUSTOM and (data["name"], data["stage"]) == ("result", stage.name)
+
+
+def _is_stopped(graph: Any, known: Any, standing: Sequence[Event]) -> bool:
+    """Whether a graph stands at a breakpoint: before a node, or after one that has finished in this step."""
+    if not known.next:
+        return False
+    reached = (known.metadata or {}).get("step", -1)
+    just = {
+        event.data["name"]
+        for event in standing
+        if event.type is EventType.STAGE
+        and event.data["state"] == "finished"
+        and event.data["step"] == reached
+    }
+    before, after = graph.interrupt_before_nodes, graph.interrupt_after_nodes
+    return _names(before, set(known.next)) or _names(after, just)
+
+
+def _names(given: Any, nodes: set[str]) -> bool:
+    """Whether breakpoints, which LangGraph writes as `*` or as a list, name one of these nodes."""
+    return bool(nodes) and (given == "*" or not nodes.isdisjoint(given))
+
+
+async def _upcoming(graph: Any, config: Any) -> list[str]:
+    """The nodes before which a graph has stopped, where its checkpointer knows them."""
+    known = await _state(graph, config)
+    return sorted(set(known.next)) if known else []
 
 
 async def standing_of(
     graph: Any, params: Mapping[str, Any], stage: Stage, events: Sequence[Event]
 ) -> set[int]:
     """Which of the published events belong to nodes that the checkpointer knows to be finished."""
-    state = await _state(graph, _config(params, stage, []))
-    if state is None:
+    known = await _state(graph, _config(params, stage, []))
+    if known is None:
         return set()
-    if not state.next:
+    if not known.next:
         return set(range(len(events)))
-    reached = (state.metadata or {}).get("step", -1)
-    names = {task.name for task in state.tasks}
-    finished = {n for n in names if all(task.result is not None for task in state.tasks if task.name == n)}
+    reached = (known.metadata or {}).get("step", -1)
+    names = {task.name for task in known.tasks}
+    finished = {n for n in names if all(task.result is not None for task in known.tasks if task.name == n)}
     runs = {
         (event.data["name"], event.data["run"])
         for event in events
@@ -128,8 +184,8 @@ async def _state(graph: Any, config: Any) -> Any:
     """Where the graph stands by its own checkpointer; None when it has none, or has not begun."""
     if not _remembers(graph):
         return None
-    state = await graph.aget_state(config)
-    return state if state.created_at else None
+    known = await graph.aget_state(config)
+    return known if known.created_at else None
 
 
 def _config(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> Any:
@@ -150,28 +206,14 @@ def _most_steps(graph: Any, params: Mapping[str, Any]) -> int | None:
 def _input(graph: Any, given: Any) -> Any:
     """A conversation, or one message's text, for a graph that keeps messages; else what was given.
 
-    A stage of several is given them as `input`, beside what the stages before it have made.
+    A stage of several is given them as `input`, beside what the stages before it have made. A graph whose
+    state knows none of these names is given the members of the input instead.
     """
     if "messages" not in graph.channels:
-        return given
+        asked = given.get("input") if isinstance(given, Mapping) else None
+        is_strange = isinstance(asked, Mapping) and graph.channels.keys().isdisjoint(given)
+        return asked if is_strange else given
     if isinstance(given, list | str):
         return {"messages": given}
     asked = given.get("input") if isinstance(given, Mapping) and "messages" not in given else None
     return {**given, "messages": asked} if isinstance(asked, list | str) else given
-
-
-def _asked(values: Any) -> Sequence[Any]:
-    return values.get(INTERRUPT) or () if isinstance(values, Mapping) else ()
-
-
-def _result(values: Any) -> Any:
-    """The last message's text where the state has messages, else the state as JSON."""
-    if not isinstance(values, Mapping):
-        return plain(values)
-    messages = values.get("messages")
-    if isinstance(messages, list) and messages:
-        last = messages[-1]
-        content = last.get("content") if isinstance(last, Mapping) else getattr(last, "content", None)
-        if isinstance(content, str | list):
-            return text_in(content)
-    return plain({name: value for name, value in values.items() if name != INTERRUPT})

@@ -1,8 +1,8 @@
-"""The callback of a graph: nodes begin and end, and their models' tokens, beside what `tap` knows.
+"""The callback of a graph: nodes begin and end, and what LangGraph's own `messages` mode shows.
 
-A node is found as LangGraph's own `messages` handler finds it: by a run that bears the node's name. The path
-of its checkpoint names the task, so that runs of one node are told apart, and what a subgraph's nodes say
-belongs to the node that runs it. Models that a tool asks are the tool's, and not shown.
+LangGraph's handler, of which this is one, decides what is shown and at which path. A node of the graph itself
+is a stage; what a subgraph's nodes say belongs to the node that runs it, marked by the names of the path. Of
+several messages in one run of a node, each later one bears its number. Below a tool it is the tool's.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from threading import local
+from typing import Any
+from uuid import UUID
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from gateway import protocol
 from gateway.protocol import Event, EventType
-from workers.adapter.chunks import Emit, Stage, reasoning_of, text_of
-from workers.adapter.tap import Tap
-from workers.adapter.values import clean
+from workers.adapter.calls import FedModels
+from workers.adapter.content import citations_in, reasoning_of, refusal_in, text_in, text_of
+from workers.adapter.inside import Inside
+from workers.adapter.pregel import StreamMessagesHandler, written_at
+from workers.adapter.stage import WITHIN, Emit, Stage
+from workers.adapter.values import clean, plain
 
-if TYPE_CHECKING:
-    from langchain_core.outputs import ChatGenerationChunk, GenerationChunk, LLMResult
-
-HIDDEN, SILENT = "langsmith:hidden", "nostream"  # LangGraph's tags
+HIDDEN = "langsmith:hidden"  # LangGraph's tag
 PATH = "langgraph_checkpoint_ns"
 
 
@@ -41,42 +41,56 @@ class _Node:
 
 @dataclass(slots=True)
 class _Speaker:
-    """A model that answers within a node."""
+    """A message that is being said: where, and whether anything of it was told."""
 
     stage: Stage
     has_spoken: bool = False
 
 
-class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # marks: models asked are to stream
+class _Heard(local):
+    """What LangGraph's handler has shown in this thread, and we have not yet told."""
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+
+
+class NodeTap(Inside, StreamMessagesHandler):
     """`names` are the graph's nodes, in order; `standing` what earlier attempts have shown for good."""
 
     def __init__(self, emit: Emit, stage: Stage, names: Sequence[str], standing: Sequence[Event]) -> None:
-        super().__init__(emit, stage)
-        self.has_spoken = bool(standing)
+        Inside.__init__(self, emit, stage)
+        self._heard = _Heard()
+        StreamMessagesHandler.__init__(self, self._heard_one, subgraphs=True)
+        self.models = FedModels(self._within.__contains__)
         self._names = [name for name in names if not name.startswith("__")]
         self._runs = Counter(
             event.data["name"]
             for event in standing
             if event.type is EventType.STAGE and event.data["state"] == "started"
         )
+        self._calls.update(event.data["call_id"] for event in standing if event.type is EventType.TOOL)
+        self.told = _texts_of(standing)  # the whole text of each message that was shown
+        self.has_spoken = bool(standing)
+        self.hands_on = stage.hands_on
         self._nodes: dict[UUID, _Node] = {}
-        self._stages: dict[str, Stage] = {}  # by the path of the node's task
+        self._stages: dict[str, Stage] = {}  # of nodes that run, by the path of their task
+        self._failed: dict[str, _Node] = {}  # that may be tried again, by the same
         self._speakers: dict[UUID, _Speaker] = {}
-        self._within_tools: set[UUID] = set()
-        self._shown: set[str] = set()  # messages, by their ids
+        self._inner_paths: dict[str, str] = {}  # of tasks below a tool, to the tool's call
+        self._messages: Counter[tuple[str, int, str]] = Counter()  # that were said: node, run, tool's call
+
+    def _heard_one(self, part: Any) -> None:
+        self._heard.parts.append(part)
 
     @property
     def ignore_llm(self) -> bool:
         """The pieces of a model's answer are its node's text."""
         return False
 
-    def tap_output_aiter(self, run_id: UUID, output: Any) -> Any:
-        """Of the marker's protocol: chunks are taken as they are told."""
-        return output
-
-    def tap_output_iter(self, run_id: UUID, output: Any) -> Any:
-        """The same, of code that is not async."""
-        return output
+    @property
+    def ignore_chat_model(self) -> bool:
+        """The same."""
+        return False
 
     async def on_chain_start(
         self,
@@ -90,35 +104,60 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
         **given: Any,
     ) -> None:
         """Perhaps a node begins."""
-        if self._is_within_tool(run_id, parent_run_id) or not metadata or HIDDEN in (tags or ()):
+        call_id = self._descend(run_id, parent_run_id)
+        if not metadata or PATH not in metadata:
             return
-        name, path = metadata.get("langgraph_node"), metadata.get(PATH, "")
-        if name is None or given.get("name") != name or "|" in path or path in self._stages:
-            return
-        self._runs[name] += 1
-        stage = replace(self._stage, name=clean(name), run=self._runs[name])
-        index = self._names.index(name) if name in self._names else 0
-        self._nodes[run_id] = node = _Node(stage, path, index, metadata.get("langgraph_step", 0))
-        self._stages[path] = stage
-        for message in _messages(inputs):
-            self._is_new(message)
-        await self.emit(self._event(node, finished=False))
+        StreamMessagesHandler.on_chain_start(
+            self, serialized, inputs, run_id=run_id, tags=tags, metadata=metadata, **given
+        )
+        path = metadata[PATH]
+        if call_id:
+            self._inner_paths[path] = call_id
+        elif run_id in self.metadata and "|" not in path and path not in self._stages:
+            await self._begin(run_id, path, metadata)
 
-    async def on_chain_end(self, outputs: Any, *, run_id: UUID, **given: Any) -> None:
+    async def _begin(self, run_id: UUID, path: str, metadata: Mapping[str, Any]) -> None:
+        """A node begins; one that LangGraph tries again goes on under its run number."""
+        if (node := self._failed.pop(path, None)) is None:
+            name = metadata["langgraph_node"]
+            self._runs[name] += 1
+            stage = replace(self._stage, name=clean(name), run=self._runs[name])
+            index = self._names.index(name) if name in self._names else 0
+            node = _Node(stage, path, index, metadata.get("langgraph_step", 0))
+            await self.emit(self._event(node, finished=False))
+        self._nodes[run_id] = node
+        self._stages[path] = node.stage
+
+    async def on_chain_end(  # type: ignore[override]  # LangChain and LangGraph name `outputs` otherwise
+        self, outputs: Any, *, run_id: UUID, **given: Any
+    ) -> None:
         """Perhaps a node has ended; messages that it made without a model are its text."""
-        self._within_tools.discard(run_id)
-        if (node := self._nodes.pop(run_id, None)) is None:
-            return
-        for message in _messages(outputs):
-            if self._is_new(message) and isinstance(message, AIMessage):
-                await self._say(node.stage, text_of(message))
-        await self.emit(self._event(node, finished=True))
-        self._stages.pop(node.path, None)
+        call_id = self._within.pop(run_id, "")
+        if run_id in self.metadata:
+            StreamMessagesHandler.on_chain_end(self, outputs, run_id=run_id)
+            parts, self._heard.parts = self._heard.parts, []
+            for _, _, (message, metadata) in parts:
+                if isinstance(message, AIMessage):
+                    await self._say(_Speaker(self._place(metadata, call_id)), message)
+                    if not call_id:
+                        self.told.add(text_of(message))
+        await self._finish(run_id)
 
     async def on_chain_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """A node that raises, or stops to ask, does not finish."""
-        self._within_tools.discard(run_id)
+        """A node that hands over to the graph around it is at its end; one that raises may be tried again."""
+        self._within.pop(run_id, None)
+        self.metadata.pop(run_id, None)
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "ParentCommand" in kinds:
+            await self._finish(run_id)
+        elif node := self._nodes.pop(run_id, None):
+            self._stages.pop(node.path, None)
+            if "GraphBubbleUp" not in kinds:  # one that stops to ask is none
+                self._failed[node.path] = node
+
+    async def _finish(self, run_id: UUID) -> None:
         if node := self._nodes.pop(run_id, None):
+            await self.emit(self._event(node, finished=True))
             self._stages.pop(node.path, None)
 
     async def on_chat_model_start(
@@ -133,84 +172,110 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
         **given: Any,
     ) -> None:
         """A model is asked."""
-        if not self._is_within_tool(run_id, parent_run_id) and SILENT not in (tags or ()):
-            self._speakers[run_id] = _Speaker(self.stage_of(metadata))
+        call_id = self._descend(run_id, parent_run_id)
+        if metadata and PATH in metadata:
+            StreamMessagesHandler.on_chat_model_start(
+                self, serialized, messages, run_id=run_id, tags=tags, metadata=metadata
+            )
+        if run_id in self.metadata:
+            self._speakers[run_id] = _Speaker(self._place(metadata, call_id))
 
-    async def on_llm_start(self, serialized: Any, prompts: Any, **given: Any) -> None:
-        """A model that knows no messages is asked."""
-        await self.on_chat_model_start(serialized, prompts, **given)
-
-    async def on_llm_new_token(
+    async def on_llm_start(
         self,
-        token: Any,
+        serialized: Any,
+        prompts: Any,
         *,
         run_id: UUID,
-        chunk: ChatGenerationChunk | GenerationChunk | None = None,
+        parent_run_id: UUID | None = None,
         **given: Any,
     ) -> None:
-        """A piece of its answer."""
+        """A model that knows no messages is asked; LangGraph's own mode does not show it."""
+        self._descend(run_id, parent_run_id)
+
+    async def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **given: Any) -> None:
+        """A piece of a model's answer."""
+        self.models.take(run_id, chunk)
         if (speaker := self._speakers.get(run_id)) is None:
             return
-        message = getattr(chunk, "message", None)
-        if message is not None and (reasoning := reasoning_of(message)):
-            await self.emit(speaker.stage.custom("reasoning", {"delta": reasoning}))
-        if delta := text_of(message if message is not None else token):
-            speaker.has_spoken = True
-            await self._say(speaker.stage, delta)
+        StreamMessagesHandler.on_llm_new_token(self, token, chunk=chunk, run_id=run_id)
+        if self._heard.parts:
+            self._heard.parts.clear()
+            await self._say(speaker, chunk.message)
 
-    async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **given: Any) -> None:
+    async def on_llm_end(self, response: Any, *, run_id: UUID, **given: Any) -> None:
         """Its whole answer, which is its text where it did not stream."""
+        self._within.pop(run_id, None)
         speaker = self._speakers.pop(run_id, None)
-        self._within_tools.discard(run_id)
+        if run_id not in self.metadata or speaker is None:
+            return
+        StreamMessagesHandler.on_llm_end(self, response, run_id=run_id)
+        parts, self._heard.parts = self._heard.parts, []
+        for _, _, (message, _) in parts:
+            await self._say(speaker, message)
         for generation in (response.generations or [[]])[0][:1]:
-            message = getattr(generation, "message", None)
-            if message is not None:
-                self._is_new(message)
-            if speaker is not None and not speaker.has_spoken:
-                await self._say(speaker.stage, text_of(message if message is not None else generation.text))
+            if WITHIN not in speaker.stage.marks and (message := getattr(generation, "message", None)):
+                self.told.add(text_of(message))
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
         """It has failed."""
+        self._within.pop(run_id, None)
         self._speakers.pop(run_id, None)
-        self._within_tools.discard(run_id)
+        self.metadata.pop(run_id, None)
 
-    async def on_tool_start(self, serialized: Any, input_str: str, *, run_id: UUID, **given: Any) -> None:
-        """What happens below a tool is its own."""
-        self._within_tools.add(run_id)
-        await super().on_tool_start(serialized, input_str, run_id=run_id, **given)
+    def write(self, data: Any) -> None:
+        """What a node, or a tool, gives to LangGraph's `StreamWriter`: told at once, in its place.
 
-    async def on_tool_end(self, output: Any, *, run_id: UUID, **given: Any) -> None:
-        """It has answered."""
-        self._within_tools.discard(run_id)
-        await super().on_tool_end(output, run_id=run_id, **given)
-
-    async def on_tool_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """It has raised."""
-        self._within_tools.discard(run_id)
-        await super().on_tool_error(error, run_id=run_id, **given)
+        Raises what has failed.
+        """
+        path, run_id = written_at()
+        call_id = self._within.get(run_id) or self._inner_paths.get(path, "")
+        self.emit_now(self._place({PATH: path}, call_id).custom("custom", plain(data)))
 
     def stage_of(self, metadata: Mapping[str, Any] | None) -> Stage:
         """The node that a run belongs to, or the chain's stage."""
-        path = str((metadata or {}).get(PATH, "")).partition("|")[0]
-        return self._stages.get(path, self._stage)
+        return self._place(metadata, "")
 
-    def _is_new(self, message: Any) -> bool:
-        """Whether it was never shown; one without an id gets one, as LangGraph's own `messages` mode does."""
-        message.id = message.id or str(uuid4())
-        is_new = message.id not in self._shown
-        self._shown.add(message.id)
-        return is_new
+    def _place(self, metadata: Mapping[str, Any] | None, call_id: str) -> Stage:
+        """The node at a path, marked by the names of the path below it, and by the tool's call."""
+        root, *below = str((metadata or {}).get(PATH, "")).split("|")
+        stage = self._stages.get(root) or self._named(root)
+        names = [clean(name) for part in below if not (name := part.partition(":")[0]).isdigit()]
+        marks = ({"path": names} if names else {}) | ({WITHIN: call_id} if call_id else {})
+        return replace(stage, marks=marks) if marks else stage
 
-    async def _say(self, stage: Stage, text: str) -> None:
-        if text:
+    def _named(self, root: str) -> Stage:
+        """A subgraph with checkpoints of its own has a path that names no task: its node's newest run."""
+        name = clean(root.partition(":")[0])
+        running = (stage for stage in reversed(self._stages.values()) if stage.name == name)
+        return next(running, self._stage)
+
+    async def _say(self, speaker: _Speaker, message: BaseMessage) -> None:
+        """A message, or a piece of one, of a model or a node."""
+        content = message.content
+        if not (is_bare := type(content) is str and not message.additional_kwargs):
+            if reasoning := reasoning_of(message):
+                await self.emit(self._place_of(speaker).reasoning(reasoning))
+            content = text_in(content)
+        if content:
             self.has_spoken = True
-            await self.emit(stage.text(text))
+            await self.emit(self._place_of(speaker).text(content))
+        if not is_bare and (refusal_in(message) or citations_in(message)):
+            for event in self._place_of(speaker).beside(message):
+                await self.emit(event)
 
-    def _is_within_tool(self, run_id: UUID, parent: UUID | None) -> bool:
-        if parent not in self._within_tools:
-            return False
-        self._within_tools.add(run_id)
-        return True
+    def _place_of(self, speaker: _Speaker) -> Stage:
+        """Where a message is said; from the second on, the messages of a node's run bear a number."""
+        if not speaker.has_spoken:
+            speaker.has_spoken = True
+            speaker.stage = self._numbered(speaker.stage)
+        return speaker.stage
+
+    def _numbered(self, stage: Stage) -> Stage:
+        """The stage, for one message more in it."""
+        key = (stage.name, stage.run, str(stage.marks.get(WITHIN, "")))
+        self._messages[key] += 1
+        number = self._messages[key]
+        return replace(stage, marks={**stage.marks, "message": number}) if number > 1 else stage
 
     def _event(self, node: _Node, *, finished: bool) -> Event:
         return protocol.node(
@@ -224,8 +289,12 @@ class NodeTap(Tap, _StreamingCallbackHandler):  # type: ignore[type-arg]  # mark
         )
 
 
-def _messages(state: Any) -> list[Any]:
-    """The messages of a node's input or output: the state's, in whatever field."""
-    values = state.values() if isinstance(state, Mapping) else [state]
-    found = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    return [item for item in found if isinstance(item, BaseMessage)]
+def _texts_of(events: Sequence[Event]) -> set[str]:
+    """The whole texts of the messages that these events tell."""
+    texts: dict[tuple[Any, ...], list[str]] = {}
+    for event in events:
+        if event.type is EventType.MESSAGE:
+            data = event.data
+            key = (data["stage"], data.get("run"), data.get("message"))
+            texts.setdefault(key, []).append(data["delta_content"])
+    return {"".join(pieces) for pieces in texts.values()}

@@ -1,8 +1,9 @@
-"""What happens inside of a chain, from LangChain's callbacks: tools, documents, custom events, usage.
+"""The way of a stage's events to the writer, one at a time, from whatever thread they come.
 
 LangChain awaits a callback before it goes on, and ours awaits the writer: nothing is buffered. Code that is
 not async calls it from another thread, in a loop of that moment, which waits while 256 KiB are on their way.
 Where that very code keeps our loop from running, nobody can make room: then all is taken, up to a whole log.
+So is what code in our loop says without awaiting us (LangGraph's `StreamWriter`).
 LangChain drops what a callback raises there, so it is kept, and raised where the stage ends.
 Invariants: events go out one at a time, in the order in which they came; one that is lost fails the stage.
 """
@@ -12,41 +13,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from threading import Condition
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
-from langchain_core.messages import BaseMessage
 
 from gateway import sse
 from gateway.protocol import Event
 from workers.adapter.calls import Models
-from workers.adapter.chunks import Emit, Outcome, Stage
-from workers.adapter.values import clean, plain
+from workers.adapter.stage import Emit, Outcome, Stage
 from workers.writer import TooLong
-
-if TYPE_CHECKING:
-    from langchain_core.documents import Document
 
 _log = logging.getLogger("holdfast.tap")
 ON_THEIR_WAY_BYTES = 256 * 1024
 STANDSTILL_SECONDS = 0.5  # a loop that runs nothing for so long is kept from it by whoever waits
 OVER = "the stage is over"
-MOST_DOCUMENTS = 50
-EXCERPT_CHARACTERS = 500
 
 
 class Tap(AsyncCallbackHandler):
-    """One stage's callback; used within `listening`."""
+    """One stage's events, in turn; used within `listening`."""
 
     raise_error = True
     run_inline = True
 
     def __init__(self, emit: Emit, stage: Stage) -> None:
-        self._emit = emit
+        self._hand_on = emit
         self._stage = stage
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
@@ -59,19 +51,11 @@ class Tap(AsyncCallbackHandler):
         self._draining: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self.models = Models()
-        self._calls: set[str] = set()  # of tools that the chain itself has run
-        self._tools: dict[UUID, tuple[str, str, Stage]] = {}
-        self._searches: dict[UUID, Stage] = {}
 
     @property
     def callbacks(self) -> list[BaseCallbackHandler]:
         """What a run is configured with: the calls of models are judged before anybody else hears of them."""
         return [self.models, self]
-
-    @property
-    def ignore_llm(self) -> bool:
-        """The pieces of a model's answer, and its end, are for `models` alone."""
-        return True
 
     @asynccontextmanager
     async def listening(self, outcome: Outcome) -> AsyncIterator[Outcome]:
@@ -113,25 +97,33 @@ class Tap(AsyncCallbackHandler):
                 await self._drain()
             await self._put(event)
 
-    async def call(self, call: Mapping[str, Any]) -> None:
-        """A tool call that a model has asked for, and that the client is to run."""
-        if call.get("id") not in self._calls:
-            name, call_id = clean(call["name"]), str(call.get("id") or "")
-            await self.emit(self._stage.tool(name, call_id, "started", plain(call["args"])))
+    def emit_now(self, event: Event) -> None:
+        """Hand an event on without waiting, after all that came before; in another thread wait for room.
+
+        Raises what has failed, and TooLong where more than a whole log is on its way.
+        """
+        try:
+            in_ours = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            in_ours = False
+        self._send(event, waits=not in_ours)
 
     async def flush(self) -> None:
         """Hand on what other threads have sent."""
         async with self._turn:
             await self._drain()
 
-    def _send(self, event: Event) -> None:
+    def _send(self, event: Event, *, waits: bool = True) -> None:
         """Take an event of another thread's, which waits for room as long as our loop can make some.
 
         Raises what has failed, which nobody may hear of here.
         """
         size = len(sse.encode(event, 0, ""))
         with self._room:
-            self._wait_for_room(size)
+            if waits:
+                self._wait_for_room(size)
+            if self._is_over:
+                raise RuntimeError(OVER)
             if self._error is None and self._waiting_bytes + size > self._stage.max_log:
                 self._error = TooLong()
             if self._error is not None:
@@ -151,8 +143,6 @@ class Tap(AsyncCallbackHandler):
             if beats == self._beats:
                 self._stood_at = beats
                 _log.warning("stage %s: code that is not async keeps the event loop", self._stage.name)
-        if self._is_over:
-            raise RuntimeError(OVER)
 
     def _beat(self) -> None:
         with self._room:
@@ -181,70 +171,8 @@ class Tap(AsyncCallbackHandler):
             raise RuntimeError(OVER)
         if self._error is None:
             try:
-                await self._emit(event)
+                await self._hand_on(event)
             except Exception as error:
                 self._error = self._error or error
         if self._error is not None:
             raise self._error
-
-    async def on_tool_start(
-        self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, **given: Any
-    ) -> None:
-        """A tool is called, with its whole arguments."""
-        name = clean(given.get("name") or (serialized or {}).get("name") or "tool")
-        call_id = str(given.get("tool_call_id") or run_id)
-        stage = self.stage_of(given.get("metadata"))
-        self._calls.add(call_id)
-        self._tools[run_id] = (name, call_id, stage)
-        arguments = given.get("inputs")
-        said = input_str if arguments is None else plain(arguments)
-        await self.emit(stage.tool(name, call_id, "started", said))
-
-    async def on_tool_end(self, output: Any, *, run_id: UUID, **given: Any) -> None:
-        """A tool has answered."""
-        name, call_id, stage = self._tools.pop(run_id)
-        failed = getattr(output, "status", "") == "error"
-        state = "failed" if failed else "finished"
-        said = output.content if isinstance(output, BaseMessage) else plain(output)
-        await self.emit(stage.tool(name, call_id, state, said))
-
-    async def on_tool_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """A tool has raised; its words may quote a secret and go nowhere."""
-        name, call_id, stage = self._tools.pop(run_id)
-        if not any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__):  # an interrupt is none
-            await self.emit(stage.tool(name, call_id, "failed", "The tool failed."))
-
-    async def on_retriever_start(self, serialized: Any, query: str, *, run_id: UUID, **given: Any) -> None:
-        """Documents are sought."""
-        self._searches[run_id] = self.stage_of(given.get("metadata"))
-
-    async def on_retriever_end(self, documents: Sequence[Document], *, run_id: UUID, **given: Any) -> None:
-        """Documents were found."""
-        found = [source_of(document) for document in documents[:MOST_DOCUMENTS]]
-        await self.emit(self._searches.pop(run_id, self._stage).custom("sources", {"documents": found}))
-
-    async def on_retriever_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """They were not."""
-        self._searches.pop(run_id, None)
-
-    async def on_custom_event(self, name: str, data: Any, **given: Any) -> None:
-        """The chain has dispatched an event of its own."""
-        await self.emit(self.stage_of(given.get("metadata")).custom(clean(name), data))
-
-    def stage_of(self, metadata: Mapping[str, Any] | None) -> Stage:
-        """The stage that a run of LangChain's belongs to."""
-        return self._stage
-
-
-def source_of(document: Document) -> dict[str, Any]:
-    """A document as readers get it: where it is from, and an excerpt."""
-    metadata = document.metadata
-    source = metadata.get("source")
-    known: dict[str, Any] = {
-        "id": document.id,
-        "title": str(metadata.get("title") or source or "")[:EXCERPT_CHARACTERS],
-        "source": str(source or "")[:EXCERPT_CHARACTERS],
-        "text": document.page_content[:EXCERPT_CHARACTERS],
-    }
-    score = metadata.get("score")
-    return known | ({"score": score} if isinstance(score, int | float) else {})

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from gateway import sse
 from workers.writer import TooLong
 
 NOTHING = object()
+DEEPEST = 100  # levels of lists and mappings, one within the other, that an event may bear
+CUT = "…"  # what stands for a value below that
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -19,23 +22,54 @@ def clean(name: Any) -> str:
     return _CONTROLS.sub(" ", str(name)[:200])
 
 
-def plain(value: Any) -> Any:
-    """A value as it is read back from JSON: messages and models of pydantic by their fields.
+def plain(value: Any, levels: int = DEEPEST) -> Any:
+    """A value as it is read back from JSON; it never raises.
 
-    What is no JSON is its text.
+    Messages, models of pydantic and dataclasses are told by their fields, sets as lists in an order of their
+    own, names of mappings as text. What is no JSON is its text. Below `levels` a value is cut, so a value
+    that holds itself has an end.
     """
     if value is None or type(value) in (str, bool, int):
         return value
+    if isinstance(value, str):
+        return str(value)
+    if levels == 0:
+        return CUT
     if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {_text(name): plain(item, levels - 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if not isinstance(value, type) and hasattr(value, "model_dump"):
-        return plain(value.model_dump(warnings=False))
+        return [plain(item, levels - 1) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain(item, levels - 1) for item in value), key=sse.dumps)
+    if (own := _fields(value)) is not None:
+        return plain(own, levels - 1)
     try:
         return json.loads(sse.dumps(value))
-    except (TypeError, ValueError):
-        return str(value)
+    except (TypeError, ValueError, RecursionError):
+        return _text(value)
+
+
+def _fields(value: Any) -> Mapping[str, Any] | None:
+    """The fields of a model of pydantic's or of a dataclass; None for anything else."""
+    if isinstance(value, type):
+        return None
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name, None) for field in fields(value)}
+    if hasattr(value, "model_dump"):
+        try:
+            own = value.model_dump(warnings=False, serialize_as_any=True)  # each by its own class's fields
+        except Exception:  # an author's serializer: the value is told as its text
+            return None
+        return own if isinstance(own, Mapping) else None
+    return None
+
+
+def _text(value: Any) -> str:
+    """A value as text; of an exception without words, its class; of an object without text, its type."""
+    try:
+        return str(value) or repr(value)
+    except Exception:  # an author's __str__
+        return f"<{type(value).__name__}>"
 
 
 def size_of(value: Any) -> int:

@@ -1,0 +1,41 @@
+"""What we take of LangGraph's that it does not document, all of it here; imported only where a graph is run.
+
+* `StreamMessagesHandler` decides what `stream_mode="messages"` shows. By it we show exactly that, and yet
+  await the writer, which the mode's queue without a bound does not.
+* A graph takes the `StreamWriter` of the run around it where its configuration has a stream, as a subgraph's
+  has. With ours there, what a node writes comes in its place among tokens and tools, at every depth; the mode
+  `custom` tells it later, in an order that the next attempt need not repeat.
+
+`tests/test_adapter_pregel.py` fails where LangGraph changes these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_RUNTIME, CONFIG_KEY_STREAM
+from langgraph.config import get_config
+from langgraph.pregel._messages import StreamMessagesHandler
+from langgraph.pregel.protocol import StreamProtocol
+from langgraph.runtime import Runtime
+
+__all__ = ["StreamMessagesHandler", "writing_to", "written_at"]
+
+
+def writing_to(write: Callable[[Any], None], graph: Any) -> dict[str, Any]:
+    """What a run's `configurable` says so that all that the graph's nodes write goes to `write`."""
+    return {
+        CONFIG_KEY_RUNTIME: Runtime(stream_writer=write, store=graph.store),
+        CONFIG_KEY_STREAM: StreamProtocol(lambda chunk: None, set()),
+    }
+
+
+def written_at() -> tuple[str, Any]:
+    """Where the code that calls this runs: the path of its task, and the id of LangChain's run."""
+    try:
+        config = get_config()
+    except RuntimeError:  # a thread of the chain's own
+        return "", None
+    path = str((config.get("configurable") or {}).get(CONFIG_KEY_CHECKPOINT_NS, ""))
+    return path, getattr(config.get("callbacks"), "parent_run_id", None)
