@@ -247,6 +247,8 @@ def test_every_dependency_has_its_job_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     for file in (
         "requirements.txt",
+        "requirements-core.txt",
+        "requirements-server.txt",
         "requirements-dev.txt",
         "requirements-local.txt",
         "requirements-tools.txt",
