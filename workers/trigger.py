@@ -7,7 +7,7 @@ message, hidden until then, before this one is settled; only what could not be d
 from __future__ import annotations
 
 from gateway.gateway import Gateway
-from gateway.queue import Message
+from gateway.queue import Holding, Message
 from workers.chains.registry import Registry
 from workers.places import Places
 from workers.runner import Runner, Settled
@@ -48,7 +48,12 @@ class Trigger:
         await self._again(body, await self._opened().give_up(body))
 
     async def sweep(self) -> None:
-        """Have the jobs that nobody holds delivered again. Raises StoreUnavailable or QueueUnavailable."""
+        """Have the jobs that nobody holds delivered again, and those whose message has waited long enough.
+
+        Raises StoreUnavailable or QueueUnavailable.
+        """
+        if isinstance(self._gateway.parts.queue, Holding):
+            await self._gateway.parts.queue.release()
         if self._sweeper is None:
             parts = self._gateway.parts
             self._sweeper = Sweeper(parts.log, parts.queue, backoff=self._gateway.settings.lease)
