@@ -48,7 +48,7 @@ async def azurite() -> AsyncIterator[Azurite]:
 
 def queue_of(request: pytest.FixtureRequest) -> str:
     """The name of this test's queue."""
-    return "q-" + request.node.name.replace("_", "-").lower()[:50].strip("-")
+    return "q-" + str(request.node.name).replace("_", "-").lower()[:50].strip("-")
 
 
 def opened(settings: Settings, name: str) -> AzureQueue:
@@ -155,7 +155,8 @@ async def test_what_was_handed_to_another_meanwhile_is_the_others(
 def votes(count: int) -> int:
     """How many instances the platform wants for the trigger (QueueTargetScaler), by the service's count."""
     options = json.loads((ROOT / "host.json").read_text())["extensions"]["queues"]
-    return math.ceil(count / (options["batchSize"] + options["newBatchThreshold"]))
+    at_once = int(options["batchSize"]) + int(options["newBatchThreshold"])
+    return math.ceil(count / at_once)
 
 
 async def test_hidden_messages_do_not_vote_for_instances(
@@ -172,7 +173,7 @@ async def test_hidden_messages_do_not_vote_for_instances(
         QueueClient.from_connection_string(azurite.connection, name + HELD) as held,
     ):
         assert len(await jobs.peek_messages(max_messages=32)) == 1
-        count = (await jobs.get_queue_properties()).approximate_message_count
+        count = (await jobs.get_queue_properties()).approximate_message_count or 0
         assert (count, votes(count)) == (1, 1)
         assert (await held.get_queue_properties()).approximate_message_count == 40
     assert votes(41) == 4  # what one queue for all would have asked for
