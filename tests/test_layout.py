@@ -75,6 +75,7 @@ LAYERS = [
         "gateway.identity",
         "gateway.telemetry",
         "gateway.exporters",
+        "gateway.exporters_later",
         "gateway.journal",
         "gateway.record",
         "gateway.fold",
@@ -125,6 +126,7 @@ FOREIGN = {
         "gateway.storage",
         "gateway.identity",
         "gateway.exporters",
+        "gateway.exporters_later",
     },
     "azurefunctions": {"function_app"},
     "redis": {

@@ -6,12 +6,16 @@ message, hidden until then, before this one is settled; only what could not be d
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gateway.gateway import Gateway
 from gateway.queue import Holding, Message
 from workers.chains.registry import Registry
 from workers.places import Places
-from workers.runner import Runner, Settled
 from workers.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from workers.runner import Runner, Settled
 
 HELD_SPARE_MS = 1000  # behind the end of its holder's lease
 
@@ -61,6 +65,10 @@ class Trigger:
 
     def _opened(self) -> Runner:
         if self._runner is None:
+            from workers.runner import (
+                Runner,
+            )  # with LangChain: an instance that runs no job starts without it
+
             self._runner = Runner(self._gateway.settings, self._gateway.parts.log, self._registry)
         return self._runner
 
