@@ -18,7 +18,7 @@ _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 async def found(gateway: Gateway, request: Request) -> Record:
     """The stream of the path, for its owner, or for whoever shows a token of it."""
     stream_id, tokens = request.path_params["id"], request.query_params.getlist("token")
-    if by_token(request):
+    if by_token(request) and gateway.knows_tokens:
         record = await gateway.find_by_token(stream_id, tokens[0] if len(tokens) == 1 else "")
         journal.note(owner=record.owner, by="token")
     else:

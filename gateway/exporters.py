@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 
 from gateway import telemetry
+from gateway.exporters_later import LaterMetrics, LaterSpans
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def set_up(settings: Settings) -> Callable[[], None]:
     readers: list[MetricReader] = []
     tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
     if settings.otlp_endpoint or settings.app_insights:
-        spans, measures = _otlp() if settings.otlp_endpoint else _app_insights(settings)
+        spans, measures = (
+            _otlp() if settings.otlp_endpoint else (LaterSpans(settings), LaterMetrics(settings))
+        )
         tracing.sampler = OwnDecision(tracing.sampler)
         tracing.add_span_processor(OwnSpans(spans))
         trace.set_tracer_provider(tracing)
@@ -117,15 +120,3 @@ def _otlp() -> tuple[SpanExporter, MetricExporter]:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter(), OTLPMetricExporter()
-
-
-def _app_insights(settings: Settings) -> tuple[SpanExporter, MetricExporter]:
-    from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
-
-    given: dict[str, Any] = {"connection_string": settings.app_insights}
-    said = dict(part.split("=", 1) for part in settings.app_insights_auth.split(";") if "=" in part)
-    if said.get("Authorization") == "AAD":
-        from gateway import identity
-
-        given["credential"] = identity.blocking_credential(said.get("ClientId") or settings.azure_client_id)
-    return AzureMonitorTraceExporter(**given), AzureMonitorMetricExporter(**given)

@@ -97,6 +97,9 @@ class Gateway:
                 "GATEWAY_TOKEN_SECONDS is shorter than a stream may run: an EventSource that comes back "
                 "after that time is shut out"
             )
+        # Without keys that are set a process cannot tell another's token from a wrong one. Where nobody is
+        # asked who he is, a stream's id alone opens it, and a token that comes with it is not looked at.
+        self.knows_tokens = bool(settings.token_keys) or not settings.is_open
         self._parts: Parts | None = None
         self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)

@@ -103,5 +103,9 @@ class Holding(JobQueue, Protocol):
     async def enqueue_held(self, message: Message) -> Delivery:
         """Returns when the queue has acknowledged it, hidden from all others. Raises QueueUnavailable.
 
-        It stays hidden until it is settled or left; when this process dies others get it within a lease.
+        It stays hidden until it is settled or left; when this process dies it becomes visible within a lease,
+        and others get it at the next `release`.
         """
+
+    async def release(self) -> int:
+        """Put messages that are hidden no longer where workers look; how many. Raises QueueUnavailable."""

@@ -20,11 +20,12 @@ def open_queue(settings: Settings, redis: Connection, place: Place) -> JobQueue:
     """The queue that the settings name; Azure's client is loaded only where it is used."""
     keep = settings.open_seconds  # a message lasts as long as its stream can do without an end
     if settings.queue == "azure-storage":
-        from gateway.queue_azure import AzureQueue
+        from gateway.queue_azure import HELD, AzureQueue
         from gateway.storage import client_of
 
-        client = client_of(settings, settings.queue_name)
-        return AzureQueue(client, poll=settings.queue_poll, keep=keep, lease=settings.lease)
+        jobs = client_of(settings, settings.queue_name)
+        held = client_of(settings, settings.queue_name + HELD)
+        return AzureQueue(jobs, held, poll=settings.queue_poll, keep=keep, lease=settings.lease)
     return RedisQueue(
         redis,
         Router(place, name="holdfast-queue", timeout=READ_TIMEOUT_SECONDS),

@@ -99,7 +99,10 @@ class Settings:
     embedding_model: str = setting(
         "GATEWAY_EMBEDDING_MODEL", "", "embeds them, a deployment on Azure; empty: by their words"
     )
-    azure_openai_endpoint: str = setting("AZURE_OPENAI_ENDPOINT", "", "set: AzureChatOpenAI is used")
+    azure_openai_endpoint: str = setting("AZURE_OPENAI_ENDPOINT", "", "set: models of Azure OpenAI are used")
+    azure_openai_version: str = setting(
+        "OPENAI_API_VERSION", "", "of its API: v1, which has no dates, or a dated one"
+    )
     openai_base_url: str = setting("OPENAI_BASE_URL", "", "an OpenAI-compatible server")
     openai_api_key: str = setting("OPENAI_API_KEY", "", "its key", secret=True)
     model_lacks: str = setting(

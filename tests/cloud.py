@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from azure.storage.queue import QueueMessage
 from azure.storage.queue.aio import QueueClient
 from redis.asyncio import Redis
 
+from gateway.queue_azure import HELD
 from tests.functions_host.client import FunctionsHost
 from tests.hosts import JOBS, JSON, LIMIT_SECONDS, functions_environment, quick_app, until
 from tests.support.azurite import Azurite
@@ -28,6 +29,7 @@ from tests.support.model_server import ModelServer, script
 from tests.support.redis_server import RedisServer
 
 LEASE_SECONDS = 2
+HELD_JOBS = JOBS + HELD
 # A chain that takes its process with it, as a C library that crashes does.
 DEADLY = """
 import os
@@ -85,13 +87,24 @@ class Cloud:
         """Wait until no message is left, hidden ones neither."""
         await until(self.depth, lambda depth: depth == 0)
 
-    async def depth(self, name: str = JOBS) -> int:
-        """How many messages stand in a queue, hidden ones too."""
+    async def depth(self) -> int:
+        """How many messages stand in the jobs' queue and in that of the held ones, hidden ones too."""
+        return await self.count(JOBS) + await self.count(HELD_JOBS)
+
+    async def count(self, name: str) -> int:
+        """How many messages the service counts in a queue, hidden ones too: what the platform scales by."""
         async with self.queue(name) as client:
             try:
                 return (await client.get_queue_properties()).approximate_message_count or 0
             except ResourceNotFoundError:
                 return 0  # nobody has made it yet
+
+    async def clear(self) -> None:
+        """Delete every message."""
+        for name in (JOBS, HELD_JOBS):
+            async with self.queue(name) as client:
+                with suppress(ResourceNotFoundError):
+                    await client.clear_messages()
 
 
 @dataclass(frozen=True, slots=True)

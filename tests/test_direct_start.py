@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from gateway.log import Log
 from gateway.queue import Message
-from tests.cloud import Cloud, Instance, decoded, ended
+from tests.cloud import HELD_JOBS, Cloud, Instance, decoded, ended
 from tests.hosts import EVENTS, JOBS, JSON, LIMIT_SECONDS, Wire, until
 from tests.support.model_server import script
 from tests.support.processes import GatewayProcess
@@ -216,7 +216,8 @@ async def test_fault_02_when_the_process_is_killed_its_message_comes_to_another(
             await reader.end()
     seen = Wire(reader.raw[: reader.raw.rindex(b"\n\n") + 2])
     assert text_of(seen) == "ab"
-    [body] = await until(cloud.visible, bool)  # no process is left that could have sent another
+    # no process is left that could have sent another
+    [body] = await until(lambda: cloud.visible(HELD_JOBS), bool)
     assert Message.decode(body).id == id_of(reader.where)
     cloud.model.open_gate("killed directly")
     async with cloud.running() as second:
@@ -240,7 +241,7 @@ async def test_a_run_that_outlasts_its_lease_keeps_its_message_hidden(cloud: Clo
             sent = await tap.ever()
 
             async def renewed() -> int:  # a renewal sends the message anew, each second
-                assert await cloud.visible() == []
+                assert await cloud.visible(HELD_JOBS) == []
                 return await tap.ever()
 
             await until(renewed, lambda seen: seen >= sent + 7)
@@ -269,8 +270,7 @@ async def test_a_second_delivery_while_it_runs_does_nothing_and_nothing_is_left(
         assert await attempts(cloud.redis, reader.where) == 1
         await until(cloud.depth, lambda depth: depth == 1)
     assert len(cloud.model.requests) == asked + 1
-    async with cloud.queue() as queue:
-        await queue.clear_messages()  # hidden until the end of a lease of ten minutes
+    await cloud.clear()  # hidden until the end of a lease of ten minutes
 
 
 async def test_what_was_delivered_twice_is_all_gone_when_the_stream_has_ended(cloud: Cloud) -> None:

@@ -110,7 +110,7 @@ async def test_fault_08_a_long_absence_of_the_store_ends_no_stream(cloud: Cloud)
         async with cloud.queue() as queue:
             await cloud.store.kill()
             await queue.send_message(Message(running.rpartition("/")[2]).encode().decode())
-            poisoned = lambda: cloud.depth(f"{JOBS}-poison")  # noqa: E731
+            poisoned = lambda: cloud.count(f"{JOBS}-poison")  # noqa: E731
             await until(poisoned, lambda depth: depth > 0)  # given up after five deliveries in vain
         await cloud.store.start()
         waiting = await instance.start(["c"])
@@ -123,18 +123,17 @@ async def test_fault_08_a_long_absence_of_the_store_ends_no_stream(cloud: Cloud)
 async def test_a_message_that_was_given_up_goes_on_while_its_job_is_well(cloud: Cloud) -> None:
     async with cloud.running(listen=False) as instance:
         where = await instance.start(["well"])
-        async with cloud.queue() as queue:
-            await queue.clear_messages()
-            body = Message(where.rpartition("/")[2]).encode()
-            assert await instance.host.queue(f"{JOBS}-poison", body) == {"ok": True}
-            assert await cloud.depth() == 1  # hidden for half a minute
-            assert (await instance.status(where))["status"] == "queued"
-            key = Log.keys(where.rpartition("/")[2])[0]
-            await cloud.redis.hset(key, "failures", 3)
-            assert await instance.host.queue(f"{JOBS}-poison", body) == {"ok": True}
-            document = await instance.status(where)
-            assert (document["status"], document["error"]["code"]) == ("failed", "attempts_exhausted")
-            await queue.clear_messages()
+        await cloud.clear()
+        body = Message(where.rpartition("/")[2]).encode()
+        assert await instance.host.queue(f"{JOBS}-poison", body) == {"ok": True}
+        assert await cloud.depth() == 1  # hidden for half a minute
+        assert (await instance.status(where))["status"] == "queued"
+        key = Log.keys(where.rpartition("/")[2])[0]
+        await cloud.redis.hset(key, "failures", 3)
+        assert await instance.host.queue(f"{JOBS}-poison", body) == {"ok": True}
+        document = await instance.status(where)
+        assert (document["status"], document["error"]["code"]) == ("failed", "attempts_exhausted")
+        await cloud.clear()
 
 
 async def test_what_starts_or_ends_work_needs_a_function_key(cloud: Cloud) -> None:

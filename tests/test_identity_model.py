@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from langchain_openai import AzureChatOpenAI
+from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from redis.asyncio import Redis
 
 from gateway import identity
@@ -68,6 +68,29 @@ async def test_with_a_key_nobody_is_asked_for_a_token(
     assert await answered(model) == "ab"
     assert model.headers[0]["api-key"] == "the-key"
     assert issuer.requests == []
+
+
+@pytest.mark.parametrize("key", ["", "the-key"])
+async def test_the_api_without_dates_is_signed_in_to_the_same_way(
+    issuer: IdentityServer, model: ModelServer, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """OPENAI_API_VERSION=v1: OpenAI's API below /openai/v1/, with a token, or a key where there is one."""
+    monkeypatch.setenv("OPENAI_API_VERSION", "v1")
+    if key:
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", key)
+    settings = Settings.from_env({"AZURE_OPENAI_ENDPOINT": model.url, "OPENAI_API_VERSION": "v1"})
+    chain = await Registry(settings).load("chat")
+    assert isinstance(chain, ChatOpenAI)
+    assert not isinstance(chain, AzureChatOpenAI)
+    assert chain.openai_api_base == f"{model.url}/openai/v1/"
+    try:
+        said = [str(chunk.content) async for chunk in chain.astream(script(["a", "b"]))]
+    finally:
+        await chain.root_async_client.close()
+    assert "".join(said) == "ab"
+    [bearer] = [key] if key else issuer.tokens
+    assert model.headers[0]["authorization"] == f"Bearer {bearer}"
+    assert bool(key) == (issuer.requests == [])
 
 
 async def test_a_token_that_cannot_be_had_fails_the_call(issuer: IdentityServer, model: ModelServer) -> None:

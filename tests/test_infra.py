@@ -58,7 +58,8 @@ MUTATIONS = [
     (STORAGE, "scope: account", "scope: location", "location is no resource"),
     (MONITORING, "retentionInDays: 30", "retentionInDays: '30'", "retentionInDays is string, not int"),
     # a value that an enumeration does not have
-    (FUNCTIONS, "type: 'RollingUpdate'", "type: 'Rolling'", "siteUpdateStrategy.type: Rolling is not one of"),
+    (FUNCTIONS, "  'RollingUpdate'\n", "  'Rolling'\n", "siteUpdateStrategy.type: Rolling is not one of"),
+    (TOP, "= 'RollingUpdate'", "= 'Rolling'", "siteUpdateStrategy: Rolling is not one of"),
     (FUNCTIONS, "type: 'blobContainer'", "type: 'blob'", "storage.type: blob is not one of"),
     (FUNCTIONS, "type: 'UserAssigned'", "type: 'User'", "identity.type: User is not one of"),
     (REDIS, "evictionPolicy: 'NoEviction'", "evictionPolicy: 'Never'", "evictionPolicy: Never is not one of"),
@@ -140,6 +141,7 @@ MUTATIONS = [
     (STORAGE, "name: containerName", "name: 'deployments'", "containerName is used nowhere"),
     # the parameter file
     (PARAMETERS, '"redisSku"', '"redisSize"', "the template has no parameter redisSize"),
+    (TOP, "    type: 'generate'\n", "    type: 'location'\n", "tokenKeys is missing"),
     (PARAMETERS, '"location"', '"modelSku"', "location is missing"),
 ]
 

@@ -75,6 +75,7 @@ LAYERS = [
         "gateway.identity",
         "gateway.telemetry",
         "gateway.exporters",
+        "gateway.exporters_later",
         "gateway.journal",
         "gateway.record",
         "gateway.fold",
@@ -125,6 +126,7 @@ FOREIGN = {
         "gateway.storage",
         "gateway.identity",
         "gateway.exporters",
+        "gateway.exporters_later",
     },
     "azurefunctions": {"function_app"},
     "redis": {
@@ -247,6 +249,8 @@ def test_every_dependency_has_its_job_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     for file in (
         "requirements.txt",
+        "requirements-core.txt",
+        "requirements-server.txt",
         "requirements-dev.txt",
         "requirements-local.txt",
         "requirements-tools.txt",

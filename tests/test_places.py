@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from gateway.errors import QueueUnavailable
 from gateway.queue import Message
-from gateway.queue_azure import AzureQueue
+from gateway.queue_azure import HELD, AzureQueue
 from gateway.settings import Settings
 from gateway.storage import client_of
 from tests.support.azurite import Azurite
@@ -28,7 +28,8 @@ class Slow(AzureQueue):
     """Its acknowledgement is on its way until `arrives` is set; `sent` tells that it is."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        super().__init__(client_of(settings, name), poll=0.2, keep=600, lease=LEASE_SECONDS)
+        clients = client_of(settings, name), client_of(settings, name + HELD)
+        super().__init__(*clients, poll=0.2, keep=600, lease=LEASE_SECONDS)
         self.sent, self.arrives = asyncio.Event(), asyncio.Event()
         self.refuses = False
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,11 +14,12 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from azure.storage.queue.aio import QueueClient
 
 from gateway import queue_azure
 from gateway.errors import QueueUnavailable, StoreUnavailable
 from gateway.queue import Message
-from gateway.queue_azure import AzureQueue
+from gateway.queue_azure import HELD, AzureQueue
 from gateway.settings import Settings
 from gateway.storage import client_of
 from tests.hosts import JSON, LIMIT_SECONDS, until
@@ -32,6 +35,7 @@ from workers.runner import Runner, Settled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+ROOT = Path(__file__).resolve().parents[1]
 LEASE_SECONDS = 1.5
 JOB = Message("00" + "A" * 22, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
@@ -42,14 +46,24 @@ async def azurite() -> AsyncIterator[Azurite]:
         yield running
 
 
+def queue_of(request: pytest.FixtureRequest) -> str:
+    """The name of this test's queue."""
+    return "q-" + str(request.node.name).replace("_", "-").lower()[:50].strip("-")
+
+
+def opened(settings: Settings, name: str) -> AzureQueue:
+    """One process's view of a queue."""
+    clients = client_of(settings, name), client_of(settings, name + HELD)
+    return AzureQueue(*clients, poll=0.2, keep=600, lease=LEASE_SECONDS)
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def queues(
     azurite: Azurite, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[AzureQueue, AzureQueue]]:
     """Two processes' views of one queue that nobody has made yet."""
     settings = Settings(queue="azure-storage", storage=azurite.connection)
-    name = "q-" + request.node.name.replace("_", "-").lower()[:50].strip("-")
-    two = [AzureQueue(client_of(settings, name), poll=0.2, keep=600, lease=LEASE_SECONDS) for _ in range(2)]
+    two = [opened(settings, queue_of(request)) for _ in range(2)]
     yield two[0], two[1]
     for queue in two:
         await queue.close()
@@ -136,6 +150,76 @@ async def test_what_was_handed_to_another_meanwhile_is_the_others(
     assert await one.depth() == 1
     await other.done(found[0])
     assert await one.depth() == 0
+
+
+def votes(count: int) -> int:
+    """How many instances the platform wants for the trigger (QueueTargetScaler), by the service's count."""
+    options = json.loads((ROOT / "host.json").read_text())["extensions"]["queues"]
+    at_once = int(options["batchSize"]) + int(options["newBatchThreshold"])
+    return math.ceil(count / at_once)
+
+
+async def test_hidden_messages_do_not_vote_for_instances(
+    queues: tuple[AzureQueue, AzureQueue], azurite: Azurite, request: pytest.FixtureRequest
+) -> None:
+    """The scaler counts all messages of the trigger's queue, as soon as it sees one that is visible."""
+    one, other = queues
+    deliveries = await asyncio.gather(*(one.enqueue_held(JOB) for _ in range(30)))
+    await asyncio.gather(*(one.enqueue(JOB, 60_000) for _ in range(10)))
+    await one.enqueue(JOB)
+    name = queue_of(request)
+    async with (
+        QueueClient.from_connection_string(azurite.connection, name) as jobs,
+        QueueClient.from_connection_string(azurite.connection, name + HELD) as held,
+    ):
+        assert len(await jobs.peek_messages(max_messages=32)) == 1
+        count = (await jobs.get_queue_properties()).approximate_message_count or 0
+        assert (count, votes(count)) == (1, 1)
+        assert (await held.get_queue_properties()).approximate_message_count == 40
+    assert votes(41) == 4  # what one queue for all would have asked for
+    assert await other.depth() == 41  # each is a job of the bound on the queue
+    await asyncio.gather(*map(one.done, deliveries))
+    assert await other.depth() == 11
+
+
+async def test_a_held_message_that_nobody_renews_comes_to_another(
+    queues: tuple[AzureQueue, AzureQueue],
+) -> None:
+    one, other = queues
+    one.leave(await one.enqueue_held(JOB))
+    assert await other.receive(1) == []
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not (found := await other.receive(1)):
+            pass
+    assert Message.decode(found[0].body) == JOB
+    await other.done(found[0])
+    assert await one.depth() == 0
+
+
+async def test_a_held_message_that_is_given_back_is_there_at_once(
+    queues: tuple[AzureQueue, AzureQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = queues
+    monkeypatch.setattr(other, "_look", math.inf)  # nobody releases: it is in the jobs' queue already
+    other._looked_at = math.inf
+    await one.later(await one.enqueue_held(JOB), 0)
+    [delivery] = await other.receive(1)
+    await other.done(delivery)
+    assert await one.depth() == 0
+
+
+async def test_a_release_takes_all_that_is_visible_and_leaves_what_is_not(
+    queues: tuple[AzureQueue, AzureQueue],
+) -> None:
+    one, other = queues
+    await asyncio.gather(*(one.enqueue(JOB, 1000) for _ in range(40)))  # more than one receive may have
+    await one.enqueue(JOB, 60_000)
+    released = 0
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while released < 40:
+            released += await other.release()
+    assert (released, await other.release()) == (40, 0)
+    assert await one.depth() == 41
 
 
 class Helpless(Runner):
@@ -284,12 +368,7 @@ async def test_a_proxy_of_the_operators_is_used(azurite: Azurite, monkeypatch: p
         monkeypatch.setenv("HTTP_PROXY", tap.url)
         for name in ("http_proxy", "NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
-        queue = AzureQueue(
-            client_of(Settings(queue="azure-storage", storage=azurite.connection), "q-proxied"),
-            poll=0.2,
-            keep=600,
-            lease=LEASE_SECONDS,
-        )
+        queue = opened(Settings(queue="azure-storage", storage=azurite.connection), "q-proxied")
         try:
             await queue.enqueue(JOB)
         finally:

@@ -18,7 +18,7 @@ from gateway.gateway import Gateway
 from gateway.settings import Settings
 from gateway.tokens import MARGIN_SECONDS, StreamTokens
 from tests.callers import ALICE, BOB, TOKEN_KEYS, TOKEN_SECONDS, Guarded, by_key, old_tokens
-from tests.hosts import EVENTS, JSON, NOBODY, Host, Wire, triples, until, uvicorn_host
+from tests.hosts import EVENTS, JSON, NOBODY, Host, Wire, triples, until, uvicorn_host, within
 from tests.support.model_server import ModelServer, script
 from tests.support.redis_server import RedisServer
 from tests.test_wire_clients import event_source
@@ -218,7 +218,7 @@ async def test_a_token_counts_only_where_nothing_else_is_shown(guarded: Guarded)
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def hasty(model: ModelServer, store: RedisServer) -> AsyncIterator[Host]:
     """Asks nobody who they are; its tokens live for a second."""
-    settings = {"GATEWAY_TOKEN_SECONDS": "1", "GATEWAY_TOKEN_KEYS": ""}
+    settings = {"GATEWAY_TOKEN_SECONDS": "1", "GATEWAY_TOKEN_KEYS": TOKEN_KEYS[0]}
     async with uvicorn_host(model, store.url, "all", **settings) as host:
         yield host
 
@@ -254,6 +254,21 @@ async def test_where_nobody_is_asked_a_wrong_token_is_still_none(hasty: Host) ->
     assert (await hasty.http.get(where, headers=JSON)).status_code == 200
     answer = await hasty.http.get(f"{where}?token=x", headers=JSON)
     assert (answer.status_code, json.loads(answer.text)["code"]) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize("keys", ["", TOKEN_KEYS[0]])
+async def test_where_nobody_is_asked_another_processs_token_holds(store: RedisServer, keys: str) -> None:
+    """A process without keys has a random one, so it cannot know; the stream's id opens it there anyway."""
+    settings = Settings(redis_url=store.url, token_keys=keys, queue_name="jobs-of-nobody")
+    async with within(settings) as one, within(settings) as other:
+        started = await one.post("/stream", json={"user": "x"})
+        where = started.headers["location"]
+        url = (await one.post(f"{where}/token")).json()["stream"]
+        assert "?token=" in url
+        assert (await one.get(url, headers=JSON)).status_code == 200
+        assert (await other.get(url, headers=JSON)).status_code == 200
+        unknown = where[:-4] + "AAAA"
+        assert (await other.get(f"{unknown}{url[len(where) :]}", headers=JSON)).status_code in (401, 404)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

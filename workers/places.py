@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from gateway import telemetry
 from gateway.errors import HoldfastError, QueueUnavailable, StoreUnavailable, stack_of
 from gateway.queue import Delivery, Holding, JobQueue, Message
 from gateway.tasks import begin
-from workers.runner import Runner
+
+if TYPE_CHECKING:
+    from workers.runner import Runner
 
 _log = logging.getLogger("holdfast.places")
 

@@ -6,12 +6,16 @@ message, hidden until then, before this one is settled; only what could not be d
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gateway.gateway import Gateway
-from gateway.queue import Message
+from gateway.queue import Holding, Message
 from workers.chains.registry import Registry
 from workers.places import Places
-from workers.runner import Runner, Settled
 from workers.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from workers.runner import Runner, Settled
 
 HELD_SPARE_MS = 1000  # behind the end of its holder's lease
 
@@ -48,7 +52,12 @@ class Trigger:
         await self._again(body, await self._opened().give_up(body))
 
     async def sweep(self) -> None:
-        """Have the jobs that nobody holds delivered again. Raises StoreUnavailable or QueueUnavailable."""
+        """Have the jobs that nobody holds delivered again, and those whose message has waited long enough.
+
+        Raises StoreUnavailable or QueueUnavailable.
+        """
+        if isinstance(self._gateway.parts.queue, Holding):
+            await self._gateway.parts.queue.release()
         if self._sweeper is None:
             parts = self._gateway.parts
             self._sweeper = Sweeper(parts.log, parts.queue, backoff=self._gateway.settings.lease)
@@ -56,6 +65,10 @@ class Trigger:
 
     def _opened(self) -> Runner:
         if self._runner is None:
+            from workers.runner import (
+                Runner,
+            )  # with LangChain: an instance that runs no job starts without it
+
             self._runner = Runner(self._gateway.settings, self._gateway.parts.log, self._registry)
         return self._runner
 

@@ -18,6 +18,27 @@ param maximumInstanceCount int
 param httpConcurrency int
 param alwaysReadyHttp int
 param alwaysReadyJobs int
+@allowed([
+  'RollingUpdate'
+  'Recreate'
+])
+param siteUpdateStrategy string
+param corsOrigins string
+@secure()
+param tokenKeys string
+param sweepSchedule string
+param chains string
+param auth string
+param jwtIssuer string
+param jwtAudience string
+param directStart string
+param workerConcurrency string
+param maxOwnerStreams string
+param maxOwnerStartsPerMinute string
+param maxQueueDepth string
+param maxRunSeconds string
+param maxOutputTokens string
+param retentionSeconds string
 
 // All HTTP functions scale as one group; each queue function on instances of its own.
 var readyForHttp = alwaysReadyHttp > 0 ? [
@@ -89,13 +110,18 @@ resource app 'Microsoft.Web/sites@2025-05-01' = {
           }
         }
       }
-      // The default, Recreate, kills what runs at each deployment; this lets it end, up to an hour.
+      // The platform's default, Recreate, kills what runs at each deployment.
       siteUpdateStrategy: {
-        type: 'RollingUpdate'
+        type: siteUpdateStrategy
       }
     }
     siteConfig: {
       minTlsVersion: '1.2'
+      // On Flex Consumption the host answers every preflight itself, by this list alone.
+      cors: {
+        allowedOrigins: empty(corsOrigins) ? [] : split(corsOrigins, ' ')
+        supportCredentials: !empty(corsOrigins)
+      }
       appSettings: [
         // the host's storage, and the jobs' queue
         { name: 'AzureWebJobsStorage__blobServiceUri', value: blobEndpoint }
@@ -109,7 +135,9 @@ resource app 'Microsoft.Web/sites@2025-05-01' = {
         { name: 'GATEWAY_QUEUE', value: 'azure-storage' }
         { name: 'GATEWAY_QUEUE_NAME', value: queueName }
         // read by the host from here, not from the product's default
-        { name: 'GATEWAY_SWEEP_SCHEDULE', value: '*/15 * * * * *' }
+        { name: 'GATEWAY_SWEEP_SCHEDULE', value: empty(sweepSchedule) ? '*/15 * * * * *' : sweepSchedule }
+        { name: 'GATEWAY_CORS_ORIGINS', value: corsOrigins }
+        { name: 'GATEWAY_TOKEN_KEYS', value: tokenKeys }
         { name: 'REDIS_URL', value: redisUrl }
         { name: 'GATEWAY_REDIS_AUTH', value: 'entra' }
         { name: 'AZURE_OPENAI_ENDPOINT', value: openAiEndpoint }
@@ -118,6 +146,19 @@ resource app 'Microsoft.Web/sites@2025-05-01' = {
         { name: 'APPLICATIONINSIGHTS_CONNECTION_STRING', value: telemetryConnectionString }
         { name: 'APPLICATIONINSIGHTS_AUTHENTICATION_STRING', value: 'ClientId=${clientId};Authorization=AAD' }
         { name: 'OTEL_SERVICE_NAME', value: 'holdfast' }
+        // what may be chosen; an empty value is as none, and the product takes its default
+        { name: 'GATEWAY_CHAINS', value: chains }
+        { name: 'GATEWAY_AUTH', value: auth }
+        { name: 'GATEWAY_JWT_ISSUER', value: jwtIssuer }
+        { name: 'GATEWAY_JWT_AUDIENCE', value: jwtAudience }
+        { name: 'GATEWAY_DIRECT_START', value: directStart }
+        { name: 'GATEWAY_WORKER_CONCURRENCY', value: workerConcurrency }
+        { name: 'GATEWAY_MAX_OWNER_STREAMS', value: maxOwnerStreams }
+        { name: 'GATEWAY_MAX_OWNER_STARTS_PER_MINUTE', value: maxOwnerStartsPerMinute }
+        { name: 'GATEWAY_MAX_QUEUE_DEPTH', value: maxQueueDepth }
+        { name: 'GATEWAY_MAX_RUN_SECONDS', value: maxRunSeconds }
+        { name: 'GATEWAY_MAX_OUTPUT_TOKENS', value: maxOutputTokens }
+        { name: 'GATEWAY_RETENTION_SECONDS', value: retentionSeconds }
       ]
     }
   }

@@ -62,6 +62,12 @@ resource jobs 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-01-01
   name: queueName
 }
 
+// Messages that are hidden until later: in the jobs' queue they would count as work that waits for instances.
+resource held 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-01-01' = {
+  parent: queues
+  name: '${queueName}-held'
+}
+
 // Made here, not by the host at the first poison message: the trigger on it starts with the app.
 resource poison 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-01-01' = {
   parent: queues

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from tests.infra.findings import Fault, Report
-from tests.infra.syntax import literal, parts
-from tests.infra.template import Template
+from tests.infra.syntax import entries, key, literal, parts
+from tests.infra.template import Declaration, Template
 from tests.infra.types import SCHEMAS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,9 +61,19 @@ class Check:
             value = re.sub(r"^\$\{\w+=?(.*)\}$", r"\1", str(entry["value"]))
             if wanted.values and value and value not in wanted.values:
                 self.report.faults.add(Fault(path.name, 1, f"{name}: {value} is not {wanted}"))
+        made = {item.name for item in main.declarations if is_generated(item)}
         for name, (_, flags) in main.parameters.items():
-            if flags and name not in given:
+            if flags and name not in given and name not in made:
                 self.report.faults.add(Fault(path.name, 1, f"{name} is missing"))
+
+
+def is_generated(item: Declaration) -> bool:
+    """Whether azd makes a parameter's value, once: `@metadata({ azd: { type: 'generate' } })`."""
+    for argument in item.decorators.get("metadata", ()):
+        for name, value in entries(argument):
+            if key(name) == "azd":
+                return any(key(one) == "type" and literal(of) == "generate" for one, of in entries(value))
+    return False
 
 
 def sources() -> list[str]:

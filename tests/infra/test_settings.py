@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from pathspec import GitIgnoreSpec
 
+from gateway.queue_azure import HELD
+from gateway.rules import SHORTEST_SECRET
 from gateway.settings import Settings
 from tests.infra.syntax import literal, parse, parts, text
 from tests.infra.types import resources
@@ -30,7 +32,6 @@ PLATFORM = {
     "AzureWebJobsStorage__credential",
     "FUNCTIONS_WORKER_RUNTIME",  # Core Tools only
     "GATEWAY_SWEEP_SCHEDULE",  # read by the host, from function_app.py's %...%
-    "OPENAI_API_VERSION",  # read by LangChain
     "PYTHON_ENABLE_INIT_INDEXING",  # Core Tools with Python below 3.13
 }
 # Flex Consumption refuses or ignores these: what they said is in functionAppConfig.
@@ -45,8 +46,20 @@ NOT_ON_FLEX = {
     "WEBSITE_MAX_DYNAMIC_APPLICATION_SCALE_OUT",
     "WEBSITE_RUN_FROM_PACKAGE",
 }
+# what `azd env set` chooses: the name of the variable and of the template's parameter
+PARAMETERS = json.loads((ROOT / "infra" / "main.parameters.json").read_text())["parameters"]
+CHOSEN = {
+    match[1]: name for name, given in PARAMETERS.items() if (match := re.match(r"\$\{(\w+)=", given["value"]))
+}
+GENERATED = 48  # characters of the keys of stream tokens, which azd makes
 SETTINGS = dict(re.findall(r"\{ name: '(\w+)', value: (.+?) \}", FUNCTIONS))
 PRODUCT = {item.metadata["env"]: item for item in fields(Settings)}
+
+
+OPTIONAL = set(re.findall(r"^param (\w+) string = ''", TOP, re.MULTILINE)) | {
+    "directStart",
+    "openAiApiVersion",
+}
 
 
 def default(source: str, parameter: str) -> str:
@@ -54,7 +67,8 @@ def default(source: str, parameter: str) -> str:
     for node in parse(source).named_children:
         if node.type == "parameter_declaration" and text(parts(node)[0]) == parameter:
             value = parts(node)[2]
-            return literal(value) or text(value)
+            written = literal(value)
+            return text(value) if written is None else written
     raise LookupError(parameter)
 
 
@@ -85,10 +99,16 @@ def test_the_product_accepts_the_templates_settings() -> None:
         "redisUrl": "rediss://redis.invalid:10000",
         "telemetryConnectionString": "InstrumentationKey=1;IngestionEndpoint=https://in.invalid/",
         "'ClientId=${clientId};Authorization=AAD'": "ClientId=1;Authorization=AAD",
+        "tokenKeys": "k" * GENERATED,
+        **{name: default(TOP, name) for name in CHOSEN.values() if name in OPTIONAL},
     }
     given = {name: known.get(value, value.strip("'")) for name, value in SETTINGS.items() if name in PRODUCT}
     settings = Settings.from_env(given)
     assert (settings.queue, settings.redis_url) == ("azure-storage", known["redisUrl"])
+    assert settings.token_keys
+    presumed = Settings(queue="azure-storage", storage="x")
+    for name in set(CHOSEN) & PRODUCT.keys() - {"GATEWAY_MODEL", "OPENAI_API_VERSION"}:
+        assert getattr(settings, PRODUCT[name].name) == getattr(presumed, PRODUCT[name].name), name
 
 
 def test_the_product_accepts_the_samples_settings() -> None:
@@ -97,9 +117,10 @@ def test_the_product_accepts_the_samples_settings() -> None:
     assert SAMPLE["AzureWebJobsStorage"] == "UseDevelopmentStorage=true"
 
 
-def test_no_key_is_in_the_template() -> None:
+def test_no_key_of_a_service_is_in_the_template() -> None:
     together = "".join(path.read_text() for path in (ROOT / "infra").rglob("*.bicep"))
-    assert not re.search(r"listKeys|AccountKey|API_KEY|sharedKey|@secure", together)
+    assert not re.search(r"listKeys|AccountKey|API_KEY|sharedKey", together)
+    assert set(re.findall(r"@secure\(\)[^=]*?param (\w+)", together)) == {"tokenKeys"}
     assert "allowSharedKeyAccess: false" in STORAGE
     assert "accessKeysAuthentication: 'Disabled'" in REDIS
 
@@ -107,6 +128,7 @@ def test_no_key_is_in_the_template() -> None:
 def test_the_queues_are_those_of_the_product() -> None:
     queue = default(STORAGE, "queueName")
     assert queue == Settings().queue_name == SAMPLE["GATEWAY_QUEUE_NAME"]
+    assert f"name: '${{queueName}}{HELD}'" in STORAGE
     assert re.findall(r"queue_name=\"(.+?)\"", APP) == ["%GATEWAY_QUEUE_NAME%", "%GATEWAY_QUEUE_NAME%-poison"]
     assert "name: '${queueName}-poison'" in STORAGE
     assert "queues" in HOST["extensions"]
@@ -135,11 +157,52 @@ def test_a_run_has_half_an_hour_and_a_rolling_update_an_hour() -> None:
 def test_the_default_size_of_redis_is_one_that_exists() -> None:
     cluster = resources()["Microsoft.Cache/redisEnterprise@2025-07-01"]
     sizes = cluster.properties["sku"][0].properties["name"][0].values
-    given = json.loads((ROOT / "infra" / "main.parameters.json").read_text())["parameters"]["redisSku"][
-        "value"
-    ]
     assert default(TOP, "redisSku") in sizes
-    assert given == f"${{GATEWAY_REDIS_SKU={default(TOP, 'redisSku')}}}"
+
+
+def test_azd_env_set_reaches_every_parameter_and_says_the_same_defaults() -> None:
+    parameters = {
+        text(parts(node)[0]) for node in parse(TOP).named_children if node.type == "parameter_declaration"
+    }
+    assert parameters - set(CHOSEN.values()) == {"environmentName", "location", "tokenKeys"}
+    for variable, name in CHOSEN.items():
+        assert PARAMETERS[name]["value"] == f"${{{variable}={default(TOP, name)}}}"
+
+
+@pytest.mark.parametrize("name", sorted(CHOSEN.keys() & SETTINGS.keys() - {"GATEWAY_MODEL"}))
+def test_a_variable_that_is_chosen_reaches_the_setting_of_its_name(name: str) -> None:
+    """The module takes each under the template's name, so the value goes from `azd env set` to the app."""
+    assert re.search(rf"\b{CHOSEN[name]}\b", SETTINGS[name].replace("openAiApiVersion", CHOSEN[name]))
+    assert f"    {CHOSEN[name]}: {CHOSEN[name]}\n" in TOP
+
+
+def test_a_users_own_chain_gets_to_azure() -> None:
+    """By the documented steps: its module beside function_app.py, and GATEWAY_CHAINS."""
+    assert left_behind(["mine.py", "mine/chain.py", "mine/data.json"]) == set()
+    assert {"GATEWAY_CHAINS", "GATEWAY_AUTH", "GATEWAY_MAX_OWNER_STREAMS"} <= CHOSEN.keys() & SETTINGS.keys()
+
+
+def test_azd_makes_the_keys_of_stream_tokens_once_and_long_enough() -> None:
+    made = re.search(r"type: 'generate'\s+config: \{\s+length: (\d+)\s+noSpecial: true\s+\}", TOP)
+    assert made
+    assert int(made[1]) == GENERATED >= SHORTEST_SECRET
+    assert re.search(r"@secure\(\)\s+@minLength\(32\)[^@]*@metadata\(\{[^@]*param tokenKeys string\n", TOP)
+    assert SETTINGS["GATEWAY_TOKEN_KEYS"] == "tokenKeys"
+
+
+def test_the_region_is_one_of_a_list() -> None:
+    allowed = re.search(
+        r"@allowed\(\[\n((?:  '\w+'\n)+)\]\)\n@metadata\(\{\n  azd: \{\n    type: 'location'", TOP
+    )
+    assert allowed
+    regions = re.findall(r"'(\w+)'", allowed[1])
+    assert len(regions) > 25
+    assert {"westeurope", "eastus", "swedencentral"} <= set(regions)
+
+
+def test_the_platforms_preflights_and_the_apps_are_of_one_list() -> None:
+    assert SETTINGS["GATEWAY_CORS_ORIGINS"] == "corsOrigins"
+    assert re.search(r"allowedOrigins: .*split\(corsOrigins, ' '\)", FUNCTIONS)
 
 
 def test_azd_deploys_the_app_that_the_template_tags() -> None:
@@ -159,7 +222,7 @@ def left_behind(files: list[str]) -> set[str]:
 def test_fault_87_what_the_app_needs_is_deployed() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     tracked = listed.stdout.splitlines()
-    needed = ("function_app.py", "host.json", "requirements.txt", "constraints.txt")
+    needed = ("function_app.py", "host.json", "requirements.txt", "requirements-core.txt", "constraints.txt")
     folders = ("gateway/", "workers/", "web/", "docs/")  # docs: what `rag` searches
     here = {path for path in tracked if path in needed or path.startswith(folders)}
     assert len(here) > 100

@@ -89,7 +89,11 @@ class ModelServer:
     async def __aenter__(self) -> Self:
         bound = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        paths = ("/v1/chat/completions", "/openai/deployments/{name}/chat/completions")
+        paths = (
+            "/v1/chat/completions",
+            "/openai/v1/chat/completions",
+            "/openai/deployments/{name}/chat/completions",
+        )
         app = Starlette(
             routes=[
                 *(Route(path, self._answer, methods=["POST"]) for path in paths),

@@ -1,7 +1,8 @@
 """`chat`: one question to one model, the chain behind the original sample.
 
-`AzureChatOpenAI` when `AZURE_OPENAI_ENDPOINT` is set, else `ChatOpenAI` (any OpenAI-compatible server). On
-Azure a key is used where there is one; where there is none, the process's identity.
+With `AZURE_OPENAI_ENDPOINT` it is Azure OpenAI: by `AzureChatOpenAI` with a dated `OPENAI_API_VERSION`, by
+`ChatOpenAI` with `v1`. Else it is `ChatOpenAI` and any OpenAI-compatible server. On Azure a key is used where
+there is one; where there is none, the process's identity.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def model(settings: Settings) -> BaseChatModel:
     given: dict[str, Any] = {"max_retries": 0, "stream_usage": "stream_options" not in lacks}
     if "finish_reason" in lacks:
         given["tags"] = [UNMARKED]
+    if uses_v1(settings):
+        return ChatOpenAI(model=settings.model, **v1(settings), **given)
     if settings.azure_openai_endpoint:
         if not has_key():
             given["azure_ad_async_token_provider"] = identity.openai_token_provider(settings)
@@ -53,6 +56,22 @@ def model(settings: Settings) -> BaseChatModel:
     if settings.openai_api_key:
         given["api_key"] = settings.openai_api_key
     return ChatOpenAI(model=settings.model, **given)
+
+
+def uses_v1(settings: Settings) -> bool:
+    """Whether Azure OpenAI is called by its API without dates, OpenAI's own at another address."""
+    return bool(settings.azure_openai_endpoint) and settings.azure_openai_version == "v1"
+
+
+def v1(settings: Settings) -> dict[str, Any]:
+    """Address and credential of that API, for the clients of OpenAI; a token is asked for at each request."""
+    from langchain_core.utils import secret_from_env
+
+    key = secret_from_env(KEYS, default=None)()
+    return {
+        "base_url": f"{settings.azure_openai_endpoint.rstrip('/')}/openai/v1/",
+        "api_key": key or identity.openai_token_provider(settings),
+    }
 
 
 def has_key() -> bool:

@@ -27,7 +27,7 @@ from pydantic import PrivateAttr
 
 from gateway import identity
 from gateway.settings import Settings
-from workers.chains.chat import has_key
+from workers.chains.chat import has_key, uses_v1, v1
 
 OURS = Path(__file__).parents[2] / "docs"
 SUFFIXES = (".md", ".txt", ".rst")
@@ -124,6 +124,8 @@ def _embeddings(settings: Settings) -> Embeddings:
     from langchain_openai import AzureOpenAIEmbeddings, OpenAIEmbeddings
 
     given: dict[str, Any] = {"model": settings.embedding_model, "max_retries": 0}
+    if uses_v1(settings):
+        return OpenAIEmbeddings(**v1(settings), **given)
     if settings.azure_openai_endpoint:
         if not has_key():
             given["azure_ad_async_token_provider"] = identity.openai_token_provider(settings)
