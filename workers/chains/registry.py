@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("holdfast.registry")
 SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
+MOST_WARMED = 20
 Schema = Mapping[str, Any]
 # Of a plain function; an async one, or one that yields, makes the same (`making.py`).
 Factory = Callable[[Settings], Any]
@@ -120,7 +121,7 @@ class Registry:
         self._chains = dict(_marked)
         self._made: dict[str, Any] = {}
         self._maker = Maker()
-        self._making = asyncio.Lock()
+        self._making: dict[str, asyncio.Lock] = {}  # by chain: a slow factory keeps no other chain waiting
 
     def catalogue(self) -> Mapping[str, Sequence[str]]:
         """Names and their stages, as plain data for the handlers."""
@@ -143,7 +144,7 @@ class Registry:
 
         Raises KeyError for an unknown name, WrongChain, and whatever its factory raises.
         """
-        async with self._making:
+        async with self._making.setdefault(name, asyncio.Lock()):
             if name not in self._made:
                 chain = self._chains[name]
                 made = await self._maker.make(name, chain.factory, self.settings)
@@ -166,7 +167,10 @@ class Registry:
             _log.error("the chain %s cannot be made: %s", name, told)
 
     async def warm_own(self) -> None:
-        """Load every chain of GATEWAY_CHAINS: whoever writes one sees at once what is wrong with it."""
-        for name, chain in self._chains.items():
-            if chain.factory.__module__ not in SHIPPED:
-                await self.warm(name)
+        """Load the chains of GATEWAY_CHAINS: whoever writes one sees at once what is wrong with it.
+
+        Not more than MOST_WARMED of them, as each takes time from those who ask.
+        """
+        own = [name for name, chain in self._chains.items() if chain.factory.__module__ not in SHIPPED]
+        for name in own[:MOST_WARMED]:
+            await self.warm(name)
