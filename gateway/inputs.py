@@ -72,7 +72,8 @@ class Inputs:
             if schema is None:
                 continue
             try:
-                Draft202012Validator.check_schema(schema)
+                for one in (schema, *_referred(schema)):
+                    Draft202012Validator.check_schema(one)
             except SchemaError:
                 raise ValueError(f"the input of chain {name} is no JSON Schema") from None
             self._validators[name] = _Bounded(schema)
@@ -124,6 +125,25 @@ class Inputs:
             if start.sent == "user":  # a text: the message that it has become is not the client's
                 raise Invalid("user", rule)
             raise Invalid(_path(field, [*error.absolute_path, *where]), rule)
+
+
+def _referred(schema: Any) -> Iterator[Any]:
+    """What `$ref` names within this schema: it may stand under a word that the metaschema does not look into.
+
+    A reference that leads nowhere is passed over here.
+    """
+    waiting = [schema]
+    while waiting:
+        one = waiting.pop()
+        waiting += one.values() if isinstance(one, Mapping) else one if isinstance(one, list) else ()
+        where = one.get("$ref") if isinstance(one, Mapping) else None
+        if isinstance(where, str) and where.startswith("#/"):
+            found = schema
+            for step in where[2:].split("/"):
+                name = step.replace("~1", "/").replace("~0", "~")
+                found = found.get(name) if isinstance(found, Mapping) else None
+            if found is not None:
+                yield found
 
 
 def _counted(check: Check) -> Check:

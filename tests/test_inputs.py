@@ -75,6 +75,21 @@ def test_a_schema_that_is_none_is_told_at_the_start() -> None:
         Inputs({"c": {"type": "no-such-type"}})
 
 
+def test_a_pattern_that_cannot_be_compiled_is_told_at_the_start_also_where_only_a_reference_leads() -> None:
+    of_its_own = {"items": {"$ref": "#/forms/a~1b"}, "forms": {"a/b": {"type": "string", "pattern": "("}}}
+    with pytest.raises(ValueError, match=r"^the input of chain c is no JSON Schema$"):
+        Inputs({"c": of_its_own})
+
+
+def test_what_only_looks_like_a_schema_is_no_reason_to_refuse_one() -> None:
+    given = {
+        "properties": {"$ref": {"enum": ["("]}},
+        "default": {"pattern": "("},
+        "$defs": {"l": {"$ref": "#"}},
+    }
+    assert told(given, {"$ref": "("}) is None
+
+
 class Model(BaseModel):
     topic: str = Field(min_length=1)
 
