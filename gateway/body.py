@@ -25,7 +25,7 @@ MAX_METADATA_BYTES = 4096
 BODY_SECONDS = 30.0
 T = TypeVar("T")
 ROLES = ("system", "developer", "user", "assistant")
-_FIELDS = ("user", "messages", "input", "chain", "params", "metadata")
+_FIELDS = ("user", "messages", "input", "chain", "params", "context", "metadata")
 _INPUTS = ("user", "messages", "input")
 
 
@@ -121,7 +121,8 @@ def parse_json(body: bytes, bounds: Bounds = DEFAULT) -> Any:
 def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:
     """The rules of POST /stream, for every format. Raises Invalid, which names the field and the rule.
 
-    Names in `params` that only the product or LangGraph may set are taken out.
+    `context` are params too, under LangGraph's name. Names in them that only the product or LangGraph may set
+    are taken out.
     """
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
@@ -137,6 +138,9 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
     params = value.get("params", {})
     if not isinstance(params, dict):
         raise Invalid("params", "must be an object")
+    context = value.get("context", {})
+    if not isinstance(context, dict):
+        raise Invalid("context", "must be an object")
     metadata = value.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise Invalid("metadata", "must be an object")
@@ -145,7 +149,7 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
     ) > (MAX_METADATA_BYTES):
         raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
     asked = _input(given[0], value[given[0]], bounds)
-    return Start(chain, asked, chain_params.own(params), metadata, sent=given[0])
+    return Start(chain, asked, chain_params.own(params | context), metadata, sent=given[0])
 
 
 def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:

@@ -96,6 +96,10 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
     options: dict[str, Schema] = {
         "chain": {"enum": sorted(chains), "default": DEFAULT_CHAIN},
         "params": {**ref("JsonObject"), "description": "handed to the chain as its configurable"},
+        "context": {
+            **ref("JsonObject"),
+            "description": "params too, and the stronger; a graph with a context_schema is given its names",
+        },
         "metadata": {
             **_or_null(ref("JsonObject")),
             "description": f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document",

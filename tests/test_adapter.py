@@ -123,7 +123,9 @@ async def test_a_clients_params_name_no_thread_and_nothing_internal() -> None:
     theirs = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "__pregel_x", "tone")
     chain: Runnable[Any, Any] = RunnableLambda(names)
     told, _ = await events(chain, "", dict.fromkeys(theirs, "x"))
-    assert [event.data["delta_content"] for event in told] == ["holdfast_owner holdfast_stream_id tone"]
+    assert [event.data["delta_content"] for event in told] == [
+        "holdfast_attempt holdfast_metadata holdfast_owner holdfast_stream_id tone"
+    ]
 
 
 async def test_a_real_model_streams_with_usage_and_finish_reason() -> None:

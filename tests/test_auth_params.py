@@ -89,6 +89,7 @@ FORGED = {
     "nested": {"langgraph_auth_user_id": "bob", "kept": [1, {"holdfast_owner": "key:bob", "kept": 2}]},
 }
 KEPT = {"tone": "dry", "nested": {"kept": [1, {"kept": 2}]}}
+ALICES = {"holdfast_owner": "key:alice", "holdfast_attempt": 1, "holdfast_metadata": {}}
 
 
 def example() -> str:
@@ -135,8 +136,8 @@ def said(answer: httpx.Response) -> Any:
 async def test_fault_72_our_api(keyed_host: Host, chain: str) -> None:
     body = {"input": 1, "chain": chain, "params": FORGED, "metadata": FORGED}
     answer = await post(keyed_host, "/stream", body)
-    trusted = {"holdfast_owner": "key:alice", "holdfast_stream_id": answer.headers["x-stream-id"]}
-    assert said(answer) == KEPT | trusted
+    trusted = {"holdfast_stream_id": answer.headers["x-stream-id"], "holdfast_metadata": KEPT}
+    assert said(answer) == KEPT | ALICES | trusted
 
 
 async def test_fault_72_a_graphs_node_is_told_the_same(keyed_host: Host) -> None:
@@ -159,7 +160,7 @@ async def test_fault_72_langgraphs_format(keyed_host: Host, where: str) -> None:
     assert answer.status_code == 200, answer.text
     told = json.loads(answer.json()["messages"][-1]["content"])
     assert told.pop("holdfast_stream_id") != FORGED["holdfast_stream_id"]
-    assert told == KEPT | {"holdfast_owner": "key:alice"}
+    assert told == KEPT | ALICES
 
 
 async def test_fault_72_openais_metadata_and_fields(keyed_host: Host) -> None:
@@ -169,11 +170,11 @@ async def test_fault_72_openais_metadata_and_fields(keyed_host: Host) -> None:
     answer = await keyed_host.http.post("/v1/chat/completions", json=chat, headers=by_key(ALICE))
     told = json.loads(answer.json()["choices"][0]["message"]["content"])
     told.pop("holdfast_stream_id")
-    assert told == {"user": "bob", "holdfast_owner": "key:alice"}
+    assert told == {"user": "bob"} | ALICES
     answer = await keyed_host.http.post("/v1/responses", json={**asked, "input": "x"}, headers=by_key(ALICE))
     told = json.loads(answer.json()["output"][0]["content"][0]["text"])
     told.pop("holdfast_stream_id")
-    assert told == {"user": "bob", "holdfast_owner": "key:alice"}
+    assert told == {"user": "bob"} | ALICES
     unknown = await keyed_host.http.post(
         "/v1/responses", json={**asked, "input": "x", "holdfast_owner": "key:bob"}, headers=by_key(ALICE)
     )
@@ -188,7 +189,7 @@ async def test_fault_72_the_ai_sdks_body(keyed_host: Host) -> None:
     text = "".join(frame.get("delta", "") for frame in map(json.loads, frames))
     told = json.loads(text)
     told.pop("holdfast_stream_id")
-    assert told == KEPT | {"holdfast_owner": "key:alice"}
+    assert told == KEPT | ALICES
 
 
 async def test_fault_72_nothing_of_it_is_stored() -> None:

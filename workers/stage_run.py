@@ -143,6 +143,8 @@ class StageRun:
             record.id if step.alone else f"{record.id} {step.name}",
             owner=record.owner,
             stream_id=record.id,
+            attempt=record.attempt,
+            metadata=record.metadata,
             hands_on=not step.last,
             max_event=settings.max_event,
             max_log=settings.max_log,

@@ -13,8 +13,6 @@ KNOWN: dict[str, str] = {
 # Not the same yet, and to be mended.
 KNOWN |= dict.fromkeys(
     (
-        "agent_context",
-        "runtime_context",
         "client_answers_tool",
         "long_graph",
         "beside_the_pins",

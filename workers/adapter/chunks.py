@@ -142,14 +142,24 @@ def _grows(last: Any) -> bool:
     return isinstance(last, BaseCumulativeTransformOutputParser) and not last.diff
 
 
+def trusted(stage: Stage) -> dict[str, Any]:
+    """What a chain is told of who asks, under names that no client can set."""
+    return {
+        chain_params.OWNER: stage.owner,
+        chain_params.STREAM_ID: stage.stream_id,
+        chain_params.ATTEMPT: stage.attempt,
+        chain_params.METADATA: chain_params.own(stage.metadata or {}),
+    }
+
+
 def config_of(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> RunnableConfig:
     """What a chain is configured by: the client's params, and callbacks that are told what happens within.
 
-    Owner and stream id are the record's own. The params were checked when the stream was made; names that no
-    client may set are taken out here once more, as an older release may have made the record.
+    Owner, stream id, attempt and metadata are the record's own. The params were checked when the stream was
+    made; names that no client may set are taken out here once more, as an older release may have made the
+    record.
     """
-    trusted = {chain_params.OWNER: stage.owner, chain_params.STREAM_ID: stage.stream_id}
-    config: RunnableConfig = {"configurable": {**chain_params.own(params), **trusted}}
+    config: RunnableConfig = {"configurable": {**chain_params.own(params), **trusted(stage)}}
     if telemetry.is_on():
         from workers.tracing import ModelSpans
 

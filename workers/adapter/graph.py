@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from gateway import params as chain_params
 from gateway.protocol import Event, EventType
 from workers.adapter import state
-from workers.adapter.chunks import config_of
+from workers.adapter.chunks import config_of, trusted
 from workers.adapter.stage import Emit, Outcome, Stage
 from workers.adapter.values import plain
 
@@ -54,7 +56,7 @@ async def stream_graph(
             )
         elif known is None or known.next:
             config["configurable"] |= writing_to(tap.write, graph)
-            await run.follow(graph, None if known else asked, config)
+            await run.follow(graph, None if known else asked, config, context_of(graph, params, stage))
         await tap.flush()
         if run.stopped:
             own.interrupts = list(run.asked.values())
@@ -67,6 +69,24 @@ async def stream_graph(
         outcome.finish_reason = "interrupted"
 
 
+def context_of(graph: Any, params: Mapping[str, Any], stage: Stage) -> dict[str, Any] | None:
+    """The run's context: those params, and facts about the caller, that the graph's `context_schema` names.
+
+    None where the graph has no such schema, or nothing of it is given: as LangGraph has it without a context.
+    """
+    kind = getattr(graph, "context_schema", None)
+    if kind is None:
+        return None
+    if is_dataclass(kind):
+        names = {item.name for item in fields(kind)}
+    elif hasattr(kind, "model_fields"):
+        names = set(kind.model_fields)
+    else:  # a TypedDict: it has its bases' members too
+        names = set(kind.__annotations__)
+    known = {**chain_params.own(params), **trusted(stage)}
+    return {name: value for name, value in known.items() if name in names} or None
+
+
 class Run:
     """What `ainvoke` takes from a graph's stream: the last state that is given out, and all that is asked."""
 
@@ -76,7 +96,7 @@ class Run:
         self.asked: dict[str, Any] = {}  # by the interrupts' ids
         self.stopped = False
 
-    async def follow(self, graph: Any, source: Any, config: Any) -> None:
+    async def follow(self, graph: Any, source: Any, config: Any, context: Any = None) -> None:
         """Run the graph to its end, or to where it stops."""
         durability = "sync" if _remembers(graph) else None
         made: AsyncGenerator[Any, None] = graph.astream(
@@ -85,6 +105,7 @@ class Run:
             stream_mode=["updates", "values"],
             output_keys=graph.output_channels,
             durability=durability,
+            context=context,
         )
         async with aclosing(made) as parts:
             async for mode, data in parts:

@@ -24,6 +24,8 @@ class Stage:
     thread: str = ""  # in a graph's own checkpointer
     owner: str = ""  # the caller whose stream this is, as the chain is told
     stream_id: str = ""  # likewise
+    attempt: int = 1  # likewise
+    metadata: Mapping[str, Any] | None = None  # likewise; what the client has sent with its request
     run: int = 0  # of a graph's node
     hands_on: bool = False  # another stage, or run of this one, is given its result
     max_event: int = 1024 * 1024
