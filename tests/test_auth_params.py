@@ -189,7 +189,7 @@ async def test_fault_72_the_ai_sdks_body(keyed_host: Host) -> None:
     text = "".join(frame.get("delta", "") for frame in map(json.loads, frames))
     told = json.loads(text)
     told.pop("holdfast_stream_id")
-    assert told == KEPT | ALICES
+    assert told == KEPT | ALICES | {"holdfast_metadata": {"chat": "chat-72"}}
 
 
 async def test_fault_72_nothing_of_it_is_stored() -> None:
