@@ -73,7 +73,10 @@ def main() -> int:
     try:
         listener = socket.create_server((LOOPBACK, options.port))
     except OSError as error:
-        print(f"cannot listen on {LOOPBACK} port {options.port}: {error.strerror}", file=sys.stderr)
+        print(
+            f"cannot listen on {LOOPBACK} port {options.port}: {os.strerror(error.errno or 0)}",
+            file=sys.stderr,
+        )
         return 1
     spawned = spawn(options.app_dir)
     ready = _claim_stdout()
