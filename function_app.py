@@ -4,40 +4,18 @@ What starts or ends work needs a function key, unless GATEWAY_AUTH says who may 
 stream needs its id, which nobody can guess.
 """
 
-from functools import partial
+import asyncio
 
 import azure.functions as func
-from azurefunctions.extensions.http.fastapi import Request, Response, web
-from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from azurefunctions.extensions.http.fastapi import Request, Response
 
-from gateway import catalogue, contract, formats, handlers, pages, probes, telemetry
+from gateway import catalogue, contract, extension, formats, handlers, pages, probes, telemetry
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from gateway.settled import settle
 from workers.chains.registry import Registry
 from workers.trigger import Trigger
 
-
-class OneLine:
-    """Line feeds leave a path before the extension's server routes it.
-
-    Its pattern takes every path but those, and the function that the host has called would wait for its
-    request for ever. The id comes from the host and keeps them.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand it on."""
-        if "path" in scope:
-            scope = {**scope, "path": scope["path"].replace("\n", "")}
-        await self._app(scope, receive, send)
-
-
-# The server describes itself at /openapi.json, emptily: the path is ours.
-web.FastAPI = partial(web.FastAPI, openapi_url=None, middleware=[Middleware(OneLine)])
 settings = Settings.from_env(run_budget=600.0)  # and a stage's limit: below functionTimeout
 if settings.queue != "azure-storage":
     raise ValueError(
@@ -49,12 +27,30 @@ if settings.metrics and not settings.metrics_key:
     )
 telemetry.quiet(settings)
 registry = Registry(settings, loaded=settle)
-telemetry.configure(registry.settings)
+end_telemetry = telemetry.configure(registry.settings)
 gateway = Gateway(
     registry.settings, registry.catalogue(), schemas=registry.schemas(), params=registry.params()
 )
 trigger = Trigger(gateway, registry)
 gateway.direct_start = trigger.start
+
+
+class Process:
+    """What ends when the platform takes the instance away."""
+
+    async def let_go(self) -> None:
+        """Others get the jobs, then readers are sent away to come back."""
+        try:
+            await trigger.hand_over()
+        finally:
+            await gateway.end_readers()
+
+    async def close(self) -> None:
+        """Close the connections, and send what telemetry holds."""
+        await asyncio.gather(gateway.close(), asyncio.to_thread(end_telemetry))
+
+
+extension.install(Process())
 OPEN = func.AuthLevel.ANONYMOUS
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION if registry.settings.is_open else OPEN)
 

@@ -114,6 +114,11 @@ class Gateway:
             self._parts = self._open()
         return self._parts
 
+    async def end_readers(self) -> None:
+        """Send those away who follow a stream, to come back elsewhere; nobody joins any more."""
+        if self._parts is not None:
+            await self._parts.hub.close()
+
     async def close(self) -> None:
         """Let go of everything; readers end cleanly."""
         if self._parts is None:

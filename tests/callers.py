@@ -8,7 +8,7 @@ PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,7 +30,6 @@ from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
 from tests.support.redis_server import RedisServer
 
-LOG_BYTES = 16 * 1024 * 1024
 CANARY = "canary-7f3a"  # in every secret, and in every question
 ORIGIN = "https://app.example"
 TOKEN_SECONDS = 300
@@ -130,13 +129,9 @@ async def running(
             azurite = await enter(Azurite())
             environment = {**functions_environment(store.url, model, azurite.connection), **settings}
             functions = await enter(FunctionsHost(app, environment, listen=True, eager=True))
-            url, log = functions.url, lambda: _whole(functions)
+            url, log = functions.url, functions.log
         http = await enter(httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS))
         yield Guarded(name, http, await enter(Redis.from_url(store.url)), log, store.url)
-
-
-def _whole(host: FunctionsHost) -> str:
-    return os.pread(host._stderr.fileno(), LOG_BYTES, 0).decode(errors="replace")
 
 
 @asynccontextmanager
@@ -195,6 +190,9 @@ def common(collector: Collector) -> dict[str, str]:
         "GATEWAY_MAX_STREAM_READERS": str(MOST_STREAM_READERS),
         **SMALL,
         "FUNCTIONS_HOST_KEY": "nobody-sends-it",
+        # What the platform makes of the template's corsOrigins for its own answers to preflights.
+        "CORS_ALLOWED_ORIGINS": json.dumps([ORIGIN, "http://localhost:3000"]),
+        "CORS_SUPPORT_CREDENTIALS": "true",
     }
 
 

@@ -26,7 +26,7 @@ FORMAT = "gateway.formats.*"  # each of them; they know nothing of one another
 # From a layer, only what stands to the right of it, in its own row or below, may be imported.
 LAYERS = [
     {"gateway.__main__", "function_app"},
-    {"gateway.asgi", "gateway.commands", "gateway.http"},
+    {"gateway.asgi", "gateway.commands", "gateway.extension", "gateway.http"},
     {"gateway.door", "gateway.given", "gateway.hostnames", "gateway.plain"},
     {"gateway.formats"},
     {FORMAT},
@@ -128,7 +128,7 @@ FOREIGN = {
         "gateway.exporters",
         "gateway.exporters_later",
     },
-    "azurefunctions": {"function_app"},
+    "azurefunctions": {"function_app", "gateway.extension"},
     "redis": {
         f"gateway.{name}"
         for name in (

@@ -6,10 +6,13 @@ message, hidden until then, before this one is settled; only what could not be d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from gateway.gateway import Gateway
 from gateway.queue import Holding, Message
+from gateway.tasks import begin
 from workers.chains.registry import Registry
 from workers.places import Places
 from workers.sweeper import Sweeper
@@ -29,16 +32,21 @@ class Trigger:
         self._runner: Runner | None = None
         self._places: Places | None = None
         self._sweeper: Sweeper | None = None
+        self._handling: dict[asyncio.Task[Settled], asyncio.Task[object]] = {}  # by whom it is awaited
+        self._stopping = False
 
     async def run(self, body: bytes) -> None:
         """Run a job. Raises StoreUnavailable or QueueUnavailable: the platform delivers it again."""
-        await self._again(body, await self._opened().run(body))
+        await self._handle(body, self._opened().run)
 
     async def start(self, message: Message) -> bool:
         """Run a POST's job in the instance that took it, as `Places.start`; queue deliveries take no place.
 
-        The platform takes an instance away without a word: then others get the job within a lease.
+        Where the platform takes the instance away, `hand_over` gives the job to others; where the process
+        dies, they have it within a lease.
         """
+        if self._stopping:
+            return False
         if self._places is None:
             queue, settings = self._gateway.parts.queue, self._gateway.settings
             self._places = Places(queue, self._opened(), count=settings.worker_concurrency)
@@ -49,7 +57,7 @@ class Trigger:
 
         Raises StoreUnavailable or QueueUnavailable: the platform delivers it again.
         """
-        await self._again(body, await self._opened().give_up(body))
+        await self._handle(body, self._opened().give_up)
 
     async def sweep(self) -> None:
         """Have the jobs that nobody holds delivered again, and those whose message has waited long enough.
@@ -63,6 +71,20 @@ class Trigger:
             self._sweeper = Sweeper(parts.log, parts.queue, backoff=self._gateway.settings.lease)
         await self._sweeper.turn()
 
+    async def hand_over(self) -> None:
+        """Start no more jobs, and let go of those that run: others have them at once.
+
+        Returns when the platform has its answer for each delivery.
+        """
+        self._stopping = True
+        for task in self._handling:
+            task.cancel()
+        waiting = set(self._handling.values())
+        await asyncio.gather(
+            *([self._places.hand_over()] if self._places else []),
+            *([asyncio.wait(waiting)] if waiting else []),
+        )
+
     def _opened(self) -> Runner:
         if self._runner is None:
             from workers.runner import (
@@ -72,8 +94,28 @@ class Trigger:
             self._runner = Runner(self._gateway.settings, self._gateway.parts.log, self._registry)
         return self._runner
 
+    async def _handle(self, body: bytes, work: Callable[[bytes], Coroutine[Any, Any, Settled]]) -> None:
+        """One delivery, which `hand_over` can take away; then it is sent again at once."""
+        if self._stopping:
+            return await self._send(body, 0)
+        caller = asyncio.current_task()
+        assert caller is not None
+        task = begin(work(body), name="delivery")
+        self._handling[task] = caller
+        try:
+            await asyncio.wait({task})
+            if task.cancelled():  # before it had begun, so that nothing was let go
+                await self._send(body, 0)
+            else:
+                await self._again(body, task.result())
+        finally:
+            del self._handling[task]
+
     async def _again(self, body: bytes, settled: Settled) -> None:
         if settled.again_in_ms is None:
             return
         delay_ms = settled.again_in_ms and settled.again_in_ms + HELD_SPARE_MS
+        await self._send(body, delay_ms)
+
+    async def _send(self, body: bytes, delay_ms: int) -> None:
         await self._gateway.parts.queue.enqueue(Message.decode(body), delay_ms)

@@ -6,11 +6,16 @@ a POST too, which the platform does not: a test need not wait then, and seldom p
 FUNCTIONS_HOST_KEY is the function key that functions of that level ask for; without it nothing
 is asked, as Core Tools do.
 
-It prints one JSON line when it accepts requests, and ends when its stdin ends or on
-SIGTERM, so that no test can leave it behind. An app that cannot be indexed ends it with 1
-and the runtime's own exception on stderr.
+CORS_ALLOWED_ORIGINS, a JSON list, and CORS_SUPPORT_CREDENTIALS are the host's CORS (cors.py).
 
-Invariant: stdout carries that one line; whatever the packages print goes to stderr.
+As on Azure the front, in this process, and the worker, with the runtime and the app, are two processes
+(worker.py). The host prints one JSON line when it accepts requests, and ends when its stdin ends or on
+SIGTERM or SIGINT, so that no test can leave it behind. Then it takes no more messages, sends the worker
+SIGTERM, and kills it --grace seconds later. Its exit code is the worker's, as a shell tells it.
+A worker that ends by itself takes the host with it; in Azure another would be started. An app that cannot
+be indexed ends it with 1 and the runtime's own exception on stderr.
+
+Invariant: stdout carries that one line; stderr the worker's log, and behind `[console] ` what it prints.
 """
 
 import argparse
@@ -29,25 +34,27 @@ from pathlib import Path
 from typing import TextIO
 
 import uvicorn
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .bindings import BindingError, Function, QueueTrigger, TimerTrigger
+from .cors import HostCors
 from .front import build_front, describe
 from .listener import QueueListener, QueueOptions
 from .messages import queue_invocation, timer_invocation
 from .proxy import Proxy, open_inner_client
 from .routes import Router, read_prefix
 from .timers import Schedule, run_timer
-from .worker import LOOPBACK, IndexingError, InvocationError, Worker, start_worker
+from .worker import LOOPBACK, IndexingError, InvocationError, Spawned, Worker, spawn
 
 SHUTDOWN_LIMIT_S = 1
+SETTLE_LIMIT_S = 2  # for what is left to tell Storage
+GRACE_S = 5.0  # between SIGTERM and SIGKILL; what Flex Consumption gives is documented nowhere
 STORAGE = "AzureWebJobsStorage"
 READ_BYTES = 4096
 
 
 class FrontServer(uvicorn.Server):
-    """Leaves the signals to this process: two servers in it would fight over them."""
+    """Leaves the signals to this process."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -60,16 +67,27 @@ def main() -> int:
     parser.add_argument("--app-dir", type=Path, default=Path())
     parser.add_argument("--listen", action="store_true")
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--grace", type=float, default=GRACE_S)
     options = parser.parse_args()
-    ready = _claim_stdout()
-    # As the platform's worker does: whatever is logged from `info` up is passed on to the host.
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    options.app_dir = options.app_dir.resolve()
     try:
-        asyncio.run(_serve(options, ready))
+        listener = socket.create_server((LOOPBACK, options.port))
+    except OSError as error:
+        print(
+            f"cannot listen on {LOOPBACK} port {options.port}: {os.strerror(error.errno or 0)}",
+            file=sys.stderr,
+        )
+        return 1
+    spawned = spawn(options.app_dir)
+    ready = _claim_stdout()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    for chatty in ("azure", "httpx"):  # they write each request's address
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        return asyncio.run(_serve(options, listener, spawned, ready))
     except (IndexingError, BindingError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _claim_stdout() -> TextIO:
@@ -79,26 +97,55 @@ def _claim_stdout() -> TextIO:
     return os.fdopen(kept, "w", encoding="utf-8")
 
 
-async def _serve(options: argparse.Namespace, ready: TextIO) -> None:
-    app_dir = options.app_dir.resolve()
-    worker = await start_worker(app_dir)
-    router = Router(worker.functions, read_prefix(app_dir))
+async def _serve(
+    options: argparse.Namespace, listener: socket.socket, spawned: Spawned, ready: TextIO
+) -> int:
+    """The exit code."""
+    worker = Worker(spawned, lambda line: print(line, file=sys.stderr, flush=True))
+    stop = _told_to_stop()
+    try:
+        await worker.start(options.app_dir, os.environ)
+        return await _serving(options, listener, worker, ready, stop)
+    finally:
+        await worker.stop(options.grace)
+
+
+async def _serving(
+    options: argparse.Namespace, listener: socket.socket, worker: Worker, ready: TextIO, stop: asyncio.Event
+) -> int:
+    router = Router(worker.functions, read_prefix(options.app_dir))
     proxy = Proxy(worker, router, open_inner_client(), os.environ.get("FUNCTIONS_HOST_KEY", ""))
-    listeners = _listeners(worker, proxy, app_dir) if options.listen else []
-    front = build_front(worker, _waking(proxy, listeners) if options.eager else proxy, proxy)
-    listening = [asyncio.create_task(listener.run(), name="queue") for listener in listeners]
-    listening += _timers(worker, proxy) if options.listen else []
-    listener = socket.create_server((LOOPBACK, options.port))
-    server = FrontServer(_config(front))
-    _stop_with(server)
+    listeners = _listeners(worker, proxy, options.app_dir) if options.listen else []
+    routes = HostCors.of(_waking(proxy, listeners) if options.eager else proxy, os.environ)
+    polling = [asyncio.create_task(each.run(), name="queue") for each in listeners]
+    timers = _timers(worker, proxy) if options.listen else []
+    server = FrontServer(_config(build_front(worker, routes, proxy)))
     url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+    told = {"url": url, "inner_url": worker.http_uri, "worker_pid": worker.spawned.pid}
     with ready:
         # The socket listens already: a request that comes now waits in its backlog.
-        print(json.dumps({"url": url, "functions": describe(worker.functions)}), file=ready)
-    await server.serve(sockets=[listener])
-    for task in listening:
+        print(json.dumps({**told, "functions": describe(worker.functions)}), file=ready)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="front")
+    death = asyncio.create_task(worker.ended(), name="death")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({serving, death, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    for ending in timers if stopped.done() else [*timers, *polling]:
+        ending.cancel()
+    for each in listeners:
+        each.stop()
+    stop.set()
+    code = await worker.stop(options.grace)
+    print(f"the worker exited with code {_as_a_shell(code)}", file=sys.stderr, flush=True)
+    server.should_exit = True
+    _, left = await asyncio.wait({serving, stopped, *timers, *polling}, timeout=SETTLE_LIMIT_S)
+    for task in left:
         task.cancel()
-    await asyncio.gather(*listening, return_exceptions=True)
+    return _as_a_shell(code)
+
+
+def _as_a_shell(code: int) -> int:
+    """An exit code as a shell tells it."""
+    return code if code >= 0 else 128 - code
 
 
 def _listeners(worker: Worker, proxy: Proxy, app_dir: Path) -> list[QueueListener]:
@@ -154,7 +201,7 @@ async def _ring(proxy: Proxy, function: Function, trigger: TimerTrigger) -> None
         return  # the proxy has logged it
 
 
-def _config(front: Starlette) -> uvicorn.Config:
+def _config(front: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         front,
         log_config=None,
@@ -166,19 +213,13 @@ def _config(front: Starlette) -> uvicorn.Config:
     )
 
 
-def _stop_with(server: uvicorn.Server) -> None:
-    """Ends the server on SIGTERM, SIGINT or the end of stdin.
-
-    The handlers come after the runtime's own uvicorn has set its, and replace them.
-    """
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.should_exit = True
-
+def _told_to_stop() -> asyncio.Event:
+    """Set on SIGTERM, SIGINT or the end of stdin."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    threading.Thread(target=_await_eof, args=(loop, stop), daemon=True).start()
+        loop.add_signal_handler(number, stop.set)
+    threading.Thread(target=_await_eof, args=(loop, stop.set), daemon=True).start()
+    return stop
 
 
 def _await_eof(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

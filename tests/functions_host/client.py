@@ -10,6 +10,7 @@ Invariant: when the block is left the process has ended; only this one is ever s
 import asyncio
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ START_LIMIT_S = 60
 STOP_LIMIT_S = 10
 CALL_LIMIT_S = 30
 STDERR_TAIL_BYTES = 64 * 1024
+LOG_BYTES = 16 * 1024 * 1024
+CONSOLE = "[console] "
 
 
 class HostStartError(RuntimeError):
@@ -32,6 +35,9 @@ class HostStartError(RuntimeError):
 
 class FunctionsHost:
     url: str
+    inner_url: str
+    """Of the runtime's own server in the worker: only the host's front asks there."""
+    worker_pid: int
     functions: list[dict[str, Any]]
 
     def __init__(
@@ -42,17 +48,20 @@ class FunctionsHost:
         listen: bool = False,
         eager: bool = False,
         anew: bool = False,
+        grace_s: float | None = None,
     ) -> None:
         """The environment comes on top of this process's own. `listen`: queues are polled, timers run;
         `eager`: after each answer to a POST too.
 
-        `anew`: in an interpreter of its own, not a fork of what has its imports already.
+        `anew`: in an interpreter of its own, not a fork of what has its imports already. `grace_s`: between
+        the worker's SIGTERM and its SIGKILL.
         """
         self._arguments = (
             "--app-dir",
             str(app_dir),
             *(("--listen",) if listen else ()),
             *(("--eager",) if eager else ()),
+            *(("--grace", str(grace_s)) if grace_s is not None else ()),
         )
         self._anew = anew
         self._environment = {**os.environ, **(environment or {})}
@@ -73,6 +82,7 @@ class FunctionsHost:
             await self._stop()
             raise
         self.url, self.functions = ready["url"], ready["functions"]
+        self.inner_url, self.worker_pid = ready["inner_url"] or "", ready["worker_pid"]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -92,9 +102,13 @@ class FunctionsHost:
         return await self._control(f"/__host/timer/{function_name}", b"")
 
     async def kill(self) -> None:
-        """SIGKILL, as an instance that is taken away, and wait."""
+        """SIGKILL, as an instance that is taken away, and wait; its worker ends with it."""
         self._process.kill()
         await self._process.wait()
+
+    def terminate(self) -> None:
+        """SIGTERM, as an instance that is scaled in: its host tells the worker, and ends when that has."""
+        os.kill(self.pid, signal.SIGTERM)
 
     async def wait(self, limit_s: float | None = STOP_LIMIT_S) -> int:
         """The exit code, within the limit if there is one. Raises TimeoutError."""
@@ -106,6 +120,15 @@ class FunctionsHost:
         end = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, end - STDERR_TAIL_BYTES))
         return self._stderr.read().decode("utf-8", "replace")
+
+    def log(self) -> str:
+        """All of it."""
+        return os.pread(self._stderr.fileno(), LOG_BYTES, 0).decode("utf-8", "replace")
+
+    def console(self) -> list[str]:
+        """What the worker has printed, line by line: the platform's console log."""
+        lines = self.log().splitlines()
+        return [line.removeprefix(CONSOLE) for line in lines if line.startswith(CONSOLE)]
 
     async def _control(self, path: str, body: bytes) -> dict[str, Any]:
         async with httpx.AsyncClient(base_url=self.url, timeout=CALL_LIMIT_S) as client:

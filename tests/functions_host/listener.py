@@ -79,17 +79,25 @@ class QueueListener:
         self._deliver = deliver
         self._running: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
+        self._stopped = False
 
     def wake(self) -> None:
         """Poll now, and again soon."""
         self._woken.set()
 
+    def stop(self) -> None:
+        """Poll no more; what runs is settled when it has ended."""
+        self._stopped = True
+        self._woken.set()
+
     async def run(self) -> None:
-        """Until it is cancelled; running functions are not, as in Azure."""
+        """Until it is stopped, and then until what runs is settled; or until it is cancelled."""
         pause = FIRST_POLL_S
         try:
-            while True:
+            while not self._stopped:
                 await self._room()
+                if self._stopped:
+                    break
                 if messages := await self._receive():
                     pause = FIRST_POLL_S
                     for message in messages:
@@ -98,6 +106,8 @@ class QueueListener:
                         task.add_done_callback(self._running.discard)
                 else:
                     pause = await self._rest(pause)
+            if self._running:
+                await asyncio.wait(self._running)
         finally:
             for client in (self._queue, self._poison):
                 if client is not None:
@@ -114,7 +124,7 @@ class QueueListener:
         return FIRST_POLL_S
 
     async def _room(self) -> None:
-        while len(self._running) > self._options.new_batch_threshold:
+        while len(self._running) > self._options.new_batch_threshold and not self._stopped:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
 
     async def _receive(self) -> list[QueueMessage]:

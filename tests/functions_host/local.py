@@ -1,15 +1,17 @@
 """`make run-functions`: the app in Azure Functions' own runtime, with all that it needs beside it.
 
 Azurite carries the jobs, a private Redis the streams, and the small local model answers unless
-one is configured. What is set in the environment wins: a REDIS_URL, a storage account, a model.
+one is configured. What is set in the environment wins: a REDIS_URL, a storage account, a model, the PORT.
 
-Invariant: everything started here is stopped here.
+Invariant: everything started here is stopped here, in its order: Ctrl-C reaches this process alone.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import signal
+import socket
 import sys
 from contextlib import AsyncExitStack
 
@@ -20,6 +22,8 @@ from workers.local_model import LocalModel
 
 from .client import REPOSITORY
 
+PORT = 7071
+LOOPBACK = "127.0.0.1"
 DEFAULTS = {
     "GATEWAY_QUEUE": "azure-storage",
     "GATEWAY_QUEUE_NAME": "holdfast-jobs",
@@ -29,15 +33,28 @@ DEFAULTS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.functions_host.local")
-    parser.add_argument("--port", type=int, default=7071)
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or PORT))
     port: int = parser.parse_args().port
+    if reason := _taken(port):
+        print(f"cannot listen on {LOOPBACK} port {port}: {reason}", file=sys.stderr)
+        return 1
+    return asyncio.run(_run(port))
+
+
+def _taken(port: int) -> str | None:
+    """Why nobody can listen there, told before anything is started."""
     try:
-        return asyncio.run(_run(port))
-    except KeyboardInterrupt:
-        return 0
+        socket.create_server((LOOPBACK, port)).close()
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return None
 
 
 async def _run(port: int) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopped = asyncio.create_task(stop.wait(), name="stop")
     async with AsyncExitStack() as stack:
         environment = {**DEFAULTS, **os.environ, **await _brought(stack)}
         process = await asyncio.create_subprocess_exec(
@@ -47,16 +64,23 @@ async def _run(port: int) -> int:
             env=environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
-        assert process.stdout is not None
+        ended = asyncio.create_task(_serving(process), name="host")
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         assert process.stdin is not None
-        try:
-            if line := await process.stdout.readline():
-                print(f"Holdfast serves {json.loads(line)['url']}, in Azure Functions' runtime", flush=True)
-            return await process.wait()
-        finally:
-            process.stdin.close()
-            await process.wait()
+        process.stdin.close()  # so it ends
+        code = await ended
+    stopped.cancel()
+    return 0 if stop.is_set() else code
+
+
+async def _serving(process: asyncio.subprocess.Process) -> int:
+    """The exit code of a host, when it has ended; it says where it serves."""
+    assert process.stdout is not None
+    if line := await process.stdout.readline():
+        print(f"Holdfast serves {json.loads(line)['url']}, in Azure Functions' runtime", flush=True)
+    return await process.wait()
 
 
 async def _brought(stack: AsyncExitStack) -> dict[str, str]:

@@ -29,7 +29,7 @@ ACTIVITY_LIMIT_S = 240  # DefaultHttpProxyService.cs: ForwarderRequestConfig.Act
 CONNECT_RETRIES = 10  # RetryProxyHandler.cs
 FAILURE_GRACE_S = 5
 MAX_CONNECTIONS = 4096
-KEEPALIVE_S = 1
+KEEPALIVE_S = 60  # SocketsHttpHandler.PooledConnectionIdleTimeout of .NET
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
     b" transfer-encoding upgrade".split()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import signal
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -187,11 +188,55 @@ async def test_a_path_of_the_runtimes_own_server_hides_the_function(
     assert "swagger" in answer.text.lower()
 
 
-async def test_sigterm_ends_the_host_with_a_stream_open(host: FunctionsHost, http: httpx.AsyncClient) -> None:
-    async with http.stream("GET", "/stream/open") as answer:
+async def test_sigterm_reaches_the_worker_which_may_end_by_it(host: FunctionsHost) -> None:
+    host.terminate()
+    assert await host.wait() == 128 + signal.SIGTERM  # the extension's own server: "exited with code 143"
+    assert any(line.endswith(f"Started server process [{host.worker_pid}]") for line in host.console())
+
+
+async def test_sigkill_follows_after_the_grace(tmp_path: Path) -> None:
+    """The extension's own server waits for ever for a reader that stays."""
+    async with (
+        FunctionsHost(write_app(tmp_path), ENVIRONMENT, grace_s=0.1) as host,
+        httpx.AsyncClient(base_url=host.url, timeout=LIMIT_S) as http,
+        http.stream("GET", "/stream/open") as answer,
+    ):
         assert await anext(answer.aiter_lines()) == "data: 1"
-        os.kill(host.pid, signal.SIGTERM)
-        assert await host.wait() == 0
+        host.terminate()
+        assert await host.wait() == 128 + signal.SIGKILL
+
+
+async def test_the_worker_is_a_process_of_its_own_and_ends_with_the_host(host: FunctionsHost) -> None:
+    worker = os.pidfd_open(host.worker_pid)
+    assert host.worker_pid != host.pid
+    await host.kill()
+    assert select.select([worker], [], [], LIMIT_S)[0]
+    os.close(worker)
+
+
+ORIGIN, OTHER = "https://page.example", "https://other.example"
+WANTED = {"access-control-request-method": "DELETE", "access-control-request-headers": "x-functions-key"}
+
+
+async def test_the_host_answers_preflights_and_no_function_hears_of_them(tmp_path: Path) -> None:
+    cors = {"CORS_ALLOWED_ORIGINS": json.dumps([ORIGIN]), "CORS_SUPPORT_CREDENTIALS": "true"}
+    async with (
+        FunctionsHost(write_app(tmp_path), ENVIRONMENT | cors) as host,
+        httpx.AsyncClient(base_url=host.url, timeout=LIMIT_S) as http,
+    ):
+        leave = await http.options("/nowhere", headers={"origin": ORIGIN, **WANTED})
+        assert (leave.status_code, leave.headers["access-control-allow-methods"]) == (204, "DELETE")
+        assert leave.headers["access-control-allow-headers"] == "x-functions-key"
+        none = await http.options("/", headers={"origin": OTHER, **WANTED})
+        assert (none.status_code, dict(none.headers)) == (204, {})
+        for origin, given in ((ORIGIN, ORIGIN), (OTHER, None)):
+            seen = await http.get("/", headers={"origin": origin})
+            assert seen.headers.get("access-control-allow-origin") == given
+
+
+async def test_without_the_setting_a_preflight_is_answered_all_the_same(http: httpx.AsyncClient) -> None:
+    answer = await http.options("/", headers={"origin": ORIGIN, **WANTED})
+    assert (answer.status_code, dict(answer.headers)) == (204, {})
 
 
 async def test_an_app_that_does_not_index_fails_with_the_runtimes_words(tmp_path: Path) -> None:
@@ -201,7 +246,9 @@ async def test_an_app_that_does_not_index_fails_with_the_runtimes_words(tmp_path
             pytest.fail("it must not start")
 
 
-async def test_an_unknown_setting_fails_the_start(tmp_path: Path) -> None:
-    with pytest.raises(HostStartError, match="'%JOBS_QUEUE%' does not resolve to a value"):
-        async with FunctionsHost(write_app(tmp_path), {"SWEEP_SCHEDULE": "0 * * * * *"}):
-            pytest.fail("it must not start")
+async def test_a_missing_setting_keeps_its_function_from_loading_and_no_other(tmp_path: Path) -> None:
+    async with FunctionsHost(write_app(tmp_path), {"SWEEP_SCHEDULE": "0 * * * * *"}) as host:
+        names = {function["name"] for function in host.functions}
+        assert "work" not in names
+        assert {"root", "fail", "sweep"} <= names
+        assert "The 'work' function is in error: '%JOBS_QUEUE%' does not resolve to a value" in host.stderr()

@@ -61,6 +61,7 @@ class Azurite:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us, and what still runs needs the queue
         )
         assert self._process.stdout is not None
         said = b""

@@ -1,0 +1,111 @@
+"""The platform takes an instance of the app away, by SIGTERM: what runs there goes on elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+
+import pytest
+
+from gateway.log import Log
+from tests.cloud import Cloud, Instance, ended
+from tests.hosts import EVENTS, Wire, until
+from tests.support.collector import Collector
+from tests.support.model_server import script
+
+pytest_plugins = ("tests.hosts", "tests.cloud", "tests.callers")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.functions, pytest.mark.slow]
+
+DIRECT, QUEUED, READERS = 5, 5, 20
+CHUNKS, GATE = ["a", "b", "c"], "taken-away"
+# A job that was not handed over is another's after a minute: longer than anything here is waited for.
+SETTINGS = {"GATEWAY_LEASE_SECONDS": "60", "GATEWAY_QUEUE_GRACE_SECONDS": "60"}
+LATER = {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}  # so that spans go out at the end alone
+
+
+class Reader:
+    """Follows a stream; where it was sent away before the end, it comes back elsewhere by its cursor."""
+
+    def __init__(self, first: Instance, elsewhere: Instance, where: str) -> None:
+        self.frames, self.events, self.where = b"", list[str](), where
+        self._elsewhere = elsewhere
+        self._first = first
+
+    async def follow(self) -> None:
+        """To the end. Raises RemoteProtocolError where a connection is cut instead of ended."""
+        last = ""
+        for http in (self._first.http, self._elsewhere.http):
+            cursor = {"last-event-id": last} if last else {}
+            wire = Wire((await http.get(self.where, headers={**EVENTS, **cursor})).content)
+            self.take(wire)
+            last = wire.ids[-1]
+
+    async def post(self, body: dict[str, str], trace: str) -> None:
+        """Likewise, from the POST that starts it; it is then a direct start."""
+        parent = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+        request = self._first.http.stream("POST", "/stream", json=body, headers={**EVENTS, **parent})
+        async with request as answer:
+            self.where = answer.headers["location"]
+            first = Wire(await answer.aread())
+        self.take(first)
+        rest = await self._elsewhere.http.get(self.where, headers={**EVENTS, "last-event-id": first.ids[-1]})
+        self.take(Wire(rest.content))
+
+    def take(self, wire: Wire) -> None:
+        self.frames += wire.frames
+        self.events += wire.events
+
+
+def roomy(cloud: Cloud) -> None:
+    """One instance has room for all jobs at once, as a whole fleet has."""
+    host = json.loads((cloud.app / "host.json").read_text())
+    host["extensions"]["queues"]["batchSize"] = DIRECT + QUEUED
+    (cloud.app / "host.json").write_text(json.dumps(host))
+
+
+async def test_fault_02_an_instance_that_is_taken_away_hands_everything_over(
+    cloud: Cloud, collector: Collector
+) -> None:
+    trace, body = os.urandom(16).hex(), {"user": script(CHUNKS, gate=GATE, gate_at=1)}
+    roomy(cloud)
+    settings = {**SETTINGS, **LATER, **collector.environment("taken-away")}
+    async with cloud.running(listen=True, **settings) as first:
+        queued = [await first.start(CHUNKS, gate=GATE, gate_at=1) for _ in range(QUEUED)]
+        for where in queued:
+            await first.until(where, lambda seen: seen["text"] == "a")
+        async with cloud.running(listen=True, **settings) as second, asyncio.TaskGroup() as tasks:
+            posting = [Reader(first, second, "") for _ in range(DIRECT)]
+            for reader in posting:
+                tasks.create_task(reader.post(body, trace))
+            await until(lambda: asyncio.sleep(0, [each.where for each in posting]), all)
+            streams = [*queued, *(each.where for each in posting)]
+            for where in streams[QUEUED:]:
+                await first.until(where, lambda seen: seen["text"] == "a")
+            following = [
+                Reader(first, second, streams[n % len(streams)]) for n in range(READERS - len(posting))
+            ]
+            for reader in following:
+                tasks.create_task(reader.follow())
+            subscribed = [f"live:{where[8:]}" for where in streams]
+            await until(lambda: cloud.redis.pubsub_numsub(*subscribed), lambda seen: all(n for _, n in seen))
+            first.host.terminate()
+            assert await first.host.wait() == 0
+            assert first.host.console() == []
+            said = first.host.log().splitlines()
+            assert sum("ended=stopping" in line for line in said) == READERS
+            assert sum('word="handed over"' in line for line in said) == DIRECT + QUEUED
+            assert "Traceback" not in first.host.log()
+            # Of this process alone: the second has ended nothing, and sends nothing before its own end.
+            await collector.until_spans(trace, {"create stream", "process holdfast-jobs"})
+            records = [Log.keys(where[8:])[0] for where in streams]
+            claims = lambda: asyncio.gather(*(cloud.redis.hget(key, "attempt") for key in records))  # noqa: E731
+            await until(claims, lambda seen: set(seen) == {b"2"})
+            cloud.model.open_gate(GATE)
+            for where in streams:
+                document = await second.until(where, ended)
+                assert (document["status"], document["text"], document["attempt"]) == ("done", "abc", 2)
+        for reader in (*posting, *following):
+            assert "reset" not in reader.events
+            assert reader.frames == await cloud.redis.get(Log.keys(reader.where[8:])[1])
+    await cloud.gone()
