@@ -53,7 +53,7 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
         "Ready": _ready(),
         "Status": _status(),
         "Usage": {"type": "object", "additionalProperties": {"type": "integer"}},
-        "Failure": _object(code=_TEXT, message=_TEXT, retryable={"type": "boolean"}),
+        "Failure": _and(_object(code=_TEXT, message=_TEXT, retryable={"type": "boolean"}), detail=_TEXT),
         "Problem": {
             **_object(
                 type={"type": "string", "pattern": "^urn:holdfast:problem:"},

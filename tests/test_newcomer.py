@@ -53,6 +53,7 @@ async def failed(url: str, chain: str) -> dict[str, object]:
 async def test_a_newcomers_mistakes_are_named_on_the_terminal_and_to_the_reader(tmp_path: Path) -> None:
     (tmp_path / "mistakes.py").write_text(MODULE)
     environment = {"PYTHONPATH": str(tmp_path), "GATEWAY_CHAINS": "mistakes", "OPENAI_API_KEY": "x"}
+    environment["GATEWAY_DEVELOPMENT"] = ""
     async with GatewayProcess("all", environment) as gateway:
         told = [await failed(gateway.url, name) for name in ("lacks_variable", "forgets", "misspells")]
         log = gateway.log()

@@ -19,6 +19,9 @@ LOG_BYTES = 4 * 1024 * 1024
 SERVES = "Holdfast serves "
 
 
+IN_PRODUCTION = {"GATEWAY_DEVELOPMENT": "no"}  # `all` on loopback would show the text of chains' exceptions
+
+
 class GatewayProcess:
     """`async with GatewayProcess("web", {"REDIS_URL": …}) as web`; then `web.url`, `web.pid`, `web.log()`.
 
@@ -38,7 +41,7 @@ class GatewayProcess:
         self._mode = mode
         self._module = module
         self._anew = anew
-        self._environment = {**inherited, "HOST": "127.0.0.1", "PORT": "0", **environment}
+        self._environment = {**inherited, "HOST": "127.0.0.1", "PORT": "0", **IN_PRODUCTION, **environment}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
         self.lines: list[str] = []
 
