@@ -93,7 +93,7 @@ async def test_fault_04_the_same_message_at_once_runs_once_and_is_sent_again(pla
     await until(lambda: platform.host.status(where), lambda seen: seen["text"] == "a")
     sent = await platform.host.queued.ever()
     assert await platform.deliver(message) == SETTLED
-    # For when its holder should die. It is sent twice where its queue, that of held messages, is not there yet.
+    # For when its holder should die. The first held message is sent twice: its queue is not there yet.
     assert sent < await platform.host.queued.ever() <= sent + 2
     assert await platform.host.last_message() == message
     model.open_gate("doubled")
