@@ -188,9 +188,9 @@ async def test_a_factory_that_ends_the_process_is_only_told(caplog: pytest.LogCa
     def factory(settings: Settings) -> Any:
         raise SystemExit("no key")
 
-    chain("exits")(factory)
-    await Registry(Settings()).warm("exits")
-    assert "the chain exits cannot be made" in caplog.text
+    chain("exits-at-once")(factory)
+    await Registry(Settings()).warm("exits-at-once")
+    assert "the chain exits-at-once cannot be made" in caplog.text
 
 
 def raised_by(call: Any) -> Exception:

@@ -46,14 +46,17 @@ def load() -> None:
 
 
 def chosen(names: Sequence[str], *, quick: bool) -> list[Case | Talk | Check]:
-    """The cases of these names and groups; without names all. `quick`: but those that need more packages.
+    """The cases of these names and groups; without names all.
+
+    `quick`: without those that need more packages, and without checks that start gateways of their own, which
+    other tests of the suite have too.
 
     Raises SystemExit for a name that is neither.
     """
     if unknown := [n for n in names if not any(n in (known.name, known.about) for known in CASES.values())]:
         raise SystemExit(f"no case and no group is named {', '.join(unknown)}")
     found = [known for known in CASES.values() if not names or known.name in names or known.about in names]
-    return [known for known in found if not (quick and known.needs)]
+    return [known for known in found if not (quick and (known.needs or getattr(known, "alone", False)))]
 
 
 async def run(

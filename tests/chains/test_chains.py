@@ -27,4 +27,4 @@ def test_chains_say_by_the_gateway_what_they_say_by_themselves() -> None:
     )
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     assert " chains the same; differing:" in run.stdout
-    assert int(run.stdout.splitlines()[-1].partition(" of ")[2].split()[0]) >= 160  # so many were compared
+    assert int(run.stdout.splitlines()[-1].partition(" of ")[2].split()[0]) >= 155  # so many were compared
