@@ -212,10 +212,11 @@ async def test_what_is_refused_is_as_described(guarded: Guarded, described: Desc
         assert answer.json()["code"] == code
     for path in ("/health", "/ready", "/openapi.json", "/"):
         assert (await described.ask("GET", path)).status_code == 200
-    if guarded.name == "functions":
-        return  # there the platform answers preflights itself
     leave = {"origin": ORIGIN, "access-control-request-method": "DELETE"}
     for path in ("/stream", one, token, "/api/http_trigger", "/chains"):
+        if guarded.name == "functions":  # there the platform answers preflights itself, and not as described
+            assert (await guarded.http.options(path.replace("{id}", "x"), headers=leave)).status_code == 204
+            continue
         assert (await described.ask("OPTIONS", path, "x", headers=leave)).status_code == 204
 
 
