@@ -5,18 +5,21 @@ stream needs its id, which nobody can guess.
 """
 
 import asyncio
+from pathlib import Path
 
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
 from gateway import catalogue, contract, extension, formats, handlers, pages, probes, telemetry
+from gateway.function_timeout import limited
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from gateway.settled import settle
 from workers.chains.registry import Registry
 from workers.trigger import Trigger
 
-settings = Settings.from_env(run_budget=600.0)  # and a stage's limit: below functionTimeout
+# A run's budget and a stage's limit together stay below functionTimeout.
+settings = limited(Settings.from_env(run_budget=600.0), Path(__file__).parent)
 if settings.queue != "azure-storage":
     raise ValueError(
         "GATEWAY_QUEUE must be azure-storage on Azure Functions: its queue trigger reads no other"

@@ -16,7 +16,7 @@ LAST_PORT = 65535
 SHORTEST_SECRET = 32  # characters
 DEEPEST = 200  # orjson goes to 254
 LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
-_POSITIVE = ("lease", "heartbeat", "retention", "worker_concurrency", "stage_tries")
+_POSITIVE = ("lease", "heartbeat", "retention", "worker_concurrency", "stage_tries", "stage_limit_tries")
 
 
 def check(settings: Settings) -> None:

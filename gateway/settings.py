@@ -176,7 +176,16 @@ class Settings:
         "a stage that ends after it is a worker's last: another goes on; 0: none",
     )
     stage_limit: float = setting(
-        "GATEWAY_STAGE_LIMIT_SECONDS", 1140.0, "a stage is stopped after it, and tried again; 0: never"
+        "GATEWAY_STAGE_LIMIT_SECONDS", 1140.0, "a stage, or a node of a graph, is stopped after it; 0: never"
+    )
+    stage_limit_tries: int = setting(
+        "GATEWAY_STAGE_LIMIT_TRIES", 1, "how often a stage that passes its limit is run in all"
+    )
+    run_limit: float = setting(
+        "GATEWAY_RUN_LIMIT_SECONDS", 0.0, "a worker stops a stream's run after it; 0: never"
+    )
+    function_timeout: str = setting(
+        "AzureFunctionsJobHost__functionTimeout", "", "the Functions host's limit, before what host.json says"
     )
     stage_tries: int = setting("GATEWAY_STAGE_TRIES", 3, "tries of a stage that fails in a way that may pass")
     worker_concurrency: int = setting("GATEWAY_WORKER_CONCURRENCY", 16, "jobs that one process runs at once")

@@ -76,6 +76,7 @@ LAYERS = [
         "gateway.telemetry",
         "gateway.exporters",
         "gateway.exporters_later",
+        "gateway.function_timeout",
         "gateway.journal",
         "gateway.record",
         "gateway.fold",

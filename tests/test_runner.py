@@ -431,7 +431,7 @@ async def test_fault_112_a_stage_over_its_limit_is_handed_over_whatever_it_raise
         except asyncio.CancelledError:
             raise ConnectionTimeoutError from None
 
-    async with Jobs(redis_url, renames, stage_limit=0.2, max_run=5) as jobs:
+    async with Jobs(redis_url, renames, stage_limit=0.2, stage_limit_tries=2, max_run=5) as jobs:
         stream_id = await jobs.stream("q")
         assert await jobs.runner.run(body(stream_id)) == AGAIN
         assert (runs, (await jobs.record(stream_id)).failures) == (1, 1)

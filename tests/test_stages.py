@@ -241,11 +241,11 @@ async def test_a_handed_over_chain_writes_what_an_undisturbed_one_writes(redis_u
     assert logs[0] == logs[1]
 
 
-async def test_a_stage_over_its_limit_is_tried_again_and_ends_failed(redis_url: str) -> None:
+async def test_a_stage_over_its_limit_is_tried_again_where_that_is_wanted(redis_url: str) -> None:
     script = Script()
     script.register()
     script.gates["b"] = asyncio.Event()
-    async with Jobs(redis_url, stage_limit=0.1, max_failures=3) as jobs:
+    async with Jobs(redis_url, stage_limit=0.1, stage_limit_tries=3) as jobs:
         stream_id = await jobs.stream("q", chain="staged")
         for _ in range(2):
             assert await jobs.runner.run(body(stream_id)) == AGAIN
@@ -260,7 +260,7 @@ async def test_a_stage_over_its_limit_is_tried_again_and_ends_failed(redis_url: 
 async def test_a_stage_that_ends_in_time_takes_earlier_overruns_back(redis_url: str) -> None:
     script = Script()
     script.register()
-    async with Jobs(redis_url, stage_limit=0.1, max_failures=2) as jobs:
+    async with Jobs(redis_url, stage_limit=0.1, stage_limit_tries=2) as jobs:
         stream_id = await jobs.stream("q", chain="staged")
         for name in "abc":
             script.gates[name] = asyncio.Event()

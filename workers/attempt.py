@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
+from typing import Any
 
-from gateway import overdue, protocol, sse
+from gateway import protocol, sse
 from gateway.errors import CursorLost, StoreUnavailable
 from gateway.log import Log
 from gateway.protocol import Event
@@ -19,8 +20,9 @@ from gateway.settings import Settings
 from workers import adapter, failures, guard
 from workers.chains.registry import Chain, Registry
 from workers.explain import explained
+from workers.limits import Limits, OverTime
 from workers.matcher import Published
-from workers.stage_run import OverTime, StageRun, TooMuch, Unread
+from workers.stage_run import StageRun, TooMuch, Unread
 from workers.stages import Stages
 from workers.writer import TooLong, Writer
 
@@ -84,8 +86,8 @@ class Attempt:
             await writer.put(failures.OUTPUT_LIMIT)
         except Unread as unread:
             raise unread.error from None
-        except OverTime:
-            await self._over_time(chain.name)
+        except OverTime as over:
+            await self._over_time(chain.name, over)
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # whatever it is, it ends the stream, not this task
@@ -96,34 +98,51 @@ class Attempt:
 
     async def _chain(self, chain: Chain, published: Published) -> None:
         """The stages that are not finished; past the run's budget the rest is another worker's."""
-        budget = self._settings.run_budget
         made = await self._registry.load(chain.name)
         finished = set(published.finished)
         stages = Stages(chain.stages, made, self._claim.record, finished, most=self._settings.max_checkpoints)
+        limits = Limits(self._settings, chain.limits, began=self._began)
         stage_run = StageRun(
-            self._claim, self._writer, self._settings, self._read, tries=chain.tries, began=self._began
+            *(self._claim, self._writer, self._settings, self._read),
+            tries=chain.tries,
+            limits=limits,
+            began=self._began,
         )
         for step in stages.steps():
             run = await stage_run.run(step, published)
+            if run.outcome.is_left:  # a graph, at the end of a step, its worker's time being up
+                await self._leave(run.rest(), stages.leave(step, run.outcome.usage))
+                return
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
             end = [*run.rest(), step.event(finished=True)]
             if step.last or run.outcome.finish_reason == "interrupted":
                 await self._writer.put(*end, self._done(run.outcome, stages.usage))
                 return
-            over = 0 < budget <= monotonic() - self._began
-            count = {"handovers": self._claim.record.handovers + 1} if over else {}
-            await self._writer.put(*end, fields=checkpoint | {"failures": 0} | count)
-            self._failures = 0
-            if over:
-                self._writer.release()  # in that same append, as nothing has awaited since
+            following = chain.stages[step.index + (not step.several) : step.index + 2]
+            if not all(map(limits.lets_begin, following)):
+                await self._leave(end, checkpoint)
                 return
+            await self._writer.put(*end, fields=checkpoint | {"failures": 0})
+            self._failures = 0
         await self._writer.put(self._done(adapter.Outcome(), stages.usage))
 
-    async def _over_time(self, name: str) -> None:
-        """A stage has taken too long: another worker tries it, or the stream fails."""
-        _log.error("stream %s: a stage of chain %s is over its time limit", self._claim.record.id, name)
-        if self._failures + 1 >= self._settings.max_failures:
-            await self._writer.put(overdue.TIME_LIMIT)
+    async def _leave(self, events: Sequence[Event], fields: Mapping[str, Any]) -> None:
+        """Hand over to another worker, at the end of a stage or of a graph's step: no failure, and no try."""
+        handovers = self._claim.record.handovers + 1
+        await self._writer.put(*events, fields={**fields, "failures": 0, "handovers": handovers})
+        self._writer.release()  # in that same append, as nothing has awaited since
+
+    async def _over_time(self, name: str, over: OverTime) -> None:
+        """A stage has taken too long. To run it again is to pay for it again: only where that is wanted."""
+        most = min(self._settings.stage_limit_tries, self._settings.max_failures)
+        is_last = self._failures + 1 >= most
+        _log.error(
+            "stream %s: stage %s of chain %s was stopped after its %g s (%s); %s",
+            *(self._claim.record.id, over.stage, name, over.seconds, over.setter),
+            "the stream has failed" if is_last else f"it is run again, {self._failures + 2} of {most}",
+        )
+        if is_last:
+            await self._writer.put(failures.over_time(over.stage, over.seconds))
             return
         self._writer.note(failures=self._failures + 1)
         self._writer.release()

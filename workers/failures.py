@@ -28,6 +28,12 @@ _STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
 _TIMEOUT = Verdict("timeout", "The chain did not answer in time.", passes=True)
 
 
+def over_time(stage: str, seconds: float) -> Event:
+    """The terminal event where a stage has passed its limit."""
+    told = f"The stage {stage} took longer than it may: {seconds:g} s."
+    return protocol.failed("time_limit", told, retryable=False)
+
+
 def may_pass(error: BaseException) -> bool:
     """Whether the same run may succeed later, which is also what `failure` tells as `retryable`.
 

@@ -14,6 +14,8 @@ from gateway.protocol import Event, EventType
 from gateway.record import Claim
 from gateway.settings import Settings
 from workers import adapter
+from workers.adapter.stage import Pace
+from workers.limits import Limits
 from workers.matcher import Matcher, Published
 from workers.stages import Step
 from workers.tries import pause
@@ -24,10 +26,6 @@ _log = logging.getLogger("holdfast.attempt")
 
 class TooMuch(Exception):
     """The chain has said more than it may."""
-
-
-class OverTime(Exception):
-    """A stage has taken longer than a stage may."""
 
 
 class Unread(Exception):
@@ -64,6 +62,7 @@ class StageRun:
         read: Callable[[], Awaitable[Published]],
         *,
         tries: Mapping[str, int],
+        limits: Limits,
         began: float,
     ) -> None:
         self._claim = claim
@@ -71,6 +70,7 @@ class StageRun:
         self._settings = settings
         self._read = read
         self._tries = tries  # of stages that have their own bound
+        self._limits = limits
         self._began = began  # the claim, by `monotonic`
         self._pieces = 0
 
@@ -82,27 +82,22 @@ class StageRun:
         if (published.stage, published.run) != (step.stage, step.run):
             published = Published()
             await self._writer.put(step.event(finished=False))
-        limit = self._settings.stage_limit or None
         with telemetry.span(f"stage {step.stage}", holdfast_stage=step.stage):
-            try:
-                async with asyncio.timeout(limit) as bound:
-                    return await self._tried(step, published)
-            except Exception:  # a chain may make another exception of the cancellation
-                if bound.expired():
-                    raise OverTime from None
-                raise
+            async with self._limits.pace(step.stage) as pace:
+                return await self._tried(step, published, pace)
 
-    async def _tried(self, step: Step, published: Published) -> Run:
+    async def _tried(self, step: Step, published: Published, pace: Pace) -> Run:
         """The stage's run, tried again while it fails in a way that may pass."""
         reason, spent, tries = "attempt_differs", adapter.Outcome(), 0
         while True:
             standing = await adapter.standing_of(
-                step.runnable, self._claim.record.params, self._place(step), published.events
+                step.runnable, self._claim.record.params, self._place(step, pace), published.events
             )
             run = Run(Matcher(published, self._claim.record.attempt, reason, standing), spent)
             kept = [event for number, event in enumerate(published.events) if number in standing]
             try:
-                await self._try(step, run, kept, fresh=step.index == 0 and not published.events)
+                fresh = step.index == 0 and not published.events
+                await self._try(step, run, kept, self._place(step, pace), fresh=fresh)
                 return run
             except Exception as error:
                 tries, reason = tries + 1, "retried"
@@ -116,7 +111,9 @@ class StageRun:
             except StoreUnavailable as error:
                 raise Unread(error) from error
 
-    async def _try(self, step: Step, run: Run, kept: list[Event], *, fresh: bool) -> None:
+    async def _try(
+        self, step: Step, run: Run, kept: list[Event], place: adapter.Stage, *, fresh: bool
+    ) -> None:
         began, first = monotonic(), fresh
 
         async def emit(event: Event) -> None:
@@ -130,12 +127,12 @@ class StageRun:
             else:
                 self._writer.progressed()
 
-        params, place = self._claim.record.params, self._place(step)
+        params = self._claim.record.params
         await adapter.stream(step.runnable, step.given, params, emit, place, run.outcome, kept)
         if "output_tokens" in run.outcome.usage:
             telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
 
-    def _place(self, step: Step) -> adapter.Stage:
+    def _place(self, step: Step, pace: Pace) -> adapter.Stage:
         record, settings = self._claim.record, self._settings
         return adapter.Stage(
             step.stage,
@@ -148,6 +145,7 @@ class StageRun:
             hands_on=not step.last,
             max_event=settings.max_event,
             max_log=settings.max_log,
+            pace=pace,
         )
 
     def _count(self, event: Event) -> None:

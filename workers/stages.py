@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
 MOST_RUNS = 100  # of one stage
+_SPENT = " spent "  # in the name of what is kept of an unfinished run: no stage's name has a space
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Step:
     given: Any = field(repr=False)
     last: bool
     alone: bool  # the chain has no other
+    several: bool = False  # it is one of an `Each`
 
     @property
     def name(self) -> str:
@@ -80,6 +82,7 @@ class Stages:
         self._most = most
         self._results: dict[str, Any] = {}
         self._usage: list[Mapping[str, int]] = []
+        self._spent = {name: json.loads(raw) for name, raw in record.checkpoints.items() if _SPENT in name}
         self._ended: tuple[Any] | None = None  # the result of the step that was given out last
 
     def steps(self) -> Iterator[Step]:
@@ -97,7 +100,7 @@ class Stages:
                 given = self._given() | {"item": item} if several else self._given()
                 runnable = part.runnable if several else part
                 last = index + 1 == len(self._parts) and run == len(items)
-                yield Step(name, run, index, len(self._parts), runnable, given, last, self._alone)
+                yield Step(name, run, index, len(self._parts), runnable, given, last, self._alone, several)
                 assert self._ended is not None
                 results.append(self._ended[0])
             self._results[name] = results if several else results[0]
@@ -107,6 +110,7 @@ class Stages:
 
         Raises TooLong, and TypeError for a result that is no JSON.
         """
+        usage = _sum([usage, self._spent.pop(_SPENT + step.name, {})])
         if step.last:  # the end itself is its checkpoint
             self._ended = (result,)
             self._usage.append(usage)
@@ -118,11 +122,15 @@ class Stages:
         self._ended = (self._read(raw),)  # as another worker would read it
         return {CHECKPOINT + step.name: raw}
 
+    def leave(self, step: Step, usage: Mapping[str, int]) -> dict[str, bytes]:
+        """The fields of the record for a run that another worker goes on with: the tokens spent so far."""
+        name = _SPENT + step.name
+        return {CHECKPOINT + name: sse.dumps(_sum([usage, self._spent.get(name, {})]))}
+
     @property
     def usage(self) -> dict[str, int]:
         """Tokens of all finished runs, also of those that other workers have made."""
-        names = dict.fromkeys(name for usage in self._usage for name in usage)
-        return {name: sum(usage.get(name, 0) for usage in self._usage) for name in names}
+        return _sum(self._usage)
 
     def _given(self) -> Any:
         return self._input if self._alone else {"input": self._input, **self._results}
@@ -131,3 +139,9 @@ class Stages:
         kept = json.loads(raw)
         self._usage.append(kept["usage"])
         return kept["result"]
+
+
+def _sum(usages: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The sums by name."""
+    names = dict.fromkeys(name for usage in usages for name in usage)
+    return {name: sum(usage.get(name, 0) for usage in usages) for name in names}

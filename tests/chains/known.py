@@ -14,7 +14,6 @@ KNOWN: dict[str, str] = {
 KNOWN |= dict.fromkeys(
     (
         "client_answers_tool",
-        "long_graph",
         "beside_the_pins",
     ),
     "not mended yet",

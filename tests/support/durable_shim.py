@@ -90,7 +90,14 @@ class Shim:
         self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         methods = ["GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE"]
         app = Starlette(routes=[Route("/v1/stream/{name}", self._answer, methods=methods)])
-        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="off")
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            timeout_graceful_shutdown=1,
+            # Node leaves idle connections after 4 s. The default of 5 s loses a request on a busy machine.
+            timeout_keep_alive=75,
+            lifespan="off",
+        )
         self._server = uvicorn.Server(config)
         self._http = httpx.AsyncClient(
             base_url=self._upstream, timeout=LIMIT_SECONDS, limits=httpx.Limits(max_connections=None)

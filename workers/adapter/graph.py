@@ -39,8 +39,8 @@ async def stream_graph(
     standing: Sequence[Event] = (),
 ) -> None:
     """Run a graph, or go on where its checkpointer says; `standing` is what it will not say again."""
+    from workers.adapter import pregel
     from workers.adapter.nodes import NodeTap
-    from workers.adapter.pregel import writing_to
 
     tap = NodeTap(emit, stage, list(graph.nodes), standing)
     config = _config(params, stage, tap.callbacks)
@@ -55,8 +55,17 @@ async def stream_graph(
                 True  # an earlier attempt has come so far; to run it again would pass the breakpoint
             )
         elif known is None or known.next:
-            config["configurable"] |= writing_to(tap.write, graph)
-            await run.follow(graph, None if known else asked, config, context_of(graph, params, stage))
+            config["configurable"] |= pregel.writing_to(tap.write, graph)
+            tap.control = pregel.control() if _outlives(graph) else None
+            source, context = None if known else asked, context_of(graph, params, stage)
+            try:
+                await run.follow(graph, source, config, context, tap.control)
+            except Exception as error:
+                if not tap.is_stopping or not pregel.is_drained(error):
+                    raise
+                await tap.flush()
+                outcome.is_left = True
+                return
         await tap.flush()
         if run.stopped:
             own.interrupts = list(run.asked.values())
@@ -96,9 +105,12 @@ class Run:
         self.asked: dict[str, Any] = {}  # by the interrupts' ids
         self.stopped = False
 
-    async def follow(self, graph: Any, source: Any, config: Any, context: Any = None) -> None:
-        """Run the graph to its end, or to where it stops."""
+    async def follow(
+        self, graph: Any, source: Any, config: Any, context: Any = None, control: Any = None
+    ) -> None:
+        """Run the graph to its end, or to where it stops, or is stopped by `control`."""
         durability = "sync" if _remembers(graph) else None
+        controlled = {} if control is None else {"control": control}
         made: AsyncGenerator[Any, None] = graph.astream(
             source,
             config,
@@ -106,6 +118,7 @@ class Run:
             output_keys=graph.output_channels,
             durability=durability,
             context=context,
+            **controlled,
         )
         async with aclosing(made) as parts:
             async for mode, data in parts:
@@ -199,6 +212,12 @@ def _run_of(event: Event) -> tuple[str, int]:
 
 def _remembers(graph: Any) -> bool:
     return graph.checkpointer is not None and not isinstance(graph.checkpointer, bool)
+
+
+def _outlives(graph: Any) -> bool:
+    """Whether another process can go on where this graph stops."""
+    kinds = {kind.__name__ for kind in type(graph.checkpointer).__mro__}
+    return _remembers(graph) and "InMemorySaver" not in kinds
 
 
 async def _state(graph: Any, config: Any) -> Any:

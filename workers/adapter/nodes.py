@@ -72,6 +72,8 @@ class NodeTap(Inside, StreamMessagesHandler):
         self.told = _texts_of(standing)  # the whole text of each message that was shown
         self.has_spoken = bool(standing)
         self.hands_on = stage.hands_on
+        self.control: Any = None  # LangGraph's, by which the graph is stopped at the end of a step
+        self.is_stopping = False
         self._nodes: dict[UUID, _Node] = {}
         self._stages: dict[str, Stage] = {}  # of nodes that run, by the path of their task
         self._failed: dict[str, _Node] = {}  # that may be tried again, by the same
@@ -141,6 +143,7 @@ class NodeTap(Inside, StreamMessagesHandler):
                     await self._say(_Speaker(self._place(metadata, call_id)), message)
                     if not call_id:
                         self.told.add(text_of(message))
+            self._stage.pace.node_ended()
         await self._finish(run_id)
 
     async def on_chain_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
@@ -159,6 +162,10 @@ class NodeTap(Inside, StreamMessagesHandler):
         if node := self._nodes.pop(run_id, None):
             await self.emit(self._event(node, finished=True))
             self._stages.pop(node.path, None)
+            if self.control is not None and self._stage.pace.is_over():
+                # The step ends with this node, or with those beside it: the graph has come on.
+                self.is_stopping = True
+                self.control.request_drain()
 
     async def on_chat_model_start(
         self,

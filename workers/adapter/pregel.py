@@ -14,13 +14,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import langgraph.runtime
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_RUNTIME, CONFIG_KEY_STREAM
 from langgraph.config import get_config
 from langgraph.pregel._messages import StreamMessagesHandler
 from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import Runtime
 
-__all__ = ["StreamMessagesHandler", "writing_to", "written_at"]
+__all__ = ["StreamMessagesHandler", "control", "is_drained", "writing_to", "written_at"]
+
+
+def control() -> Any:
+    """What stops a graph at the end of a step (`request_drain`); None in a LangGraph without such a thing."""
+    made = getattr(langgraph.runtime, "RunControl", None)
+    return made() if made else None
+
+
+def is_drained(error: BaseException) -> bool:
+    """Whether a graph has stopped for that."""
+    return any(kind.__name__ == "GraphDrained" for kind in type(error).__mro__)
 
 
 def writing_to(write: Callable[[Any], None], graph: Any) -> dict[str, Any]:

@@ -12,6 +12,19 @@ from workers.adapter.content import citations_in, refusal_in
 from workers.adapter.values import plain
 
 Emit = Callable[[Event], Awaitable[None]]
+
+
+class Pace:
+    """What a stage's run tells of its time, and asks about it. This one bounds nothing."""
+
+    def node_ended(self) -> None:
+        """A node of a graph has ended, at any depth, in any thread: the next one has its own time."""
+
+    def is_over(self) -> bool:
+        """Whether this worker's time is up: a graph that can go on elsewhere stops at the end of its step."""
+        return False
+
+
 WITHIN = "within"  # marks what happens below a tool: the id of that tool's call
 
 
@@ -31,6 +44,7 @@ class Stage:
     max_event: int = 1024 * 1024
     max_log: int = 64 * 1024 * 1024
     marks: Mapping[str, Any] = field(default_factory=dict)  # what its events bear beside
+    pace: Pace = field(default_factory=Pace, repr=False, compare=False)
 
     def text(self, delta: str) -> Event:
         """A piece of text of this stage; below a tool, of that tool."""
@@ -89,4 +103,5 @@ class Outcome:
     usage: dict[str, int] = field(default_factory=dict)
     interrupts: list[Any] = field(default_factory=list)  # what a graph asks, where it has stopped to ask
     upcoming: list[str] = field(default_factory=list)  # nodes before which a graph has stopped
+    is_left: bool = False  # a graph has stopped at the end of a step, for another worker to go on
     result: Any = ""  # the stage's text, or the JSON value that it yields instead

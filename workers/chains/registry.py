@@ -42,6 +42,7 @@ class Chain:
     params: tuple[str, ...] = ()
     # Of stages: how often each is tried in all. One that is not here has the gateway's number.
     tries: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)  # likewise: how long each may run, in seconds
 
 
 _marked: dict[str, Chain] = {}
@@ -54,6 +55,7 @@ def chain(
     input: Any = None,
     params: Sequence[str] = (),
     tries: int | Mapping[str, int] | None = None,
+    limits: float | Mapping[str, float] | None = None,
 ) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
 
@@ -62,6 +64,8 @@ def chain(
     `params`: names that callers may set although they name a credential or an endpoint (`gateway/params.py`).
     `tries`: how often a stage is tried in all while its failures may pass, by its name or for all.
     None: GATEWAY_STAGE_TRIES.
+    `limits`: after how many seconds a stage, or one node of a graph, is stopped, by the stage's name or for
+    all; 0: never. None: GATEWAY_STAGE_LIMIT_SECONDS.
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
@@ -71,16 +75,23 @@ def chain(
     told = dict.fromkeys(named, tries) if isinstance(tries, int) else dict(tries or {})
     if not set(told) <= set(named) or any(type(most) is not int or most < 1 for most in told.values()):
         raise ValueError(f"the tries of {name} must be whole numbers, at least 1, for stages that it has")
+    longest = dict.fromkeys(named, limits) if isinstance(limits, int | float) else dict(limits or {})
+    if not set(longest) <= set(named) or any(not _is_limit(seconds) for seconds in longest.values()):
+        raise ValueError(f"the limits of {name} must be seconds, 0 or more, for stages that it has")
     schema = input if input is None or isinstance(input, Mapping) else _schema_of(input)
 
     def mark(factory: Factory) -> Factory:
         known = _marked.get(checked_name(name))
         if known is not None and _definition(known.factory) != _definition(factory):
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, named, factory, schema, tuple(params), told)
+        _marked[name] = Chain(name, named, factory, schema, tuple(params), told, longest)
         return factory
 
     return mark
+
+
+def _is_limit(seconds: object) -> bool:
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < float("inf")
 
 
 def _definition(factory: Factory) -> tuple[Any, ...]:

@@ -1,0 +1,43 @@
+"""How long the Functions host lets one execution run, as `host.json` and the app's settings say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.settings import Settings
+
+DEFAULT_SECONDS = 1800.0  # where neither says anything: Flex Consumption, Premium
+RESERVED_SECONDS = 60.0  # to stop a chain, and to hand its stream over
+
+
+def limited(settings: Settings, folder: Path) -> Settings:
+    """These settings, with the platform's limit where they say none. `folder` has the `host.json`.
+
+    Raises ValueError for a `functionTimeout` that is no time.
+    """
+    if settings.run_limit:
+        return settings
+    told = settings.function_timeout or json.loads((folder / "host.json").read_text()).get("functionTimeout")
+    return replace(settings, run_limit=run_limit(told))
+
+
+def run_limit(told: object) -> float:
+    """After how many seconds a run must have let go its stream, by the host's `functionTimeout`; 0: never.
+
+    It is `hh:mm:ss`, with days before it as `d.hh:mm:ss`, or -1 for none.
+    Raises ValueError for anything else.
+    """
+    if told is None:
+        return DEFAULT_SECONDS - RESERVED_SECONDS
+    text = str(told)
+    if text == "-1":
+        return 0.0
+    try:
+        days, _, clock = text.rpartition(".") if "." in text.partition(":")[0] else ("0", "", text)
+        hours, minutes, seconds = map(int, clock.split(":"))
+        whole = ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    except ValueError:
+        raise ValueError(f"functionTimeout is no time: {told!r}; write hh:mm:ss, or -1") from None
+    return max(whole - RESERVED_SECONDS, 1.0)
