@@ -9,6 +9,7 @@ import copy
 from time import time
 from typing import ClassVar
 
+from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
@@ -17,7 +18,7 @@ from tests.model import streams
 from tests.model.pair import one
 from tests.model.reader import Latecomer, Reader
 from tests.model.real import Image
-from tests.model.store import Store
+from tests.model.store import UNIT_MS, Store
 from tests.model.sweeps import Sweeps
 
 VERBS = st.sampled_from(["create", "confirm", "confirm", "ask", "ask", "cancel"])
@@ -30,8 +31,10 @@ class Life(Sweeps):
     """Rules are calls of the product and blows of fate; the invariant compares."""
 
     steps: ClassVar[int] = 0
+    born_ms = 0  # when this life's first picture was taken, by the store's clock
 
     def open_life(self, bucket: int) -> None:
+        self.born_ms = 0
         self.open_pair(bucket)
         self.open_mail()
         self.gateway("create")
@@ -121,5 +124,8 @@ class Life(Sweeps):
     def picture(self) -> None:
         """Compare the two, and keep what they are: the store may go back to it."""
         image = self.do(self.real.look())
+        self.born_ms = self.born_ms or image.now
+        if image.now - self.born_ms > UNIT_MS / 2:  # this process was held: the real clock has run away
+            reject()
         self.real.compare(image, self.model)
         self.past = [*self.past[-8:], (image, copy.copy(self.model))]

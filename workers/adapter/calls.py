@@ -246,10 +246,56 @@ class Models(BaseCallbackHandler):
 
 
 class FedModels(Models):
-    """The same for a graph, whose own callback hands on what it is given of an answer: one less per piece."""
+    """The same for a graph, whose own callback (the feeder) hands on what it is given of an answer.
+
+    A call that async code makes is judged where the feeder hears of its end: then LangChain need not call
+    this one for each piece. The calls of other code are judged here, as those of every stage. Invariant: a
+    call is judged once.
+    """
+
+    def __init__(self, is_inner: Callable[[UUID | None], bool]) -> None:
+        super().__init__(is_inner)
+        self._fed: set[UUID] = set()  # calls that are open, and that async code has made
+
+    @property
+    def ignore_llm(self) -> bool:
+        """LangChain leaves this callback out while all calls that are open are the feeder's."""
+        return len(self._fed) == len(self._open) > 0
+
+    def feed(self, run_id: UUID) -> None:
+        """The feeder will hand on this call's end too."""
+        if run_id in self._open:
+            self._fed.add(run_id)
+
+    def fed_end(self, response: LLMResult, run_id: UUID) -> None:
+        """The end of a call, by the feeder. Raises CutOff and BrokenCall."""
+        if run_id in self._fed:
+            self._fed.discard(run_id)
+            super().on_llm_end(response, run_id=run_id)
+
+    def fed_error(self, error: BaseException, run_id: UUID) -> None:
+        """A call has failed, by the feeder."""
+        if run_id in self._fed:
+            self._fed.discard(run_id)
+            super().on_llm_error(error, run_id=run_id)
+
+    def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: UUID, **given: Any) -> None:
+        """A model that knows no messages is asked; the feeder tells it where LangChain does not."""
+        if run_id not in self._open:
+            super().on_llm_start(serialized, prompts, run_id=run_id, **given)
 
     def on_llm_new_token(self, token: Any, **given: Any) -> None:
-        """Another callback has taken it."""
+        """The feeder has taken it."""
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **given: Any) -> None:
+        """The end of a call that is not the feeder's. Raises CutOff and BrokenCall."""
+        if run_id not in self._fed:
+            super().on_llm_end(response, run_id=run_id)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
+        """Such a call has failed."""
+        if run_id not in self._fed:
+            super().on_llm_error(error, run_id=run_id)
 
 
 def marks_its_end(model: Any) -> bool:

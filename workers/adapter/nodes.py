@@ -7,6 +7,7 @@ several messages in one run of a node, each later one bears its number. Below a 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,7 +62,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         Inside.__init__(self, emit, stage)
         self._heard = _Heard()
         StreamMessagesHandler.__init__(self, self._heard_one, subgraphs=True)
-        self.models = FedModels(self._within.__contains__)
+        self.models: FedModels = FedModels(self._within.__contains__)
         self._names = [name for name in names if not name.startswith("__")]
         self._runs = Counter(
             event.data["name"]
@@ -179,6 +180,10 @@ class NodeTap(Inside, StreamMessagesHandler):
         **given: Any,
     ) -> None:
         """A model is asked."""
+        if (
+            asyncio.get_running_loop() is self._loop
+        ):  # by async code, which hears what this one raises
+            self.models.feed(run_id)
         call_id = self._descend(run_id, parent_run_id)
         if metadata and PATH in metadata:
             StreamMessagesHandler.on_chat_model_start(
@@ -197,6 +202,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         **given: Any,
     ) -> None:
         """A model that knows no messages is asked; LangGraph's own mode does not show it."""
+        self.models.on_llm_start(serialized, prompts, run_id=run_id, parent_run_id=parent_run_id, **given)
         self._descend(run_id, parent_run_id)
 
     async def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **given: Any) -> None:
@@ -210,7 +216,8 @@ class NodeTap(Inside, StreamMessagesHandler):
             await self._say(speaker, chunk.message)
 
     async def on_llm_end(self, response: Any, *, run_id: UUID, **given: Any) -> None:
-        """Its whole answer, which is its text where it did not stream."""
+        """Its whole answer, which is its text where it did not stream. Raises CutOff and BrokenCall."""
+        self.models.fed_end(response, run_id)
         self._within.pop(run_id, None)
         speaker = self._speakers.pop(run_id, None)
         if run_id not in self.metadata or speaker is None:
@@ -225,6 +232,7 @@ class NodeTap(Inside, StreamMessagesHandler):
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
         """It has failed."""
+        self.models.fed_error(error, run_id)
         self._within.pop(run_id, None)
         self._speakers.pop(run_id, None)
         self.metadata.pop(run_id, None)
