@@ -168,7 +168,7 @@ class Runner:
         writer.note(attempt_trace=trace)
         if claim.record.unknown_ms and self._registry.find(claim.record.chain) is not None:
             writer.note(unknown_ms=0)  # a worker that lacks the chain, and gets the job later, waits anew
-        attempt = Attempt(claim, writer, self._log, self._registry, settings)
+        attempt = self._made(claim, writer)
         told = Outcome(claim, writer)
         writing = begin(writer.run(), name=f"write-{claim.record.id}")
         chain = begin(attempt.run(known=known), name=f"chain-{claim.record.id}")
@@ -197,6 +197,10 @@ class Runner:
         finally:
             await _stop(chain)
             await _stop(writing)
+
+    def _made(self, claim: Claim, writer: Writer) -> Attempt:
+        """The attempt of a claim."""
+        return Attempt(claim, writer, self._log, self._registry, self._settings)
 
     def _left_seconds(self, claim: Claim) -> float:
         """Of the time that a stream may run, by Redis's clock."""
