@@ -11,7 +11,7 @@ import asyncio
 import importlib
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,25 @@ def _schema_of(kind: Any) -> Schema:
     return TypeAdapter(kind).json_schema()
 
 
+def modules_of(settings: Settings) -> list[str]:
+    """The modules that GATEWAY_CHAINS names."""
+    return [name for name in map(str.strip, settings.chains.split(",")) if name]
+
+
+def forget(modules: Collection[str]) -> Callable[[], None]:
+    """Forget the chains that these modules have marked, as they are imported again; the answer undoes it."""
+    before = dict(_marked)
+    for name, one in before.items():
+        if one.factory.__module__ in modules:
+            del _marked[name]
+
+    def bring_back() -> None:
+        _marked.clear()
+        _marked.update(before)
+
+    return bring_back
+
+
 def _import(module: str) -> None:
     if module.startswith("."):
         raise ValueError(f"GATEWAY_CHAINS: {module} must be an absolute name")
@@ -133,7 +152,7 @@ class Registry:
     ) -> None:
         self.settings = settings
         self._loaded = loaded
-        for module in (*SHIPPED, *filter(None, map(str.strip, settings.chains.split(",")))):
+        for module in (*SHIPPED, *modules_of(settings)):
             _import(module)
         self._chains = _marked | {one.name: one for one in also}
         self._made: dict[str, Any] = {}
