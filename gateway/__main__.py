@@ -34,11 +34,13 @@ from gateway.body import DEFAULT_CHAIN
 from gateway.errors import stack_of
 from gateway.gateway import Gateway
 from gateway.http import bounded
+from gateway.inputs import Inputs
 from gateway.settings import Settings
 from gateway.settled import settle
 from workers import guard
 from workers.chains.registry import Registry
 from workers.local_model import LocalModel
+from workers.reload import Reload
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
@@ -73,6 +75,37 @@ class Server(uvicorn.Server):
         self._serving()
 
 
+class Shift:
+    """The jobs that this process runs by one version of the chains; `run` until it is cancelled."""
+
+    def __init__(self, gateway: Gateway, registry: Registry) -> None:
+        from workers.runner import Runner
+
+        self._gateway = gateway
+        self._registry = registry
+        self._runner = Runner(registry.settings, gateway.parts.log, registry)
+
+    def replace(self) -> None:
+        """Another shift follows in this process: what this one hands over at its end loses no attempt."""
+        self._runner.replaced = True
+
+    async def run(self) -> None:
+        """Make the chains and run jobs; at the end hand those over, and close what factories have opened."""
+        from workers.loop import Loop
+
+        registry, settings = self._registry, self._registry.settings
+        try:
+            await registry.warm(DEFAULT_CHAIN)
+            async with asyncio.TaskGroup() as tasks:
+                if settings.is_development:
+                    tasks.create_task(registry.warm_own(), name="chains")
+                loop = Loop(self._gateway.parts.queue, self._runner, concurrency=settings.worker_concurrency)
+                self._gateway.direct_start = loop.places.start
+                tasks.create_task(loop.run(), name="loop")
+        finally:
+            await registry.close()
+
+
 class Host:
     """One process: its settings, the model that it may have brought along, its gateway."""
 
@@ -90,6 +123,8 @@ class Host:
             params=registry.params(),
             model_state=self._model_state,
         )
+        reloads = mode == "all" and settings.is_development and settings.chains
+        self._reload = Reload(settings, _servable) if reloads else None
 
     def _model_state(self) -> str:
         return self._model.state if self._model else "configured"
@@ -117,30 +152,23 @@ class Host:
                 raise result
 
     async def _work(self) -> None:
+        """Run jobs until cancelled: by the chains as they are, and after a reload by those that have come."""
         # LangChain comes with these, and takes a second that a process without workers need not spend.
-        from workers.runner import Runner
-
-        settings = await _with_model(self._settings, self._model) if self._model else self._settings
-        registry = Registry(settings, loaded=settle)
-        runner = Runner(settings, self.gateway.parts.log, registry)
-        await registry.warm(DEFAULT_CHAIN)
-        try:
-            await self._work_with(registry, runner, settings)
-        finally:
-            await registry.close()
-
-    async def _work_with(self, registry: Registry, runner: Any, settings: Settings) -> None:
-        from workers.loop import Loop
         from workers.sweeper import Sweeper
 
+        settings = await _with_model(self._settings, self._model) if self._model else self._settings
         parts = self.gateway.parts
         async with asyncio.TaskGroup() as tasks:
-            if settings.is_development:
-                tasks.create_task(registry.warm_own(), name="chains")
+            shift = Shift(self.gateway, Registry(settings, loaded=settle))
+            task = tasks.create_task(shift.run(), name="jobs")
             tasks.create_task(Sweeper(parts.log, parts.queue, backoff=settings.lease).run(), name="sweeper")
-            loop = Loop(parts.queue, runner, concurrency=settings.worker_concurrency)
-            self.gateway.direct_start = loop.places.start
-            tasks.create_task(loop.run())
+            while self._reload is not None:
+                registry = await self._reload.next(settings)
+                self.gateway.learn(registry.catalogue(), registry.schemas(), registry.params())
+                shift.replace()
+                task.cancel()
+                shift = Shift(self.gateway, registry)
+                task = tasks.create_task(shift.run(), name="jobs")
 
     def _socket(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
@@ -175,6 +203,11 @@ class Host:
         print(f"{WORKING if self._mode == 'worker' else SERVING} {url}", flush=True)
         if self._mode == "all":
             print(f"Ask on that page, or:\n\n{_EXAMPLE.format(url=url)}\n", flush=True)
+
+
+def _servable(registry: Registry) -> None:
+    """Raises ValueError for a schema that is none."""
+    Inputs(registry.schemas(), registry.params())
 
 
 def routes_of(mode: str, settings: Settings) -> Routes:

@@ -63,6 +63,11 @@ class Creation:
         # By key, for as long as somebody is at it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
+    def learn(self, chains: Mapping[str, Sequence[str]], inputs: Inputs) -> None:
+        """Take these chains from now on. A request for one that is gone, on its way already, is taken too."""
+        self._chains = {**self._chains, **chains}
+        self._inputs = inputs
+
     async def create(
         self, start: Start, *, owner: str, key: str, traceparent: str, followed: bool = False
     ) -> Record:

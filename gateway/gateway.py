@@ -114,6 +114,21 @@ class Gateway:
             self._parts = self._open()
         return self._parts
 
+    def learn(
+        self,
+        chains: Mapping[str, Sequence[str]],
+        schemas: Mapping[str, Schema | None],
+        params: Mapping[str, Collection[str]],
+    ) -> None:
+        """Serve these chains from now on; what was asked before goes on. Call it in the loop that serves.
+
+        Raises ValueError for a schema that is none; then nothing has changed.
+        """
+        self.inputs = Inputs(schemas, params)
+        self.chains = chains
+        if self._parts is not None:
+            self._parts.creation.learn(chains, self.inputs)
+
     async def end_readers(self) -> None:
         """Send those away who follow a stream, to come back elsewhere; nobody joins any more."""
         if self._parts is not None:

@@ -219,6 +219,7 @@ def quick_app(folder: Path) -> Path:
     for item in (
         *REPOSITORY.glob("*.py"),
         REPOSITORY / "gateway",
+        REPOSITORY / "holdfast_gateway",
         REPOSITORY / "workers",
         REPOSITORY / "web",
     ):

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = [
     ROOT / "function_app.py",
     *sorted((ROOT / "gateway").rglob("*.py")),
+    *sorted((ROOT / "holdfast_gateway").rglob("*.py")),
     *sorted((ROOT / "workers").rglob("*.py")),
 ]
 HOSTS = {"function_app", "gateway.__main__", "gateway.asgi"}
@@ -151,7 +152,7 @@ FOREIGN = {
     "redis_entraid": {"gateway.identity"},
     "prometheus_client": {"gateway.exporters"},
     "fakeredis": {"gateway.embedded"},
-    "langchain_core": {"workers"},
+    "langchain_core": {"workers", "holdfast_gateway.testing.scripted", "holdfast_gateway.testing.running"},
     "langchain_openai": {"workers"},
     "langchain": {"workers"},
     "langchain_text_splitters": {"workers"},
@@ -190,8 +191,10 @@ def test_imports_point_down(path: Path) -> None:
         own, theirs = layer(name), layer(other)
         if name.startswith("gateway.") and name not in HOSTS:
             assert own is not None, f"{name} has no layer"
-            assert not other.startswith("workers"), f"{name} imports {other}"
+            assert not other.startswith(("workers", "holdfast_gateway")), f"{name} imports {other}"
             assert theirs is None or theirs >= own, f"{name} imports {other}"
+        if name.startswith("workers"):
+            assert not other.startswith("holdfast_gateway"), f"{name} imports {other}"
         if name.startswith("workers") and theirs is not None and name != "workers.trigger":
             assert other in WORKERS_MAY_IMPORT, f"{name} imports {other}"
 

@@ -15,7 +15,8 @@ from tests.support.turns import cost
 from workers.chains.report import MOST_SECTIONS, titles
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = [*sorted((ROOT / "gateway").rglob("*.py")), *sorted((ROOT / "workers").rglob("*.py"))]
+PARTS = ("gateway", "holdfast_gateway", "workers")
+FILES = [path for part in PARTS for path in sorted((ROOT / part).rglob("*.py"))]
 Pattern = str | bytes
 LONGEST = 16_384  # characters
 SPARE_SECONDS = 0.004

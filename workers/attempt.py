@@ -61,6 +61,7 @@ class Attempt:
         self._settings = settings
         self._began = monotonic()
         self._failures = claim.record.failures  # since the last finished stage
+        self.result: Any = None  # of the last run of a stage that has come to its end
 
     async def run(self, *, known: bool) -> None:
         """Everything up to the terminal event. `known`: this release understands the job.
@@ -113,6 +114,7 @@ class Attempt:
             if run.outcome.is_left:  # a graph, at the end of a step, its worker's time being up
                 await self._leave(run.rest(), stages.leave(step, run.outcome.usage))
                 return
+            self.result = run.outcome.result
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
             end = [*run.rest(), step.event(finished=True)]
             if step.last or run.outcome.finish_reason == "interrupted":

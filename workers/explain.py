@@ -17,7 +17,7 @@ MOST_CHARACTERS = 2000  # of an exception's text
 MOST_FRAMES = 6
 MOST_CAUSES = 4
 _PRODUCT = Path(__file__).resolve().parents[1]
-_PRODUCT_PARTS = (str(_PRODUCT / "gateway"), str(_PRODUCT / "workers"))
+_PRODUCT_PARTS = tuple(str(_PRODUCT / name) for name in ("gateway", "holdfast_gateway", "workers"))
 _LIBRARIES = tuple(
     str(Path(path).resolve()) for path in set(sysconfig.get_paths().values()) if path and len(path) > 1
 )

@@ -58,6 +58,7 @@ class Runner:
         self._log = log
         self._registry = registry
         self._keeper = Keeper(settings)
+        self.replaced = False  # by another of the same process: what it lets go has lost no attempt
 
     async def run(self, body: bytes) -> Settled:
         """Handle one message. Raises StoreUnavailable when nothing could be decided: leave it pending."""
@@ -168,7 +169,7 @@ class Runner:
         writer.note(attempt_trace=trace)
         if claim.record.unknown_ms and self._registry.find(claim.record.chain) is not None:
             writer.note(unknown_ms=0)  # a worker that lacks the chain, and gets the job later, waits anew
-        attempt = Attempt(claim, writer, self._log, self._registry, settings)
+        attempt = self._made(claim, writer)
         told = Outcome(claim, writer)
         writing = begin(writer.run(), name=f"write-{claim.record.id}")
         chain = begin(attempt.run(known=known), name=f"chain-{claim.record.id}")
@@ -190,7 +191,7 @@ class Runner:
             told.tell("handed over" if handed_over else word)
             return AGAIN if handed_over or word in NOT_ENDED else DONE
         except asyncio.CancelledError:
-            return await self._hand_over(told, writer, writing, chain)
+            return await self._hand_over(claim, told, writer, writing, chain)
         except StoreUnavailable:
             told.tell("store")
             raise
@@ -198,19 +199,30 @@ class Runner:
             await _stop(chain)
             await _stop(writing)
 
+    def _made(self, claim: Claim, writer: Writer) -> Attempt:
+        """The attempt of a claim."""
+        return Attempt(claim, writer, self._log, self._registry, self._settings)
+
     def _left_seconds(self, claim: Claim) -> float:
         """Of the time that a stream may run, by Redis's clock."""
         ran_ms = claim.now_ms - (claim.record.started_ms or claim.now_ms)
         return max(0.0, self._settings.max_run - ran_ms / 1000)
 
     async def _hand_over(
-        self, told: Outcome, writer: Writer, writing: asyncio.Task[str], chain: asyncio.Task[None]
+        self,
+        claim: Claim,
+        told: Outcome,
+        writer: Writer,
+        writing: asyncio.Task[str],
+        chain: asyncio.Task[None],
     ) -> Settled:
-        """This process stops: release, then have the job delivered again.
+        """This process, or this runner of it, stops: release, then have the job delivered again.
 
         Raises StoreUnavailable when the store does not take the release in time: leave it pending.
         """
         await _stop(chain)
+        if self.replaced:
+            writer.note(handovers=claim.record.handovers + 1)
         writer.release()
         try:
             async with asyncio.timeout(self._settings.drain):

@@ -9,13 +9,14 @@ Both are written in one append; a store that has lost its tail has lost both. No
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway import protocol, sse
 from gateway.protocol import Event
 from gateway.record import CHECKPOINT, Record
+from workers.chains.each import Each as Each
 from workers.writer import TooLong
 
 if TYPE_CHECKING:
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 100  # of one stage
 _SPENT = " spent "  # in the name of what is kept of an unfinished run: no stage's name has a space
-
-
-@dataclass(frozen=True, slots=True)
-class Each:
-    """A stage that runs once for each of `over(given)`; its result is the list of theirs.
-
-    Each run is given what a stage is given, and its `item`. `over` must answer the same for the same.
-    """
-
-    runnable: Runnable[Any, Any] | Callable[..., Any]
-    over: Callable[[Mapping[str, Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)

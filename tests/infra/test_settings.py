@@ -223,7 +223,7 @@ def test_fault_87_what_the_app_needs_is_deployed() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     tracked = listed.stdout.splitlines()
     needed = ("function_app.py", "host.json", "requirements.txt", "requirements-core.txt", "constraints.txt")
-    folders = ("gateway/", "workers/", "web/", "docs/")  # docs: what `rag` searches
+    folders = ("gateway/", "holdfast_gateway/", "workers/", "web/", "docs/")  # docs: what `rag` searches
     here = {path for path in tracked if path in needed or path.startswith(folders)}
     assert len(here) > 100
     assert set(tracked) - left_behind(tracked) == here

@@ -7,6 +7,9 @@ there is one; where there is none, the process's identity.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from gateway import identity
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.runnables import Runnable
 
+_instead: ContextVar[BaseChatModel | None] = ContextVar("instead", default=None)
+
 
 @chain("chat", input=ASKED)
 def chat(settings: Settings) -> Runnable[Any, Any]:
@@ -32,7 +37,10 @@ def model(settings: Settings) -> BaseChatModel:
     """The configured chat model. Usage is asked for, since LangChain does not once a base URL is given.
 
     It does not try again by itself: a stage does, a fixed number of times, and with the lease renewed.
+    In a test of a chain it is the model that the test gives (`answered_by`).
     """
+    if (instead := _instead.get()) is not None:
+        return instead
     from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
     from workers.adapter.calls import UNMARKED
@@ -56,6 +64,16 @@ def model(settings: Settings) -> BaseChatModel:
     if settings.openai_api_key:
         given["api_key"] = settings.openai_api_key
     return ChatOpenAI(model=settings.model, **given)
+
+
+@contextmanager
+def answered_by(instead: BaseChatModel) -> Iterator[None]:
+    """Within it `model` gives this one, also in the tasks and threads that begin there."""
+    token = _instead.set(instead)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
 
 
 def uses_v1(settings: Settings) -> bool:

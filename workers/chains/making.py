@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.errors import WrongChain, stack_of
 from gateway.settings import Settings
+from workers.chains.each import Each
 
 _log = logging.getLogger("holdfast.registry")
 CLOSE_SECONDS = 5.0  # for all that factories have opened
@@ -137,8 +138,6 @@ def checked(name: str, stages: Sequence[str], made: Any, factory: Callable[..., 
 
 
 def _part(where: str, stage: str, part: Any) -> Any:
-    from workers.stages import Each
-
     runnable = part.runnable if isinstance(part, Each) else part
     is_class = isinstance(runnable, type)
     if hasattr(runnable, "astream") and not is_class:

@@ -11,7 +11,7 @@ import asyncio
 import importlib
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,25 @@ def _schema_of(kind: Any) -> Schema:
     return TypeAdapter(kind).json_schema()
 
 
+def modules_of(settings: Settings) -> list[str]:
+    """The modules that GATEWAY_CHAINS names."""
+    return [name for name in map(str.strip, settings.chains.split(",")) if name]
+
+
+def forget(modules: Collection[str]) -> Callable[[], None]:
+    """Forget the chains that these modules have marked, as they are imported again; the answer undoes it."""
+    before = dict(_marked)
+    for name, one in before.items():
+        if one.factory.__module__ in modules:
+            del _marked[name]
+
+    def bring_back() -> None:
+        _marked.clear()
+        _marked.update(before)
+
+    return bring_back
+
+
 def _import(module: str) -> None:
     if module.startswith("."):
         raise ValueError(f"GATEWAY_CHAINS: {module} must be an absolute name")
@@ -120,16 +139,22 @@ def _import(module: str) -> None:
 class Registry:
     """The chains of one process; each is made once, when it is first run.
 
-    `loaded` is called when one was made. Raises ValueError for a module that is not there, or a chain's name
-    that is taken.
+    `loaded` is called when one was made. `also`: chains of this registry alone, which nobody has marked.
+    Raises ValueError for a module that is not there, or a chain's name that is taken.
     """
 
-    def __init__(self, settings: Settings, *, loaded: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        loaded: Callable[[], object] = lambda: None,
+        also: Sequence[Chain] = (),
+    ) -> None:
         self.settings = settings
         self._loaded = loaded
-        for module in (*SHIPPED, *filter(None, map(str.strip, settings.chains.split(",")))):
+        for module in (*SHIPPED, *modules_of(settings)):
             _import(module)
-        self._chains = dict(_marked)
+        self._chains = _marked | {one.name: one for one in also}
         self._made: dict[str, Any] = {}
         self._maker = Maker()
         self._making: dict[str, asyncio.Lock] = {}  # by chain: a slow factory keeps no other chain waiting
@@ -149,6 +174,10 @@ class Registry:
     def find(self, name: str) -> Chain | None:
         """The chain of this name, if this release has it."""
         return self._chains.get(name)
+
+    def made_by(self, factory: Factory) -> Chain | None:
+        """The chain that this factory is marked for, if it is marked."""
+        return next((one for one in self._chains.values() if one.factory is factory), None)
 
     async def load(self, name: str) -> Any:
         """Its parts by stage, in order, each a Runnable or an Each; what opens them is called once.

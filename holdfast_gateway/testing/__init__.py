@@ -1,0 +1,13 @@
+"""Test a chain: run it as a worker runs it, and look at what its readers would get.
+
+    result = await run("trip", user="Three days in Rome", model=Scripted("Day one …"))
+    assert result.text == "Day one …"
+
+The chain runs through the code of the workers: stages, retries, the adapter of LangChain, the writer of the
+log. The log is kept in memory: no Redis, no queue and no web server is needed.
+"""
+
+from holdfast_gateway.testing.running import Result, run, run_sync
+from holdfast_gateway.testing.scripted import Scripted, calls
+
+__all__ = ["Result", "Scripted", "calls", "run", "run_sync"]

@@ -1,0 +1,219 @@
+"""Runs a chain once, from a request's fields to the terminal event, as a worker does.
+
+A worker's `Runner` runs the attempt, with its writer. A stage that is over its time limit is tried by a next
+attempt, as another worker would. What needs a store is left out: contested claims, leases, quotas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from gateway import client_events, protocol, sse
+from gateway.body import DEFAULT_CHAIN, Bounds, Start, parse_json, parse_start
+from gateway.client_events import Event, Refused, Stage
+from gateway.errors import HoldfastError, TooLarge
+from gateway.fold import StageText
+from gateway.inputs import Inputs
+from gateway.protocol import ANONYMOUS, VERSION, Status
+from gateway.record import Claim
+from gateway.settings import Settings
+from gateway.status import fold_of
+from holdfast_gateway.testing.memory import MemoryLog
+from workers.attempt import Attempt
+from workers.chains.chat import answered_by
+from workers.chains.each import Each
+from workers.chains.registry import Chain, Registry
+from workers.runner import Runner
+from workers.writer import Writer
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import Runnable
+
+UNNAMED = "chain"  # the name of a chain that is given as an object and has none
+_NOT_GIVEN: Any = object()  # `input` may be None
+
+
+@dataclass(frozen=True, slots=True)
+class Result(client_events.Result):
+    """What a client's `result()` gives, and what a test may want to look at beside it.
+
+    `events`: every event, in order, as a client's `async for` gives them.
+    `result`: what the chain came to: the result of its last stage, a text or a JSON value; of a last stage
+    that is an `Each`, the list. None where the stream failed.
+    `error`: the data of the `failed` event (`code`, `message`, `retryable`, `detail`), or None.
+    `attempts`: how many attempts there were.
+    """
+
+    events: Sequence[Event] = ()
+    result: Any = None
+    error: Mapping[str, Any] | None = None
+    attempts: int = 1
+
+
+async def run(
+    chain: str | Runnable[Any, Any] | Mapping[str, Any] | Callable[..., Any] = DEFAULT_CHAIN,
+    *,
+    user: str | None = None,
+    messages: Sequence[Mapping[str, Any]] | None = None,
+    input: Any = _NOT_GIVEN,
+    params: Mapping[str, Any] | None = None,
+    context: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    owner: str = ANONYMOUS,
+    model: BaseChatModel | None = None,
+) -> Result:
+    """Run a chain to its end and give what came of it; a chain that fails is a result with an `error`.
+
+    `chain` is the name of a chain that is marked in an imported module, or in one that GATEWAY_CHAINS names;
+    a factory that is marked; a Runnable; or a mapping from stages to Runnables. Exactly one of `user`,
+    `messages` and `input` is given. These, `params`, `context` and `metadata` are the fields of
+    `POST /stream`, and are checked as there. `owner` is who asks. `model` is what `model(settings)` gives in
+    the chain. All other settings are those of the environment.
+
+    Raises ValueError where there is no such chain, or a setting is wrong; Refused, with the status and the
+    problem, where a gateway refuses the request; TypeError for an object that is no chain, and for input that
+    is no JSON.
+    """
+    settings = replace(Settings.from_env(), development="yes")  # an error's `detail` is the chain's own
+    registry, name = _registry(chain, settings)
+    asked = {"user": user, "messages": messages, "params": params, "context": context, "metadata": metadata}
+    body: dict[str, Any] = {"chain": name} | {key: value for key, value in asked.items() if value is not None}
+    if input is not _NOT_GIVEN:
+        body["input"] = input
+    start = _start(body, registry, settings)
+    log = MemoryLog(protocol.new_stream_id(), _fields(start, registry.catalogue()[name], owner))
+    runner = _Runner(settings, log, registry)
+    with answered_by(model) if model is not None else contextlib.nullcontext():
+        try:
+            result = await runner.to_the_end(name)
+        finally:
+            await registry.close()
+    return await _told(log, result)
+
+
+def run_sync(
+    chain: str | Runnable[Any, Any] | Mapping[str, Any] | Callable[..., Any] = DEFAULT_CHAIN, **given: Any
+) -> Result:
+    """`run` for a test that is not async; takes and raises the same."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run(chain, **given))
+    raise RuntimeError("an event loop is running here: use `await run(…)`")
+
+
+class _Runner(Runner):
+    """A worker's, for one stream in memory."""
+
+    def __init__(self, settings: Settings, log: MemoryLog, registry: Registry) -> None:
+        super().__init__(settings, log, registry)
+        self._memory = log
+        self._chains = registry
+        self._last: Attempt | None = None
+
+    def _made(self, claim: Claim, writer: Writer) -> Attempt:
+        self._last = super()._made(claim, writer)
+        return self._last
+
+    async def to_the_end(self, name: str) -> Any:
+        """Attempts, each with a claim of its own, until one has ended the stream; what the chain came to."""
+        again = True
+        while again:
+            claim = (await self._memory.claim("", protocol.new_token(), 0)).claim
+            assert claim is not None
+            again = (await self._run(claim, True, "")).again_in_ms is not None
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the runner has handed over, as a worker that stops
+                raise asyncio.CancelledError
+        return await self._result(name)
+
+    async def _result(self, name: str) -> Any:
+        record = self._memory.kept
+        if record.status is not Status.DONE:
+            return None
+        assert self._last is not None
+        *_, (stage, part) = (await self._chains.load(name)).items()
+        if not isinstance(part, Each):
+            return self._last.result
+        runs = [run for run in (await fold_of(self._memory, record.id)).stages if _is_run(run, stage)]
+        kept = [record.checkpoints.get(f"{stage} {run.run}") for run in runs]
+        return [self._last.result if raw is None else json.loads(raw)["result"] for raw in kept]
+
+
+def _is_run(run: StageText, stage: str) -> bool:
+    """Whether it is a run of the chain's stage, and not one of a graph's node that has the same name."""
+    return run.name == stage and not run.parent
+
+
+def _registry(chain: Any, settings: Settings) -> tuple[Registry, str]:
+    """The chains that there are, the given one among them, and its name."""
+    registry = Registry(settings)
+    if isinstance(chain, str):
+        if registry.find(chain) is None:
+            raise ValueError(f"there is no chain {chain}: import its module, or name it in GATEWAY_CHAINS")
+        return registry, chain
+    if (marked := registry.made_by(chain)) is not None:
+        return registry, marked.name
+    if isinstance(chain, Mapping) and chain:
+        stages = tuple(map(protocol.name, chain))
+    elif hasattr(chain, "astream") and not isinstance(chain, type):
+        stages = (UNNAMED,)
+    else:
+        kind = type(chain).__name__
+        raise TypeError(
+            f"an object of the type {kind} is no chain: give a name, a factory that is marked by @chain, "
+            "a Runnable of LangChain's, or a mapping from stages to Runnables"
+        )
+    return Registry(settings, also=[Chain(UNNAMED, stages, lambda _: chain)]), UNNAMED
+
+
+def _start(body: Mapping[str, Any], registry: Registry, settings: Settings) -> Start:
+    """What the request asks for. Raises Refused, and TypeError for what is no JSON."""
+    raw, bounds = json.dumps(body).encode(), Bounds.of(settings)
+    try:
+        if len(raw) > bounds.bytes:
+            raise TooLarge(f"the bound is {bounds.bytes} bytes")
+        start = parse_start(parse_json(raw, bounds), registry.catalogue(), bounds)
+        Inputs(registry.schemas(), registry.params()).check(start)
+    except HoldfastError as error:
+        raise Refused(error.status, error.problem(), None) from error
+    return start
+
+
+def _fields(start: Start, stages: Sequence[str], owner: str) -> dict[str, Any]:
+    """The record of the stream, as its creation writes it, without what bounds its life in a store."""
+    fields: dict[str, Any] = {
+        "version": VERSION,
+        "owner": owner,
+        "chain": start.chain,
+        "stages": sse.dumps(list(stages)),
+        "input": sse.dumps(start.input),
+        "params": sse.dumps(start.params),
+        "created_ms": time.time_ns() // 1_000_000,
+    }
+    return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
+
+
+async def _told(log: MemoryLog, result: Any) -> Result:
+    """What a client would have of this log, and the chain's result."""
+    messages = sse.Decoder().feed(bytes(log.frames))
+    events = [Event(message.id, message.type, json.loads(message.data)) for message in messages]
+    fold, end = await fold_of(log, log.kept.id), events[-1].data
+    return Result(
+        text=fold.text,
+        stages=[Stage(run.name, run.run, run.state, run.text) for run in fold.stages],
+        usage=fold.usage or {},
+        finish_reason=end.get("finish_reason", ""),
+        interrupts=end.get("interrupts", ()),
+        events=events,
+        result=result,
+        error=fold.error,
+        attempts=log.kept.attempt,
+    )
