@@ -180,9 +180,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         **given: Any,
     ) -> None:
         """A model is asked."""
-        if (
-            asyncio.get_running_loop() is self._loop
-        ):  # by async code, which hears what this one raises
+        if asyncio.get_running_loop() is self._loop:  # by async code, which hears what this one raises
             self.models.feed(run_id)
         call_id = self._descend(run_id, parent_run_id)
         if metadata and PATH in metadata:
