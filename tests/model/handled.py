@@ -35,6 +35,7 @@ SETTINGS = Settings(
     stage_limit=0,
     max_failures=1_000_000,
     max_attempts=1_000_000,
+    store_patience=1e8,  # by the real clock, which runs away where this process is held
 )
 
 
