@@ -26,6 +26,7 @@ from gateway import params, sse
 from gateway.aside import LARGE, aside
 from gateway.body import Start, shown
 from gateway.errors import Invalid
+from gateway.forms import Form, Kind, form_of, shape_of
 
 Schema = Mapping[str, Any]
 Check = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
@@ -67,6 +68,7 @@ class Inputs:
         self._schemas = schemas
         self._allowed = allowed or {}
         self._validators: dict[str, Any] = {}
+        self._forms: dict[str, Form] = {}  # what a question becomes
         self._patterned: set[str] = set()  # names of chains
         for name, schema in schemas.items():
             if schema is None:
@@ -77,6 +79,8 @@ class Inputs:
             except SchemaError:
                 raise ValueError(f"the input of chain {name} is no JSON Schema") from None
             self._validators[name] = _Bounded(schema)
+            if isinstance(form := form_of(shape_of(schema)), Form):
+                self._forms[name] = form
             if '"pattern' in json.dumps(schema, default=str):
                 self._patterned.add(name)
 
@@ -113,6 +117,12 @@ class Inputs:
         if (validator := self._validators.get(start.chain)) is None:
             return
         field, value = next(iter(start.input.items()))
+        form = self._forms.get(start.chain) if field == "messages" else None
+        if form is not None:
+            try:
+                value = form.of(value)
+            except ValueError:
+                raise Invalid("messages", "must hold a message of the role user") from None
         _left.steps, _left.seconds = steps, PATTERN_SECONDS
         try:
             error = best_match(validator.iter_errors(value))
@@ -124,7 +134,9 @@ class Inputs:
             where, rule = _told(error)
             if start.sent == "user":  # a text: the message that it has become is not the client's
                 raise Invalid("user", rule)
-            raise Invalid(_path(field, [*error.absolute_path, *where]), rule)
+            is_changed = form is not None and form != Form(Kind.MESSAGES)
+            within = [] if is_changed else [*error.absolute_path, *where]
+            raise Invalid(_path(field, within), rule)
 
 
 def _referred(schema: Any) -> Iterator[Any]:

@@ -52,6 +52,7 @@ LAYERS = [
     {"gateway.response", "gateway.gateway"},
     {"gateway.direct", "gateway.creation", "gateway.openapi", "gateway.openapi_page"},
     {"gateway.inputs"},
+    {"gateway.forms"},
     {"gateway.responses", "gateway.parameters"},
     {"gateway.schemas"},
     {"gateway.formats.projection"},
@@ -106,6 +107,7 @@ WORKERS_MAY_IMPORT = {
     for name in (
         "log_apart",
         "errors",
+        "forms",
         "protocol",
         "sse",
         "log",

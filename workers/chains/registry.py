@@ -27,6 +27,7 @@ _log = logging.getLogger("holdfast.registry")
 SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
 MOST_WARMED = 20
 Schema = Mapping[str, Any]
+Put = Callable[[str, Sequence[Mapping[str, Any]]], Any]
 # Of a plain function; an async one, or one that yields, makes the same (`making.py`).
 Factory = Callable[[Settings], Any]
 
@@ -125,6 +126,12 @@ def forget(modules: Collection[str]) -> Callable[[], None]:
     return bring_back
 
 
+def _forms_of(chain: Chain, parts: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
+    from workers.chains.taking import forms_of  # which imports LangChain
+
+    return forms_of(chain.name, chain.input, parts, development=settings.is_development)
+
+
 def _import(module: str) -> None:
     if module.startswith("."):
         raise ValueError(f"GATEWAY_CHAINS: {module} must be an absolute name")
@@ -156,6 +163,7 @@ class Registry:
             _import(module)
         self._chains = _marked | {one.name: one for one in also}
         self._made: dict[str, Any] = {}
+        self._forms: dict[str, Mapping[str, Any]] = {}  # of chains that are made, by stage
         self._maker = Maker()
         self._making: dict[str, asyncio.Lock] = {}  # by chain: a slow factory keeps no other chain waiting
 
@@ -188,9 +196,21 @@ class Registry:
             if name not in self._made:
                 chain = self._chains[name]
                 made = await self._maker.make(name, chain.factory, self.settings)
-                self._made[name] = checked(name, chain.stages, made, chain.factory)
+                parts = checked(name, chain.stages, made, chain.factory)
+                self._forms[name] = await asyncio.to_thread(_forms_of, chain, parts, self.settings)
+                self._made[name] = parts
                 self._loaded()
         return self._made[name]
+
+    def put(self, name: str) -> Put:
+        """How a question by `user` or `messages` is put to the stages of a chain that is made.
+
+        What it returns takes a stage and the messages, and raises WrongChain where no rule says how.
+        """
+        from workers.chains.taking import asked
+
+        forms = self._forms[name]
+        return lambda stage, messages: asked(name, forms[stage], messages)
 
     async def close(self) -> None:
         """Close what factories have opened. Call it in the event loop that has loaded the chains."""
