@@ -77,12 +77,12 @@ class Gateway:
         chains: Mapping[str, Sequence[str]],
         *,
         schemas: Mapping[str, Schema | None] | None = None,
-        params: Mapping[str, Collection[str]] | None = None,
+        params: Mapping[str, Collection[str] | Schema] | None = None,
         model_state: Callable[[], str] = lambda: "configured",
     ) -> None:
         """`chains`: names and stages; `schemas`: of their inputs. Raises ValueError for one that is none.
 
-        `params`: by chain, those that callers may set although they name a credential or an endpoint.
+        `params`: by chain, what callers may set, as `Inputs` has it.
         """
         self.settings = settings
         self.chains = chains

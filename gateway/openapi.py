@@ -164,7 +164,9 @@ class _Contract:
 
     def _chains(self) -> Operation:
         return {
-            **_named("chains", "What runs here: names, stages, and the JSON Schema of each one's input"),
+            **_named(
+                "chains", "What runs here: names, stages, and the JSON Schemas of each one's input and params"
+            ),
             "security": self._asked(),
             "responses": {"200": responses.json("by name", ref("Chains")), **self._refused("internal")},
         }

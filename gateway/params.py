@@ -29,6 +29,7 @@ _LANGGRAPH = frozenset(
     )
 )
 _INTERNAL = "__"
+STEPS = "recursion_limit"  # the product's own wish: how many steps a graph may take
 # What a model's own fields are called when they name where it is asked and as whom: of ChatOpenAI
 # `base_url`, `openai_api_base`, `openai_api_key`, `openai_proxy`, `default_headers`, `http_client`, of others
 # `endpoint_url`, `aws_secret_access_key`, `client_kwargs`. A prefix may stand before them (`config_prefix` of

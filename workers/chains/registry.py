@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gateway.params import own
 from gateway.protocol import name as checked_name
 from gateway.settings import Settings
 from workers.chains.making import Maker, checked
@@ -40,7 +41,7 @@ class Chain:
     stages: tuple[str, ...]
     factory: Factory
     input: Schema | None = None
-    params: tuple[str, ...] = ()
+    params: tuple[str, ...] | Schema = ()  # a schema: callers may set these alone
     # Of stages: how often each is tried in all. One that is not here has the gateway's number.
     tries: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)  # likewise: how long each may run, in seconds
@@ -54,7 +55,7 @@ def chain(
     *,
     stages: Sequence[str] = (),
     input: Any = None,
-    params: Sequence[str] = (),
+    params: Any = (),
     tries: int | Mapping[str, int] | None = None,
     limits: float | Mapping[str, float] | None = None,
 ) -> Callable[[Factory], Factory]:
@@ -62,7 +63,9 @@ def chain(
 
     `stages`, in their order: the names of what the factory's mapping holds. None: one, named as the chain.
     `input`: a JSON Schema, or a type that pydantic knows (a model, a TypedDict); None: any JSON is taken.
-    `params`: names that callers may set although they name a credential or an endpoint (`gateway/params.py`).
+    `params`: the params that callers may set, and no others: a mapping from their names to JSON Schemas, or a
+    type that pydantic knows. A list of names instead lets all be set, and these although they name a
+    credential or an endpoint (`gateway/params.py`).
     `tries`: how often a stage is tried in all while its failures may pass, by its name or for all.
     None: GATEWAY_STAGE_TRIES.
     `limits`: after how many seconds a stage, or one node of a graph, is stopped, by the stage's name or for
@@ -70,8 +73,7 @@ def chain(
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
-    if isinstance(params, str):
-        raise ValueError(f"the params of {name} must be a list of names")
+    allowed = _allowed(name, params)
     named = tuple(map(checked_name, stages)) or (name,)
     told = dict.fromkeys(named, tries) if isinstance(tries, int) else dict(tries or {})
     if not set(told) <= set(named) or any(type(most) is not int or most < 1 for most in told.values()):
@@ -85,7 +87,7 @@ def chain(
         known = _marked.get(checked_name(name))
         if known is not None and _definition(known.factory) != _definition(factory):
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, named, factory, schema, tuple(params), told, longest)
+        _marked[name] = Chain(name, named, factory, schema, allowed, told, longest)
         return factory
 
     return mark
@@ -99,6 +101,28 @@ def _definition(factory: Factory) -> tuple[Any, ...]:
     """Where it is written: the same when its module is imported again."""
     code = getattr(inspect.unwrap(factory), "__code__", None)
     return factory.__module__, getattr(factory, "__qualname__", ""), getattr(code, "co_firstlineno", 0)
+
+
+def _allowed(name: str, params: Any) -> tuple[str, ...] | Schema:
+    """What a mark says of params: names, or the JSON Schema of all that callers may set."""
+    if isinstance(params, list | tuple | set | frozenset):
+        return tuple(params)
+    if isinstance(params, Mapping):
+        schema: Schema = {"type": "object", "properties": dict(params)}
+    elif isinstance(params, type):
+        schema = _schema_of(params)
+    else:
+        raise ValueError(f"the params of {name} must be a list of names, a mapping of schemas, or a type")
+    members = schema.get("properties", {})
+    wrong = [param for param, one in members.items() if not isinstance(one, Mapping | bool)]
+    if wrong or schema.get("type") != "object":
+        raise ValueError(
+            f"the params of {name} must be a mapping from each param's name to its JSON Schema, as "
+            '{"tone": {"type": "string"}}'
+        )
+    if nobodys := [param for param in members if not own({param: None})]:
+        raise ValueError(f"no caller can set the param {nobodys[0]} of {name}: its name is taken")
+    return schema
 
 
 def _schema_of(kind: Any) -> Schema:
@@ -175,8 +199,11 @@ class Registry:
         """Names and the JSON Schema of what each chain takes, as plain data for the handlers."""
         return {name: chain.input for name, chain in self._chains.items()}
 
-    def params(self) -> Mapping[str, Sequence[str]]:
-        """Names, and the params that callers may set though they name a credential or an endpoint."""
+    def params(self) -> Mapping[str, Sequence[str] | Schema]:
+        """Names, and what callers may set, as plain data for the handlers.
+
+        A JSON Schema: these params alone. Names: any, and these though they name a credential or an endpoint.
+        """
         return {name: chain.params for name, chain in self._chains.items()}
 
     def find(self, name: str) -> Chain | None:
