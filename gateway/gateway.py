@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind
 from gateway import identity, overdue, protocol, telemetry
 from gateway.auth import auth_of
 from gateway.body import Bounds, Start
+from gateway.claims import NO_CLAIMS
 from gateway.cluster import Router
 from gateway.connection import Connection
 from gateway.conversations import Conversations
@@ -179,18 +180,28 @@ class Gateway:
         return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
 
     async def create(
-        self, start: Start, *, owner: str, key: str = "", traceparent: str = "", followed: bool = False
+        self,
+        start: Start,
+        *,
+        owner: str,
+        key: str = "",
+        traceparent: str = "",
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
     ) -> Record:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
 
-        `followed`: the caller reads its events in the answer. Raises Invalid, KeyReused, OverQuota,
-        QueueFull, StoreUnavailable or QueueUnavailable. After these nothing was started, unless only the
-        store's or the queue's answer was lost; the same key makes it one job in any case.
+        `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these
+        nothing was started, unless only the store's or the queue's answer was lost; the same key makes it one
+        job in any case.
         """
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
             trace = telemetry.traceparent_of(span)
             creation = self.parts.creation
-            record = await creation.create(start, owner=owner, key=key, traceparent=trace, followed=followed)
+            record = await creation.create(
+                start, owner=owner, key=key, traceparent=trace, followed=followed, claims=claims
+            )
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
 

@@ -129,7 +129,7 @@ class _Contract:
         required = settings.jwt_required_scope or settings.jwt_required_role
         codes = {
             "unauthorized": not settings.is_open,
-            "forbidden": bool(required),
+            "forbidden": bool(required or settings.chain_claims),  # who has too many claims is refused
             "auth_unavailable": settings.auth in ("jwt", "keys"),
         }
         return tuple(code for code, told in codes.items() if told)

@@ -57,6 +57,7 @@ LAYERS = [
     {"gateway.schemas"},
     {"gateway.formats.projection"},
     {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc", "gateway.quota"},
+    {"gateway.claims"},
     {"gateway.readiness", "gateway.timeline", "gateway.listing"},
     {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status", "gateway.log_apart"},
     {"gateway.overdue"},

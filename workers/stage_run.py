@@ -142,6 +142,7 @@ class StageRun:
             stream_id=record.id,
             attempt=record.attempt,
             metadata=record.metadata,
+            claims=record.claims,
             hands_on=not step.last,
             max_event=settings.max_event,
             max_log=settings.max_log,
