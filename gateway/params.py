@@ -18,6 +18,7 @@ STREAM_ID = f"{PRODUCT}stream_id"
 ATTEMPT = f"{PRODUCT}attempt"
 METADATA = f"{PRODUCT}metadata"
 CLAIMS = f"{PRODUCT}claims"
+KEY = f"{PRODUCT}idempotency_key"
 # Names that say who the caller is. A chain may read them from an object within the params, too, so they are
 # taken out at every depth. `langgraph_` is the namespace in which LangGraph's own server puts the caller.
 _IDENTITY = (PRODUCT, "langgraph_")

@@ -35,6 +35,7 @@ from workers.chains.registry import chain
 
 def tell(given, config: RunnableConfig):
     told = {name: value for name, value in config["configurable"].items() if name[:1] != "_"}
+    assert len(told.pop("holdfast_idempotency_key")) == 64
     return json.dumps(told)
 
 @chain("told")
@@ -77,6 +78,7 @@ FORGED = {
     "holdfast_owner": "key:bob",
     "holdfast_stream_id": "00AAAAAAAAAAAAAAAAAAAAAA",
     "holdfast_admin": True,
+    "holdfast_idempotency_key": "bobs",
     "langgraph_auth_user": {"identity": "bob"},
     "langgraph_auth_user_id": "bob",
     "langgraph_auth_permissions": ["all"],

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from gateway import params as chain_params
 from gateway import telemetry
 from workers.adapter.content import reasoning_of, text_in
+from workers.adapter.keys import key_of
 from workers.adapter.members import Members
 from workers.adapter.stage import Emit, Outcome, Stage
 from workers.adapter.values import NOTHING, Sum, plain, size_of
@@ -149,6 +150,7 @@ def trusted(stage: Stage) -> dict[str, Any]:
         chain_params.STREAM_ID: stage.stream_id,
         chain_params.ATTEMPT: stage.attempt,
         chain_params.METADATA: chain_params.own(stage.metadata or {}),
+        chain_params.KEY: key_of(stage),
     }
     return told | ({chain_params.CLAIMS: dict(stage.claims)} if stage.claims else {})
 
