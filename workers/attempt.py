@@ -108,6 +108,7 @@ class Attempt:
             *(self._claim, self._writer, self._settings, self._read),
             tries=chain.tries,
             limits=limits,
+            retry_on=chain.retry_on,
             began=self._began,
         )
         for step in stages.steps():

@@ -19,6 +19,7 @@ from gateway.params import own
 from gateway.protocol import name as checked_name
 from gateway.settings import Settings
 from workers.chains.making import Maker, checked
+from workers.chains.retries import Judge, judges_of
 from workers.explain import explained
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Chain:
     # Of stages: how often each is tried in all. One that is not here has the gateway's number.
     tries: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)  # likewise: how long each may run, in seconds
+    retry_on: Mapping[str, Judge] = field(default_factory=dict)  # likewise: which of its failures may pass
 
 
 _marked: dict[str, Chain] = {}
@@ -58,6 +60,7 @@ def chain(
     params: Any = (),
     tries: int | Mapping[str, int] | None = None,
     limits: float | Mapping[str, float] | None = None,
+    retry_on: Any = None,
 ) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
 
@@ -70,6 +73,8 @@ def chain(
     None: GATEWAY_STAGE_TRIES.
     `limits`: after how many seconds a stage, or one node of a graph, is stopped, by the stage's name or for
     all; 0: never. None: GATEWAY_STAGE_LIMIT_SECONDS.
+    `retry_on`: exceptions that may pass beside those of which it is known: a class, several, or a function of
+    the exception that gives True, False, or None for what is known; by the stage's name or for all.
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
@@ -81,13 +86,14 @@ def chain(
     longest = dict.fromkeys(named, limits) if isinstance(limits, int | float) else dict(limits or {})
     if not set(longest) <= set(named) or any(not _is_limit(seconds) for seconds in longest.values()):
         raise ValueError(f"the limits of {name} must be seconds, 0 or more, for stages that it has")
+    judges = judges_of(name, named, retry_on)
     schema = input if input is None or isinstance(input, Mapping) else _schema_of(input)
 
     def mark(factory: Factory) -> Factory:
         known = _marked.get(checked_name(name))
         if known is not None and _definition(known.factory) != _definition(factory):
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, named, factory, schema, allowed, told, longest)
+        _marked[name] = Chain(name, named, factory, schema, allowed, told, longest, judges)
         return factory
 
     return mark
