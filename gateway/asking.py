@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.requests import Request
 
@@ -12,6 +14,7 @@ from gateway.gateway import Gateway
 from gateway.protocol import Cursor
 from gateway.record import Record
 
+_CLAIMS = "holdfast.claims"  # in a request's scope
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
@@ -35,9 +38,16 @@ def by_token(request: Request) -> bool:
 
 async def owner(gateway: Gateway, request: Request) -> str:
     """Who asks. Raises Unauthorized or AuthUnavailable."""
-    name = await gateway.auth.owner(request.headers)
-    journal.note(owner=name)
-    return name
+    caller = await gateway.auth.caller(request.headers)
+    request.scope[_CLAIMS] = caller.claims
+    journal.note(owner=caller.owner)
+    return caller.owner
+
+
+def claims(request: Request) -> Mapping[str, Any]:
+    """What chains are told of who asks; call it after `owner`."""
+    known: Mapping[str, Any] = request.scope[_CLAIMS]
+    return known
 
 
 def note(record: Record) -> None:

@@ -10,12 +10,13 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from starlette.datastructures import Headers
 
+from gateway.claims import Caller, chosen, names_of, of_principal
 from gateway.errors import AuthUnavailable, Unauthorized
 from gateway.protocol import ANONYMOUS
 from gateway.settings import Settings
@@ -37,6 +38,9 @@ class Auth(Protocol):
     async def owner(self, headers: Headers) -> str:
         """The caller's name. Raises Unauthorized, or AuthUnavailable when it cannot be decided now."""
 
+    async def caller(self, headers: Headers) -> Caller:
+        """The same, and what chains are told of him. Raises as `owner`, and Forbidden for too many claims."""
+
 
 class Open:
     """Everybody is the same nobody: for loopback, or behind something that asks."""
@@ -44,6 +48,10 @@ class Open:
     async def owner(self, headers: Headers) -> str:
         """Always the same."""
         return ANONYMOUS
+
+    async def caller(self, headers: Headers) -> Caller:
+        """Nothing is known of him."""
+        return Caller(ANONYMOUS)
 
 
 class Keys:
@@ -82,6 +90,10 @@ class Keys:
         if name is None:
             raise Unauthorized
         return f"key:{name}"
+
+    async def caller(self, headers: Headers) -> Caller:
+        """A key says nothing but its name."""
+        return Caller(await self.owner(headers))
 
     def _look(self, now: float) -> None:
         """Read the file again; a wrong one is told at once, and then once a minute."""
@@ -134,6 +146,9 @@ class EasyAuth:
     this where the platform does not say that its sign-in is in front (`WEBSITE_AUTH_ENABLED`).
     """
 
+    def __init__(self, claims: Sequence[str] = ()) -> None:
+        self._claims = claims
+
     async def owner(self, headers: Headers) -> str:
         """Identity provider and the caller's id there."""
         named = headers.getlist("x-ms-client-principal-id")
@@ -142,6 +157,15 @@ class EasyAuth:
             raise Unauthorized
         return f"easyauth:{providers[0]}:{named[0]}"
 
+    async def caller(self, headers: Headers) -> Caller:
+        """The same, and the claims that the platform has found in what the provider said."""
+        owner, principals = await self.owner(headers), headers.getlist("x-ms-client-principal")
+        if not self._claims or not principals:
+            return Caller(owner)
+        if len(principals) > 1:
+            raise Unauthorized
+        return Caller(owner, chosen(self._claims, of_principal(principals[0])))
+
 
 def auth_of(settings: Settings) -> Auth:
     """What the settings ask for. Raises ValueError for a file of keys that is wrong or cannot be read."""
@@ -149,7 +173,7 @@ def auth_of(settings: Settings) -> Auth:
         case "keys":
             return Keys(Path(settings.keys_file))
         case "easyauth":
-            return EasyAuth()
+            return EasyAuth(names_of(settings.chain_claims))
         case "jwt":
             from gateway.oidc import Jwt
 

@@ -11,10 +11,14 @@ from gateway.gateway import Gateway
 
 @answered("/chains")
 async def chains(gateway: Gateway, request: Request) -> Response:
-    """Names, stages, and the JSON Schema of each chain's input: null for a chain that takes any JSON."""
+    """Names, stages, and the JSON Schema of each chain's input: null for a chain that takes any JSON.
+
+    A chain that declares its params has their JSON Schema, too.
+    """
     await gateway.auth.owner(request.headers)
-    listed = [
-        {"name": name, "stages": list(stages), "input": gateway.inputs.schema(name)}
-        for name, stages in sorted(gateway.chains.items())
-    ]
+    listed = []
+    for name, stages in sorted(gateway.chains.items()):
+        told = {"name": name, "stages": list(stages), "input": gateway.inputs.schema(name)}
+        params = gateway.inputs.params(name)
+        listed.append(told if params is None else {**told, "params": params})
     return json_answer({"chains": listed})

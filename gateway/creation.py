@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind
 
 from gateway import protocol, sse, telemetry
 from gateway.body import Start
+from gateway.claims import NO_CLAIMS
 from gateway.errors import (
     Invalid,
     KeyReused,
@@ -69,22 +70,35 @@ class Creation:
         self._inputs = inputs
 
     async def create(
-        self, start: Start, *, owner: str, key: str, traceparent: str, followed: bool = False
+        self,
+        start: Start,
+        *,
+        owner: str,
+        key: str,
+        traceparent: str,
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
     ) -> Record:
         """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
 
-        `followed`: the caller reads its events in the answer. Raises Invalid, KeyReused, OverQuota,
-        QueueFull, StoreUnavailable or QueueUnavailable.
+        `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable.
         """
         if not key:
-            return await self._create(start, owner, "", traceparent, followed)
+            return await self._create(start, owner, "", traceparent, followed, claims)
         key_hash = protocol.idempotency_hash(owner, key)
         turn = self._turns.setdefault(key_hash, asyncio.Lock())
         async with turn:  # one place is taken, not one by each
-            return await self._create(start, owner, key_hash, traceparent, followed)
+            return await self._create(start, owner, key_hash, traceparent, followed, claims)
 
     async def _create(
-        self, start: Start, owner: str, key_hash: str, traceparent: str, followed: bool
+        self,
+        start: Start,
+        owner: str,
+        key_hash: str,
+        traceparent: str,
+        followed: bool,
+        claims: Mapping[str, Any],
     ) -> Record:
         stream_id = protocol.new_stream_id(key_hash)
         word, found = await self._known(stream_id, key_hash, start)
@@ -98,6 +112,7 @@ class Creation:
         if word == "none":
             await self._check(start, owner, stream_id)
             fields = self._fields(start, owner, traceparent, now_ms)
+            fields |= {"claims": sse.dumps(dict(claims))} if claims else {}
             word, found = await self._record(stream_id, start, key_hash, fields)
             if word == "created":
                 return await self._queued(Record.made(stream_id, fields), followed)

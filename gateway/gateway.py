@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind
 from gateway import identity, overdue, protocol, telemetry
 from gateway.auth import auth_of
 from gateway.body import Bounds, Start
+from gateway.claims import NO_CLAIMS
 from gateway.cluster import Router
 from gateway.connection import Connection
 from gateway.conversations import Conversations
@@ -77,12 +78,12 @@ class Gateway:
         chains: Mapping[str, Sequence[str]],
         *,
         schemas: Mapping[str, Schema | None] | None = None,
-        params: Mapping[str, Collection[str]] | None = None,
+        params: Mapping[str, Collection[str] | Schema] | None = None,
         model_state: Callable[[], str] = lambda: "configured",
     ) -> None:
         """`chains`: names and stages; `schemas`: of their inputs. Raises ValueError for one that is none.
 
-        `params`: by chain, those that callers may set although they name a credential or an endpoint.
+        `params`: by chain, what callers may set, as `Inputs` has it.
         """
         self.settings = settings
         self.chains = chains
@@ -179,18 +180,28 @@ class Gateway:
         return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
 
     async def create(
-        self, start: Start, *, owner: str, key: str = "", traceparent: str = "", followed: bool = False
+        self,
+        start: Start,
+        *,
+        owner: str,
+        key: str = "",
+        traceparent: str = "",
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
     ) -> Record:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
 
-        `followed`: the caller reads its events in the answer. Raises Invalid, KeyReused, OverQuota,
-        QueueFull, StoreUnavailable or QueueUnavailable. After these nothing was started, unless only the
-        store's or the queue's answer was lost; the same key makes it one job in any case.
+        `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these
+        nothing was started, unless only the store's or the queue's answer was lost; the same key makes it one
+        job in any case.
         """
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
             trace = telemetry.traceparent_of(span)
             creation = self.parts.creation
-            record = await creation.create(start, owner=owner, key=key, traceparent=trace, followed=followed)
+            record = await creation.create(
+                start, owner=owner, key=key, traceparent=trace, followed=followed, claims=claims
+            )
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
 

@@ -39,6 +39,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
         key=asking.idempotency_key(request),
         traceparent=asking.traceparent(request),
         followed=follow_now,
+        claims=asking.claims(request),
     )
     asking.note(record)
     where = f"/stream/{record.id}"
@@ -101,7 +102,13 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
     chains, bounds = gateway.chains, gateway.bounds
     start = await read_json(request, bounds, lambda value: parse_sample(value, chains, bounds), owner)
     gateway.parts.hub.check_room(owner=owner)
-    record = await gateway.create(start, owner=owner, traceparent=asking.traceparent(request), followed=True)
+    record = await gateway.create(
+        start,
+        owner=owner,
+        traceparent=asking.traceparent(request),
+        followed=True,
+        claims=asking.claims(request),
+    )
     asking.note(record)
     ending = Ending()
     chunks = _texts(gateway.parts.relay.follow(record.id, None, ending, record.owner))

@@ -26,6 +26,7 @@ from gateway import params, sse
 from gateway.aside import LARGE, aside
 from gateway.body import Start, shown
 from gateway.errors import Invalid
+from gateway.forms import Form, Kind, form_of, shape_of
 
 Schema = Mapping[str, Any]
 Check = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
@@ -55,41 +56,62 @@ _left = _Left()
 
 
 class Inputs:
-    """What one process's chains take: schemas of their inputs, and params that name credentials or endpoints.
+    """What one process's chains take: schemas of their inputs, and the params that their callers may set.
 
-    `allowed`: by chain, such params that its callers may set; none where a chain is not named. Raises
-    ValueError for a schema that is none.
+    `allowed`, by chain: a JSON Schema of all that they may set; or names, any of which may be set though it
+    names a credential or an endpoint. Raises ValueError for a schema that is none.
     """
 
     def __init__(
-        self, schemas: Mapping[str, Schema | None], allowed: Mapping[str, Collection[str]] | None = None
+        self,
+        schemas: Mapping[str, Schema | None],
+        allowed: Mapping[str, Collection[str] | Schema] | None = None,
     ) -> None:
         self._schemas = schemas
-        self._allowed = allowed or {}
+        self._allowed: dict[str, Collection[str]] = {}
+        self._params: dict[str, Schema] = {}
         self._validators: dict[str, Any] = {}
+        self._params_validators: dict[str, Any] = {}
+        self._forms: dict[str, Form] = {}  # what a question becomes
         self._patterned: set[str] = set()  # names of chains
         for name, schema in schemas.items():
-            if schema is None:
-                continue
-            try:
-                for one in (schema, *_referred(schema)):
-                    Draft202012Validator.check_schema(one)
-            except SchemaError:
-                raise ValueError(f"the input of chain {name} is no JSON Schema") from None
-            self._validators[name] = _Bounded(schema)
-            if '"pattern' in json.dumps(schema, default=str):
-                self._patterned.add(name)
+            if schema is not None:
+                self._validators[name] = self._validator(name, "input", schema)
+                if isinstance(form := form_of(shape_of(schema)), Form):
+                    self._forms[name] = form
+        for name, known in (allowed or {}).items():
+            self._allowed[name] = known
+            if isinstance(known, Mapping):
+                self._allowed[name] = known.get("properties", {})
+                self._params[name] = known
+                self._params_validators[name] = self._validator(name, "params", known)
+
+    def _validator(self, chain: str, what: str, schema: Schema) -> Any:
+        try:
+            for one in (schema, *_referred(schema)):
+                Draft202012Validator.check_schema(one)
+        except SchemaError:
+            is_are = "is" if what == "input" else "are"
+            raise ValueError(f"the {what} of chain {chain} {is_are} no JSON Schema") from None
+        if '"pattern' in json.dumps(schema, default=str):
+            self._patterned.add(chain)
+        return _Bounded(schema)
 
     def schema(self, chain: str) -> Schema | None:
         """A chain's schema, if it has one."""
         return self._schemas.get(chain)
+
+    def params(self, chain: str) -> Schema | None:
+        """The JSON Schema of the params that callers may set, if the chain declares them."""
+        return self._params.get(chain)
 
     async def hold(self, start: Start, owner: str = "") -> None:
         """As `check`; what takes more than some milliseconds is done aside from the event loop.
 
         `owner`: the caller whose turn it takes.
         """
-        if start.chain not in self._validators and not start.params:
+        checks = start.chain in self._validators or start.chain in self._params
+        if not checks and not start.params:
             return
         given = len(sse.dumps([start.input, start.params]))
         if start.chain not in self._patterned and given <= SMALL_BYTES:
@@ -106,25 +128,51 @@ class Inputs:
             raise Invalid(start.sent or next(iter(start.input)), TOO_LONG) from None
 
     def _check(self, start: Start, steps: int) -> None:
+        _left.steps, _left.seconds = steps, PATTERN_SECONDS
+        self._check_params(start)
+        self._check_input(start)
+
+    def _check_params(self, start: Start) -> None:
         if name := params.sensitive(start.params, self._allowed.get(start.chain, ())):
             raise Invalid(
                 f"params.{shown(name)}", "names a credential or an endpoint, which callers may not set here"
             )
+        if (validator := self._params_validators.get(start.chain)) is None:
+            return
+        given = {name: value for name, value in start.params.items() if name != params.STEPS}
+        for name in given:
+            if name not in self._allowed[start.chain]:
+                raise Invalid(f"params.{shown(name)}", "is not a param of this chain")
+        if (error := _worst(validator, given)) is not None:
+            where, rule = _told(error)
+            raise Invalid(_path("params", [*error.absolute_path, *where]), rule)
+
+    def _check_input(self, start: Start) -> None:
         if (validator := self._validators.get(start.chain)) is None:
             return
         field, value = next(iter(start.input.items()))
-        _left.steps, _left.seconds = steps, PATTERN_SECONDS
-        try:
-            error = best_match(validator.iter_errors(value))
-        except (
-            RecursionError
-        ):  # a schema that names itself, and a value as deep as GATEWAY_MAX_DEPTH lets it be
-            raise _TooLong from None
-        if error is not None:
+        form = self._forms.get(start.chain) if field == "messages" else None
+        if form is not None:
+            try:
+                value = form.of(value)
+            except ValueError:
+                raise Invalid("messages", "must hold a message of the role user") from None
+        if (error := _worst(validator, value)) is not None:
             where, rule = _told(error)
             if start.sent == "user":  # a text: the message that it has become is not the client's
                 raise Invalid("user", rule)
-            raise Invalid(_path(field, [*error.absolute_path, *where]), rule)
+            is_changed = form is not None and form != Form(Kind.MESSAGES)
+            within = [] if is_changed else [*error.absolute_path, *where]
+            raise Invalid(_path(field, within), rule)
+
+
+def _worst(validator: Any, value: Any) -> ValidationError | None:
+    """The error to tell, if there is one."""
+    try:
+        error: ValidationError | None = best_match(validator.iter_errors(value))
+    except RecursionError:  # a schema that names itself, and a value as deep as GATEWAY_MAX_DEPTH lets it be
+        raise _TooLong from None
+    return error
 
 
 def _referred(schema: Any) -> Iterator[Any]:

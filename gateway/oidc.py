@@ -15,6 +15,7 @@ import jwt
 from starlette.datastructures import Headers
 
 from gateway.auth import bearer
+from gateway.claims import Caller, chosen, names_of
 from gateway.errors import AuthUnavailable, Forbidden, Unauthorized
 from gateway.rules import keeps_keys
 from gateway.settings import Settings
@@ -49,10 +50,15 @@ class Jwt:
         self._claim = settings.jwt_owner_claim
         self._scope = settings.jwt_required_scope
         self._role = settings.jwt_required_role
+        self._chain_claims = names_of(settings.chain_claims)
         self._keys = Jwks(settings.jwt_jwks_url, settings.jwt_issuer)
 
     async def owner(self, headers: Headers) -> str:
-        """The claim that names the caller.
+        """The claim that names the caller. Raises as `caller`."""
+        return (await self.caller(headers)).owner
+
+    async def caller(self, headers: Headers) -> Caller:
+        """The claim that names the caller, and those that chains are told.
 
         Raises Unauthorized, Forbidden for who lacks the required scope or role, or AuthUnavailable.
         """
@@ -85,7 +91,7 @@ class Jwt:
             raise Forbidden("the token has not the scope that this gateway asks for")
         if self._role and self._role not in _names(claims, "roles"):
             raise Forbidden("the token has not the role that this gateway asks for")
-        return f"jwt:{named}"
+        return Caller(f"jwt:{named}", chosen(self._chain_claims, claims))
 
 
 def is_access_token(header: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:

@@ -129,7 +129,7 @@ class _Contract:
         required = settings.jwt_required_scope or settings.jwt_required_role
         codes = {
             "unauthorized": not settings.is_open,
-            "forbidden": bool(required),
+            "forbidden": bool(required or settings.chain_claims),  # who has too many claims is refused
             "auth_unavailable": settings.auth in ("jwt", "keys"),
         }
         return tuple(code for code, told in codes.items() if told)
@@ -164,7 +164,9 @@ class _Contract:
 
     def _chains(self) -> Operation:
         return {
-            **_named("chains", "What runs here: names, stages, and the JSON Schema of each one's input"),
+            **_named(
+                "chains", "What runs here: names, stages, and the JSON Schemas of each one's input and params"
+            ),
             "security": self._asked(),
             "responses": {"200": responses.json("by name", ref("Chains")), **self._refused("internal")},
         }

@@ -17,6 +17,8 @@ OWNER = f"{PRODUCT}owner"
 STREAM_ID = f"{PRODUCT}stream_id"
 ATTEMPT = f"{PRODUCT}attempt"
 METADATA = f"{PRODUCT}metadata"
+CLAIMS = f"{PRODUCT}claims"
+KEY = f"{PRODUCT}idempotency_key"
 # Names that say who the caller is. A chain may read them from an object within the params, too, so they are
 # taken out at every depth. `langgraph_` is the namespace in which LangGraph's own server puts the caller.
 _IDENTITY = (PRODUCT, "langgraph_")
@@ -29,6 +31,7 @@ _LANGGRAPH = frozenset(
     )
 )
 _INTERNAL = "__"
+STEPS = "recursion_limit"  # the product's own wish: how many steps a graph may take
 # What a model's own fields are called when they name where it is asked and as whom: of ChatOpenAI
 # `base_url`, `openai_api_base`, `openai_api_key`, `openai_proxy`, `default_headers`, `http_client`, of others
 # `endpoint_url`, `aws_secret_access_key`, `client_kwargs`. A prefix may stand before them (`config_prefix` of

@@ -39,6 +39,7 @@ class Record:
     stages: list[str] = field(default_factory=list)
     input: Any = field(default=None, repr=False)
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the owner, for the chain alone
     usage: Mapping[str, int] | None = None
     error: Mapping[str, Any] | None = None
     handovers: int = 0  # claims that ended at a finished stage, their time being up
@@ -82,6 +83,7 @@ class Record:
             stages=value("stages", []),
             input=value("input"),
             params=value("params", {}),
+            claims=value("claims", {}),
             usage=value("usage"),
             error=value("error"),
             handovers=number("handovers") or 0,

@@ -15,6 +15,7 @@ SHORTEST_LEASE_SECONDS = 0.1
 LAST_PORT = 65535
 SHORTEST_SECRET = 32  # characters
 DEEPEST = 200  # orjson goes to 254
+MOST_CLAIMS = 32  # that chains are told
 LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
 _POSITIVE = ("lease", "heartbeat", "retention", "worker_concurrency", "stage_tries", "stage_limit_tries")
 
@@ -79,6 +80,10 @@ def _check_auth(settings: Settings) -> None:
             "Authentication on, or set GATEWAY_AUTH to keys or jwt"
         )
     _check_jwt(settings)
+    if settings.chain_claims and settings.auth not in ("jwt", "easyauth"):
+        raise ValueError("GATEWAY_CHAIN_CLAIMS needs GATEWAY_AUTH=jwt or easyauth")
+    if settings.chain_claims.count(",") >= MOST_CLAIMS:
+        raise ValueError(f"GATEWAY_CHAIN_CLAIMS may have {MOST_CLAIMS} names")
     keys = settings.token_keys.split()
     if any(len(key) < SHORTEST_SECRET for key in keys):
         raise ValueError(f"GATEWAY_TOKEN_KEYS: each must have at least {SHORTEST_SECRET} characters")

@@ -47,7 +47,10 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
             id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
         ),
         "Chains": _object(chains={"type": "array", "items": ref("Chain")}),
-        "Chain": _object(name=_TEXT, stages={"type": "array", "items": _TEXT}, input=_or_null({})),
+        "Chain": _and(
+            _object(name=_TEXT, stages={"type": "array", "items": _TEXT}, input=_or_null({})),
+            params={"type": "object", "description": "JSON Schema of all that callers may set, if declared"},
+        ),
         "Token": _object(token=_TEXT, expires_at=TIME, stream=_TEXT),
         "Health": _object(status={"const": "ok"}, model=_TEXT),
         "Ready": _ready(),
@@ -95,7 +98,11 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
     messages = {"type": "array", "items": ref("Message"), "minItems": 1, "maxItems": most}
     options: dict[str, Schema] = {
         "chain": {"enum": sorted(chains), "default": DEFAULT_CHAIN},
-        "params": {**ref("JsonObject"), "description": "handed to the chain as its configurable"},
+        "params": {
+            **ref("JsonObject"),
+            "description": "handed to the chain as its configurable; where a chain declares its params "
+            "(GET /chains), these alone",
+        },
         "context": {
             **ref("JsonObject"),
             "description": "params too, and the stronger; a graph with a context_schema is given its names",

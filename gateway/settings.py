@@ -49,6 +49,11 @@ class Settings:
     jwt_required_role: str = setting(
         "GATEWAY_JWT_REQUIRED_ROLE", "", "for jwt: a role that each caller must have; empty: none"
     )
+    chain_claims: str = setting(
+        "GATEWAY_CHAIN_CLAIMS",
+        "",
+        "for jwt and easyauth: claims of the caller that chains are told, by comma",
+    )
     website_auth: str = setting(
         "WEBSITE_AUTH_ENABLED", "", "for easyauth: True where the platform's sign-in is in front"
     )

@@ -124,7 +124,7 @@ async def test_a_clients_params_name_no_thread_and_nothing_internal() -> None:
     chain: Runnable[Any, Any] = RunnableLambda(names)
     told, _ = await events(chain, "", dict.fromkeys(theirs, "x"))
     assert [event.data["delta_content"] for event in told] == [
-        "holdfast_attempt holdfast_metadata holdfast_owner holdfast_stream_id tone"
+        "holdfast_attempt holdfast_idempotency_key holdfast_metadata holdfast_owner holdfast_stream_id tone"
     ]
 
 

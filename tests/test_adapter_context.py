@@ -14,6 +14,7 @@ from gateway.body import parse_start
 from gateway.errors import Invalid
 from workers.adapter.chunks import config_of
 from workers.adapter.graph import context_of
+from workers.adapter.keys import key_of
 from workers.adapter.stage import Stage
 
 STAGE = Stage("s", "d", owner="key:ada", stream_id="id", attempt=2, metadata={"order": 7})
@@ -79,6 +80,7 @@ def test_who_asks_is_told_by_names_that_no_client_sets() -> None:
         "holdfast_stream_id": "id",
         "holdfast_attempt": 2,
         "holdfast_metadata": {"order": 7},
+        "holdfast_idempotency_key": key_of(STAGE),
     }
 
 

@@ -35,6 +35,7 @@ from workers.chains.registry import chain
 
 def tell(given, config: RunnableConfig):
     told = {name: value for name, value in config["configurable"].items() if name[:1] != "_"}
+    assert len(told.pop("holdfast_idempotency_key")) == 64
     return json.dumps(told)
 
 @chain("told")
@@ -43,6 +44,10 @@ def told(settings):
 
 @chain("page", params=("page_url",))
 def page(settings):
+    return RunnableLambda(tell)
+
+@chain("closed", params={"tone": {"type": "string", "maxLength": 3}, "page_url": {}})
+def closed(settings):
     return RunnableLambda(tell)
 
 @chain("node")
@@ -73,6 +78,7 @@ FORGED = {
     "holdfast_owner": "key:bob",
     "holdfast_stream_id": "00AAAAAAAAAAAAAAAAAAAAAA",
     "holdfast_admin": True,
+    "holdfast_idempotency_key": "bobs",
     "langgraph_auth_user": {"identity": "bob"},
     "langgraph_auth_user_id": "bob",
     "langgraph_auth_permissions": ["all"],
@@ -271,6 +277,53 @@ async def test_fault_73_a_chains_author_may_let_it_through(keyed_host: Host) -> 
     assert told["page_url"] == "https://example.com/"
     refused = await post(keyed_host, "/stream", {"input": 1, "chain": "told", "params": params})
     assert (refused.status_code, refused.json()["field"]) == (422, "params.page_url")
+
+
+async def test_of_a_chain_that_declares_its_params_others_are_422_in_each_format(keyed_host: Host) -> None:
+    messages = [{"role": "user", "content": "x"}]
+    part = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "x"}]}
+    before = len(await keyed_host.redis.keys("*:job:*"))
+
+    async def answers(params: dict[str, Any]) -> list[httpx.Response]:
+        chat = {"id": "chat-closed", "messages": [part], "chain": "closed", "params": params}
+        run = {"assistant_id": "closed", "input": {"messages": messages}}
+        return [
+            await post(keyed_host, "/stream", {"input": 1, "chain": "closed", "params": params}, BOB),
+            await post(keyed_host, "/stream", {"user": "x", "chain": "closed", "context": params}, BOB),
+            await post(keyed_host, "/api/chat", chat, BOB),
+            await post(keyed_host, "/runs/wait", {**run, "config": {"configurable": params}}, BOB),
+            await post(keyed_host, "/runs/wait", {**run, "context": params}, BOB),
+        ]
+
+    for params, field, rule in (
+        ({"other": "x"}, "params.other", "is not a param of this chain"),
+        ({"tone": "long"}, "params.tone", "must keep to maxLength: 3"),
+        ({"tone": 1}, "params.tone", "must be of type string"),
+        ({"base_url": "x"}, "params.base_url", "names a credential or an endpoint"),
+    ):
+        for answer in await answers(params):
+            assert answer.status_code == 422, answer.text
+            assert field in answer.text
+            assert rule in answer.text
+    asked = {"model": "closed", "messages": messages, "temperature": 1}
+    answer = await keyed_host.http.post("/v1/chat/completions", json=asked, headers=by_key(BOB))
+    assert (answer.status_code, "temperature" in answer.text) == (422, True)
+    assert len(await keyed_host.redis.keys("*:job:*")) == before
+
+
+async def test_what_a_chain_declares_is_let_through_and_listed(keyed_host: Host) -> None:
+    params = {"tone": "dry", "page_url": "https://example.com/", "recursion_limit": 9, "thread_id": "gone"}
+    told = said(await post(keyed_host, "/stream", {"input": 1, "chain": "closed", "params": params}))
+    assert {name: told[name] for name in ("tone", "page_url")} == {
+        "tone": "dry",
+        "page_url": params["page_url"],
+    }
+    assert "thread_id" not in told
+    listed = (await keyed_host.http.get("/chains", headers=by_key(BOB))).json()["chains"]
+    declared = {one["name"]: one.get("params") for one in listed}
+    tone = {"type": "string", "maxLength": 3}
+    assert declared["closed"] == {"type": "object", "properties": {"tone": tone, "page_url": {}}}
+    assert declared["page"] is declared["chat"] is None
 
 
 @pytest.mark.parametrize(

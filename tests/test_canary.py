@@ -159,7 +159,8 @@ async def test_fault_27_with_the_platforms_sign_in(
         "x-ms-client-principal": secret,
         "x-ms-token-aad-access-token": f"{CANARY}-access",
     }
-    settings = common(collector) | {"GATEWAY_AUTH": "easyauth", "WEBSITE_AUTH_ENABLED": "True"}
+    signed_in = {"GATEWAY_AUTH": "easyauth", "WEBSITE_AUTH_ENABLED": "True", "GATEWAY_CHAIN_CLAIMS": "oid"}
+    settings = common(collector) | signed_in
     async with RedisServer() as store, running(name, model, store, deployed, settings) as host:
         caller = Caller(host, known, [{"x-ms-client-principal": secret}, by_key("of-carol")])
         await holds_its_tongue(caller, collector, [secret, *TOKEN_KEYS], os.urandom(16).hex())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pytest
 from langchain_core.runnables import Runnable, RunnableLambda
 
+from gateway.body import Start
+from gateway.errors import Invalid
+from gateway.inputs import Inputs
 from gateway.settings import Settings
 from workers.chains import registry
 from workers.chains.registry import Registry, chain
@@ -137,3 +140,47 @@ def test_a_module_that_is_not_there_is_told_by_name(monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError):  # with its stack: the mistake is inside
         Registry(Settings(chains="holdfast_broken_chains"))
+
+
+class Style(TypedDict):
+    tone: str
+    long: NotRequired[bool]
+
+
+def test_what_callers_may_set_is_a_list_a_mapping_or_a_type() -> None:
+    tone = {"type": "string"}
+    for name, given in (("names", ["page_url"]), ("mapping", {"tone": tone}), ("type", Style), ("all", ())):
+        chain(name, params=given)(runnable)
+    told = Registry(Settings()).params()
+    assert (told["names"], told["all"]) == (("page_url",), ())
+    assert told["mapping"] == {"type": "object", "properties": {"tone": tone}}
+    inputs = Inputs(dict.fromkeys(told), told)
+    inputs.check(Start("type", {"input": 1}, {"tone": "dry", "recursion_limit": 3}))
+    for params, field in (({}, "tone"), ({"tone": "dry", "long": 1}, "long"), ({"tone": "d", "x": 1}, "x")):
+        with pytest.raises(Invalid) as caught:
+            inputs.check(Start("type", {"input": 1}, params))
+        assert caught.value.extensions["field"] == f"params.{field}"
+
+
+async def test_params_that_must_be_given_are_asked_for_where_there_are_none() -> None:
+    chain("must", params=Style)(runnable)
+    told = Registry(Settings()).params()
+    with pytest.raises(Invalid):
+        await Inputs({}, told).hold(Start("must", {"input": 1}, {}))
+
+
+@pytest.mark.parametrize("wrong", ["tone", {"tone": "string"}, {"type": "object", "properties": {}}, 7, int])
+def test_params_in_no_form_are_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="the params of wrong must be"):
+        chain("wrong", params=wrong)
+
+
+@pytest.mark.parametrize("name", ["thread_id", "holdfast_owner", "__x"])
+def test_a_param_that_no_caller_can_set_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"no caller can set the param {name}"):
+        chain("wrong", params={name: {}})
+
+
+def test_params_that_are_no_schema_are_told_at_the_start() -> None:
+    with pytest.raises(ValueError, match="the params of chain c are no JSON Schema"):
+        Inputs({}, {"c": {"type": "object", "properties": {"tone": {"type": "no-such-type"}}}})

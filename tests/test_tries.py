@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from time import monotonic
@@ -204,3 +205,69 @@ def test_a_policy_that_names_what_is_not_there_is_refused() -> None:
     for wrong in (0, {"other": 2}, {"one": 0}, {"one": True}, {"one": 1.5}):
         with pytest.raises(ValueError, match="tries"):
             chain("refused", stages=("one",), tries=wrong)  # type: ignore[arg-type]
+
+
+class Flaky(Exception):
+    """Of a library, which says nothing of itself."""
+
+
+def only_busy(error: BaseException) -> bool | None:
+    """A rule of an author's: of what is said, and against what is known."""
+    return "busy" in str(error) if isinstance(error, Flaky | TimeoutError) else None
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "asked", "retryable"),
+    [
+        (None, Flaky("busy"), 1, False),
+        (Flaky, Flaky("x"), 3, True),
+        ((KeyError, Flaky), Flaky("x"), 3, True),
+        ({"one": Flaky}, Flaky("x"), 3, True),
+        (KeyError, Flaky("x"), 1, False),
+        (only_busy, Flaky("busy"), 3, True),
+        (only_busy, Flaky("gone"), 1, False),
+        (only_busy, TimeoutError("gone"), 1, False),
+        (only_busy, Own("x"), 3, True),
+        (Exception, ModelInvalidRequestError("x"), 3, True),
+    ],
+)
+async def test_a_chain_says_which_failures_of_a_stage_may_pass(
+    redis_url: str, rule: Any, error: Exception, asked: int, retryable: bool
+) -> None:
+    calls = []
+
+    async def run(given: Any) -> str:
+        calls.append(given)
+        raise error
+
+    name = f"rule-{abs(hash((str(rule), str(error), asked)))}"
+    chain(name, stages=("one",), retry_on=rule)(lambda _: {"one": RunnableLambda(run)})
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream("q", chain=name)
+        await jobs.runner.run(body(stream_id))
+        told = (await jobs.fold(stream_id)).error
+    assert told is not None
+    assert (len(calls), told["retryable"]) == (asked, retryable)
+
+
+async def test_what_the_gateway_itself_stops_no_rule_tries_again(redis_url: str) -> None:
+    calls = []
+
+    async def talk(given: Any) -> AsyncIterator[str]:
+        calls.append(given)
+        for _ in range(5):
+            yield "x"
+
+    chain("talks", retry_on=Exception)(lambda _: RunnableLambda(talk))
+    async with Jobs(redis_url, max_output_tokens=3) as jobs:
+        stream_id = await jobs.stream("q", chain="talks")
+        await jobs.runner.run(body(stream_id))
+        told = (await jobs.fold(stream_id)).error
+    assert told is not None
+    assert (told["code"], len(calls)) == ("output_limit", 1)
+
+
+def test_a_rule_in_no_form_is_refused() -> None:
+    for wrong in ("x", 3, int, (), [Flaky, "x"], {"other": Flaky}, {"one": None}):
+        with pytest.raises(ValueError, match="the retry_on of refused"):
+            chain("refused", stages=("one",), retry_on=wrong)

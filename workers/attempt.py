@@ -101,12 +101,14 @@ class Attempt:
         """The stages that are not finished; past the run's budget the rest is another worker's."""
         made = await self._registry.load(chain.name)
         finished = set(published.finished)
-        stages = Stages(chain.stages, made, self._claim.record, finished, most=self._settings.max_checkpoints)
         limits = Limits(self._settings, chain.limits, began=self._began)
+        most, put = self._settings.max_checkpoints, self._registry.put(chain.name)
+        stages = Stages(chain.stages, made, self._claim.record, finished, most=most, put=put)
         stage_run = StageRun(
             *(self._claim, self._writer, self._settings, self._read),
             tries=chain.tries,
             limits=limits,
+            retry_on=chain.retry_on,
             began=self._began,
         )
         for step in stages.steps():

@@ -6,6 +6,8 @@ which may quote a prompt or a key, is told in development alone (`explain.py`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway import protocol
 from gateway.protocol import Event
 from workers.model_errors import Verdict, verdict
@@ -23,6 +25,7 @@ OUTPUT_LIMIT = protocol.failed(
     "output_limit", "The chain said more than this gateway allows.", retryable=False
 )
 TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
+_JUDGED = "holdfast_may_pass"  # an exception's attribute
 _CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
 _STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
 _TIMEOUT = Verdict("timeout", "The chain did not answer in time.", passes=True)
@@ -34,12 +37,23 @@ def over_time(stage: str, seconds: float) -> Event:
     return protocol.failed("time_limit", told, retryable=False)
 
 
+def judge(error: BaseException, by: Callable[[BaseException], bool | None] | None) -> None:
+    """Have a chain's own rule say whether a failure may pass; its word is kept with the exception."""
+    said = by(error) if by is not None else None
+    vars(error).pop(_JUDGED, None)  # the same exception may be raised again, and by another chain
+    if said is not None:
+        vars(error)[_JUDGED] = bool(said)
+
+
 def may_pass(error: BaseException) -> bool:
     """Whether the same run may succeed later, which is also what `failure` tells as `retryable`.
 
-    A model's failure passes where its verdict says so and the exception's own `is_retryable` is not False.
-    Any other exception passes where its `is_retryable` is True, and without one where it is a TimeoutError.
+    The word of a chain's own rule (`judge`) counts first. A model's failure passes where its verdict says so
+    and the exception's own `is_retryable` is not False. Any other exception passes where its `is_retryable`
+    is True, and without one where it is a TimeoutError.
     """
+    if _JUDGED in vars(error):
+        return bool(vars(error)[_JUDGED])
     said = getattr(error, "is_retryable", None)
     judged = verdict(error)
     if judged is not None:

@@ -7,19 +7,22 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
+from types import MappingProxyType
 
 from gateway import telemetry
-from gateway.errors import StoreUnavailable
+from gateway.errors import HoldfastError, StoreUnavailable
 from gateway.protocol import Event, EventType
 from gateway.record import Claim
 from gateway.settings import Settings
 from workers import adapter
 from workers.adapter.stage import Pace
+from workers.chains.retries import Judge
+from workers.failures import judge
 from workers.limits import Limits
 from workers.matcher import Matcher, Published
 from workers.stages import Step
 from workers.tries import pause
-from workers.writer import Writer
+from workers.writer import TooLong, Writer
 
 _log = logging.getLogger("holdfast.attempt")
 
@@ -63,6 +66,7 @@ class StageRun:
         *,
         tries: Mapping[str, int],
         limits: Limits,
+        retry_on: Mapping[str, Judge] = MappingProxyType({}),
         began: float,
     ) -> None:
         self._claim = claim
@@ -71,6 +75,7 @@ class StageRun:
         self._read = read
         self._tries = tries  # of stages that have their own bound
         self._limits = limits
+        self._retry_on = retry_on  # of stages that judge their failures themselves
         self._began = began  # the claim, by `monotonic`
         self._pieces = 0
 
@@ -101,6 +106,8 @@ class StageRun:
                 return run
             except Exception as error:
                 tries, reason = tries + 1, "retried"
+                if not isinstance(error, TooMuch | TooLong | HoldfastError):  # those are ours
+                    judge(error, self._retry_on.get(step.stage))
                 wait = pause(error, tries, self._tries.get(step.stage, self._settings.stage_tries))
                 if wait is None or _is_stopped():
                     raise
@@ -142,6 +149,7 @@ class StageRun:
             stream_id=record.id,
             attempt=record.attempt,
             metadata=record.metadata,
+            claims=record.claims,
             hands_on=not step.last,
             max_event=settings.max_event,
             max_log=settings.max_log,

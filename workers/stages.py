@@ -9,7 +9,7 @@ Both are written in one append; a store that has lost its tail has lost both. No
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 100  # of one stage
 _SPENT = " spent "  # in the name of what is kept of an unfinished run: no stage's name has a space
+Put = Callable[[str, Sequence[Mapping[str, Any]]], Any]
+
+
+def as_messages(stage: str, messages: Sequence[Mapping[str, Any]]) -> Any:
+    """A question as it is kept."""
+    return messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,16 @@ class Stages:
         finished: set[tuple[str, int]],
         *,
         most: int,
+        put: Put = as_messages,
     ) -> None:
-        """`made` are the chain's parts by stage, `finished` the runs whose end stands in the log."""
+        """`made` are the chain's parts by stage, `finished` the runs whose end stands in the log.
+
+        `put`: what a stage is given for the messages of a question.
+        """
         self._parts = made
         self._alone = len(names) == 1 and not isinstance(made[names[0]], Each)
-        self._input = record.input["messages" if "messages" in record.input else "input"]
+        self._asked = record.input
+        self._put = put
         known = {f"{name} {run}" for name, run in finished}
         self._kept = {name: raw for name, raw in record.checkpoints.items() if name in known}
         self._size = sum(map(len, self._kept.values()))
@@ -79,7 +90,7 @@ class Stages:
         """The runs that are still to be made, in order; `finish` is called for each before the next."""
         for index, (name, part) in enumerate(self._parts.items()):
             several = isinstance(part, Each)
-            items = list(part.over(self._given())) if several else [None]
+            items = list(part.over(self._given(name))) if several else [None]
             if len(items) > MOST_RUNS:
                 raise ValueError(f"a stage may run {MOST_RUNS} times")
             results = []
@@ -87,7 +98,7 @@ class Stages:
                 if (kept := self._kept.get(f"{name} {run}")) is not None:
                     results.append(self._read(kept))
                     continue
-                given = self._given() | {"item": item} if several else self._given()
+                given = self._given(name) | {"item": item} if several else self._given(name)
                 runnable = part.runnable if several else part
                 last = index + 1 == len(self._parts) and run == len(items)
                 yield Step(name, run, index, len(self._parts), runnable, given, last, self._alone, several)
@@ -122,8 +133,10 @@ class Stages:
         """Tokens of all finished runs, also of those that other workers have made."""
         return _sum(self._usage)
 
-    def _given(self) -> Any:
-        return self._input if self._alone else {"input": self._input, **self._results}
+    def _given(self, stage: str) -> Any:
+        messages = self._asked.get("messages")
+        asked = self._asked["input"] if messages is None else self._put(stage, messages)
+        return asked if self._alone else {"input": asked, **self._results}
 
     def _read(self, raw: bytes) -> Any:
         kept = json.loads(raw)

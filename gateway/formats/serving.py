@@ -68,6 +68,7 @@ async def begin(
         key=asking.idempotency_key(request) if key is None else key,
         traceparent=asking.traceparent(request),
         followed=followed,
+        claims=asking.claims(request),
     )
     asking.note(record)
     return record

@@ -19,6 +19,7 @@ from workers.adapter import graph, shape
 from workers.adapter.chunks import stream_chunks
 from workers.adapter.configured import spare_models
 from workers.adapter.content import text_of
+from workers.adapter.keys import key_tools
 from workers.adapter.stage import Emit, Outcome, Stage
 
 __all__ = ["Emit", "Outcome", "Stage", "standing_of", "stream", "text_of"]
@@ -39,6 +40,7 @@ async def stream(
     the chain.
     """
     spare_models()
+    key_tools()
     if shape.is_graph(runnable):
         await graph.stream_graph(runnable, given, params, emit, stage, outcome, standing)
     else:

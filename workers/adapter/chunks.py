@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from gateway import params as chain_params
 from gateway import telemetry
 from workers.adapter.content import reasoning_of, text_in
+from workers.adapter.keys import key_of
 from workers.adapter.members import Members
 from workers.adapter.stage import Emit, Outcome, Stage
 from workers.adapter.values import NOTHING, Sum, plain, size_of
@@ -144,20 +145,22 @@ def _grows(last: Any) -> bool:
 
 def trusted(stage: Stage) -> dict[str, Any]:
     """What a chain is told of who asks, under names that no client can set."""
-    return {
+    told = {
         chain_params.OWNER: stage.owner,
         chain_params.STREAM_ID: stage.stream_id,
         chain_params.ATTEMPT: stage.attempt,
         chain_params.METADATA: chain_params.own(stage.metadata or {}),
+        chain_params.KEY: key_of(stage),
     }
+    return told | ({chain_params.CLAIMS: dict(stage.claims)} if stage.claims else {})
 
 
 def config_of(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> RunnableConfig:
     """What a chain is configured by: the client's params, and callbacks that are told what happens within.
 
-    Owner, stream id, attempt and metadata are the record's own. The params were checked when the stream was
-    made; names that no client may set are taken out here once more, as an older release may have made the
-    record.
+    Owner, claims, stream id, attempt and metadata are the record's own. The params were checked when the
+    stream was made; names that no client may set are taken out here once more, as an older release may have
+    made the record.
     """
     config: RunnableConfig = {"configurable": {**chain_params.own(params), **trusted(stage)}}
     if telemetry.is_on():

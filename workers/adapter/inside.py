@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from workers.adapter.calls import Models
+from workers.adapter.keys import CallKeys
 from workers.adapter.outputs import output_of
 from workers.adapter.stage import WITHIN, Emit, Stage
 from workers.adapter.tap import Tap
@@ -36,6 +37,7 @@ class Inside(Tap):
         self._tools: dict[UUID, tuple[str, str, Stage]] = {}
         self._searches: dict[UUID, Stage] = {}
         self._documents: set[int] = set()  # told as sources: hashes of their texts
+        self.keys = CallKeys(stage)
 
     @property
     def ignore_llm(self) -> bool:
@@ -74,14 +76,17 @@ class Inside(Tap):
     ) -> None:
         """Perhaps a tool has begun something."""
         self._descend(run_id, parent_run_id)
+        self.keys.begin(run_id, given.get("metadata"))
 
     async def on_chain_end(self, outputs: Any, *, run_id: UUID, **given: Any) -> None:
         """It is at its end."""
         self._within.pop(run_id, None)
+        self.keys.end(run_id)
 
     async def on_chain_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
         """It has failed."""
         self._within.pop(run_id, None)
+        self.keys.end(run_id)
 
     async def on_tool_start(
         self,
@@ -101,6 +106,7 @@ class Inside(Tap):
         self._tools[run_id] = (name, call_id, stage)
         arguments = given.get("inputs")
         said = input_str if arguments is None else plain(arguments)
+        self.keys.write(name, said, str(given.get("tool_call_id") or ""), given.get("metadata"))
         await self.emit(stage.tool(name, call_id, "started", said))
 
     async def on_tool_end(self, output: Any, *, run_id: UUID, **given: Any) -> None:

@@ -110,6 +110,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         call_id = self._descend(run_id, parent_run_id)
         if not metadata or PATH not in metadata:
             return
+        self.keys.begin(run_id, metadata)
         StreamMessagesHandler.on_chain_start(
             self, serialized, inputs, run_id=run_id, tags=tags, metadata=metadata, **given
         )
@@ -136,6 +137,7 @@ class NodeTap(Inside, StreamMessagesHandler):
     ) -> None:
         """Perhaps a node has ended; messages that it made without a model are its text."""
         call_id = self._within.pop(run_id, "")
+        self.keys.end(run_id)
         if run_id in self.metadata:
             StreamMessagesHandler.on_chain_end(self, outputs, run_id=run_id)
             parts, self._heard.parts = self._heard.parts, []
@@ -151,6 +153,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         """A node that hands over to the graph around it is at its end; one that raises may be tried again."""
         self._within.pop(run_id, None)
         self.metadata.pop(run_id, None)
+        self.keys.end(run_id)
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if "ParentCommand" in kinds:
             await self._finish(run_id)

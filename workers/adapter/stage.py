@@ -39,6 +39,7 @@ class Stage:
     stream_id: str = ""  # likewise
     attempt: int = 1  # likewise
     metadata: Mapping[str, Any] | None = None  # likewise; what the client has sent with its request
+    claims: Mapping[str, Any] | None = None  # likewise; what the sign-in says of the caller
     run: int = 0  # of a graph's node
     hands_on: bool = False  # another stage, or run of this one, is given its result
     max_event: int = 1024 * 1024

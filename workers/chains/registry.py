@@ -15,9 +15,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gateway.params import own
 from gateway.protocol import name as checked_name
 from gateway.settings import Settings
 from workers.chains.making import Maker, checked
+from workers.chains.retries import Judge, judges_of
 from workers.explain import explained
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ _log = logging.getLogger("holdfast.registry")
 SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
 MOST_WARMED = 20
 Schema = Mapping[str, Any]
+Put = Callable[[str, Sequence[Mapping[str, Any]]], Any]
 # Of a plain function; an async one, or one that yields, makes the same (`making.py`).
 Factory = Callable[[Settings], Any]
 
@@ -39,10 +42,11 @@ class Chain:
     stages: tuple[str, ...]
     factory: Factory
     input: Schema | None = None
-    params: tuple[str, ...] = ()
+    params: tuple[str, ...] | Schema = ()  # a schema: callers may set these alone
     # Of stages: how often each is tried in all. One that is not here has the gateway's number.
     tries: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)  # likewise: how long each may run, in seconds
+    retry_on: Mapping[str, Judge] = field(default_factory=dict)  # likewise: which of its failures may pass
 
 
 _marked: dict[str, Chain] = {}
@@ -53,24 +57,28 @@ def chain(
     *,
     stages: Sequence[str] = (),
     input: Any = None,
-    params: Sequence[str] = (),
+    params: Any = (),
     tries: int | Mapping[str, int] | None = None,
     limits: float | Mapping[str, float] | None = None,
+    retry_on: Any = None,
 ) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
 
     `stages`, in their order: the names of what the factory's mapping holds. None: one, named as the chain.
     `input`: a JSON Schema, or a type that pydantic knows (a model, a TypedDict); None: any JSON is taken.
-    `params`: names that callers may set although they name a credential or an endpoint (`gateway/params.py`).
+    `params`: the params that callers may set, and no others: a mapping from their names to JSON Schemas, or a
+    type that pydantic knows. A list of names instead lets all be set, and these although they name a
+    credential or an endpoint (`gateway/params.py`).
     `tries`: how often a stage is tried in all while its failures may pass, by its name or for all.
     None: GATEWAY_STAGE_TRIES.
     `limits`: after how many seconds a stage, or one node of a graph, is stopped, by the stage's name or for
     all; 0: never. None: GATEWAY_STAGE_LIMIT_SECONDS.
+    `retry_on`: exceptions that may pass beside those of which it is known: a class, several, or a function of
+    the exception that gives True, False, or None for what is known; by the stage's name or for all.
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
-    if isinstance(params, str):
-        raise ValueError(f"the params of {name} must be a list of names")
+    allowed = _allowed(name, params)
     named = tuple(map(checked_name, stages)) or (name,)
     told = dict.fromkeys(named, tries) if isinstance(tries, int) else dict(tries or {})
     if not set(told) <= set(named) or any(type(most) is not int or most < 1 for most in told.values()):
@@ -78,13 +86,14 @@ def chain(
     longest = dict.fromkeys(named, limits) if isinstance(limits, int | float) else dict(limits or {})
     if not set(longest) <= set(named) or any(not _is_limit(seconds) for seconds in longest.values()):
         raise ValueError(f"the limits of {name} must be seconds, 0 or more, for stages that it has")
+    judges = judges_of(name, named, retry_on)
     schema = input if input is None or isinstance(input, Mapping) else _schema_of(input)
 
     def mark(factory: Factory) -> Factory:
         known = _marked.get(checked_name(name))
         if known is not None and _definition(known.factory) != _definition(factory):
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, named, factory, schema, tuple(params), told, longest)
+        _marked[name] = Chain(name, named, factory, schema, allowed, told, longest, judges)
         return factory
 
     return mark
@@ -98,6 +107,28 @@ def _definition(factory: Factory) -> tuple[Any, ...]:
     """Where it is written: the same when its module is imported again."""
     code = getattr(inspect.unwrap(factory), "__code__", None)
     return factory.__module__, getattr(factory, "__qualname__", ""), getattr(code, "co_firstlineno", 0)
+
+
+def _allowed(name: str, params: Any) -> tuple[str, ...] | Schema:
+    """What a mark says of params: names, or the JSON Schema of all that callers may set."""
+    if isinstance(params, list | tuple | set | frozenset):
+        return tuple(params)
+    if isinstance(params, Mapping):
+        schema: Schema = {"type": "object", "properties": dict(params)}
+    elif isinstance(params, type):
+        schema = _schema_of(params)
+    else:
+        raise ValueError(f"the params of {name} must be a list of names, a mapping of schemas, or a type")
+    members = schema.get("properties", {})
+    wrong = [param for param, one in members.items() if not isinstance(one, Mapping | bool)]
+    if wrong or schema.get("type") != "object":
+        raise ValueError(
+            f"the params of {name} must be a mapping from each param's name to its JSON Schema, as "
+            '{"tone": {"type": "string"}}'
+        )
+    if nobodys := [param for param in members if not own({param: None})]:
+        raise ValueError(f"no caller can set the param {nobodys[0]} of {name}: its name is taken")
+    return schema
 
 
 def _schema_of(kind: Any) -> Schema:
@@ -123,6 +154,12 @@ def forget(modules: Collection[str]) -> Callable[[], None]:
         _marked.update(before)
 
     return bring_back
+
+
+def _forms_of(chain: Chain, parts: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
+    from workers.chains.taking import forms_of  # which imports LangChain
+
+    return forms_of(chain.name, chain.input, parts, development=settings.is_development)
 
 
 def _import(module: str) -> None:
@@ -156,6 +193,7 @@ class Registry:
             _import(module)
         self._chains = _marked | {one.name: one for one in also}
         self._made: dict[str, Any] = {}
+        self._forms: dict[str, Mapping[str, Any]] = {}  # of chains that are made, by stage
         self._maker = Maker()
         self._making: dict[str, asyncio.Lock] = {}  # by chain: a slow factory keeps no other chain waiting
 
@@ -167,8 +205,11 @@ class Registry:
         """Names and the JSON Schema of what each chain takes, as plain data for the handlers."""
         return {name: chain.input for name, chain in self._chains.items()}
 
-    def params(self) -> Mapping[str, Sequence[str]]:
-        """Names, and the params that callers may set though they name a credential or an endpoint."""
+    def params(self) -> Mapping[str, Sequence[str] | Schema]:
+        """Names, and what callers may set, as plain data for the handlers.
+
+        A JSON Schema: these params alone. Names: any, and these though they name a credential or an endpoint.
+        """
         return {name: chain.params for name, chain in self._chains.items()}
 
     def find(self, name: str) -> Chain | None:
@@ -188,9 +229,21 @@ class Registry:
             if name not in self._made:
                 chain = self._chains[name]
                 made = await self._maker.make(name, chain.factory, self.settings)
-                self._made[name] = checked(name, chain.stages, made, chain.factory)
+                parts = checked(name, chain.stages, made, chain.factory)
+                self._forms[name] = await asyncio.to_thread(_forms_of, chain, parts, self.settings)
+                self._made[name] = parts
                 self._loaded()
         return self._made[name]
+
+    def put(self, name: str) -> Put:
+        """How a question by `user` or `messages` is put to the stages of a chain that is made.
+
+        What it returns takes a stage and the messages, and raises WrongChain where no rule says how.
+        """
+        from workers.chains.taking import asked
+
+        forms = self._forms[name]
+        return lambda stage, messages: asked(name, forms[stage], messages)
 
     async def close(self) -> None:
         """Close what factories have opened. Call it in the event loop that has loaded the chains."""
