@@ -23,7 +23,7 @@ from gateway.body import Start, parse_start, read_json
 from gateway.errors import CursorLost, Invalid, StreamNotFound, TooLarge
 from gateway.formats.openai_common import begun, refusal, settled, unknown, where
 from gateway.formats.openai_output import Responses
-from gateway.formats.projection import Place
+from gateway.formats.projection import Place, whole
 from gateway.formats.serving import Route, begin, follow, replayed, stands
 from gateway.gateway import Gateway
 from gateway.protocol import Status
@@ -182,7 +182,7 @@ async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dic
     kept = await gateway.parts.conversations.kept(owner, record.id, KIND)
     if record.status is not Status.DONE or not kept or kept["messages"] is None:
         raise Invalid(field, "must be the id of a response that is completed, and was stored")
-    answer = {"role": "assistant", "content": (await gateway.status_of(record))["text"]}
+    answer = {"role": "assistant", "content": whole((await gateway.status_of(record))["text"])}
     return [*kept["messages"], answer]
 
 
