@@ -10,21 +10,38 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from gateway import params as chain_params
 from gateway.aside import aside
+from gateway.bounded import DEFAULT, Bounds, check_text, parse_json, shown
 from gateway.errors import Invalid, Malformed, NotJson, TooLarge
-from gateway.images import check_input, check_parts
-from gateway.settings import Settings
+from gateway.images import check_input
+from gateway.messages import conversation
+
+__all__ = [
+    "BODY_SECONDS",
+    "DEFAULT",
+    "DEFAULT_CHAIN",
+    "MAX_METADATA_BYTES",
+    "Bounds",
+    "Start",
+    "as_it_is",
+    "check_text",
+    "parse_json",
+    "parse_sample",
+    "parse_start",
+    "read",
+    "read_json",
+    "shown",
+]
 
 DEFAULT_CHAIN = "chat"
 MAX_METADATA_BYTES = 4096
 BODY_SECONDS = 30.0
 T = TypeVar("T")
-ROLES = ("system", "developer", "user", "assistant")
 _FIELDS = ("user", "messages", "input", "chain", "params", "context", "metadata")
 _INPUTS = ("user", "messages", "input")
 
@@ -44,26 +61,6 @@ class Start:
         """SHA-256 in hex of what was asked, the same for the same body however it is spelled."""
         whole = [self.chain, self.input, self.params, self.metadata]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a body may have: bytes, nesting, members of a list or object, messages, characters of a name."""
-
-    bytes: int
-    depth: int
-    items: int
-    messages: int
-    name: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> Bounds:
-        """Those that are set."""
-        lengths = settings.max_items, settings.max_messages, settings.max_name
-        return cls(settings.max_body, settings.max_depth, *lengths)
-
-
-DEFAULT = Bounds.of(Settings())
 
 
 def as_it_is(value: Any) -> Any:
@@ -104,18 +101,6 @@ async def read(request: Request, bounds: Bounds) -> bytes:
     except ClientDisconnect as error:
         raise Malformed("the body ended early") from error
     return bytes(body)
-
-
-def parse_json(body: bytes, bounds: Bounds = DEFAULT) -> Any:
-    """Strict JSON: no NaN, no infinity. Raises Malformed, or Invalid for what passes a bound."""
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
-    except RecursionError:
-        raise _too_deep(bounds) from None
-    except ValueError:
-        raise Malformed("the body is not JSON in UTF-8") from None
-    _check_shape(value, bounds)
-    return value
 
 
 def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:
@@ -175,66 +160,4 @@ def _input(kind: str, value: Any, bounds: Bounds) -> Mapping[str, Any]:
         raise Invalid("messages", "must be a list that is not empty")
     if len(value) > bounds.messages:
         raise Invalid("messages", f"must be at most {bounds.messages}")
-    for index, message in enumerate(value):
-        _check_message(f"messages[{index}]", message)
-    return {"messages": value}
-
-
-def _check_message(where: str, message: Any) -> None:
-    if not isinstance(message, dict) or set(message) != {"role", "content"}:
-        raise Invalid(where, "must be an object with role and content, and nothing else")
-    if message["role"] not in ROLES:
-        raise Invalid(f"{where}.role", f"must be one of {', '.join(ROLES)}")
-    content = message["content"]
-    parts = (
-        isinstance(content, list) and content and all(isinstance(p, dict) and "type" in p for p in content)
-    )
-    if not isinstance(content, str) and not parts:
-        raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
-    if isinstance(content, str):
-        check_text(f"{where}.content", content)
-    check_parts(f"{where}.content", content)
-
-
-def check_text(where: str, text: str) -> None:
-    """What no model can be sent: JSON can spell half a surrogate pair, UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Invalid(where, "must be whole Unicode characters: it has half a surrogate pair") from None
-
-
-def _check_shape(value: Any, bounds: Bounds) -> None:
-    """Nesting, lists and names, found level by level."""
-    level, depth = [value], 0
-    while level := [item for item in level if isinstance(item, (dict, list))]:
-        depth += 1
-        if depth > bounds.depth:
-            raise _too_deep(bounds)
-        for item in level:
-            if len(item) > bounds.items:
-                raise Invalid("body", f"a list or object may have {bounds.items} members")
-            for name in item if isinstance(item, dict) else ():
-                if len(name) > bounds.name:
-                    raise Invalid(shown(name), f"a name may have {bounds.name} characters")
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-
-
-def _too_deep(bounds: Bounds) -> Invalid:
-    return Invalid("body", f"may be nested {bounds.depth} deep")
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(constant)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError("a number is too large")
-    return number
-
-
-def shown(name: str) -> str:
-    """A client's own field name, short and printable, for the answer."""
-    return "".join(c if c.isprintable() else "?" for c in name[:64])
+    return {"messages": conversation("messages", value, bounds)}

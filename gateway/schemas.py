@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.body import DEFAULT_CHAIN, MAX_METADATA_BYTES, ROLES, Bounds
+from gateway.body import DEFAULT_CHAIN, MAX_METADATA_BYTES, Bounds
+from gateway.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
 from gateway.protocol import CURSOR, STREAM_ID, TERMINAL_EVENTS, EventType, Status
 
 Schema = dict[str, Any]
@@ -43,6 +44,7 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
         **_bodies(chains, bounds),
         **_json(bounds),
         "Message": _message(bounds),
+        "ToolCall": _call(),
         "Created": _object(
             id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
         ),
@@ -160,7 +162,30 @@ def _message(bounds: Bounds) -> Schema:
     part = {"allOf": [ref("JsonObject")], "type": "object", "required": ["type"]}
     parts = {"type": "array", "items": part, "minItems": 1, "maxItems": bounds.items}
     content = {"anyOf": [_TEXT, parts]}
-    return _object(role={"enum": list(ROLES)}, content=content)
+    calls = {"type": "array", "items": ref("ToolCall"), "minItems": 1, "maxItems": bounds.items}
+    answer = _object(role={"const": "tool"}, content=content, tool_call_id=_word(MOST_ID))
+    asking = _object(role={"const": "assistant"}, tool_calls=calls)
+    return {
+        "oneOf": [
+            _object(role={"enum": [role for role in ROLES if role != "tool"]}, content=content),
+            _and(asking, content=_or_null(content)),
+            {
+                **_and(answer, name=_word(MOST_NAME), status={"enum": list(STATUSES)}),
+                "description": "what a tool of the client's answers to a call before it, by that call's id",
+            },
+        ]
+    }
+
+
+def _call() -> Schema:
+    arguments = {"type": "string", "contentMediaType": "application/json", "contentSchema": ref("JsonObject")}
+    function = _object(name=_word(MOST_NAME), arguments=arguments)
+    return _object(id=_word(MOST_ID), type={"const": "function"}, function=function)
+
+
+def _word(most: int) -> Schema:
+    """A text that is not empty, of at most so many characters."""
+    return {"type": "string", "minLength": 1, "maxLength": most}
 
 
 def _ready() -> Schema:

@@ -22,15 +22,25 @@ NEXT_FRAME = FRAME_END + ID_PREFIX
 LOG_LOST = b'id: 0\nevent: reset\ndata: {"reason":"log_lost"}\n\n'
 _LONGEST_RETRY_MS = 999_999_999  # eleven days; `int` refuses a number of thousands of digits
 RESET = b"event: " + EventType.RESET.encode()
+# Ends of lines to some readers (as Python's `splitlines`), and not to SSE: escaped in JSON.
+_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 _TERMINAL_LINES = frozenset(b"event: " + kind.encode() for kind in TERMINAL_EVENTS)
 
 
 def dumps(data: Any) -> bytes:
-    """One line of JSON. A lone surrogate, which UTF-8 cannot hold, is escaped (RFC 8259, 8.2)."""
+    """One line of JSON, also to readers for whom U+2028, U+2029 and U+0085 end a line: these are escaped.
+
+    A lone surrogate, which UTF-8 cannot hold, is escaped too (RFC 8259, 8.2).
+    """
     try:
-        return orjson.dumps(data)
+        line = orjson.dumps(data)
     except orjson.JSONEncodeError:
         return json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    if not line.isascii():
+        for end, escape in _LINE_ENDS:
+            if end in line:
+                line = line.replace(end, escape)
+    return line
 
 
 def encode(event: Event, offset: int, tag: str) -> bytes:

@@ -69,6 +69,34 @@ async def test_a_message_is_answered_and_the_conversation_goes_on(
     assert (image["image_url"], text["text"]) == ({"url": IMAGE}, second)
 
 
+async def test_a_tool_that_the_page_runs_is_told_and_its_answer_is_asked(
+    host: Host, opens: Opens, version: int
+) -> None:
+    chat = await opens(url(host), version, tools=True)
+    calls = [{"name": "look", "pieces": ['{"q": "é"}']}, {"name": "look", "pieces": ["{}"]}]
+    question = script(turns=[{"tool_calls": calls}, {"chunks": ["So ", "it is."]}], of=version)
+    told = await chat.does("send", text=question)
+    assert (told["status"], told["error"], told["finish"]["finishReason"]) == ("ready", None, "tool-calls")
+    first, second = told["calls"]
+    assert [(one["toolName"], one["input"]) for one in told["calls"]] == [("look", {"q": "é"}), ("look", {})]
+    ids = [first["toolCallId"], second["toolCallId"]]
+    await chat.does("answer", tool="look", toolCallId=ids[0], output={"is": "sunny"})
+    told = await chat.does("answer", tool="look", toolCallId=ids[1], output="yes")
+    assert (told["status"], told["error"], told["shown"]) == ("ready", None, "So it is.")
+    assert [message["role"] for message in told["messages"]] == ["user", "assistant", "assistant"]
+    assert kinds(told["parts"]) == ["step-start", "text"]  # the tools stand in the message before alone
+    _, called, *answers = asked(host)
+    assert [one["id"] for one in called["tool_calls"]] == ids
+    assert [(one["role"], one["tool_call_id"], one["content"]) for one in answers] == [
+        ("tool", ids[0], '{"is":"sunny"}'),
+        ("tool", ids[1], "yes"),
+    ]
+    told = await chat.does("send", text=script(["And?"]))
+    assert (told["status"], told["shown"]) == ("ready", "And?")
+    assert [one["role"] for one in asked(host)] == ["user", "assistant", "tool", "tool", "assistant", "user"]
+    assert asked(host)[4]["content"] == "So it is."
+
+
 @pytest.mark.parametrize("browser", [False, True], ids=["node", "browser"])
 async def test_cut_at_any_byte_it_resumes_to_the_exact_text(
     host: Host, opens: Opens, version: int, browser: bool

@@ -94,6 +94,73 @@ def test_of_an_answer_only_the_text_that_stands_is_said_again() -> None:
     assert [one["content"] for one in asked(user(text("q")), silent, user(text("r")))] == ["q", "r"]
 
 
+def ran(call_id: str = "c1", **more: Any) -> dict[str, Any]:
+    """A tool that the client has run."""
+    known = {"type": "dynamic-tool", "toolName": "look", "state": "output-available"}
+    return {**known, "toolCallId": call_id, "input": {"q": "é"}, "output": "sunny", **more}
+
+
+def called(*ids: str, words: str = "") -> dict[str, Any]:
+    function = {"name": "look", "arguments": '{"q":"é"}'}
+    calls = [{"id": one, "type": "function", "function": function} for one in ids]
+    return {"role": "assistant", "content": words, "tool_calls": calls}
+
+
+STEP = {"type": "step-start"}
+
+
+def test_what_the_clients_tools_have_answered_is_asked_in_its_steps() -> None:
+    answer = said(
+        *(STEP, text("let me "), text("see"), ran(), ran("c2", output={"t": [1]}, providerExecuted=False)),
+        *(STEP, text("and"), STEP, ran("c3", type="tool-look", state="output-error", errorText="no")),
+        *(STEP, text("so it is")),
+    )
+    assert asked(user(text("q")), answer, user(text("r")))[1:-1] == [
+        called("c1", "c2", words="let me see"),
+        {"role": "tool", "content": "sunny", "tool_call_id": "c1"},
+        {"role": "tool", "content": '{"t":[1]}', "tool_call_id": "c2"},
+        called("c3", words="and"),
+        {"role": "tool", "content": "no", "tool_call_id": "c3", "status": "error"},
+        {"role": "assistant", "content": "so it is"},
+    ]
+
+
+def test_a_conversation_may_end_in_answers_of_the_clients_tools() -> None:
+    told = asked(user(text("q")), said(STEP, text("a"), STEP, ran()))
+    assert [one["role"] for one in told] == ["user", "assistant", "tool"]
+    assert told[1] == called("c1", words="a")
+    for other in (ran(providerExecuted=True), ran(state="input-available"), ran(type="data-x")):
+        with pytest.raises(Invalid, match=r"messages\[1\].role"):
+            asked(user(text("q")), said(STEP, other))
+    with pytest.raises(Invalid, match=r"messages\[1\].role"):  # the client would go on behind this text
+        asked(user(text("q")), said(STEP, ran(), STEP, text("x")))
+
+
+def test_a_tool_that_a_reset_names_has_not_been_called() -> None:
+    reset = {"type": "data-reset", "data": {"parts": ["c1"]}}
+    told = asked(user(text("q")), said(STEP, ran(), reset, STEP, ran("c2")))
+    assert told[1:] == [called("c2"), {"role": "tool", "content": "sunny", "tool_call_id": "c2"}]
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        (ran(toolCallId=1), "toolCallId"),
+        (ran(toolCallId="x" * 257), "toolCallId"),
+        (ran(toolName=""), "toolName"),
+        (ran(type="tool-", toolName="x"), "type"),
+        (ran(input=None), "input"),
+        (ran(input={"q": "\ud800"}), "input"),
+        (ran(output="\ud800"), "output"),
+        (ran(state="output-error", errorText="\ud800"), "errorText"),
+    ],
+)
+def test_an_odd_tool_is_refused_by_its_field(part: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        asked(user(text("q")), said(STEP, text("a"), part))
+    assert refused.value.extensions["field"] == f"messages[1].parts[2].{field}"
+
+
 ODD: tuple[Any, ...] = (None, 1, "x", [], {}, {"parts": 1}, {"parts": [1, [], {}, None]})
 
 

@@ -190,10 +190,109 @@ def test_messages_are_added_replaced_and_removed() -> None:
     assert only["messages"][0]["id"]
 
 
-def test_tool_calls_and_answers_are_kept_out_of_the_question() -> None:
-    calling = {"type": "ai", "content": "", "id": "3", "tool_calls": [{}]}
-    _, start = began({"messages": [HUMAN, calling, {"type": "tool", "content": "x", "tool_call_id": "1"}]})
-    assert start.input == {"messages": [{"role": "user", "content": "hi"}]}
+CALL = {"name": "look", "args": {"q": "é"}, "id": "c1", "type": "tool_call"}
+CALLING = {"type": "ai", "content": "", "id": "3", "tool_calls": [CALL]}
+ASKED = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"q":"é"}'}},
+    ],
+}
+
+
+def test_what_the_clients_tool_has_answered_is_in_the_question_and_in_the_state() -> None:
+    answer = {
+        "type": "tool",
+        "content": "x",
+        "tool_call_id": "c1",
+        "name": "look",
+        "status": "error",
+        "id": "4",
+    }
+    state, start = began({"messages": [HUMAN, CALLING, answer]})
+    told = {"role": "tool", "content": "x", "tool_call_id": "c1", "name": "look", "status": "error"}
+    assert start.input == {"messages": [{"role": "user", "content": "hi"}, ASKED, told]}
+    assert [one["type"] for one in state["messages"]] == ["human", "ai", "tool"]
+    more, start = began({"messages": ["and?"]}, state["messages"])  # it stays in the thread
+    assert start.input["messages"][1:3] == [ASKED, told]
+    assert more["messages"][:3] == state["messages"]
+
+
+@pytest.mark.parametrize(
+    "calling",
+    [
+        {"type": "ai", "content": None, "tool_calls": [CALL]},
+        {"role": "assistant", "content": "", "tool_calls": ASKED["tool_calls"]},
+        {"role": "assistant", "tool_calls": [{"name": "look", "args": {"q": "é"}, "id": "c1"}]},
+    ],
+    ids=["LangChain's", "OpenAI's", "without a content"],
+)
+def test_a_call_may_be_written_as_langchain_and_as_openai_write_it(calling: dict[str, Any]) -> None:
+    answer = {"role": "tool", "content": [{"type": "text", "text": "x"}], "tool_call_id": "c1"}
+    _, start = began({"messages": [calling, answer], "topic": 1})
+    assert start.input["input"]["messages"] == [ASKED, answer | {"status": "success"}]
+
+
+def test_calls_that_nobody_has_answered_are_left_out_of_the_question() -> None:
+    other = {**CALL, "id": "c2"}
+    _, start = began(
+        {"messages": [HUMAN, CALLING, {**CALLING, "content": "let me see", "tool_calls": [other]}]}
+    )
+    assert start.input["messages"][1:] == [{"role": "assistant", "content": "let me see"}]
+    answer = {"type": "tool", "content": "x", "tool_call_id": "c1"}
+    _, start = began({"messages": [HUMAN, {**CALLING, "tool_calls": [other, CALL]}, answer]})
+    assert start.input["messages"][1] == ASKED
+
+
+@pytest.mark.parametrize(
+    ("messages", "field"),
+    [
+        ([{"type": "tool", "content": "x", "tool_call_id": "c1"}], "[0].tool_call_id"),
+        ([CALLING, {"type": "tool", "content": "x"}], "[1].tool_call_id"),
+        ([CALLING, {"type": "tool", "content": "x", "tool_call_id": "c1", "status": "odd"}], "[1].status"),
+        ([CALLING, {"type": "tool", "content": "x", "tool_call_id": "c1", "name": 1}], "[1].name"),
+        ([CALLING, {"type": "tool", "content": {"x": 1}, "tool_call_id": "c1"}], "[1].content"),
+        ([{**CALLING, "tool_calls": {}}, "x"], ""),
+        ([{**CALLING, "tool_calls": "x"}], "[0].tool_calls"),
+        ([{**CALLING, "tool_calls": [1]}], "[0].tool_calls[0]"),
+        ([{**CALLING, "tool_calls": [{**CALL, "args": "{}"}]}], "[0].tool_calls[0].args"),
+        ([{**CALLING, "tool_calls": [{**CALL, "id": ""}]}], "[0].tool_calls[0].id"),
+        ([{**CALLING, "tool_calls": [{**CALL, "name": "x" * 201}]}], "[0].tool_calls[0].name"),
+        (
+            [{**CALLING, "tool_calls": [{"id": "c1", "function": {"name": "look", "arguments": "{"}}]}],
+            "[0].tool_calls[0].function.arguments",
+        ),
+    ],
+)
+def test_a_tools_answer_without_its_call_and_odd_calls_are_refused(messages: Any, field: str) -> None:
+    if not field:
+        began({"messages": messages})
+        return
+    with pytest.raises(Invalid) as refused:
+        began({"messages": messages})
+    assert refused.value.extensions["field"] == f"input.messages{field}"
+
+
+def test_a_call_that_is_left_to_the_client_is_in_the_threads_answer() -> None:
+    def called(call_id: str) -> Event:
+        return protocol.tool("look", call_id=call_id, stage="final", state="started", said={"q": call_id})
+
+    def asked(call_id: str) -> dict[str, Any]:
+        return {"name": "look", "args": {"q": call_id}, "id": call_id, "type": "tool_call"}
+
+    done = Event(EventType.DONE, {**DONE.data, "finish_reason": "tool_calls"})
+    silent = frames(START, stage("final"), called("c1"), called("c2"), stage("final", finished=True), done)
+    [answer] = silent[-2][1]["messages"][1:]
+    assert (answer["content"], answer["tool_calls"]) == ("", [asked("c1"), asked("c2")])
+    assert answer["id"] == "run:200-beef"  # as it was streamed
+    spoken = frames(START, stage("final"), text("hm", "final"), called("c1"), done)
+    [answer] = spoken[-2][1]["messages"][1:]
+    assert (answer["content"], answer["tool_calls"], answer["id"]) == ("hm", [asked("c1")], "run:200-beef")
+    answered = protocol.tool("look", call_id="c1", stage="final", state="finished", said="x")
+    for last in (DONE, Event(EventType.DONE, {**DONE.data, "finish_reason": "interrupted"})):
+        assert frames(START, stage("final"), called("c1"), last)[-2][1]["messages"] == [HUMAN]
+    assert frames(START, stage("final"), called("c1"), answered, done)[-2][1]["messages"] == [HUMAN]
 
 
 def test_other_input_goes_beside_the_messages() -> None:

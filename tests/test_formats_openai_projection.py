@@ -337,6 +337,64 @@ def test_however_many_are_open_one_event_closes_them_in_its_bounds() -> None:
     assert by_client(frames).output_text == "c"
 
 
+def test_calls_that_are_left_to_the_client_are_its_to_run() -> None:
+    tape = Tape()
+    tape.began()
+    tape.said("hm")
+    tape.tool("started", {"q": "é"}, "mine")
+    tape.tool("finished", "x", "mine")
+    tape.tool("started", {"q": "é"}, "c1")
+    tape.tool("started", "text", "c2")
+    tape.finished()
+    tape.done("tool_calls")
+    frames = tape.frames(Responses())
+    assert [item["type"] for item in last(frames)["output"]] == [
+        "message",
+        "mcp_call",
+        *["function_call"] * 2,
+    ]
+    asked = [(item.call_id, item.name, item.arguments) for item in by_client(frames).output[2:]]
+    assert asked == [("c1", "sum", '{"q":"é"}'), ("c2", "sum", '{"input":"text"}')]
+    assert kinds(frames)[-9:-5] == [
+        *("output_item.added", "function_call_arguments.delta", "function_call_arguments.done"),
+        "output_item.done",
+    ]
+    *_, told, end, _ = chunks(tape.frames(Chat()))
+    calls = told["choices"][0]["delta"]["tool_calls"]
+    assert [(one["index"], one["id"], one["function"]["arguments"]) for one in calls] == [
+        (number, call_id, arguments) for number, (call_id, _, arguments) in enumerate(asked)
+    ]
+    assert end["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_however_many_calls_are_left_to_the_client_one_event_tells_them() -> None:
+    tape, many = Tape(), 100
+    began = tape.began()
+    tape.tool("started", {}, "void")
+    tape.reset(began)
+    for number in range(many):
+        tape.tool("started", {}, f"c{number}")
+    tape.finished()
+    tape.done("tool_calls")
+    frames = tape.frames(Responses())  # each event's are counted there
+    assert [item["call_id"] for item in last(frames)["output"]] == [f"c{number}" for number in range(many)]
+    assert len({item["id"] for item in last(frames)["output"]}) == many
+    assert len(by_client(frames).output) == many
+
+
+def test_of_other_stages_and_nodes_no_call_is_the_clients() -> None:
+    tape = Tape(("outline", "answer"))
+    tape.began("outline")
+    tape.tool("started", {}, "c1", "outline")
+    tape.finished("outline")
+    tape.began()
+    tape.began("model", 1, "answer")
+    tape.tool("started", {}, "c2", "model", 1)
+    tape.done("tool_calls")
+    assert {item["type"] for item in last(tape.frames(Responses()))["output"]} == {"mcp_call"}
+    assert tape.frames(Chat())[-2].data["choices"][0]["finish_reason"] == "stop"
+
+
 def chunks(frames: list[Frame]) -> list[Any]:
     return [frame.data for frame in frames]
 

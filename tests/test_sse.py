@@ -185,6 +185,7 @@ def test_fault_20_data_is_one_line_of_utf8_json(value: object) -> None:
     assert b"\n" not in line
     assert b"\r" not in line
     assert b"\0" not in line
+    assert len(line.decode().splitlines()) == 1  # also to readers that know more ends of lines than SSE does
     assert json.loads(line.decode()) == value
 
 

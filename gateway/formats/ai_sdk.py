@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.fold import StageText
+from gateway.formats.calls import Unanswered
 from gateway.formats.projection import Frame, Projection
 
 OURS = "holdfast"  # whose names they are, in a part's provider metadata
@@ -48,12 +49,16 @@ class _Call:
         """What two events of one call have in common beside its id."""
         return data["name"], data["stage"], data.get("run")
 
+    def is_of(self, asked: Unanswered) -> bool:
+        """Whether it is this one."""
+        return (self.call_id, self.kind) == (asked.call_id, (asked.name, asked.stage, asked.run))
+
 
 @dataclass
 class UIMessageStream(Projection):
     """`message_id` is the stream's own, so that a replay is of the same message.
 
-    `again`: the client may have a part of it already.
+    `again`: the client may have parts in it already, of an earlier connection or of the message before.
     """
 
     message_id: str
@@ -71,7 +76,8 @@ class UIMessageStream(Projection):
         known = {"chain": data["chain"], "created_at": data["created_at"]}
         yield _chunk("start", messageId=self.message_id, messageMetadata=known)
         if self.again:
-            # Version 5 adds a replay to what it had, where it has seen the connection break.
+            # Version 5 adds a replay to what it had, where it has seen the connection break. All versions
+            # add an answer to a copy of the message whose tools they have answered.
             yield _chunk("data-replay", data={})
 
     def stage(self, data: Any) -> Iterator[Frame]:
@@ -102,7 +108,7 @@ class UIMessageStream(Projection):
             yield _chunk("data-custom", data={"part": self._named(self.cursor), **data})
 
     def tool(self, data: Any) -> Iterator[Frame]:
-        """The chain runs it (`providerExecuted`): the client must neither do so nor send its output."""
+        """The chain runs it (`providerExecuted`), as far as is known: the client must not do it."""
         if data["state"] == "started":
             yield self._call(data, data["input"])
             return
@@ -129,7 +135,9 @@ class UIMessageStream(Projection):
         yield _chunk("data-reset", data={"parts": void, **why})
 
     def done(self, data: Any) -> Iterator[Frame]:
-        """The message is whole."""
+        """The message is whole. Calls that nobody here has answered are the client's, as is known now."""
+        for asked in self.for_client:
+            yield from (self._hand_over(call, asked) for call in self._calls if call.is_of(asked))
         yield from self._end_step()
         reason = _REASONS.get(str(data["finish_reason"]).lower(), "other")
         yield _chunk("finish", finishReason=reason, messageMetadata={"status": "done", **data})
@@ -195,6 +203,11 @@ class UIMessageStream(Projection):
         self._calls.append(_Call(call_id, _Call.kind_of(data), self._named(shown)))
         known = {"toolCallId": shown, "toolName": data["name"], "input": said}
         return _chunk("tool-input-available", **known, dynamic=True, providerExecuted=True)
+
+    def _hand_over(self, call: _Call, asked: Unanswered) -> Frame:
+        """The same call again, which the client is to run."""
+        known = {"toolCallId": call.shown, "toolName": asked.name, "input": asked.input}
+        return _chunk("tool-input-available", **known, dynamic=True, providerExecuted=False)
 
     def _called(self, data: Any) -> _Call | None:
         """The call that ends here. An attempt that goes on where another fell may know it by another id."""

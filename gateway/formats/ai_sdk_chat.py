@@ -47,7 +47,9 @@ async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
     gateway.parts.hub.check_room(owner=owner)
     record = await begin(gateway, request, start, owner, followed=True)
     await _remember(gateway, owner, chat, record)
-    return _events(gateway, record)
+    # Behind answers of its own tools a client begins with a copy of the message before, which is void here.
+    goes_on = start.input["messages"][-1]["role"] == "tool"
+    return _events(gateway, record, again=goes_on)
 
 
 @answered("/api/chat/{chat}/stream", shape=told)

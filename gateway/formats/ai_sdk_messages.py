@@ -1,7 +1,8 @@
 """What Vercel's AI SDK sends, as what a chain is asked: `UIMessage`s as messages of OpenAI's shape. No I/O.
 
-Of an assistant's earlier answer the text that stands is said again; its steps, tools, reasoning and data are
-the client's own record of it, and left out. Raises Invalid, which names the client's field.
+Of an assistant's earlier answer the text that stands is said again, and the calls of tools that the client
+has run, with their answers. Its steps, reasoning, data and tools that the chain has run are the client's own
+record of it, and left out. Raises Invalid, which names the client's field.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gateway import sse
 from gateway.body import DEFAULT, Bounds, Start, check_text, parse_start, shown
 from gateway.errors import Invalid
 from gateway.formats.ai_sdk import OURS
 from gateway.images import check_image
+from gateway.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word
 
 TRIGGERS = ("submit-message", "regenerate-message")
 ROLES = ("system", "user", "assistant")
+_ANSWERED = {"output-available": "output", "output-error": "errorText"}  # states, and where the answer is
 _FIELDS = ("id", "messages", "trigger", "messageId", "chain", "params")
 # What may stand in a path as it is (RFC 3986, 3.3): a chat's id is asked for by its path.
 _CHAT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}")
@@ -41,7 +45,7 @@ def parse_chat(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) 
         raise Invalid("trigger", f"must be one of {', '.join(TRIGGERS)}")
     if not isinstance(value.get("messageId", ""), str | None):
         raise Invalid("messageId", "must be a string")
-    asked = {"messages": _messages(value.get("messages")), "metadata": {"chat": chat}}
+    asked = {"messages": _messages(value.get("messages"), bounds), "metadata": {"chat": chat}}
     given = {name: value[name] for name in ("chain", "params") if name in value}
     return chat, parse_start(asked | given, chains, bounds)
 
@@ -63,23 +67,29 @@ def standing(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _name_of(part: Any) -> str:
-    """What a reset knows a text by."""
+    """What a reset knows a text or a tool by."""
+    if isinstance(part.get("toolCallId"), str):
+        return str(part["toolCallId"])
     for name in ("providerMetadata", OURS, "part"):
         part = part.get(name) if isinstance(part, dict) else None
     return part if isinstance(part, str) else ""
 
 
-def _messages(value: Any) -> list[dict[str, Any]]:
+def _messages(value: Any, bounds: Bounds) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
         raise Invalid("messages", "must be a list that is not empty")
-    asked = [_message(f"messages[{index}]", message) for index, message in enumerate(value)]
-    if value[-1]["role"] == "assistant":
-        # The client would go on in that very message; a stream is a message of its own.
-        raise Invalid(f"messages[{len(value) - 1}].role", "the last message must not be the assistant's")
-    return [message for message in asked if message["content"]]
+    asked = [
+        told
+        for index, message in enumerate(value)
+        for told in _message(f"messages[{index}]", message, bounds)
+    ]
+    if value[-1]["role"] == "assistant" and (not asked or asked[-1]["role"] != "tool"):
+        rule = "the last message must not be the assistant's, unless it ends in answers of the client's tools"
+        raise Invalid(f"messages[{len(value) - 1}].role", rule)
+    return asked
 
 
-def _message(where: str, message: Any) -> dict[str, Any]:
+def _message(where: str, message: Any, bounds: Bounds) -> list[dict[str, Any]]:
     if not isinstance(message, dict):
         raise Invalid(where, "must be an object")
     role, parts = message.get("role"), message.get("parts")
@@ -90,11 +100,56 @@ def _message(where: str, message: Any) -> dict[str, Any]:
     for index, part in enumerate(parts):
         _check(f"{where}.parts[{index}]", part)
     if role == "assistant":
-        return {"role": role, "content": _joined(standing(parts))}
+        return _answer(f"{where}.parts", parts, bounds)
     content = _content(f"{where}.parts", role, parts)
     if not content:
         raise Invalid(f"{where}.parts", "must hold a text")
-    return {"role": role, "content": content}
+    return [{"role": role, "content": content}]
+
+
+def _answer(where: str, parts: list[dict[str, Any]], bounds: Bounds) -> list[dict[str, Any]]:
+    """An earlier answer: its text in one message, or in several where the client has run tools between."""
+    told: list[dict[str, Any]] = []
+    text, calls, answers = "", [], []  # of the step, and of those before it that have no calls
+    places = {id(part): f"{where}[{index}]" for index, part in enumerate(parts)}
+    for part in [*standing(parts), {"type": "step-start"}]:
+        if part["type"] == "text":
+            text += part["text"]
+        elif _is_clients(part):
+            made, answer = _ran(places[id(part)], part, bounds)
+            calls.append(made)
+            answers.append(answer)
+        elif part["type"] == "step-start" and calls:
+            told += [{"role": "assistant", "content": text, "tool_calls": calls}, *answers]
+            text, calls, answers = "", [], []
+    return [*told, {"role": "assistant", "content": text}] if text else told
+
+
+def _is_clients(part: dict[str, Any]) -> bool:
+    """Whether this is a tool that the client has run, and its answer."""
+    is_tool = part["type"] == "dynamic-tool" or part["type"].startswith("tool-")
+    return is_tool and part.get("state") in _ANSWERED and part.get("providerExecuted") is not True
+
+
+def _ran(where: str, part: dict[str, Any], bounds: Bounds) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A call, and its answer."""
+    call_id, given = part.get("toolCallId"), part.get("input")
+    is_dynamic = part["type"] == "dynamic-tool"
+    name = part.get("toolName") if is_dynamic else part["type"].removeprefix("tool-")
+    check_word(f"{where}.toolCallId", call_id, MOST_ID)
+    check_word(f"{where}.{'toolName' if is_dynamic else 'type'}", name, MOST_NAME)
+    if not isinstance(given, dict):
+        raise Invalid(f"{where}.input", "must be an object")
+    arguments = sse.dumps(given).decode()
+    check_arguments(f"{where}.input", arguments, bounds)
+    field = _ANSWERED[part["state"]]
+    output = part.get(field)
+    content = output if isinstance(output, str) else sse.dumps(output).decode()
+    check_text(f"{where}.{field}", content)
+    answer = {"role": "tool", "content": content, "tool_call_id": call_id}
+    return call(str(call_id), str(name), arguments), answer | (
+        {"status": "error"} if field == "errorText" else {}
+    )
 
 
 def _check(where: str, part: Any) -> None:

@@ -154,10 +154,15 @@ class Run(Projection):
         yield Frame(self._error(), "error")
 
     def _answer(self) -> dict[str, Any] | None:
-        """The message that the status document's `text` is."""
+        """The message that the status document's `text` is, with the calls that are left to the client."""
         speaker = self.fold.speaker
         message_id = self._texts.get(_key(speaker)) if speaker is not None else None
-        return self._said[message_id].whole() if message_id is not None else None
+        answer = self._said[message_id].whole() if message_id is not None else None
+        if not self.for_client:
+            return answer
+        asked = {call.offset for call in self.for_client}
+        calls = [said.message for said in self._said.values() if said.offset in asked]
+        return (answer or calls[0]) | {"tool_calls": [one for said in calls for one in said["tool_calls"]]}
 
     def _error(self) -> dict[str, Any]:
         if self.fold.ended is Status.CANCELLED:

@@ -7,6 +7,7 @@ and are added as LangGraph's `add_messages` does: one whose id is known takes th
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,17 @@ from gateway.errors import Invalid
 from gateway.formats.langgraph import EVENT_OF_MODE, message
 from gateway.formats.projection import whole
 from gateway.images import check_parts
+from gateway.messages import (
+    MOST_ID,
+    MOST_NAME,
+    STATUSES,
+    UNASKED,
+    call,
+    check_arguments,
+    check_word,
+    conversation,
+    with_answers,
+)
 
 _KINDS = {
     "human": "user",
@@ -27,8 +39,10 @@ _KINDS = {
     "system": "system",
     "developer": "developer",
 }
-_TYPES = {"user": "human", "assistant": "ai", "system": "system", "developer": "system"}
-_PASSED_OVER = ("tool", "function")  # a tool's answer, without the call that it belongs to
+_ASKING = ("ai", "assistant")
+_TYPES = {"user": "human", "assistant": "ai", "system": "system", "developer": "system", "tool": "tool"}
+_TOOL = "tool"
+_PASSED_OVER = ("function",)  # an answer that names no call: what came before tools
 _REMOVE, _REMOVE_ALL = "remove", "__remove_all__"
 _MOST_CHARACTERS = 200  # of an id
 # What changes what is run, and is not to be had here, unless it is empty.
@@ -113,8 +127,9 @@ def begin_state(asked: Asked, before: Sequence[Mapping[str, Any]], bounds: Bound
     _count(asked.input, bounds)
     messages = {one["id"]: dict(one) for one in before}
     given = asked.input.get("messages", [])
+    known = {call["id"] for one in before for call in one.get("tool_calls") or ()}
     for index, item in enumerate(given if isinstance(given, list) else [given]):
-        _add(messages, f"input.messages[{index}]", item)
+        _add(messages, f"input.messages[{index}]", item, known, bounds)
     if len(messages) > bounds.messages:
         raise Invalid("input.messages", f"must be at most {bounds.messages}, with those of before")
     state = {**asked.input, "messages": list(messages.values())}
@@ -125,7 +140,7 @@ def begin_state(asked: Asked, before: Sequence[Mapping[str, Any]], bounds: Bound
 
 def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], bounds: Bounds) -> Start:
     """What is to be run. Raises Invalid."""
-    messages = [_plain(one) for one in state["messages"] if _says(one)]
+    messages = with_answers(map(_plain, state["messages"]))
     others = {name: value for name, value in state.items() if name != "messages"}
     body: dict[str, Any] = {"chain": asked.chain, "params": dict(asked.params)}
     body |= {} if asked.metadata is None else {"metadata": asked.metadata}
@@ -136,6 +151,8 @@ def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], 
     else:
         body["messages"] = messages
     try:
+        if "input" in body:
+            conversation("messages", messages, bounds)  # within an input nobody else looks at them
         return parse_start(body, chains, bounds)
     except Invalid as error:
         names = {"chain": "assistant_id", "params": "config.configurable", "metadata": "metadata"}
@@ -150,8 +167,13 @@ def _count(given: Any, bounds: Bounds) -> None:
         raise Invalid("input.messages", f"must be at most {bounds.messages}")
 
 
-def _add(messages: dict[str, dict[str, Any]], where: str, given: Any) -> None:
-    """One more message, or another in the place of one, or one less. `messages`: by id, in order."""
+def _add(
+    messages: dict[str, dict[str, Any]], where: str, given: Any, known: set[str], bounds: Bounds
+) -> None:
+    """One more message, or another in the place of one, or one less.
+
+    `messages`: by id, in order. `known`: the ids of all tool calls so far.
+    """
     if isinstance(given, str):
         given = {"type": "human", "content": given}
     if isinstance(given, list) and len(given) == 2:
@@ -171,17 +193,60 @@ def _add(messages: dict[str, dict[str, Any]], where: str, given: Any) -> None:
         return
     if kind in _PASSED_OVER:
         return
-    if not isinstance(kind, str) or kind not in _KINDS:
+    if not isinstance(kind, str) or (kind not in _KINDS and kind != _TOOL):
         raise Invalid(f"{where}.type", "must be human, ai, system, or a tool's")
+    calls = _calls(f"{where}.tool_calls", given.get("tool_calls") or [], bounds) if kind in _ASKING else []
     content = given.get("content")
+    if content is None and calls:
+        content = ""
     parts = isinstance(content, list) and all(isinstance(part, str | dict) for part in content)
     if not isinstance(content, str) and not parts:
         raise Invalid(f"{where}.content", "must be a string, or a list of content parts")
     check_parts(f"{where}.content", content)
-    told = message(_TYPES[_KINDS[kind]], content, message_id or str(uuid.uuid4()))
+    told = message(_TYPES[_KINDS.get(kind, _TOOL)], content, message_id or str(uuid.uuid4()))
+    if calls:
+        told["tool_calls"] = calls
+        known.update(call["id"] for call in calls)
+    if kind == _TOOL:
+        told |= _answer(where, given, known)
     if kind == "developer":
         told["role"] = kind
     messages[told["id"]] = told  # a known id keeps its place
+
+
+def _calls(where: str, given: Any, bounds: Bounds) -> list[dict[str, Any]]:
+    """A model's calls as LangChain writes them: `{name, args, id}`, or OpenAI's, with a `function`."""
+    if not isinstance(given, list):
+        raise Invalid(where, "must be a list")
+    calls = []
+    for index, one in enumerate(given):
+        at = f"{where}[{index}]"
+        if not isinstance(one, dict):
+            raise Invalid(at, "must be an object with name, args and id")
+        name, arguments = one.get("name"), one.get("args")
+        if isinstance(function := one.get("function"), dict):
+            name = function.get("name")
+            check_arguments(f"{at}.function.arguments", function.get("arguments"), bounds)
+            arguments = json.loads(function["arguments"])
+        if not isinstance(arguments, dict):
+            raise Invalid(f"{at}.args", "must be an object")
+        check_word(f"{at}.id", one.get("id"), MOST_ID)
+        check_word(f"{at}.name", name, MOST_NAME)
+        calls.append({"name": name, "args": arguments, "id": one["id"], "type": "tool_call"})
+    return calls
+
+
+def _answer(where: str, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """What a tool's message has beside its content."""
+    call_id, name, status = given.get("tool_call_id"), given.get("name"), given.get("status") or STATUSES[0]
+    check_word(f"{where}.tool_call_id", call_id, MOST_ID)
+    if call_id not in known:
+        raise Invalid(f"{where}.tool_call_id", UNASKED)
+    if name is not None:
+        check_word(f"{where}.name", name, MOST_NAME)
+    if status not in STATUSES:
+        raise Invalid(f"{where}.status", f"must be one of {', '.join(STATUSES)}")
+    return {"tool_call_id": call_id, "name": name, "status": status}
 
 
 def _plain(one: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,12 +254,16 @@ def _plain(one: Mapping[str, Any]) -> dict[str, Any]:
     content = one["content"]
     if isinstance(content, list):
         content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
-    return {"role": one.get("role") or _KINDS[one["type"]], "content": content}
-
-
-def _says(one: Mapping[str, Any]) -> bool:
-    """Not a model's call of a tool, whose answer is not kept."""
-    return bool(one["content"]) or one["type"] != "ai"
+    if one["type"] == _TOOL:
+        told = {"role": _TOOL, "content": content or "", "tool_call_id": one["tool_call_id"]}
+        return told | {name: one[name] for name in ("name", "status") if one.get(name)}
+    told = {"role": one.get("role") or _KINDS[one["type"]], "content": content}
+    if calls := one.get("tool_calls"):
+        told["content"] = content or ""
+        told["tool_calls"] = [
+            call(each["id"], each["name"], sse.dumps(each["args"]).decode()) for each in calls
+        ]
+    return told
 
 
 def _object(where: str, value: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ same stream anew, without what was void by then.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +22,12 @@ from gateway.answers import answered, json_answer
 from gateway.body import Start, parse_start, read_json
 from gateway.errors import Invalid
 from gateway.fold import StageText
+from gateway.formats.calls import CALLS, Unanswered, is_of
 from gateway.formats.openai_common import begun, error_of, refusal, result_of, seconds, settled, tokens, where
 from gateway.formats.projection import Frame, Projection, alive, projected
 from gateway.formats.serving import Route, begin, replayed
 from gateway.gateway import Gateway
+from gateway.messages import call
 from gateway.protocol import Cursor, Event, Status
 from gateway.record import Record
 from gateway.response import CutStream
@@ -45,7 +47,6 @@ class Chat(Projection):
     void: frozenset[str] = frozenset()
     over: bool = field(default=False, init=False)  # it has ended here, whatever the stream does
     _head: dict[str, Any] = field(default_factory=dict, init=False)
-    _last: str = field(default="", init=False)  # the chain's last stage
     _said_at: int = field(default=-1, init=False)  # the offset of the text that was sent last
     _result: str = field(default="", init=False)  # of a last stage that has no text
 
@@ -55,18 +56,18 @@ class Chat(Projection):
 
     def start(self, data: Any) -> Iterable[Frame]:
         """The role comes first."""
-        self._head, self._last = head(data["id"], data["chain"], data["created_at"]), data["stages"][-1]
+        self._head = head(data["id"], data["chain"], data["created_at"])
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
 
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
         """A piece, if it is the last stage's and not known to be void."""
-        if is_of(self._last, stage) and self.cursor not in self.void:
+        if is_of(self.last, stage) and self.cursor not in self.void:
             self._said_at = Cursor.parse(self.cursor).offset
             yield self._chunk({"content": delta})
 
     def custom(self, data: Any) -> Iterable[Frame]:
         """The last stage's result, where that is JSON instead of text."""
-        self._result = result_of(self._last, data) or self._result
+        self._result = result_of(self.last, data) or self._result
         return ()
 
     def reset(self, data: Any) -> Iterable[Frame]:
@@ -79,7 +80,9 @@ class Chat(Projection):
         """Why it ends, its tokens if they are asked for, and the mark."""
         if self._said_at < 0 and self._result:
             yield self._chunk({"content": self._result})
-        yield self._chunk({}, finish_of(data["finish_reason"]))
+        if calls := calls_of(self.for_client):
+            yield self._chunk({"tool_calls": [{"index": n, **one} for n, one in enumerate(calls)]})
+        yield self._chunk({}, finish_of(data["finish_reason"], self.for_client))
         if self.usage:
             yield Frame({**self._head, "choices": [], "usage": usage_of(data["usage"])})
         yield Frame(b"[DONE]")
@@ -101,12 +104,7 @@ class Chat(Projection):
 class Whole(Projection):
     """Why a stream has ended; its text is the fold's. It has no frames."""
 
-    reason = result = last = ""
-
-    def start(self, data: Any) -> Iterable[Frame]:
-        """Which stage is the last."""
-        self.last = data["stages"][-1]
-        return ()
+    reason = result = ""
 
     def custom(self, data: Any) -> Iterable[Frame]:
         """The last stage's result, where that is JSON instead of text."""
@@ -220,7 +218,10 @@ def whole(record: Record, told: Whole) -> Response:
         return json_answer(error_of(error["message"], error["code"], status), status, headers)
     text = "".join(stage.text for stage in fold.stages if is_of(record.stages[-1], stage)) or told.result
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_of(told.reason)}
+    if calls := calls_of(told.for_client):
+        message |= {"content": text or None, "tool_calls": calls}
+    finish = finish_of(told.reason, told.for_client)
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     first = head(record.id, record.chain, protocol.iso(record.created_ms), "chat.completion")
     return json_answer({**first, "choices": [choice], "usage": usage_of(fold.usage)}, 200, headers)
 
@@ -230,13 +231,15 @@ def head(stream_id: str, chain: str, created_at: str, kind: str = "chat.completi
     return {"id": f"chatcmpl-{stream_id}", "object": kind, "created": seconds(created_at), "model": chain}
 
 
-def is_of(last: str, stage: StageText) -> bool:
-    """Whether this is the chain's last stage, or one of its nodes."""
-    return (stage.parent or stage.name) == last
+def calls_of(asked: Sequence[Unanswered]) -> list[dict[str, Any]]:
+    """Calls for the client, as a message has them."""
+    return [call(one.call_id, one.name, one.arguments) for one in asked]
 
 
-def finish_of(reason: str) -> str:
+def finish_of(reason: str, asked: Sequence[Unanswered] = ()) -> str:
     """Why it has ended, in OpenAI's words."""
+    if asked:
+        return CALLS
     return reason if reason in _FINISHES else "stop"
 
 

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.body import ROLES, check_text, shown
+from gateway.bounded import check_text, shown
 from gateway.errors import Invalid
 from gateway.formats.openai_common import ModelNotFound
 from gateway.images import check_image
+from gateway.messages import ROLES, call
 
 MOST_METADATA = 16  # as OpenAI's own
 Check = Callable[[Any], bool]
@@ -150,17 +151,40 @@ def metadata(value: Mapping[str, Any]) -> dict[str, str]:
 
 
 def message(at: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A message, as the gateway takes it. Raises Invalid, which names the field."""
+    """A message, as the gateway takes it. Raises Invalid, which names the field.
+
+    Calls' ids and arguments, and the order of calls and answers, are checked with the whole conversation.
+    """
     role = given.get("role")
     if not isinstance(role, str) or role not in ROLES:
-        raise Invalid(f"{at}.role", f"must be one of {', '.join(ROLES)}: tools are a chain's own affair")
-    for name in ("tool_calls", "function_call", "audio"):
+        raise Invalid(f"{at}.role", f"must be one of {', '.join(ROLES)}")
+    for name in ("function_call", "audio"):
         if given.get(name):
             raise Invalid(f"{at}.{name}", "asks for what this gateway's chains cannot do")
-    said = given.get("content")
+    said, calls = given.get("content"), given.get("tool_calls")
+    if calls and role != "assistant":
+        raise Invalid(f"{at}.tool_calls", "may be in a message of the assistant's alone")
     if said is None and role == "assistant":
         said = given.get("refusal")
-    return {"role": role, "content": content(f"{at}.content", said)}
+    if said is None and calls:
+        said = ""
+    told = {"role": role, "content": content(f"{at}.content", said)}
+    if role == "tool":
+        return told | {"tool_call_id": given.get("tool_call_id")}
+    return told | {"tool_calls": _calls(f"{at}.tool_calls", calls)} if calls else told
+
+
+def _calls(at: str, given: Any) -> list[dict[str, Any]]:
+    """An assistant's calls, without fields of a client's own."""
+    if not isinstance(given, list):
+        raise Invalid(at, "must be a list")
+    calls = []
+    for index, one in enumerate(given):
+        function = one.get("function") if isinstance(one, dict) else None
+        if not isinstance(function, dict) or one.get("type", "function") != "function":
+            raise Invalid(at, f"must be calls of functions: [{index}] is none")
+        calls.append(call(one.get("id"), function.get("name"), function.get("arguments")))
+    return calls
 
 
 def content(at: str, given: Any) -> Any:

@@ -3,7 +3,8 @@
 A text of the chain's last stage is a `message`; those of other stages, and what a model says of its
 reasoning, are `reasoning` with a summary: a client's `output_text` adds up messages alone. A tool call is an
 `mcp_call`, OpenAI's word for one that the server itself makes and answers: a `function_call` would have the
-client run it again.
+client run it again. One that is for the client becomes such a `function_call` at the end, when it is known
+that nobody here answers it.
 """
 
 from __future__ import annotations
@@ -206,6 +207,39 @@ class Call(Item):
     def closing(self, status: str) -> Iterable[Told]:
         """It ends unanswered, however the rest does."""
         self.status = "incomplete"
+        yield self._done()
+
+
+@dataclass(eq=False, slots=True)
+class FunctionCall(Item):
+    """A tool call that the client is to run, and whose output it sends back."""
+
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+    prefix: ClassVar[str] = "fc"
+
+    def document(self) -> dict[str, Any]:
+        """A call that is the client's."""
+        return {
+            "type": "function_call",
+            "id": self.id,
+            "call_id": self.call_id,
+            "name": self.name,
+            "arguments": self.arguments,
+            "status": self.status,
+        }
+
+    def opening(self) -> Iterable[Told]:
+        """The call, and all its arguments."""
+        yield self._added(arguments="")
+        yield "response.function_call_arguments.delta", self._at(delta=self.arguments)
+        yield "response.function_call_arguments.done", self._at(name=self.name, arguments=self.arguments)
+
+    def closing(self, status: str) -> Iterable[Told]:
+        """It is whole."""
+        self.status = "completed"
         yield self._done()
 
 

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.fold import StageText
+from gateway.formats.calls import Unanswered, is_of
 from gateway.formats.openai_common import result_of, seconds, tokens
-from gateway.formats.openai_items import Call, Item, Message, Reasoning, Text, Told, json_text
-from gateway.formats.projection import Frame, Projection
+from gateway.formats.openai_items import Call, FunctionCall, Item, Message, Reasoning, Text, Told, json_text
+from gateway.formats.projection import MOST_FRAMES, Frame, Projection
 from gateway.protocol import Cursor, Event, EventType, Status
 
-# Each may take three frames to close, and one event at most 64: a reset closes all.
-MOST_OPEN = 20
+MOST_OPEN = (
+    20  # each may take three frames to close, and a reset closes all: in the bounds of one event's frames
+)
 REASONING = "reasoning"  # the product's own custom event
 _STATUS = {Status.DONE: "completed", Status.FAILED: "failed", Status.CANCELLED: "cancelled"}
 # A model that was stopped leaves an incomplete response (OpenAI's API reference, `incomplete_details`).
@@ -32,7 +34,6 @@ class Responses(Projection):
     asked: Mapping[str, Any] = field(default_factory=dict)
     _head: dict[str, Any] = field(default_factory=dict, init=False)
     _stream: str = field(default="", init=False)
-    _last: str = field(default="", init=False)  # the chain's last stage
     _running: bool = field(default=False, init=False)
     _items: list[Item] = field(default_factory=list, init=False)  # those that are not void
     _open: dict[Hashable, Item] = field(default_factory=dict, init=False)  # the oldest first
@@ -84,7 +85,7 @@ class Responses(Projection):
 
     def start(self, data: Any) -> Iterable[Frame]:
         """It waits."""
-        self._stream, self._last = data["id"], data["stages"][-1]
+        self._stream = data["id"]
         self._head = {
             "id": f"resp_{self._stream}",
             "object": "response",
@@ -96,7 +97,7 @@ class Responses(Projection):
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
         """Each run of a stage, or of a node, has an item of its own."""
         yield from self._close_of(stage, REASONING)
-        kind = Message if (stage.parent or stage.name) == self._last else Reasoning
+        kind = Message if is_of(self.last, stage) else Reasoning
         yield from self._more(("text", stage.started_id), kind, stage, delta)
 
     def custom(self, data: Any) -> Iterable[Frame]:
@@ -106,7 +107,7 @@ class Responses(Projection):
         stage = self._stage_of(data)
         if stage is not None and isinstance(delta, str):
             yield from self._more((REASONING, stage.started_id), Reasoning, stage, delta)
-        if stage is not None and (result := result_of(self._last, data)) and not stage.pieces:
+        if stage is not None and (result := result_of(self.last, data)) and not stage.pieces:
             yield from self._more(("text", stage.started_id), Message, stage, result)
 
     def tool(self, data: Any) -> Iterable[Frame]:
@@ -158,7 +159,21 @@ class Responses(Projection):
     def _end(self, kind: str, status: str) -> Iterable[Frame]:
         for key in list(self._open):
             yield from self._close(key, status)
+        asked = {call.offset for call in self.for_client}
+        self._items = [item for item in self._items if not (isinstance(item, Call) and item.born in asked)]
+        for call in self.for_client:
+            yield from self._hand_over(call)
         yield self._frame(kind, {"response": self.document()})
+
+    def _hand_over(self, call: Unanswered) -> Iterable[Frame]:
+        """A call that is the client's, as an item of its own; without room in the event, at the end alone."""
+        item = FunctionCall(self._count, self._stream, call.offset, None)
+        item.call_id, item.name, item.arguments = call.call_id, call.name, call.arguments
+        self._count += 1
+        self._items.append(item)
+        told = [*item.opening(), *item.closing("completed")]
+        if self._said + len(told) < MOST_FRAMES:
+            yield from self._frames(told)
 
     def _output(self) -> list[Item]:
         """What stands. In the end only one run's text is the answer: a client adds up all messages."""

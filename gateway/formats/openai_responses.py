@@ -6,7 +6,7 @@ say whether the POST answers at once. A conversation goes on by `previous_respon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +19,14 @@ import gateway.formats.openai_fields as fields
 from gateway import asking, sse
 from gateway.answers import answered, json_answer
 from gateway.aside import aside
-from gateway.body import Start, parse_start, read_json
+from gateway.body import Bounds, Start, parse_start, read_json
 from gateway.errors import CursorLost, Invalid, StreamNotFound, TooLarge
 from gateway.formats.openai_common import begun, refusal, settled, unknown, where
 from gateway.formats.openai_output import Responses
 from gateway.formats.projection import Place
 from gateway.formats.serving import Route, begin, follow, replayed, stands
 from gateway.gateway import Gateway
+from gateway.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word, with_answers
 from gateway.protocol import Status
 from gateway.record import Record
 from gateway.room import Document
@@ -35,17 +36,19 @@ _OWN = frozenset(
     ("input", "instructions", "previous_response_id", "background", "store", "stream", "stream_options")
 )
 _PREFIX = "resp_"
+_KINDS = ("message", "function_call", "function_call_output")
 _SKIPPED = frozenset(("reasoning", "mcp_call"))  # of a response's output that is sent back as input
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request's body, of which the conversation is not known yet: `said` is what it adds."""
+    """A request's body, of which the conversation is not known yet: `said` is what it adds to that."""
 
     value: Mapping[str, Any]
     chain: str
     params: Mapping[str, Any]
     said: list[dict[str, Any]]
+    places: list[str]  # of `said`: the fields that they come from
     instructions: list[dict[str, Any]]
 
 
@@ -109,15 +112,17 @@ def parse(value: Any, gateway: Gateway) -> Draft:
     options = value.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise Invalid("stream_options", "must be an object")
-    return Draft(value, chain, params, _messages(value.get("input")), _instructions(value))
+    said, places = _messages(value.get("input"), gateway.bounds)
+    return Draft(value, chain, params, said, places, _instructions(value))
 
 
 async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> Asked:
     """The request with what was said before. Raises Invalid, TooLarge, or as `find`."""
     value = draft.value
     previous = value.get("previous_response_id")
-    conversation = [] if previous is None else await _conversation(gateway, previous, owner)
-    conversation += draft.said
+    before = [] if previous is None else await _conversation(gateway, previous, owner)
+    before = with_answers(before, draft.said)
+    conversation = [*before, *draft.said]
     start: dict[str, Any] = {
         "chain": draft.chain,
         "params": draft.params,
@@ -136,19 +141,24 @@ async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> Aske
         "messages": conversation if stored else None,
         **(shown if stored else {}),
     }
-    with _as_sent():
+    with _as_sent(len(draft.instructions) + len(before), draft.places):
         size = len(sse.dumps(start))
         start_it = await aside(size, lambda: parse_start(start, gateway.chains, gateway.bounds), owner)
         return Asked(start_it, fields.flag(value, "stream"), kept, shown)
 
 
-def _messages(given: Any) -> list[dict[str, Any]]:
-    """The input: a text, or items, of which a response's own are left out unless they are messages."""
+def _messages(given: Any, bounds: Bounds) -> tuple[list[dict[str, Any]], list[str]]:
+    """The input: a text, or items; and the field that each message comes from.
+
+    Of a response's own items that are sent back, those that are neither messages nor calls of the client's
+    tools are left out.
+    """
     if isinstance(given, str) and given.strip():
-        return [{"role": "user", "content": fields.content("input", given)}]
+        return [{"role": "user", "content": fields.content("input", given)}], ["input"]
     if not isinstance(given, list) or not given:
         raise Invalid("input", "must be a string that is not empty, or a list of items")
-    messages = []
+    messages: list[dict[str, Any]] = []
+    places: list[str] = []
     for number, item in enumerate(given):
         at = f"input[{number}]"
         if not isinstance(item, dict):
@@ -156,9 +166,31 @@ def _messages(given: Any) -> list[dict[str, Any]]:
         kind = item.get("type", "message")
         if kind == "message":
             messages.append(fields.message(at, item))
+        elif kind == "function_call_output":
+            check_word(f"{at}.call_id", item.get("call_id"), MOST_ID)
+            said = fields.content(f"{at}.output", item.get("output"))
+            messages.append({"role": "tool", "content": said, "tool_call_id": item["call_id"]})
+        elif kind == "function_call":
+            if asked := _asked(at, item, messages, bounds):
+                messages.append(asked)
         elif not isinstance(kind, str) or kind not in _SKIPPED:
-            raise Invalid(f"{at}.type", "must be message: tools are a chain's own affair")
-    return messages
+            raise Invalid(f"{at}.type", f"must be one of {', '.join(_KINDS)}")
+        places += [at] * (len(messages) - len(places))
+    return messages, places
+
+
+def _asked(
+    at: str, item: Mapping[str, Any], messages: list[dict[str, Any]], bounds: Bounds
+) -> dict[str, Any] | None:
+    """A call, as a message of its own; None where the assistant's message just before it has taken it."""
+    check_word(f"{at}.call_id", item.get("call_id"), MOST_ID)
+    check_word(f"{at}.name", item.get("name"), MOST_NAME)
+    check_arguments(f"{at}.arguments", item.get("arguments"), bounds)
+    made = call(item["call_id"], item["name"], item["arguments"])
+    if messages and messages[-1]["role"] == "assistant":
+        messages[-1].setdefault("tool_calls", []).append(made)
+        return None
+    return {"role": "assistant", "content": "", "tool_calls": [made]}
 
 
 def _instructions(value: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -171,7 +203,7 @@ def _instructions(value: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dict[str, Any]]:
-    """What was said before, without instructions, and the answer."""
+    """What was said before, without instructions, and the answer, with calls that were left to the client."""
     field = "previous_response_id"
     if not isinstance(previous, str):
         raise Invalid(field, "must be a string")
@@ -182,19 +214,29 @@ async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dic
     kept = await gateway.parts.conversations.kept(owner, record.id, KIND)
     if record.status is not Status.DONE or not kept or kept["messages"] is None:
         raise Invalid(field, "must be the id of a response that is completed, and was stored")
-    answer = {"role": "assistant", "content": (await gateway.status_of(record))["text"]}
+    told = await replayed(gateway, record, Responses)
+    answer: dict[str, Any] = {"role": "assistant", "content": told.fold.text}
+    if calls := [call(one.call_id, one.name, one.arguments) for one in told.for_client]:
+        answer["tool_calls"] = calls
     return [*kept["messages"], answer]
 
 
 @contextmanager
-def _as_sent() -> Iterator[None]:
-    """A rule that the messages break which the input has become is told in the client's words."""
+def _as_sent(before: int = 0, places: Sequence[str] = ()) -> Iterator[None]:
+    """A rule that the messages break which the input has become is told in the client's words.
+
+    `places`: the fields of the input that the messages come from; so many others are `before` them.
+    """
     try:
         yield
     except Invalid as error:
-        if not error.extensions["field"].startswith("messages"):
+        field: str = error.extensions["field"]
+        if not field.startswith("messages"):
             raise
-        raise Invalid("input", error.extensions["rule"]) from None
+        index, _, name = field.removeprefix("messages[").partition("]")
+        own = int(index) - before if name == ".tool_call_id" else -1
+        is_named = 0 <= own < len(places)
+        raise Invalid(f"{places[own]}.call_id" if is_named else "input", error.extensions["rule"]) from None
 
 
 async def _made(

@@ -20,6 +20,7 @@ import orjson
 
 from gateway import sse
 from gateway.fold import Fold, StageText
+from gateway.formats.calls import Calls, Unanswered
 from gateway.pieces import is_long, pieces
 from gateway.protocol import Cursor, Event, EventType
 from gateway.room import Share
@@ -30,6 +31,7 @@ _PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})")
 # that Redis can hold, so it is exact as JavaScript's number; and like an id, it proves itself.
 _FRAME_BITS, _TAG_BITS = 6, 16
 _LARGEST = 2**53
+MOST_FRAMES = 1 << _FRAME_BITS  # of one event
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,9 @@ class Projection:
     fold: Fold = field(default_factory=Fold, init=False)
     share: Share | None = field(default=None, init=False)  # of memory, where the whole log was read at once
     cursor: str = field(default="", init=False)  # the id of this event
+    last: str = field(default="", init=False)  # the chain's last stage
+    calls: Calls = field(default_factory=Calls, init=False)  # that have no answer so far
+    for_client: list[Unanswered] = field(default_factory=list, init=False)  # those, when the stream is done
 
     def feed(self, event_id: str, event: Event) -> list[Frame]:
         """The frames of the next event, in order."""
@@ -107,6 +112,7 @@ class Projection:
         stage, data = self.fold.feed(event_id, event), event.data
         match event.type:
             case EventType.START:
+                self.last = data["stages"][-1]
                 return list(self.start(data))
             case EventType.MESSAGE:
                 assert stage is not None
@@ -116,6 +122,7 @@ class Projection:
             case EventType.TOOL if "within" in data:
                 return []  # called below another tool: the conversation has only that one
             case EventType.TOOL:
+                self.calls.take(Cursor.parse(event_id).offset, data)
                 return list(self.tool(data))
             case EventType.CUSTOM:
                 return list(self.custom(data))
@@ -127,8 +134,10 @@ class Projection:
             case EventType.CITATIONS:
                 return list(self.citations(data))
             case EventType.RESET:
+                self.calls.void(Cursor.parse(data["discard_after"]).offset)
                 return list(self.reset(data))
             case EventType.DONE:
+                self.for_client = self.calls.for_client(self.last, data.get("finish_reason"))
                 return list(self.done(data))
             case EventType.FAILED:
                 return list(self.failed(data))

@@ -13,6 +13,8 @@ from schemathesis.core.failures import AcceptedNegativeData, Failure
 from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData, UnsupportedMethodResponse, UseAfterFree
 
+from gateway import messages
+
 FOLLOW = "GET /stream/{id}"
 
 
@@ -45,7 +47,14 @@ def _bound_within_an_input(failure: Failure, case: Case[Any], response: Response
     return isinstance(failure, RejectedPositiveData) and bounded and with_input
 
 
+def _conversation_out_of_order(failure: Failure, case: Case[Any], response: Response) -> bool:
+    """No schema says that a call stands before its answer, or that a text is the JSON of an object."""
+    rules = (messages.UNASKED.encode(), messages.ARGUMENTS.encode())
+    return isinstance(failure, RejectedPositiveData) and any(rule in response.content for rule in rules)
+
+
 BY_PROTOCOL = (
+    _conversation_out_of_order,
     _bound_within_an_input,
     _too_large_to_be_read,
     _still_to_be_read,

@@ -80,7 +80,7 @@ const given = (answers) => async () => {
   return new Response(body, { headers: { 'content-type': 'text/event-stream' } });
 };
 
-function open({ chat: name, version, api, browser, messages = [], ended, answers, ...options }) {
+function open({ chat: name, version, api, browser, messages = [], ended, answers, tools, ...options }) {
   const { AbstractChat, DefaultChatTransport } = VERSIONS[version];
   const state = new State(name, messages);
   const seen = { data: [], finish: null };
@@ -100,10 +100,13 @@ function open({ chat: name, version, api, browser, messages = [], ended, answers
     transport,
     onData: (part) => seen.data.push(part),
     onFinish: ({ message, messages: all, ...how }) => { seen.finish = how; },
-    onToolCall: () => { throw new Error('no tool is the client\'s'); },
+    onToolCall: ({ toolCall }) => {
+      if (!tools) throw new Error('no tool is the client\'s');
+      (seen.calls ??= []).push(toolCall);
+    },
     sendAutomaticallyWhen: VERSIONS[version].lastAssistantMessageIsCompleteWithToolCalls,
   });
-  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, ...options } });
+  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, tools, ...options } });
 }
 
 // The documentation's own lines, with all but React: one that waits a second there waits none here.
@@ -130,6 +133,12 @@ const VERBS = {
   again: ({ chat }) => chats.get(chat).chat.sendMessage(),
   regenerate: ({ chat }) => chats.get(chat).chat.regenerate(),
   resume: ({ chat }) => chats.get(chat).chat.resumeStream(),
+  // What a tool of the page's has answered; behind the last one the conversation goes on by itself.
+  answer: async ({ chat: name, ...given }) => {
+    const { chat } = chats.get(name);
+    await (chat.addToolOutput ?? chat.addToolResult).call(chat, given);
+    while (chat.status !== 'ready' && chat.status !== 'error') await new Promise(setImmediate);
+  },
   stop: ({ chat }) => chats.get(chat).chat.stop(),
   cancel: ({ chat }) => chats.get(chat).cancel(),
 };

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from gateway import params as chain_params
 from gateway import telemetry
 from workers.adapter.content import reasoning_of, text_in
+from workers.adapter.halves import paired
 from workers.adapter.keys import key_of
 from workers.adapter.members import Members
 from workers.adapter.stage import Emit, Outcome, Stage
@@ -106,7 +107,7 @@ class Said:
         if not self._members.is_empty:
             return await self._members.end()
         if self._value.value is NOTHING:
-            return "".join(self._pieces)
+            return paired("".join(self._pieces))
         value, result = self._value.value, plain(self._value.value)
         is_text = isinstance(value, str)
         await self._tap.emit(self._stage.text(result) if is_text else self._stage.custom("result", result))

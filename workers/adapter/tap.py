@@ -22,6 +22,7 @@ from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from gateway import sse
 from gateway.protocol import Event
 from workers.adapter.calls import Models
+from workers.adapter.halves import Halves
 from workers.adapter.stage import Emit, Outcome, Stage
 from workers.writer import TooLong
 
@@ -50,6 +51,7 @@ class Tap(AsyncCallbackHandler):
         self._is_over = False
         self._draining: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
+        self._halves = Halves()
         self.models = Models()
 
     @property
@@ -66,7 +68,7 @@ class Tap(AsyncCallbackHandler):
         own = Outcome()
         try:
             yield own
-            await self.flush()
+            await self._end()
         except Exception:
             if self._error is not None:
                 raise self._error from None
@@ -112,6 +114,13 @@ class Tap(AsyncCallbackHandler):
         """Hand on what other threads have sent."""
         async with self._turn:
             await self._drain()
+
+    async def _end(self) -> None:
+        """Hand on what other threads have sent, and the halves of characters that have stayed alone."""
+        async with self._turn:
+            await self._drain()
+            for event in self._halves.rest():
+                await self._put_whole(event)
 
     def _send(self, event: Event, *, waits: bool = True) -> None:
         """Take an event of another thread's, which waits for room as long as our loop can make some.
@@ -167,6 +176,13 @@ class Tap(AsyncCallbackHandler):
             await self._put(event)
 
     async def _put(self, event: Event) -> None:
+        if not self._halves.concern(event):
+            await self._put_whole(event)
+            return
+        for whole in self._halves.joined(event):
+            await self._put_whole(whole)
+
+    async def _put_whole(self, event: Event) -> None:
         if self._is_over:  # a task that the chain has left behind: another try may be under way
             raise RuntimeError(OVER)
         if self._error is None:

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 _PART = {"type": "object", "required": ["type"]}
+_CALL = {"type": "object", "required": ["id", "type", "function"]}
 _MESSAGE = {
     "type": "object",
     "required": ["role", "content"],
     "properties": {
-        "role": {"enum": ["system", "developer", "user", "assistant"]},
+        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
+        "tool_calls": {"type": "array", "items": _CALL, "minItems": 1},
+        "tool_call_id": {"type": "string", "minLength": 1},
         "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART, "minItems": 1}]},
     },
 }
