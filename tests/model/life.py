@@ -126,6 +126,7 @@ class Life(Sweeps):
         image = self.do(self.real.look())
         self.born_ms = self.born_ms or image.now
         if image.now - self.born_ms > UNIT_MS / 2:  # this process was held: the real clock has run away
+            self.is_void = True
             reject()
         self.real.compare(image, self.model)
         self.past = [*self.past[-8:], (image, copy.copy(self.model))]
