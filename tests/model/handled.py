@@ -203,7 +203,9 @@ class Handled:
         async def load(name: str) -> Any:
             return made
 
-        registry = SimpleNamespace(find=lambda name: chain, load=load)
+        registry = SimpleNamespace(
+            find=lambda name: chain, load=load, put=lambda name: lambda _, asked: asked
+        )
         runner = Runner(SETTINGS, cast(Log, self.gate), cast(Registry, registry))
         self._task = asyncio.get_running_loop().create_task(runner.run(Message(stream_id).encode()))
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, for asyncio
