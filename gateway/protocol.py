@@ -138,11 +138,23 @@ def stage(stage_name: str, *, run: int, index: int, count: int, finished: bool =
 
 
 def node(
-    node_name: str, *, run: int, index: int, count: int, parent: str, step: int, finished: bool = False
+    node_name: str,
+    *,
+    run: int,
+    index: int,
+    count: int,
+    parent: str,
+    step: int,
+    finished: bool = False,
+    aside: bool | None = None,
 ) -> Event:
-    """A graph's node begins or ends, within the chain's stage `parent`; `step` counts the graph's steps."""
+    """A graph's node begins or ends, within the chain's stage `parent`; `step` counts the graph's steps.
+
+    `aside`: whether what it has said is not among the messages of the graph's state, where that is known.
+    """
     event = stage(node_name, run=run, index=index, count=count, finished=finished)
-    return Event(EventType.STAGE, {**event.data, "parent": parent, "step": step})
+    data = {**event.data, "parent": parent, "step": step}
+    return Event(EventType.STAGE, data | ({} if aside is None else {"aside": aside}))
 
 
 def reset(*, attempt: int, stage_name: str, discard_after: str, reason: str) -> Event:

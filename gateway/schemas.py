@@ -256,16 +256,17 @@ def _data() -> Mapping[EventType, Schema]:
             message=number,
             member=_TEXT,
             path=below["path"],
+            aside=_TEXT,
         ),
         EventType.START: _object(
             id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME
         ),
-        EventType.STAGE: _and(stage, parent=_TEXT, step={"type": "integer"}),
+        EventType.STAGE: _and(stage, parent=_TEXT, step={"type": "integer"}, aside={"type": "boolean"}),
         EventType.TOOL: {**_and(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
         EventType.CUSTOM: _and(_object(name=_TEXT, stage=_TEXT, data={}), run=run, message=number, **below),
         EventType.NESTED: _and(nested, message=number),
         EventType.REFUSAL: _and(
-            _object(delta=_TEXT, stage=_TEXT), run=run, message=number, path=below["path"]
+            _object(delta=_TEXT, stage=_TEXT), run=run, message=number, path=below["path"], aside=_TEXT
         ),
         EventType.CITATIONS: _and(
             _object(stage=_TEXT, citations={"type": "array", "items": {}}), run=run, message=number, **below

@@ -19,6 +19,7 @@ from gateway.formats.projection import Frame, Projection
 
 OURS = "holdfast"  # whose names they are, in a part's provider metadata
 TEXT, REASONING = "text", "reasoning"
+MOST_SOURCES = 50  # of one event, in the bounds of its frames
 DONE = Frame(b"[DONE]")
 # A client takes a reason that it does not know for an error; these are known to all versions.
 _REASONS = {
@@ -106,6 +107,24 @@ class UIMessageStream(Projection):
         else:
             # Without an id at its top: by that, version 5 would find a replayed one among the void.
             yield _chunk("data-custom", data={"part": self._named(self.cursor), **data})
+
+    def citations(self, data: Any) -> Iterator[Frame]:
+        """A page is a source, known to the clients; anything else that is cited is a part of its own."""
+        others = []
+        speaker = self._speaker(data)
+        of = {"stage": speaker.name, "run": speaker.run} if speaker else {}
+        for number, one in enumerate(data["citations"]):
+            page = one.get("url_citation", one) if isinstance(one, dict) else None
+            if not isinstance(page, dict) or not isinstance(page.get("url"), str) or number >= MOST_SOURCES:
+                others.append(one)
+                continue
+            part = self._named(f"{self.cursor}.{number}")
+            title = {"title": page["title"]} if isinstance(page.get("title"), str) else {}
+            known = {"sourceId": part, "url": page["url"], **title}
+            yield _chunk("source-url", **known, providerMetadata={OURS: {"part": part, **of}})
+        if others:
+            told = {"name": "citations", "stage": data["stage"], "data": others}
+            yield _chunk("data-custom", data={"part": self._named(self.cursor), **told})
 
     def tool(self, data: Any) -> Iterator[Frame]:
         """The chain runs it (`providerExecuted`), as far as is known: the client must not do it."""

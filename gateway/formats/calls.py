@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway import sse
-from gateway.fold import StageText
 
 CALLS = "tool_calls"  # the finish reason of a stream that ends in such calls
 
@@ -52,8 +51,3 @@ class Calls:
         if reason != CALLS:
             return []
         return [call for call in self._open.values() if call.stage == last and call.run is None]
-
-
-def is_of(last: str, stage: StageText) -> bool:
-    """Whether this is the chain's last stage, or one of its nodes."""
-    return (stage.parent or stage.name) == last

@@ -8,7 +8,7 @@ connection; what is said anew after a reset is another message, and `values` tak
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway import sse
@@ -38,10 +38,12 @@ class Said:
     offset: int
     message: dict[str, Any]
     stage: StageText | None = None  # whose text is its content
+    refusal: list[str] = field(default_factory=list)  # what of that are the words by which a model refuses
 
     def whole(self) -> dict[str, Any]:
         """The message as it stands."""
-        return self.message if self.stage is None else self.message | {"content": self.stage.text}
+        refused = {"additional_kwargs": {"refusal": "".join(self.refusal)}} if self.refusal else {}
+        return self.message if self.stage is None else self.message | {"content": self.stage.text} | refused
 
 
 class Run(Projection):
@@ -92,12 +94,27 @@ class Run(Projection):
 
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
         """A chunk of the stage's message."""
+        return self._chunk(stage, delta, is_refusal=False)
+
+    def refusal(self, stage: StageText, delta: str) -> Iterable[Frame]:
+        """A chunk too, which is marked as LangChain marks a refusal."""
+        return self._chunk(stage, delta, is_refusal=True)
+
+    def citations(self, data: Any) -> Iterable[Frame]:
+        """By their name, beside the text."""
+        told = {"name": "citations", "stage": data["stage"], "data": data["citations"]}
+        yield Frame(told, "custom")
+
+    def _chunk(self, stage: StageText, delta: str, *, is_refusal: bool) -> Iterable[Frame]:
         key = _key(stage)
         if key not in self._texts:
             self._texts[key] = self._say("ai", "", name=stage.name)
             self._said[self._texts[key]].stage = stage
         said = self._said[self._texts[key]]
         chunk = said.message | {"content": delta, "type": "AIMessageChunk", "tool_call_chunks": []}
+        if is_refusal:
+            said.refusal.append(delta)
+            chunk["additional_kwargs"] = {"refusal": delta}
         yield self._message(chunk, stage.name)
 
     def stage(self, data: Any) -> Iterable[Frame]:

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, streamed or whole; the text is that of the chain's last stage, its nodes' too.
+"""OpenAI's chat completions, streamed or whole; the text is the stream's answer (`answer`).
 
 This format has no cursor: a connection that is cut cannot be resumed by its clients, only by our own GET,
 at the `location` of the answer. Nor can it say that what it has said is void: a `reset` of text that this
@@ -22,8 +22,10 @@ from gateway.answers import answered, json_answer
 from gateway.body import Start, parse_start, read_json
 from gateway.errors import Invalid
 from gateway.fold import StageText
-from gateway.formats.calls import CALLS, Unanswered, is_of
-from gateway.formats.openai_common import begun, error_of, refusal, result_of, seconds, settled, tokens, where
+from gateway.formats.answer import Piece
+from gateway.formats.calls import CALLS, Unanswered
+from gateway.formats.openai_common import begun, error_of, pages_of, refusal, seconds, settled, tokens, where
+from gateway.formats.openai_spoken import Spoken
 from gateway.formats.projection import Frame, Projection, alive, projected
 from gateway.formats.serving import Route, begin, replayed
 from gateway.gateway import Gateway
@@ -40,15 +42,14 @@ VOID = "What was said is void: the run was taken over and has said something els
 
 
 @dataclass
-class Chat(Projection):
-    """`usage`: whether it is asked for; `void`: ids of text events that are known to be void."""
+class Chat(Spoken):
+    """`usage`: whether it is asked for."""
 
     usage: bool = False
-    void: frozenset[str] = frozenset()
     over: bool = field(default=False, init=False)  # it has ended here, whatever the stream does
     _head: dict[str, Any] = field(default_factory=dict, init=False)
-    _said_at: int = field(default=-1, init=False)  # the offset of the text that was sent last
-    _result: str = field(default="", init=False)  # of a last stage that has no text
+    _said_at: int = field(default=-1, init=False)  # the offset of the event with which text was sent last
+    _refuses: bool = field(default=False, init=False)
 
     def feed(self, event_id: str, event: Event) -> list[Frame]:
         """The frames of the next event; none after the end."""
@@ -59,30 +60,28 @@ class Chat(Projection):
         self._head = head(data["id"], data["chain"], data["created_at"])
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
 
-    def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
-        """A piece, if it is the last stage's and not known to be void."""
-        if is_of(self.last, stage) and self.cursor not in self.void:
-            self._said_at = Cursor.parse(self.cursor).offset
-            yield self._chunk({"content": delta})
-
-    def custom(self, data: Any) -> Iterable[Frame]:
-        """The last stage's result, where that is JSON instead of text."""
-        self._result = result_of(self.last, data) or self._result
-        return ()
+    def said(self, told: Piece) -> Iterable[Frame]:
+        """A chunk."""
+        self._said_at = Cursor.parse(self.cursor).offset
+        self._refuses = self._refuses or told.is_refusal
+        if told.text:
+            yield self._chunk({"refusal" if told.is_refusal else "content": told.text})
+        if told.cited:
+            yield self._chunk({"annotations": annotations_of(told.cited)})
 
     def reset(self, data: Any) -> Iterable[Frame]:
         """The end, if this reader has any of what is void."""
+        yield from super().reset(data)
         if self._said_at > Cursor.parse(data["discard_after"]).offset:
             self.over = True
             yield Frame(error_of(VOID, "reset", 500))
 
     def done(self, data: Any) -> Iterable[Frame]:
         """Why it ends, its tokens if they are asked for, and the mark."""
-        if self._said_at < 0 and self._result:
-            yield self._chunk({"content": self._result})
+        yield from super().done(data)
         if calls := calls_of(self.for_client):
             yield self._chunk({"tool_calls": [{"index": n, **one} for n, one in enumerate(calls)]})
-        yield self._chunk({}, finish_of(data["finish_reason"], self.for_client))
+        yield self._chunk({}, finish_of(data["finish_reason"], self.for_client, refuses=self._refuses))
         if self.usage:
             yield Frame({**self._head, "choices": [], "usage": usage_of(data["usage"])})
         yield Frame(b"[DONE]")
@@ -101,20 +100,43 @@ class Chat(Projection):
         return Frame({**self._head, "choices": [choice], **usage})
 
 
-class Whole(Projection):
-    """Why a stream has ended; its text is the fold's. It has no frames."""
+@dataclass
+class Whole(Spoken):
+    """The answer, put together, and why the stream has ended. It has no frames."""
 
-    reason = result = ""
+    reason: str = field(default="", init=False)
+    _parts: list[tuple[int, Piece]] = field(default_factory=list, init=False)  # each with its event's offset
 
-    def custom(self, data: Any) -> Iterable[Frame]:
-        """The last stage's result, where that is JSON instead of text."""
-        self.result = result_of(self.last, data) or self.result
+    def said(self, told: Piece) -> Iterable[Frame]:
+        """One more piece."""
+        self._parts.append((Cursor.parse(self.cursor).offset, told))
         return ()
+
+    def reset(self, data: Any) -> Iterable[Frame]:
+        """What is void."""
+        since = Cursor.parse(data["discard_after"]).offset
+        self._parts = [part for part in self._parts if part[0] <= since]
+        return super().reset(data)
 
     def done(self, data: Any) -> Iterable[Frame]:
         """In the model's words."""
         self.reason = data["finish_reason"]
-        return ()
+        return super().done(data)
+
+    def message(self) -> dict[str, Any]:
+        """The assistant's message."""
+        parts = [told for _, told in self._parts]
+        content, refusal = (
+            "".join(one.text for one in parts if one.is_refusal is kind) for kind in (False, True)
+        )
+        calls = calls_of(self.for_client)
+        return {
+            "role": "assistant",
+            "content": content or (None if refusal or calls else ""),
+            "refusal": refusal or None,
+            "annotations": annotations_of([cited for one in parts for cited in one.cited]),
+            **({"tool_calls": calls} if calls else {}),
+        }
 
 
 class Void(Projection):
@@ -205,7 +227,7 @@ async def openai_chat_completions(gateway: Gateway, request: Request) -> Respons
         void: set[str] = set()
         if asking.idempotency_key(request):  # perhaps it is asked again
             void = (await replayed(gateway, record, Void)).void
-        return ChatStream(gateway, record, Chat(asked.usage, frozenset(void)))
+        return ChatStream(gateway, record, Chat(frozenset(void), asked.usage))
 
 
 def whole(record: Record, told: Whole) -> Response:
@@ -216,11 +238,8 @@ def whole(record: Record, told: Whole) -> Response:
         headers["x-should-retry"] = "true" if error["retryable"] else "false"
         status = 500 if fold.error else 409
         return json_answer(error_of(error["message"], error["code"], status), status, headers)
-    text = "".join(stage.text for stage in fold.stages if is_of(record.stages[-1], stage)) or told.result
-    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-    if calls := calls_of(told.for_client):
-        message |= {"content": text or None, "tool_calls": calls}
-    finish = finish_of(told.reason, told.for_client)
+    message = told.message()
+    finish = finish_of(told.reason, told.for_client, refuses=message["refusal"] is not None)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     first = head(record.id, record.chain, protocol.iso(record.created_ms), "chat.completion")
     return json_answer({**first, "choices": [choice], "usage": usage_of(fold.usage)}, 200, headers)
@@ -236,10 +255,17 @@ def calls_of(asked: Sequence[Unanswered]) -> list[dict[str, Any]]:
     return [call(one.call_id, one.name, one.arguments) for one in asked]
 
 
-def finish_of(reason: str, asked: Sequence[Unanswered] = ()) -> str:
-    """Why it has ended, in OpenAI's words."""
+def annotations_of(cited: Sequence[Any]) -> list[dict[str, Any]]:
+    """What is cited, as this format has it."""
+    return [{"type": "url_citation", "url_citation": page} for page in pages_of(cited)]
+
+
+def finish_of(reason: str, asked: Sequence[Unanswered] = (), *, refuses: bool = False) -> str:
+    """Why it has ended, in OpenAI's words; a model that has said its refusal has ended by itself."""
     if asked:
         return CALLS
+    if reason == "refusal" and not refuses:
+        return "content_filter"
     return reason if reason in _FINISHES else "stop"
 
 

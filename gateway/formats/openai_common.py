@@ -7,7 +7,7 @@ Their clients repeat a POST by themselves, without an Idempotency-Key: so each e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -82,6 +82,14 @@ def result_of(last: str, data: Any) -> str:
     """A custom event's JSON, if it is the last stage's result: that takes the place of a text."""
     is_result = data["name"] == "result" and data["stage"] == last
     return sse.dumps(data["data"]).decode(errors="replace") if is_result else ""
+
+
+def pages_of(cited: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Of what a model cites the pages: `url`, and what is known of `title`, `start_index` and `end_index`."""
+    for one in cited:
+        page = one.get("url_citation", one) if isinstance(one, dict) else None
+        if isinstance(page, dict) and isinstance(page.get("url"), str):
+            yield {name: page[name] for name in ("url", "title", "start_index", "end_index") if name in page}
 
 
 async def settled(gateway: Gateway, request: Request, record: Record, start: Callable[[], P]) -> P:

@@ -10,7 +10,7 @@ that nobody here answers it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -101,6 +101,8 @@ class Text(Item):
 class Message(Text):
     """What the chain says."""
 
+    cited: list[dict[str, Any]] = field(default_factory=list)
+
     prefix: ClassVar[str] = "msg"
     part_kind: ClassVar[str] = "response.content_part"
     text_kind: ClassVar[str] = "response.output_text"
@@ -108,7 +110,18 @@ class Message(Text):
 
     def part(self, text: str) -> dict[str, Any]:
         """A text."""
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        cited = [*self.cited] if text else []
+        return {"type": "output_text", "text": text, "annotations": cited, "logprobs": []}
+
+    def cites(self, page: Mapping[str, Any]) -> Told:
+        """A page that its text cites; without a place in the text, what is cited stands at its end."""
+        end = len(self.text)
+        whole = {"type": "url_citation", "title": "", "start_index": end, "end_index": end, **page}
+        self.cited.append(whole)
+        number = len(self.cited) - 1
+        return f"{self.text_kind}.annotation.added", self._at(
+            **self.place, annotation_index=number, annotation=whole
+        )
 
     def document(self) -> dict[str, Any]:
         """A message."""
@@ -128,6 +141,29 @@ class Message(Text):
 
     def _said(self, **fields: Any) -> dict[str, Any]:
         return self._at(**self.place, **fields, logprobs=[])
+
+
+@dataclass(eq=False, slots=True)
+class Refusal(Message):
+    """The words by which a model refuses: a message too, of another kind of part."""
+
+    text_kind: ClassVar[str] = "response.refusal"
+
+    def part(self, text: str) -> dict[str, Any]:
+        """A refusal."""
+        return {"type": "refusal", "refusal": text}
+
+    def more(self, delta: str) -> Told:
+        """A piece."""
+        self.pieces.append(delta)
+        return f"{self.text_kind}.delta", self._at(**self.place, delta=delta)
+
+    def closing(self, status: str) -> Iterable[Told]:
+        """The whole of it, its part, the item."""
+        self.status = status
+        yield f"{self.text_kind}.done", self._at(**self.place, refusal=self.text)
+        yield f"{self.part_kind}.done", self._at(**self.place, part=self.part(self.text))
+        yield self._done()
 
 
 @dataclass(eq=False, slots=True)
@@ -156,6 +192,11 @@ class Reasoning(Text):
         """The item, then its part."""
         yield self._added(summary=[])
         yield f"{self.part_kind}.added", self._at(**self.place, part=self.part(""))
+
+
+@dataclass(eq=False, slots=True)
+class Aside(Reasoning):
+    """What the last stage says that is not the answer, as far as is known."""
 
 
 @dataclass(eq=False, slots=True)

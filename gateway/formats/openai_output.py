@@ -6,20 +6,31 @@ output index is used twice. The response itself holds only what stands.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.fold import StageText
-from gateway.formats.calls import Unanswered, is_of
-from gateway.formats.openai_common import result_of, seconds, tokens
-from gateway.formats.openai_items import Call, FunctionCall, Item, Message, Reasoning, Text, Told, json_text
+from gateway.formats.answer import Answer, Piece, is_of
+from gateway.formats.calls import Unanswered
+from gateway.formats.openai_common import pages_of, result_of, seconds, tokens
+from gateway.formats.openai_items import (
+    Aside,
+    Call,
+    FunctionCall,
+    Item,
+    Message,
+    Reasoning,
+    Refusal,
+    Text,
+    Told,
+    json_text,
+)
 from gateway.formats.projection import MOST_FRAMES, Frame, Projection
 from gateway.protocol import Cursor, Event, EventType, Status
 
-MOST_OPEN = (
-    20  # each may take three frames to close, and a reset closes all: in the bounds of one event's frames
-)
+# Each may take three frames to close, and one event has at most 64: a reset closes all.
+MOST_OPEN = 20
 REASONING = "reasoning"  # the product's own custom event
 _STATUS = {Status.DONE: "completed", Status.FAILED: "failed", Status.CANCELLED: "cancelled"}
 # A model that was stopped leaves an incomplete response (OpenAI's API reference, `incomplete_details`).
@@ -40,6 +51,10 @@ class Responses(Projection):
     _count: int = field(default=0, init=False)  # of all items, which is the next one's index
     _said: int = field(default=0, init=False)  # frames of this event
     _stopped: str = field(default="", init=False)  # why the answer is incomplete
+    _answer: Answer = field(default_factory=Answer, init=False)
+    _result: str = field(default="", init=False)  # the last stage's JSON, which may be the answer
+    _result_of: StageText | None = field(default=None, init=False)  # it, where it was told as the answer
+    _speaker: StageText | None = field(default=None, init=False)  # in the end, whose text is the answer
 
     def feed(self, event_id: str, event: Event) -> list[Frame]:
         """The frames of the next event, in order."""
@@ -83,6 +98,10 @@ class Responses(Projection):
             **self.asked,
         }
 
+    def answer(self) -> str:
+        """The text that a client adds up: of all messages."""
+        return "".join(item.text for item in self._output() if isinstance(item, Message))
+
     def start(self, data: Any) -> Iterable[Frame]:
         """It waits."""
         self._stream = data["id"]
@@ -96,19 +115,34 @@ class Responses(Projection):
 
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
         """Each run of a stage, or of a node, has an item of its own."""
-        yield from self._close_of(stage, REASONING)
-        kind = Message if is_of(self.last, stage) else Reasoning
-        yield from self._more(("text", stage.started_id), kind, stage, delta)
+        return self._say(stage, delta, Message)
+
+    def refusal(self, stage: StageText, delta: str) -> Iterable[Frame]:
+        """Likewise, with a part of its own kind."""
+        return self._say(stage, delta, Refusal)
+
+    def citations(self, data: Any) -> Iterable[Frame]:
+        """What the answer cites, as annotations of its text."""
+        stage = self.stage_of(data)
+        if stage is None or not self._answer.cites(stage, data["citations"]):
+            return
+        if isinstance(item := self._open.get((Message, stage.started_id)), Message):
+            for page in pages_of(data["citations"]):
+                yield from self._if_room([item.cites(page)])
 
     def custom(self, data: Any) -> Iterable[Frame]:
         """A model's reasoning, and a JSON result instead of a text; all else has no place in this format."""
         said = data["data"]
         delta = said.get("delta") if data["name"] == REASONING and isinstance(said, dict) else None
-        stage = self._stage_of(data)
+        stage = self.stage_of(data)
         if stage is not None and isinstance(delta, str):
             yield from self._more((REASONING, stage.started_id), Reasoning, stage, delta)
         if stage is not None and (result := result_of(self.last, data)) and not stage.pieces:
-            yield from self._more(("text", stage.started_id), Message, stage, result)
+            if self._answer.is_silent:
+                self._result_of = stage
+                yield from self._more((Message, stage.started_id), Message, stage, result)
+            else:
+                self._result = result
 
     def tool(self, data: Any) -> Iterable[Frame]:
         """A call, and its answer."""
@@ -116,7 +150,7 @@ class Responses(Projection):
         if data["state"] == "started" and key in self._open:  # models number their calls anew now and then
             yield from self._close(key, "incomplete")
         if key not in self._open:
-            call = Call(self._count, self._stream, self._offset(), self._stage_of(data), name=data["name"])
+            call = Call(self._count, self._stream, self._offset(), self.stage_of(data), name=data["name"])
             call.label, call.arguments = data["stage"], json_text(data.get("input", {}))
             yield from self._begin(key, call)
         if data["state"] != "started":
@@ -131,6 +165,7 @@ class Responses(Projection):
             for key, item in list(self._open.items()):
                 if item.stage and (item.stage.name, item.stage.run, item.stage.parent) == run:
                     yield from self._close(key)
+        yield from self._tell(self._answer.staged(data))
 
     def reset(self, data: Any) -> Iterable[Frame]:
         """All after the stage's beginning is void: stages follow one another."""
@@ -139,10 +174,17 @@ class Responses(Projection):
             if item.born > began:
                 yield from self._close(key, "incomplete")
         self._items = [item for item in self._items if item.born <= began]
+        self._answer.void(began)
+        self._result, self._result_of = "", None
 
     def done(self, data: Any) -> Iterable[Frame]:
         """The whole response, or what there is of it where the model was stopped."""
         self._stopped = _STOPPED.get(data["finish_reason"], "")
+        yield from self._close_all("completed")
+        rest = [] if self._result_of else self._answer.rest(self.fold, self.last, self._result)
+        spoken = (stage for stage in reversed(self.fold.stages) if self._answer.is_told(stage))
+        self._speaker = next(spoken, self._result_of or (rest[0].stage if rest else None))
+        yield from self._tell([piece for piece in rest if piece.stage is self._speaker])
         yield from self._end(f"response.{self._ended()}", "completed")
 
     def failed(self, data: Any) -> Iterable[Frame]:
@@ -157,8 +199,7 @@ class Responses(Projection):
         return "incomplete" if self._stopped else _STATUS[self.fold.ended or Status.DONE]
 
     def _end(self, kind: str, status: str) -> Iterable[Frame]:
-        for key in list(self._open):
-            yield from self._close(key, status)
+        yield from self._close_all(status)
         asked = {call.offset for call in self.for_client}
         self._items = [item for item in self._items if not (isinstance(item, Call) and item.born in asked)]
         for call in self.for_client:
@@ -171,17 +212,45 @@ class Responses(Projection):
         item.call_id, item.name, item.arguments = call.call_id, call.name, call.arguments
         self._count += 1
         self._items.append(item)
-        told = [*item.opening(), *item.closing("completed")]
-        if self._said + len(told) < MOST_FRAMES:
-            yield from self._frames(told)
+        yield from self._if_room([*item.opening(), *item.closing("completed")])
+
+    def _say(self, stage: StageText, delta: str, kind: type[Message]) -> Iterable[Frame]:
+        """A piece of a run's text: the answer's, or reasoning for now."""
+        yield from self._close_of(stage, REASONING)
+        if not is_of(self.last, stage):
+            yield from self._more((Reasoning, stage.started_id), Reasoning, stage, delta)
+            return
+        says = self._answer.says(stage, self.aside, self._offset())
+        if says is False:
+            self._answer.wait(stage, delta, is_refusal=kind is Refusal)
+        shown = kind if says else Reasoning if says is None else Aside
+        yield from self._more((shown, stage.started_id), shown, stage, delta)
+
+    def _tell(self, pieces: Sequence[Piece]) -> Iterable[Frame]:
+        """What of one run, or of none, has turned out to be the answer, in items of its own."""
+        pages = [page for piece in pieces for page in pages_of(piece.cited)]
+        for piece in pieces:
+            if not piece.text:
+                continue
+            kind = Refusal if piece.is_refusal else Message
+            item = kind(self._count, self._stream, self._offset(), piece.stage)
+            told = [
+                *item.opening(),
+                item.more(piece.text),
+                *([] if piece.is_refusal else map(item.cites, pages)),
+            ]
+            self._count += 1
+            # It was shown as reasoning, while nothing else was known.
+            kept = [one for one in self._items if not (isinstance(one, Aside) and one.stage is piece.stage)]
+            self._items = [*kept, item]
+            yield from self._if_room([*told, *item.closing("completed")])
 
     def _output(self) -> list[Item]:
         """What stands. In the end only one run's text is the answer: a client adds up all messages."""
         if self.fold.ended is not Status.DONE:
             return self._items  # as the stream has named them: clients compare
-        answer = self.fold.speaker
         return [
-            Reasoning.of(item) if isinstance(item, Message) and item.stage is not answer else item
+            Reasoning.of(item) if isinstance(item, Message) and item.stage is not self._speaker else item
             for item in self._items
         ]
 
@@ -203,17 +272,21 @@ class Responses(Projection):
     def _close(self, key: Hashable, status: str = "completed") -> Iterable[Frame]:
         yield from self._frames(self._open.pop(key).closing(status))
 
+    def _close_all(self, status: str) -> Iterable[Frame]:
+        for key in list(self._open):
+            yield from self._close(key, status)
+
     def _close_of(self, stage: StageText, what: str) -> Iterable[Frame]:
         if (what, stage.started_id) in self._open:
             yield from self._close((what, stage.started_id))
 
-    def _stage_of(self, data: Any) -> StageText | None:
-        """The run that an event belongs to; without a number, the latest of its name."""
-        named = [stage for stage in reversed(self.fold.stages) if stage.name == data["stage"]]
-        return next((stage for stage in named if stage.run == data.get("run")), named[0] if named else None)
-
     def _offset(self) -> int:
         return Cursor.parse(self.cursor).offset
+
+    def _if_room(self, told: Sequence[Told]) -> Iterable[Frame]:
+        """These frames, or none where the event has no room for all: the response has it at the end."""
+        if self._said + len(told) < MOST_FRAMES:
+            yield from self._frames(told)
 
     def _frames(self, told: Iterable[Told]) -> Iterable[Frame]:
         for kind, fields in told:

@@ -215,7 +215,7 @@ async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dic
     if record.status is not Status.DONE or not kept or kept["messages"] is None:
         raise Invalid(field, "must be the id of a response that is completed, and was stored")
     told = await replayed(gateway, record, Responses)
-    answer: dict[str, Any] = {"role": "assistant", "content": told.fold.text}
+    answer: dict[str, Any] = {"role": "assistant", "content": told.answer()}
     if calls := [call(one.call_id, one.name, one.arguments) for one in told.for_client]:
         answer["tool_calls"] = calls
     return [*kept["messages"], answer]

@@ -103,6 +103,7 @@ class Projection:
     share: Share | None = field(default=None, init=False)  # of memory, where the whole log was read at once
     cursor: str = field(default="", init=False)  # the id of this event
     last: str = field(default="", init=False)  # the chain's last stage
+    aside: str = field(default="", init=False)  # why this text is no part of the answer, where that is known
     calls: Calls = field(default_factory=Calls, init=False)  # that have no answer so far
     for_client: list[Unanswered] = field(default_factory=list, init=False)  # those, when the stream is done
 
@@ -110,6 +111,7 @@ class Projection:
         """The frames of the next event, in order."""
         self.cursor = event_id
         stage, data = self.fold.feed(event_id, event), event.data
+        self.aside = data.get("aside", "") if stage is not None else ""
         match event.type:
             case EventType.START:
                 self.last = data["stages"][-1]
@@ -131,6 +133,8 @@ class Projection:
             case EventType.REFUSAL:
                 assert stage is not None
                 return list(self.refusal(stage, data["delta"]))
+            case EventType.CITATIONS if "within" in data:
+                return []
             case EventType.CITATIONS:
                 return list(self.citations(data))
             case EventType.RESET:
@@ -143,6 +147,11 @@ class Projection:
                 return list(self.failed(data))
             case EventType.CANCELLED:
                 return list(self.cancelled())
+
+    def stage_of(self, data: Any) -> StageText | None:
+        """The run that an event belongs to; without a number, the latest of its name."""
+        named = [stage for stage in reversed(self.fold.stages) if stage.name == data["stage"]]
+        return next((stage for stage in named if stage.run == data.get("run")), named[0] if named else None)
 
     def place(self, frame: int) -> Place:
         """Where this event's frame of this number is."""

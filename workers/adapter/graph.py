@@ -42,7 +42,7 @@ async def stream_graph(
     from workers.adapter import pregel
     from workers.adapter.nodes import NodeTap
 
-    tap = NodeTap(emit, stage, list(graph.nodes), standing)
+    tap = NodeTap(emit, stage, graph, standing)
     config = _config(params, stage, tap.callbacks)
     if steps := _most_steps(graph, params):
         config["recursion_limit"] = steps

@@ -24,10 +24,14 @@ from workers.adapter.content import citations_in, reasoning_of, refusal_in, text
 from workers.adapter.inside import Inside
 from workers.adapter.pregel import StreamMessagesHandler, written_at
 from workers.adapter.stage import WITHIN, Emit, Stage
-from workers.adapter.values import clean, plain
+from workers.adapter.state import MESSAGES, answers
+from workers.adapter.values import NOTHING, clean, plain
+from workers.adapter.ways import on_the_way
 
 HIDDEN = "langsmith:hidden"  # LangGraph's tag
 PATH = "langgraph_checkpoint_ns"
+# Why a text is no part of the answer (docs/protocol.md, Events).
+STRUCTURED_OUTPUT, HAND_OVER, ON_THE_WAY = "structured_output", "hand_over", "on_the_way"
 
 
 @dataclass(slots=True)
@@ -56,14 +60,16 @@ class _Heard(local):
 
 
 class NodeTap(Inside, StreamMessagesHandler):
-    """`names` are the graph's nodes, in order; `standing` what earlier attempts have shown for good."""
+    """`standing` is what earlier attempts have shown for good."""
 
-    def __init__(self, emit: Emit, stage: Stage, names: Sequence[str], standing: Sequence[Event]) -> None:
+    def __init__(self, emit: Emit, stage: Stage, graph: Any, standing: Sequence[Event]) -> None:
         Inside.__init__(self, emit, stage)
         self._heard = _Heard()
         StreamMessagesHandler.__init__(self, self._heard_one, subgraphs=True)
         self.models: FedModels = FedModels(self._within.__contains__)
-        self._names = [name for name in names if not name.startswith("__")]
+        self._names = [name for name in graph.nodes if not name.startswith("__")]
+        self._on_the_way = frozenset(map(clean, on_the_way(graph)))
+        self._keeps_messages = MESSAGES in graph.channels
         self._runs = Counter(
             event.data["name"]
             for event in standing
@@ -143,11 +149,12 @@ class NodeTap(Inside, StreamMessagesHandler):
             parts, self._heard.parts = self._heard.parts, []
             for _, _, (message, metadata) in parts:
                 if isinstance(message, AIMessage):
-                    await self._say(_Speaker(self._place(metadata, call_id)), message)
+                    why = HAND_OVER if message.tool_calls else ""
+                    await self._say(_Speaker(self._beside(self._place(metadata, call_id), why)), message)
                     if not call_id:
                         self.told.add(text_of(message))
             self._stage.pace.node_ended()
-        await self._finish(run_id)
+        await self._finish(run_id, outputs)
 
     async def on_chain_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
         """A node that hands over to the graph around it is at its end; one that raises may be tried again."""
@@ -162,14 +169,21 @@ class NodeTap(Inside, StreamMessagesHandler):
             if "GraphBubbleUp" not in kinds:  # one that stops to ask is none
                 self._failed[node.path] = node
 
-    async def _finish(self, run_id: UUID) -> None:
+    async def _finish(self, run_id: UUID, outputs: Any = NOTHING) -> None:
         if node := self._nodes.pop(run_id, None):
-            await self.emit(self._event(node, finished=True))
+            await self.emit(self._event(node, finished=True, aside=self._is_aside(node, outputs)))
             self._stages.pop(node.path, None)
             if self.control is not None and self._stage.pace.is_over():
                 # The step ends with this node, or with those beside it: the graph has come on.
                 self.is_stopping = True
                 self.control.request_drain()
+
+    def _is_aside(self, node: _Node, outputs: Any) -> bool | None:
+        """Whether what a node has said became no message of the state; None where it makes no difference."""
+        has_spoken = (node.stage.name, node.stage.run, "") in self._messages
+        if not has_spoken or not self._keeps_messages or outputs is NOTHING:
+            return None
+        return not answers(outputs) or (False if node.stage.name in self._on_the_way else None)
 
     async def on_chat_model_start(
         self,
@@ -191,7 +205,9 @@ class NodeTap(Inside, StreamMessagesHandler):
                 self, serialized, messages, run_id=run_id, tags=tags, metadata=metadata
             )
         if run_id in self.metadata:
-            self._speakers[run_id] = _Speaker(self._place(metadata, call_id))
+            is_structured = bool((given.get("options") or {}).get("ls_structured_output_format"))
+            why = STRUCTURED_OUTPUT if is_structured else ""
+            self._speakers[run_id] = _Speaker(self._beside(self._place(metadata, call_id), why))
 
     async def on_llm_start(
         self,
@@ -259,6 +275,11 @@ class NodeTap(Inside, StreamMessagesHandler):
         marks = ({"path": names} if names else {}) | ({WITHIN: call_id} if call_id else {})
         return replace(stage, marks=marks) if marks else stage
 
+    def _beside(self, stage: Stage, why: str) -> Stage:
+        """The stage, where what it says is known not to be the answer."""
+        why = why or (ON_THE_WAY if stage.name in self._on_the_way and stage.run else "")
+        return replace(stage, aside=why) if why else stage
+
     def _named(self, root: str) -> Stage:
         """A subgraph with checkpoints of its own has a path that names no task: its node's newest run."""
         name = clean(root.partition(":")[0])
@@ -293,7 +314,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         number = self._messages[key]
         return replace(stage, marks={**stage.marks, "message": number}) if number > 1 else stage
 
-    def _event(self, node: _Node, *, finished: bool) -> Event:
+    def _event(self, node: _Node, *, finished: bool, aside: bool | None = None) -> Event:
         return protocol.node(
             node.stage.name,
             run=node.stage.run,
@@ -302,6 +323,7 @@ class NodeTap(Inside, StreamMessagesHandler):
             parent=self._stage.name,
             step=node.step,
             finished=finished,
+            aside=aside,
         )
 
 

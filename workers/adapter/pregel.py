@@ -5,23 +5,88 @@
 * A graph takes the `StreamWriter` of the run around it where its configuration has a stream, as a subgraph's
   has. With ours there, what a node writes comes in its place among tokens and tools, at every depth; the mode
   `custom` tells it later, in an order that the next attempt need not repeat.
+* A compiled graph knows what it was made of (`builder`): its edges, and its nodes' functions. By them `ways`
+  knows which nodes are not the last to speak.
 
 `tests/test_adapter_pregel.py` fails where LangGraph changes these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import langgraph.runtime
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_RUNTIME, CONFIG_KEY_STREAM
+from langgraph._internal._runnable import RunnableCallable
 from langgraph.config import get_config
+from langgraph.graph import END, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.pregel import Pregel
 from langgraph.pregel._messages import StreamMessagesHandler
 from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import Runtime
 
-__all__ = ["StreamMessagesHandler", "control", "is_drained", "writing_to", "written_at"]
+__all__ = [
+    "END",
+    "Ends",
+    "StreamMessagesHandler",
+    "codes_of",
+    "control",
+    "edges_of",
+    "is_drained",
+    "writing_to",
+    "written_at",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What comes behind a node: `always`, and some of each choice, which is None where it is not known."""
+
+    always: frozenset[str]
+    choices: Sequence[frozenset[str] | None]
+
+
+def edges_of(graph: Any) -> dict[str, Ends]:
+    """By node, what comes behind it; nothing of a graph that was not made of nodes and edges."""
+    builder = getattr(graph, "builder", None)
+    if not isinstance(builder, StateGraph):
+        return {}
+    edges = [*builder.edges, *((one, end) for starts, end in builder.waiting_edges for one in starts)]
+    found = {}
+    for name, node in builder.nodes.items():
+        choices = [
+            None if branch.ends is None else frozenset(branch.ends.values())
+            for branch in builder.branches.get(name, {}).values()
+        ]
+        if node.ends and not isinstance(node.runnable, Pregel):  # a subgraph need not hand over
+            choices.append(frozenset(node.ends))
+        found[name] = Ends(frozenset(end for start, end in edges if start == name), choices)
+    return found
+
+
+def codes_of(graph: Any, name: str) -> list[CodeType] | None:
+    """The code of a node's functions; nothing for a node of tools, None for what is no function."""
+    runnable = graph.builder.nodes[name].runnable
+    if isinstance(runnable, ToolNode):
+        return []
+    if not isinstance(runnable, RunnableCallable):
+        return None
+    codes = []
+    for function in (runnable.func, runnable.afunc):
+        while isinstance(function, functools.partial):
+            function = function.func
+        if function is not None:
+            found = getattr(inspect.unwrap(function), "__code__", None)
+            if found is None:
+                return None
+            codes.append(found)
+    return codes
 
 
 def control() -> Any:

@@ -44,6 +44,7 @@ class Stage:
     hands_on: bool = False  # another stage, or run of this one, is given its result
     max_event: int = 1024 * 1024
     max_log: int = 64 * 1024 * 1024
+    aside: str = ""  # why its text is no part of the answer, as far as is known while it is said
     marks: Mapping[str, Any] = field(default_factory=dict)  # what its events bear beside
     pace: Pace = field(default_factory=Pace, repr=False, compare=False)
 
@@ -51,7 +52,7 @@ class Stage:
         """A piece of text of this stage; below a tool, of that tool."""
         if WITHIN in self.marks:
             return self._nested("delta", delta)
-        return self._marked(protocol.text(delta, deployment=self.deployment, stage=self.name, run=self.run))
+        return self._aside(protocol.text(delta, deployment=self.deployment, stage=self.name, run=self.run))
 
     def reasoning(self, delta: str) -> Event:
         """A piece of what a model says of its reasoning; below a tool, of that tool."""
@@ -63,7 +64,7 @@ class Stage:
         """A piece of a refusal's words; below a tool, of that tool."""
         if WITHIN in self.marks:
             return self._nested("delta", delta)
-        return self._marked(protocol.refusal(delta, stage=self.name, run=self.run))
+        return self._aside(protocol.refusal(delta, stage=self.name, run=self.run))
 
     def citations(self, found: Sequence[Any]) -> Event:
         """What a model cites for what it has said."""
@@ -89,6 +90,11 @@ class Stage:
     def _nested(self, kind: str, delta: str) -> Event:
         within = self.marks[WITHIN]
         return self._marked(protocol.nested(kind, delta, within=within, stage=self.name, run=self.run))
+
+    def _aside(self, event: Event) -> Event:
+        if self.aside:
+            event.data["aside"] = self.aside
+        return self._marked(event)
 
     def _marked(self, event: Event) -> Event:
         if self.marks:

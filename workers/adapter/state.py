@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MESSAGES, STRUCTURED = "messages", "structured_response"  # LangGraph's and LangChain's names
 INTERRUPT = "__interrupt__"
+_ASSISTANTS = ("ai", "assistant", "AIMessage")
 
 
 def shown(graph: Any, values: Any) -> Any:
@@ -46,6 +47,36 @@ def unanswered(values: Any, first: Any) -> Iterator[Mapping[str, Any]]:
     for message in messages:
         if isinstance(message, AIMessage) and message.id not in before:
             yield from (call for call in message.tool_calls if call["id"] not in answered)
+
+
+def answers(outputs: Any) -> bool:
+    """Whether what a node returns has a message of the assistant's for the state, in whatever form."""
+    if isinstance(outputs, AIMessage):
+        return True
+    if isinstance(outputs, list | tuple) and not _is_pairs(outputs):
+        return any(answers(one) for one in outputs)
+    update = getattr(outputs, "update", outputs) if type(outputs).__name__ == "Command" else outputs
+    if isinstance(update, list | tuple):
+        update = dict(update) if _is_pairs(update) else {MESSAGES: list(update)}
+    found = update.get(MESSAGES) if isinstance(update, Mapping) else getattr(update, MESSAGES, None)
+    if type(found).__name__ == "Overwrite":
+        found = getattr(found, "value", None)
+    return any(_is_answer(one) for one in (found if isinstance(found, list | tuple) else [found]))
+
+
+def _is_pairs(value: Any) -> bool:
+    """Whether this is a mapping written as pairs of a name and a value."""
+    return isinstance(value, list | tuple) and all(
+        isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) for one in value
+    )
+
+
+def _is_answer(message: Any) -> bool:
+    if isinstance(message, Mapping):
+        return (message.get("role") or message.get("type")) in _ASSISTANTS
+    if isinstance(message, list | tuple) and len(message) == 2:
+        return message[0] in _ASSISTANTS
+    return isinstance(message, AIMessage)
 
 
 def holds_more(values: Any, given: Any, tap: NodeTap) -> bool:
