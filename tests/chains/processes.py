@@ -216,7 +216,7 @@ class Gateway:
     def __init__(self, process: Process, url: str, env: dict) -> None:
         self.process, self.url, self.env = process, url, env
         limits = httpx.Limits(max_connections=100)
-        self.client = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(20, read=90), limits=limits)
+        self.client = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(90), limits=limits)
 
     async def lives(self) -> bool:
         """Whether it still answers."""

@@ -40,8 +40,11 @@ def modules() -> list[str]:
 
 
 def load() -> None:
-    """Import them: each case registers itself."""
-    for module in modules():
+    """Import them: each case registers itself. And what most chains import when they are made.
+
+    Chains are made in the event loop. While it waits for a long import, the gateway closes idle connections.
+    """
+    for module in (*modules(), "langchain_openai", "gateway.settings"):
         importlib.import_module(module)
 
 

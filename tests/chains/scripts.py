@@ -252,3 +252,28 @@ def clarify(c):
     for tool in c.tools:
         return Step(calls=[(tool, said)])
     return Step(say=json.dumps(said))
+
+
+@script
+def research(c):
+    """Of a deep research: whether the question is clear, the brief, the topics, what is found, the report.
+
+    The first answer about the scope is no JSON, so it is asked again.
+    """
+    form = ((c.request.get("response_format") or {}).get("json_schema") or {}).get("name")
+    topic = c.user.rpartition(" ")[2]
+    if form == "Scope" and c.times() == 1:
+        return Step(say='{"is_vague": tr')
+    if form == "Scope":
+        said = {"is_vague": "vague" in c.user, "question": "Which year?", "answer": "Good, I begin."}
+        return Step(say=json.dumps(said))
+    if form == "Brief":
+        return Step(say=json.dumps({"brief": f"how they differ, by {c.request['model']}"}))
+    if "LookInto" in c.tools:
+        topics = [("LookInto", {"topic": name}) for name in ("tea", "coffee", "milk")]
+        rounds = [[("ponder", {"thought": "two topics"})], topics, [("AllFound", {})]]
+        return Step(say="I plan." if c.turn == 0 else "", calls=rounds[min(c.turn, 2)])
+    if "search" in c.tools and c.turn == 0:
+        own = [("search", {"query": topic}), ("ponder", {"thought": f"about {topic}"})]
+        return Step(say=f"I look for {topic}.", calls=own)
+    return Step(say=f"What I know: {c.user} {c.last_tool}", pace=0.02)  # slow, so that two speak at once
