@@ -42,6 +42,7 @@ QUICK = frozenset(
 SLOW = frozenset(
     f"tests.test_{name}"
     for name in (
+        "architecture",
         "clock",
         "cluster_faults",
         "commands",
