@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,6 +21,10 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.functions, 
 
 KEY = "function-key"
 PAGE = b"<!doctype html><link rel=icon href=data:,><title>elsewhere</title>"
+TEMPLATE = (REPOSITORY / "infra" / "modules" / "functions.bicep").read_text()
+CORS = re.compile(
+    r"^      cors: \{\n +allowedOrigins: (.+)\n +supportCredentials: (.+)\n      \}\n", re.MULTILINE
+)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
 # Starts a stream, reads its first event, ends it, and reads the rest by its cursor; answers what it saw.
 ASKS = """(async ([gateway, key, body]) => {
@@ -40,6 +45,24 @@ REFUSED = """fetch(%s, { method: "POST", body: "{}",
   headers: { "content-type": "application/json" } }).then(() => "answered", () => "refused")"""
 
 
+def policy(origins: str) -> dict[str, str]:
+    """What the platform hands its host of the template's `siteConfig.cors`, by the value of `corsOrigins`.
+
+    Without the property no origin is allowed. Raises KeyError for an expression that stands not below.
+    """
+    listed, credentials = found.groups() if (found := CORS.search(TEMPLATE)) else ("[]", "false")
+    values: dict[str, object] = {
+        "[]": [],
+        "false": False,
+        "empty(corsOrigins) ? [] : split(corsOrigins, ' ')": origins.split(" ") if origins else [],
+        "!empty(corsOrigins)": bool(origins),
+    }
+    return {
+        "CORS_ALLOWED_ORIGINS": json.dumps(values[listed]),
+        "CORS_SUPPORT_CREDENTIALS": json.dumps(values[credentials]),
+    }
+
+
 @asynccontextmanager
 async def elsewhere() -> AsyncIterator[str]:
     """A server of a page that is not the app's; its origin."""
@@ -57,10 +80,8 @@ async def elsewhere() -> AsyncIterator[str]:
 async def test_a_page_of_another_origin_posts_follows_and_deletes(model: ModelServer) -> None:
     async with RedisServer() as store, elsewhere() as origin, elsewhere() as stranger, browser() as driver:
         settings = {"GATEWAY_CORS_ORIGINS": origin, "FUNCTIONS_HOST_KEY": KEY}
-        # What the platform makes of the template's list.
-        policy = {"CORS_ALLOWED_ORIGINS": json.dumps([origin]), "CORS_SUPPORT_CREDENTIALS": "true"}
         async with functions_host(
-            model, store.url, app=REPOSITORY, listen=True, **settings, **policy
+            model, store.url, app=REPOSITORY, listen=True, **settings, **policy(origin)
         ) as host:
             gateway = str(host.http.base_url).rstrip("/")
             body = json.dumps({"user": script(["a", "b"], gate="of the page", gate_at=1)})
