@@ -33,6 +33,9 @@ RUNTIMES = ("azure_functions_runtime.http_v2", "azure_functions_worker.http_v2")
 # The host's proxy keeps an idle connection for a minute (PooledConnectionIdleTimeout of .NET). Who closes
 # first never meets a request.
 KEEP_ALIVE_SECONDS = 75
+# Of a request's head: as much as at the door of a process of our own (`gateway.http`). h11's default is a
+# quarter of that, and the host lets 32 KiB pass (the default of Kestrel's MaxRequestHeadersTotalSize).
+MOST_HEAD_BYTES = 64 * 1024
 LET_GO_SECONDS = 2.0  # to hand over jobs
 GRACE_SECONDS = 1  # for answers that are on their way
 CLOSE_SECONDS = 1.2  # to close connections and send what telemetry holds
@@ -131,6 +134,9 @@ def install(process: Process) -> None:
             self.web_app,
             host=self.hostname,
             port=self.port,
+            # By name: `auto` takes httptools where it is installed, and it is not deployed.
+            http="h11",
+            h11_max_incomplete_event_size=MOST_HEAD_BYTES,
             ws="none",
             log_config=None,
             access_log=False,

@@ -18,6 +18,7 @@ import pytest_asyncio
 import uvicorn
 from azurefunctions.extensions.http.fastapi import web
 from starlette.responses import Response
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway import extension
 from tests.support.processes import REPOSITORY
@@ -27,6 +28,7 @@ runtime = pytest.importorskip("azure_functions_runtime.http_v2")  # needs Python
 
 SECRET = "function-key-7f3a"
 HOST_IDLE_SECONDS = 60  # .NET's PooledConnectionIdleTimeout
+HOST_HEAD_BYTES = 32 * 1024  # Kestrel's MaxRequestHeadersTotalSize: larger heads do not pass the host
 # A process whose event loop is held, so that nothing of it can end in good order.
 HELD = """
 import asyncio, threading, uvicorn
@@ -67,15 +69,21 @@ class Connection:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    server: uvicorn.Server
     asked: int = 0
 
-    async def ask(self, answer: Response | Exception) -> bytes:
-        """The head of what is answered: the function's call and its request meet in the coordinator."""
+    async def ask(self, answer: Response | Exception, fields: str = "") -> bytes:
+        """The head of what is answered: the function's call and its request meet in the coordinator.
+
+        The request's head has these fields, too, and comes in two pieces.
+        """
         self.asked += 1
         invocation = f"call-{id(self)}-{self.asked}"
-        names = f"host: x\r\n{extension.INVOCATION_ID}: {invocation}\r\n"
+        names = f"host: x\r\n{extension.INVOCATION_ID}: {invocation}\r\n{fields}"
         head = f"GET /health?code={SECRET} HTTP/1.1\r\n{names}\r\n"
-        self.writer.write(head.encode())
+        self.writer.write(head[:-1].encode())
+        await turns()
+        self.writer.write(head[-1:].encode())
         await runtime.http_coordinator.get_http_request_async(invocation)
         runtime.http_coordinator.set_http_response(invocation, answer)
         head_of_answer = await self.reader.readuntil(b"\r\n\r\n")
@@ -110,7 +118,7 @@ async def connection(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connectio
             await asyncio.sleep(0)
             continue
         break
-    yield Connection(reader, writer)
+    yield Connection(reader, writer, servers[0])
     writer.close()
     servers[0].should_exit = True
     await serving
@@ -143,6 +151,19 @@ async def test_an_idle_connection_outlives_the_hosts_patience(
     assert (await connection.ask(Response("b"))).startswith(b"HTTP/1.1 200")
     ahead += extension.KEEP_ALIVE_SECONDS + 1
     assert await connection.reader.read() == b""
+
+
+async def test_the_server_is_made_of_what_is_deployed(connection: Connection) -> None:
+    """uvicorn takes httptools where it is installed, as here; in Azure it is not."""
+    await connection.ask(Response("a"))
+    [protocol] = connection.server.server_state.connections
+    assert type(protocol) is H11Protocol
+
+
+async def test_a_head_that_passes_the_host_is_taken_in_pieces(connection: Connection) -> None:
+    """App Service's sign-in adds fields of some kilobytes each."""
+    fields = f"x-ms-token-aad-id-token: {'t' * (HOST_HEAD_BYTES - 200)}\r\n"
+    assert (await connection.ask(Response("a"), fields)).startswith(b"HTTP/1.1 200")
 
 
 async def turns() -> None:

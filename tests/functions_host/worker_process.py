@@ -4,7 +4,8 @@ In Azure this is the platform's worker.py: it runs the runtime in the main threa
 record to the host, and ends when its process is told to. What is printed goes to the console, which the host
 reads.
 
-Invariant: nothing of the runtime, the extension or the app is patched.
+Invariant: nothing of the runtime, the extension or the app is patched. Packages that are installed here, and
+not in Azure, where they would be used unasked, cannot be imported.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from . import protos
 from .channel import Sender, opened, receive
 
 LOOPBACK = "127.0.0.1"
+NOT_DEPLOYED = ("httptools", "uvloop")  # what uvicorn takes where it is installed
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -67,6 +69,8 @@ def _end_with(host: int) -> None:
 
 async def _serve(app_dir: Path, commands: int, sender: Sender) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[_ToHost(sender)])
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(NOT_DEPLOYED))  # None: importing it fails
     sys.path.insert(0, str(app_dir))
     os.chdir(app_dir)
     import azure_functions_runtime as runtime
