@@ -18,7 +18,7 @@ from gateway.settled import settle
 from workers.chains.registry import Registry
 from workers.trigger import Trigger
 
-# A run's budget and a stage's limit together stay below functionTimeout.
+# At the latest a run lets go of its stream a minute before the host's functionTimeout.
 settings = limited(Settings.from_env(run_budget=600.0), Path(__file__).parent)
 if settings.queue != "azure-storage":
     raise ValueError(
@@ -49,8 +49,10 @@ class Process:
             await gateway.end_readers()
 
     async def close(self) -> None:
-        """Close the connections, and send what telemetry holds."""
-        await asyncio.gather(gateway.close(), asyncio.to_thread(end_telemetry))
+        """Close the connections and what chains have opened, and send what telemetry holds."""
+        await asyncio.gather(
+            gateway.close(), registry.close(extension.CHAINS_SECONDS), asyncio.to_thread(end_telemetry)
+        )
 
 
 extension.install(Process())

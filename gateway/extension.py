@@ -38,7 +38,8 @@ KEEP_ALIVE_SECONDS = 75
 MOST_HEAD_BYTES = 64 * 1024
 LET_GO_SECONDS = 2.0  # to hand over jobs
 GRACE_SECONDS = 1  # for answers that are on their way
-CLOSE_SECONDS = 1.2  # to close connections and send what telemetry holds
+CLOSE_SECONDS = 1.2  # to close connections and what chains have opened, and send what telemetry holds
+CHAINS_SECONDS = 1.0  # of these, for what chains have opened; what is late is named in the log
 LIMIT_SECONDS = 4.5  # of all; the platform's own limit is documented nowhere
 _log = logging.getLogger("holdfast.extension")
 
@@ -50,7 +51,7 @@ class Process(Protocol):
         """Hand jobs over, and send readers away to come back."""
 
     async def close(self) -> None:
-        """Let go of connections, and send what telemetry holds; nobody asks any more."""
+        """Close connections and what chains have opened, send what telemetry holds; nobody asks any more."""
 
 
 class Server(uvicorn.Server):

@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from gateway import extension
 from gateway.log import Log
 from tests.cloud import Cloud, Instance, ended
 from tests.hosts import EVENTS, Wire, until
@@ -22,6 +23,23 @@ CHUNKS, GATE = ["a", "b", "c"], "taken-away"
 # A job that was not handed over is another's after a minute: longer than anything here is waited for.
 SETTINGS = {"GATEWAY_LEASE_SECONDS": "60", "GATEWAY_QUEUE_GRACE_SECONDS": "60"}
 LATER = {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}  # so that spans go out at the end alone
+# One chain whose factory closes what it has opened, and one whose factory never does.
+OPENED = """
+import asyncio, logging
+from langchain_core.runnables import RunnableLambda
+from workers.chains.registry import chain
+
+@chain("closing")
+async def closing(settings):
+    yield RunnableLambda(lambda given: "open")
+    await asyncio.sleep(0)
+    logging.getLogger("opened").warning("closed in good order")
+
+@chain("stuck")
+async def stuck(settings):
+    yield RunnableLambda(lambda given: "open")
+    await asyncio.Event().wait()
+"""
 
 
 class Reader:
@@ -109,3 +127,19 @@ async def test_fault_02_an_instance_that_is_taken_away_hands_everything_over(
             assert "reset" not in reader.events
             assert reader.frames == await cloud.redis.get(Log.keys(reader.where[8:])[1])
     await cloud.gone()
+
+
+async def test_what_factories_have_opened_is_closed_and_what_does_not_close_is_named(cloud: Cloud) -> None:
+    (cloud.app / "opened.py").write_text(OPENED)
+    async with cloud.running(listen=False, GATEWAY_CHAINS="opened") as instance:
+        for chain in ("closing", "stuck"):
+            asked = {"input": "", "chain": chain}
+            answer = await instance.http.post("/stream", json=asked, headers=EVENTS)
+            assert Wire(answer.content).events[-1] == "done"
+        assert "closed in good order" not in instance.host.log()
+        instance.host.terminate()
+        assert await instance.host.wait() == 0
+        assert instance.host.console() == []
+        log = instance.host.log()
+        assert "closed in good order" in log
+        assert f"what the chain stuck has opened does not close in {extension.CHAINS_SECONDS:.0f} s" in log

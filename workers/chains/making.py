@@ -58,13 +58,17 @@ class Maker:
             )
         return made
 
-    async def close(self) -> None:
-        """Leave every context manager, each in the task that has entered it, in bounded time."""
+    async def close(self, seconds: float | None = None) -> None:
+        """Leave every context manager, each in the task that has entered it.
+
+        What is not left after so many seconds (None: CLOSE_SECONDS) is named in the log and cancelled.
+        """
+        limit = CLOSE_SECONDS if seconds is None else seconds
         self._closing.set()
         if self._open:
-            _, left = await asyncio.wait(self._open, timeout=CLOSE_SECONDS)
+            _, left = await asyncio.wait(self._open, timeout=limit)
             for task in left:
-                _log.error("%s does not close in %.0f s", task.get_name(), CLOSE_SECONDS)
+                _log.error("%s does not close in %.0f s", task.get_name(), limit)
                 task.cancel()
 
     async def _enter(self, name: str, manager: Any) -> Any:

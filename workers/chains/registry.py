@@ -245,9 +245,12 @@ class Registry:
         forms = self._forms[name]
         return lambda stage, messages: asked(name, forms[stage], messages)
 
-    async def close(self) -> None:
-        """Close what factories have opened. Call it in the event loop that has loaded the chains."""
-        await self._maker.close()
+    async def close(self, seconds: float | None = None) -> None:
+        """Close what factories have opened. Call it in the event loop that has loaded the chains.
+
+        It returns after so many seconds at the latest; None: after five.
+        """
+        await self._maker.close(seconds)
 
     async def warm(self, name: str) -> None:
         """Load a chain before its first job; one that cannot be made is told, and its jobs then fail."""
