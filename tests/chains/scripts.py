@@ -158,8 +158,11 @@ def loopy(c):
 
 @script
 def boss(c):
-    """A supervisor: to each of its agents in turn, then the end."""
-    for tool in c.tools:
+    """A supervisor: to each of its agents in turn, then the end.
+
+    By name: langgraph-supervisor lists the agents in the order of a set, which is another in each process.
+    """
+    for tool in sorted(c.tools):
         if tool.startswith("transfer_to_") and tool not in c.called:
             return Step(calls=[(tool, {})])
     return Step(say="The supervisor concludes: all done.")
