@@ -8,6 +8,8 @@ from typing import Any, Literal, TypedDict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain.agents.middleware import PIIMiddleware, SummarizationMiddleware
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, RemoveMessage, ToolMessage
 from langgraph.func import entrypoint
@@ -297,6 +299,34 @@ def test_a_subgraph_need_not_hand_over_and_a_function_that_says_so_does() -> Non
         return Command(goto="b")
 
     assert on_the_way(built((START, "a"), a=hands_over, b=speaks("b")).compile()) == {"a"}
+
+
+def test_an_agents_middleware_does_not_make_its_model_one_on_the_way() -> None:
+    class Bound(GenericFakeChatModel):
+        def bind_tools(self, tools: Any, **given: Any) -> Any:
+            return self
+
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    model = Bound(messages=iter([]))
+    assert on_the_way(create_agent(model, [look])) == {"tools"}
+    middleware = [PIIMiddleware("email"), SummarizationMiddleware(model=model, trigger=("messages", 9))]
+    agent = create_agent(model, [look], middleware=middleware)
+    assert on_the_way(agent) == {"SummarizationMiddleware.before_model"}  # PII's hook may jump to the end
+
+
+def test_a_function_that_only_looks_at_messages_is_silent() -> None:
+    def looks(state: Full) -> dict[str, Any]:
+        return {"topic": str(isinstance(state["messages"][-1], AIMessage))}
+
+    def makes(state: Full) -> dict[str, Any]:
+        return {"messages": [AIMessage("made")]}
+
+    for behind, wanted in ((looks, set()), (makes, {"a"})):
+        graph = built((START, "a"), ("a", "b"), ("b", END), a=speaks("a"), b=behind).compile()
+        assert on_the_way(graph) == wanted
 
 
 def test_of_a_very_large_graph_and_of_a_flow_nothing_is_known() -> None:

@@ -13,11 +13,8 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import CodeType
 from typing import Any
 
 import langgraph.runtime
@@ -25,7 +22,6 @@ from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.config import get_config
 from langgraph.graph import END, StateGraph
-from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 from langgraph.pregel._messages import StreamMessagesHandler
 from langgraph.pregel.protocol import StreamProtocol
@@ -35,9 +31,9 @@ __all__ = [
     "END",
     "Ends",
     "StreamMessagesHandler",
-    "codes_of",
     "control",
     "edges_of",
+    "functions_of",
     "is_drained",
     "writing_to",
     "written_at",
@@ -70,23 +66,14 @@ def edges_of(graph: Any) -> dict[str, Ends]:
     return found
 
 
-def codes_of(graph: Any, name: str) -> list[CodeType] | None:
-    """The code of a node's functions; nothing for a node of tools, None for what is no function."""
+def functions_of(graph: Any, name: str) -> list[Any] | None:
+    """A node's functions; nothing for a node of tools, None for what is no function."""
     runnable = graph.builder.nodes[name].runnable
-    if isinstance(runnable, ToolNode):
+    if any(kind.__name__ == "ToolNode" for kind in type(runnable).__mro__):
         return []
     if not isinstance(runnable, RunnableCallable):
         return None
-    codes = []
-    for function in (runnable.func, runnable.afunc):
-        while isinstance(function, functools.partial):
-            function = function.func
-        if function is not None:
-            found = getattr(inspect.unwrap(function), "__code__", None)
-            if found is None:
-                return None
-            codes.append(found)
-    return codes
+    return [one for one in (runnable.func, runnable.afunc) if one is not None]
 
 
 def control() -> Any:

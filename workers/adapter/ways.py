@@ -1,23 +1,28 @@
 """Which nodes of a graph are on the way to its answer: behind each another one comes that may speak.
 
 It is known before the graph runs, from its edges, so it can be told with the first piece of a node's text.
-A node is taken to be silent, and is looked through, where it is a node of tools or a function that asks no
-model and makes no message. A node whose next one is not known (an edge by a function without a list of its
-ends) may be the last one.
+A node is taken to be silent, and is looked through, where it is a node of tools, a hook behind an agent's
+model, or a function that asks no model and makes no message, by what it names, and by what functions of its
+own package name that it calls. A node whose next one is not known (an edge by a function without a list of
+its ends) may be the last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from types import CodeType
+import functools
+import inspect
+from collections.abc import Iterator, Sequence
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-from workers.adapter.pregel import END, Ends, codes_of, edges_of
+from workers.adapter.pregel import END, Ends, edges_of, functions_of
 
-# What a function names or says that asks a model, or makes a message itself.
-_SPEAKING = frozenset(
-    ("invoke", "ainvoke", "stream", "astream", "batch", "abatch", "AIMessage", "AIMessageChunk", "assistant")
-)
+# What a function names that asks a model; and what one names or says that makes a message itself, unless it
+# only looks at messages.
+_ASKING = frozenset(("invoke", "ainvoke", "stream", "astream", "batch", "abatch"))
+_MAKING = frozenset(("AIMessage", "AIMessageChunk", "assistant"))
+_HOOKS = (".after_model", ".after_agent")  # of LangChain's middleware: they look at what an agent has said
+MOST_FUNCTIONS = 50  # that are looked at for one node
 LARGEST = 100  # nodes; of a larger graph nothing is known
 
 
@@ -26,7 +31,7 @@ def on_the_way(graph: Any) -> frozenset[str]:
     edges = edges_of(graph)
     if len(edges) > LARGEST:
         return frozenset()
-    silent = {name for name in edges if not _speaks(codes_of(graph, name))}
+    silent = {name for name in edges if name.endswith(_HOOKS) or not _speaks(functions_of(graph, name))}
     may_end: set[str] = {END}  # what may be the last that is said
     before = 0
     while before < len(may_end):  # one more at least in each turn
@@ -42,16 +47,57 @@ def _may_end(ends: Ends, quiet: set[str]) -> bool:
     return chosen and quiet.issuperset(ends.always)
 
 
-def _speaks(codes: Iterable[CodeType] | None) -> bool:
-    """Whether a node may speak, by the code of its functions; one that is something else may."""
-    return codes is None or not _SPEAKING.isdisjoint(_names_in(codes))
+def _speaks(functions: Sequence[Any] | None) -> bool:
+    """Whether a node may speak, by its functions and those that they call; one that is something else may."""
+    if functions is None:
+        return True
+    reached, waiting = 0, [(one, "") for one in functions]
+    seen: set[int] = set()
+    while waiting and reached < MOST_FUNCTIONS:
+        one, package = waiting.pop()
+        while isinstance(one, functools.partial):
+            one = one.func
+        owner = type(one.__self__) if isinstance(one, MethodType) else None
+        plain = inspect.unwrap(one.__func__ if isinstance(one, MethodType) else one)
+        if not isinstance(plain, FunctionType):
+            if not package:
+                return True  # a node's own object that can be called
+            continue
+        own = plain.__module__.partition(".")[0]
+        if id(plain) in seen or package not in ("", own):
+            continue
+        seen.add(id(plain))
+        reached += 1
+        codes = list(_with_inner(plain.__code__))
+        if any(map(_asks_or_makes, codes)):
+            return True
+        waiting += [(each, own) for each in _called(plain, owner, codes)]
+    return False
 
 
-def _names_in(codes: Iterable[CodeType]) -> Iterator[str]:
-    """All that these functions, and functions within them, name or say."""
-    waiting = list(codes)
+def _called(function: FunctionType, owner: type | None, codes: Sequence[CodeType]) -> Iterator[Any]:
+    """Functions that a function may call: what it closes over, its module's, its object's."""
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not set yet
+            continue
+    for name in {name for code in codes for name in code.co_names}:
+        yield function.__globals__.get(name)
+        yield getattr(owner, name, None)
+
+
+def _asks_or_makes(code: CodeType) -> bool:
+    if not _ASKING.isdisjoint(code.co_names):
+        return True
+    said = {*code.co_names, *(one for one in code.co_consts if isinstance(one, str))}
+    return "isinstance" not in said and not _MAKING.isdisjoint(said)
+
+
+def _with_inner(code: CodeType) -> Iterator[CodeType]:
+    """A function's code, and that of all functions within it."""
+    waiting = [code]
     while waiting:
-        code = waiting.pop()
-        yield from code.co_names
-        yield from (one for one in code.co_consts if isinstance(one, str))
-        waiting += [one for one in code.co_consts if isinstance(one, CodeType)]
+        one = waiting.pop()
+        yield one
+        waiting += [inner for inner in one.co_consts if isinstance(inner, CodeType)]
