@@ -17,7 +17,15 @@ SHORTEST_SECRET = 32  # characters
 DEEPEST = 200  # orjson goes to 254
 MOST_CLAIMS = 32  # that chains are told
 LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
-_POSITIVE = ("lease", "heartbeat", "retention", "worker_concurrency", "stage_tries", "stage_limit_tries")
+_POSITIVE = (
+    "lease",
+    "heartbeat",
+    "retention",
+    "thread_seconds",
+    "worker_concurrency",
+    "stage_tries",
+    "stage_limit_tries",
+)
 
 
 def check(settings: Settings) -> None:

@@ -16,12 +16,12 @@ _LUA = Path(__file__).parent / "lua"
 class Script:
     """One Lua script, sent by its hash, and whole when the server does not know it.
 
-    `shared`: with the beginning that all scripts of a stream have in common.
+    `shared`: with the beginning that all scripts of a stream have in common, or those of a thread (`thread`).
     """
 
-    def __init__(self, name: str, *, shared: bool = True) -> None:
-        beginning = (_LUA / "common.lua").read_text() if shared else ""
-        self.source = beginning + (_LUA / f"{name}.lua").read_text()
+    def __init__(self, name: str, *, shared: bool = True, beginning: str = "common") -> None:
+        before = (_LUA / f"{beginning}.lua").read_text() if shared else ""
+        self.source = before + (_LUA / f"{name}.lua").read_text()
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Connection, keys: list[str], *args: Any) -> list[Any]:

@@ -126,6 +126,9 @@ class Settings:
     )
     retention: float = setting("GATEWAY_RETENTION_SECONDS", 86400.0, "how long an ended stream is kept")
     tombstone: float = setting("GATEWAY_TOMBSTONE_SECONDS", 86400.0, "how long after that its id answers 410")
+    thread_seconds: float = setting(
+        "GATEWAY_THREAD_SECONDS", 2_592_000.0, "how long checkpoints are kept after their thread's last write"
+    )
     max_body: int = setting("GATEWAY_MAX_BODY_BYTES", 262144, "largest request body")
     max_reader: int = setting(
         "GATEWAY_MAX_READER_BYTES", 262144, "held for a slow reader before it must read the log"

@@ -43,6 +43,8 @@ SLOW = frozenset(
     f"tests.test_{name}"
     for name in (
         "architecture",
+        "checkpoints",
+        "checkpoints_bounds",
         "clock",
         "cluster_faults",
         "commands",

@@ -19,12 +19,15 @@ from gateway.log import Log
 from gateway.protocol import TRANSITIONS, Status
 from gateway.quota import Quota
 from gateway.settings import Settings
+from holdfast_gateway.checkpoints import Saver
+from tests.support.checkpoints import place, put
 from tests.test_layout import PRODUCT, layer, name_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
 LUA = sorted((ROOT / "gateway/lua").glob("*.lua"))
-SCRIPTS = [path for path in LUA if path.stem != "common"]
+BEGINNINGS = ("common", "thread")  # what several scripts begin with
+SCRIPTS = [path for path in LUA if path.stem not in BEGINNINGS]
 MOST_LINES_OF_A_RECIPE = 20
 HOLE = "\0"  # stands for what is put into a string when the product runs
 
@@ -95,11 +98,12 @@ def test_a_script_answers_what_the_page_says(path: Path) -> None:
     assert set(told) == set(answers)
 
 
-def test_the_functions_of_all_scripts_are_named() -> None:
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_the_functions_of_several_scripts_are_named(name: str) -> None:
     functions = re.findall(
-        r"^local function (\w+)", (ROOT / "gateway/lua/common.lua").read_text(), re.MULTILINE
+        r"^local function (\w+)", (ROOT / f"gateway/lua/{name}.lua").read_text(), re.MULTILINE
     )
-    items = re.findall(r"^- (.+?):", section("### common.lua"), re.MULTILINE)
+    items = re.findall(r"^- (.+?):", section(f"### {name}.lua"), re.MULTILINE)
     assert sorted(name for item in items for name in coded(item)) == sorted(functions)
 
 
@@ -169,6 +173,8 @@ def pattern_of(key: str) -> str:
     for form, name in (
         (r"\{[0-9a-f]{2}\}:", "{bb}:"),
         (r"\{[0-9a-f]{32}\}:conversation", "{name}:conversation"),
+        (r"\{[0-9a-f]{32}\}:(saved|names|order)", r"{thread}:\1"),
+        (r"\{[0-9a-f]{32}\}:threads", "{owner}:threads"),
         (r"\{[0-9a-f]{32}\}:", "{caller}:"),
         (r"\{jobs\}:", "{queue}:"),
         (r"(:job:|:log:).+", r"\1<id>"),
@@ -204,6 +210,7 @@ async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redi
         assert await parts.log.take_turn("sweep", 60_000) == "yes"
         await gateway.readiness()
         assert await redis.exists("{" + stream_id[:2] + "}:open")
+        await put(Saver(parts.redis, owner="alice"), place(), {"a": (1, "x")})
         jobs = [key async for key in redis.scan_iter("*:job:*")]
         fields = {plain(name) for key in jobs for name in await redis.hkeys(key)}
         found = {(pattern_of(plain(key)), plain(await redis.type(key))) async for key in redis.scan_iter()}

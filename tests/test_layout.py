@@ -109,7 +109,12 @@ LAYERS = [
 WORKERS_MAY_IMPORT = {
     f"gateway.{name}"
     for name in (
+        "backoff",
+        "cluster",
+        "connection",
+        "link",
         "log_apart",
+        "script",
         "errors",
         "forms",
         "protocol",
@@ -234,7 +239,7 @@ def test_the_documented_settings_are_the_settings() -> None:
     expected = {}
     for item in fields(Settings):
         default = item.default
-        expected[item.metadata["env"]] = f"{default:g}" if isinstance(default, float) else str(default)
+        expected[item.metadata["env"]] = f"{default:.10g}" if isinstance(default, float) else str(default)
     assert documented == expected
 
 

@@ -34,6 +34,7 @@ def test_names_and_numbers_are_read() -> None:
         ("PORT", "-1"),
         ("PORT", "99999"),
         ("REDIS_URL", "foo"),
+        ("GATEWAY_THREAD_SECONDS", "0"),
         ("GATEWAY_RETENTION_SECONDS", "1e300"),
         ("GATEWAY_LEASE_SECONDS", "0.0001"),
         ("GATEWAY_LEASE_SECONDS", "0"),

@@ -1,0 +1,8 @@
+"""`Saver`: LangGraph's checkpointer on plain Redis, as the gateway has it. It imports LangGraph."""
+
+from __future__ import annotations
+
+from workers.checkpoints.errors import CheckpointGone, CheckpointTooLarge, ThreadFull
+from workers.checkpoints.saver import Saver
+
+__all__ = ["CheckpointGone", "CheckpointTooLarge", "Saver", "ThreadFull"]

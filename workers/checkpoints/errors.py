@@ -1,0 +1,35 @@
+"""Why a checkpoint was not stored. A store that is out of reach is `gateway.errors.StoreUnavailable`."""
+
+from __future__ import annotations
+
+
+class CheckpointTooLarge(ValueError):
+    """A checkpoint, or a task's writes, have more bytes than the saver takes at once. Nothing was stored."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(
+            f"A checkpoint, or the writes of a task, would take {size} bytes, and {most} may be stored at "
+            "once. Keep large values elsewhere, and their names in the graph's state."
+        )
+
+
+class ThreadFull(ValueError):
+    """A thread has no room for a checkpoint, and nothing in it may be dropped. Nothing was stored."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The thread holds the {most} bytes that one may, and nothing in it may be dropped. "
+            "Delete it, or begin another one."
+        )
+
+
+class CheckpointGone(RuntimeError):
+    """The checkpoint from which a graph goes on was deleted or lost meanwhile. Nothing was stored.
+
+    The run may be tried again: it then goes on from what is stored.
+    """
+
+    is_retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The checkpoint from which the graph goes on is not in the store any more.")

@@ -1,0 +1,321 @@
+"""LangGraph's checkpointer on plain Redis, a cluster or one server, for the threads of one owner.
+
+A channel's value is stored once for each of its versions, so a checkpoint takes what has changed. A thread
+whose bytes are used up drops its oldest checkpoints: never the newest of a namespace that a graph may go on
+from, nor the last eight puts. What is listed is always whole. Where a checkpoint's state stands in the writes
+of its ancestors (LangGraph's delta channels), nothing is dropped, and a full thread is an error.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_checkpoint_id,
+    get_checkpoint_metadata,
+    writes_sort_key,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from gateway.cluster import Router
+from gateway.connection import Connection
+from gateway.identity import redis_tokens
+from gateway.link import Place
+from gateway.settings import Settings
+from workers.checkpoints.blocking import Blocking
+from workers.checkpoints.names import channel_of, id_of, parts_of, quoted, unquoted, value_of
+from workers.checkpoints.store import Bounds, Store, Stored
+
+SECONDS = 30 * 86400.0  # as GATEWAY_THREAD_SECONDS
+CHECKPOINT_BYTES = 4 * 1024 * 1024
+THREAD_BYTES = 64 * 1024 * 1024
+PATIENCE_SECONDS = 120.0
+_DELTA = "counters_since_delta_snapshot"  # in the metadata: which channels are delta channels
+
+
+class Saver(Blocking):
+    """Checkpoints that every process with the same Redis goes on from.
+
+    `connection` belongs to the running event loop, and its opener closes it. `owner` is a name space: two
+    owners never meet, whatever their threads are called. All of a thread expires `seconds` after its last
+    write. One checkpoint, and one task's writes, have at most `checkpoint_bytes`, a thread about
+    `thread_bytes`. A store that is out of reach is waited for, `patience` seconds long.
+
+    Raises StoreUnavailable. The methods without `a` in front are for other threads than the event loop's.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        owner: str = "",
+        seconds: float = SECONDS,
+        checkpoint_bytes: int = CHECKPOINT_BYTES,
+        thread_bytes: int = THREAD_BYTES,
+        patience: float = PATIENCE_SECONDS,
+        serde: SerializerProtocol | None = None,
+    ) -> None:
+        super().__init__(serde=serde)
+        self._store = Store(connection, owner, Bounds(seconds, checkpoint_bytes, thread_bytes, patience))
+
+    @classmethod
+    @asynccontextmanager
+    async def from_url(cls, url: str, **options: Any) -> AsyncIterator[Saver]:
+        """A saver with a connection of its own; `options` are those of the class.
+
+        `url` is `redis://`, `rediss://` or `unix://`, of a server or of any node of a cluster.
+        """
+        async with _opened(Place(url)) as connection:
+            yield cls(connection, **options)
+
+    @classmethod
+    @asynccontextmanager
+    async def from_settings(cls, settings: Settings, **options: Any) -> AsyncIterator[Saver]:
+        """The same on the gateway's own Redis, with its identity; what a factory is given is `settings`.
+
+        Threads last for GATEWAY_THREAD_SECONDS. Raises ValueError where REDIS_URL is not set.
+        """
+        if not settings.redis_url:
+            raise ValueError("Saver.from_settings needs REDIS_URL")
+        tokens = redis_tokens(settings)
+        try:
+            async with _opened(Place(settings.redis_url, tokens)) as connection:
+                yield cls(connection, **{"seconds": settings.thread_seconds, **options})
+        finally:
+            if tokens is not None:
+                await tokens.close()
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that `config` names, or the newest of its thread and namespace; None without one."""
+        thread, namespace, checkpoint = _place_of(config)
+        found = await self._store.read(thread, namespace, checkpoint)
+        return None if found is None else self._tuple(thread, found)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """The thread's checkpoints, newest first; without `config` those of all threads, one after another.
+
+        `filter`: only those whose metadata have these values. `before`: only those with smaller ids.
+        """
+        threads = await self._store.threads() if config is None else [_place_of(config)[0]]
+        left = limit
+        for thread in threads:
+            async for identity in self._ids(thread, config, before):
+                if left is not None and left <= 0:
+                    return
+                if filter and not await self._has(thread, identity, filter):
+                    continue
+                found = await self._store.read(thread, *parts_of(identity))
+                if found is not None:  # else it was deleted meanwhile
+                    left = None if left is None else left - 1
+                    yield self._tuple(thread, found)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint; `config` names the one that it goes on from, if any.
+
+        Raises CheckpointTooLarge, ThreadFull or CheckpointGone: nothing was stored.
+        """
+        thread, namespace, parent = _place_of(config)
+        kept: dict[str, Any] = {**checkpoint}
+        channels = kept.pop("channel_values")
+        needs = [value_of(namespace, *item) for item in checkpoint["channel_versions"].items()]
+        values = {
+            name: self._dumped(channels[channel]) if channel in channels else b""
+            for channel, version in new_versions.items()
+            if (name := value_of(namespace, channel, version)) in needs
+        }
+        told: Mapping[str, Any] = get_checkpoint_metadata(config, metadata)
+        one = Stored(
+            id=id_of(namespace, checkpoint["id"]),
+            parent=id_of(namespace, parent) if parent else "",
+            run=str(told.get("run_id") or ""),
+            needs=needs,
+            checkpoint=self._dumped(kept),
+            metadata=self._dumped(told),
+            values=values,
+        )
+        await self._store.put(thread, one, delta=bool(told.get(_DELTA)))
+        return _config(thread, namespace, checkpoint["id"])
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Store what a task has written after the checkpoint that `config` names.
+
+        The same write again changes nothing; an error, an interrupt or an answer replaces the one before.
+        Raises CheckpointTooLarge or ThreadFull: nothing was stored.
+        """
+        thread, namespace, checkpoint = _place_of(config)
+        given = []
+        for number, (channel, value) in enumerate(writes):
+            index = WRITES_IDX_MAP.get(channel, number)
+            about = f"{quoted(task_path)} {quoted(channel)} ".encode()
+            given.append((f"/{quoted(task_id)}/{index}", index < 0, about + self._dumped(value)))
+        await self._store.put_writes(thread, id_of(namespace, checkpoint), given)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete all of a thread: no key of it is left, and no word of it in another key."""
+        await self._store.delete(thread_id)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints of these runs (`run_id` in the metadata) in all of the owner's threads."""
+        if not run_ids:
+            return
+        for thread in await self._store.threads():
+            for run in run_ids:
+                await self._store.drop(thread, await self._store.ids_of_run(thread, run))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints and writes of a thread to another one, which keeps what it has.
+
+        After an exception a part may have been copied; the same call again copies the rest.
+        """
+        for identity in await self._store.all_ids(source_thread_id):
+            one = await self._store.read(source_thread_id, *parts_of(identity))
+            if one is None:
+                continue
+            metadata = self._loaded(one.metadata)
+            await self._store.put(target_thread_id, one, delta=bool(metadata.get(_DELTA)))
+            if one.writes:
+                writes = [(name, True, data) for name, data in one.writes.items()]
+                await self._store.put_writes(target_thread_id, identity, writes)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete all but the newest checkpoint of each namespace (`keep_latest`), or everything (`delete`).
+
+        Also kept are the ancestors of which a kept checkpoint's delta channels are made.
+        """
+        if strategy not in ("keep_latest", "delete"):
+            raise ValueError(f"unknown strategy {strategy!r}: keep_latest or delete")
+        for thread in thread_ids:
+            if strategy == "delete":
+                await self._store.delete(thread)
+                continue
+            ids = await self._store.all_ids(thread)
+            newest = {parts_of(identity)[0]: identity for identity in sorted(ids)}
+            kept = set(newest.values())
+            for identity in newest.values():
+                kept |= await self._ancestry(thread, identity)
+            await self._store.drop(thread, [identity for identity in ids if identity not in kept])
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """A version that no other branch of the thread has: a number that grows, and a random one."""
+        number = int(str(current).split(".")[0]) if current is not None else 0
+        return f"{number + 1:032}.{secrets.token_hex(8)}"
+
+    async def _ids(
+        self, thread: str, config: RunnableConfig | None, before: RunnableConfig | None
+    ) -> AsyncIterator[str]:
+        """The ids of which a list is made: one, those of a namespace, or all."""
+        _, namespace, checkpoint = _place_of(config) if config else ("", "", "")
+        below = (get_checkpoint_id(before) or "") if before else ""
+        if checkpoint:
+            if not below or checkpoint < below:
+                yield id_of(namespace, checkpoint)
+        elif config and config["configurable"].get("checkpoint_ns") is not None:
+            async for identity in self._store.ids(thread, namespace, below):
+                yield identity
+        else:
+            ids = await self._store.all_ids(thread)
+            for identity in sorted(ids, key=lambda one: parts_of(one)[1], reverse=True):
+                if not below or parts_of(identity)[1] < below:
+                    yield identity
+
+    async def _has(self, thread: str, identity: str, wanted: Mapping[str, Any]) -> bool:
+        """Whether this checkpoint's metadata have these values; it is asked without its own values."""
+        found = await self._store.metadata(thread, identity)
+        told = self._loaded(found) if found is not None else {}
+        return all(told.get(name) == value for name, value in wanted.items())
+
+    async def _ancestry(self, thread: str, identity: str) -> set[str]:
+        """The ancestors in whose writes and values the state of a checkpoint's delta channels stands."""
+        one = await self._store.read(thread, *parts_of(identity))
+        if one is None:
+            return set()
+        missing = set(self._loaded(one.metadata).get(_DELTA) or ()) - _channels(one)
+        found: set[str] = set()
+        while missing and one is not None and one.parent and one.parent not in found:
+            found.add(one.parent)
+            one = await self._store.read(thread, *parts_of(one.parent))
+            missing -= _channels(one) if one is not None else set()
+        return found
+
+    def _tuple(self, thread: str, one: Stored) -> CheckpointTuple:
+        namespace, checkpoint = parts_of(one.id)
+        values = {channel_of(name): self._loaded(data) for name, data in one.values.items() if data}
+        writes = []
+        for name, data in one.writes.items():
+            _, task, index = name.split("/")
+            path, channel, value = data.split(b" ", 2)
+            key = writes_sort_key(unquoted(path.decode()), unquoted(task), int(index))
+            writes.append((key, (unquoted(task), unquoted(channel.decode()), self._loaded(value))))
+        writes.sort(key=lambda item: item[0])
+        body: Checkpoint = self._loaded(one.checkpoint)
+        body["channel_values"] = values
+        return CheckpointTuple(
+            config=_config(thread, namespace, checkpoint),
+            checkpoint=body,
+            metadata=self._loaded(one.metadata),
+            parent_config=_config(thread, *parts_of(one.parent)) if one.parent else None,
+            pending_writes=[write for _, write in writes],
+        )
+
+    def _dumped(self, value: Any) -> bytes:
+        """A value's type and bytes, as LangGraph's serializer has them."""
+        kind, data = self.serde.dumps_typed(value)
+        return kind.encode() + b":" + data
+
+    def _loaded(self, data: bytes) -> Any:
+        kind, _, value = data.partition(b":")
+        return self.serde.loads_typed((kind.decode(), value))
+
+
+@asynccontextmanager
+async def _opened(place: Place) -> AsyncIterator[Connection]:
+    connection = Router(place, name="holdfast-checkpoints")
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _channels(one: Stored) -> set[str]:
+    """The channels of which a value is stored with this checkpoint."""
+    return {channel_of(name) for name, data in one.values.items() if data}
+
+
+def _place_of(config: RunnableConfig) -> tuple[str, str, str]:
+    """Thread, namespace and checkpoint; the last is empty where none is named."""
+    configurable = config["configurable"]
+    namespace = configurable.get("checkpoint_ns") or ""
+    return str(configurable["thread_id"]), namespace, get_checkpoint_id(config) or ""
+
+
+def _config(thread: str, namespace: str, checkpoint: str) -> RunnableConfig:
+    place = {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint}
+    return {"configurable": place}

@@ -1,0 +1,206 @@
+"""The checkpoints of one owner's threads, as bytes in plain Redis; it knows nothing of LangGraph.
+
+Each change is one script of one slot, and the same change again changes nothing. So a call whose answer was
+lost is made again, until the store has answered or `patience` seconds are over. Every key expires: each write
+of a thread renews the expiry of all its keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from gateway.backoff import Backoff
+from gateway.connection import Connection
+from gateway.errors import StoreUnavailable
+from gateway.script import Script
+from workers.checkpoints.errors import CheckpointGone, CheckpointTooLarge, ThreadFull
+from workers.checkpoints.names import id_of, keys_of, quoted, threads_of, unquoted
+
+PAGE = 100  # names in one answer, or checkpoints that are dropped by one call
+_PAUSES_SECONDS = (0.1, 2.0)  # between two calls to a store that is out of reach
+_PUT, _WRITE, _READ, _DROP = (
+    Script(name, beginning="thread")
+    for name in ("put_checkpoint", "put_writes", "read_checkpoint", "drop_checkpoints")
+)
+_KEEP = Script("keep_thread", shared=False)
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is kept, how long, and how long a store that is out of reach is waited for."""
+
+    seconds: float  # after the last write of a thread
+    checkpoint_bytes: int  # of one checkpoint, or of a task's writes
+    thread_bytes: int  # of all that a thread holds
+    patience: float  # seconds
+
+    def __post_init__(self) -> None:
+        if min(self.seconds, self.checkpoint_bytes, self.thread_bytes) <= 0 or self.patience < 0:
+            raise ValueError("seconds and bounds must be more than 0, and patience may not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A checkpoint as it stands in the store. `needs` names its values; of some there is none."""
+
+    id: str
+    parent: str  # an id, or empty
+    run: str
+    needs: Sequence[str]
+    checkpoint: bytes = field(repr=False)
+    metadata: bytes = field(repr=False)
+    values: Mapping[str, bytes] = field(repr=False)  # by their names
+    writes: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # by /task/index
+
+
+class Store:
+    """Threads of one owner. Raises StoreUnavailable."""
+
+    def __init__(self, redis: Connection, owner: str, bounds: Bounds) -> None:
+        self._redis = redis
+        self._owner = owner
+        self._bounds = bounds
+        self._ms = round(bounds.seconds * 1000)
+
+    async def put(self, thread: str, one: Stored, *, delta: bool) -> None:
+        """Store a checkpoint, but not its writes. `delta`: its state needs the writes of its ancestors.
+
+        Raises CheckpointTooLarge, ThreadFull or CheckpointGone.
+        """
+        given = [item for pair in one.values.items() for item in pair]
+        needs = "".join(f" {value}" for value in one.needs)
+        size = sum(map(len, (*given, needs, one.checkpoint, one.metadata)))
+        about = (one.id, one.parent, quoted(one.run), needs, "delta" if delta else "")
+        await self._change(_PUT, thread, size, about, (one.checkpoint, one.metadata, *given))
+
+    async def put_writes(self, thread: str, identity: str, writes: Sequence[tuple[str, bool, bytes]]) -> None:
+        """Writes of a task, each its /task/index, whether it replaces one that stands, and its bytes.
+
+        The checkpoint may come later. Raises CheckpointTooLarge or ThreadFull.
+        """
+        given = [part for name, again, data in writes for part in (name, "again" if again else "once", data)]
+        size = sum(map(len, given))
+        await self._change(_WRITE, thread, size, (identity,), given)
+
+    async def read(self, thread: str, namespace: str, checkpoint: str = "") -> Stored | None:
+        """A checkpoint with its values and writes; without `checkpoint` the newest of the namespace."""
+        identity = id_of(namespace, checkpoint) if checkpoint else ""
+        word, *found = await self._run(_READ, thread, quoted(namespace), identity)
+        if word == "none":
+            return None
+        identity, head, body, metadata, values, writes = found
+        parent, run, *needs = head.decode().split(" ")
+        return Stored(
+            identity.decode(),
+            parent[1:],
+            unquoted(run[1:]),
+            needs,
+            body,
+            metadata,
+            _pairs(values),
+            _pairs(writes),
+        )
+
+    async def metadata(self, thread: str, identity: str) -> bytes | None:
+        """A checkpoint's metadata alone."""
+        found: bytes | None = await self._call("HGET", keys_of(self._owner, thread)[0], f"m{identity}")
+        return found
+
+    async def ids(self, thread: str, namespace: str, before: str = "") -> AsyncIterator[str]:
+        """The ids of a namespace's checkpoints, those with the greatest names first, below `before`."""
+        first = f"c/{quoted(namespace)}/"
+        last = f"{first}{quoted(before)}" if before else f"{first[:-1]}0"
+        while True:
+            command = ("ZREVRANGEBYLEX", keys_of(self._owner, thread)[1], f"({last}", f"[{first}")
+            page = await self._call(*command, "LIMIT", 0, PAGE)
+            for name in page:
+                yield name[1:].decode()
+            if len(page) < PAGE:
+                return
+            last = page[-1].decode()
+
+    async def all_ids(self, thread: str) -> list[str]:
+        """The ids of a thread's checkpoints in all namespaces, in the order of their first puts."""
+        found: dict[str, None] = {}
+        last = "-inf"
+        while True:
+            command = ("ZRANGEBYSCORE", keys_of(self._owner, thread)[2], last, "+inf")
+            page = await self._call(*command, "WITHSCORES", "LIMIT", 0, PAGE)
+            found.update(dict.fromkeys(identity.decode() for identity in page[::2]))
+            if len(page) < 2 * PAGE:
+                return list(found)
+            last = f"({page[-1].decode()}"
+
+    async def ids_of_run(self, thread: str, run: str) -> list[str]:
+        """The ids of the checkpoints that a run has made."""
+        first = f"r/{quoted(run)}"
+        found = await self._call("ZRANGEBYLEX", keys_of(self._owner, thread)[1], f"[{first}/", f"({first}0")
+        return [name[len(first) :].decode() for name in found]
+
+    async def drop(self, thread: str, ids: Sequence[str]) -> None:
+        """Delete these checkpoints, their writes, and the values that no other checkpoint needs."""
+        for start in range(0, len(ids), PAGE):
+            await self._run(_DROP, thread, *ids[start : start + PAGE])
+
+    async def delete(self, thread: str) -> None:
+        """Delete all of a thread."""
+        await self._call("UNLINK", *keys_of(self._owner, thread))
+        await self._call("ZREM", threads_of(self._owner), quoted(thread))
+
+    async def threads(self) -> list[str]:
+        """The owner's threads, those that expire first in front."""
+        found = await self._call("ZRANGE", threads_of(self._owner), 0, -1)
+        return [unquoted(name.decode()) for name in found]
+
+    async def _change(
+        self, script: Script, thread: str, size: int, about: Sequence[str], data: Sequence[str | bytes]
+    ) -> None:
+        """Call the script until it needs no second call, and keep the thread in the index."""
+        bounds = self._bounds
+        if size > bounds.checkpoint_bytes:
+            raise CheckpointTooLarge(size, bounds.checkpoint_bytes)
+
+        args = (*about, self._ms, bounds.thread_bytes, *data)
+
+        async def change() -> str:
+            answers = await asyncio.gather(
+                script(self._redis, keys_of(self._owner, thread), *args),
+                _KEEP(self._redis, [threads_of(self._owner)], quoted(thread), self._ms),
+            )
+            return str(answers[0][0])
+
+        word = "more"
+        while word == "more":  # each call drops old checkpoints, of which there is an end
+            word = await self._patiently(change)
+        if word == "full":
+            raise ThreadFull(bounds.thread_bytes)
+        if word == "gone":
+            raise CheckpointGone
+
+    async def _run(self, script: Script, thread: str, *args: Any) -> list[Any]:
+        keys = keys_of(self._owner, thread)
+        return await self._patiently(lambda: script(self._redis, keys, *args))
+
+    async def _call(self, *command: str | bytes | int | float) -> Any:
+        return await self._patiently(lambda: self._redis.call(*command))
+
+    async def _patiently(self, act: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Its answer; it is asked again while the store is out of reach, for `patience` seconds."""
+        loop = asyncio.get_running_loop()
+        until, backoff = loop.time() + self._bounds.patience, Backoff(*_PAUSES_SECONDS, forget=float("inf"))
+        while True:
+            backoff.tried(loop.time())
+            try:
+                return await act()
+            except StoreUnavailable:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(backoff.left(loop.time()))
+
+
+def _pairs(items: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): data for name, data in zip(items[::2], items[1::2], strict=True)}
