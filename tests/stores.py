@@ -45,6 +45,8 @@ SLOW = frozenset(
         "architecture",
         "checkpoints",
         "checkpoints_bounds",
+        "checkpoints_graphs",
+        "checkpoints_random",
         "clock",
         "cluster_faults",
         "commands",
