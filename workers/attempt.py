@@ -18,6 +18,7 @@ from gateway.protocol import Event
 from gateway.record import Claim, Record, started
 from gateway.settings import Settings
 from workers import adapter, failures, guard
+from workers.chains.making import place_of
 from workers.chains.registry import Chain, Registry
 from workers.explain import explained
 from workers.limits import Limits, OverTime
@@ -92,7 +93,8 @@ class Attempt:
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # whatever it is, it ends the stream, not this task
-            told = explained(error, development=self._settings.is_development)
+            place = place_of(chain.factory)
+            told = explained(error, development=self._settings.is_development, made_at=place)
             _log.error("stream %s: chain %s failed: %s", claim.record.id, chain.name, told)
             detail = told if self._settings.is_development else ""
             await writer.put(failures.failure(error, detail))

@@ -23,23 +23,27 @@ _LIBRARIES = tuple(
 )
 
 
-def explained(error: BaseException, *, development: bool) -> str:
+def explained(error: BaseException, *, development: bool, made_at: str = "") -> str:
     """A failure as the log tells it: its cause in a sentence where it is known, or its stack.
 
-    In development: the exception's type and text, the frames of the author's own code, and the causes.
+    In development: the exception's type and text, the frames of the author's own code, and the causes. Where
+    no frame is the author's, `made_at` is told: the place of the chain's factory.
     """
     known = known_cause(error)
     if not development:
         return known or stack_of(error)
     if isinstance(error, WrongChain):
         return known
-    told, seen = ([known] if known else []), 0
+    told, seen, has_own = ([known] if known else []), 0, False
     cause: BaseException | None = error
     while cause is not None and seen < MOST_CAUSES:
         said = f"{type(cause).__qualname__}: {_text(cause)}"[:MOST_CHARACTERS]
         told += [("" if seen == 0 else "because of ") + said, *_frames(cause)]
+        has_own = has_own or bool(_own_frames(cause))
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
         seen += 1
+    if made_at and not has_own:
+        told.append(f"  the chain is made at {made_at}")
     return "\n".join(told)
 
 
@@ -65,9 +69,13 @@ def _text(error: BaseException) -> str:
 
 def _frames(error: BaseException) -> list[str]:
     """The last frames of the author's own code; without any, the last two of all."""
+    shown = _own_frames(error) or traceback.extract_tb(error.__traceback__)[-2:]
+    return [f"  {_shown(frame)}: {frame.line}" for frame in shown[-MOST_FRAMES:]]
+
+
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_foreign(frame.filename)] or frames[-2:]
-    return [f"  {_shown(frame)}: {frame.line}" for frame in own[-MOST_FRAMES:]]
+    return [frame for frame in frames if not _is_foreign(frame.filename)]
 
 
 def _shown(frame: traceback.FrameSummary) -> str:
