@@ -13,7 +13,7 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.params import own
 from gateway.protocol import name as checked_name
@@ -21,9 +21,6 @@ from gateway.settings import Settings
 from workers.chains.making import Maker, checked
 from workers.chains.retries import Judge, judges_of
 from workers.explain import explained
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger("holdfast.registry")
 SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
