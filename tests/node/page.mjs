@@ -43,8 +43,15 @@ const verbs = {
   type: async (label, text) => { await page.getByLabel(label).fill(text); await page.keyboard.press("Enter"); },
   keys: async (...names) => { for (const name of names) await page.keyboard.press(name); },
   focused: () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent.trim()),
-  // The browser's network: what is open is dropped, what is tried fails.
-  offline: async () => { await context.setOffline(true); await page.evaluate(() => document.querySelector(".turn:last-child .cut").click()); },
+  // The browser's network: what is tried fails from now on, and what is open is dropped, until the page says that it is cut off.
+  offline: async () => {
+    await context.setOffline(true);
+    await page.waitForFunction(() => {
+      const turn = document.querySelector(".turn:last-child");
+      turn.querySelector(".cut").click(); // does nothing between two connections: one may be opening just then
+      return turn.querySelector(".state").textContent === "Connection cut, coming back" && !document.querySelector("#send").disabled;
+    });
+  },
   online: () => context.setOffline(false),
   reload: async () => void (await page.reload()),
   back: async () => void (await page.goBack()),
