@@ -1,7 +1,7 @@
 """Which tests run together, and in which order: for `make test`, which runs several workers side by side.
 
-A file's tests stay together, and so do all files that share the session's hosts: they are started once in a
-run instead of once in each worker, where they would cost CPU until its end. What takes longest begins first,
+A file's tests stay together, and so do files that share the session's hosts: these hosts are started in a few
+workers of a run instead of in each, where they would cost CPU until its end. What takes longest begins first,
 so that no worker is left alone with it at the end.
 """
 
@@ -10,43 +10,53 @@ from __future__ import annotations
 import pytest
 
 SESSION_HOSTS = frozenset({"hosts", "keyed", "signed"})  # fixtures of tests/hosts.py and tests/callers.py
-FORMATS = (
-    "tests/test_format_"  # the files of foreign formats, which share hosts of their own (tests/mortals.py)
-)
-SHARING = frozenset(  # a test holds this against the fixtures that each file asks for
-    f"tests/{name}.py"
-    for name in (
-        "contract/test_contract",
-        "guess/test_guess",
-        "test_ask",
-        "test_auth_jwt",
-        "test_auth_keys",
-        "test_auth_owners",
-        "test_bad_input",
-        "test_canary",
-        "test_cancel",
-        "test_client",
-        "test_client_js",
-        "test_cors",
-        "test_create",
-        "test_follow",
-        "test_foreign_owners",
-        "test_openapi",
-        "test_inputs",
-        "test_operations",
-        "test_pages",
-        "test_quota_http",
-        "test_routes",
-        "test_sample_endpoint",
-        "test_stream_tokens",
-        "test_wire_clients",
-    )
-)
-TOGETHER = "those that share hosts"
-# By what they take: the group that shares hosts is the longest.
+FORMATS = {  # the files of foreign formats, which share hosts of their own (tests/mortals.py): in two halves
+    "tests/test_format_ai_sdk": "formats: AI SDK and Durable Streams",
+    "tests/test_format_durable": "formats: AI SDK and Durable Streams",
+    "tests/test_format_": "formats: LangGraph and OpenAI",
+}
+KEYED = "those that share hosts which ask who is there"
+PLAIN = "those that share hosts which ask nobody"
+SHARING = {  # a test holds this against the fixtures that each file asks for
+    f"tests/{name}.py": group
+    for group, names in {
+        KEYED: (
+            "contract/test_contract",
+            "guess/test_guess",
+            "test_auth_jwt",
+            "test_auth_keys",
+            "test_auth_owners",
+            "test_canary",
+            "test_cors",
+            "test_foreign_owners",
+            "test_openapi",
+            "test_operations",
+            "test_quota_http",
+            "test_stream_tokens",
+        ),
+        PLAIN: (
+            "test_ask",
+            "test_bad_input",
+            "test_cancel",
+            "test_client",
+            "test_client_js",
+            "test_create",
+            "test_follow",
+            "test_inputs",
+            "test_pages",
+            "test_routes",
+            "test_sample_endpoint",
+            "test_wire_clients",
+        ),
+    }.items()
+    for name in names
+}
+GROUPS = frozenset({*FORMATS.values(), *SHARING.values()})
+# By what they take, the longest first.
 FIRST = (
-    TOGETHER,
-    FORMATS,
+    KEYED,
+    PLAIN,
+    *dict.fromkeys(reversed(FORMATS.values())),
     "tests/chains/test_chains.py",
     "tests/test_function_queue.py",
     "tests/test_direct_start.py",
@@ -74,11 +84,10 @@ FIRST = (
 
 
 def group(nodeid: str) -> str:
-    """What runs in one worker: a file, or all that share hosts, or all of foreign formats."""
+    """What runs in one worker: a file, or the files that share hosts."""
     file = nodeid.partition("::")[0]
-    if file.startswith(FORMATS):
-        return FORMATS
-    return TOGETHER if file in SHARING else file
+    found = (name for beginning, name in FORMATS.items() if file.startswith(beginning))
+    return SHARING.get(file) or next(found, file)
 
 
 def arrange(items: list[pytest.Item]) -> None:

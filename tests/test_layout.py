@@ -244,15 +244,13 @@ def test_the_documented_settings_are_the_settings() -> None:
 
 
 def test_what_begins_first_exists() -> None:
-    groups = {order.TOGETHER, order.FORMATS}
-    assert [name for name in order.FIRST if name not in groups and not (ROOT / name).exists()] == []
+    assert [name for name in order.FIRST if name not in order.GROUPS and not (ROOT / name).exists()] == []
 
 
 def test_those_that_share_hosts_run_together(request: pytest.FixtureRequest) -> None:
     for item in request.session.items:
         if isinstance(item, pytest.Function) and set(item.fixturenames) & order.SESSION_HOSTS:
-            together = order.TOGETHER, order.FORMATS
-            assert order.group(item.nodeid) in together, f"{item.nodeid} is not in tests/order.py"
+            assert order.group(item.nodeid) in order.GROUPS, f"{item.nodeid} is not in tests/order.py"
     assert all((ROOT / name).exists() for name in order.SHARING)
 
 

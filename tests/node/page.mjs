@@ -33,6 +33,12 @@ function passing(error) { // what is looked at while the page is loaded anew is 
   return false;
 }
 
+async function until(look, what) {
+  for (const end = Date.now() + WAIT_MS; !(await look().catch(passing)); await page.waitForTimeout(20)) {
+    if (Date.now() > end) throw new Error(`never became true: ${what}`);
+  }
+}
+
 // The last answer's part of this class.
 const part = (name) => page.locator(`.turn:last-child .${name}`);
 
@@ -44,13 +50,17 @@ const verbs = {
   keys: async (...names) => { for (const name of names) await page.keyboard.press(name); },
   focused: () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent.trim()),
   // The browser's network: what is tried fails from now on, and what is open is dropped, until the page says that it is cut off.
+  // A connection that was on its way may open yet, and is dropped then.
   offline: async () => {
     await context.setOffline(true);
-    await page.waitForFunction(() => {
+    let dropped = false;
+    await until(() => page.evaluate((dropped) => {
       const turn = document.querySelector(".turn:last-child");
-      turn.querySelector(".cut").click(); // does nothing between two connections: one may be opening just then
-      return turn.querySelector(".state").textContent === "Connection cut, coming back" && !document.querySelector("#send").disabled;
-    });
+      const cut = turn.querySelector(".cut");
+      if (!cut.disabled && !dropped) cut.click();
+      const away = turn.querySelector(".state").textContent === "Connection cut, coming back";
+      return { away: away && cut.disabled && !document.querySelector("#send").disabled, dropped: !cut.disabled };
+    }, dropped).then((now) => { dropped = now.dropped; return now.away; }), "the page is cut off");
   },
   online: () => context.setOffline(false),
   reload: async () => void (await page.reload()),
@@ -70,11 +80,7 @@ const verbs = {
   read: async (name) => (await part(name).textContent()).trim(),
   shown: (name) => part(name).isVisible(),
   count: (selector) => page.locator(selector).count(),
-  until: async (source) => { // not by waitForFunction, whose strings the page's policy forbids
-    for (const end = Date.now() + WAIT_MS; !(await page.evaluate(source).catch(passing)); await page.waitForTimeout(20)) {
-      if (Date.now() > end) throw new Error(`never became true: ${source}`);
-    }
-  },
+  until: (source) => until(() => page.evaluate(source), source), // not by waitForFunction, whose strings the page's policy forbids
   run: (source) => page.evaluate(source),
   picture: async (path) => void (await page.screenshot({ path })),
   address: async () => page.url(),
