@@ -438,19 +438,18 @@ async def test_a_worker_is_killed_under_python(mortal: Mortal, again: list[str] 
 async def test_a_worker_is_killed_under_use_stream(mortal: Mortal, again: list[str] | None) -> None:
     """On a host that ends each connection after a moment, too.
 
-    The SDK gives up after five connections that bring nothing. At this speed they last for some nine seconds,
-    within which the second worker has started and the first one's lease is over.
+    The SDK gives up after five connections that bring nothing. At this speed they last for some 20 seconds. The
+    second worker runs before the first one dies: within that time only the lease has to end.
     """
     gate = f"langgraph-js-{mortal.name}-{again}"
     more = {} if again is None else {"again": again}
     question = script(["a ", "b ", "c"], gate=gate, gate_at=2, **more)
-    asked = use(question, str(uuid.uuid4()), speed=5)
-    async with talking("langgraph.mjs", mortal.rotating_url, "use", asked) as talk:
-        async with mortal.worker() as first:
-            await talk.until(lambda lines: lines and texts(lines[-1]) == ["a b "])
-            await first.kill()
-        mortal.model.open_gate(gate)
+    asked = use(question, str(uuid.uuid4()), speed=2)
+    async with talking("langgraph.mjs", mortal.rotating_url, "use", asked) as talk, mortal.worker() as first:
+        await talk.until(lambda lines: lines and texts(lines[-1]) == ["a b "])
         async with mortal.worker():
+            await first.kill()
+            mortal.model.open_gate(gate)
             lines = await talk.until(lambda lines: "loading" in lines[-1])
     assert texts(lines[-2]) == ["".join(again or ["a ", "b ", "c"])]
     assert not [line for line in lines if "error" in line]
