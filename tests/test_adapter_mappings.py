@@ -21,7 +21,7 @@ from langchain_core.runnables import (
 from langchain_core.runnables.utils import AddableDict
 
 from tests.support.adapted import HERE, kinds, result, says, texts, told
-from workers.writer import TooLong
+from workers.writing.writer import TooLong
 
 
 class Library(BaseRetriever):

@@ -12,16 +12,16 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import protocol
-from gateway.body import Start
-from gateway.conversations import Conversation
-from gateway.gateway import Gateway
-from gateway.log import Log
 from gateway.protocol import TRANSITIONS, Status
-from gateway.quota import Quota
 from gateway.settings import Settings
+from gateway.store.conversations import Conversation
+from gateway.store.log import Log
+from gateway.store.quota import Quota
+from gateway.streams.service import Gateway
+from gateway.streams.start import Start
 from holdfast_gateway.checkpoints import Saver
 from tests.support.checkpoints import place, put
-from tests.test_layout import PRODUCT, layer, name_of
+from tests.test_layout import PACKAGES, PRODUCT, name_of, package_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
@@ -234,7 +234,7 @@ def record_fields() -> set[str]:
 
 
 def test_the_records_fields_are_those_that_are_read_and_written() -> None:
-    reading = ast.parse((ROOT / "gateway/record.py").read_text())
+    reading = ast.parse((ROOT / "gateway/store/record.py").read_text())
     [of] = [node for node in ast.walk(reading) if isinstance(node, ast.FunctionDef) and node.name == "of"]
     read = {
         call.args[0].value
@@ -254,34 +254,31 @@ def test_the_records_fields_are_those_that_are_read_and_written() -> None:
 # Modules, files and functions
 
 
-def modules() -> list[tuple[bool, str]]:
-    """In the page's order: whether a layer begins with it, and the module's file."""
-    found = []
-    for row in rows(section("## Modules")):
-        *mark, name, told = row
-        assert told
-        found.append((mark == ["▸"], coded(name)[0]))
+def modules() -> dict[str, list[str]]:
+    """The files of each package, in the page's order. A package's own line is its heading."""
+    found = {}
+    for package in headings(section("## Modules")):
+        found[package] = [coded(row[0])[0] for row in rows(section(f"### {package}"))]
+        assert all(row[1] for row in rows(section(f"### {package}")))
     return found
 
 
+def test_the_packages_stand_in_the_order_of_the_layout() -> None:
+    assert list(modules()) == [package for row in PACKAGES for package in row]
+
+
 def test_each_module_has_its_line_and_each_line_its_module() -> None:
-    told = [name for _, name in modules()]
-    product = {str(path.relative_to(ROOT)) for path in PRODUCT}
-    assert product - set(told) == set(), "these have no line"
-    assert set(told) - product == set(), "these are no modules"
-    assert len(told) == len(set(told))
-
-
-def test_the_modules_stand_in_the_order_of_the_layers() -> None:
-    above = -1
-    for begins, file in modules():
-        own = layer(name_of(ROOT / file))
-        if own is None:
-            assert not begins, file
-            continue
-        assert own >= above, f"{file} stands below a layer that it may not be imported by"
-        assert begins == (own > above), file
-        above = own
+    for package, told in modules().items():
+        own = {
+            str(path.relative_to(ROOT))
+            for path in PRODUCT
+            if package_of(name_of(path)) == package
+            and not (path.name == "__init__.py" and path.parent == ROOT / package.replace(".", "/"))
+        }
+        heading = f"{package.replace('.', '/')}/__init__.py"
+        assert own - set(told) == set(), "these have no line"
+        assert set(told) - own - {heading} == set(), "these are no modules of that package"
+        assert len(told) == len(set(told))
 
 
 @cache
@@ -363,4 +360,4 @@ def test_each_recipe_is_short() -> None:
 def test_a_buckets_keys_are_those_of_a_stream() -> None:
     stream_id = protocol.new_stream_id()
     made = {pattern_of(key) for key in Log.keys(stream_id)}
-    assert made == {key for key, (_, where) in keys().items() if where == "gateway/log.py: Log.keys"}
+    assert made == {key for key, (_, where) in keys().items() if where == "gateway/store/log.py: Log.keys"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,157 +20,88 @@ PRODUCT = [
     *sorted((ROOT / "holdfast_gateway").rglob("*.py")),
     *sorted((ROOT / "workers").rglob("*.py")),
 ]
-HOSTS = {"function_app", "gateway.__main__", "gateway.asgi"}
 MOST_LINES = 400  # from 250 on, look whether a file holds two ideas
 MOST_FUNCTION_LINES = 60
 
-FORMAT = "gateway.formats.*"  # each of them; they know nothing of one another
-# From a layer, only what stands to the right of it, in its own row or below, may be imported.
-LAYERS = [
-    {"gateway.__main__", "function_app"},
-    {"gateway.asgi", "gateway.commands", "gateway.extension", "gateway.http"},
-    {"gateway.door", "gateway.given", "gateway.hostnames", "gateway.plain"},
-    {"gateway.formats"},
-    {FORMAT},
-    {"gateway.formats.openai_output", "gateway.formats.openai_spoken"},
-    {"gateway.formats.openai_fields", "gateway.formats.openai_items"},
-    {"gateway.formats.openai_common"},
-    {"gateway.ask"},
-    {"gateway.client"},
-    {"gateway.client_stream"},
-    {"gateway.client_events"},
-    {
-        "gateway.handlers",
-        "gateway.probes",
-        "gateway.pages",
-        "gateway.rehearsal",
-        "gateway.contract",
-        "gateway.catalogue",
-    },
-    {"gateway.formats.serving"},
-    {"gateway.asking"},
-    {"gateway.answers"},
-    {"gateway.response", "gateway.gateway"},
-    {"gateway.direct", "gateway.creation", "gateway.openapi", "gateway.openapi_page"},
-    {"gateway.inputs"},
-    {"gateway.forms"},
-    {"gateway.responses", "gateway.parameters"},
-    {"gateway.schemas"},
-    {"gateway.formats.projection"},
-    {"gateway.formats.calls", "gateway.formats.answer"},
-    {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc", "gateway.quota"},
-    {"gateway.claims"},
-    {"gateway.readiness", "gateway.timeline", "gateway.listing"},
-    {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status", "gateway.log_apart"},
-    {"gateway.overdue"},
-    {"gateway.queue_azure", "gateway.queue_redis", "gateway.storage"},
-    {"gateway.feed"},
-    {
-        "gateway.log",
-        "gateway.queue",
-        "gateway.conversations",
-        "gateway.subscriber",
-        "gateway.subscription",
-        "gateway.embedded",
-    },
-    {"gateway.pen"},
-    {"gateway.cluster", "gateway.script"},
-    {
-        "gateway.connection",
-        "gateway.identity",
-        "gateway.telemetry",
-        "gateway.exporters",
-        "gateway.exporters_later",
-        "gateway.function_timeout",
-        "gateway.journal",
-        "gateway.record",
-        "gateway.fold",
-    },
-    {"gateway.link", "gateway.wire", "gateway.pending", "gateway.slots", "gateway.refusals"},
-    {
-        "gateway.sse",
-        "gateway.settings",
-        "gateway.settled",
-        "gateway.tasks",
-        "gateway.params",
-        "gateway.rules",
-        "gateway.tokens",
-        "gateway.aside",
-        "gateway.room",
-        "gateway.pieces",
-        "gateway.headers",
-        "gateway.bounded",
-        "gateway.images",
-        "gateway.messages",
-        "gateway.backoff",
-    },
-    {"gateway.protocol", "gateway.negotiation"},
-    {"gateway.errors"},
+# A package may import only itself and what stands above it. Of a row, none imports another.
+PACKAGES: Sequence[Sequence[str]] = [
+    ["gateway.protocol"],
+    ["gateway.settings"],
+    ["gateway.runtime"],
+    ["gateway.redis"],
+    ["gateway.azure"],
+    ["gateway.observe"],
+    ["gateway.store"],
+    ["gateway.queue"],
+    ["gateway.relay"],
+    ["gateway.callers", "gateway.ops"],
+    ["gateway.streams"],
+    ["gateway.web"],
+    ["gateway.formats.base"],
+    [
+        "gateway.formats.ai_sdk",
+        "gateway.formats.durable",
+        "gateway.formats.langgraph",
+        "gateway.formats.openai",
+    ],
+    ["gateway.formats"],
+    ["gateway.client"],
+    ["gateway.cli"],
+    ["gateway.hosts"],
+    ["workers.each", "workers.guard"],
+    ["workers.checkpoints", "workers.writing"],
+    ["workers.langchain"],
+    ["workers.stages"],
+    ["workers.chains"],
+    ["workers.attempt"],
+    ["workers.delivery"],
+    ["workers.development"],
+    [
+        "gateway.__main__",
+        "function_app",
+    ],  # the hosts' beginnings: they alone put gateway and workers together
+    ["holdfast_gateway"],
 ]
-WORKERS_MAY_IMPORT = {
-    f"gateway.{name}"
-    for name in (
-        "backoff",
-        "cluster",
-        "connection",
-        "link",
-        "log_apart",
-        "script",
-        "errors",
-        "forms",
-        "protocol",
-        "sse",
-        "log",
-        "record",
-        "overdue",
-        "queue",
-        "revive",
-        "settings",
-        "identity",
-        "journal",
-        "params",
-        "tasks",
-        "telemetry",
-    )
+# What of the gateway each part of the product does without.
+NEVER = {
+    "workers": (
+        "gateway.relay",
+        "gateway.web",
+        "gateway.formats",
+        "gateway.hosts",
+        "gateway.cli",
+        "gateway.client",
+    ),
+    "gateway.client": (
+        "gateway.settings",
+        "gateway.runtime",
+        "gateway.redis",
+        "gateway.store",
+        "gateway.streams",
+    ),
 }
+WORKERS_HOST = "workers.delivery.functions"  # the trigger of Azure Functions: it is handed a whole gateway
 FOREIGN = {
     "azure": {
         "function_app",
-        "gateway.queue_azure",
-        "gateway.storage",
-        "gateway.identity",
-        "gateway.exporters",
-        "gateway.exporters_later",
+        "gateway.azure",
+        "gateway.observe.export",
+        "gateway.observe.export_later",
+        "gateway.queue.azure_queue",
     },
-    "azurefunctions": {"function_app", "gateway.extension"},
-    "redis": {
-        f"gateway.{name}"
-        for name in (
-            "cluster",
-            "connection",
-            "embedded",
-            "link",
-            "pen",
-            "pending",
-            "queue_redis",
-            "refusals",
-            "script",
-            "slots",
-            "subscriber",
-            "wire",
-        )
-    },
-    "hiredis": {"gateway.wire"},
-    "redis_entraid": {"gateway.identity"},
-    "prometheus_client": {"gateway.exporters"},
-    "fakeredis": {"gateway.embedded"},
+    "azurefunctions": {"function_app", "gateway.hosts.functions_extension"},
+    "redis": {"gateway.redis", "gateway.queue.redis_queue", "gateway.store.appender"},
+    "hiredis": {"gateway.redis.resp"},
+    "redis_entraid": {"gateway.azure.credentials"},
+    "prometheus_client": {"gateway.observe.export"},
+    "fakeredis": {"gateway.redis.embedded"},
     "langchain_core": {"workers", "holdfast_gateway.testing.scripted", "holdfast_gateway.testing.running"},
     "langchain_openai": {"workers"},
     "langchain": {"workers"},
     "langchain_text_splitters": {"workers"},
     "langgraph": {"workers"},
-    "jsonschema": {"gateway.inputs"},
-    "regex": {"gateway.inputs"},
+    "jsonschema": {"gateway.streams.input_schemas"},
+    "regex": {"gateway.streams.input_schemas"},
 }
 
 
@@ -177,10 +109,13 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, also inside functions and for types only."""
+def imports(path: Path, *, for_types: bool = True) -> set[str]:
+    """Every module that a file imports, also inside functions, and `for_types` only."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    if not for_types:
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and is_for_types(node))]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -188,26 +123,64 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def is_for_types(node: ast.If) -> bool:
+    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def within(module: str, package: str) -> bool:
+    """Whether a module is that package, or in it."""
+    return module == package or module.startswith(f"{package}.")
+
+
+def package_of(module: str) -> str:
+    """The smallest package of PACKAGES that a module is in; nothing for what is not the product's."""
+    found = (package for row in PACKAGES for package in row if within(module, package))
+    return max(found, key=len, default="")
+
+
 def layer(module: str) -> int | None:
-    found = next((number for number, names in enumerate(LAYERS) if module in names), None)
-    if found is None and module.startswith("gateway.formats.") and module.count(".") == 2:
-        return layer(FORMAT)
-    return found
+    """The row of PACKAGES that a module's package stands in."""
+    package = package_of(module)
+    return next((number for number, row in enumerate(PACKAGES) if package in row), None)
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
-def test_imports_point_down(path: Path) -> None:
+def test_imports_point_up(path: Path) -> None:
     name = name_of(path)
+    if name in ("gateway", "workers"):  # they say what they are, and no more
+        assert not imports(path) - {"__future__", "__future__.annotations"}
+        return
+    own, row = package_of(name), layer(name)
+    assert row is not None, f"{name} is in no package of the list"
     for other in imports(path):
-        own, theirs = layer(name), layer(other)
-        if name.startswith("gateway.") and name not in HOSTS:
-            assert own is not None, f"{name} has no layer"
-            assert not other.startswith(("workers", "holdfast_gateway")), f"{name} imports {other}"
-            assert theirs is None or theirs >= own, f"{name} imports {other}"
-        if name.startswith("workers"):
-            assert not other.startswith("holdfast_gateway"), f"{name} imports {other}"
-        if name.startswith("workers") and theirs is not None and name != "workers.trigger":
-            assert other in WORKERS_MAY_IMPORT, f"{name} imports {other}"
+        theirs = layer(other)
+        if theirs is None or package_of(other) == own:
+            continue
+        assert theirs < row, f"{name} imports {other}"
+        for part, never in NEVER.items():
+            if within(name, part) and name != WORKERS_HOST:
+                assert not any(within(other, package) for package in never), f"{name} imports {other}"
+
+
+def test_no_two_modules_import_each_other() -> None:
+    names = {name_of(path): path for path in PRODUCT}
+    edges = {name: imports(path, for_types=False) & set(names) - {name} for name, path in names.items()}
+    for package in [name for name, path in names.items() if path.name == "__init__.py"]:
+        del edges[package]  # what a package gathers, its own modules take from where it is
+    state: dict[str, str] = {}
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        if state.get(name) == "open":
+            pytest.fail(" → ".join((*trail[trail.index(name) :], name)))
+        if state.get(name) or name not in edges:
+            return
+        state[name] = "open"
+        for other in edges[name]:
+            visit(other, (*trail, name))
+        state[name] = "done"
+
+    for name in edges:
+        visit(name, ())
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
@@ -216,7 +189,7 @@ def test_foreign_packages_stay_where_they_belong(path: Path) -> None:
     for other in imports(path):
         allowed = FOREIGN.get(other.partition(".")[0])
         if allowed is not None:
-            assert name in allowed or name.partition(".")[0] in allowed, f"{name} imports {other}"
+            assert any(within(name, package) for package in allowed), f"{name} imports {other}"
         if other in ("os.environ", "os.getenv"):
             pytest.fail(f"{name} reads the environment")
     if name not in ("gateway.settings",):

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from gateway import handlers
-from gateway.formats import (
-    ai_sdk_chat,
-    durable,
-    langgraph_runs,
-    langgraph_state,
-    openai_chat,
-    openai_models,
-    openai_responses,
-)
-from gateway.formats.serving import Route
+from gateway.formats import ai_sdk, durable, langgraph, openai
+from gateway.formats.base.serving import Route
+from gateway.web import streams
 
-# A format is a file, and its routes here.
+# A format is a folder, and its routes here.
 _ROUTES: tuple[Route, ...] = (
-    *langgraph_runs.ROUTES,
-    *langgraph_state.ROUTES,
-    *ai_sdk_chat.ROUTES,
-    *openai_chat.ROUTES,
-    *openai_models.ROUTES,
-    *openai_responses.ROUTES,
+    *langgraph.ROUTES,
+    *ai_sdk.ROUTES,
+    *openai.ROUTES,
     *durable.ROUTES,
 )
 
@@ -29,7 +18,7 @@ _ROUTES: tuple[Route, ...] = (
 def _with_preflights(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """A page of another origin asks for leave at every path."""
     paths = dict.fromkeys(route.path for route in routes)
-    asked = (Route("OPTIONS", path, handlers.preflight, open=True) for path in paths)
+    asked = (Route("OPTIONS", path, streams.preflight, open=True) for path in paths)
     return (*routes, *asked)
 
 

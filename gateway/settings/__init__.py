@@ -1,0 +1,62 @@
+"""Every setting of the product, frozen; the only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from gateway.settings.declared import Fields
+from gateway.settings.rules import check
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Settings(Fields):
+    """What an operator has set, which keeps to every rule; durations in seconds, sizes in bytes.
+
+    Raises ValueError that names the variable and the rule, never its value.
+    """
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __repr__(self) -> str:
+        """Without the secrets. Of a URL neither user and password nor the query are shown."""
+        shown = (f"{item.name}={_shown(getattr(self, item.name))!r}" for item in fields(self) if item.repr)
+        return f"Settings({', '.join(shown)})"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **presumed: Any) -> Settings:
+        """Read the environment; `presumed` is this host's own default of a field.
+
+        Raises ValueError that names the variable and the rule, never its value.
+        """
+        source = os.environ if environ is None else environ
+        values: dict[str, Any] = dict(presumed)
+        for item in fields(cls):
+            raw = source.get(item.metadata["env"], "").strip()
+            if raw:
+                values[item.name] = _convert(item.metadata["env"], raw, item.default)
+        return cls(**values)
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    scheme, _, rest = value.partition("://")
+    _, user, place = rest.rpartition("@")
+    place, _, query = place.partition("?")
+    return f"{scheme}://{'***@' if user else ''}{place}{'?***' if query else ''}"
+
+
+def _convert(name: str, raw: str, default: Any) -> Any:
+    if default is MISSING or isinstance(default, str):
+        return raw
+    try:
+        value = type(default)(raw)
+    except ValueError:
+        raise ValueError(f"{name} must be a number") from None
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(f"{name} must be a finite number")
+    return value
