@@ -27,12 +27,12 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from gateway.protocol import Event, sse
+from gateway.writing.writer import TooLong
 from tests.support.model_server import ModelServer, script
 from tests.test_adapter import HERE, events, openai, yielding
 from workers.langchain import Outcome, stream
 from workers.langchain.inside import EXCERPT_CHARACTERS, MOST_DOCUMENTS
 from workers.langchain.values import Sum, plain
-from workers.writing.writer import TooLong
 
 
 def customs(told: list[Event]) -> list[tuple[str, Any]]:

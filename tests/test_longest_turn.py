@@ -27,7 +27,7 @@ from gateway.protocol import ANONYMOUS, Event, new_token, sse
 from gateway.protocol.errors import Invalid, TooManyReaders
 from gateway.redis.connection import Connection
 from gateway.runtime.json_pieces import pieces
-from gateway.runtime.threads import LARGE, _line, aside
+from gateway.runtime.off_loop import LARGE, _line, aside
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.streams.input_schemas import TOO_LONG, Inputs

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway import protocol
 from gateway.protocol import Event, EventType, sse
 from gateway.protocol.fold import Fold
-from workers.attempt.matcher import Matcher, Published
+from gateway.writing.matcher import Matcher, Published
 
 START = protocol.start("aa" + "x" * 22, "c", ["s"], "now")
 DELTAS = st.lists(st.text(max_size=3), max_size=6)

@@ -12,10 +12,10 @@ import pytest
 from gateway import protocol
 from gateway.observe.loglines import Told
 from gateway.protocol.errors import StoreUnavailable
+from gateway.writing.writer import Writer
 from tests.support.jobs import Jobs, body
 from tests.support.redis_server import RedisServer
 from workers.delivery.report import Outcome
-from workers.writing.writer import Writer
 
 
 async def fine(_: Any) -> AsyncIterator[str]:

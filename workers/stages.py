@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from gateway import protocol
 from gateway.protocol import Event, sse
 from gateway.store.record import CHECKPOINT, Record
+from gateway.writing.writer import TooLong
 from workers.each import Each as Each
-from workers.writing.writer import TooLong
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable

@@ -24,7 +24,7 @@ from jsonschema.exceptions import SchemaError, ValidationError, best_match
 
 from gateway.protocol import sse
 from gateway.protocol.errors import Invalid
-from gateway.runtime.threads import LARGE, aside
+from gateway.runtime.off_loop import LARGE, aside
 from gateway.streams import params
 from gateway.streams.forms import Form, Kind, form_of, shape_of
 from gateway.streams.start import Start, shown

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.protocol.errors import Invalid, Malformed, NotJson, TooLarge
-from gateway.runtime.threads import aside
+from gateway.runtime.off_loop import aside
 from gateway.streams import params as chain_params
 from gateway.streams.images import check_input
 from gateway.streams.messages import conversation
@@ -71,7 +71,7 @@ def as_it_is(value: Any) -> Any:
 async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T], owner: str = "") -> T:
     """What `then` makes of the body, which is JSON, if it comes in time.
 
-    A large body is parsed, and read by `then`, in a thread (`gateway/runtime/threads.py`), in the turn of the
+    A large body is parsed, and read by `then`, in a thread (`runtime/off_loop.py`), in the turn of the
     caller `owner`: so `then` touches nothing that others change.
 
     Raises NotJson, TooLarge or Malformed, Invalid for the body's nesting, lists or names, or what `then`

@@ -25,13 +25,13 @@ from gateway.store.record import Claim
 from gateway.streams.input_schemas import Inputs
 from gateway.streams.start import DEFAULT_CHAIN, Bounds, Start, parse_json, parse_start
 from gateway.streams.status import fold_of
+from gateway.writing.writer import Writer
 from holdfast_gateway.testing.memory import MemoryLog
 from workers.attempt.attempt import Attempt
 from workers.chains.chat import answered_by
 from workers.chains.registry import Chain, Registry
 from workers.delivery.runner import Runner
 from workers.each import Each
-from workers.writing.writer import Writer
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

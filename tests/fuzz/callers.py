@@ -9,7 +9,8 @@ from tempfile import NamedTemporaryFile
 
 from starlette.datastructures import Headers
 
-from gateway.callers.auth import Keys, bearer, new_key
+from gateway.callers.auth import Keys, new_key
+from gateway.callers.bearer import bearer
 from gateway.protocol.errors import Unauthorized
 from gateway.streams.stream_tokens import StreamTokens
 from tests.fuzz.source import Source, at_once

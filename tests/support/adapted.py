@@ -15,7 +15,7 @@ from langgraph.graph import START, StateGraph
 from pydantic import Field
 
 from gateway.protocol import Event, sse
-from workers.attempt.matcher import Matcher, Published
+from gateway.writing.matcher import Matcher, Published
 from workers.langchain import Outcome, Stage, stream
 
 HERE = Stage("g", "d", "stream-id")

@@ -16,8 +16,8 @@ from gateway.protocol.errors import StoreUnavailable
 from gateway.redis.connection import Connection
 from gateway.store.log import Log
 from gateway.store.record import Answer, Claim
+from gateway.writing.writer import Writer
 from tests.support.jobs import Jobs, eventually
-from workers.writing.writer import Writer
 
 
 def text(delta: str) -> Event:

@@ -17,16 +17,16 @@ from gateway.protocol.errors import CursorLost, StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.record import Claim, Record, started
+from gateway.writing.matcher import Published
+from gateway.writing.writer import TooLong, Writer
 from workers import guard, langchain
 from workers.attempt import failures
 from workers.attempt.limits import Limits, OverTime
-from workers.attempt.matcher import Published
 from workers.attempt.stage_run import StageRun, TooMuch, Unread
 from workers.chains.explain import explained
 from workers.chains.making import place_of
 from workers.chains.registry import Chain, Registry
 from workers.stages import Stages
-from workers.writing.writer import TooLong, Writer
 
 _log = logging.getLogger("holdfast.attempt")
 MOST_READS = 5  # of a log whose tail the store loses again and again, each followed by a restored tail

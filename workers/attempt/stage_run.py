@@ -14,15 +14,15 @@ from gateway.protocol import Event, EventType
 from gateway.protocol.errors import HoldfastError, StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.record import Claim
+from gateway.writing.matcher import Matcher, Published
+from gateway.writing.writer import TooLong, Writer
 from workers import langchain
 from workers.attempt.failures import judge
 from workers.attempt.limits import Limits
-from workers.attempt.matcher import Matcher, Published
 from workers.attempt.retry import pause
 from workers.chains.retries import Judge
 from workers.langchain.stage import Pace
 from workers.stages import Step
-from workers.writing.writer import TooLong, Writer
 
 _log = logging.getLogger("holdfast.attempt")
 

@@ -22,8 +22,8 @@ from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.own_connection import opened
 from gateway.store.record import Claim
+from gateway.writing.writer import LONGEST_SILENCE_SECONDS
 from workers.guard import chain_of
-from workers.writing.writer import LONGEST_SILENCE_SECONDS
 
 LONGEST_BEAT_SECONDS = 0.5
 LINGERS_SECONDS = 30.0  # after the last claim: starting a thread costs a job a millisecond

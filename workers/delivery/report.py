@@ -10,7 +10,7 @@ from time import monotonic
 from gateway.observe import loglines, telemetry
 from gateway.protocol import TERMINAL_EVENTS
 from gateway.store.record import Claim
-from workers.writing.writer import Writer
+from gateway.writing.writer import Writer
 
 _log = logging.getLogger("holdfast.attempt")
 

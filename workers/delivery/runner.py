@@ -22,12 +22,12 @@ from gateway.runtime.tasks import begin
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.record import Answer, Claim
+from gateway.writing.writer import Writer
 from workers.attempt import failures
 from workers.attempt.attempt import Attempt, refused
 from workers.chains.registry import Registry
 from workers.delivery.keeper import Keeper
 from workers.delivery.report import Outcome, running
-from workers.writing.writer import Writer
 
 _log = logging.getLogger("holdfast.runner")
 

@@ -20,10 +20,10 @@ from threading import Condition
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 
 from gateway.protocol import Event, sse
+from gateway.writing.writer import TooLong
 from workers.langchain.calls import Models
 from workers.langchain.halves import Halves
 from workers.langchain.stage import Emit, Outcome, Stage
-from workers.writing.writer import TooLong
 
 _log = logging.getLogger("holdfast.tap")
 ON_THEIR_WAY_BYTES = 256 * 1024

@@ -22,7 +22,7 @@ from gateway.formats.langgraph.request import Asked, begin_state, parse_modes, p
 from gateway.formats.langgraph.threads import MOST_WALKED, Began, Thread, name_of, refused, whole_number
 from gateway.protocol import Cursor
 from gateway.protocol.errors import ConversationBusy, Invalid, Malformed
-from gateway.runtime.threads import aside
+from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start, read_json

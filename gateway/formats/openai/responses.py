@@ -22,7 +22,7 @@ from gateway.formats.openai.common import begun, refusal, settled, unknown, wher
 from gateway.formats.openai.output import Responses
 from gateway.protocol import Status, sse
 from gateway.protocol.errors import CursorLost, Invalid, StreamNotFound, TooLarge
-from gateway.runtime.threads import aside
+from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
 from gateway.streams.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word, with_answers
 from gateway.streams.room import Document

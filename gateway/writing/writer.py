@@ -20,7 +20,7 @@ from gateway.protocol import TERMINAL_EVENTS, Event, Status, sse
 from gateway.protocol.errors import StoreUnavailable
 from gateway.store.log import Log
 from gateway.store.record import Answer, Claim, ending
-from workers.writing.tail import Batch, Tail
+from gateway.writing.tail import Batch, Tail
 
 LONGEST_SILENCE_SECONDS = 1.5
 BUFFER_BYTES = 256 * 1024

@@ -1,1 +1,0 @@
-"""A claim's appends: events in, frames out."""
