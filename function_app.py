@@ -10,13 +10,16 @@ from pathlib import Path
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from gateway import catalogue, contract, extension, formats, handlers, pages, probes, telemetry
-from gateway.function_timeout import limited
-from gateway.gateway import Gateway
+from gateway import formats
+from gateway.azure.function_timeout import limited
+from gateway.hosts import functions_extension
+from gateway.observe import telemetry
+from gateway.runtime.settled import settle
 from gateway.settings import Settings
-from gateway.settled import settle
+from gateway.streams.service import Gateway
+from gateway.web import catalogue, openapi_document, pages, probes, streams
 from workers.chains.registry import Registry
-from workers.trigger import Trigger
+from workers.delivery.functions import Trigger
 
 # At the latest a run lets go of its stream a minute before the host's functionTimeout.
 settings = limited(Settings.from_env(run_budget=600.0), Path(__file__).parent)
@@ -51,11 +54,13 @@ class Process:
     async def close(self) -> None:
         """Close the connections and what chains have opened, and send what telemetry holds."""
         await asyncio.gather(
-            gateway.close(), registry.close(extension.CHAINS_SECONDS), asyncio.to_thread(end_telemetry)
+            gateway.close(),
+            registry.close(functions_extension.CHAINS_SECONDS),
+            asyncio.to_thread(end_telemetry),
         )
 
 
-extension.install(Process())
+functions_extension.install(Process())
 OPEN = func.AuthLevel.ANONYMOUS
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION if registry.settings.is_open else OPEN)
 
@@ -63,61 +68,61 @@ app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION if registry.setti
 @app.route("stream", methods=["POST"])
 async def create(req: Request) -> Response:
     """Start a stream."""
-    return await handlers.create(gateway, req)
+    return await streams.create(gateway, req)
 
 
 @app.route("stream/{id}", methods=["GET", "HEAD"], auth_level=OPEN)
 async def follow(req: Request) -> Response:
     """Follow a stream."""
-    return await handlers.follow(gateway, req)
+    return await streams.follow(gateway, req)
 
 
 @app.route("stream/{id}", methods=["DELETE"])
 async def cancel(req: Request) -> Response:
     """Cancel a stream."""
-    return await handlers.cancel(gateway, req)
+    return await streams.cancel(gateway, req)
 
 
 @app.route("stream/{id}/token", methods=["POST"])
 async def token(req: Request) -> Response:
     """Give a token that lets its bearer follow a stream."""
-    return await handlers.token(gateway, req)
+    return await streams.token(gateway, req)
 
 
 @app.route("api/http_trigger", methods=["POST"])
 async def http_trigger(req: Request) -> Response:
     """Answer as the original sample did."""
-    return await handlers.http_trigger(gateway, req)
+    return await streams.http_trigger(gateway, req)
 
 
 @app.route("stream", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_create(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
-    return await handlers.preflight(gateway, req)
+    return await streams.preflight(gateway, req)
 
 
 @app.route("stream/{id}", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_stream(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
-    return await handlers.preflight(gateway, req)
+    return await streams.preflight(gateway, req)
 
 
 @app.route("stream/{id}/token", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_token(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
-    return await handlers.preflight(gateway, req)
+    return await streams.preflight(gateway, req)
 
 
 @app.route("api/http_trigger", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_http_trigger(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
-    return await handlers.preflight(gateway, req)
+    return await streams.preflight(gateway, req)
 
 
 @app.route("chains", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_chains(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
-    return await handlers.preflight(gateway, req)
+    return await streams.preflight(gateway, req)
 
 
 @app.route("chains", methods=["GET", "HEAD"])
@@ -147,7 +152,9 @@ async def metrics(req: Request) -> Response:
 @app.route("openapi.json", methods=["GET", "HEAD"], auth_level=OPEN)
 async def openapi(req: Request) -> Response:
     """Describe all this."""
-    return await (contract.openapi_with_function_key if settings.is_open else contract.openapi)(gateway, req)
+    return await (
+        openapi_document.openapi_with_function_key if settings.is_open else openapi_document.openapi
+    )(gateway, req)
 
 
 @app.route("/", methods=["GET", "HEAD"], auth_level=OPEN)

@@ -20,7 +20,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langgraph.graph import START, StateGraph
 
 from gateway.protocol import Event
-from workers import adapter
+from workers import langchain
 
 CHUNKS, ROUNDS = 2000, 9
 WORDS = " ".join(["w"] * (CHUNKS // 2))
@@ -74,7 +74,7 @@ async def adapted(chain: Any, given: Any, _: dict[str, Any]) -> None:
     async def emit(event: Event) -> None:
         pass
 
-    await adapter.stream(chain, given, {}, emit, adapter.Stage("s", "d", "id"), adapter.Outcome())
+    await langchain.stream(chain, given, {}, emit, langchain.Stage("s", "d", "id"), langchain.Outcome())
 
 
 async def _micros(run: Callable[..., Awaitable[None]], *given: Any) -> float:

@@ -21,7 +21,7 @@ from time import perf_counter
 import httpx
 
 from bench.model import model
-from gateway.auth import new_key
+from gateway.callers.auth import new_key
 from gateway.settings import Settings
 from tests.support.model_server import script
 from tests.support.processes import GatewayProcess

@@ -20,8 +20,8 @@ from bench import produce
 from bench.live import Asked, over_redis
 from bench.load import cpu_seconds, resident_kb, sseload
 from bench.sides import Server, product
-from gateway.connection import Connection
-from gateway.log import Log
+from gateway.redis.connection import Connection
+from gateway.store.log import Log
 
 SECONDS = 3.0
 

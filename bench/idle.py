@@ -14,8 +14,8 @@ from bench import produce
 from bench.load import cpu_seconds, resident_kb, sseload
 from bench.report import Figure
 from bench.sides import FLOOR, PRODUCT, USUAL, Server, floor, product, usual
-from gateway.connection import Connection
-from gateway.log import Log
+from gateway.redis.connection import Connection
+from gateway.store.log import Log
 
 STREAMS, WATCH_SECONDS = 100, 4.0
 READERS = {PRODUCT: 10_000, USUAL: 2_000, FLOOR: 10_000}  # the usual one needs a connection to Redis for each

@@ -1,4 +1,4 @@
-"""A producer in a process of its own: streams made and appended by `gateway.log` and its pen, as a worker's.
+"""A producer in a process of its own: streams made and appended by `gateway.store.log` and its pen, as a worker's.
 
 `python -m bench.produce REDIS_URL STREAMS RATE SECONDS PATHS READY`: writes each stream's path to the file
 PATHS, waits for the file READY, then says RATE events a second in every stream. One append is in flight for a
@@ -21,12 +21,13 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import protocol, sse
-from gateway.connection import Connection
-from gateway.log import Log
-from gateway.pen import Pen
-from gateway.record import Claim
-from gateway.settled import settle
+from gateway import protocol
+from gateway.protocol import sse
+from gateway.redis.connection import Connection
+from gateway.runtime.settled import settle
+from gateway.store.appender import Pen
+from gateway.store.log import Log
+from gateway.store.record import Claim
 
 KEEP_MS = 600_000
 TICK_SECONDS = 0.001

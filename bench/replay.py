@@ -15,8 +15,8 @@ from bench import produce
 from bench.load import sseload
 from bench.report import Figure
 from bench.sides import FLOOR, PRODUCT, Server, floor, product, usual
-from gateway.connection import Connection
-from gateway.log import Log
+from gateway.redis.connection import Connection
+from gateway.store.log import Log
 
 EVENTS = 10_000
 READERS = (1, 50)

@@ -16,10 +16,10 @@ from bench.load import cpu_seconds
 from bench.model import model
 from bench.report import Figure
 from bench.sides import BARE, PRODUCT, WIDE_OPEN
-from gateway.body import Start
-from gateway.gateway import Gateway
 from gateway.protocol import ANONYMOUS, ENDED
 from gateway.settings import Settings
+from gateway.streams.service import Gateway
+from gateway.streams.start import Start
 from tests.support.model_server import script
 from tests.support.processes import REPOSITORY, GatewayProcess
 from tests.support.redis_server import RedisServer

@@ -28,19 +28,21 @@ import uvicorn
 if sys.platform != "win32":  # uvloop has no wheel for Windows
     import uvloop
 
-from gateway import commands, journal, rehearsal, telemetry
-from gateway.asgi import PROBES, ROUTES, Routes, app
-from gateway.body import DEFAULT_CHAIN
-from gateway.errors import stack_of
-from gateway.gateway import Gateway
-from gateway.http import bounded
-from gateway.inputs import Inputs
+from gateway.cli import commands
+from gateway.hosts.asgi import PROBES, ROUTES, Routes, app
+from gateway.hosts.uvicorn_protocol import bounded
+from gateway.observe import loglines, telemetry
+from gateway.protocol.errors import stack_of
+from gateway.runtime.settled import settle
 from gateway.settings import Settings
-from gateway.settled import settle
+from gateway.streams.input_schemas import Inputs
+from gateway.streams.service import Gateway
+from gateway.streams.start import DEFAULT_CHAIN
+from gateway.web import kill_worker
 from workers import guard
 from workers.chains.registry import Registry
-from workers.local_model import LocalModel
-from workers.reload import Reload
+from workers.development.local_model import LocalModel
+from workers.development.reload import Reload
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
@@ -50,7 +52,7 @@ KEEP_ALIVE_SECONDS = 75
 # The kernel cuts it to its own bound (net.core.somaxconn); docs/scaling.md says what to raise.
 BACKLOG = 65_535
 SERVING, WORKING = "Holdfast serves", "Holdfast works; probes at"
-REHEARSAL: Routes = (("POST", "/dev/kill-worker", rehearsal.kill_worker),)
+REHEARSAL: Routes = (("POST", "/dev/kill-worker", kill_worker.kill_worker),)
 STALLED_MS = 75_000  # more than the hub waits: it tells why
 _WORDS = re.compile(r"[A-Za-z' ]+")  # the beginning of a message of asyncio's; reprs follow
 _EXAMPLE = """curl -N {url}/stream -H 'Accept: text/event-stream' \\
@@ -79,7 +81,7 @@ class Shift:
     """The jobs that this process runs by one version of the chains; `run` until it is cancelled."""
 
     def __init__(self, gateway: Gateway, registry: Registry) -> None:
-        from workers.runner import Runner
+        from workers.delivery.runner import Runner
 
         self._gateway = gateway
         self._registry = registry
@@ -91,7 +93,7 @@ class Shift:
 
     async def run(self) -> None:
         """Make the chains and run jobs; at the end hand those over, and close what factories have opened."""
-        from workers.loop import Loop
+        from workers.delivery.consumer import Loop
 
         registry, settings = self._registry, self._registry.settings
         try:
@@ -154,7 +156,7 @@ class Host:
     async def _work(self) -> None:
         """Run jobs until cancelled: by the chains as they are, and after a reload by those that have come."""
         # LangChain comes with these, and takes a second that a process without workers need not spend.
-        from workers.sweeper import Sweeper
+        from workers.delivery.sweeper import Sweeper
 
         settings = await _with_model(self._settings, self._model) if self._model else self._settings
         parts = self.gateway.parts
@@ -238,7 +240,7 @@ async def main(mode: str, settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as brought:
         brought.push_async_callback(asyncio.to_thread, telemetry.configure(settings))
         if not settings.redis_url:
-            from gateway.embedded import EmbeddedRedis
+            from gateway.redis.embedded import EmbeddedRedis
 
             redis = EmbeddedRedis()
             await redis.start()
@@ -338,7 +340,7 @@ def run() -> int:
             parser.error(str(error))
         return 0
     settings = commands.settings_for(parser, given.command)
-    journal.set_up(settings.log_level, settings.log_format)
+    loglines.set_up(settings.log_level, settings.log_format)
     telemetry.quiet(settings)
     if given.command in commands.SERVING:
         run_in_loop(main(given.command, settings), serving=True)

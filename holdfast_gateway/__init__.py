@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workers.chains.chat import model
-    from workers.chains.each import Each
     from workers.chains.registry import chain
+    from workers.each import Each
 
 __all__ = ["Each", "__version__", "chain", "model"]
 __version__ = "0"
-_HOMES = {"Each": "workers.chains.each", "chain": "workers.chains.registry", "model": "workers.chains.chat"}
+_HOMES = {"Each": "workers.each", "chain": "workers.chains.registry", "model": "workers.chains.chat"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from gateway.tokens import StreamTokens
+from gateway.streams.stream_tokens import StreamTokens
 from tests.functions_host.client import FunctionsHost
 from tests.hosts import EVENTS, HOST_NAMES, LIMIT_SECONDS, functions_environment, quick_app
 from tests.support.azurite import Azurite

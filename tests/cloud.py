@@ -21,7 +21,7 @@ from azure.storage.queue import QueueMessage
 from azure.storage.queue.aio import QueueClient
 from redis.asyncio import Redis
 
-from gateway.queue_azure import HELD
+from gateway.queue.azure_queue import HELD
 from tests.functions_host.client import FunctionsHost
 from tests.hosts import JOBS, JSON, LIMIT_SECONDS, functions_environment, quick_app, until
 from tests.support.azurite import Azurite

@@ -22,10 +22,10 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from gateway.asgi import ROUTES, Routes, app
-from gateway.gateway import Gateway
-from gateway.log import Log
+from gateway.hosts.asgi import ROUTES, Routes, app
 from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.streams.service import Gateway
 from tests.functions_host.client import FunctionsHost
 from tests.support.azurite import Azurite
 from tests.support.model_server import ModelServer, script

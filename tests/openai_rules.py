@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.body import DEFAULT
+from gateway.streams.start import DEFAULT
 
 HI = {"role": "user", "content": "hi"}
 SURROGATE = "half \ud800"

@@ -16,7 +16,7 @@ from langchain_openai import ChatOpenAI
 
 from gateway.protocol import Event
 from tests.support.model_server import ModelServer, script
-from workers.adapter import Outcome, Stage, stream, text_of
+from workers.langchain import Outcome, Stage, stream, text_of
 
 HERE = Stage("s", "d", "stream-id")
 

@@ -10,12 +10,12 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import BaseModel
 
-from gateway.body import parse_start
-from gateway.errors import Invalid
-from workers.adapter.chunks import config_of
-from workers.adapter.graph import context_of
-from workers.adapter.keys import key_of
-from workers.adapter.stage import Stage
+from gateway.protocol.errors import Invalid
+from gateway.streams.start import parse_start
+from workers.langchain.chunks import config_of
+from workers.langchain.graph import context_of
+from workers.langchain.keys import key_of
+from workers.langchain.stage import Stage
 
 STAGE = Stage("s", "d", owner="key:ada", stream_id="id", attempt=2, metadata={"order": 7})
 PARAMS = {"lang": "de", "other": 1, "holdfast_owner": "key:eve"}

@@ -19,7 +19,7 @@ from langgraph.graph import MessagesState
 from tests.support.adapted import Scripted, calls, graph_of, says
 from tests.support.jobs import Jobs, body
 from workers.chains.registry import chain
-from workers.runner import AGAIN, DONE
+from workers.delivery.runner import AGAIN, DONE
 
 
 class Gate:

@@ -26,14 +26,13 @@ from langchain_core.runnables.utils import AddableDict
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
-from gateway import sse
-from gateway.protocol import Event
+from gateway.protocol import Event, sse
+from gateway.writing.writer import TooLong
 from tests.support.model_server import ModelServer, script
 from tests.test_adapter import HERE, events, openai, yielding
-from workers.adapter import Outcome, stream
-from workers.adapter.inside import EXCERPT_CHARACTERS, MOST_DOCUMENTS
-from workers.adapter.values import Sum, plain
-from workers.writer import TooLong
+from workers.langchain import Outcome, stream
+from workers.langchain.inside import EXCERPT_CHARACTERS, MOST_DOCUMENTS
+from workers.langchain.values import Sum, plain
 
 
 def customs(told: list[Event]) -> list[tuple[str, Any]]:

@@ -20,7 +20,7 @@ from langchain_core.runnables import chain as as_chain
 from langgraph.graph import MessagesState
 
 from tests.support.adapted import again, graph_of, kinds, result, says, texts, told
-from workers.adapter.shape import streamable
+from workers.langchain.shape import streamable
 
 
 def spelled(given: str, config: RunnableConfig) -> Iterator[str]:
@@ -87,7 +87,7 @@ def test_what_we_take_of_langgraph_is_there() -> None:
     """Names that LangGraph does not document: this fails where it changes them."""
     import inspect
 
-    from workers.adapter import pregel
+    from workers.langchain import pregel
 
     handler = pregel.StreamMessagesHandler
     assert list(inspect.signature(handler.__init__).parameters) == [

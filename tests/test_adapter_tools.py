@@ -19,10 +19,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 from pydantic import BaseModel
 
-from gateway.fold import Fold
+from gateway.protocol.fold import Fold
 from tests.support.adapted import Scripted, again, calls, graph_of, kinds, result, says, texts, told
 from tests.test_adapter_mappings import yielding
-from workers.adapter.calls import Call
+from workers.langchain.calls import Call
 
 
 class Named(AgentState[Any]):

@@ -18,9 +18,9 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.graph import MessagesState
 from pydantic import BaseModel
 
-from gateway import sse
+from gateway.protocol import sse
 from tests.support.adapted import again, graph_of, kinds, result, told
-from workers.adapter.values import DEEPEST, plain
+from workers.langchain.values import DEEPEST, plain
 
 
 class Post(BaseModel):
@@ -96,7 +96,7 @@ def test_a_value_that_holds_itself_is_cut() -> None:
 
 
 def test_a_set_is_told_in_the_same_order_by_every_process() -> None:
-    code = "from workers.adapter.values import plain; print(plain({'a', 'b', 'c', 'd', 'e'}))"
+    code = "from workers.langchain.values import plain; print(plain({'a', 'b', 'c', 'd', 'e'}))"
     said = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True

@@ -18,13 +18,13 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, Overwrite
 
 from gateway import protocol
-from gateway.formats.openai_chat import Chat, Whole
-from gateway.formats.openai_output import Responses
+from gateway.formats.openai.chat import Chat, Whole
+from gateway.formats.openai.output import Responses
 from gateway.protocol import Event
 from tests.test_adapter import events, yielding
 from tests.test_formats_openai_projection import Tape, chunks, last, output_text
-from workers.adapter.state import answers
-from workers.adapter.ways import LARGEST, on_the_way
+from workers.langchain.state import answers
+from workers.langchain.ways import LARGEST, on_the_way
 
 QUESTION = [{"role": "user", "content": "q"}]
 SCHEMA = {"title": "Choice", "description": "x", "type": "object", "properties": {}}

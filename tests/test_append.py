@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from gateway import sse
-from gateway.log import Log
+from gateway.protocol import sse
+from gateway.store.log import Log
 from tests.model.streams import (
     CANCEL_TAG,
     DONE,

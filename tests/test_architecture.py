@@ -12,13 +12,13 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import protocol
-from gateway.body import Start
-from gateway.conversations import Conversation
-from gateway.gateway import Gateway
-from gateway.log import Log
 from gateway.protocol import TRANSITIONS, Status
-from gateway.quota import Quota
 from gateway.settings import Settings
+from gateway.store.conversations import Conversation
+from gateway.store.log import Log
+from gateway.store.quota import Quota
+from gateway.streams.service import Gateway
+from gateway.streams.start import Start
 from holdfast_gateway.checkpoints import Saver
 from tests.support.checkpoints import place, put
 from tests.test_layout import PRODUCT, layer, name_of
@@ -234,7 +234,7 @@ def record_fields() -> set[str]:
 
 
 def test_the_records_fields_are_those_that_are_read_and_written() -> None:
-    reading = ast.parse((ROOT / "gateway/record.py").read_text())
+    reading = ast.parse((ROOT / "gateway/store/record.py").read_text())
     [of] = [node for node in ast.walk(reading) if isinstance(node, ast.FunctionDef) and node.name == "of"]
     read = {
         call.args[0].value
@@ -363,4 +363,4 @@ def test_each_recipe_is_short() -> None:
 def test_a_buckets_keys_are_those_of_a_stream() -> None:
     stream_id = protocol.new_stream_id()
     made = {pattern_of(key) for key in Log.keys(stream_id)}
-    assert made == {key for key, (_, where) in keys().items() if where == "gateway/log.py: Log.keys"}
+    assert made == {key for key, (_, where) in keys().items() if where == "gateway/store/log.py: Log.keys"}

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from gateway.ask import Shown
+from gateway.cli.ask import Shown
 from gateway.client import Event
 from tests.hosts import Host, uvicorn_host
 from tests.support.cutter import Cutter

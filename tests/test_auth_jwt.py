@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.datastructures import Headers
 
-from gateway import oidc
-from gateway.auth import EasyAuth, auth_of
-from gateway.errors import AuthUnavailable, Unauthorized
+from gateway.callers import auth_jwt
+from gateway.callers.auth import EasyAuth, auth_of
+from gateway.protocol.errors import AuthUnavailable, Unauthorized
 from gateway.settings import Settings
 from tests.callers import TOKEN_KEYS, Guarded, by_key
 from tests.hosts import JSON, NOBODY, uvicorn_host
@@ -161,15 +161,15 @@ async def own() -> AsyncIterator[Issuer]:
         yield started
 
 
-def reader(issuer: Issuer, **settings: str) -> oidc.Jwt:
+def reader(issuer: Issuer, **settings: str) -> auth_jwt.Jwt:
     """What a process has."""
     environment = {**issuer.environment(), "GATEWAY_TOKEN_KEYS": TOKEN_KEYS[0], **settings}
     made = auth_of(Settings.from_env(environment))
-    assert isinstance(made, oidc.Jwt)
+    assert isinstance(made, auth_jwt.Jwt)
     return made
 
 
-async def owner(auth: oidc.Jwt, token: str) -> str:
+async def owner(auth: auth_jwt.Jwt, token: str) -> str:
     return await auth.owner(Headers(by_key(token)))
 
 
@@ -199,7 +199,7 @@ async def test_a_flood_of_unknown_kids_asks_twice_a_minute_at_most(
     own: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 1000.0
-    monkeypatch.setattr("gateway.oidc.time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr("gateway.callers.auth_jwt.time", SimpleNamespace(monotonic=lambda: clock))
     auth = reader(own)
     started, times = clock, []
     token = own.sign("rsa", sub="mallory", header={"kid": "unknown"})
@@ -222,7 +222,7 @@ async def test_a_rotated_key_is_picked_up(own: Issuer, monkeypatch: pytest.Monke
     own.keys = {"next": rsa_key()}
     with pytest.raises(Unauthorized):  # asked a moment ago
         await owner(auth, own.sign("next", sub="alice"))
-    monkeypatch.setattr(oidc, "RETRY_SECONDS", -1)
+    monkeypatch.setattr(auth_jwt, "RETRY_SECONDS", -1)
     assert await owner(auth, own.sign("next", sub="alice")) == "jwt:alice"
     with pytest.raises(Unauthorized):  # it is not among the issuer's any more
         await owner(auth, old)
@@ -235,8 +235,8 @@ async def test_a_key_that_was_taken_back_is_forgotten_within_the_hour(
     token = own.sign("rsa", sub="alice")
     assert await owner(auth, token) == "jwt:alice"
     del own.keys["rsa"]
-    monkeypatch.setattr(oidc, "KEPT_SECONDS", -1)
-    monkeypatch.setattr(oidc, "RETRY_SECONDS", -1)
+    monkeypatch.setattr(auth_jwt, "KEPT_SECONDS", -1)
+    monkeypatch.setattr(auth_jwt, "RETRY_SECONDS", -1)
     with pytest.raises(Unauthorized):
         await owner(auth, token)
 
@@ -255,17 +255,17 @@ async def test_while_the_issuer_was_never_reached_it_cannot_be_told(
     with pytest.raises(Unauthorized):  # no key could make it good
         await owner(auth, "garbage")
     await own.start()
-    monkeypatch.setattr(oidc, "RETRY_SECONDS", -1)
+    monkeypatch.setattr(auth_jwt, "RETRY_SECONDS", -1)
     assert await owner(auth, token) == "jwt:alice"
 
 
 async def test_known_keys_stay_while_the_issuer_is_away(own: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oidc, "RETRY_SECONDS", -1)
+    monkeypatch.setattr(auth_jwt, "RETRY_SECONDS", -1)
     auth = reader(own)
     token = own.sign("rsa", sub="alice")
     assert await owner(auth, token) == "jwt:alice"
     await own.stop()
-    monkeypatch.setattr(oidc, "KEPT_SECONDS", -1)  # and are to be read again
+    monkeypatch.setattr(auth_jwt, "KEPT_SECONDS", -1)  # and are to be read again
     assert await owner(auth, token) == "jwt:alice"
     with pytest.raises(Unauthorized):
         await owner(auth, own.sign("rsa", sub="alice", header={"kid": "unknown"}))
@@ -291,7 +291,7 @@ async def test_an_issuer_that_says_nonsense_is_as_one_that_is_away(
     own: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: Any
 ) -> None:
     caplog.set_level(logging.WARNING, "holdfast")
-    monkeypatch.setattr(oidc, "RETRY_SECONDS", -1)
+    monkeypatch.setattr(auth_jwt, "RETRY_SECONDS", -1)
     auth, token = reader(own), own.sign("rsa", sub="alice")
     own.answer = answer
     with pytest.raises(AuthUnavailable):
@@ -300,7 +300,7 @@ async def test_an_issuer_that_says_nonsense_is_as_one_that_is_away(
     own.answer = None
     assert await owner(auth, token) == "jwt:alice"
     own.answer = answer
-    monkeypatch.setattr(oidc, "KEPT_SECONDS", -1)
+    monkeypatch.setattr(auth_jwt, "KEPT_SECONDS", -1)
     assert await owner(auth, token) == "jwt:alice"
 
 
@@ -362,5 +362,5 @@ async def test_the_platforms_provider_is_named_once() -> None:
 
 
 async def test_no_symmetric_algorithm_is_ever_taken() -> None:
-    assert not [name for name in oidc.ALGORITHMS if name.startswith("HS") or name.lower() == "none"]
+    assert not [name for name in auth_jwt.ALGORITHMS if name.startswith("HS") or name.lower() == "none"]
     assert isinstance(STRANGERS, rsa.RSAPrivateKey)

@@ -14,11 +14,11 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.datastructures import Headers
 
-from gateway import oidc
-from gateway.auth import auth_of
-from gateway.errors import AuthUnavailable, Forbidden, Unauthorized
-from gateway.openapi import document
+from gateway.callers import auth_jwt
+from gateway.callers.auth import auth_of
+from gateway.protocol.errors import AuthUnavailable, Forbidden, Unauthorized
 from gateway.settings import Settings
+from gateway.web.openapi.document import document
 from tests.callers import TOKEN_KEYS, by_key
 from tests.hosts import JSON, NOBODY, uvicorn_host
 from tests.support.issuer import AUDIENCE, Issuer, rsa_key
@@ -43,14 +43,14 @@ async def own() -> AsyncIterator[Issuer]:
         yield started
 
 
-def reader(issuer: Issuer, **settings: str) -> oidc.Jwt:
+def reader(issuer: Issuer, **settings: str) -> auth_jwt.Jwt:
     """What a process has."""
     made = auth_of(Settings.from_env({**BASE, **issuer.environment(), **settings}))
-    assert isinstance(made, oidc.Jwt)
+    assert isinstance(made, auth_jwt.Jwt)
     return made
 
 
-async def owner(auth: oidc.Jwt, token: str) -> str:
+async def owner(auth: auth_jwt.Jwt, token: str) -> str:
     return await auth.owner(Headers(by_key(token)))
 
 
@@ -271,15 +271,15 @@ async def test_fault_75_known_keys_hold_for_a_day_while_the_issuer_is_away(
     own: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 1000.0
-    monkeypatch.setattr("gateway.oidc.time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr("gateway.callers.auth_jwt.time", SimpleNamespace(monotonic=lambda: clock))
     auth, token = reader(own), own.sign("ec", sub="alice")
     assert await owner(auth, token) == "jwt:alice"
     await own.stop()
-    clock += oidc.HELD_SECONDS
+    clock += auth_jwt.HELD_SECONDS
     assert await owner(auth, token) == "jwt:alice"
     clock += 1
     with pytest.raises(AuthUnavailable):
         await owner(auth, token)
     await own.start()
-    clock += oidc.RETRY_SECONDS + 1
+    clock += auth_jwt.RETRY_SECONDS + 1
     assert await asyncio.wait_for(owner(auth, token), 30) == "jwt:alice"

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 from starlette.datastructures import Headers
 
-from gateway import auth
-from gateway.errors import AuthUnavailable, Unauthorized
+from gateway.callers import auth
+from gateway.protocol.errors import AuthUnavailable, Unauthorized
 from gateway.settings import Settings
 from tests.callers import ALICE, ALICE_TOO, BOB, CANARY, KEYS, Guarded, by_key, keys_file
 from tests.hosts import JSON, NOBODY, until
@@ -180,7 +180,7 @@ async def test_fault_75_a_wrong_file_lets_its_keys_hold_for_a_time_and_then_nobo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     clock = 1000.0
-    monkeypatch.setattr("gateway.auth.time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr("gateway.callers.auth.time", SimpleNamespace(monotonic=lambda: clock))
     caplog.set_level(logging.INFO)
     path = tmp_path / "keys"
     path.write_text(keys_file((ALICE, "alice"), (BOB, "bob")))
@@ -238,7 +238,7 @@ async def test_fault_75_a_file_that_comes_back_as_it_was_is_right_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 1000.0
-    monkeypatch.setattr("gateway.auth.time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr("gateway.callers.auth.time", SimpleNamespace(monotonic=lambda: clock))
     path, hidden = tmp_path / "keys", tmp_path / "hidden"
     path.write_text(keys_file((ALICE, "alice")))
     keys = auth.Keys(path)

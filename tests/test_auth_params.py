@@ -16,9 +16,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.body import parse_start
-from gateway.params import own, sensitive
 from gateway.settings import Settings
+from gateway.streams.params import own, sensitive
+from gateway.streams.start import parse_start
 from tests.callers import ALICE, BOB, TOKEN_KEYS, by_key, keys_file
 from tests.hosts import EVENTS, JSON, Host, Wire, uvicorn_host
 from tests.support.model_server import ModelServer, script

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.backoff import Backoff
+from gateway.runtime.backoff import Backoff
 
 
 def test_the_first_try_need_not_wait_and_the_next_waits_half_to_all_of_the_first_pause() -> None:

@@ -8,8 +8,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.body import DEFAULT, MAX_METADATA_BYTES
-from gateway.log import Log
+from gateway.store.log import Log
+from gateway.streams.start import DEFAULT, MAX_METADATA_BYTES
 from tests.hosts import EVENTS, HOST_NAMES, JSON, NOBODY, Host, functions_host, uvicorn_host
 from tests.support.described import Described
 from tests.support.model_server import ModelServer

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.body import DEFAULT, MAX_METADATA_BYTES, Bounds, Start, parse_json, parse_sample, parse_start
-from gateway.errors import Invalid, Malformed
+from gateway.protocol.errors import Invalid, Malformed
+from gateway.streams.start import (
+    DEFAULT,
+    MAX_METADATA_BYTES,
+    Bounds,
+    Start,
+    parse_json,
+    parse_sample,
+    parse_start,
+)
 
 CHAINS = {"chat": ("chat",), "other": ("one", "two")}
 JSON = st.recursive(

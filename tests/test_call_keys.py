@@ -17,13 +17,13 @@ from langgraph.config import get_config
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import RetryPolicy, Send
 
-from gateway.params import KEY
+from gateway.streams.params import KEY
 from tests.support.adapted import HERE, Scripted, calls, graph_of, told
 from tests.support.jobs import Jobs, body
-from workers.adapter.chunks import config_of
-from workers.adapter.graph import context_of
-from workers.adapter.keys import key_of, key_tools
 from workers.chains.registry import chain
+from workers.langchain.chunks import config_of
+from workers.langchain.graph import context_of
+from workers.langchain.keys import key_of, key_tools
 
 STREAM = replace(HERE, stream_id="one", thread="one")
 

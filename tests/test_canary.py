@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway import commands
+from gateway.cli import commands
 from gateway.settings import Settings
 from tests.callers import ALICE, BOB, CANARY, METRICS_KEY, TOKEN_KEYS, Guarded, by_key, common, running
 from tests.hosts import EVENTS, HOST_NAMES, JSON, NOBODY

@@ -18,8 +18,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 
 import holdfast_gateway
-from gateway.client_events import Refused
-from gateway.client_events import Result as ClientsResult
+from gateway.client.events import Refused
+from gateway.client.events import Result as ClientsResult
 from gateway.settings import Settings
 from holdfast_gateway import Each, chain, model
 from holdfast_gateway.testing import Result, Scripted, calls, run, run_sync
@@ -27,7 +27,7 @@ from tests.support.jobs import Jobs, body
 from tests.support.processes import REPOSITORY
 from workers.chains import chat, registry
 from workers.chains.registry import Registry
-from workers.runner import DONE
+from workers.delivery.runner import DONE
 from workers.stages import Each as EachOfStages
 
 LIGHT = """

@@ -16,10 +16,10 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import ERROR
 from redis.asyncio import Redis
 
-from gateway.cluster import Router
-from gateway.connection import Connection
-from gateway.embedded import EmbeddedRedis
-from gateway.errors import StoreUnavailable
+from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.cluster import Router
+from gateway.redis.connection import Connection
+from gateway.redis.embedded import EmbeddedRedis
 from gateway.settings import Settings
 from holdfast_gateway.checkpoints import Saver
 from tests.support.checkpoints import listed, place, put, sound, values_of

@@ -12,18 +12,18 @@ import pytest
 import pytest_asyncio
 from starlette.datastructures import Headers
 
-from gateway.auth import EasyAuth, Keys, Open, auth_of
-from gateway.claims import MOST_BYTES, chosen, names_of
-from gateway.errors import Forbidden, Unauthorized
-from gateway.record import Record
+from gateway.callers.auth import EasyAuth, Keys, Open, auth_of
+from gateway.callers.claims import MOST_BYTES, chosen, names_of
+from gateway.protocol.errors import Forbidden, Unauthorized
 from gateway.settings import Settings
+from gateway.store.record import Record
 from tests.callers import ALICE, TOKEN_KEYS, by_key, keys_file
 from tests.hosts import EVENTS, JSON, Host, uvicorn_host
 from tests.support.issuer import Issuer
 from tests.support.model_server import ModelServer
 from tests.support.redis_server import RedisServer
-from workers.adapter.chunks import config_of
-from workers.adapter.stage import Stage
+from workers.langchain.chunks import config_of
+from workers.langchain.stage import Stage
 
 pytest_plugins = ("tests.hosts",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from gateway import client_stream
 from gateway.client import (
     Event,
     Gateway,
@@ -22,6 +21,7 @@ from gateway.client import (
     SyncGateway,
     Unreachable,
 )
+from gateway.client import stream as client_stream
 from tests.hosts import NOBODY, Host
 from tests.support.cutter import Cutter
 from tests.support.model_server import script

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.errors import StoreUnavailable
 from gateway.protocol import new_token
+from gateway.protocol.errors import StoreUnavailable
 from tests.support.clock import ClockServer
 from tests.support.jobs import Jobs, eventually
-from workers.loop import Loop
-from workers.sweeper import Sweeper
+from workers.delivery.consumer import Loop
+from workers.delivery.sweeper import Sweeper
 
 LEASE_SECONDS = 1.0
 TAKEN_SECONDS = 3 * (LEASE_SECONDS + 2.0)  # the promise is another attempt within the lease and 2 s

@@ -10,20 +10,20 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway.cluster import Router
-from gateway.connection import Connection
-from gateway.embedded import EmbeddedRedis
-from gateway.errors import OverQuota, StoreUnavailable
-from gateway.fold import Fold
-from gateway.hub import Hub
-from gateway.log import BUCKETS, Log
 from gateway.protocol import new_stream_id
-from gateway.queue import Message
-from gateway.queue_redis import RedisQueue
-from gateway.quota import Quota
-from gateway.relay import Relay
+from gateway.protocol.errors import OverQuota, StoreUnavailable
+from gateway.protocol.fold import Fold
+from gateway.protocol.sse import Decoder
+from gateway.queue.job_queue import Message
+from gateway.queue.redis_queue import RedisQueue
+from gateway.redis.cluster import Router
+from gateway.redis.connection import Connection
+from gateway.redis.embedded import EmbeddedRedis
+from gateway.relay.follow import Relay
+from gateway.relay.hub import Hub
 from gateway.settings import Settings
-from gateway.sse import Decoder
+from gateway.store.log import BUCKETS, Log
+from gateway.store.quota import Quota
 from tests.support.following import Following, Stream, reading, until
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess

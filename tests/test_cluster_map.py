@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import StoreUnavailable
-from gateway.link import Place
-from gateway.log import Log
-from gateway.slots import Map, Node, key_of, slot_of_key
+from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.connect import Place
+from gateway.redis.slots import Map, Node, key_of, slot_of_key
+from gateway.store.log import Log
 from tests.support.certificates import certify
 from tests.support.following import Stream, reading
 from tests.support.redis_cluster import RedisCluster

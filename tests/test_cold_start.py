@@ -14,7 +14,7 @@ from azure.monitor.opentelemetry.exporter.export.metrics import _exporter
 from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from gateway.exporters_later import TEMPORALITY, LaterMetrics, LaterSpans
+from gateway.observe.export_later import TEMPORALITY, LaterMetrics, LaterSpans
 from gateway.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +56,7 @@ def test_before_the_first_request_only_what_it_needs_is_imported() -> None:
         check=True,
     )
     loaded = set(json.loads(ran.stdout))
-    assert "gateway.exporters" in loaded
+    assert "gateway.observe.export" in loaded
     assert {name for name in loaded if name.startswith(LATER + NEVER) and not _is_ours(name)} == set()
 
 

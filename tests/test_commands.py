@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from gateway import commands, listing, protocol
-from gateway.body import Start
-from gateway.gateway import Gateway
-from gateway.log import Log
+from gateway import protocol
+from gateway.cli import commands
+from gateway.ops import listing
 from gateway.protocol import Event, EventType
 from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.streams.service import Gateway
+from gateway.streams.start import Start
 from tests.hosts import NOBODY
 from tests.support.following import Stream, connected, text
 from tests.support.jobs import Jobs, body

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from gateway.errors import StoreUnavailable
-from gateway.log import Log
+from gateway.protocol.errors import StoreUnavailable
+from gateway.store.log import Log
 from tests.support.following import Stream, connected, following, until
 from tests.support.proxy import Proxy
 

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from gateway.connection import Connection
-from gateway.errors import StoreUnavailable
-from gateway.refusals import UNAVAILABLE_WORDS, is_elsewhere, is_forbidden, told_by_hello, word_of
+from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.connection import Connection
+from gateway.redis.refusals import UNAVAILABLE_WORDS, is_elsewhere, is_forbidden, told_by_hello, word_of
 from tests.support.following import Stream, connected, following
 from tests.support.redis_server import RedisServer
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.conversations import Conversation, Conversations
 from gateway.settings import Settings
+from gateway.store.conversations import Conversation, Conversations
 from tests.support.following import connected
 
 

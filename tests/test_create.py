@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.log import Log
-from gateway.record import Record
+from gateway.store.log import Log
+from gateway.store.record import Record
 from tests.hosts import EVENTS, Host, Wire
 from tests.support.model_server import script
 

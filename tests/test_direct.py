@@ -8,10 +8,9 @@ import re
 import pytest
 from redis.asyncio import Redis
 
-from gateway import sse
-from gateway.direct import DirectReader
-from gateway.hub import STALLED
-from gateway.protocol import Cursor
+from gateway.protocol import Cursor, sse
+from gateway.relay.hub import STALLED
+from gateway.web.direct_reader import DirectReader
 from tests.support.following import Following, Stream, following, until
 
 BLOCK = "x" * 10_000

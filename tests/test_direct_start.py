@@ -16,8 +16,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway.log import Log
-from gateway.queue import Message
+from gateway.queue.job_queue import Message
+from gateway.store.log import Log
 from tests.cloud import HELD_JOBS, Cloud, Instance, decoded, ended
 from tests.hosts import EVENTS, JOBS, JSON, LIMIT_SECONDS, Wire, until
 from tests.support.model_server import script

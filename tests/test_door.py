@@ -17,8 +17,8 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.__main__ import WORKING
-from gateway.door import RESERVE_FILES, Door, Tally, places
-from gateway.log import Log
+from gateway.hosts.door import RESERVE_FILES, Door, Tally, places
+from gateway.store.log import Log
 from tests.hosts import LIMIT_SECONDS
 from tests.support.following import Stream, connected
 from tests.support.processes import GatewayProcess

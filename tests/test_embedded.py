@@ -13,14 +13,14 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from gateway.embedded import EmbeddedRedis
+from gateway.redis.embedded import EmbeddedRedis
 
 ROOT = Path(__file__).parents[1]
 BYTES = bytes(range(256)) + b"\r\n$5\r\n+OK\r\n"
 KINDS = ["redis-server", "fakeredis"]
 PARENT = """
 import asyncio
-from gateway.embedded import EmbeddedRedis
+from gateway.redis.embedded import EmbeddedRedis
 async def main():
     redis = EmbeddedRedis()
     await redis.start()

@@ -20,7 +20,7 @@ from azurefunctions.extensions.http.fastapi import web
 from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gateway import extension
+from gateway.hosts import functions_extension
 from tests.support.processes import REPOSITORY
 
 pytestmark = pytest.mark.functions
@@ -79,7 +79,7 @@ class Connection:
         """
         self.asked += 1
         invocation = f"call-{id(self)}-{self.asked}"
-        names = f"host: x\r\n{extension.INVOCATION_ID}: {invocation}\r\n{fields}"
+        names = f"host: x\r\n{functions_extension.INVOCATION_ID}: {invocation}\r\n{fields}"
         head = f"GET /health?code={SECRET} HTTP/1.1\r\n{names}\r\n"
         self.writer.write(head[:-1].encode())
         await turns()
@@ -106,7 +106,7 @@ async def connection(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connectio
         await startup(self, *sockets, **named)
 
     monkeypatch.setattr(uvicorn.Server, "startup", noted)
-    extension.install(Nothing())
+    functions_extension.install(Nothing())
     assert runtime.HttpV2Registry.http_v2_enabled()
     others = asyncio.all_tasks()
     address = urlsplit(runtime.initialize_http_server("127.0.0.1"))
@@ -149,7 +149,7 @@ async def test_an_idle_connection_outlives_the_hosts_patience(
     await turns()
     assert not connection.reader.at_eof()
     assert (await connection.ask(Response("b"))).startswith(b"HTTP/1.1 200")
-    ahead += extension.KEEP_ALIVE_SECONDS + 1
+    ahead += functions_extension.KEEP_ALIVE_SECONDS + 1
     assert await connection.reader.read() == b""
 
 

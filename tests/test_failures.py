@@ -17,9 +17,9 @@ from langchain_openai.chat_models import base
 
 from tests.support.jobs import Jobs, body
 from tests.support.model_server import ModelServer, script
+from workers.attempt.failures import failure
 from workers.chains.registry import chain
-from workers.failures import failure
-from workers.model_errors import CLASSES, NOTHING_CAME, READERS
+from workers.langchain.model_errors import CLASSES, NOTHING_CAME, READERS
 
 CANARY = "canary-4711-secret"
 KEY = "key-canary-0815"

@@ -11,9 +11,10 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import protocol, sse
-from gateway.body import parse_start
-from gateway.fold import Fold
+from gateway import protocol
+from gateway.protocol import sse
+from gateway.protocol.fold import Fold
+from gateway.streams.start import parse_start
 from tests.support.jobs import Jobs
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess

@@ -12,12 +12,13 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import feed, hub, overdue
-from gateway.cluster import Router
-from gateway.errors import QueueUnavailable, StoreUnavailable
-from gateway.gateway import Gateway
 from gateway.protocol import ANONYMOUS, TERMINAL_EVENTS
+from gateway.protocol.errors import QueueUnavailable, StoreUnavailable
+from gateway.queue import overdue
+from gateway.redis.cluster import Router
+from gateway.relay import feed, hub
 from gateway.settings import Settings
+from gateway.streams.service import Gateway
 from tests.support.following import Stream, connected, following, reading, until
 from tests.support.jobs import Jobs, body, eventually
 from tests.support.model_server import ModelServer, script
@@ -27,7 +28,7 @@ from tests.support.proxy import Proxy, dropped
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.test_faults_store import Attached
-from workers.runner import DONE
+from workers.delivery.runner import DONE
 
 BOUND_SECONDS = 30
 REFUSED_CALLS = 200

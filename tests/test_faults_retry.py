@@ -10,15 +10,14 @@ import pytest
 from langchain_core.callbacks import adispatch_custom_event
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 
-from gateway import sse
-from gateway.log import Log
-from gateway.protocol import Cursor
-from gateway.record import Piece
+from gateway.protocol import Cursor, sse
+from gateway.store.log import Log
+from gateway.store.record import Piece
 from tests.support.jobs import Jobs, body
-from workers import tries
-from workers.attempt import MOST_READS
+from workers.attempt import retry
+from workers.attempt.attempt import MOST_READS
 from workers.chains.registry import chain
-from workers.runner import DONE
+from workers.delivery.runner import DONE
 
 WORDS = [f"w{number} " for number in range(40)]
 MOST_DELIVERIES = 40
@@ -55,7 +54,7 @@ async def lose(jobs: Jobs, stream_id: str, frames: int) -> None:
 async def test_fault_35_no_word_stands_twice(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.0)
     chain = Cut(1)
     async with Jobs(redis_url, chain.answer) as jobs:
         stream_id = await jobs.stream()
@@ -90,7 +89,7 @@ async def test_fault_35_what_a_try_that_has_failed_goes_on_to_say_is_not_heard(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A branch of `asyncio.gather` goes on when another has failed; its try is over then."""
-    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.0)
     again, late, runs = asyncio.Event(), asyncio.Event(), 0
     ends: list[BaseException | None] = []
 

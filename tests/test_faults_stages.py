@@ -10,8 +10,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import sse
-from gateway.log import Log
+from gateway.protocol import sse
+from gateway.store.log import Log
 from tests.support.jobs import Jobs
 from tests.support.model_server import ModelServer
 from tests.support.processes import REPOSITORY, GatewayProcess

@@ -11,12 +11,12 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import sse
+from gateway.protocol import sse
 from tests.support.jobs import Jobs, eventually
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
 from tests.support.redis_server import RedisServer
-from workers.sweeper import Sweeper
+from workers.delivery.sweeper import Sweeper
 
 BOUND_SECONDS = 60
 UNCONFIRMED_MS = 60_000

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import sse
-from gateway.log import PIECE_BYTES, Log
-from gateway.relay import RETRY_MS
+from gateway.protocol import sse
+from gateway.relay.follow import RETRY_MS
+from gateway.store.log import PIECE_BYTES, Log
 from tests.support.following import Stream, connected
 from tests.support.processes import GatewayProcess
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from gateway.sse import split_frames
+from gateway.protocol.sse import split_frames
 from tests.support.processes import GatewayProcess
 
 PLUGS = 10

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import protocol, sse
-from gateway.fold import Fold, StageText
-from gateway.protocol import Event, EventType, Status
+from gateway import protocol
+from gateway.protocol import Event, EventType, Status, sse
+from gateway.protocol.fold import Fold, StageText
 
 LOST = Event(EventType.RESET, {"reason": "log_lost"})
 FAILED = protocol.failed("model_error", "The model failed.", retryable=True)

@@ -8,9 +8,9 @@ from datetime import datetime
 import pytest
 import pytest_asyncio
 
-from gateway.fold import Fold
-from gateway.log import Log
-from gateway.sse import LOG_LOST, Decoder
+from gateway.protocol.fold import Fold
+from gateway.protocol.sse import LOG_LOST, Decoder
+from gateway.store.log import Log
 from tests.hosts import EVENTS, HEARTBEAT_SECONDS, JSON, NOBODY, Host, Wire, until, uvicorn_host
 from tests.support.model_server import ModelServer
 from tests.support.redis_server import RedisServer

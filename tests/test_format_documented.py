@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.asgi import ROUTES
+from gateway.hosts.asgi import ROUTES
 from gateway.settings import Settings
 from tests.hosts import Host, within
 from tests.support.redis_server import RedisServer

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway.formats import durable_wire as wire
-from gateway.formats.durable import LONG_POLL_SECONDS
+from gateway.formats.durable import wire
+from gateway.formats.durable.endpoints import LONG_POLL_SECONDS
 from gateway.protocol import Event, EventType
 from tests.hosts import NOBODY, TEXTS, Host
 from tests.support.durable import at, closed, events, expected, place, subscribed

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from gateway.formats import durable_wire as wire
+from gateway.formats.durable import wire
 from tests.callers import ALICE, BOB, Guarded, by_key
 from tests.hosts import NOBODY, TEXTS, Host
 from tests.support.cutter import Cutter

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from gateway.formats import durable_wire as wire
-from gateway.log import Log
+from gateway.formats.durable import wire
+from gateway.store.log import Log
 from tests.callers import ALICE, BOB, MOST_STREAM_READERS, ORIGIN, Guarded, by_key
 from tests.hosts import NOBODY, Host
 from tests.support.durable import LIVE, NOWHERE, at, events

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.log import Log
+from gateway.store.log import Log
 from tests.functions_host.client import FunctionsHost
 from tests.hosts import quick_app
 from tests.mortals import Mortal

@@ -15,8 +15,8 @@ from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import APIStatusError, ConflictError, NotFoundError, UnprocessableEntityError
 
-from gateway.formats import langgraph_state
-from gateway.pieces import size_of
+from gateway.formats.langgraph import state as langgraph_state
+from gateway.runtime.json_pieces import size_of
 from gateway.settings import Settings
 from tests.hosts import Host, until, within
 from tests.mortals import Mortal

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import AuthenticationError, NotFoundError, RateLimitError
 
-from gateway.errors import HoldfastError, Invalid
-from gateway.formats import openai_chat, openai_fields, openai_responses
-from gateway.gateway import Gateway
-from gateway.log import Log
+from gateway.formats.openai import chat, fields, responses
 from gateway.protocol import ANONYMOUS
-from gateway.quota import Quota
+from gateway.protocol.errors import HoldfastError, Invalid
 from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.store.quota import Quota
+from gateway.streams.service import Gateway
 from tests.callers import ALICE, BOB, METRICS_KEY, MOST_STREAMS, ORIGIN, Guarded, by_key, flooding
 from tests.hosts import NOBODY, Host, until
 from tests.openai_clients import javascript, python, status
@@ -49,15 +49,15 @@ RESPONSES_BASE: dict[str, Any] = {"model": "chat", "input": "hi"}
 UNOPENED = Gateway(Settings(), {"chat": ["chat"]})
 
 
-async def responses_asked(body: Any) -> openai_responses.Asked:
-    draft = openai_responses.parse(body, UNOPENED)
-    return await openai_responses.with_what_was_said(draft, UNOPENED, ANONYMOUS)
+async def responses_asked(body: Any) -> responses.Asked:
+    draft = responses.parse(body, UNOPENED)
+    return await responses.with_what_was_said(draft, UNOPENED, ANONYMOUS)
 
 
 async def test_a_broken_rule_names_the_clients_field() -> None:
     for body, field in CHAT_RULES:
         with pytest.raises(Invalid) as caught:
-            openai_chat.parse(CHAT_BASE | body, UNOPENED)
+            chat.parse(CHAT_BASE | body, UNOPENED)
         assert caught.value.extensions["field"] == field
     for body, field in RESPONSES_RULES:
         with pytest.raises(Invalid) as caught:
@@ -97,7 +97,7 @@ async def post(host: Host, path: str, body: Any) -> httpx.Response:
 
 
 async def test_what_official_clients_send_beside_is_taken(host: Host) -> None:
-    neutral = dict.fromkeys((*openai_fields.NEUTRAL, *openai_fields.IGNORED, *openai_fields.HANDED_ON))
+    neutral = dict.fromkeys((*fields.NEUTRAL, *fields.IGNORED, *fields.HANDED_ON))
     more: dict[str, Any] = {
         **neutral,
         "n": 1,
@@ -140,7 +140,7 @@ async def test_what_official_clients_send_beside_is_taken(host: Host) -> None:
         "user": "u",
         "logit_bias": {"1": -1},
     }
-    assert {name: value for name, value in params.items() if name in openai_fields.HANDED_ON} == handed
+    assert {name: value for name, value in params.items() if name in fields.HANDED_ON} == handed
     items: list[Any] = [
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}, INPUT_IMAGE]},
         {
@@ -163,7 +163,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "
 INPUT_IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": "low"}
 
 NAMES = sorted(
-    {*openai_fields.NEUTRAL, *openai_fields.IGNORED, *openai_fields.HANDED_ON}
+    {*fields.NEUTRAL, *fields.IGNORED, *fields.HANDED_ON}
     | {"messages", "input", "stream", "stream_options", "instructions", "previous_response_id"}
     | {"background", "store", "metadata", "model"}
 )
@@ -198,7 +198,7 @@ BODIES = st.builds(
 @given(BODIES | JSONS)
 async def test_any_json_is_taken_or_refused_by_a_rule(value: Any) -> None:
     try:
-        asked = openai_chat.parse(value, UNOPENED)
+        asked = chat.parse(value, UNOPENED)
     except HoldfastError as error:
         status_code = error.status
     else:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.body import DEFAULT, Start
-from gateway.errors import Invalid, Malformed
-from gateway.formats.ai_sdk_messages import parse_chat, standing
+from gateway.formats.ai_sdk.messages import parse_chat, standing
+from gateway.protocol.errors import Invalid, Malformed
+from gateway.streams.start import DEFAULT, Start
 
 CHAINS = {"chat": ("chat",), "report": ("outline",)}
 PNG = "data:image/png;base64,iVBORw0KGgo="

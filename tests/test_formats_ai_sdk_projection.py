@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import protocol, sse
-from gateway.fold import Fold
-from gateway.formats.ai_sdk import UIMessageStream
-from gateway.formats.ai_sdk_messages import standing
-from gateway.protocol import Event, EventType
+from gateway import protocol
+from gateway.formats.ai_sdk.messages import standing
+from gateway.formats.ai_sdk.projection import UIMessageStream
+from gateway.protocol import Event, EventType, sse
+from gateway.protocol.fold import Fold
 from tests.support.ai_sdk import Opens
 
 pytest_plugins = ("tests.support.ai_sdk",)

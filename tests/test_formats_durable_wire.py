@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
-from gateway import protocol, sse
-from gateway.errors import Malformed
-from gateway.fold import Fold
-from gateway.formats import durable_wire as wire
-from gateway.protocol import Event, EventType
-from gateway.subscription import Block, Subscription
+from gateway import protocol
+from gateway.formats.durable import wire
+from gateway.protocol import Event, EventType, sse
+from gateway.protocol.errors import Malformed
+from gateway.protocol.fold import Fold
+from gateway.relay.reader import Block, Subscription
 
 TAG = "beef"
 TEXTS = ["plain", "a\nb", "\r\n\r\n", "data: x\n\nid: 9\n\n", "\u2028\u2029\u0085", "\0", "\U0001f600", " "]

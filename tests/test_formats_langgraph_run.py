@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import protocol
-from gateway.body import DEFAULT, Start
-from gateway.errors import Invalid
-from gateway.formats.langgraph import EVENT_OF_MODE, Run
-from gateway.formats.langgraph_request import begin_state, parse_run, start_of
+from gateway.formats.langgraph.projection import EVENT_OF_MODE, Run
+from gateway.formats.langgraph.request import begin_state, parse_run, start_of
 from gateway.protocol import Event, EventType
+from gateway.protocol.errors import Invalid
+from gateway.streams.start import DEFAULT, Start
 
 CHAINS = {"chat": ["chat"], "report": ["outline", "final"]}
 HUMAN = {"type": "human", "content": "hi", "id": "1"}

@@ -17,11 +17,11 @@ from openai._types import omit
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 
-from gateway import protocol, sse
-from gateway.formats.openai_chat import Chat, Void, until_over
-from gateway.formats.openai_output import MOST_OPEN, Responses
-from gateway.formats.projection import Frame, Projection
-from gateway.protocol import Cursor, Event, EventType
+from gateway import protocol
+from gateway.formats.base.projection import Frame, Projection
+from gateway.formats.openai.chat import Chat, Void, until_over
+from gateway.formats.openai.output import MOST_OPEN, Responses
+from gateway.protocol import Cursor, Event, EventType, sse
 from tests.support.programs import node
 
 STREAM = "35nFsOmsIv0eCNtSIGjMqbyA"

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from gateway import protocol
-from gateway.formats.ai_sdk import MOST_SOURCES, UIMessageStream
-from gateway.formats.langgraph import EVENT_OF_MODE, Run
-from gateway.formats.openai_chat import Chat, Whole, finish_of
-from gateway.formats.openai_output import Responses
-from gateway.formats.projection import Frame
+from gateway.formats.ai_sdk.projection import MOST_SOURCES, UIMessageStream
+from gateway.formats.base.projection import Frame
+from gateway.formats.langgraph.projection import EVENT_OF_MODE, Run
+from gateway.formats.openai.chat import Chat, Whole, finish_of
+from gateway.formats.openai.output import Responses
 from tests.test_formats_openai_projection import Tape, by_client, chunks, kinds, last, output_text
 
 PAGE = {"type": "url_citation", "url": "https://a.example/", "title": "A", "start_index": 0, "end_index": 2}

@@ -29,10 +29,10 @@ from langchain_core.tools import tool
 from langgraph.graph import MessagesState
 from pydantic import BaseModel
 
-from gateway.body import parse_start
-from gateway.errors import Invalid, WrongChain
-from gateway.forms import Form, Kind, form_of, shape_of
-from gateway.inputs import Inputs
+from gateway.protocol.errors import Invalid, WrongChain
+from gateway.streams.forms import Form, Kind, form_of, shape_of
+from gateway.streams.input_schemas import Inputs
+from gateway.streams.start import parse_start
 from tests.support.adapted import graph_of, says
 from tests.support.jobs import Jobs, body
 from workers.chains.asked import ASKED

@@ -10,11 +10,11 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from gateway import formats
-from gateway.asgi import ROUTES
-from gateway.connection import Connection
-from gateway.log import Log
+from gateway.hosts.asgi import ROUTES
 from gateway.protocol import new_token
-from gateway.queue import Message
+from gateway.queue.job_queue import Message
+from gateway.redis.connection import Connection
+from gateway.store.log import Log
 from tests.functions_host.client import FunctionsHost, HostStartError
 from tests.hosts import JOBS, LIMIT_SECONDS, NO_DIRECT_START, NOBODY, Host, functions_environment, until
 from tests.support.azurite import Azurite

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from gateway.log import Log
-from gateway.queue import Message
+from gateway.queue.job_queue import Message
+from gateway.store.log import Log
 from tests.cloud import Cloud, ended
 from tests.hosts import JOBS, LIMIT_SECONDS, until
 from tests.support.model_server import script

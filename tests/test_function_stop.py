@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-from gateway import extension
-from gateway.log import Log
+from gateway.hosts import functions_extension
+from gateway.store.log import Log
 from tests.cloud import Cloud, Instance, ended
 from tests.hosts import EVENTS, Wire, until
 from tests.support.collector import Collector
@@ -142,4 +142,7 @@ async def test_what_factories_have_opened_is_closed_and_what_does_not_close_is_n
         assert instance.host.console() == []
         log = instance.host.log()
         assert "closed in good order" in log
-        assert f"what the chain stuck has opened does not close in {extension.CHAINS_SECONDS:.0f} s" in log
+        assert (
+            f"what the chain stuck has opened does not close in {functions_extension.CHAINS_SECONDS:.0f} s"
+            in log
+        )

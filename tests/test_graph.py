@@ -21,13 +21,12 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send, interrupt
 from pydantic import Field
 
-from gateway import sse
-from gateway.body import Start
-from gateway.protocol import Event
+from gateway.protocol import Event, sse
+from gateway.streams.start import Start
 from tests.support.jobs import Jobs, body
-from workers.adapter import Outcome, Stage, stream, tap
 from workers.chains.registry import chain
-from workers.runner import AGAIN, DONE
+from workers.delivery.runner import AGAIN, DONE
+from workers.langchain import Outcome, Stage, stream, tap
 from workers.stages import Each
 
 HERE = Stage("g", "d", "stream-id")

@@ -15,9 +15,9 @@ from langchain_core.messages import AIMessageChunk
 from gateway import protocol
 from gateway.protocol import Event
 from tests.test_adapter import HERE, events, yielding
-from workers.adapter import Outcome, halves
-from workers.adapter.halves import Halves
-from workers.adapter.tap import Tap
+from workers.langchain import Outcome, halves
+from workers.langchain.halves import Halves
+from workers.langchain.tap import Tap
 
 SMILE = "\U0001f600"
 HIGH, LOW = "\ud83d", "\ude00"

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from gateway import http
-from gateway.http import MOST_HEAD_BYTES, bounded
+from gateway.hosts import uvicorn_protocol
+from gateway.hosts.uvicorn_protocol import MOST_HEAD_BYTES, bounded
 from tests.support.following import until
 
 LIMIT_SECONDS = 30
@@ -144,14 +144,14 @@ async def test_a_head_without_an_end_is_refused(port: int, beginning: bytes) -> 
 async def test_a_head_that_does_not_come_is_not_waited_for(
     port: int, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
-    monkeypatch.setattr(http, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(uvicorn_protocol, "HEAD_SECONDS", 0.2)
     assert await said(port, beginning) == b""
 
 
 async def test_what_nobody_takes_is_let_go_and_what_somebody_takes_slowly_is_not(
     server: uvicorn.Server, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(uvicorn_protocol, "STALLED_SECONDS", 0.5)
     connections = server.server_state.connections
     ask = b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     _, dead = await asyncio.open_connection("127.0.0.1", port, limit=1024)
@@ -211,7 +211,7 @@ async def test_fault_49_who_takes_no_answer_gives_way_and_who_waits_for_one_does
 async def test_fault_48_the_rest_of_a_last_answer_is_not_waited_for_for_ever(
     server: uvicorn.Server, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "STALLED_SECONDS", 1.0)
+    monkeypatch.setattr(uvicorn_protocol, "STALLED_SECONDS", 1.0)
     with socket.socket() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.connect(("127.0.0.1", port))
@@ -294,8 +294,8 @@ async def test_fault_48_silence_after_an_answer_ends_the_connection_and_the_log_
     lines: int,
 ) -> None:
     """After an empty line it is the ordinary end of a connection that is not used again: no line."""
-    monkeypatch.setattr(http, "HEAD_SECONDS", 0.5)
-    monkeypatch.setattr(http, "WHOLE_BODY_SECONDS", 0.5, raising=False)
+    monkeypatch.setattr(uvicorn_protocol, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(uvicorn_protocol, "WHOLE_BODY_SECONDS", 0.5, raising=False)
     server.config.timeout_keep_alive = 1
     caplog.set_level(logging.INFO, "holdfast.door")
     for _ in range(2):
@@ -312,7 +312,7 @@ async def test_fault_48_silence_after_an_answer_ends_the_connection_and_the_log_
 async def test_fault_48_a_body_that_comes_by_the_byte_has_a_bound_in_all(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "WHOLE_BODY_SECONDS", 0.5, raising=False)
+    monkeypatch.setattr(uvicorn_protocol, "WHOLE_BODY_SECONDS", 0.5, raising=False)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
     async with asyncio.timeout(LIMIT_SECONDS):
@@ -393,7 +393,7 @@ def release(server: uvicorn.Server) -> None:
     application.state.held.set()
 
 
-async def some(server: uvicorn.Server) -> list[http.Bounded]:
+async def some(server: uvicorn.Server) -> list[uvicorn_protocol.Bounded]:
     """Its connections, when there are some."""
     await until(lambda: bool(server.server_state.connections))
     return list(server.server_state.connections)  # type: ignore[arg-type]

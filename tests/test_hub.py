@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from gateway import feed as feed_module
-from gateway import hub as hub_module
-from gateway.errors import StoreUnavailable, TooManyReaders
+from gateway.protocol.errors import StoreUnavailable, TooManyReaders
+from gateway.relay import feed as feed_module
+from gateway.relay import hub as hub_module
 from tests.support.following import Stream, following, reading, until
 from tests.support.proxy import Fault, Proxy, Swapped, doubled, dropped, untouched
 

@@ -14,11 +14,11 @@ from time import monotonic
 import pytest
 from redis.asyncio import Redis
 
-from gateway import identity
-from gateway.connection import Connection
-from gateway.errors import StoreUnavailable
-from gateway.identity import RedisTokens
-from gateway.link import Place
+from gateway.azure import credentials
+from gateway.azure.credentials import RedisTokens
+from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.connect import Place
+from gateway.redis.connection import Connection
 from gateway.settings import Settings
 from tests.support.following import Stream, following, reading, until
 from tests.support.identity_server import HEADER, SIGNATURE, Gatekeeper, IdentityServer
@@ -47,7 +47,7 @@ async def site(
             monkeypatch.setenv(name, value)
         await redis.config_resetstat()
         yield Site(redis_url, issuer, gate, redis)
-    await identity.close()
+    await credentials.close()
     await redis.execute_command("ACL", "DELUSER", issuer.oid)
     for secret in (*issuer.tokens, SIGNATURE, HEADER):
         assert secret not in caplog.text
@@ -187,14 +187,14 @@ async def test_a_new_token_that_is_refused_leaves_the_connection_as_it_is(
 
 @pytest.mark.slow
 async def test_the_same_token_again_is_not_sent_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "RENEW_AT", (0.0, 0.0))
+    monkeypatch.setattr(credentials, "RENEW_AT", (0.0, 0.0))
     site.issuer.life_seconds, site.issuer.frozen = 60, True
     async with entering(site) as (connection, _):
         began = monotonic()
         await connection.call("PING")
         first = await site.gate.authentications()
         await until(lambda: len(site.issuer.requests) >= 3)
-        assert monotonic() - began > 2 * identity.SHORTEST_PAUSE_SECONDS * 0.9
+        assert monotonic() - began > 2 * credentials.SHORTEST_PAUSE_SECONDS * 0.9
         assert await site.gate.authentications() == first
 
 
@@ -224,8 +224,8 @@ async def test_closing_ends_everything(site: Site) -> None:
     before = asyncio.all_tasks()
     async with entering(site) as (connection, _):
         await connection.call("PING")
-    assert await identity.openai_token_provider(Settings())() == site.issuer.tokens[-1]
-    await identity.close()
+    assert await credentials.openai_token_provider(Settings())() == site.issuer.tokens[-1]
+    await credentials.close()
     await until(lambda: not {t for t in asyncio.all_tasks() - before if "redis" in t.get_name()})
 
 
@@ -243,7 +243,7 @@ def test_without_azure_nothing_of_it_is_loaded() -> None:
     """A run with a key and a URL: gateway, registry and the shipped chain, made."""
     code = """
 import sys, asyncio
-from gateway.gateway import Gateway
+from gateway.streams.service import Gateway
 from gateway.settings import Settings
 from workers.chains.registry import Registry
 async def main():
@@ -292,8 +292,8 @@ def test_a_token_is_sent_to_nobody_who_does_not_prove_who_it_is(url: str) -> Non
 )
 def test_over_tls_or_within_the_machine_it_is(url: str) -> None:
     settings = Settings.from_env({"GATEWAY_REDIS_AUTH": "entra", "REDIS_URL": url})
-    assert identity.redis_tokens(settings) is not None
-    assert identity.redis_tokens(Settings(redis_url=url)) is None
+    assert credentials.redis_tokens(settings) is not None
+    assert credentials.redis_tokens(Settings(redis_url=url)) is None
 
 
 def test_there_is_no_other_way_to_be_let_in() -> None:

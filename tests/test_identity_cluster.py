@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from gateway import identity
-from gateway.cluster import Router
-from gateway.identity import RedisTokens
-from gateway.link import Place
+from gateway.azure import credentials
+from gateway.azure.credentials import RedisTokens
+from gateway.redis.cluster import Router
+from gateway.redis.connect import Place
 from tests.support.following import until
 from tests.support.identity_server import Gatekeeper, IdentityServer
 from tests.support.redis_cluster import RedisCluster
@@ -41,4 +41,4 @@ async def test_each_node_takes_each_token(monkeypatch: pytest.MonkeyPatch) -> No
             assert len(issuer.requests) == len(issuer.tokens)  # one for all nodes
             await router.close()
             await tokens.close()
-    await identity.close()
+    await credentials.close()

@@ -10,10 +10,10 @@ import pytest
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from redis.asyncio import Redis
 
-from gateway import identity
-from gateway.fold import Fold
+from gateway.azure import credentials
+from gateway.protocol.fold import Fold
+from gateway.protocol.sse import Decoder
 from gateway.settings import Settings
-from gateway.sse import Decoder
 from tests.support.identity_server import SIGNATURE, Gatekeeper, IdentityServer, claims
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
@@ -33,7 +33,7 @@ async def issuer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[IdentityServe
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
         yield issuer
-        await identity.close()
+        await credentials.close()
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ async def test_a_run_without_any_secret(
         assert fold.ended == "done"
         assert replaced - {""} == {"holdfast-hub"}  # without a name: in the middle of its handshake
         assert {"holdfast", "holdfast-queue", "holdfast-hub"} <= first.keys()
-        tokens = [token for token in issuer.tokens if claims(token)["aud"] == identity.REDIS_SCOPE[:-9]]
+        tokens = [token for token in issuer.tokens if claims(token)["aud"] == credentials.REDIS_SCOPE[:-9]]
         assert len(tokens) >= 3
     log = host.log()
     assert all(token not in log for token in issuer.tokens)

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from gateway.body import DEFAULT, parse_start
-from gateway.errors import Invalid
-from gateway.formats import langgraph_request, openai_chat, openai_responses
-from gateway.formats.ai_sdk_messages import parse_chat
-from gateway.gateway import Gateway
-from gateway.images import RULE
+from gateway.formats.ai_sdk.messages import parse_chat
+from gateway.formats.langgraph import request
+from gateway.formats.openai import chat
+from gateway.formats.openai import responses as openai_responses
 from gateway.protocol import ANONYMOUS
+from gateway.protocol.errors import Invalid
 from gateway.settings import Settings
+from gateway.streams.images import RULE
+from gateway.streams.service import Gateway
+from gateway.streams.start import DEFAULT, parse_start
 
 CHAINS = {"chat": ["chat"]}
 UNOPENED = Gateway(Settings(), CHAINS)
@@ -91,7 +93,7 @@ def as_a_video(url: str) -> None:
 
 
 def chat_completions(url: str) -> None:
-    openai_chat.parse({"model": "chat", "messages": [user(openai_part(url))]}, UNOPENED)
+    chat.parse({"model": "chat", "messages": [user(openai_part(url))]}, UNOPENED)
 
 
 def responses(url: str) -> None:
@@ -108,9 +110,9 @@ def ai_sdk(url: str) -> None:
 
 def langgraph(url: str) -> None:
     body = {"assistant_id": "chat", "input": {"messages": [user(openai_part(url))]}}
-    asked = langgraph_request.parse_run(body)
-    state = langgraph_request.begin_state(asked, [], DEFAULT)
-    langgraph_request.start_of(asked, state, CHAINS, DEFAULT)
+    asked = request.parse_run(body)
+    state = request.begin_state(asked, [], DEFAULT)
+    request.start_of(asked, state, CHAINS, DEFAULT)
 
 
 WAYS = {

@@ -7,9 +7,9 @@ from typing import Any, TypedDict
 import pytest
 from pydantic import BaseModel, Field
 
-from gateway.body import Start, parse_start
-from gateway.errors import Invalid
-from gateway.inputs import LONGEST_RULE, Inputs
+from gateway.protocol.errors import Invalid
+from gateway.streams.input_schemas import LONGEST_RULE, Inputs
+from gateway.streams.start import Start, parse_start
 from tests.hosts import Host
 from workers.chains.asked import ASKED
 from workers.chains.registry import _schema_of

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway import journal
-from gateway.journal import MOST_CHARACTERS, Json, Text, Told
+from gateway.observe import loglines
+from gateway.observe.loglines import MOST_CHARACTERS, Json, Text, Told
 
 HOSTILE = 'a\r\nb\x00\x1b[2J\x7f\x85\u2028\u2029\u202ec="d" é'
 LINE_ENDS = ("\r", "\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
@@ -81,23 +81,23 @@ def test_json_carries_time_level_logger_and_each_value() -> None:
 
 def test_empty_values_are_left_out_and_long_ones_cut(told: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("holdfast.test")
-    journal.tell(log, logging.INFO, "x", none=None, empty="", nothing={}, zero=0, long="y" * 10_000)
+    loglines.tell(log, logging.INFO, "x", none=None, empty="", nothing={}, zero=0, long="y" * 10_000)
     [line] = told.records
     assert isinstance(line.msg, Told)
     assert line.msg.values == {"zero": 0, "long": "y" * MOST_CHARACTERS}
 
 
 def test_notes_belong_to_the_request_that_is_being_answered() -> None:
-    journal.note(lost=1)
-    with journal.noting() as outer:
-        journal.note(a=1)
-        with journal.noting() as inner:
-            journal.note(a=2, b=3)
-        journal.note(c=4)
-    journal.note(lost=2)
+    loglines.note(lost=1)
+    with loglines.noting() as outer:
+        loglines.note(a=1)
+        with loglines.noting() as inner:
+            loglines.note(a=2, b=3)
+        loglines.note(c=4)
+    loglines.note(lost=2)
     assert (outer, inner) == ({"a": 1, "c": 4}, {"a": 2, "b": 3})
 
 
 def test_a_trace_is_named_by_its_id_alone() -> None:
-    assert journal.trace_id(f"00-{'a' * 32}-{'b' * 16}-01") == "a" * 32
-    assert journal.trace_id("") == ""
+    assert loglines.trace_id(f"00-{'a' * 32}-{'b' * 16}-01") == "a" * 32
+    assert loglines.trace_id("") == ""

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableLambda
 
-from gateway.log_apart import opened
 from gateway.protocol import new_token
 from gateway.settings import Settings
+from gateway.store.own_connection import opened
 from tests.support.jobs import Jobs, body
 from workers.chains.registry import chain
 

@@ -17,11 +17,11 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 
-from gateway.function_timeout import limited, run_limit
+from gateway.azure.function_timeout import limited, run_limit
 from gateway.settings import Settings
 from tests.support.jobs import Jobs, body
 from workers.chains.registry import chain
-from workers.runner import AGAIN, DONE
+from workers.delivery.runner import AGAIN, DONE
 
 NAMES = ("one", "two", "three", "four")
 

@@ -15,12 +15,12 @@ import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from workers.local_model import EXIT_MISSING, LocalModel
+from workers.development.local_model import EXIT_MISSING, LocalModel
 
 ROOT = Path(__file__).parents[1]
 PARENT = """
 import asyncio
-from workers.local_model import LocalModel
+from workers.development.local_model import LocalModel
 async def main():
     model = LocalModel()
     await model.start()
@@ -112,7 +112,7 @@ async def test_killed_parent_takes_the_model_along() -> None:
 
 async def test_missing_package_is_one_sentence() -> None:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-S", "-m", "workers.local_model"),  # -S: no installed packages
+        *(sys.executable, "-S", "-m", "workers.development.local_model"),  # -S: no installed packages
         cwd=ROOT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-import gateway.log
-from gateway import protocol, sse
-from gateway.errors import CursorLost
-from gateway.log import Log, bucket
-from gateway.protocol import Cursor
-from gateway.record import Head
-from gateway.status import fold_of
+import gateway.store.log
+from gateway import protocol
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import CursorLost
+from gateway.store.log import Log, bucket
+from gateway.store.record import Head
+from gateway.streams.status import fold_of
 from tests.model.streams import (
     CANCEL_TAG,
     DONE,
@@ -209,7 +209,7 @@ async def test_only_redis_tells_the_time(log: Log) -> None:
 
 def test_fault_31_the_log_knows_no_clock_of_its_own() -> None:
     for name in ("log", "record", "protocol"):
-        source = (Path(gateway.log.__file__).parent / f"{name}.py").read_text()
+        source = (Path(gateway.store.log.__file__).parent / f"{name}.py").read_text()
         assert not re.search(r"^(import|from) time|datetime\.(now|today|utcnow)", source, re.MULTILINE)
 
 

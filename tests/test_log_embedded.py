@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from gateway import protocol
-from gateway.embedded import EmbeddedRedis
-from gateway.errors import CursorLost
-from gateway.log import Log
 from gateway.protocol import Cursor
+from gateway.protocol.errors import CursorLost
+from gateway.redis.embedded import EmbeddedRedis
+from gateway.store.log import Log
 from tests.model.streams import CANCEL_TAG, DONE, LEASE_MS, Stream, open_log, said, start_frame, token
 
 

@@ -20,20 +20,20 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import protocol, sse
-from gateway.asgi import ROUTES, app
-from gateway.aside import LARGE, _line, aside
-from gateway.body import DEFAULT, Start, parse_json
-from gateway.connection import Connection
-from gateway.errors import Invalid, TooManyReaders
-from gateway.formats.langgraph_request import begin_state, parse_run
-from gateway.gateway import Gateway
-from gateway.inputs import TOO_LONG, Inputs
-from gateway.log import Log
-from gateway.pieces import pieces
-from gateway.protocol import ANONYMOUS, Event, new_token
-from gateway.room import Room
+from gateway import protocol
+from gateway.formats.langgraph.request import begin_state, parse_run
+from gateway.hosts.asgi import ROUTES, app
+from gateway.protocol import ANONYMOUS, Event, new_token, sse
+from gateway.protocol.errors import Invalid, TooManyReaders
+from gateway.redis.connection import Connection
+from gateway.runtime.json_pieces import pieces
+from gateway.runtime.off_loop import LARGE, _line, aside
 from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.streams.input_schemas import TOO_LONG, Inputs
+from gateway.streams.room import Room
+from gateway.streams.service import Gateway
+from gateway.streams.start import DEFAULT, Start, parse_json
 from tests.callers import BOB, TOKEN_KEYS, by_key, keys_file
 from tests.support.following import until
 from tests.support.processes import GatewayProcess
@@ -143,7 +143,7 @@ async def test_fault_60_whoever_sends_many_large_bodies_waits_behind_his_own(
         order.append("bob")
         return parse_json(*given)
 
-    monkeypatch.setattr("gateway.body.parse_json", parsed)
+    monkeypatch.setattr("gateway.streams.start.parse_json", parsed)
     works: list[Callable[[], object]] = [held.wait, *([partial(order.append, "alice")] * 9)]
     flood = [asyncio.create_task(aside(LARGE, work, "key:alice")) for work in works]
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
@@ -256,7 +256,7 @@ async def test_fault_62_who_finds_no_room_waits_in_turn_or_is_told() -> None:
 
 
 async def test_fault_62_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.room.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("gateway.streams.room.PATIENCE_SECONDS", 0.01)
     room = Room(10)
     share = await room.take(10)
     with pytest.raises(TooManyReaders):
@@ -268,7 +268,7 @@ async def test_fault_62_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_fault_62_what_tells_no_document_waits_for_no_room(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.room.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.streams.room.PATIENCE_SECONDS", 0.05)
     gateway = Gateway(Settings(redis_url=redis_url), {"chat": ["chat"]})
     transport = httpx.ASGITransport(app=app(gateway))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:

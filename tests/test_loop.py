@@ -15,8 +15,8 @@ from gateway import protocol
 from tests.support.jobs import Jobs, body, eventually
 from tests.support.pen import paused
 from tests.support.redis_server import RedisServer
-from workers.loop import Loop
-from workers.runner import DONE
+from workers.delivery.consumer import Loop
+from workers.delivery.runner import DONE
 
 
 class Gated:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from gateway.errors import WrongChain
+from gateway.protocol.errors import WrongChain
 from gateway.settings import Settings
 from workers.chains import registry
+from workers.chains.explain import explained
 from workers.chains.registry import Registry, chain
-from workers.explain import explained
 from workers.stages import Each
 
 CHAIN: Runnable[Any, Any] = RunnableLambda(lambda given: given)

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage, convert_to_messages
 
-from gateway.body import DEFAULT, Bounds, parse_start
-from gateway.errors import Invalid
-from gateway.formats import openai_chat
-from gateway.gateway import Gateway
-from gateway.inputs import Inputs
-from gateway.messages import ARGUMENTS, MOST_ID, MOST_NAME, UNASKED, call, conversation, with_answers
+from gateway.formats.openai import chat as openai_chat
+from gateway.protocol.errors import Invalid
 from gateway.settings import Settings
+from gateway.streams.input_schemas import Inputs
+from gateway.streams.messages import ARGUMENTS, MOST_ID, MOST_NAME, UNASKED, call, conversation, with_answers
+from gateway.streams.service import Gateway
+from gateway.streams.start import DEFAULT, Bounds, parse_start
 from workers.chains.asked import ASKED, question
 
 CHAINS = {"chat": ("chat",)}

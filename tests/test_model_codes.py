@@ -14,17 +14,17 @@ from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
 from tests.support.jobs import Jobs, body
 from tests.support.model_server import ModelServer, script
-from workers import tries
+from workers.attempt import retry
+from workers.attempt.failures import failure, may_pass
+from workers.attempt.retry import asked_seconds, pause
 from workers.chains.registry import chain
-from workers.failures import failure, may_pass
-from workers.tries import asked_seconds, pause
 
 PASSING = {"model_rate_limited", "model_timeout", "model_connection", "model_error"}
 
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.01)
 
 
 def client(model: ModelServer, **options: Any) -> ChatOpenAI:

@@ -15,13 +15,13 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import tool
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
-from gateway.fold import Fold
 from gateway.protocol import Event
+from gateway.protocol.fold import Fold
 from tests.support.jobs import Jobs, body
 from tests.support.model_server import ModelServer, script
-from workers import tries
-from workers.adapter.calls import UNMARKED, added_usage, finish_of
+from workers.attempt import retry
 from workers.chains.registry import chain
+from workers.langchain.calls import UNMARKED, added_usage, finish_of
 
 CUT = {"name": "add", "pieces": ['{"a": 1', ', "b": 10']}
 WHOLE = {"name": "add", "pieces": ['{"a": 1', ', "b": 100}']}
@@ -30,7 +30,7 @@ added: list[tuple[int, int]] = []
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.02)
     added.clear()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.negotiation import negotiate
+from gateway.web.negotiate import negotiate
 
 EVENTS, JSON = "text/event-stream", "application/json"
 NONE: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway import sse
+from gateway.protocol import sse
 from tests.support.processes import GatewayProcess
 
 MODULE = """

@@ -14,11 +14,11 @@ import pytest_asyncio
 from openapi_spec_validator import validate
 
 from gateway import formats
-from gateway.asgi import ROUTES
-from gateway.openapi import document
-from gateway.responses import tree
-from gateway.schemas import NOT_BLANK
+from gateway.hosts.asgi import ROUTES
 from gateway.settings import Settings
+from gateway.web.openapi.document import document
+from gateway.web.openapi.responses import tree
+from gateway.web.openapi.schemas import NOT_BLANK
 from tests.callers import ALICE, BOB, MOST_STREAMS, ORIGIN, Guarded, by_key, flooding
 from tests.hosts import EVENTS, JSON, NOBODY, Host
 from tests.support.described import Described

@@ -9,16 +9,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from gateway import feed as feed_module
-from gateway.errors import QueueUnavailable
-from gateway.hub import ORPHANS_AT_ONCE
 from gateway.protocol import new_token
-from gateway.queue import Message
-from gateway.revive import revive
+from gateway.protocol.errors import QueueUnavailable
+from gateway.queue.job_queue import Message
+from gateway.queue.redeliver import revive
+from gateway.relay import feed as feed_module
+from gateway.relay.hub import ORPHANS_AT_ONCE
 from tests.support.following import Stream, following, reading, until
 from tests.support.jobs import Jobs, eventually
 from tests.support.proxy import Proxy, dropped
-from workers.sweeper import AT_ONCE, Sweeper
+from workers.delivery.sweeper import AT_ONCE, Sweeper
 
 FOUND_SECONDS = 3 * 2.0  # the promise for a lost publish is 2 s while events came lately
 BACKOFF_MS = 1000

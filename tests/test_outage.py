@@ -14,8 +14,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import sse
-from gateway.log import Log
+from gateway.protocol import sse
+from gateway.store.log import Log
 from tests.support.clock import ClockServer
 from tests.support.jobs import eventually
 from tests.support.model_server import ModelServer, script

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from gateway import protocol
-from gateway.errors import StoreUnavailable
-from gateway.journal import Told
+from gateway.observe.loglines import Told
+from gateway.protocol.errors import StoreUnavailable
+from gateway.writing.writer import Writer
 from tests.support.jobs import Jobs, body
 from tests.support.redis_server import RedisServer
-from workers.outcome import Outcome
-from workers.writer import Writer
+from workers.delivery.report import Outcome
 
 
 async def fine(_: Any) -> AsyncIterator[str]:

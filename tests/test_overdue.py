@@ -12,11 +12,11 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import protocol
-from gateway.errors import QueueUnavailable, StoreUnavailable
-from gateway.log import Log
-from gateway.overdue import ENDINGS, TIME_LIMIT, WAIT_LIMIT, end
-from gateway.record import Head
-from gateway.revive import revive
+from gateway.protocol.errors import QueueUnavailable, StoreUnavailable
+from gateway.queue.overdue import ENDINGS, TIME_LIMIT, WAIT_LIMIT, end
+from gateway.queue.redeliver import revive
+from gateway.store.log import Log
+from gateway.store.record import Head
 from tests.model.streams import (
     CANCEL_TAG,
     DONE,
@@ -37,8 +37,8 @@ from tests.model.streams import (
 )
 from tests.support.clock import ClockServer
 from tests.support.jobs import Jobs, body
-from workers.runner import DONE as SETTLED
-from workers.sweeper import Sweeper
+from workers.delivery.runner import DONE as SETTLED
+from workers.delivery.sweeper import Sweeper
 
 SLACK_MS = 60_000  # a busy machine; far less than what it is compared with
 DAY_SECONDS = 86_400.0

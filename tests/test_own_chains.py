@@ -10,8 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import sse
-from gateway.protocol import Event
+from gateway.protocol import Event, sse
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import REPOSITORY, GatewayProcess
 

@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from gateway import protocol, sse
-from gateway.log import Log
-from gateway.protocol import Event, EventType
+from gateway import protocol
+from gateway.protocol import Event, EventType, sse
+from gateway.store.log import Log
 from tests.callers import ALICE, by_key, keys_file
 from tests.hosts import Wire, triples
 from tests.support.model_server import ModelServer, script

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from gateway.__main__ import routes_of
-from gateway.pages import PAGE, PARTS
 from gateway.settings import Settings
+from gateway.web.pages import PAGE, PARTS
 from tests.hosts import Host
 from tests.support.processes import REPOSITORY
 from tests.support.programs import NODE

@@ -9,12 +9,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from gateway import protocol, sse
-from gateway.cluster import Router
-from gateway.connection import Connection
-from gateway.log import Log
-from gateway.pen import MOST_BYTES, MOST_TOGETHER, Pen
-from gateway.record import Claim
+from gateway import protocol
+from gateway.protocol import sse
+from gateway.redis.cluster import Router
+from gateway.redis.connection import Connection
+from gateway.store.appender import MOST_BYTES, MOST_TOGETHER, Pen
+from gateway.store.log import Log
+from gateway.store.record import Claim
 from tests.support.following import LEASE_MS, Stream, connected, until
 from tests.support.pen import text
 from tests.support.redis_cluster import RedisCluster

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.errors import QueueUnavailable
-from gateway.queue import Message
-from gateway.queue_azure import HELD, AzureQueue
+from gateway.azure.storage import client_of
+from gateway.protocol.errors import QueueUnavailable
+from gateway.queue.azure_queue import HELD, AzureQueue
+from gateway.queue.job_queue import Message
 from gateway.settings import Settings
-from gateway.storage import client_of
 from tests.support.azurite import Azurite
 from tests.support.jobs import BOUND_SECONDS, Jobs, eventually
 from tests.support.redis_server import RedisServer
-from workers.places import Places
+from workers.delivery.capacity import Places
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LEASE_SECONDS = 60.0

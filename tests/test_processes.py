@@ -14,8 +14,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway.fold import Fold
-from gateway.sse import Decoder
+from gateway.protocol.fold import Fold
+from gateway.protocol.sse import Decoder
 from tests.support.jobs import eventually
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import protocol, sse
-from gateway.fold import StageText
-from gateway.formats.projection import Frame, Place, Projection, alive, events, projected
-from gateway.protocol import Cursor, Event, EventType
+from gateway import protocol
+from gateway.formats.base.projection import Frame, Place, Projection, alive, events, projected
+from gateway.protocol import Cursor, Event, EventType, sse
+from gateway.protocol.fold import StageText
 
 TAG = "be0f"
 PLACES = st.builds(

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import protocol
-from gateway.log import Log, bucket
-from gateway.overdue import TIME_LIMIT
 from gateway.protocol import TRANSITIONS, Cursor, Event, EventType, Status
+from gateway.queue.overdue import TIME_LIMIT
+from gateway.store.log import Log, bucket
 from tests.model.streams import DONE, Pen, Stream, open_log, said
 
 DIGITS = "0123456789"

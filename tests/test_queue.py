@@ -11,10 +11,10 @@ from time import monotonic
 import pytest
 from redis.asyncio import Redis
 
-from gateway.embedded import EmbeddedRedis
-from gateway.errors import QueueUnavailable
-from gateway.queue import Delivery, Message
-from gateway.queue_redis import RedisQueue
+from gateway.protocol.errors import QueueUnavailable
+from gateway.queue.job_queue import Delivery, Message
+from gateway.queue.redis_queue import RedisQueue
+from gateway.redis.embedded import EmbeddedRedis
 from tests.support.queues import LEASE_MS, Store
 
 BOUND_SECONDS = 20

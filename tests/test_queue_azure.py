@@ -16,12 +16,12 @@ import pytest
 import pytest_asyncio
 from azure.storage.queue.aio import QueueClient
 
-from gateway import queue_azure
-from gateway.errors import QueueUnavailable, StoreUnavailable
-from gateway.queue import Message
-from gateway.queue_azure import HELD, AzureQueue
+from gateway.azure.storage import client_of
+from gateway.protocol.errors import QueueUnavailable, StoreUnavailable
+from gateway.queue import azure_queue
+from gateway.queue.azure_queue import HELD, AzureQueue
+from gateway.queue.job_queue import Message
 from gateway.settings import Settings
-from gateway.storage import client_of
 from tests.hosts import JSON, LIMIT_SECONDS, until
 from tests.support.azurite import Azurite
 from tests.support.certificates import certify
@@ -30,8 +30,8 @@ from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
 from tests.support.queued import StorageTap
 from tests.support.redis_server import RedisServer
-from workers.loop import Loop
-from workers.runner import Runner, Settled
+from workers.delivery.consumer import Loop
+from workers.delivery.runner import Runner, Settled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -88,7 +88,7 @@ async def test_places_are_those_that_the_service_counts_and_what_this_process_ad
         await other.enqueue(JOB)
     asked = await asyncio.gather(*(one.reserve(str(n), 10, 0) for n in range(20)))
     assert sum(asked) == 7
-    monkeypatch.setattr(queue_azure, "COUNT_SECONDS", 0.0)
+    monkeypatch.setattr(azure_queue, "COUNT_SECONDS", 0.0)
     assert await one.reserve("x", 10, 6)  # three are there, after all
     assert not await one.reserve("x", 10, 7)
 
@@ -125,8 +125,8 @@ async def test_what_is_held_stays_hidden_beyond_its_time(
     queues: tuple[AzureQueue, AzureQueue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = queues
-    monkeypatch.setattr(queue_azure, "VISIBILITY_SECONDS", 2)
-    monkeypatch.setattr(queue_azure, "RENEW_SECONDS", 0.5)
+    monkeypatch.setattr(azure_queue, "VISIBILITY_SECONDS", 2)
+    monkeypatch.setattr(azure_queue, "RENEW_SECONDS", 0.5)
     await one.enqueue(JOB)
     [delivery] = await one.receive(1)
     until_s = time.monotonic() + 5
@@ -140,7 +140,7 @@ async def test_what_was_handed_to_another_meanwhile_is_the_others(
     queues: tuple[AzureQueue, AzureQueue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = queues
-    monkeypatch.setattr(queue_azure, "VISIBILITY_SECONDS", 1)
+    monkeypatch.setattr(azure_queue, "VISIBILITY_SECONDS", 1)
     await one.enqueue(JOB)
     [late] = await one.receive(1)  # and is never renewed: that would be after twenty seconds
     async with asyncio.timeout(LIMIT_SECONDS):
@@ -239,8 +239,8 @@ async def test_what_a_worker_could_not_settle_is_another_ones_though_it_lives(
     queues: tuple[AzureQueue, AzureQueue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = queues
-    monkeypatch.setattr(queue_azure, "VISIBILITY_SECONDS", 1)
-    monkeypatch.setattr(queue_azure, "RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(azure_queue, "VISIBILITY_SECONDS", 1)
+    monkeypatch.setattr(azure_queue, "RENEW_SECONDS", 0.3)
     await one.enqueue(JOB)
     helpless = Helpless()
     loop = asyncio.create_task(Loop(one, helpless, concurrency=1).run())
@@ -268,7 +268,7 @@ async def test_without_the_service_it_says_so_in_bounded_time(
     finally:
         await azurite.start()
     assert [type(answer) for answer in answers] == [QueueUnavailable] * 4
-    assert time.monotonic() - began < 3 * queue_azure.SEND_SECONDS
+    assert time.monotonic() - began < 3 * azure_queue.SEND_SECONDS
     await one.enqueue(JOB)
     assert len(await one.receive(8)) == 1  # the other is still hidden
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.queue import Message
+from gateway.queue.job_queue import Message
 
 
 @given(st.text(), st.text(), st.integers(min_value=0, max_value=2**53))

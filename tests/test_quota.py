@@ -12,15 +12,15 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import protocol
-from gateway.body import Start
-from gateway.connection import Connection
-from gateway.errors import KeyReused, OverQuota, QueueFull, QueueUnavailable, StoreUnavailable
-from gateway.log import Log
-from gateway.queue import Message
-from gateway.quota import INDEX_BYTES, LOOKS, Quota
+from gateway.protocol.errors import KeyReused, OverQuota, QueueFull, QueueUnavailable, StoreUnavailable
+from gateway.queue.job_queue import Message
+from gateway.redis.connection import Connection
 from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.store.quota import INDEX_BYTES, LOOKS, Quota
+from gateway.streams.start import Start
 from tests.support.jobs import Jobs, body
-from workers.runner import DONE
+from workers.delivery.runner import DONE
 
 SETTINGS = Settings(max_owner_streams=5, max_owner_starts=1000, max_owner_bytes=1_000_000)
 MINUTE_MS = 60_000

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from gateway.log import Log
+from gateway.store.log import Log
 from tests.support.following import Stream, connected
 from tests.support.processes import GatewayProcess
 

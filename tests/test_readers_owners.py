@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.errors import TooManyReaders
-from gateway.hub import Hub
 from gateway.protocol import ANONYMOUS
+from gateway.protocol.errors import TooManyReaders
+from gateway.relay.hub import Hub
 from gateway.settings import Settings
 from tests.callers import ALICE, BOB, CAROL, TOKEN_KEYS, by_key, keys_file
 from tests.hosts import EVENTS, LIMIT_SECONDS, until, uvicorn_host

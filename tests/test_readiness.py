@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway import readiness, subscriber
-from gateway.gateway import Gateway
-from gateway.readiness import Ready, Shared
+from gateway.ops import readiness
+from gateway.ops.readiness import Ready, Shared
+from gateway.redis import pubsub
 from gateway.settings import Settings
+from gateway.streams.service import Gateway
 from tests.support.following import until
 from tests.support.jobs import Jobs
 from tests.support.proxy import Proxy
@@ -146,8 +147,8 @@ async def test_a_store_that_is_away_hung_or_back_is_told_within_the_bound(
 async def test_the_subscriber_is_idle_alive_lost_and_ended(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "UNHEARD_SECONDS", 0.2)
-    monkeypatch.setattr(subscriber, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(pubsub, "UNHEARD_SECONDS", 0.2)
+    monkeypatch.setattr(pubsub, "TIMEOUT_SECONDS", 0.2)
     async with Proxy(redis_url) as proxy, opened(proxy.url) as gateway:
         hub = gateway.parts.hub
         assert (await gateway.readiness()).subscriber == "idle"
@@ -161,7 +162,7 @@ async def test_the_subscriber_is_idle_alive_lost_and_ended(
             await until(lambda: hub.subscriber.state == "ok")
         assert (await gateway.readiness()).subscriber == "idle"
         with monkeypatch.context() as deaf:
-            deaf.setattr(subscriber.Subscriber, "state", "unheard")
+            deaf.setattr(pubsub.Subscriber, "state", "unheard")
             await until(lambda: hub.subscriber.state == "unheard")
             found = await gateway.readiness()
             assert (found.subscriber, found.good) == ("unheard", True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.protocol import ENDED, Status
-from gateway.record import Claim, Record
+from gateway.store.record import Claim, Record
 from tests.model.streams import record_fields, token
 
 STREAM_ID = "ab" + "x" * 22

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.connection import Connection
-from gateway.errors import StoreUnavailable
-from gateway.link import connection_to
+from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.connect import connection_to
+from gateway.redis.connection import Connection
 from tests.support.certificates import certify
 from tests.support.following import Stream, connected, following, reading
 from tests.support.redis_server import RedisServer

@@ -10,10 +10,10 @@ from typing import Any, NotRequired, TypedDict
 import pytest
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from gateway.body import Start
-from gateway.errors import Invalid
-from gateway.inputs import Inputs
+from gateway.protocol.errors import Invalid
 from gateway.settings import Settings
+from gateway.streams.input_schemas import Inputs
+from gateway.streams.start import Start
 from workers.chains import registry
 from workers.chains.registry import Registry, chain
 

@@ -8,9 +8,8 @@ from contextlib import aclosing
 import pytest
 from redis.asyncio import Redis
 
-from gateway import sse
-from gateway.errors import StoreUnavailable
-from gateway.protocol import Cursor
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import StoreUnavailable
 from tests.support.following import Following, Reader, Stream, following, reading, text, until
 from tests.support.proxy import Proxy
 

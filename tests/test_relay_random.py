@@ -14,9 +14,8 @@ from contextlib import AsyncExitStack, aclosing
 import pytest
 from redis.asyncio import Redis
 
-from gateway import sse
-from gateway.errors import StoreUnavailable
-from gateway.protocol import Cursor
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import StoreUnavailable
 from tests.support.following import Following, Stream, following, text
 from tests.support.proxy import Proxy
 

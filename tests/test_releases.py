@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.queue import Message
-from gateway.record import Record
+from gateway.queue.job_queue import Message
+from gateway.store.record import Record
 from tests.support.jobs import Jobs, eventually
-from workers.loop import Loop
-from workers.runner import DONE, FOREIGN_AGAIN_MS, FOREIGN_MS, Settled
-from workers.sweeper import Sweeper
+from workers.delivery.consumer import Loop
+from workers.delivery.runner import DONE, FOREIGN_AGAIN_MS, FOREIGN_MS, Settled
+from workers.delivery.sweeper import Sweeper
 
 Fields = dict[bytes | bytearray | memoryview | str | int | float, Any]
 LATER = Settled(again_in_ms=FOREIGN_AGAIN_MS)

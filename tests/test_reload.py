@@ -13,15 +13,15 @@ from typing import Any
 import httpx
 import pytest
 
-import workers.reload
+import workers.development.reload
 from gateway.__main__ import Host, _servable
 from gateway.settings import Settings
 from tests.support.jobs import BOUND_SECONDS, eventually
-from workers import watched
 from workers.chains import registry
 from workers.chains.registry import Registry
-from workers.reload import Reload
-from workers.watched import Watch
+from workers.development import watched
+from workers.development.reload import Reload
+from workers.development.watched import Watch
 
 MODULE = "reloaded_chains"
 SECOND = 1_700_000_000 * 10**9  # in nanoseconds
@@ -59,8 +59,8 @@ def author(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Author]:
     """What is imported and marked meanwhile is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(workers.reload, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(workers.reload, "CALM_SECONDS", 0.01)
+    monkeypatch.setattr(workers.development.reload, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(workers.development.reload, "CALM_SECONDS", 0.01)
     Registry(Settings())
     monkeypatch.setattr(registry, "_marked", dict(registry._marked))
     before = set(sys.modules)

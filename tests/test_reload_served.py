@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import sse
-from gateway.gateway import Gateway
+from gateway.protocol import sse
 from gateway.settings import Settings
+from gateway.streams.service import Gateway
 from tests.support.jobs import Jobs, body, eventually
 from tests.support.processes import GatewayProcess
-from workers.runner import AGAIN, DONE
+from workers.delivery.runner import AGAIN, DONE
 
 
 async def test_a_gateway_that_learns_other_chains_creates_their_streams(redis_url: str) -> None:

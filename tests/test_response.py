@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 from starlette.types import Message
 
-from gateway import sse
-from gateway.errors import HoldfastError, StoreUnavailable, TooManyReaders
-from gateway.hub import STALLED
-from gateway.response import CutStream, EventStream
-from gateway.subscription import Ending
+from gateway.protocol import sse
+from gateway.protocol.errors import HoldfastError, StoreUnavailable, TooManyReaders
+from gateway.relay.hub import STALLED
+from gateway.relay.reader import Ending
+from gateway.web.event_stream import CutStream, EventStream
 from tests.support.following import Stream, following
 
 CHUNKS = (b"id: 0-aaaa\ndata: 1\n\n", sse.HEARTBEAT, b"id: 20-aaaa\ndata: 2\n\n")

@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.jobs import Jobs, body, eventually
-from workers.runner import DONE
-from workers.sweeper import Sweeper
+from workers.delivery.runner import DONE
+from workers.delivery.sweeper import Sweeper
 
 RETENTION_SECONDS = 6.0  # several turns of the sweeper, on a busy machine too
 

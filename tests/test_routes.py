@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from gateway import formats
-from gateway.asgi import ROUTES
+from gateway.hosts.asgi import ROUTES
 from tests.hosts import EVENTS, JSON, LIMIT_SECONDS, NOBODY, Host
 
 pytest_plugins = ("tests.hosts",)

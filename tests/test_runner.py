@@ -11,13 +11,13 @@ from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from redis.asyncio import Redis
 
 from gateway import protocol
-from gateway.errors import StoreUnavailable
 from gateway.protocol import TERMINAL_EVENTS
+from gateway.protocol.errors import StoreUnavailable
 from tests.support.jobs import Answering, Jobs, body
 from tests.support.model_server import ModelServer, script
-from workers import runner as runner_module
 from workers.chains.registry import Chain, Registry
-from workers.runner import AGAIN, DONE, FOREIGN_MS, GIVEN_UP_AGAIN_MS, UNKNOWN_AGAIN_MS, Runner
+from workers.delivery import runner as runner_module
+from workers.delivery.runner import AGAIN, DONE, FOREIGN_MS, GIVEN_UP_AGAIN_MS, UNKNOWN_AGAIN_MS, Runner
 
 NOTICE_SECONDS = 2.0
 

@@ -10,14 +10,14 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import protocol
-from gateway.errors import StoreUnavailable
-from gateway.queue import Message
+from gateway.protocol.errors import StoreUnavailable
+from gateway.queue.job_queue import Message
+from gateway.writing.writer import BUFFER_BYTES
 from tests.support.jobs import Jobs, body, eventually
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
-from workers.loop import Loop
-from workers.runner import AGAIN, DONE, FOREIGN_AGAIN_MS
-from workers.writer import BUFFER_BYTES
+from workers.delivery.consumer import Loop
+from workers.delivery.runner import AGAIN, DONE, FOREIGN_AGAIN_MS
 
 ENDS_SECONDS = 20.0
 PATIENCE_SECONDS = 0.5

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway import protocol, sse
-from gateway.handlers import _texts
-from gateway.log import Log
+from gateway import protocol
+from gateway.protocol import sse
+from gateway.store.log import Log
+from gateway.web.streams import _texts
 from tests.hosts import (
     EVENTS,
     HOST_NAMES,

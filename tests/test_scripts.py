@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import protocol
-from gateway.log import CREATED_EXPIRY_MS, Log
+from gateway.store.log import CREATED_EXPIRY_MS, Log
 from tests.model.streams import (
     CANCEL_TAG,
     DONE,

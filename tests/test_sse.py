@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import protocol, sse
-from gateway.protocol import Event, EventType
-from gateway.sse import Decoder, Message
+from gateway import protocol
+from gateway.protocol import Event, EventType, sse
+from gateway.protocol.sse import Decoder, Message
 
 STREAMS = Path(__file__).parent / "streams.json"
 SPLIT_EVERYWHERE_BYTES = 1000  # longer streams are split into pieces of these sizes instead

@@ -18,14 +18,14 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import __main__ as main_module
-from gateway import hub as hub_module
-from gateway import sse
 from gateway.__main__ import GRACE_SECONDS, Host, Server
-from gateway.log import Log
+from gateway.protocol import sse
+from gateway.relay import hub as hub_module
 from gateway.settings import Settings
+from gateway.store.log import Log
 from tests.support.following import Stream, connected, until
 from tests.support.processes import GatewayProcess
-from workers.local_model import LocalModel
+from workers.development.local_model import LocalModel
 
 READERS = 8
 CUT_MS = 2000

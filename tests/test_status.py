@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from gateway import gateway as under_test
 from gateway import protocol
-from gateway.connection import Connection
-from gateway.fold import Fold
-from gateway.gateway import FOLDS_AT_ONCE
-from gateway.log import PIECE_BYTES, Log
 from gateway.protocol import ANONYMOUS, ENDED, Event
-from gateway.status import fold_of
+from gateway.protocol.fold import Fold
+from gateway.redis.connection import Connection
+from gateway.store.log import PIECE_BYTES, Log
+from gateway.streams import service as under_test
+from gateway.streams.service import FOLDS_AT_ONCE
+from gateway.streams.status import fold_of
 from tests.support.following import DONE, Stream, text
 from tests.support.jobs import Jobs
 

@@ -14,9 +14,9 @@ from datetime import datetime
 import pytest
 import pytest_asyncio
 
-from gateway.gateway import Gateway
 from gateway.settings import Settings
-from gateway.tokens import MARGIN_SECONDS, StreamTokens
+from gateway.streams.service import Gateway
+from gateway.streams.stream_tokens import MARGIN_SECONDS, StreamTokens
 from tests.callers import ALICE, BOB, TOKEN_KEYS, TOKEN_SECONDS, Guarded, by_key, old_tokens
 from tests.hosts import EVENTS, JSON, NOBODY, Host, Wire, triples, until, uvicorn_host, within
 from tests.support.model_server import ModelServer, script

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway import connection, subscriber
-from gateway.subscriber import Subscriber
+from gateway.redis import connection, pubsub
+from gateway.redis.pubsub import Subscriber
 from tests.support.following import Following, Stream, following, reading, until
 from tests.support.proxy import Proxy
 
@@ -114,7 +114,7 @@ async def test_a_connect_that_fails_loses_nothing_anew(
 async def test_a_deaf_connection_is_asked_then_cut_and_replaced(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "DEAF_SECONDS", 2.0)
+    monkeypatch.setattr(pubsub, "DEAF_SECONDS", 2.0)
     async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
         stream = await Stream.create(f.log)
         async with reading(f.relay, stream) as [reader]:
@@ -135,7 +135,7 @@ async def test_a_deaf_connection_is_asked_then_cut_and_replaced(
 async def test_a_handshake_without_an_answer_is_given_up(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(pubsub, "TIMEOUT_SECONDS", 0.2)
     async with Proxy(redis_url) as proxy, subscribing(proxy.url) as (one, listening):
         proxy.hold("hub", "answers")
         feed = follow(one, listening, "live:a")
@@ -147,7 +147,7 @@ async def test_a_handshake_without_an_answer_is_given_up(
 async def test_a_deaf_connection_whose_buffers_are_full_is_cut_too(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "DEAF_SECONDS", 0.5)
+    monkeypatch.setattr(pubsub, "DEAF_SECONDS", 0.5)
     async with Proxy(redis_url) as proxy, subscribing(proxy.url) as (one, listening):
         feed = follow(one, listening, "live:" + "a" * 10_000)
         await until(lambda: feed.acknowledgements == 1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.subscription import TAKE_BYTES, Block, Subscription, merged
+from gateway.relay.reader import TAKE_BYTES, Block, Subscription, merged
 
 BOUND = 1000
 

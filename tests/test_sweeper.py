@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.protocol import new_token
-from gateway.revive import revive
+from gateway.queue.redeliver import revive
 from tests.support.jobs import Jobs, eventually
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
-from workers.sweeper import Sweeper
+from workers.delivery.sweeper import Sweeper
 
 
 async def fine(_: Any) -> AsyncIterator[str]:

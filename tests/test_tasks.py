@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from gateway.tasks import begin
+from gateway.runtime.tasks import begin
 
 
 async def test_a_task_has_come_to_its_first_wait_when_it_is_handed_out() -> None:

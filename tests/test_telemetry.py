@@ -21,8 +21,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from gateway import telemetry
-from gateway.exporters import OwnDecision
+from gateway.observe import telemetry
+from gateway.observe.export import OwnDecision
 from tests.functions_host.client import FunctionsHost
 from tests.hosts import JSON, LIMIT_SECONDS, functions_environment, quick_app, until
 from tests.support.azurite import Azurite

@@ -15,17 +15,17 @@ from langchain_core.exceptions import ModelConnectionError, ModelInvalidRequestE
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_openai import ChatOpenAI
 
-from gateway.fold import Fold
+from gateway.protocol.fold import Fold
 from tests.support.jobs import Jobs, body
 from tests.support.model_server import ModelServer, script
-from workers import tries
+from workers.attempt import retry
+from workers.attempt.retry import LONGEST_ASKED_SECONDS, LONGEST_SECONDS, asked_seconds, pause
 from workers.chains.registry import chain
-from workers.tries import LONGEST_ASKED_SECONDS, LONGEST_SECONDS, asked_seconds, pause
 
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.02)
 
 
 class Asked(ModelRateLimitError):
@@ -35,7 +35,7 @@ class Asked(ModelRateLimitError):
 
 
 def test_pauses_grow_with_jitter_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "FIRST_SECONDS", 0.5)
+    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.5)
     pauses = [pause(ModelConnectionError("x"), number, 100) for number in range(1, 20)]
     for number, waited in enumerate(pauses):
         assert waited is not None

@@ -6,7 +6,7 @@
  *
  * A POST carries an Idempotency-Key and is repeated until it is answered; from then on each connection goes on
  * behind the last event. One module without dependencies, for browsers and for Node 20 or later; the same
- * behaviours as gateway/client.py, and held by the same tests. client.d.ts is made from it by scripts/vendor.
+ * behaviours as gateway/client/__init__.py, and held by the same tests. client.d.ts is made from it by scripts/vendor.
  */
 
 const SILENCE_SECONDS = 45; // three heartbeats missed: the connection is dead

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway import protocol, sse
-from gateway.protocol import Event
-from gateway.record import CHECKPOINT, Record
-from workers.chains.each import Each as Each
-from workers.writer import TooLong
+from gateway import protocol
+from gateway.protocol import Event, sse
+from gateway.store.record import CHECKPOINT, Record
+from gateway.writing.writer import TooLong
+from workers.each import Each as Each
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable

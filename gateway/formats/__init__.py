@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from gateway import handlers
-from gateway.formats import (
-    ai_sdk_chat,
-    durable,
-    langgraph_runs,
-    langgraph_state,
-    openai_chat,
-    openai_models,
-    openai_responses,
-)
-from gateway.formats.serving import Route
+from gateway.formats.ai_sdk import chat
+from gateway.formats.base.serving import Route
+from gateway.formats.durable import endpoints
+from gateway.formats.langgraph import runs, state
+from gateway.formats.openai import chat as openai_chat
+from gateway.formats.openai import models, responses
+from gateway.web import streams
 
 # A format is a file, and its routes here.
 _ROUTES: tuple[Route, ...] = (
-    *langgraph_runs.ROUTES,
-    *langgraph_state.ROUTES,
-    *ai_sdk_chat.ROUTES,
+    *runs.ROUTES,
+    *state.ROUTES,
+    *chat.ROUTES,
     *openai_chat.ROUTES,
-    *openai_models.ROUTES,
-    *openai_responses.ROUTES,
-    *durable.ROUTES,
+    *models.ROUTES,
+    *responses.ROUTES,
+    *endpoints.ROUTES,
 )
 
 
 def _with_preflights(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """A page of another origin asks for leave at every path."""
     paths = dict.fromkeys(route.path for route in routes)
-    asked = (Route("OPTIONS", path, handlers.preflight, open=True) for path in paths)
+    asked = (Route("OPTIONS", path, streams.preflight, open=True) for path in paths)
     return (*routes, *asked)
 
 

@@ -11,11 +11,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.log import Log
-from gateway.pen import Heard, Pen
 from gateway.protocol import ENDED, VERSION, Cursor
-from gateway.record import Answer, Claim, Piece, Record
-from gateway.sse import FRAME_END
+from gateway.protocol.sse import FRAME_END
+from gateway.store.appender import Heard, Pen
+from gateway.store.log import Log
+from gateway.store.record import Answer, Claim, Piece, Record
 
 
 class MemoryLog(Log):

@@ -14,23 +14,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gateway import client_events, protocol, sse
-from gateway.body import DEFAULT_CHAIN, Bounds, Start, parse_json, parse_start
-from gateway.client_events import Event, Refused, Stage
-from gateway.errors import HoldfastError, TooLarge
-from gateway.fold import StageText
-from gateway.inputs import Inputs
-from gateway.protocol import ANONYMOUS, VERSION, Status
-from gateway.record import Claim
+from gateway import protocol
+from gateway.client import events as client_events
+from gateway.client.events import Event, Refused, Stage
+from gateway.protocol import ANONYMOUS, VERSION, Status, sse
+from gateway.protocol.errors import HoldfastError, TooLarge
+from gateway.protocol.fold import StageText
 from gateway.settings import Settings
-from gateway.status import fold_of
+from gateway.store.record import Claim
+from gateway.streams.input_schemas import Inputs
+from gateway.streams.start import DEFAULT_CHAIN, Bounds, Start, parse_json, parse_start
+from gateway.streams.status import fold_of
+from gateway.writing.writer import Writer
 from holdfast_gateway.testing.memory import MemoryLog
-from workers.attempt import Attempt
+from workers.attempt.attempt import Attempt
 from workers.chains.chat import answered_by
-from workers.chains.each import Each
 from workers.chains.registry import Chain, Registry
-from workers.runner import Runner
-from workers.writer import Writer
+from workers.delivery.runner import Runner
+from workers.each import Each
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

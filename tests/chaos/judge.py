@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from gateway.log import Log
+from gateway.store.log import Log
 from tests.chaos import texts, wire
 from tests.chaos.fold import fold
 from tests.chaos.readers import Reader

@@ -8,9 +8,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from gateway.log import Log
-from gateway.queue import Message
-from gateway.queue_redis import GROUP
+from gateway.queue.job_queue import Message
+from gateway.queue.redis_queue import GROUP
+from gateway.store.log import Log
 from tests.chaos.stage import LEASE_SECONDS, Stage
 from tests.chaos.tally import Recovery, Tally
 

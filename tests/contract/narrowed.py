@@ -13,7 +13,7 @@ from schemathesis.core.failures import AcceptedNegativeData, Failure
 from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData, UnsupportedMethodResponse, UseAfterFree
 
-from gateway import messages
+from gateway.streams import messages
 
 FOLLOW = "GET /stream/{id}"
 

@@ -15,10 +15,10 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 
-from gateway.embedded import EmbeddedRedis
+from gateway.redis.embedded import EmbeddedRedis
 from gateway.settings import Settings
 from tests.support.azurite import Azurite
-from workers.local_model import LocalModel
+from workers.development.local_model import LocalModel
 
 from .client import REPOSITORY
 

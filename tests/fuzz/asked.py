@@ -11,11 +11,12 @@ from typing import Any
 
 from starlette.requests import Request
 
-from gateway import answers, asking, protocol, sse
-from gateway.body import DEFAULT, Start, parse_json, parse_sample, parse_start, read
-from gateway.errors import HoldfastError, Invalid, Malformed, NotJson, TooLarge
-from gateway.negotiation import negotiate
-from gateway.protocol import Cursor
+from gateway import protocol
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import HoldfastError, Invalid, Malformed, NotJson, TooLarge
+from gateway.streams.start import DEFAULT, Start, parse_json, parse_sample, parse_start, read
+from gateway.web import answers, request_head
+from gateway.web.negotiate import negotiate
 from tests.fuzz.source import Source, at_once, pieces, same
 
 CHAINS: Mapping[str, Any] = {"chat": None, "haiku": None}
@@ -74,7 +75,7 @@ def headers(data: bytes) -> None:
     assert chosen is not None or negotiate(accept, (KINDS[0],), KINDS[0]) is None  # all are refused
     cursors = [value for name, value in given if name == b"last-event-id"]
     try:
-        cursor = asking.cursor(request)
+        cursor = request_head.cursor(request)
     except Malformed as error:
         _answerable(error)
     else:
@@ -83,13 +84,13 @@ def headers(data: bytes) -> None:
             assert cursor.text.encode() == cursors[0]
         assert cursor is None or re.fullmatch(r"[0-9]{1,10}-[0-9a-f]{4}", cursor.text, re.ASCII)
     try:
-        key = asking.idempotency_key(request)
+        key = request_head.idempotency_key(request)
     except Invalid as error:
         _answerable(error)
     else:
         assert [key.encode()] == ([value for name, value in given if name == b"idempotency-key"] or [b""])
         assert not key or (key.isascii() and key.isprintable() and len(key) < 256)
-    assert asking.traceparent(request).encode() in (b"", *(v for n, v in given if n == b"traceparent"))
+    assert request_head.traceparent(request).encode() in (b"", *(v for n, v in given if n == b"traceparent"))
 
 
 def body(data: bytes) -> None:

@@ -9,9 +9,9 @@ from tempfile import NamedTemporaryFile
 
 from starlette.datastructures import Headers
 
-from gateway.auth import Keys, bearer, new_key
-from gateway.errors import Unauthorized
-from gateway.tokens import StreamTokens
+from gateway.callers.auth import Keys, bearer, new_key
+from gateway.protocol.errors import Unauthorized
+from gateway.streams.stream_tokens import StreamTokens
 from tests.fuzz.source import Source, at_once
 
 KEYS = ("k" * 32, "l" * 32)

@@ -9,8 +9,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from gateway.door import Door
-from gateway.http import MOST_AHEAD, MOST_FIELDS, Bounded
+from gateway.hosts.door import Door
+from gateway.hosts.uvicorn_protocol import MOST_AHEAD, MOST_FIELDS, Bounded
 from tests.fuzz.source import Source, pieces
 
 

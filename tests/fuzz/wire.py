@@ -6,11 +6,11 @@ import base64
 import json
 import re
 
-from gateway import protocol, sse
-from gateway.protocol import Cursor, Event, EventType
-from gateway.queue import Message as Job
-from gateway.sse import Decoder
-from gateway.subscription import Block
+from gateway import protocol
+from gateway.protocol import Cursor, Event, EventType, sse
+from gateway.protocol.sse import Decoder
+from gateway.queue.job_queue import Message as Job
+from gateway.relay.reader import Block
 from tests.fuzz.source import Source, pieces, same
 
 Told = tuple[list[sse.Message], str, int | None]

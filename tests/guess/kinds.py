@@ -11,10 +11,11 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway import protocol, sse
-from gateway.connection import Connection
-from gateway.log import Log
-from gateway.tokens import StreamTokens
+from gateway import protocol
+from gateway.protocol import sse
+from gateway.redis.connection import Connection
+from gateway.store.log import Log
+from gateway.streams.stream_tokens import StreamTokens
 from tests.callers import TOKEN_KEYS
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

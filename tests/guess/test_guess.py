@@ -11,12 +11,12 @@ import random
 import pytest
 from redis.asyncio import Redis
 
-from gateway import gateway as under_test
 from gateway import protocol
-from gateway.errors import StreamGone, StreamNotFound, Unauthorized
-from gateway.gateway import Gateway
+from gateway.protocol.errors import StreamGone, StreamNotFound, Unauthorized
 from gateway.settings import Settings
-from gateway.tokens import StreamTokens
+from gateway.streams import service as under_test
+from gateway.streams.service import Gateway
+from gateway.streams.stream_tokens import StreamTokens
 from tests.callers import TOKEN_KEYS, Guarded
 from tests.guess.classifiers import auc, by_threshold
 from tests.guess.kinds import OWNER, ids, streams, tokens

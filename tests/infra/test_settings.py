@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pathspec import GitIgnoreSpec
 
-from gateway.queue_azure import HELD
+from gateway.queue.azure_queue import HELD
 from gateway.rules import SHORTEST_SECRET
 from gateway.settings import Settings
 from tests.infra.syntax import literal, parse, parts, text
@@ -233,7 +233,7 @@ SECRETS = [
     *(".env", ".env.local", "prod.env", ".envrc", "local.settings.json", "local.settings.prod.json"),
     *("server.pem", "server.key", "app.pfx", "app.p12", "store.jks", "site.publishsettings"),
     *("id_rsa", "id_ed25519.pub", ".netrc", ".npmrc", ".pypirc", "keys", "keys.txt", "holdfast.keys"),
-    *("secrets.json", "dump.rdb", "appendonly.aof", "gateway.log"),
+    *("secrets.json", "dump.rdb", "appendonly.aof", "gateway.store.log"),
 ]
 
 

@@ -16,16 +16,16 @@ from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableGenerator
 
-from gateway.errors import StoreUnavailable
-from gateway.log import Log
 from gateway.protocol import Cursor, Event
-from gateway.queue import Message
-from gateway.record import Answer, Claim, Piece
+from gateway.protocol.errors import StoreUnavailable
+from gateway.queue.job_queue import Message
 from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.store.record import Answer, Claim, Piece
 from tests.model.script import STAGES
 from tests.model.streams import LEASE_MS, RUN_MS
 from workers.chains.registry import Chain, Registry
-from workers.runner import Runner, Settled
+from workers.delivery.runner import Runner, Settled
 
 MOST_TURNS = 100_000  # of the event loop, until nothing is ready any more: far more than any step takes
 SETTINGS = Settings(

@@ -13,7 +13,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from gateway import sse
+from gateway.protocol import sse
 from tests.model import streams
 from tests.model.pair import one
 from tests.model.reader import Latecomer, Reader

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.errors import QueueUnavailable
-from gateway.queue import Delivery, Message
+from gateway.protocol.errors import QueueUnavailable
+from gateway.queue.job_queue import Delivery, Message
 
 
 class Mail:

@@ -10,14 +10,14 @@ from typing import Any, ClassVar, TypeVar
 
 from hypothesis.stateful import RuleBasedStateMachine
 
-from gateway import protocol, sse
-from gateway.errors import StreamGone, StreamNotFound
-from gateway.gateway import Gateway
-from gateway.log import Log
-from gateway.overdue import ENDINGS
-from gateway.protocol import Cursor
-from gateway.record import Piece
+from gateway import protocol
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import StreamGone, StreamNotFound
+from gateway.queue.overdue import ENDINGS
 from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.store.record import Piece
+from gateway.streams.service import Gateway
 from tests.model import script, streams
 from tests.model.reader import Reader
 from tests.model.real import Image, Real, passes

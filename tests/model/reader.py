@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import sse
-from gateway.errors import CursorLost
-from gateway.fold import Fold
-from gateway.log import PIECE_BYTES, Log
-from gateway.protocol import Cursor, Event
-from gateway.record import Piece
+from gateway.protocol import Cursor, Event, sse
+from gateway.protocol.errors import CursorLost
+from gateway.protocol.fold import Fold
+from gateway.store.log import PIECE_BYTES, Log
+from gateway.store.record import Piece
 from tests.model.store import Store
 from tests.model.streams import ids_of
 from tests.model.told import Text, texts_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.connection import Connection
-from gateway.record import Answer, Claim, Record
+from gateway.redis.connection import Connection
+from gateway.store.record import Answer, Claim, Record
 from tests.model import streams
 from tests.model.store import ENDED, UNIT_MS, Store
 from tests.model.streams import KEEP_MS, LEASE_MS, OPEN_MS, TOMBSTONE_MS

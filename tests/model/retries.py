@@ -17,13 +17,13 @@ from unittest.mock import patch
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from gateway import gateway as service
 from gateway import protocol
-from gateway.errors import CursorLost, StoreUnavailable
-from gateway.log import Log
-from gateway.overdue import ENDINGS
 from gateway.protocol import Event
-from gateway.record import Answer, Claim
+from gateway.protocol.errors import CursorLost, StoreUnavailable
+from gateway.queue.overdue import ENDINGS
+from gateway.store.log import Log
+from gateway.store.record import Answer, Claim
+from gateway.streams import service
 from tests.model.handled import Call, CutError, Handled, Loop, rest
 from tests.model.life import PICK, RARELY, VERBS, Life
 from tests.model.pair import one

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from gateway import sse
+from gateway.protocol import sse
 from tests.model import script
 from tests.model.attempt import Attempt
 from tests.model.life import PICK, Life

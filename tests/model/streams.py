@@ -9,11 +9,11 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from gateway import protocol, sse
-from gateway.connection import Connection
-from gateway.log import Log
-from gateway.protocol import Event
-from gateway.record import Answer, Claim
+from gateway import protocol
+from gateway.protocol import Event, sse
+from gateway.redis.connection import Connection
+from gateway.store.log import Log
+from gateway.store.record import Answer, Claim
 
 LEASE_MS = 60_000  # longer than any test: a lease runs out only where a test says so
 GRACE_MS = 30_000

@@ -8,14 +8,14 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from gateway.errors import QueueUnavailable
-from gateway.revive import revive
+from gateway.protocol.errors import QueueUnavailable
+from gateway.queue.redeliver import revive
 from tests.model import streams
 from tests.model.mail import Mail
 from tests.model.pair import Pair
 from tests.model.store import BACKOFF_MS, LONGEST_BACKOFF_MS, UNIT_MS
 from tests.model.streams import GRACE_MS, LEASE_MS, WAIT_MS, Stream
-from workers.sweeper import Sweeper
+from workers.delivery.sweeper import Sweeper
 
 BUCKETS = 256  # two hex digits
 STEP = 16  # orphans stand in every sixteenth bucket, so that sixteen groups are all buckets

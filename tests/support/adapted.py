@@ -14,10 +14,9 @@ from langchain_core.runnables import Runnable
 from langgraph.graph import START, StateGraph
 from pydantic import Field
 
-from gateway import sse
-from gateway.protocol import Event
-from workers.adapter import Outcome, Stage, stream
-from workers.matcher import Matcher, Published
+from gateway.protocol import Event, sse
+from gateway.writing.matcher import Matcher, Published
+from workers.langchain import Outcome, Stage, stream
 
 HERE = Stage("g", "d", "stream-id")
 

@@ -15,11 +15,10 @@ import httpx
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from gateway import sse
-from gateway.connection import Connection
-from gateway.fold import Fold
-from gateway.log import Log
-from gateway.protocol import Event, EventType
+from gateway.protocol import Event, EventType, sse
+from gateway.protocol.fold import Fold
+from gateway.redis.connection import Connection
+from gateway.store.log import Log
 from tests.hosts import LIMIT_SECONDS, Host, until
 from tests.support.following import Stream, connected
 from tests.support.redis_server import RedisServer

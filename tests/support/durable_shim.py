@@ -26,10 +26,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway import protocol
-from gateway.formats import durable_wire as wire
-from gateway.headers import SECURE
-from gateway.log import Log
+from gateway.formats.durable import wire
 from gateway.protocol import Event
+from gateway.store.log import Log
+from gateway.web.headers import SECURE
 from tests.hosts import LIMIT_SECONDS, NOBODY
 from tests.support.following import DONE, Stream
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from gateway import protocol, sse
-from gateway.connection import Connection
-from gateway.hub import Hub, Orphaned
-from gateway.link import Where
-from gateway.log import Log
-from gateway.protocol import Cursor, Event, EventType
-from gateway.record import Claim
-from gateway.relay import Relay
+from gateway import protocol
+from gateway.protocol import Cursor, Event, EventType, sse
+from gateway.redis.connect import Where
+from gateway.redis.connection import Connection
+from gateway.relay.follow import Relay
+from gateway.relay.hub import Hub, Orphaned
+from gateway.store.log import Log
+from gateway.store.record import Claim
 
 LEASE_MS = 60_000
 UNTIL_SECONDS = 30.0

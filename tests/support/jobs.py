@@ -10,16 +10,15 @@ from typing import Any, Self
 
 from langchain_core.runnables import RunnableGenerator
 
-from gateway import sse
-from gateway.body import Start
-from gateway.fold import Fold
-from gateway.gateway import Gateway
-from gateway.protocol import TERMINAL_EVENTS, new_token
-from gateway.queue import Delivery, Message
-from gateway.record import Claim, Record
+from gateway.protocol import TERMINAL_EVENTS, new_token, sse
+from gateway.protocol.fold import Fold
+from gateway.queue.job_queue import Delivery, Message
 from gateway.settings import Settings
+from gateway.store.record import Claim, Record
+from gateway.streams.service import Gateway
+from gateway.streams.start import Start
 from workers.chains.registry import Registry, chain
-from workers.runner import Runner
+from workers.delivery.runner import Runner
 
 Answering = Callable[[Any], AsyncIterator[Any]]
 BOUND_SECONDS = 30

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.gateway import Gateway
 from gateway.settings import Settings
+from gateway.streams.service import Gateway
 from workers.chains.registry import Registry
-from workers.runner import Runner
+from workers.delivery.runner import Runner
 
 
 async def main() -> None:

@@ -9,15 +9,15 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-import gateway.pen
+import gateway.store.appender
 from gateway import protocol
-from gateway.connection import Connection
-from gateway.errors import StoreUnavailable
-from gateway.log import Log
 from gateway.protocol import Event
-from gateway.record import Answer, Claim
+from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.connection import Connection
+from gateway.store.log import Log
+from gateway.store.record import Answer, Claim
+from gateway.writing.writer import Writer
 from tests.support.jobs import Jobs, eventually
-from workers.writer import Writer
 
 
 def text(delta: str) -> Event:
@@ -36,7 +36,7 @@ class WatchedLog(Log):
         self.posted = self.asked = 0
         self.failed = 0
 
-    def pen(self, claim: Claim, lease_ms: int) -> gateway.pen.Pen:
+    def pen(self, claim: Claim, lease_ms: int) -> gateway.store.appender.Pen:
         made = super().pen(claim, lease_ms)
         append = made.append
 

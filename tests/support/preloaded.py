@@ -7,12 +7,12 @@ import langchain.agents  # noqa: F401
 import langchain_openai  # noqa: F401
 import langgraph.graph  # noqa: F401
 
-import gateway.asgi
-import gateway.commands
-import gateway.embedded  # noqa: F401
-import workers.loop
-import workers.runner
-import workers.sweeper  # noqa: F401
+import gateway.cli.commands
+import gateway.hosts.asgi
+import gateway.redis.embedded  # noqa: F401
+import workers.delivery.consumer
+import workers.delivery.runner
+import workers.delivery.sweeper  # noqa: F401
 
 if sys.version_info >= (3, 13):
     import azure_functions_runtime  # noqa: F401

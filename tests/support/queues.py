@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.connection import Connection
-from gateway.queue_redis import RedisQueue
+from gateway.queue.redis_queue import RedisQueue
+from gateway.redis.connection import Connection
 
 LEASE_MS = 400
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from gateway import identity
+from gateway.azure import credentials
 from gateway.settings import Settings
 from workers.chains.asked import ASKED
 from workers.chains.registry import chain
@@ -43,7 +43,7 @@ def model(settings: Settings) -> BaseChatModel:
         return instead
     from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
-    from workers.adapter.calls import UNMARKED
+    from workers.langchain.calls import UNMARKED
 
     lacks = settings.model_lacks.split()
     given: dict[str, Any] = {"max_retries": 0, "stream_usage": "stream_options" not in lacks}
@@ -53,7 +53,7 @@ def model(settings: Settings) -> BaseChatModel:
         return ChatOpenAI(model=settings.model, **v1(settings), **given)
     if settings.azure_openai_endpoint:
         if not has_key():
-            given["azure_ad_async_token_provider"] = identity.openai_token_provider(settings)
+            given["azure_ad_async_token_provider"] = credentials.openai_token_provider(settings)
         return AzureChatOpenAI(
             azure_endpoint=settings.azure_openai_endpoint,
             azure_deployment=settings.model,
@@ -88,7 +88,7 @@ def v1(settings: Settings) -> dict[str, Any]:
     key = secret_from_env(KEYS, default=None)()
     return {
         "base_url": f"{settings.azure_openai_endpoint.rstrip('/')}/openai/v1/",
-        "api_key": key or identity.openai_token_provider(settings),
+        "api_key": key or credentials.openai_token_provider(settings),
     }
 
 

@@ -25,7 +25,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 from pydantic import PrivateAttr
 
-from gateway import identity
+from gateway.azure import credentials
 from gateway.settings import Settings
 from workers.chains.chat import has_key, uses_v1, v1
 
@@ -128,7 +128,7 @@ def _embeddings(settings: Settings) -> Embeddings:
         return OpenAIEmbeddings(**v1(settings), **given)
     if settings.azure_openai_endpoint:
         if not has_key():
-            given["azure_ad_async_token_provider"] = identity.openai_token_provider(settings)
+            given["azure_ad_async_token_provider"] = credentials.openai_token_provider(settings)
         return AzureOpenAIEmbeddings(azure_endpoint=settings.azure_openai_endpoint, **given)
     if settings.openai_base_url:  # other servers take texts, not OpenAI's token numbers
         given |= {"base_url": settings.openai_base_url, "check_embedding_ctx_length": False}

@@ -13,9 +13,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gateway.errors import WrongChain, stack_of
+from gateway.protocol.errors import WrongChain, stack_of
 from gateway.settings import Settings
-from workers.chains.each import Each
+from workers.each import Each
 
 _log = logging.getLogger("holdfast.registry")
 CLOSE_SECONDS = 5.0  # for all that factories have opened

@@ -15,12 +15,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.params import own
 from gateway.protocol import name as checked_name
 from gateway.settings import Settings
+from gateway.streams.params import own
+from workers.chains.explain import explained
 from workers.chains.making import Maker, checked
 from workers.chains.retries import Judge, judges_of
-from workers.explain import explained
 
 _log = logging.getLogger("holdfast.registry")
 SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
@@ -65,7 +65,7 @@ def chain(
     `input`: a JSON Schema, or a type that pydantic knows (a model, a TypedDict); None: any JSON is taken.
     `params`: the params that callers may set, and no others: a mapping from their names to JSON Schemas, or a
     type that pydantic knows. A list of names instead lets all be set, and these although they name a
-    credential or an endpoint (`gateway/params.py`).
+    credential or an endpoint (`gateway/streams/params.py`).
     `tries`: how often a stage is tried in all while its failures may pass, by its name or for all.
     None: GATEWAY_STAGE_TRIES.
     `limits`: after how many seconds a stage, or one node of a graph, is stopped, by the stage's name or for

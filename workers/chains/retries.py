@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-# True: the same run may succeed later. False: it will not. None: the general rule (`workers/failures.py`).
+# True: the same run may succeed later. False: it will not. None: the general rule (`workers/attempt/failures.py`).
 Judge = Callable[[BaseException], bool | None]
 
 

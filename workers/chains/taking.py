@@ -1,6 +1,6 @@
 """What a chain takes, found in the chain itself where its mark does not say it (`input=`).
 
-A question by `user` or `messages` is given to a chain in the form that it takes (`gateway/forms.py`).
+A question by `user` or `messages` is given to a chain in the form that it takes (`gateway/streams/forms.py`).
 LangChain knows the form of most chains: a prompt has variables, a graph a state, a function a type. What is
 first in a sequence is asked; a step that only hands on, or adds, is looked through.
 """
@@ -13,10 +13,10 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any, get_type_hints
 
-from gateway.errors import WrongChain
-from gateway.forms import Form, Shape, Unclear, form_of, shape_of
-from workers.adapter.shape import is_graph
-from workers.chains.each import Each
+from gateway.protocol.errors import WrongChain
+from gateway.streams.forms import Form, Shape, Unclear, form_of, shape_of
+from workers.each import Each
+from workers.langchain.shape import is_graph
 
 _log = logging.getLogger("holdfast.registry")
 _MODEL = Shape(text=True, messages=True)

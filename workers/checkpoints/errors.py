@@ -1,4 +1,4 @@
-"""Why a checkpoint was not stored. A store that is out of reach is `gateway.errors.StoreUnavailable`."""
+"""Why a checkpoint was not stored. A store that is out of reach is `gateway.protocol.errors.StoreUnavailable`."""
 
 from __future__ import annotations
 

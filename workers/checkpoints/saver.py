@@ -26,10 +26,10 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from gateway.cluster import Router
-from gateway.connection import Connection
-from gateway.identity import redis_tokens
-from gateway.link import Place
+from gateway.azure.credentials import redis_tokens
+from gateway.redis.cluster import Router
+from gateway.redis.connect import Place
+from gateway.redis.connection import Connection
 from gateway.settings import Settings
 from workers.checkpoints.blocking import Blocking
 from workers.checkpoints.names import channel_of, id_of, parts_of, quoted, unquoted, value_of

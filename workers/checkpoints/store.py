@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from gateway.backoff import Backoff
-from gateway.connection import Connection
-from gateway.errors import StoreUnavailable
-from gateway.script import Script
+from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.connection import Connection
+from gateway.redis.script import Script
+from gateway.runtime.backoff import Backoff
 from workers.checkpoints.errors import CheckpointGone, CheckpointTooLarge, ThreadFull
 from workers.checkpoints.names import id_of, keys_of, quoted, threads_of, unquoted
 

@@ -1,0 +1,1 @@
+"""Who this process is on Azure, and what it is told there."""

@@ -1,0 +1,196 @@
+"""Who asks: nobody in particular, an API key, App Service's sign-in, or a JWT.
+
+`owner` is what a stream and an Idempotency-Key belong to. A refusal is the same 401, whatever was wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from starlette.datastructures import Headers
+
+from gateway.callers.claims import Caller, chosen, names_of, of_principal
+from gateway.protocol import ANONYMOUS
+from gateway.protocol.errors import AuthUnavailable, Unauthorized
+from gateway.settings import Settings
+
+KEY_BYTES = 32
+KEYS_LOOK_SECONDS = 1.0
+# A file that cannot be read, or has a wrong line, takes nobody's key away for this long: time to see the log
+# and to mend it. A key that was revoked in it holds no longer than that: then no key does.
+KEYS_HELD_SECONDS = 300.0
+KEYS_TOLD_SECONDS = 60.0  # how often the log says so meanwhile
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BEARER = re.compile(r"(?i:bearer) +([\x21-\x7e]{1,8192})")
+_log = logging.getLogger("holdfast.auth")
+
+
+class Auth(Protocol):
+    """Tells who asks."""
+
+    async def owner(self, headers: Headers) -> str:
+        """The caller's name. Raises Unauthorized, or AuthUnavailable when it cannot be decided now."""
+
+    async def caller(self, headers: Headers) -> Caller:
+        """The same, and what chains are told of him. Raises as `owner`, and Forbidden for too many claims."""
+
+
+class Open:
+    """Everybody is the same nobody: for loopback, or behind something that asks."""
+
+    async def owner(self, headers: Headers) -> str:
+        """Always the same."""
+        return ANONYMOUS
+
+    async def caller(self, headers: Headers) -> Caller:
+        """Nothing is known of him."""
+        return Caller(ANONYMOUS)
+
+
+class Keys:
+    """API keys from a file of `name sha256-hex` lines, read again when it changes.
+
+    A name may have several keys, so that one is replaced while both work. A file that becomes wrong, or goes
+    away, changes nothing for `KEYS_HELD_SECONDS`; from then on nobody is let in until it is right again.
+    Raises ValueError for a file that is wrong at the start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._looked_at = 0.0
+        self._stamp: tuple[int, ...] = ()
+        self._names: Mapping[str, str] = {}
+        self._wrong_since: float | None = None
+        self._told, self._told_at = "", 0.0  # what the log says of it, and since when
+        try:
+            self._read()
+        except OSError as error:
+            raise ValueError(f"GATEWAY_KEYS_FILE cannot be read: {error.strerror}") from None
+
+    async def owner(self, headers: Headers) -> str:
+        """The key's name; a key is found by its hash, so nothing of it is compared.
+
+        Raises Unauthorized, or AuthUnavailable while the file has been wrong for too long.
+        """
+        now = time.monotonic()
+        if now - self._looked_at > KEYS_LOOK_SECONDS:
+            self._look(now)
+        if self._wrong_since is not None and now - self._wrong_since > KEYS_HELD_SECONDS:
+            raise AuthUnavailable
+        shown = headers.getlist("x-api-key") or [bearer(headers)]
+        given = shown[0] if len(shown) == 1 else ""
+        name = self._names.get(hashlib.sha256(given.encode()).hexdigest()) if given else None
+        if name is None:
+            raise Unauthorized
+        return f"key:{name}"
+
+    async def caller(self, headers: Headers) -> Caller:
+        """A key says nothing but its name."""
+        return Caller(await self.owner(headers))
+
+    def _look(self, now: float) -> None:
+        """Read the file again; a wrong one is told at once, and then once a minute."""
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            why = _why(error)
+            if self._wrong_since is None:
+                self._wrong_since = now
+            if why != self._told or now - self._told_at > KEYS_TOLD_SECONDS:
+                self._told, self._told_at = why, now
+                left = self._wrong_since + KEYS_HELD_SECONDS - now
+                what = f"hold for {left:.0f} s more" if left > 0 else "hold no more, and nobody is let in"
+                _log.error("the keys that were read before %s: the file of keys is wrong: %s", what, why)
+        else:
+            if self._wrong_since is not None:
+                self._wrong_since, self._told = None, ""
+                _log.info("the file of keys is right again")
+
+    def _read(self) -> None:
+        self._looked_at = time.monotonic()
+        status = self._path.stat()
+        stamp = (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
+        if stamp == self._stamp:
+            return
+        names = {}
+        for number, line in enumerate(self._path.read_text().splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            match line.split():
+                case [name, digest] if _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest):
+                    names[digest] = name
+                case _:
+                    raise ValueError(f"{self._path.name}, line {number}: not `name sha256-hex`")
+        self._names, self._stamp = names, stamp
+        _log.info("%d API keys of %d names", len(names), len(set(names.values())))
+
+
+def _why(error: OSError | ValueError) -> str:
+    """Without the file's text, of which a decoder's error quotes a piece."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "it is not text in UTF-8" if isinstance(error, UnicodeError) else str(error)
+
+
+class EasyAuth:
+    """App Service Authentication: the platform has signed the caller in and says so in headers of its own.
+
+    It removes such headers from outside, so they are to be trusted there, and only there: the settings refuse
+    this where the platform does not say that its sign-in is in front (`WEBSITE_AUTH_ENABLED`).
+    """
+
+    def __init__(self, claims: Sequence[str] = ()) -> None:
+        self._claims = claims
+
+    async def owner(self, headers: Headers) -> str:
+        """Identity provider and the caller's id there."""
+        named = headers.getlist("x-ms-client-principal-id")
+        providers = headers.getlist("x-ms-client-principal-idp") or [""]
+        if len(named) != 1 or len(providers) != 1 or not named[0]:
+            raise Unauthorized
+        return f"easyauth:{providers[0]}:{named[0]}"
+
+    async def caller(self, headers: Headers) -> Caller:
+        """The same, and the claims that the platform has found in what the provider said."""
+        owner, principals = await self.owner(headers), headers.getlist("x-ms-client-principal")
+        if not self._claims or not principals:
+            return Caller(owner)
+        if len(principals) > 1:
+            raise Unauthorized
+        return Caller(owner, chosen(self._claims, of_principal(principals[0])))
+
+
+def auth_of(settings: Settings) -> Auth:
+    """What the settings ask for. Raises ValueError for a file of keys that is wrong or cannot be read."""
+    match settings.auth:
+        case "keys":
+            return Keys(Path(settings.keys_file))
+        case "easyauth":
+            return EasyAuth(names_of(settings.chain_claims))
+        case "jwt":
+            from gateway.callers.auth_jwt import Jwt
+
+            return Jwt(settings)
+    return Open()
+
+
+def bearer(headers: Headers) -> str:
+    """The bearer token, or nothing; more than one Authorization is none."""
+    given = headers.getlist("authorization")
+    found = _BEARER.fullmatch(given[0]) if len(given) == 1 else None
+    return found[1] if found else ""
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """An API key, and its line for the file of keys. Raises ValueError for a name that is none."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name has 1 to 64 letters, digits, dots, dashes or underscores")
+    key = "hf_" + secrets.token_urlsafe(KEY_BYTES)
+    return key, f"{name} {hashlib.sha256(key.encode()).hexdigest()}"

@@ -1,0 +1,208 @@
+"""`python -m gateway …`: what there is to run, and the commands that look into the store and end.
+
+`inspect` and `ls` read what REDIS_URL names and change nothing. They print no content unless asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gateway import protocol
+from gateway.azure import credentials
+from gateway.callers.auth import new_key
+from gateway.observe.loglines import one_line
+from gateway.ops.listing import Listing, listing
+from gateway.ops.timeline import Entry, Story, story_of
+from gateway.protocol import Status
+from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.cluster import Router
+from gateway.redis.connect import Place
+from gateway.settings import Settings
+from gateway.store.log import Log
+
+SERVING = ("all", "web", "worker")
+MOST_LISTED = 10_000
+_COLUMNS = (
+    "id",
+    "status",
+    "owner",
+    "chain",
+    "attempt",
+    "failures",
+    "created_at",
+    "ended_at",
+    "log_bytes",
+    "code",
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All of the command line; without a command it is `all`."""
+    whole = argparse.ArgumentParser(prog="python -m gateway", description="Holdfast")
+    whole.set_defaults(command="all")
+    commands = whole.add_subparsers(metavar="COMMAND", title="commands")
+
+    def command(name: str, meaning: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=meaning, description=meaning)
+        made.set_defaults(command=name)
+        return made
+
+    command(
+        "all", "serve HTTP and run jobs in one process (the default); brings along what is not configured"
+    )
+    command("web", "serve HTTP")
+    command("worker", "run jobs; GATEWAY_WORKER_PORT gives it probes")
+    command("key", "make an API key, and its line for GATEWAY_KEYS_FILE").add_argument("name", metavar="NAME")
+    inspect = command("inspect", "tell what is known of a stream: its state, and its events without content")
+    inspect.add_argument("id", metavar="ID")
+    inspect.add_argument("--content", action="store_true", help="also what was asked and answered")
+    ls = command(
+        "ls", "list streams: open ones first, then ended ones, as many as are found with bounded work"
+    )
+    ls.add_argument("--owner", metavar="NAME", default="", help="only of this owner, as inspect names it")
+    ls.add_argument("--status", default="", choices=[status.value for status in Status])
+    ls.add_argument(
+        "--limit", metavar="N", type=int, default=50, help=f"at most so many, up to {MOST_LISTED}"
+    )
+    ask = command("ask", "ask a gateway (GATEWAY_URL, GATEWAY_KEY), and print its tokens as they come")
+    ask.add_argument("question", metavar="QUESTION")
+    ask.add_argument("--chain", metavar="NAME", default="", help="another chain than chat")
+    for looks in (inspect, ls):
+        looks.add_argument("--json", action="store_true", help="for machines")
+    return whole
+
+
+def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
+    """The settings; exits with one sentence when they do not fit what is to be run."""
+    try:
+        settings = Settings.from_env()
+    except ValueError as error:
+        parser.error(str(error))
+    told_twice = settings.auth == "none" and settings.open_to_all == "yes"
+    if command in ("all", "web") and settings.is_open and not settings.is_loopback and not told_twice:
+        parser.error(
+            f"HOST={settings.host} can be reached by others: set GATEWAY_AUTH, or, for everybody to be let "
+            "in, both GATEWAY_AUTH=none and GATEWAY_OPEN_TO_ALL=yes"
+        )
+    shown = settings.metrics and not settings.metrics_key
+    if command == "worker" and settings.worker_port and shown and not settings.is_loopback and not told_twice:
+        parser.error(f"HOST={settings.host} can be reached by others: set GATEWAY_METRICS_KEY")
+    if command in ("web", "worker") and not settings.redis_url:
+        parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
+    if command in ("inspect", "ls") and not settings.redis_url:
+        parser.error("REDIS_URL must be set: it names the store to look into")
+    if command == "all" and settings.is_open and settings.is_loopback and not settings.development:
+        return replace(settings, development="yes")
+    return settings
+
+
+def make_key(name: str) -> str:
+    """A new API key, and its line for the file of keys. Raises ValueError for a name that is none."""
+    key, line = new_key(name)
+    return f"key, for its owner alone: {key}\nline for GATEWAY_KEYS_FILE: {line}"
+
+
+async def ask(settings: Settings, given: argparse.Namespace) -> int:
+    """Run `ask`; answers the exit code."""
+    from gateway.cli.ask import ask as ask_gateway
+
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = settings.url or f"http://{host}:{settings.port}"
+    try:
+        return await ask_gateway(url, settings.key, given.question, given.chain)
+    except ValueError as error:
+        print(f"GATEWAY_URL: {error}", file=sys.stderr)
+        return 2
+
+
+async def look(settings: Settings, given: argparse.Namespace) -> int:
+    """Run `inspect` or `ls`; answers the exit code: 1 when there is no such stream, or no store."""
+    tokens = credentials.redis_tokens(settings)
+    redis = Router(Place(settings.redis_url, tokens), name="holdfast-look")
+    log = Log(redis)
+    try:
+        if given.command == "inspect":
+            known = protocol.is_stream_id(given.id)
+            return _inspected(await story_of(log, given.id, content=given.content) if known else None, given)
+        limit = max(1, min(given.limit, MOST_LISTED))
+        found = await listing(redis, log, owner=given.owner, status=given.status, limit=limit)
+        return _listed(found, as_json=given.json)
+    except StoreUnavailable:
+        print("the store is out of reach", file=sys.stderr)
+        return 1
+    finally:
+        await redis.close()
+        if tokens is not None:
+            await tokens.close()
+        await credentials.close()
+
+
+def _inspected(story: Story | None, given: argparse.Namespace) -> int:
+    if story is None:
+        print("there is no such stream", file=sys.stderr)
+        return 1
+    state = story.state(content=given.content)
+    if given.json:
+        timeline = [entry.document() for entry in story.entries]
+        print(json.dumps({**state, "timeline": timeline}, indent=2))
+        return 0
+    width = max(map(len, state))
+    for name, value in state.items():
+        print(f"{name:{width}}  {_cell(value)}")
+    if not story.log_bytes:
+        print("\nIts log is gone: it is past its retention.")
+        return 0
+    rows = [_row(entry) for entry in story.entries]
+    print("\n" + table(("id", "type", "events", "bytes", "writer", ""), rows))
+    return 0
+
+
+def _row(entry: Entry) -> list[str]:
+    told = " ".join(f"{name}={_cell(value)}" for name, value in entry.told.items())
+    said = "" if entry.content is None else f" content={_cell(entry.content)}"
+    return [entry.id, entry.type, str(entry.events), str(entry.bytes), entry.writer, told + said]
+
+
+def _listed(found: Listing, *, as_json: bool) -> int:
+    rows = [{**_columns(row.record), "log_bytes": row.log_bytes} for row in found.rows]
+    if as_json:
+        print(json.dumps({"streams": rows, "complete": found.complete}, indent=2))
+        return 0
+    print(table(_COLUMNS, [[_cell(row[name]) for name in _COLUMNS] for row in rows]))
+    if not found.complete:
+        print("There may be more: raise --limit, or narrow with --owner and --status.")
+    return 0
+
+
+def _columns(record: Any) -> Mapping[str, Any]:
+    return {
+        "id": record.id,
+        "status": record.status,
+        "owner": record.owner,
+        "chain": record.chain,
+        "attempt": record.attempt,
+        "failures": record.failures,
+        "created_at": protocol.iso(record.created_ms),
+        "ended_at": record.ended_ms and protocol.iso(record.ended_ms),
+        "code": (record.error or {}).get("code"),
+    }
+
+
+def _cell(value: Any) -> str:
+    """One line, whatever stands in it."""
+    if value is None or value == "":
+        return "-"
+    return one_line(value if isinstance(value, str) else json.dumps(value))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they must be; the last one as it comes."""
+    whole = [head, *rows]
+    widths = [max(len(row[column]) for row in whole) for column in range(len(head) - 1)]
+    lines = ("  ".join([*map(str.ljust, row, widths), row[-1]]).rstrip() for row in whole)
+    return "\n".join(lines)

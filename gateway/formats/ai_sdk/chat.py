@@ -1,0 +1,119 @@
+"""Vercel AI SDK's endpoints: a chat is sent to, its newest stream is followed again, and cancelled.
+
+A chat's id is its caller's own name for it; where callers are not told apart it is all that protects a chat,
+so following one needs what starting one does. To the clients a clean close is success: theirs are cut. They
+show an error's body as it is, so it is our words, and the code is in a header.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.formats.ai_sdk.messages import is_chat, parse_chat
+from gateway.formats.ai_sdk.projection import UIMessageStream
+from gateway.formats.base.serving import Route, begin, follow
+from gateway.protocol.errors import HoldfastError, Invalid, StoreUnavailable, StreamGone, StreamNotFound
+from gateway.store.record import Record
+from gateway.streams.service import Gateway
+from gateway.streams.start import read_json
+from gateway.web import request_head
+from gateway.web.answers import answered, json_answer, problem
+from gateway.web.event_stream import HEADERS
+
+KIND = "ai"
+VERSION = {"x-vercel-ai-ui-message-stream": "v1"}
+TURN_TRIES = 100
+_ENDED = {"true": True, "false": False}
+
+
+def told(error: HoldfastError) -> Response:
+    """Plain text, as the clients show it."""
+    kept = {
+        name: value
+        for name, value in problem(error).headers.items()
+        if name not in ("content-type", "content-length")
+    }
+    headers = {**kept, "x-error-code": error.code}
+    return Response(error.detail, error.status, headers=headers, media_type="text/plain")
+
+
+@answered("/api/chat", shape=told)
+async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
+    """POST /api/chat: a stream, which is the chat's newest from now on, and its frames."""
+    owner = await request_head.owner(gateway, request)
+    chains, bounds = gateway.chains, gateway.bounds
+    chat, start = await read_json(request, bounds, lambda value: parse_chat(value, chains, bounds), owner)
+    gateway.parts.hub.check_room(owner=owner)
+    record = await begin(gateway, request, start, owner, followed=True)
+    await _remember(gateway, owner, chat, record)
+    # Behind answers of its own tools a client begins with a copy of the message before, which is void here.
+    goes_on = start.input["messages"][-1]["role"] == "tool"
+    return _events(gateway, record, again=goes_on)
+
+
+@answered("/api/chat/{chat}/stream", shape=told)
+async def ai_sdk_resume(gateway: Gateway, request: Request) -> Response:
+    """GET /api/chat/{chat}/stream: all of the newest stream again, while it runs.
+
+    With `ended=true` also after that: a client that was cut off at its end gets the rest so.
+    """
+    owner = await request_head.owner(gateway, request)
+    ended = _ENDED.get(request.query_params.get("ended", "false"))
+    if ended is None:
+        raise Invalid("ended", "must be true or false")
+    try:
+        record = await _newest(gateway, request, owner)
+    except (StreamNotFound, StreamGone):
+        return _nothing()
+    return _events(gateway, record, again=True) if ended or not record.ended else _nothing()
+
+
+@answered("/api/chat/{chat}", shape=told)
+async def ai_sdk_cancel(gateway: Gateway, request: Request) -> Response:
+    """DELETE /api/chat/{chat}: end the newest stream; its status document."""
+    owner = await request_head.owner(gateway, request)
+    record = await _newest(gateway, request, owner)
+    return json_answer(await gateway.cancel(record.id, owner))
+
+
+def _events(gateway: Gateway, record: Record, *, again: bool = False) -> Response:
+    projection = UIMessageStream(record.id, again=again)
+    return follow(gateway, record, projection, headers={**VERSION, "x-stream-id": record.id})
+
+
+def _nothing() -> Response:
+    return Response(status_code=204, headers={**HEADERS, **VERSION})
+
+
+async def _newest(gateway: Gateway, request: Request, owner: str) -> Record:
+    """The newest stream of the path's chat. Raises StreamNotFound or StreamGone."""
+    chat = request.path_params["chat"]
+    if not is_chat(chat):
+        raise StreamNotFound
+    known = await gateway.parts.conversations.look(KIND, owner, chat)
+    record = await gateway.find(known.stream, owner)  # of a chat without one: no id, so none is found
+    request_head.note(record)
+    return record
+
+
+async def _remember(gateway: Gateway, owner: str, chat: str, record: Record) -> None:
+    """As the chat's newest stream, unless a newer one is there.
+
+    Whoever loses a turn has lost it to another start of this very chat: it takes many to lose all of them.
+    """
+    conversations = gateway.parts.conversations
+    for _ in range(TURN_TRIES):
+        before = await conversations.look(KIND, owner, chat)
+        if before.stream == record.id or (before.stream and before.state > record.created_ms):
+            return
+        if await conversations.turn(KIND, owner, chat, before, record.id, record.created_ms):
+            return
+    raise StoreUnavailable("too many streams of this chat start at once")
+
+
+ROUTES = (
+    Route("POST", "/api/chat", ai_sdk_start),
+    Route("GET", "/api/chat/{chat}/stream", ai_sdk_resume),
+    Route("DELETE", "/api/chat/{chat}", ai_sdk_cancel),
+)

@@ -1,0 +1,190 @@
+"""What Vercel's AI SDK sends, as what a chain is asked: `UIMessage`s as messages of OpenAI's shape. No I/O.
+
+Of an assistant's earlier answer the text that stands is said again, and the calls of tools that the client
+has run, with their answers. Its steps, reasoning, data and tools that the chain has run are the client's own
+record of it, and left out. Raises Invalid, which names the client's field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.formats.ai_sdk.projection import OURS
+from gateway.protocol import sse
+from gateway.protocol.errors import Invalid
+from gateway.streams.images import check_image
+from gateway.streams.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word
+from gateway.streams.start import DEFAULT, Bounds, Start, check_text, parse_start, shown
+
+TRIGGERS = ("submit-message", "regenerate-message")
+ROLES = ("system", "user", "assistant")
+_ANSWERED = {"output-available": "output", "output-error": "errorText"}  # states, and where the answer is
+_FIELDS = ("id", "messages", "trigger", "messageId", "chain", "params")
+# What may stand in a path as it is (RFC 3986, 3.3): a chat's id is asked for by its path.
+_CHAT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}")
+
+
+def is_chat(name: str) -> bool:
+    """Whether this may be a chat's id."""
+    return bool(_CHAT.fullmatch(name)) and name not in (".", "..")
+
+
+def parse_chat(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> tuple[str, Start]:
+    """The body of `POST /api/chat`: the chat's id, and what is to be run."""
+    if not isinstance(value, dict):
+        raise Invalid("body", "must be an object")
+    for name in value:
+        if name not in _FIELDS:
+            raise Invalid(shown(name), "is not a field of this request")
+    chat = value.get("id")
+    if not isinstance(chat, str) or not is_chat(chat):
+        raise Invalid("id", "must be 1 to 128 letters, digits or -._~!$&'()*+,;=:@, and not . or ..")
+    if value.get("trigger", TRIGGERS[0]) not in TRIGGERS:
+        raise Invalid("trigger", f"must be one of {', '.join(TRIGGERS)}")
+    if not isinstance(value.get("messageId", ""), str | None):
+        raise Invalid("messageId", "must be a string")
+    asked = {"messages": _messages(value.get("messages"), bounds), "metadata": {"chat": chat}}
+    given = {name: value[name] for name in ("chain", "params") if name in value}
+    return chat, parse_start(asked | given, chains, bounds)
+
+
+def standing(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A message's parts without those that a later `data-reset` or `data-replay` makes void."""
+    void: set[str] = set()
+    kept = []
+    for part in reversed(parts):
+        data = part.get("data")
+        if part["type"] == "data-replay":
+            break
+        if part["type"] == "data-reset":
+            named = data.get("parts") if isinstance(data, dict) else None
+            void |= {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
+        elif _name_of(part) not in void:
+            kept.append(part)
+    return kept[::-1]
+
+
+def _name_of(part: Any) -> str:
+    """What a reset knows a text or a tool by."""
+    if isinstance(part.get("toolCallId"), str):
+        return str(part["toolCallId"])
+    for name in ("providerMetadata", OURS, "part"):
+        part = part.get(name) if isinstance(part, dict) else None
+    return part if isinstance(part, str) else ""
+
+
+def _messages(value: Any, bounds: Bounds) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value:
+        raise Invalid("messages", "must be a list that is not empty")
+    asked = [
+        told
+        for index, message in enumerate(value)
+        for told in _message(f"messages[{index}]", message, bounds)
+    ]
+    if value[-1]["role"] == "assistant" and (not asked or asked[-1]["role"] != "tool"):
+        rule = "the last message must not be the assistant's, unless it ends in answers of the client's tools"
+        raise Invalid(f"messages[{len(value) - 1}].role", rule)
+    return asked
+
+
+def _message(where: str, message: Any, bounds: Bounds) -> list[dict[str, Any]]:
+    if not isinstance(message, dict):
+        raise Invalid(where, "must be an object")
+    role, parts = message.get("role"), message.get("parts")
+    if role not in ROLES:
+        raise Invalid(f"{where}.role", f"must be one of {', '.join(ROLES)}")
+    if not isinstance(parts, list):
+        raise Invalid(f"{where}.parts", "must be a list")
+    for index, part in enumerate(parts):
+        _check(f"{where}.parts[{index}]", part)
+    if role == "assistant":
+        return _answer(f"{where}.parts", parts, bounds)
+    content = _content(f"{where}.parts", role, parts)
+    if not content:
+        raise Invalid(f"{where}.parts", "must hold a text")
+    return [{"role": role, "content": content}]
+
+
+def _answer(where: str, parts: list[dict[str, Any]], bounds: Bounds) -> list[dict[str, Any]]:
+    """An earlier answer: its text in one message, or in several where the client has run tools between."""
+    told: list[dict[str, Any]] = []
+    text, calls, answers = "", [], []  # of the step, and of those before it that have no calls
+    places = {id(part): f"{where}[{index}]" for index, part in enumerate(parts)}
+    for part in [*standing(parts), {"type": "step-start"}]:
+        if part["type"] == "text":
+            text += part["text"]
+        elif _is_clients(part):
+            made, answer = _ran(places[id(part)], part, bounds)
+            calls.append(made)
+            answers.append(answer)
+        elif part["type"] == "step-start" and calls:
+            told += [{"role": "assistant", "content": text, "tool_calls": calls}, *answers]
+            text, calls, answers = "", [], []
+    return [*told, {"role": "assistant", "content": text}] if text else told
+
+
+def _is_clients(part: dict[str, Any]) -> bool:
+    """Whether this is a tool that the client has run, and its answer."""
+    is_tool = part["type"] == "dynamic-tool" or part["type"].startswith("tool-")
+    return is_tool and part.get("state") in _ANSWERED and part.get("providerExecuted") is not True
+
+
+def _ran(where: str, part: dict[str, Any], bounds: Bounds) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A call, and its answer."""
+    call_id, given = part.get("toolCallId"), part.get("input")
+    is_dynamic = part["type"] == "dynamic-tool"
+    name = part.get("toolName") if is_dynamic else part["type"].removeprefix("tool-")
+    check_word(f"{where}.toolCallId", call_id, MOST_ID)
+    check_word(f"{where}.{'toolName' if is_dynamic else 'type'}", name, MOST_NAME)
+    if not isinstance(given, dict):
+        raise Invalid(f"{where}.input", "must be an object")
+    arguments = sse.dumps(given).decode()
+    check_arguments(f"{where}.input", arguments, bounds)
+    field = _ANSWERED[part["state"]]
+    output = part.get(field)
+    content = output if isinstance(output, str) else sse.dumps(output).decode()
+    check_text(f"{where}.{field}", content)
+    answer = {"role": "tool", "content": content, "tool_call_id": call_id}
+    return call(str(call_id), str(name), arguments), answer | (
+        {"status": "error"} if field == "errorText" else {}
+    )
+
+
+def _check(where: str, part: Any) -> None:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise Invalid(where, "must be an object with a type")
+    if part["type"] == "text":
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise Invalid(f"{where}.text", "must be a string")
+        check_text(f"{where}.text", text)
+
+
+def _content(where: str, role: str, parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """A text, or content parts where there are images; an application's own data is left out."""
+    content: list[dict[str, Any]] = []
+    for index, part in enumerate(parts):
+        kind = part["type"]
+        if kind == "file" and role == "user":
+            content.append(_image(f"{where}[{index}]", part))
+        elif kind == "text":
+            content.append({"type": "text", "text": part["text"]})
+        elif not kind.startswith("data-"):
+            raise Invalid(f"{where}[{index}].type", f"is no part that a {role} message may have")
+    if any(part["type"] == "image_url" for part in content):
+        return [part for part in content if part["type"] == "image_url" or part["text"]]
+    return _joined(content)
+
+
+def _image(where: str, part: dict[str, Any]) -> dict[str, Any]:
+    kind, url = part.get("mediaType"), part.get("url")
+    if not isinstance(kind, str) or kind.partition("/")[0] != "image":
+        raise Invalid(f"{where}.mediaType", "must be an image's: other files are not taken")
+    check_text(f"{where}.url", check_image(f"{where}.url", url))
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _joined(parts: list[dict[str, Any]]) -> str:
+    return "".join(part["text"] for part in parts if part["type"] == "text")

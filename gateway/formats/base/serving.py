@@ -1,0 +1,165 @@
+"""What every format's endpoints do alike: start, find, follow, and a route's place at both hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.formats.base.projection import Place, Projection, alive, events, projected
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import CursorLost, StoreUnavailable, StreamGone
+from gateway.relay.reader import Ending
+from gateway.runtime.json_pieces import pieces
+from gateway.store.record import Record
+from gateway.streams.service import FOLD_TRIES, Gateway
+from gateway.streams.start import Start
+from gateway.web import request_head
+from gateway.web.answers import JSON, Handler
+from gateway.web.event_stream import CutStream
+
+P = TypeVar("P", bound=Projection)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method and a path, as in `gateway.hosts.asgi`. `open`: following needs no function key, only the id.
+
+    `head`: HEAD is answered as GET is, without the body; not where the path has a HEAD of its own.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    open: bool = False
+    head: bool = True
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All that it takes."""
+        return (self.method, "HEAD") if self.method == "GET" and self.head else (self.method,)
+
+    @property
+    def name(self) -> str:
+        """The function's name on Azure Functions; the leave to ask is one handler for all paths."""
+        name = self.handler.__name__
+        return name if self.method != "OPTIONS" else "_".join([name, *re.findall(r"\w+", self.path)])
+
+
+async def begin(
+    gateway: Gateway,
+    request: Request,
+    start: Start,
+    owner: str,
+    *,
+    followed: bool,
+    key: str | None = None,
+) -> Record:
+    """Start a stream, as `Gateway.create`; `key` is instead of the header's Idempotency-Key."""
+    record = await gateway.create(
+        start,
+        owner=owner,
+        key=request_head.idempotency_key(request) if key is None else key,
+        traceparent=request_head.traceparent(request),
+        followed=followed,
+        claims=request_head.claims(request),
+    )
+    request_head.note(record)
+    return record
+
+
+def follow(
+    gateway: Gateway,
+    record: Record,
+    projection: Projection,
+    after: Place | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The stream as this format's frames, after a place that stands in the log (`stands`).
+
+    Raises TooManyReaders.
+    """
+    chunks, ending = _from_the_start(gateway, record)
+    frames = alive(projected(chunks, projection, after), gateway.settings.heartbeat)
+    return CutStream(frames, headers, ending)
+
+
+async def stands(gateway: Gateway, record: Record, after: Place) -> bool:
+    """Whether the log still has the event of a place."""
+    try:
+        await gateway.parts.log.read(record.id, Cursor.parse(str(after.cursor)))
+    except CursorLost:
+        return False
+    return True
+
+
+def at_its_end(
+    gateway: Gateway,
+    record: Record,
+    projection: Projection,
+    document: Callable[[], Any],
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A JSON document when the stream has ended, and white space until then; cut at the connection's age.
+
+    Raises TooManyReaders.
+    """
+    chunks, ending = _from_the_start(gateway, record)
+    told = alive(_awaited(chunks, projection, document), gateway.settings.heartbeat, b"\n")
+    answer = CutStream(told, headers, ending)
+    answer.headers["content-type"] = JSON
+    return answer
+
+
+async def replayed(gateway: Gateway, record: Record, make: Callable[[], P]) -> P:
+    """A projection that has been fed the log as it is now, and has its share of memory.
+
+    Raises StreamGone, StoreUnavailable or TooManyReaders.
+    """
+    for _ in range(FOLD_TRIES):
+        projection, after, at_end = make(), None, False
+        projection.share = await gateway.room_for(record)
+        try:
+            async with gateway.folding:
+                while not at_end:
+                    piece = await gateway.parts.log.read(record.id, after)
+                    if piece.last is None:
+                        raise StreamGone
+                    for event_id, event in events(piece.frames):
+                        projection.feed(event_id, event)
+                    after, at_end = piece.last, piece.at_end or piece.final
+        except CursorLost:  # the store lost a tail between two pieces of this very read
+            continue
+        return projection
+    raise StoreUnavailable
+
+
+def _from_the_start(gateway: Gateway, record: Record) -> tuple[AsyncGenerator[bytes, None], Ending]:
+    gateway.parts.hub.check_room(record.id, record.owner)
+    ending = Ending()
+    return gateway.parts.relay.follow(record.id, None, ending, record.owner), ending
+
+
+async def _awaited(
+    chunks: AsyncGenerator[bytes, None], projection: Projection, document: Callable[[], Any]
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(chunks) as source:
+        async for chunk in source:
+            if chunk == sse.LOG_LOST:
+                return
+            if chunk == sse.HEARTBEAT:
+                yield chunk
+                continue
+            for event_id, event in events(chunk):
+                projection.feed(event_id, event)
+            yield b""
+    if projection.fold.ended:
+        for piece in pieces(document()):
+            yield piece
+            await asyncio.sleep(0)

@@ -1,0 +1,1 @@
+"""LangGraph's runs and threads, as its SDKs read them."""

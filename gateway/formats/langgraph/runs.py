@@ -1,0 +1,248 @@
+"""LangGraph's endpoints, as far as its SDKs and `useStream` need them to run chains and to come back to them.
+
+A run goes on whether anybody reads it or not: `on_disconnect` cannot tell a reader who has left from one
+whose network has changed. What a run's `Location` names gives it from the start, or after a `Last-Event-ID`.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+import gateway.formats.langgraph.told as told
+from gateway.formats.base.projection import Place
+from gateway.formats.base.serving import Route, at_its_end, begin, follow, stands
+from gateway.formats.langgraph.projection import RUN_STATUS
+from gateway.formats.langgraph.request import Asked, begin_state, parse_modes, parse_run, start_of
+from gateway.formats.langgraph.threads import MOST_WALKED, Began, Thread, name_of, refused, whole_number
+from gateway.protocol import Cursor
+from gateway.protocol.errors import ConversationBusy, Invalid, Malformed
+from gateway.runtime.off_loop import aside
+from gateway.store.record import Record
+from gateway.streams.service import Gateway
+from gateway.streams.start import Start, read_json
+from gateway.web import request_head
+from gateway.web.answers import answered, json_answer
+
+_FROM_THE_START = ("-1", "0", "")
+_LAST_FRAME = 999  # of any event
+_TURNS = 10  # that a start may lose to others before it is told so
+_PAGE = (("limit", 10), ("offset", 0))
+_MESSAGE_BYTES = 64  # what one message of before costs, as bytes of a body
+
+
+@answered("/threads/{thread}/runs/stream", shape=refused)
+async def langgraph_stream(gateway: Gateway, request: Request) -> Response:
+    """POST: start a run, and read it."""
+    return await _streamed(gateway, request)
+
+
+@answered("/runs/stream", shape=refused)
+async def langgraph_stream_alone(gateway: Gateway, request: Request) -> Response:
+    """POST: the same, in no thread."""
+    return await _streamed(gateway, request)
+
+
+@answered("/threads/{thread}/runs/wait", shape=refused)
+async def langgraph_wait(gateway: Gateway, request: Request) -> Response:
+    """POST: start a run, and answer its state at the end."""
+    return await _awaited(gateway, request)
+
+
+@answered("/runs/wait", shape=refused)
+async def langgraph_wait_alone(gateway: Gateway, request: Request) -> Response:
+    """POST: the same, in no thread."""
+    return await _awaited(gateway, request)
+
+
+@answered("/threads/{thread}/runs", shape=refused)
+async def langgraph_create(gateway: Gateway, request: Request) -> Response:
+    """POST: start a run."""
+    return await _created(gateway, request)
+
+
+@answered("/runs", shape=refused)
+async def langgraph_create_alone(gateway: Gateway, request: Request) -> Response:
+    """POST: the same, in no thread."""
+    return await _created(gateway, request)
+
+
+@answered("/threads/{thread}/runs", shape=refused)
+async def langgraph_list(gateway: Gateway, request: Request) -> Response:
+    """GET: a thread's runs, the newest first."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(request))
+    query = request.query_params
+    most, skipped = (whole_number(name, query.get(name, most), MOST_WALKED) for name, most in _PAGE)
+    status = query.get("status")
+    if status is not None and status not in RUN_STATUS.values():
+        raise Invalid("status", f"must be one of {', '.join(RUN_STATUS.values())}")
+    fitting: list[dict[str, Any]] = []
+    async with aclosing(thread.history()) as runs:  # it reads a run when that is asked for
+        while len(fitting) < skipped + most and (found := await anext(runs, None)) is not None:
+            run = told.run(thread, found[0])
+            fitting += [run] if status in (None, run["status"]) else []
+    return json_answer(fitting[skipped:])
+
+
+@answered("/threads/{thread}/runs/{id}", shape=refused)
+async def langgraph_run(gateway: Gateway, request: Request) -> Response:
+    """GET: how a run stands."""
+    thread, record, _ = await _found(gateway, request)
+    return json_answer(told.run(thread, record))
+
+
+@answered("/threads/{thread}/runs/{id}/stream", shape=refused)
+async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
+    """GET: read a run, after a `Last-Event-ID`; without one, what comes from now on."""
+    modes = parse_modes(request.query_params.getlist("stream_mode") or "values")
+    thread, record, began = await _found(gateway, request)
+    after = _after(request, record)
+    if after is not None and not await stands(gateway, record, after):
+        after = None  # the store has lost what the reader has seen: from the start
+    projection = thread.projection(record, began, modes)
+    headers = told.located(thread, record, told.stream_path(thread, record, modes))
+    return follow(gateway, record, projection, after, headers)
+
+
+@answered("/threads/{thread}/runs/{id}/join", shape=refused)
+async def langgraph_join(gateway: Gateway, request: Request) -> Response:
+    """GET: a run's state at its end."""
+    return _at_its_end(gateway, *await _found(gateway, request))
+
+
+@answered("/threads/{thread}/runs/{id}/cancel", shape=refused)
+async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
+    """POST: end a run now; `action=rollback`: and have its thread stand where it stood before."""
+    thread, record, began = await _found(gateway, request)
+    action = request.query_params.get("action", "interrupt")
+    if action not in ("interrupt", "rollback"):
+        raise Invalid("action", "must be interrupt or rollback")
+    await gateway.end(record.id, thread.owner)
+    if action == "rollback":
+        newest = await thread.newest()
+        if newest.stream == record.id:
+            await thread.turn(newest, began.before)
+    return Response(status_code=204 if request.query_params.get("wait") == "1" else 202)
+
+
+async def _streamed(gateway: Gateway, request: Request) -> Response:
+    thread, record, began, asked = await _begin(gateway, request, attached=True, followed=True)
+    projection = thread.projection(record, began, asked.modes)
+    headers = told.located(thread, record, told.stream_path(thread, record, asked.modes))
+    return follow(gateway, record, projection, None, headers)
+
+
+async def _awaited(gateway: Gateway, request: Request) -> Response:
+    thread, record, began, _ = await _begin(gateway, request, attached=True)
+    return _at_its_end(gateway, thread, record, began)
+
+
+def _at_its_end(gateway: Gateway, thread: Thread, record: Record, began: Began) -> Response:
+    projection = thread.projection(record, began)
+    headers = told.located(thread, record, f"{told.path(thread, record)}/join")
+    return at_its_end(gateway, record, projection, projection.outcome, headers)
+
+
+async def _created(gateway: Gateway, request: Request) -> Response:
+    thread, record, _, _ = await _begin(gateway, request)
+    headers = told.located(thread, record, f"{told.path(thread, record)}/join")
+    return json_answer(told.run(thread, record), 200, headers)
+
+
+async def _begin(
+    gateway: Gateway, request: Request, *, attached: bool = False, followed: bool = False
+) -> tuple[Thread, Record, Began, Asked]:
+    """Start the run of a request, or find the one that the same POST has started.
+
+    `attached`: the answer needs a reader's place. Raises TooManyReaders before anything is started.
+    """
+    owner, key = await request_head.owner(gateway, request), request_head.idempotency_key(request)
+    if attached:
+        gateway.parts.hub.check_room(owner=owner)
+    bounds = gateway.bounds
+    asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds), owner)
+    if "thread" not in request.path_params:
+        nowhere = Thread(gateway, owner, "")
+        record, began = await _start(nowhere, request, asked, asked.checkpoint, followed)
+        thread, began = Thread(gateway, owner, record.id), replace(began, thread=record.id)
+        await thread.keep(record, began)
+        return thread, record, began, asked
+    thread = Thread(gateway, owner, name_of(request))
+    if key and (known := await thread.of_key(asked)) is not None:
+        return thread, _noted(known), await thread.began(known), asked
+    for _ in range(_TURNS):
+        base = await thread.base(asked)
+        if base.again is not None:
+            record, began = base.again
+            return thread, _noted(record), began, asked
+        record, began = await _start(thread, request, asked, base.before, followed)
+        await thread.keep(record, began)
+        if await thread.turn(base.newest, record.id):
+            if key:
+                await thread.remember(asked, record)
+            if base.running is not None:
+                await gateway.end(base.running.id, owner)
+            return thread, record, began, asked
+        await gateway.end(record.id, owner)  # another went on from there first: look again
+    raise ConversationBusy
+
+
+async def _start(
+    thread: Thread, request: Request, asked: Asked, before: str, followed: bool
+) -> tuple[Record, Began]:
+    gateway = thread.gateway
+    messages = await thread.messages(before)
+
+    def read() -> tuple[dict[str, Any], Start]:
+        state = begin_state(asked, messages, gateway.bounds)
+        return state, start_of(asked, state, gateway.chains, gateway.bounds)
+
+    state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read, thread.owner)
+    key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
+    record = await begin(gateway, request, start, thread.owner, key=key, followed=followed)
+    return record, Began(state, before, asked.digest, thread.name)
+
+
+async def _found(gateway: Gateway, request: Request) -> tuple[Thread, Record, Began]:
+    """The run of the path, in its thread. No stream token lets in here: a state holds what was asked."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(request))
+    record, began = await thread.own(request.path_params["id"])
+    return thread, _noted(record), began
+
+
+def _noted(record: Record) -> Record:
+    request_head.note(record)
+    return record
+
+
+def _after(request: Request, record: Record) -> Place | None:
+    """Where to go on; None: from the start. Raises Malformed."""
+    given = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+    if given is None:
+        return Place(Cursor.parse(record.last_id), _LAST_FRAME)  # what comes from now on
+    if given in _FROM_THE_START:
+        return None
+    try:
+        return Place.parse(given)
+    except ValueError:
+        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+
+
+ROUTES = (
+    Route("POST", "/threads/{thread}/runs/stream", langgraph_stream),
+    Route("POST", "/threads/{thread}/runs/wait", langgraph_wait),
+    Route("POST", "/threads/{thread}/runs", langgraph_create),
+    Route("GET", "/threads/{thread}/runs", langgraph_list),
+    Route("GET", "/threads/{thread}/runs/{id}", langgraph_run),
+    Route("GET", "/threads/{thread}/runs/{id}/stream", langgraph_join_stream),
+    Route("GET", "/threads/{thread}/runs/{id}/join", langgraph_join),
+    Route("POST", "/threads/{thread}/runs/{id}/cancel", langgraph_cancel),
+    Route("POST", "/runs/stream", langgraph_stream_alone),
+    Route("POST", "/runs/wait", langgraph_wait_alone),
+    Route("POST", "/runs", langgraph_create_alone),
+)

@@ -1,0 +1,303 @@
+"""OpenAI's Responses: start one, follow it from any number on, see it whole, cancel it.
+
+Every response runs in the background here and is kept as long as its stream: `stream` and `background` only
+say whether the POST answers at once. A conversation goes on by `previous_response_id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+import gateway.formats.openai.fields as fields
+from gateway.formats.base.projection import Place
+from gateway.formats.base.serving import Route, begin, follow, replayed, stands
+from gateway.formats.openai.common import begun, refusal, settled, unknown, where
+from gateway.formats.openai.output import Responses
+from gateway.protocol import Status, sse
+from gateway.protocol.errors import CursorLost, Invalid, StreamNotFound, TooLarge
+from gateway.runtime.off_loop import aside
+from gateway.store.record import Record
+from gateway.streams.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word, with_answers
+from gateway.streams.room import Document
+from gateway.streams.service import Gateway
+from gateway.streams.start import Bounds, Start, parse_start, read_json
+from gateway.web import request_head
+from gateway.web.answers import answered, json_answer
+
+KIND = "openai response"
+_OWN = frozenset(
+    ("input", "instructions", "previous_response_id", "background", "store", "stream", "stream_options")
+)
+_PREFIX = "resp_"
+_KINDS = ("message", "function_call", "function_call_output")
+_SKIPPED = frozenset(("reasoning", "mcp_call"))  # of a response's output that is sent back as input
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request's body, of which the conversation is not known yet: `said` is what it adds to that."""
+
+    value: Mapping[str, Any]
+    chain: str
+    params: Mapping[str, Any]
+    said: list[dict[str, Any]]
+    places: list[str]  # of `said`: the fields that they come from
+    instructions: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for.
+
+    `kept` is what a later request needs of it. `shown` is what this request's own answer shows beside: what
+    must not be kept longer than the run.
+    """
+
+    start: Start
+    stream: bool
+    kept: Mapping[str, Any]
+    shown: Mapping[str, Any]
+
+
+@answered("/v1/responses", shape=refusal)
+async def openai_responses_create(gateway: Gateway, request: Request) -> Response:
+    """POST /v1/responses."""
+    owner = await request_head.owner(gateway, request)
+    draft = await read_json(request, gateway.bounds, lambda value: parse(value, gateway), owner)
+    asked = await with_what_was_said(draft, gateway, owner)
+    gateway.parts.hub.check_room(owner=owner)
+    with _as_sent():
+        record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
+    with begun(record):
+        await gateway.parts.conversations.keep(owner, record.id, KIND, asked.kept)
+        made = await _made(gateway, record, asked.shown)
+        if asked.stream:
+            return follow(gateway, record, made(), headers=where(record.id))
+        if asked.kept["background"]:
+            told = await replayed(gateway, record, made)
+        else:
+            told = await settled(gateway, request, record, made)
+    return json_answer(Document.of(told.document(), told.share), 200, dict(where(record.id)))
+
+
+@answered("/v1/responses/{id}", shape=refusal)
+async def openai_responses_retrieve(gateway: Gateway, request: Request) -> Response:
+    """GET /v1/responses/{id}: the response, or its events after one of them."""
+    stream, after = _flag(request, "stream"), _after(request)
+    record = await _found(gateway, request)
+    if not stream:
+        return await _document(gateway, record)
+    place = None if after is None else await _place(gateway, record, after)
+    return follow(gateway, record, (await _made(gateway, record))(), place, where(record.id))
+
+
+@answered("/v1/responses/{id}/cancel", shape=refusal)
+async def openai_responses_cancel(gateway: Gateway, request: Request) -> Response:
+    """POST /v1/responses/{id}/cancel."""
+    record = await _found(gateway, request)
+    await gateway.end(record.id, record.owner)
+    return await _document(gateway, record)
+
+
+def parse(value: Any, gateway: Gateway) -> Draft:
+    """The rules of the body alone. Raises Invalid, which names the field, or ModelNotFound."""
+    chain, params = fields.common(value, _OWN, gateway.chains)
+    options = value.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise Invalid("stream_options", "must be an object")
+    said, places = _messages(value.get("input"), gateway.bounds)
+    return Draft(value, chain, params, said, places, _instructions(value))
+
+
+async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> Asked:
+    """The request with what was said before. Raises Invalid, TooLarge, or as `find`."""
+    value = draft.value
+    previous = value.get("previous_response_id")
+    before = [] if previous is None else await _conversation(gateway, previous, owner)
+    before = with_answers(before, draft.said)
+    conversation = [*before, *draft.said]
+    start: dict[str, Any] = {
+        "chain": draft.chain,
+        "params": draft.params,
+        "messages": [*draft.instructions, *conversation],
+    }
+    if told := fields.metadata(value):
+        start["metadata"] = told
+    if previous is not None and len(sse.dumps(start["messages"])) > gateway.bounds.bytes:
+        raise TooLarge(f"the conversation's bound is {gateway.bounds.bytes} bytes")
+    stored = value.get("store") is None or fields.flag(value, "store")
+    shown = {"instructions": value.get("instructions") or None}
+    kept = {
+        "background": fields.flag(value, "background"),
+        "previous_response_id": previous,
+        "store": stored,
+        "messages": conversation if stored else None,
+        **(shown if stored else {}),
+    }
+    with _as_sent(len(draft.instructions) + len(before), draft.places):
+        size = len(sse.dumps(start))
+        start_it = await aside(size, lambda: parse_start(start, gateway.chains, gateway.bounds), owner)
+        return Asked(start_it, fields.flag(value, "stream"), kept, shown)
+
+
+def _messages(given: Any, bounds: Bounds) -> tuple[list[dict[str, Any]], list[str]]:
+    """The input: a text, or items; and the field that each message comes from.
+
+    Of a response's own items that are sent back, those that are neither messages nor calls of the client's
+    tools are left out.
+    """
+    if isinstance(given, str) and given.strip():
+        return [{"role": "user", "content": fields.content("input", given)}], ["input"]
+    if not isinstance(given, list) or not given:
+        raise Invalid("input", "must be a string that is not empty, or a list of items")
+    messages: list[dict[str, Any]] = []
+    places: list[str] = []
+    for number, item in enumerate(given):
+        at = f"input[{number}]"
+        if not isinstance(item, dict):
+            raise Invalid(at, "must be an object")
+        kind = item.get("type", "message")
+        if kind == "message":
+            messages.append(fields.message(at, item))
+        elif kind == "function_call_output":
+            check_word(f"{at}.call_id", item.get("call_id"), MOST_ID)
+            said = fields.content(f"{at}.output", item.get("output"))
+            messages.append({"role": "tool", "content": said, "tool_call_id": item["call_id"]})
+        elif kind == "function_call":
+            if asked := _asked(at, item, messages, bounds):
+                messages.append(asked)
+        elif not isinstance(kind, str) or kind not in _SKIPPED:
+            raise Invalid(f"{at}.type", f"must be one of {', '.join(_KINDS)}")
+        places += [at] * (len(messages) - len(places))
+    return messages, places
+
+
+def _asked(
+    at: str, item: Mapping[str, Any], messages: list[dict[str, Any]], bounds: Bounds
+) -> dict[str, Any] | None:
+    """A call, as a message of its own; None where the assistant's message just before it has taken it."""
+    check_word(f"{at}.call_id", item.get("call_id"), MOST_ID)
+    check_word(f"{at}.name", item.get("name"), MOST_NAME)
+    check_arguments(f"{at}.arguments", item.get("arguments"), bounds)
+    made = call(item["call_id"], item["name"], item["arguments"])
+    if messages and messages[-1]["role"] == "assistant":
+        messages[-1].setdefault("tool_calls", []).append(made)
+        return None
+    return {"role": "assistant", "content": "", "tool_calls": [made]}
+
+
+def _instructions(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    given = value.get("instructions")
+    if given is None or given == "":
+        return []
+    if not isinstance(given, str):
+        raise Invalid("instructions", "must be a string")
+    return [{"role": "system", "content": fields.content("instructions", given)}]
+
+
+async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dict[str, Any]]:
+    """What was said before, without instructions, and the answer, with calls that were left to the client."""
+    field = "previous_response_id"
+    if not isinstance(previous, str):
+        raise Invalid(field, "must be a string")
+    try:
+        record = await gateway.find(previous.removeprefix(_PREFIX), owner)
+    except StreamNotFound:
+        raise unknown(field) from None
+    kept = await gateway.parts.conversations.kept(owner, record.id, KIND)
+    if record.status is not Status.DONE or not kept or kept["messages"] is None:
+        raise Invalid(field, "must be the id of a response that is completed, and was stored")
+    told = await replayed(gateway, record, Responses)
+    answer: dict[str, Any] = {"role": "assistant", "content": told.answer()}
+    if calls := [call(one.call_id, one.name, one.arguments) for one in told.for_client]:
+        answer["tool_calls"] = calls
+    return [*kept["messages"], answer]
+
+
+@contextmanager
+def _as_sent(before: int = 0, places: Sequence[str] = ()) -> Iterator[None]:
+    """A rule that the messages break which the input has become is told in the client's words.
+
+    `places`: the fields of the input that the messages come from; so many others are `before` them.
+    """
+    try:
+        yield
+    except Invalid as error:
+        field: str = error.extensions["field"]
+        if not field.startswith("messages"):
+            raise
+        index, _, name = field.removeprefix("messages[").partition("]")
+        own = int(index) - before if name == ".tool_call_id" else -1
+        is_named = 0 <= own < len(places)
+        raise Invalid(f"{places[own]}.call_id" if is_named else "input", error.extensions["rule"]) from None
+
+
+async def _made(
+    gateway: Gateway, record: Record, shown: Mapping[str, Any] | None = None
+) -> partial[Responses]:
+    """Makes the projection of a stream, in whatever format it was started; `shown` as in `Asked`."""
+    kept = await gateway.parts.conversations.kept(record.owner, record.id, KIND) or {}
+    asked = {name: value for name, value in kept.items() if name != "messages"}
+    return partial(
+        Responses, {"background": False, "metadata": record.metadata or {}, **asked, **(shown or {})}
+    )
+
+
+async def _document(gateway: Gateway, record: Record) -> Response:
+    told = await replayed(gateway, record, await _made(gateway, record))
+    return json_answer(Document.of(told.document(), told.share), 200, dict(where(record.id)))
+
+
+async def _found(gateway: Gateway, request: Request) -> Record:
+    """The caller's response of the path."""
+    owner = await request_head.owner(gateway, request)
+    record = await gateway.find(request.path_params["id"].removeprefix(_PREFIX), owner)
+    request_head.note(record)
+    return record
+
+
+def _flag(request: Request, name: str) -> bool:
+    given = request.query_params.getlist(name)
+    if given not in ([], ["true"], ["false"]):
+        raise Invalid(name, "must be true or false")
+    return given == ["true"]
+
+
+def _after(request: Request) -> int | None:
+    """The `sequence_number` that the client has seen last. Raises Invalid."""
+    given = request.query_params.getlist("starting_after")
+    if not given:
+        return None
+    if len(given) > 1 or not (given[0].isascii() and given[0].isdigit()) or len(given[0]) > 16:
+        raise Invalid("starting_after", "must be a whole number, once")
+    return int(given[0])
+
+
+async def _place(gateway: Gateway, record: Record, after: int) -> Place | None:
+    """Where the event of this number is; 0 is before the first, unless the first has it.
+
+    Raises CursorLost for a number that no event has.
+    """
+    try:
+        place = Place.of_number(after)
+    except ValueError:
+        raise CursorLost(field="starting_after") from None
+    if await stands(gateway, record, place):
+        return place
+    if after == 0:
+        return None
+    raise CursorLost(field="starting_after")
+
+
+ROUTES = (
+    Route("POST", "/v1/responses", openai_responses_create),
+    Route("GET", "/v1/responses/{id}", openai_responses_retrieve),
+    Route("POST", "/v1/responses/{id}/cancel", openai_responses_cancel),
+)

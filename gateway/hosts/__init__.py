@@ -1,0 +1,1 @@
+"""The programs that serve: Starlette under uvicorn, and Azure Functions' extension."""

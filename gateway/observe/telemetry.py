@@ -1,0 +1,196 @@
+"""Traces and metrics, by OpenTelemetry's API; an exporter only where the settings name one.
+
+One trace goes from the POST through the queue and every attempt to the model's calls: the job carries its
+context, an attempt links to the one before. Names follow the semantic conventions for messaging and
+generative AI where these have one. Ids, names, numbers and states are recorded, never what anybody said.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, Histogram, Observation
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gateway.settings import Settings
+
+NAME = "holdfast"
+tracer = trace.get_tracer(NAME)
+_meter = metrics.get_meter(NAME)
+_log = logging.getLogger("holdfast.telemetry")
+_propagator = TraceContextTextMapPropagator()
+
+# Seconds: from an append to a run that takes minutes. OpenTelemetry's own bounds are for milliseconds.
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LONG = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+def _seconds(name: str, meaning: str, bounds: Sequence[float]) -> Histogram:
+    return _meter.create_histogram(
+        f"holdfast.{name}", "s", meaning, explicit_bucket_boundaries_advisory=bounds
+    )
+
+
+first_token = _seconds("first_token", "from a stream's creation to its first text event", _LONG)
+token_rate = _meter.create_histogram(
+    "holdfast.token_rate", "{token}/s", "output tokens of a stage by its run time"
+)
+queue_wait = _seconds("queue_wait", "from a stream's creation to its first claim", _LONG)
+attempts = _meter.create_histogram(
+    "holdfast.attempts",
+    "{attempt}",
+    "claims that an ended stream took",
+    explicit_bucket_boundaries_advisory=(1, 2, 3, 5, 10, 20, 50),
+)
+resets = _meter.create_counter("holdfast.resets", "{reset}", "attempts that differed from what was shown")
+readers = _meter.create_up_down_counter("holdfast.readers", "{reader}", "connections that follow a stream")
+append_time = _seconds("append", "one append, as the worker sees it", _SHORT)
+request_time = _seconds("request", "from a request to the beginning of its answer", _SHORT)
+refusals = _meter.create_counter(
+    "holdfast.refusals", "{answer}", "answers that are problems, and readers sent away, by code"
+)
+started = _meter.create_counter("holdfast.streams_started", "{stream}", "streams whose job is in the queue")
+ended = _meter.create_counter("holdfast.streams_ended", "{stream}", "streams ended here, by status and code")
+running = _meter.create_up_down_counter("holdfast.running", "{attempt}", "attempts that run here now")
+takeovers = _meter.create_counter(
+    "holdfast.takeovers", "{claim}", "claims of a job that an earlier attempt had begun, or handed over"
+)
+revived = _meter.create_counter("holdfast.revived", "{job}", "jobs that nobody held, enqueued again")
+direct_starts = _meter.create_counter(
+    "holdfast.direct_starts", "{job}", "jobs that the process which took the POST has run at once"
+)
+# What `/metrics` answers, text and media type; none where the settings ask for no such thing.
+exposition: Callable[[], Awaitable[tuple[bytes, str]]] | None = None
+
+
+class QueueDepth:
+    """How many jobs are queued or running: the same number in every process, so take the largest of them."""
+
+    def __init__(self) -> None:
+        self.ask: Callable[[], int | None] = lambda: None  # called in a thread of the metrics' own
+        _meter.create_observable_gauge(
+            "holdfast.queue_depth",
+            [self._observe],
+            "{job}",
+            "jobs that are queued or running, of all processes",
+        )
+
+    def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        depth = self.ask()
+        return [] if depth is None else [Observation(depth)]
+
+
+queue_depth = QueueDepth()
+
+
+class RelayLag:
+    """How late a published block arrives: its time is Redis's, so that clock's distance to ours is kept."""
+
+    def __init__(self) -> None:
+        self._seconds = _meter.create_histogram(
+            "holdfast.relay_lag", "s", "from an append in the store to its arrival in a relaying process"
+        )
+        self._ahead_ms: float | None = None
+
+    def clock(self, redis_ms: int) -> None:
+        """What Redis's clock says now; its answer was on its way, so a lag is told rather too long."""
+        self._ahead_ms = redis_ms - time.time() * 1000
+
+    def heard(self, at_ms: int) -> None:
+        """A block of this time has arrived."""
+        if self._ahead_ms is not None:
+            self._seconds.record(max(0.0, time.time() + (self._ahead_ms - at_ms) / 1000))
+
+
+relay_lag = RelayLag()
+
+
+def configure(settings: Settings) -> Callable[[], None]:
+    """Set up the exporters that the settings name; what is answered flushes and ends them.
+
+    Nothing is done where there are none, or where the platform has set up its own.
+    """
+    if not (settings.otlp_endpoint or settings.app_insights or settings.metrics):
+        return lambda: None
+    if is_on():
+        _log.warning("the platform exports traces and metrics by itself: our settings for it do nothing")
+        return lambda: None
+    try:
+        from gateway.observe import export
+
+        return export.set_up(settings)
+    except Exception as error:  # a product without telemetry is better than none
+        names = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint,
+            "APPLICATIONINSIGHTS_CONNECTION_STRING": settings.app_insights,
+        }
+        name = next((name for name, value in names.items() if value), "GATEWAY_METRICS")
+        _log.error("no telemetry: %s cannot be used (%s)", name, type(error).__name__)
+        return lambda: None
+
+
+def begin() -> None:
+    """Show zeros from the beginning: a rate knows nothing of the step from no counter to its first value."""
+    for counter in (resets, takeovers, revived, direct_starts, readers, running):
+        counter.add(0)
+
+
+def quiet(settings: Settings) -> None:
+    """Our lines at the level that is set; of the clients below us, which tell of each call, warnings."""
+    logging.getLogger(NAME).setLevel(settings.log_level.upper())
+    for chatty in ("azure", "httpcore", "httpcore2", "httpx", "httpx2", "uvicorn.error"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def context_of(traceparent: str) -> Any:
+    """A trace context that came from elsewhere."""
+    return _propagator.extract({"traceparent": traceparent} if traceparent else {})
+
+
+def traceparent_of(span: Span) -> str:
+    """What carries a span's context elsewhere; empty when there is no trace."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier, trace.set_span_in_context(span))
+    return carrier.get("traceparent", "")
+
+
+@contextmanager
+def span(
+    name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str = "", link: str = "", **attributes: Any
+) -> Iterator[Span]:
+    """A current span. `parent` and `link` are traceparents; `a_b` in an attribute's name means `a.b`.
+
+    An exception is recorded by its type: its text may quote a prompt.
+    """
+    links = [Link(trace.get_current_span(context_of(link)).get_span_context())] if link else None
+    with tracer.start_as_current_span(
+        name,
+        context_of(parent) if parent else None,
+        kind,
+        attributes={key.replace("_", "."): value for key, value in attributes.items()},
+        links=links,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as made:
+        try:
+            yield made
+        except Exception as error:
+            failed(made, type(error).__name__)
+            raise
+
+
+def failed(made: Span, why: str) -> None:
+    """Mark a span as failed, with a code or a type."""
+    made.set_status(Status(StatusCode.ERROR, why))
+    made.set_attribute("error.type", why)
+
+
+def is_on() -> bool:
+    """Whether spans go anywhere: the API's own provider knows no resource."""
+    return hasattr(trace.get_tracer_provider(), "resource")

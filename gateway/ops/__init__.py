@@ -1,0 +1,1 @@
+"""What an operator asks: can it serve, which streams are there, what happened to one."""

@@ -1,0 +1,1 @@
+"""Jobs to workers, at least once."""

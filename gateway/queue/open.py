@@ -1,0 +1,36 @@
+"""The queue that the settings name, opened."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+from gateway.queue.job_queue import JobQueue
+from gateway.queue.redis_queue import RedisQueue
+from gateway.redis.cluster import Router
+from gateway.redis.connect import Place
+from gateway.redis.connection import Connection
+from gateway.settings import Settings
+
+READ_TIMEOUT_SECONDS = 15.0  # a blocking read of the queue takes a second of it
+
+
+def open_queue(settings: Settings, redis: Connection, place: Place) -> JobQueue:
+    """The queue that the settings name; Azure's client is loaded only where it is used."""
+    keep = settings.open_seconds  # a message lasts as long as its stream can do without an end
+    if settings.queue == "azure-storage":
+        from gateway.azure.storage import client_of
+        from gateway.queue.azure_queue import HELD, AzureQueue
+
+        jobs = client_of(settings, settings.queue_name)
+        held = client_of(settings, settings.queue_name + HELD)
+        return AzureQueue(jobs, held, poll=settings.queue_poll, keep=keep, lease=settings.lease)
+    return RedisQueue(
+        redis,
+        Router(place, name="holdfast-queue", timeout=READ_TIMEOUT_SECONDS),
+        name=settings.queue_name,
+        consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        lease_ms=round(settings.lease * 1000),
+        keep_ms=round(keep * 1000),
+    )

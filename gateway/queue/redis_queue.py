@@ -1,0 +1,180 @@
+"""The queue on Redis: a stream with a consumer group. `held` deliveries stay pending for as long."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from redis.exceptions import ResponseError
+
+from gateway.protocol.errors import QueueUnavailable, StoreUnavailable
+from gateway.queue.job_queue import Delivery, Message
+from gateway.redis.connection import Connection
+from gateway.redis.script import Script
+
+_log = logging.getLogger("holdfast.queue")
+BLOCK_MS = 1000
+RECLAIM_COUNT = 64
+RECLAIM_CALLS = 8  # each looks at ten pending entries for each that it may take
+GROUP = "workers"
+_FIRST = b"0-0"
+# The group is not there: never made, or its store was emptied, perhaps under a read that waited.
+# The last is fakeredis's word for it.
+_NO_GROUP = ("NOGROUP", "UNBLOCKED the stream key", "The XGROUP subcommand requires the key")
+
+
+class RedisQueue:
+    """Redis streams. A pending entry is taken over when it has been idle for `lease_ms`.
+
+    `sender` may be shared; `receiver` is one of its own, because a read blocks it for up to a second.
+    """
+
+    def __init__(
+        self,
+        sender: Connection,
+        receiver: Connection,
+        *,
+        name: str,
+        consumer: str,
+        lease_ms: int,
+        keep_ms: int,
+    ) -> None:
+        self._sender = sender
+        self._receiver = receiver
+        self._key = "{" + name + "}:queue"
+        self._starting = "{" + name + "}:starting"
+        self._jobs = "{" + name + "}:jobs"
+        self._reserve = Script("reserve", shared=False)
+        self._enqueue = Script("enqueue", shared=False)
+        self._consumer = consumer
+        self._lease_ms = lease_ms
+        self._keep_ms = keep_ms
+        self._cursor: bytes = _FIRST  # where the next look at pending entries begins
+
+    async def reserve(self, stream_id: str, most: int, others: int) -> bool:
+        """Exact for all processes: one script counts what is queued, running and about to come."""
+        keys, args = [self._jobs, self._starting], (stream_id, most, others, self._keep_ms)
+        try:
+            answer = await self._reserve(self._sender, keys, *args)
+        except (StoreUnavailable, ResponseError) as error:
+            raise QueueUnavailable from error
+        return bool(answer[0] == "ok")
+
+    async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
+        """Add it, at once: Redis streams know no delay. One sent twice does nothing the second time."""
+        keys, args = [self._key, self._jobs, self._starting], (message.id, message.encode(), self._keep_ms)
+        try:
+            await self._enqueue(self._sender, keys, *args)
+        except (StoreUnavailable, ResponseError) as error:  # a refusal is as good as an absence
+            raise QueueUnavailable from error
+
+    async def receive(self, count: int) -> list[Delivery]:
+        """What nobody holds any more first, then what is new."""
+        try:
+            return await self._receive(count)
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+        except ResponseError as error:
+            if not str(error).startswith(_NO_GROUP):
+                raise
+        try:
+            await self._make_group()
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+        return []
+
+    async def done(self, delivery: Delivery) -> None:
+        """Acknowledge and delete, so that the stream's length is the queue's depth."""
+        commands: list[tuple[str | bytes | int, ...]] = [
+            ("XACK", self._key, GROUP, delivery.receipt),
+            ("XDEL", self._key, delivery.receipt),
+        ]
+        with suppress(ValueError):  # what is no message has no place
+            commands.append(("ZREM", self._jobs, Message.decode(delivery.body).id))
+        try:
+            await self._sender.call_all(commands)
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+
+    async def forget(self, stream_id: str) -> None:
+        """Its entry stays until a worker finds that there is nothing to run."""
+        try:
+            await self._sender.call_all([("ZREM", key, stream_id) for key in (self._jobs, self._starting)])
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+
+    async def later(self, delivery: Delivery, delay_ms: int) -> None:
+        """Leave it pending, and set its idle time so that it is due when the delay is over."""
+        idle = max(0, self._lease_ms - delay_ms)
+        command = ("XCLAIM", self._key, GROUP, self._consumer, 0, delivery.receipt)
+        try:
+            await self._sender.call(*command, "IDLE", idle, "JUSTID")
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+        except ResponseError as error:
+            if not str(error).startswith(_NO_GROUP):
+                raise  # else the store was emptied: there is nothing left to deliver
+
+    def leave(self, delivery: Delivery) -> None:
+        """It is pending, and due when it has been idle for a lease."""
+
+    async def close(self) -> None:
+        """Leave the group, if nothing is pending here, and close the receiver; the sender is shared."""
+        try:
+            pending = await self._sender.call("XPENDING", self._key, GROUP, "-", "+", 1, self._consumer)
+            if not pending:
+                await self._sender.call("XGROUP", "DELCONSUMER", self._key, GROUP, self._consumer)
+        except (StoreUnavailable, ResponseError):
+            _log.debug("consumer %s stays in the group", self._consumer)
+        await self._receiver.close()
+
+    async def depth(self) -> int:
+        """How many jobs are queued or running. Raises QueueUnavailable."""
+        try:
+            return int(await self._sender.call("XLEN", self._key))
+        except StoreUnavailable as error:
+            raise QueueUnavailable from error
+
+    async def _receive(self, count: int) -> list[Delivery]:
+        found = await self._reclaim(min(count, RECLAIM_COUNT))
+        if found:
+            return found
+        names = ("XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count, "BLOCK", BLOCK_MS)
+        expire = ("PEXPIRE", self._key, self._keep_ms)
+        fresh, _ = await self._receiver.call_all([(*names, "STREAMS", self._key, ">"), expire])
+        return _deliveries(fresh[0][1]) if fresh else []
+
+    async def _reclaim(self, count: int) -> list[Delivery]:
+        """Entries that are due; goes on where the last look ended, so held ones never hide those behind."""
+        for _ in range(RECLAIM_CALLS):
+            command = ("XAUTOCLAIM", self._key, GROUP, self._consumer, self._lease_ms, self._cursor)
+            answer = await self._receiver.call(*command, "COUNT", count)
+            self._cursor = answer[0]
+            found = _deliveries(answer[1])
+            if found or self._cursor == _FIRST:
+                return found
+        return []
+
+    async def _make_group(self) -> None:
+        """The group, and the stream when there is none; expires like every key, even if we die now."""
+        commands: list[tuple[str | bytes | int, ...]] = [
+            ("XGROUP", "CREATE", self._key, GROUP, "0", "MKSTREAM"),
+            ("PEXPIRE", self._key, self._keep_ms),
+        ]
+        try:
+            await self._receiver.call_all(commands)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+
+def _deliveries(entries: list[list[object]]) -> list[Delivery]:
+    """Entries of XREADGROUP or XAUTOCLAIM; a deleted entry has no fields and is passed over."""
+    found = []
+    for entry in entries:
+        if entry and entry[1]:
+            receipt, fields = entry
+            assert isinstance(receipt, bytes)
+            assert isinstance(fields, list)
+            found.append(Delivery(fields[1], receipt.decode()))
+    return found

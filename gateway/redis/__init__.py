@@ -1,0 +1,1 @@
+"""Commands to Redis over connections of our own, to one server or a cluster."""

@@ -1,0 +1,33 @@
+"""Lua scripts: each a step that Redis takes whole."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from gateway.redis.connection import Connection
+
+_LUA = Path(__file__).parent / "lua"
+
+
+class Script:
+    """One Lua script, sent by its hash, and whole when the server does not know it.
+
+    `shared`: with the beginning that all scripts of a stream have in common, or those of a thread (`thread`).
+    """
+
+    def __init__(self, name: str, *, shared: bool = True, beginning: str = "common") -> None:
+        before = (_LUA / f"{beginning}.lua").read_text() if shared else ""
+        self.source = before + (_LUA / f"{name}.lua").read_text()
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, redis: Connection, keys: list[str], *args: Any) -> list[Any]:
+        """The script's answer, a list whose first item is a word."""
+        try:
+            answer = await redis.call("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            answer = await redis.call("EVAL", self.source, len(keys), *keys, *args)
+        return [answer[0].decode(), *answer[1:]]

@@ -1,0 +1,1 @@
+"""From the log to the readers of this process."""

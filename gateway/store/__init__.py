@@ -1,0 +1,1 @@
+"""What stands in Redis for a stream, and the scripts that change it."""

@@ -1,0 +1,311 @@
+"""The log of a stream in Redis: create, confirm, claim, append, cancel, ask, give up, read.
+
+The log is the wire: one string of the very frames that readers receive. Every change is one script, so
+record, frames, index and publish change together, and each script is idempotent: a call whose answer was
+lost is made again with the same arguments. Time is Redis's own. Every key expires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.observe import telemetry
+from gateway.protocol import VERSION, Cursor, Event, Status, sse
+from gateway.protocol.errors import CursorLost, StoreUnavailable
+from gateway.redis.connection import Connection
+from gateway.redis.script import Script
+from gateway.store.appender import Pen, Pens
+from gateway.store.record import Answer, Claim, Head, Look, Piece, Record, ending, started
+
+CREATED_EXPIRY_MS = 60_000
+BUCKETS = 256
+SEEN_MS = 86_400_000  # how long the last turn's time is remembered
+CLOCK_SPARE_MS = 1000  # two processes' turns may come out of order by less
+PIECE_BYTES = 64 * 1024
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+
+
+def bucket(stream_id: str) -> str:
+    """The hash tag that keeps all keys of a stream on one node."""
+    return stream_id[:2]
+
+
+class Log:
+    """The data model; holds no state but the connection, and what is to be sent on it in this turn."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+        names = ("create", "confirm", "claim", "append", "cancel", "ask", "give_up", "look")
+        self._scripts = {name: Script(name) for name in names}
+        self._pens = Pens(redis, self._scripts["append"])
+
+    @staticmethod
+    def keys(stream_id: str) -> list[str]:
+        """The keys of a stream: job, log, and its bucket's index of streams that are not ended."""
+        tag = "{" + bucket(stream_id) + "}"
+        return [f"{tag}:job:{stream_id}", f"{tag}:log:{stream_id}", f"{tag}:open"]
+
+    async def now_ms(self, near: str = "") -> int:
+        """Redis's clock; in a cluster, that of the node which has the key `near`, or of any node."""
+        beside = [("EXISTS", near)] if near else []
+        clock, *_ = await self._redis.call_all([("TIME",), *beside])
+        return self._clock(clock)
+
+    async def create(
+        self,
+        stream_id: str,
+        fields: Mapping[str, Any],
+        first_frame: bytes,
+        *,
+        key_hash: str = "",
+        body_hash: str = "",
+    ) -> tuple[str, str]:
+        """Make record and first frame, for 60 s. Answers (`created` | `exists` | `conflict`, id)."""
+        pairs = [item for pair in fields.items() for item in pair]
+        return await self._create(stream_id, key_hash, body_hash, first_frame, *pairs)
+
+    async def known(self, stream_id: str, key_hash: str, body_hash: str) -> tuple[str, str]:
+        """What a key stands for, before anything is made: (`exists` | `conflict` | `none`, id)."""
+        return await self._create(stream_id, key_hash, body_hash)
+
+    async def confirm(self, stream_id: str, grace_ms: int) -> bool:
+        """Raise the expiry to that of a stream that has not ended; False when the record has expired."""
+        return (await self._run("confirm", stream_id, grace_ms)).word == "ok"
+
+    async def claim(
+        self,
+        stream_id: str,
+        token: str,
+        lease_ms: int,
+        *,
+        version: int = VERSION,
+        foreign_ms: int = 0,
+        run_ms: int = 0,
+    ) -> Answer:
+        """`claimed`, `held` (number: ms left), `foreign`, `over` (with a code), `ended` or `unknown`.
+
+        `version` is the message's; a record of another one is `foreign` for `foreign_ms`, then claimed.
+        `run_ms` is how long a stream may run, from its first attempt on; 0: nobody but a worker may end it.
+        """
+        known = version if version == VERSION else ""
+        args = (stream_id, token, lease_ms, known, foreign_ms, run_ms or "")
+        raw = await self._scripts["claim"](self._redis, self.keys(stream_id), *args)
+        if raw[0] != "claimed":
+            return _answer(raw)
+        now_ms, log_end, flat = raw[1], raw[2], raw[3]
+        pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        return Answer("claimed", 0, Claim(Record.claimed(stream_id, pairs), token, now_ms, log_end))
+
+    def pen(self, claim: Claim, lease_ms: int) -> Pen:
+        """What appends for this claim by callback, as long as all is well."""
+        return self._pens.pen(self.keys(claim.record.id), claim.record.id, claim.token, lease_ms)
+
+    async def append(
+        self,
+        claim: Claim,
+        position: int,
+        frames: bytes,
+        last_id: str,
+        lease_ms: int,
+        *,
+        status: str = "",
+        fields: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """`ok`, `duplicate`, `lost` (number: log end), `fenced`, `ended` or `unknown`."""
+        pairs = [item for pair in (fields or {}).items() for item in pair]
+        args = (claim.token, position, frames, last_id, lease_ms, status, len(pairs), *pairs)
+        return await self._run("append", claim.record.id, *args)
+
+    async def renew(self, claim: Claim, lease_ms: int) -> Answer:
+        """Renew a lease from beside its writer, whose position is not known: at wherever the log ends now.
+
+        An append of the writer's that comes between makes this one `fenced`, and has renewed the lease
+        itself.
+        """
+        end = await self._redis.call("STRLEN", self.keys(claim.record.id)[1])
+        return await self.append(claim, end, b"", claim.record.last_id, lease_ms)
+
+    async def cancel(self, stream_id: str, tag: str) -> Answer:
+        """`cancelled`, `ended` or `unknown`."""
+        return await self._run("cancel", stream_id, tag)
+
+    async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
+        """`yes` once in a back-off, else `wait` or `held` (number: ms), `over`, `ended` or `unknown`.
+
+        `over`: the stream's time is over, and somebody is to end it with the answer's code. `undo` takes a
+        `yes` back that could not be used.
+        """
+        return await self._run("ask", stream_id, backoff_ms, int(undo))
+
+    async def give_up(self, stream_id: str, tag: str, failed: Event) -> Answer:
+        """End a stream whose time is over, by its code: `over`, or `wait` (not yet), `ended`, `unknown`.
+
+        Where the log is gone it begins anew. `tag` is that of the ids of the frames.
+        """
+        record, _ = await self.record(stream_id)
+        if record is None:
+            return Answer("unknown")
+        bodies = [sse.encode(event, 0, tag).partition(b"\n")[2] for event in (started(record), failed)]
+        return await self._run(
+            "give_up", stream_id, tag, failed.data["code"], *bodies, ending(failed)["error"]
+        )
+
+    async def record(self, stream_id: str) -> tuple[Record | None, int]:
+        """Everything that stands in the record, or None, and the log's length in bytes; for an operator."""
+        job, log, _ = self.keys(stream_id)
+        flat, length = await self._redis.call_all([("HGETALL", job), ("STRLEN", log)])
+        if not flat:
+            return None, 0
+        pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        return Record.of(stream_id, pairs), length
+
+    async def look(self, stream_id: str, owner: str, *, any_owner: bool = False) -> Look:
+        """The stream as its readers may know it, without its input; another owner's is none."""
+        raw = await self._scripts["look"](self._redis, self.keys(stream_id), owner, int(any_owner))
+        if raw[0] != "found":
+            return Look(raw[1])
+        flat = raw[4:]
+        pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        return Look(raw[1], Record.of(stream_id, pairs), raw[2], raw[3].decode())
+
+    async def heads(self, stream_ids: list[str]) -> list[Head]:
+        """Each stream's last event, lease and wait, in one round trip; an empty id for one that is gone.
+
+        The clock is that of the node which has the first one: in a cluster ask `by_node`.
+        """
+        fields = (
+            "last_id",
+            "status",
+            "lease_end_ms",
+            "lease_ms",
+            "since_ms",
+            "started_ms",
+            "wait_ms",
+            "run_ms",
+        )
+        commands: list[tuple[str, ...]] = [("HMGET", self.keys(s)[0], *fields) for s in stream_ids]
+        clock, *raw = await self._redis.call_all([("TIME",), *commands])
+        now_ms = self._clock(clock)
+        return [_head(now_ms, *values) for values in raw]
+
+    async def due(self, most: int, *, all_of_them: bool = False) -> list[str]:
+        """Streams that are not ended and whose time to be looked at has come, `most` of each bucket.
+
+        `all_of_them`: also those whose time has not. A node of a cluster that is out of reach does not hide
+        the others' streams.
+        """
+        nodes = await self._redis.by_node([f"{{{number:02x}}}:open" for number in range(BUCKETS)])
+        looks = (self._due(keys, most, all_of_them) for keys in nodes)
+        found = await asyncio.gather(*looks, return_exceptions=True)
+        lost = [one for one in found if isinstance(one, BaseException)]
+        if len(lost) == len(found) or not all(isinstance(one, StoreUnavailable) for one in lost):
+            raise lost[0]
+        return [stream_id for one in found if isinstance(one, list) for stream_id in one]
+
+    async def by_node(self, stream_ids: list[str]) -> list[list[str]]:
+        """These streams, apart by the node that has them: each has its own clock, and its own faults."""
+        of = {self.keys(stream_id)[0]: stream_id for stream_id in stream_ids}
+        return [[of[key] for key in keys] for keys in await self._redis.by_node(list(of))]
+
+    async def take_turn(self, what: str, ms: int) -> str:
+        """`yes` when this process is the one to do it in the next so many milliseconds, else `no`.
+
+        `back` is a yes at which Redis's clock was found to have gone back since the last turn: what was to
+        expire, or be due, by the old clock is too far away.
+        """
+        key = f"turn:{what}"
+        now_ms = await self.now_ms(key)
+        if await self._redis.call("SET", key, now_ms, "NX", "PX", ms) is None:
+            if await self._redis.call("PTTL", key) <= ms:
+                return "no"
+            await self._redis.call("SET", key, now_ms, "PX", ms)
+        seen = await self._redis.call("SET", f"{key}:seen", now_ms, "PX", SEEN_MS, "GET")
+        return "back" if seen is not None and int(seen) > now_ms + CLOCK_SPARE_MS else "yes"
+
+    async def read(self, stream_id: str, after: Cursor | None, limit: int = PIECE_BYTES) -> Piece:
+        """The whole frames after a cursor, about `limit` bytes of them (at least 32).
+
+        Raises CursorLost when the cursor does not stand in the log.
+        """
+        start, first = after.offset if after else 0, limit
+        while True:
+            raw = await self._redis.call("GETRANGE", self.keys(stream_id)[1], start, start + limit - 1)
+            if after and not raw.startswith(b"id: %b\n" % str(after).encode()):
+                raise CursorLost
+            at_end = is_rest = len(raw) < limit
+            end = raw.rfind(sse.FRAME_END) + 2
+            if limit > first:  # a frame larger than the piece comes alone: with more its turn would be long
+                own = raw.find(sse.FRAME_END) + 2 if after else 0
+                alone = raw.find(sse.FRAME_END, max(own, first - 2))
+                if alone >= 0:
+                    is_rest, end = at_end and alone + 2 == end, alone + 2
+            piece = _piece(raw[:end], after, is_rest)
+            if piece.frames or at_end:
+                return piece
+            if limit > MAX_FRAME_BYTES:
+                raise CursorLost("a frame has no end")
+            limit *= 4  # one frame is larger than the piece
+
+    def _clock(self, answer: list[bytes]) -> int:
+        """TIME's answer in milliseconds."""
+        now_ms = int(answer[0]) * 1000 + int(answer[1]) // 1000
+        telemetry.relay_lag.clock(now_ms)
+        return now_ms
+
+    async def _create(self, stream_id: str, key_hash: str, body_hash: str, *made: Any) -> tuple[str, str]:
+        keys = self.keys(stream_id)
+        if key_hash:
+            keys.append("{" + bucket(stream_id) + "}:idem:" + key_hash)
+        args = (stream_id, CREATED_EXPIRY_MS, body_hash, *made)
+        answer = await self._scripts["create"](self._redis, keys, *args)
+        return answer[0], answer[1].decode() if len(answer) > 1 else stream_id
+
+    async def _due(self, keys: list[str], most: int, all_of_them: bool) -> list[str]:
+        until = "+inf" if all_of_them else await self.now_ms(keys[0])
+        commands = [("ZRANGEBYSCORE", key, "-inf", until, "LIMIT", 0, most) for key in keys]
+        return [item.decode() for found in await self._redis.call_all(commands) for item in found]
+
+    async def _run(self, name: str, stream_id: str, *args: Any) -> Answer:
+        return _answer(await self._scripts[name](self._redis, self.keys(stream_id), stream_id, *args))
+
+
+def _answer(raw: list[Any]) -> Answer:
+    value = raw[1] if len(raw) > 1 else 0
+    if isinstance(value, int):
+        return Answer(raw[0], value)
+    said = value.decode()
+    return Answer(raw[0], trace=said if raw[0] == "yes" else "", code=said if raw[0] == "over" else "")
+
+
+def _head(
+    now_ms: int,
+    last: bytes | None,
+    status: bytes | None,
+    lease_end: bytes | None,
+    lease: bytes | None,
+    since: bytes | None,
+    begun: bytes | None,
+    wait: bytes | None,
+    run: bytes | None,
+) -> Head:
+    """An end that is further away than the whole time was set by a clock that has gone back: it is now."""
+    last_id, longest = (last or b"").decode(), run if begun else wait
+    if status == Status.RUNNING.encode():
+        left = int(lease_end or 0) - now_ms
+        return Head(last_id, left if 0 < left <= int(lease or 0) else 0)
+    if status == Status.QUEUED.encode() and since and longest:
+        left = int(since) + int(longest) - now_ms
+        return Head(last_id, wait_left_ms=left if 0 < left <= int(longest) else 0)
+    return Head(last_id)
+
+
+def _piece(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:
+    """Of whole frames, the first of which the reader has when it came with a cursor."""
+    if len(raw) < len(sse.NEXT_FRAME):
+        return Piece(b"", after, False, at_end)
+    last = raw[raw.rfind(sse.NEXT_FRAME, 0, -2) + 1 :].removeprefix(b"\n")
+    cursor = Cursor.parse(last[len(sse.ID_PREFIX) : last.index(b"\n")].decode())
+    frames = raw[raw.index(sse.FRAME_END) + 2 :] if after else raw
+    return Piece(frames, cursor, sse.is_terminal(last), at_end)

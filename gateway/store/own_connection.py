@@ -1,0 +1,25 @@
+"""The log by a connection of its own, for code that runs beside the event loop which serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.azure import credentials
+from gateway.redis.cluster import Router
+from gateway.redis.connect import Place
+from gateway.settings import Settings
+from gateway.store.log import Log
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Log]:
+    """A log for the running event loop alone; it connects at its first call."""
+    tokens = credentials.redis_tokens(settings)
+    redis = Router(Place(settings.redis_url, tokens), name="holdfast-lease")
+    try:
+        yield Log(redis)
+    finally:
+        await redis.close()
+        if tokens is not None:
+            await tokens.close()

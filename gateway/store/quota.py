@@ -1,0 +1,152 @@
+"""What one caller may have: streams that are not ended, starts in a minute, bytes kept. Counted in Redis.
+
+The bytes are what Redis really holds for the ended streams: a log until its retention is over, and a record
+until its tombstone is.
+
+Nobody tells when a stream ends: a caller's streams are looked at when it starts another, so a process that
+dies leaves nothing counted for ever. One script decides, so the numbers hold however many start at once.
+Where callers are not told apart there is no quota: everybody would share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+from gateway.protocol import ANONYMOUS, ENDED
+from gateway.protocol.errors import OverQuota
+from gateway.redis.connection import Connection, checked
+from gateway.redis.script import Script
+from gateway.settings import Settings
+from gateway.store.conversations import OF_STREAM, Conversations
+from gateway.store.log import Log
+
+LOOKS = 16  # streams that one start looks at, the longest unseen first
+SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2, 3600
+INDEX_BYTES = 320  # of a stream's entries in `kept`, and of the expiries of its keys
+KEY_BYTES = 256  # of a stream's idempotency key
+# Where the store cannot say what a key takes. Redis gives a string that grows up to twice its length.
+RECORD_BYTES, LOG_FACTOR = 1600, 2
+STATES, SIZES = 3, 3  # answers about one stream
+_ENDED = frozenset(status.value.encode() for status in ENDED)
+_RULES = {
+    "streams": "{} streams that are not ended",
+    "starts": "{} starts a minute",
+    "bytes": "{} bytes of ended streams",
+}
+# id; `running`, `ended`, `making` or `gone`; bytes of the log, ms until it expires; the same of the record
+Look = tuple[str, str, int, int, int, int]
+Command = tuple[str | int, ...]
+
+
+class Quota:
+    """Admits streams by their owner."""
+
+    def __init__(self, redis: Connection, settings: Settings) -> None:
+        self._redis = redis
+        self._most = (settings.max_owner_streams, settings.max_owner_starts, settings.max_owner_bytes)
+        keep = max(settings.open_seconds, settings.retention) + settings.tombstone
+        self._keep_ms = round(keep * 1000)
+        self._script = Script("admit", shared=False)
+        self._measures = True  # until the store says that it has no MEMORY USAGE, as fakeredis does
+
+    @staticmethod
+    def keys(owner: str) -> list[str]:
+        """The keys of a caller, who is named by a hash: live, starts, kept, bytes, looked."""
+        tag = hashlib.sha256(owner.encode()).hexdigest()[:32]
+        return [f"{{{tag}}}:{name}" for name in ("live", "starts", "kept", "bytes", "looked")]
+
+    async def admit(self, owner: str, stream_id: str) -> int:
+        """Take a place for a stream about to be made; answers how many others this owner has.
+
+        Raises OverQuota, which names the rule and when to come back, or StoreUnavailable.
+        """
+        if owner == ANONYMOUS:
+            return 0
+        word, number = await self._ask(owner, stream_id, LOOKS)
+        if word == "look":
+            word, number = await self._ask(owner, stream_id, self._most[0])
+        if word == "ok":
+            return number - 1
+        seconds = min(max(math.ceil(number / 1000), SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
+        most = dict(zip(_RULES, self._most, strict=True))[word]
+        raise OverQuota(f"a caller may have {_RULES[word].format(most)}", seconds)
+
+    async def release(self, owner: str, stream_id: str, *, started: bool = False) -> None:
+        """Give the place back: the stream was not made; `started`: it counts as a start of this minute.
+
+        Raises StoreUnavailable.
+        """
+        if owner != ANONYMOUS:
+            live, starts, *_ = self.keys(owner)
+            kept = [] if started else [("ZREM", starts, stream_id)]
+            await self._redis.call_all([("ZREM", live, stream_id), *kept])
+
+    async def _ask(self, owner: str, stream_id: str, looks: int) -> tuple[str, int]:
+        keys = self.keys(owner)
+        raw = await self._redis.call("ZRANGE", keys[0], 0, looks - 1)
+        seen = await self._look(owner, [item.decode() for item in raw])
+        given = [value for look in seen for value in look]
+        answer = await self._script(self._redis, keys, stream_id, *self._most, self._keep_ms, *given)
+        return answer[0], answer[1] if len(answer) > 1 else 0
+
+    async def _look(self, owner: str, stream_ids: list[str]) -> list[Look]:
+        """What these streams are and cost, in one round trip."""
+        if not stream_ids:
+            return []
+        known = [command for one in stream_ids for command in _state_of(one)]
+        if self._measures:
+            sizes = [command for one in stream_ids for command in _memory_of(owner, one)]
+            answers = await self._redis.answers(known + sizes)
+            checked(answers[: len(known)])
+            if not any(isinstance(answer, Exception) for answer in answers[len(known) :]):
+                return _looks(stream_ids, answers)
+            self._measures = False
+        sizes = [command for one in stream_ids for command in _lengths_of(owner, one)]
+        answers = await self._redis.call_all(known + sizes)
+        for at in range(len(known), len(answers), SIZES):
+            answers[at : at + 2] = [RECORD_BYTES, answers[at + 1] * LOG_FACTOR]
+        return _looks(stream_ids, answers)
+
+
+def _state_of(stream_id: str) -> list[Command]:
+    job, log, _ = Log.keys(stream_id)
+    return [("HMGET", job, "status", "confirmed", "idem"), ("PTTL", log), ("PTTL", job)]
+
+
+def _memory_of(owner: str, stream_id: str) -> list[Command]:
+    """Bytes of the record, of the log, and of what a format keeps of the stream; with all overhead."""
+    job, log, _ = Log.keys(stream_id)
+    kept = Conversations.key(OF_STREAM, owner, stream_id)
+    whole = ("SAMPLES", 0)  # all fields of a hash, not five
+    return [("MEMORY", "USAGE", job, *whole), ("MEMORY", "USAGE", log), ("MEMORY", "USAGE", kept, *whole)]
+
+
+def _lengths_of(owner: str, stream_id: str) -> list[Command]:
+    """The same of a store that knows only lengths; the record's is a constant, so its answer is not used."""
+    job, log, _ = Log.keys(stream_id)
+    kept = Conversations.key(OF_STREAM, owner, stream_id)
+    return [("EXISTS", job), ("STRLEN", log), ("HSTRLEN", kept, "state")]
+
+
+def _looks(stream_ids: list[str], answers: list[Any]) -> list[Look]:
+    """From the answers to `_state_of` each, and then to `_memory_of` each."""
+    found = []
+    for at, one in enumerate(stream_ids):
+        state = answers[at * STATES : (at + 1) * STATES]
+        sizes = answers[len(stream_ids) * STATES + at * SIZES :][:SIZES]
+        found.append(_look(one, *state, *(int(size or 0) for size in sizes)))
+    return found
+
+
+def _look(
+    stream_id: str, known: list[bytes | None], left: int, record_left: int, record: int, log: int, kept: int
+) -> Look:
+    status, confirmed, idem = known
+    if status is None:
+        return stream_id, "gone", 0, 0, 0, 0
+    if confirmed is None and status not in _ENDED:  # its POST is under way, or has died
+        return stream_id, "making", 0, 0, 0, 0
+    word = "ended" if status in _ENDED else "running"
+    return stream_id, word, log + kept + (KEY_BYTES if idem else 0), left, record + INDEX_BYTES, record_left

@@ -1,0 +1,191 @@
+"""What the store says of a stream: its record, a claim on it, a script's answer, a piece of its log.
+
+Values only; no I/O. Times are milliseconds of Redis's clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway import protocol
+from gateway.protocol import ENDED, VERSION, Cursor, Event, Status, sse, tag_of
+
+CHECKPOINT = "ckpt:"  # before the stage and its run, in the names of the record's fields
+_NUMBERS = ("attempt", "created_ms", "started_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the job's hash says of a stream. Times in milliseconds of Redis's clock."""
+
+    id: str
+    owner: str
+    chain: str
+    status: Status
+    attempt: int
+    failures: int
+    confirmed: bool
+    last_id: str
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    version: int
+    trace: str
+    attempt_trace: str = ""  # the last attempt's
+    metadata: Any = None
+    stages: list[str] = field(default_factory=list)
+    input: Any = field(default=None, repr=False)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the owner, for the chain alone
+    usage: Mapping[str, int] | None = None
+    error: Mapping[str, Any] | None = None
+    handovers: int = 0  # claims that ended at a finished stage, their time being up
+    unknown_ms: int = 0  # when a worker first found that it lacks the chain
+    checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
+
+    @property
+    def ended(self) -> bool:
+        """Whether the terminal event is written."""
+        return self.status in ENDED
+
+    @classmethod
+    def of(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
+        """Read the hash's fields."""
+
+        def text(name: str) -> str:
+            return raw.get(name, b"").decode()
+
+        def number(name: str) -> int | None:
+            return int(raw[name]) if name in raw else None
+
+        def value(name: str, default: Any = None) -> Any:
+            return json.loads(raw[name]) if name in raw else default
+
+        return cls(
+            id=stream_id,
+            owner=text("owner"),
+            chain=text("chain"),
+            status=Status(text("status")),
+            attempt=number("attempt") or 0,
+            failures=number("failures") or 0,
+            confirmed="confirmed" in raw,
+            last_id=text("last_id"),
+            created_ms=number("created_ms") or 0,
+            started_ms=number("started_ms"),
+            ended_ms=number("ended_ms"),
+            version=number("version") or 0,
+            trace=text("trace"),
+            attempt_trace=text("attempt_trace"),
+            metadata=value("metadata"),
+            stages=value("stages", []),
+            input=value("input"),
+            params=value("params", {}),
+            claims=value("claims", {}),
+            usage=value("usage"),
+            error=value("error"),
+            handovers=number("handovers") or 0,
+            unknown_ms=number("unknown_ms") or 0,
+            checkpoints={
+                name.removeprefix(CHECKPOINT): raw[name] for name in raw if name.startswith(CHECKPOINT)
+            },
+        )
+
+    @classmethod
+    def made(cls, stream_id: str, fields: Mapping[str, Any]) -> Record:
+        """A stream that was created with these fields just now."""
+        raw = {
+            name: value if isinstance(value, bytes) else str(value).encode() for name, value in fields.items()
+        }
+        return cls.of(stream_id, {"status": b"queued", **raw})
+
+    @classmethod
+    def claimed(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
+        """What a worker has claimed; of a record that this release cannot read, what it takes to end it."""
+        if raw.get("version") == str(VERSION).encode():
+            return cls.of(stream_id, raw)
+        known = {name: raw[name] for name in _NUMBERS if raw.get(name, b"").isdigit()}
+        return cls.of(stream_id, {"status": b"running", "last_id": raw.get("last_id", b""), **known})
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One worker's hold on a job; the token is the fence, the attempt only counts."""
+
+    record: Record
+    token: str = field(repr=False)
+    now_ms: int
+    log_end: int
+
+    @property
+    def tag(self) -> str:
+        """What this claim leaves in its events' ids."""
+        return tag_of(self.token)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A script's word, and what came with it: milliseconds or a log end, a claim, a trace context, a code."""
+
+    word: str
+    number: int = 0
+    claim: Claim | None = None
+    trace: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a reader may know: Redis's time, and a stream with its log's length (0: past its retention).
+
+    `over`: the code with which somebody is to end the stream, as its time is over; else empty.
+    """
+
+    now_ms: int
+    record: Record | None = None
+    log_end: int = 0
+    over: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a log ends, and when the lease of a running stream ends, or the time of a queued one.
+
+    Both in ms from now, 0 when they are over; None where there is none.
+    """
+
+    last_id: str
+    lease_left_ms: int | None = None
+    wait_left_ms: int | None = None
+
+    @property
+    def look_in_ms(self) -> int | None:
+        """When somebody must look after the stream, in ms from now; None: nothing is known to come."""
+        return self.wait_left_ms if self.lease_left_ms is None else self.lease_left_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole frames of a log, in order, and where they leave the reader."""
+
+    frames: bytes
+    last: Cursor | None
+    final: bool
+    at_end: bool
+
+
+def started(record: Record) -> Event:
+    """The stream's first event, as its record tells it."""
+    return protocol.start(record.id, record.chain, record.stages, protocol.iso(record.created_ms))
+
+
+def ending(event: Event) -> dict[str, bytes]:
+    """What the record keeps of a terminal event: fields, in JSON."""
+    kept = {}
+    if "usage" in event.data:
+        kept["usage"] = sse.dumps(event.data["usage"])
+    if "code" in event.data:
+        kept["error"] = sse.dumps(event.data)
+    return kept

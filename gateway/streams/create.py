@@ -1,0 +1,194 @@
+"""How a stream comes to be: admitted, checked, recorded, queued, confirmed, in this order.
+
+Invariant: when `create` returns, the job is in the queue. A record that never got there expires by itself,
+and the place that its owner took for it is found to be free within a minute. A process that can run jobs may
+run this one at once (GATEWAY_DIRECT_START), but not before the queue has acknowledged it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from opentelemetry.trace import SpanKind
+
+from gateway import protocol
+from gateway.callers.claims import NO_CLAIMS
+from gateway.observe import telemetry
+from gateway.protocol import sse
+from gateway.protocol.errors import (
+    Invalid,
+    KeyReused,
+    OverQuota,
+    QueueFull,
+    QueueUnavailable,
+    StoreUnavailable,
+)
+from gateway.queue.job_queue import JobQueue, Message
+from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.store.quota import Quota
+from gateway.store.record import Record
+from gateway.streams.input_schemas import Inputs
+from gateway.streams.start import Start
+
+# Enqueues a job and runs it in this very process; False when it has no room for it: then nothing was done.
+DirectStart = Callable[[Message], Awaitable[bool]]
+
+
+async def no_direct_start(_: Message) -> bool:
+    """Of a process that runs no jobs."""
+    return False
+
+
+class Creation:
+    """Makes streams; the quota and the queue's depth are asked before anything is stored."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        chains: Mapping[str, Sequence[str]],
+        log: Log,
+        queue: JobQueue,
+        quota: Quota,
+        inputs: Inputs,
+        direct_start: DirectStart,
+    ) -> None:
+        self._settings = settings
+        self._chains = chains
+        self._log = log
+        self._queue = queue
+        self._quota = quota
+        self._inputs = inputs
+        self._direct_start = direct_start
+        # By key, for as long as somebody is at it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def learn(self, chains: Mapping[str, Sequence[str]], inputs: Inputs) -> None:
+        """Take these chains from now on. A request for one that is gone, on its way already, is taken too."""
+        self._chains = {**self._chains, **chains}
+        self._inputs = inputs
+
+    async def create(
+        self,
+        start: Start,
+        *,
+        owner: str,
+        key: str,
+        traceparent: str,
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
+    ) -> Record:
+        """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
+
+        `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable.
+        """
+        if not key:
+            return await self._create(start, owner, "", traceparent, followed, claims)
+        key_hash = protocol.idempotency_hash(owner, key)
+        turn = self._turns.setdefault(key_hash, asyncio.Lock())
+        async with turn:  # one place is taken, not one by each
+            return await self._create(start, owner, key_hash, traceparent, followed, claims)
+
+    async def _create(
+        self,
+        start: Start,
+        owner: str,
+        key_hash: str,
+        traceparent: str,
+        followed: bool,
+        claims: Mapping[str, Any],
+    ) -> Record:
+        stream_id = protocol.new_stream_id(key_hash)
+        word, found = await self._known(stream_id, key_hash, start)
+        if word == "none":
+            try:
+                now_ms = await self._admit(owner, stream_id)
+            except (OverQuota, QueueFull):
+                word, found = await self._known(stream_id, key_hash, start)
+                if word == "none":  # else another process has made it meanwhile
+                    raise
+        if word == "none":
+            await self._check(start, owner, stream_id)
+            fields = self._fields(start, owner, traceparent, now_ms)
+            fields |= {"claims": sse.dumps(dict(claims))} if claims else {}
+            word, found = await self._record(stream_id, start, key_hash, fields)
+            if word == "created":
+                return await self._queued(Record.made(stream_id, fields), followed)
+            await self._quota.release(owner, stream_id)  # another process was quicker
+            await self._queue.forget(stream_id)
+        if word == "conflict":
+            raise KeyReused
+        record = (await self._log.look(found, owner)).record
+        if record is None:
+            raise StoreUnavailable
+        return record if record.confirmed else await self._queued(record, followed)  # its first POST has died
+
+    async def _known(self, stream_id: str, key_hash: str, start: Start) -> tuple[str, str]:
+        return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")
+
+    async def _admit(self, owner: str, stream_id: str) -> int:
+        """Take the places that it needs; the time, by Redis's clock, in milliseconds."""
+        others = await self._quota.admit(owner, stream_id)
+        now_ms, reserved = await asyncio.gather(
+            self._log.now_ms(), self._queue.reserve(stream_id, self._settings.max_queue, others)
+        )
+        if not reserved:
+            await self._quota.release(owner, stream_id)
+            raise QueueFull
+        return now_ms
+
+    async def _check(self, start: Start, owner: str, stream_id: str) -> None:
+        """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
+        try:
+            await self._inputs.hold(start, owner)
+        except Invalid:
+            await self._quota.release(owner, stream_id, started=True)
+            await self._queue.forget(stream_id)
+            raise
+
+    async def _record(
+        self, stream_id: str, start: Start, key_hash: str, fields: dict[str, Any]
+    ) -> tuple[str, str]:
+        created_at = protocol.iso(fields["created_ms"])
+        first = protocol.start(stream_id, start.chain, self._chains[start.chain], created_at)
+        tag = protocol.tag_of(protocol.new_token())
+        fields["last_id"] = f"0-{tag}"
+        frame = sse.encode(first, 0, tag)
+        return await self._log.create(stream_id, fields, frame, key_hash=key_hash, body_hash=start.digest)
+
+    async def _queued(self, record: Record, followed: bool) -> Record:
+        with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
+            await self._enqueue(Message(record.id, record.trace), followed)
+        if not await self._log.confirm(record.id, round(self._settings.queue_grace * 1000)):
+            raise QueueUnavailable("the queue took longer than the record lasts")
+        telemetry.started.add(1, {"chain": record.chain})
+        return record
+
+    async def _enqueue(self, message: Message, followed: bool) -> None:
+        """A job that is started here runs beside what is left of the POST; its claim confirms, too."""
+        mode = self._settings.direct_start
+        wanted = mode == "always" or (mode == "stream" and followed)
+        if not (wanted and await self._direct_start(message)):
+            await self._queue.enqueue(message)
+
+    def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:
+        settings = self._settings
+        fields: dict[str, Any] = {
+            "version": protocol.VERSION,
+            "owner": owner,
+            "chain": start.chain,
+            "stages": sse.dumps(list(self._chains[start.chain])),
+            "input": sse.dumps(start.input),
+            "params": sse.dumps(start.params),
+            "trace": traceparent,
+            "created_ms": now_ms,
+            "keep_ms": round(settings.retention * 1000),
+            "tombstone_ms": round(settings.tombstone * 1000),
+            "open_ms": round(settings.open_seconds * 1000),
+            "wait_ms": round(settings.max_wait * 1000),
+        }
+        return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}

@@ -1,0 +1,321 @@
+"""The composition root: one process's log, hub, relay and queue, opened at first use.
+
+Azure Functions has no start-up hook, so `open` is called by the first request of the event loop that
+serves it. Hosts hand in the catalogue of chains as plain data: nothing here knows LangChain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from opentelemetry.trace import SpanKind
+
+from gateway import protocol
+from gateway.azure import credentials
+from gateway.callers.auth import auth_of
+from gateway.callers.claims import NO_CLAIMS
+from gateway.observe import telemetry
+from gateway.ops.readiness import Readiness, Shared
+from gateway.protocol import Cursor
+from gateway.protocol.errors import (
+    CursorLost,
+    QueueUnavailable,
+    StoreUnavailable,
+    StreamGone,
+    StreamNotFound,
+    Unauthorized,
+)
+from gateway.queue import overdue
+from gateway.queue.job_queue import JobQueue
+from gateway.queue.open import open_queue
+from gateway.queue.redeliver import revive
+from gateway.redis.cluster import Router
+from gateway.redis.connect import Place
+from gateway.redis.connection import Connection
+from gateway.relay.follow import Relay
+from gateway.relay.hub import Hub
+from gateway.settings import Settings
+from gateway.store.conversations import Conversations
+from gateway.store.log import Log
+from gateway.store.quota import Quota
+from gateway.store.record import Look, Record
+from gateway.streams.create import Creation, DirectStart, no_direct_start
+from gateway.streams.input_schemas import Inputs, Schema
+from gateway.streams.room import BYTES_OF_A_BYTE, Document, Room, Share
+from gateway.streams.start import Bounds, Start
+from gateway.streams.status import document, fold_of
+from gateway.streams.stream_tokens import StreamTokens, life_of
+
+FOLD_TRIES = 3
+FOLDS_AT_ONCE = 4  # in one process: each may hold a whole log, and its text
+REFUSED_AFTER_SECONDS = 0.005  # longer than a look takes
+_log = logging.getLogger("holdfast.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an open gateway holds."""
+
+    redis: Connection
+    log: Log
+    hub: Hub
+    relay: Relay
+    queue: JobQueue
+    creation: Creation
+    conversations: Conversations
+    tokens: credentials.RedisTokens | None
+
+
+class Gateway:
+    """The product's verbs: create, follow, cancel, status."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        chains: Mapping[str, Sequence[str]],
+        *,
+        schemas: Mapping[str, Schema | None] | None = None,
+        params: Mapping[str, Collection[str] | Schema] | None = None,
+        model_state: Callable[[], str] = lambda: "configured",
+    ) -> None:
+        """`chains`: names and stages; `schemas`: of their inputs. Raises ValueError for one that is none.
+
+        `params`: by chain, what callers may set, as `Inputs` has it.
+        """
+        self.settings = settings
+        self.chains = chains
+        self.inputs = Inputs(schemas or {}, params)
+        self.model_state = model_state
+        self.bounds = Bounds.of(settings)
+        self.auth = auth_of(settings)
+        self._token_life = life_of(settings.token_seconds, settings.max_run)
+        self._tokens = StreamTokens(settings.token_keys.split(), self._token_life.seconds)
+        if self._token_life.is_short:
+            _log.warning(
+                "GATEWAY_TOKEN_SECONDS is shorter than a stream may run: an EventSource that comes back "
+                "after that time is shut out"
+            )
+        # Without keys that are set a process cannot tell another's token from a wrong one. Where nobody is
+        # asked who he is, a stream's id alone opens it, and a token that comes with it is not looked at.
+        self.knows_tokens = bool(settings.token_keys) or not settings.is_open
+        self._parts: Parts | None = None
+        self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
+        self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
+        self._room = Room(settings.max_documents)
+        self.readiness = Readiness(lambda: self.parts, model_state)
+        self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
+
+    @property
+    def parts(self) -> Parts:
+        """The open parts; opened now when they are not. Must be called within the event loop that serves."""
+        if self._parts is None:
+            self._parts = self._open()
+        return self._parts
+
+    def learn(
+        self,
+        chains: Mapping[str, Sequence[str]],
+        schemas: Mapping[str, Schema | None],
+        params: Mapping[str, Collection[str]],
+    ) -> None:
+        """Serve these chains from now on; what was asked before goes on. Call it in the loop that serves.
+
+        Raises ValueError for a schema that is none; then nothing has changed.
+        """
+        self.inputs = Inputs(schemas, params)
+        self.chains = chains
+        if self._parts is not None:
+            self._parts.creation.learn(chains, self.inputs)
+
+    async def end_readers(self) -> None:
+        """Send those away who follow a stream, to come back elsewhere; nobody joins any more."""
+        if self._parts is not None:
+            await self._parts.hub.close()
+
+    async def close(self) -> None:
+        """Let go of everything; readers end cleanly."""
+        if self._parts is None:
+            return
+        parts, self._parts = self._parts, None
+        self.readiness.close()
+        await parts.hub.close()
+        await parts.queue.close()
+        await parts.redis.close()
+        if parts.tokens is not None:
+            await parts.tokens.close()
+        await credentials.close()
+
+    def _open(self) -> Parts:
+        settings = self.settings
+        if not settings.redis_url:
+            raise StoreUnavailable("REDIS_URL is not set")
+        tokens = credentials.redis_tokens(settings)
+        place = Place(settings.redis_url, tokens)
+        redis = Router(place, name="holdfast")
+        log = Log(redis)
+        queue = open_queue(settings, redis, place)
+        hub = Hub(
+            redis.place,
+            log,
+            partial(revive, log, queue, backoff=settings.lease),
+            heartbeat=settings.heartbeat,
+            reader_bytes=settings.max_reader,
+            most=settings.max_readers,
+            most_of_stream=settings.max_stream_readers,
+            most_of_owner=settings.max_owner_readers,
+        )
+        redis.moved = partial(hub.subscriber.leave, "the store has another primary")
+        hub.open()
+        self.readiness.open()
+        telemetry.queue_depth.ask = self.readiness.depth
+        relay = Relay(log, hub, max_age=settings.stream_max_age)
+        quota = Quota(redis, settings)
+        creation = Creation(
+            settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
+        )
+        conversations = Conversations(redis, settings)
+        return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
+
+    async def create(
+        self,
+        start: Start,
+        *,
+        owner: str,
+        key: str = "",
+        traceparent: str = "",
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
+    ) -> Record:
+        """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
+
+        `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these
+        nothing was started, unless only the store's or the queue's answer was lost; the same key makes it one
+        job in any case.
+        """
+        with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
+            trace = telemetry.traceparent_of(span)
+            creation = self.parts.creation
+            record = await creation.create(
+                start, owner=owner, key=key, traceparent=trace, followed=followed, claims=claims
+            )
+            span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
+            return record
+
+    async def find(self, stream_id: str, owner: str) -> Record:
+        """The caller's stream. Raises StreamNotFound (also for another's) or StreamGone.
+
+        The store finds out about another's stream some microseconds later than about none: so the time of a
+        refusal is set before it is asked.
+        """
+        if not protocol.is_stream_id(stream_id):
+            raise StreamNotFound
+        loop = asyncio.get_running_loop()
+        refusing = loop.create_future()
+        timer = loop.call_later(REFUSED_AFTER_SECONDS, refusing.set_result, None)
+        try:
+            look = await self.parts.log.look(stream_id, owner)
+            if look.record is None:
+                await refusing
+            return _still_there(await self._ended_in_time(look, owner))
+        finally:
+            timer.cancel()
+
+    async def find_by_token(self, stream_id: str, token: str) -> Record:
+        """The stream that a token is for. Raises Unauthorized for any other, StreamNotFound or StreamGone.
+
+        Nothing of the stream is read before the token is known to be ours, so the time of a refusal tells
+        nothing of it to who has never had one.
+        """
+        if not protocol.is_stream_id(stream_id):
+            raise Unauthorized
+        log = self.parts.log
+        _, _, index = log.keys(stream_id)  # of its node, and the same for every stream there
+        now_ms = await log.now_ms(index)
+        expiry_ms = self._tokens.expiry_ms(stream_id, token)
+        if expiry_ms is None or (now_ms >= expiry_ms and not self._token_life.follows_run):
+            raise Unauthorized
+        look = await log.look(stream_id, "", any_owner=True)
+        look = await self._ended_in_time(look, look.record.owner if look.record else "")
+        if now_ms >= expiry_ms and (
+            look.record is None or self._token_life.is_over(look.record.ended_ms, now_ms)
+        ):
+            raise Unauthorized
+        return _still_there(look)
+
+    async def token(self, stream_id: str, owner: str) -> dict[str, Any]:
+        """A token that lets whoever has it read this stream, at least until `expires_at`."""
+        record = await self.find(stream_id, owner)
+        token, expires_ms = self._tokens.issue(record.id, await self.parts.log.now_ms())
+        url = f"/stream/{record.id}?token={token}"
+        return {"token": token, "expires_at": protocol.iso(expires_ms), "stream": url}
+
+    async def cancel(self, stream_id: str, owner: str) -> Document:
+        """End it now, if it has not ended, and answer the status document.
+
+        Raises as `end`, or TooManyReaders when there is no room for the document: the stream has ended then.
+        """
+        await self.end(stream_id, owner)
+        return await self.status(stream_id, owner)
+
+    async def end(self, stream_id: str, owner: str) -> None:
+        """End it now, if it has not ended. Raises StreamNotFound or StreamGone."""
+        await self.find(stream_id, owner)
+        tag = protocol.tag_of(protocol.new_token())
+        if (await self.parts.log.cancel(stream_id, tag)).word == "cancelled":
+            telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
+            with suppress(QueueUnavailable):  # its place in the queue is free later, then
+                await self.parts.queue.forget(stream_id)
+
+    async def status(self, stream_id: str, owner: str) -> Document:
+        """The caller's stream as a document. Raises StreamNotFound or StreamGone."""
+        return await self.status_of(await self.find(stream_id, owner))
+
+    async def room_for(self, record: Record) -> Share:
+        """Memory for what is made of the whole log. Raises TooManyReaders when there is none for 10 s."""
+        return await self._room.take(Cursor.parse(record.last_id).offset * BYTES_OF_A_BYTE)
+
+    async def status_of(self, record: Record, *, metadata: bool = True) -> Document:
+        """The status document: the record, and the fold of the whole log, text and cursor together.
+
+        `metadata`: the caller's own, which is nothing for who shows a token of the stream.
+        """
+        stream_id, owner = record.id, record.owner
+        share = await self.room_for(record)
+        for _ in range(FOLD_TRIES):
+            try:
+                async with self.folding:
+                    fold = await fold_of(self.parts.log, stream_id)
+            except CursorLost:  # the store lost a tail between two pieces of this very read
+                continue
+            record = await self.find(stream_id, owner)  # the record is never behind its log
+            if not fold.ended or record.ended_ms:
+                told = document(record, fold)
+                if not metadata:
+                    del told["metadata"]
+                return Document.of(told, share)
+            # The store lost the end after the end was read.
+        raise StoreUnavailable
+
+    async def _ended_in_time(self, look: Look, owner: str) -> Look:
+        """This look, or a new one after the end of a stream whose time is over. Raises StoreUnavailable."""
+        if look.record is None or not look.over:
+            return look
+        parts, stream_id = self.parts, look.record.id
+        with suppress(StoreUnavailable):  # a store that takes no writes can still be read
+            await overdue.end_queued(parts.log, parts.queue, stream_id, look.over)
+        return await parts.log.look(stream_id, owner)
+
+
+def _still_there(look: Look) -> Record:
+    if look.record is None:
+        raise StreamNotFound
+    if look.log_end == 0:
+        raise StreamGone
+    return look.record

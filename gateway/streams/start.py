@@ -1,0 +1,163 @@
+"""The body of POST /stream: read within a bound, checked against every rule, before anything is stored.
+
+Order of the answers: 415 not JSON by its type, 413 too large, 400 not JSON by its text, 422 a broken rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.protocol.errors import Invalid, Malformed, NotJson, TooLarge
+from gateway.runtime.off_loop import aside
+from gateway.streams import params as chain_params
+from gateway.streams.images import check_input
+from gateway.streams.messages import conversation
+from gateway.streams.strict_json import DEFAULT, Bounds, check_text, parse_json, shown
+
+__all__ = [
+    "BODY_SECONDS",
+    "DEFAULT",
+    "DEFAULT_CHAIN",
+    "MAX_METADATA_BYTES",
+    "Bounds",
+    "Start",
+    "as_it_is",
+    "check_text",
+    "parse_json",
+    "parse_sample",
+    "parse_start",
+    "read",
+    "read_json",
+    "shown",
+]
+
+DEFAULT_CHAIN = "chat"
+MAX_METADATA_BYTES = 4096
+BODY_SECONDS = 30.0
+T = TypeVar("T")
+_FIELDS = ("user", "messages", "input", "chain", "params", "context", "metadata")
+_INPUTS = ("user", "messages", "input")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a client asks to be run. `input` is `{"messages": [...]}` or `{"input": <any JSON>}`."""
+
+    chain: str
+    input: Mapping[str, Any] = field(repr=False)
+    params: Mapping[str, Any] = field(repr=False)
+    metadata: Any = None
+    sent: str = ""  # the field that the client has sent it in
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex of what was asked, the same for the same body however it is spelled."""
+        whole = [self.chain, self.input, self.params, self.metadata]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def as_it_is(value: Any) -> Any:
+    """For a body that its handler reads itself: it takes a few fields."""
+    return value
+
+
+async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T], owner: str = "") -> T:
+    """What `then` makes of the body, which is JSON, if it comes in time.
+
+    A large body is parsed, and read by `then`, in a thread (`gateway.runtime.off_loop`), in the turn of the caller
+    `owner`: so `then` touches nothing that others change. Raises NotJson, TooLarge or Malformed, Invalid for
+    the body's nesting, lists or names, or what `then` raises.
+    """
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await read(request, bounds)
+    except TimeoutError as error:
+        raise Malformed(f"the body was not here within {BODY_SECONDS:g} s") from error
+    return await aside(len(body), lambda: then(parse_json(body, bounds)), owner)
+
+
+async def read(request: Request, bounds: Bounds) -> bytes:
+    """The body's bytes, however long they take to come. Raises NotJson, TooLarge or Malformed."""
+    max_bytes = bounds.bytes
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise NotJson
+    declared = request.headers.get("content-length", "0")
+    if not (declared.isascii() and declared.isdigit()) or int(declared[:20]) > max_bytes:
+        raise TooLarge(f"the bound is {max_bytes} bytes")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise TooLarge(f"the bound is {max_bytes} bytes")
+    except ClientDisconnect as error:
+        raise Malformed("the body ended early") from error
+    return bytes(body)
+
+
+def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:
+    """The rules of POST /stream, for every format. Raises Invalid, which names the field and the rule.
+
+    `context` are params too, under LangGraph's name. Names in them that only the product or LangGraph may set
+    are taken out.
+    """
+    if not isinstance(value, dict):
+        raise Invalid("body", "must be an object")
+    for name in value:
+        if name not in _FIELDS:
+            raise Invalid(shown(name), "is not a field of this request")
+    given = [name for name in _INPUTS if name in value]
+    if len(given) != 1:
+        raise Invalid("user, messages, input", "exactly one of them must be given")
+    chain = value.get("chain", DEFAULT_CHAIN)
+    if not isinstance(chain, str) or chain not in chains:
+        raise Invalid("chain", "must be the name of a chain of this gateway")
+    params = value.get("params", {})
+    if not isinstance(params, dict):
+        raise Invalid("params", "must be an object")
+    context = value.get("context", {})
+    if not isinstance(context, dict):
+        raise Invalid("context", "must be an object")
+    metadata = value.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise Invalid("metadata", "must be an object")
+    if metadata is not None and len(
+        json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
+    ) > (MAX_METADATA_BYTES):
+        raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
+    asked = _input(given[0], value[given[0]], bounds)
+    return Start(chain, asked, chain_params.own(params | context), metadata, sent=given[0])
+
+
+def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:
+    """The original sample's body: `{"user": …}` and nothing else."""
+    if isinstance(value, dict):
+        for name in value:
+            if name != "user":
+                raise Invalid(shown(name), "is not a field of this request")
+    return parse_start(value, chains, bounds)
+
+
+def _input(kind: str, value: Any, bounds: Bounds) -> Mapping[str, Any]:
+    if kind == "input":
+        if isinstance(value, (dict, list)):
+            check_input("input", value)
+        return {"input": value}
+    if kind == "user":
+        if not isinstance(value, str) or not value.strip():
+            raise Invalid("user", "must be a string that is not empty")
+        check_text("user", value)
+        return {"messages": [{"role": "user", "content": value}]}
+    if not isinstance(value, list) or not value:
+        raise Invalid("messages", "must be a list that is not empty")
+    if len(value) > bounds.messages:
+        raise Invalid("messages", f"must be at most {bounds.messages}")
+    return {"messages": conversation("messages", value, bounds)}

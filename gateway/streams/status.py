@@ -1,0 +1,41 @@
+"""The status document: what a record and the fold of its log say together (`docs/protocol.md`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway import protocol
+from gateway.protocol import Status, sse
+from gateway.protocol.fold import Fold
+from gateway.store.log import Log
+from gateway.store.record import Record
+
+
+async def fold_of(log: Log, stream_id: str) -> Fold:
+    """The fold of the whole log. Raises CursorLost when the store loses a tail meanwhile."""
+    fold, after, at_end = Fold(), None, False
+    while not at_end:
+        piece = await log.read(stream_id, after)
+        for message in sse.Decoder().feed(piece.frames):
+            fold.feed(message.id, message.event())
+        after, at_end = piece.last, piece.at_end or piece.final
+    return fold
+
+
+def document(record: Record, fold: Fold) -> dict[str, Any]:
+    """The status document of `docs/protocol.md`: as of the fold, which may be older than the record."""
+    return {
+        "id": record.id,
+        "status": fold.ended or (Status.RUNNING if record.ended else record.status),
+        "chain": record.chain,
+        "stages": [stage.document() for stage in fold.stages],
+        "text": fold.text,
+        "usage": fold.usage,
+        "attempt": record.attempt,
+        "last_event_id": fold.last_id,
+        "created_at": protocol.iso(record.created_ms),
+        "started_at": record.started_ms and protocol.iso(record.started_ms),
+        "ended_at": record.ended_ms and fold.ended and protocol.iso(record.ended_ms),
+        "metadata": record.metadata,
+        "error": fold.error,
+    }

@@ -1,0 +1,1 @@
+"""HTTP in and out, the same for both hosts."""

@@ -1,0 +1,24 @@
+"""GET /chains: what this gateway runs."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.streams.service import Gateway
+from gateway.web.answers import answered, json_answer
+
+
+@answered("/chains")
+async def chains(gateway: Gateway, request: Request) -> Response:
+    """Names, stages, and the JSON Schema of each chain's input: null for a chain that takes any JSON.
+
+    A chain that declares its params has their JSON Schema, too.
+    """
+    await gateway.auth.owner(request.headers)
+    listed = []
+    for name, stages in sorted(gateway.chains.items()):
+        told = {"name": name, "stages": list(stages), "input": gateway.inputs.schema(name)}
+        params = gateway.inputs.params(name)
+        listed.append(told if params is None else {**told, "params": params})
+    return json_answer({"chains": listed})

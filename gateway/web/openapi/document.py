@@ -1,0 +1,261 @@
+"""The OpenAPI 3.1 document: every endpoint, and everything that a client may be answered there. No I/O.
+
+A pure function of the settings and of the chains' input schemas. An operation names its problems' codes; the
+rest comes from the error tree. Tests hold the document against the routes and the answers of both hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.protocol import VERSION
+from gateway.settings import Settings
+from gateway.streams.start import Bounds
+from gateway.web.openapi import page, parameters, responses, schemas
+from gateway.web.openapi.responses import Answer
+from gateway.web.openapi.schemas import Schema, ref
+
+Operation = dict[str, Any]
+_BODY = ("malformed", "too_large", "not_json", "encoded", "invalid")
+_STORE = ("store_unavailable", "internal")
+_START = (*_BODY, "over_quota", "queue_full", "too_many_readers", "queue_unavailable", *_STORE)
+_ONE = ("not_found", "no_route", "gone", *_STORE)  # no_route: an id with a slash makes another path
+_METHODS = ("get", "post", "delete", "options")
+_ABOUT = """LangChain answers as server-sent events that survive a cut connection.
+
+`POST /stream` starts a stream; `GET /stream/{id}` follows it, and goes on after a `Last-Event-ID`. An error
+is an RFC 9457 problem with a stable `code`. What is at no path here is answered as
+`#/components/responses/NoRoute`, a method that a path does not take as `NoMethod`; on Azure Functions the
+platform answers both itself, by 404 without a body. Where nobody is asked who he is, a Host that is not the
+gateway's is answered as `WrongHost`, at every path. HEAD is answered wherever GET is, as GET without
+the body."""
+
+
+def document(
+    settings: Settings, chains: Mapping[str, Schema | None], *, function_key: bool = False
+) -> dict[str, Any]:
+    """The document. `function_key`: the platform asks for one where work is started or ended."""
+    contract = _Contract(settings, function_key)
+    paths = contract.paths()
+    if settings.origins:
+        for path in paths.values():
+            for method in path.keys() & set(_METHODS):
+                responses.give_leave(path[method]["responses"], preflight=method == "options")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Holdfast", "version": str(VERSION), "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.components(chains, Bounds.of(settings)),
+            "headers": responses.headers(),
+            "securitySchemes": contract.schemes(),
+            "responses": {
+                "NoRoute": responses.problems(["no_route"])["404"],
+                "NoMethod": responses.problems(["method_not_allowed"])["405"],
+                "WrongHost": responses.problems(["misdirected"])["421"],
+            },
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Contract:
+    settings: Settings
+    function_key: bool
+
+    def paths(self) -> dict[str, dict[str, Any]]:
+        stream, any_stream = parameters.stream(schemas.ID), parameters.stream(schemas.ANY_ID)
+        return {
+            "/stream": {"post": self._create(), "options": _preflight("stream")},
+            "/stream/{id}": {
+                "parameters": [stream],
+                "get": self._follow(),
+                "delete": self._cancel(),
+                "options": {**_preflight("one", "no_route"), "parameters": [any_stream]},
+            },
+            "/stream/{id}/token": {
+                "parameters": [stream],
+                "post": self._token(),
+                "options": {**_preflight("token", "no_route"), "parameters": [any_stream]},
+            },
+            "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
+            "/chains": {"get": self._chains(), "options": _preflight("chains")},
+            "/health": {"get": _open("health", "Is it alive?", responses.json("yes", ref("Health")))},
+            "/ready": {"get": self._ready()},
+            "/metrics": {"get": self._metrics()},
+            "/openapi.json": {"get": _open("openapi", "This", responses.json("it", {"type": "object"}))},
+            **page.paths(),
+        }
+
+    def schemes(self) -> dict[str, Schema]:
+        """Every way to say who asks."""
+        key = {"type": "apiKey", "in": "header"}
+        bearer = {"type": "http", "scheme": "bearer"}
+        told = "of POST /stream/{id}/token; looked at where no Authorization and no X-API-Key is sent"
+        schemes: dict[str, Schema] = {
+            "streamToken": {"type": "apiKey", "in": "query", "name": "token", "description": told}
+        }
+        match self.settings.auth:
+            case "keys":
+                schemes |= {"apiKey": {**key, "name": "X-API-Key"}, "bearer": bearer}
+            case "jwt":
+                schemes["bearer"] = {**bearer, "bearerFormat": "JWT"}
+            case "easyauth":
+                schemes["signIn"] = {"type": "apiKey", "in": "cookie", "name": "AppServiceAuthSession"}
+        if self.settings.metrics_key:
+            schemes["metricsKey"] = bearer
+        if self.function_key:
+            schemes["functionKey"] = {**key, "name": "x-functions-key"}
+        return schemes
+
+    def _asked(self) -> list[dict[str, list[str]]]:
+        """What starts, ends or gives away a stream needs one of these."""
+        others = {"streamToken", "metricsKey"}
+        return [{name: []} for name in self.schemes() if name not in others] or [{}]
+
+    def _refused(self, *codes: str) -> dict[str, Answer]:
+        """The problems of an operation that asks who asks."""
+        told = responses.problems((*codes, *self._strangers()))
+        if self.function_key:
+            told["401"] = {"description": "From the platform: it asks for a function key.", "headers": {}}
+        return told
+
+    def _strangers(self) -> tuple[str, ...]:
+        """The problems that only a gateway has which asks who asks."""
+        settings = self.settings
+        required = settings.jwt_required_scope or settings.jwt_required_role
+        codes = {
+            "unauthorized": not settings.is_open,
+            "forbidden": bool(required or settings.chain_claims),  # who has too many claims is refused
+            "auth_unavailable": settings.auth in ("jwt", "keys"),
+        }
+        return tuple(code for code, told in codes.items() if told)
+
+    def _body(self, schema: str) -> dict[str, Any]:
+        bound = self.settings.max_body
+        return {
+            "required": True,
+            "description": f"At most {bound} bytes.",
+            "x-max-bytes": bound,
+            "content": {"application/json": {"schema": ref(schema)}},
+        }
+
+    def _create(self) -> Operation:
+        follow = responses.events("with `Accept: text/event-stream`: the events themselves", created=True)
+        return {
+            **_named("create", "Start a stream; with `Accept: text/event-stream`, and follow it"),
+            "security": self._asked(),
+            "parameters": [
+                parameters.idempotency_key(),
+                *parameters.cursor(),
+                parameters.traceparent(),
+            ],
+            "requestBody": self._body("Start"),
+            "responses": {
+                "200": follow,
+                "202": {**responses.created(), "links": _links()},
+                "204": responses.seen(created=True),
+                **self._refused(*_START, "idempotency_key_reused"),
+            },
+        }
+
+    def _chains(self) -> Operation:
+        return {
+            **_named(
+                "chains", "What runs here: names, stages, and the JSON Schemas of each one's input and params"
+            ),
+            "security": self._asked(),
+            "responses": {"200": responses.json("by name", ref("Chains")), **self._refused("internal")},
+        }
+
+    def _follow(self) -> Operation:
+        who: list[dict[str, list[str]]] = [{}] if self.settings.is_open else self._asked()
+        codes = {"malformed", "unauthorized", "not_acceptable", "too_many_readers", *_ONE, *self._strangers()}
+        return {
+            **_named("follow", "Follow a stream; with `Accept: application/json`, see how it stands"),
+            "security": [*who, {"streamToken": []}],
+            "parameters": parameters.cursor(),
+            "responses": {
+                "200": responses.events_or("the events, or the status document", ref("Status")),
+                "204": responses.seen(),
+                **responses.problems(sorted(codes)),
+            },
+        }
+
+    def _cancel(self) -> Operation:
+        seen = {"id": "$request.path.id", "header.Last-Event-ID": "$response.body#/last_event_id"}
+        links = {"seen": {"operationId": "follow", "parameters": seen}}
+        return {
+            **_named("cancel", "End a stream now; it can be read as before"),
+            "security": self._asked(),
+            "responses": {
+                "200": {**responses.json("as it ended", ref("Status")), "links": links},
+                **self._refused(*_ONE),
+            },
+        }
+
+    def _token(self) -> Operation:
+        seconds = self.settings.token_seconds
+        life = f"for {seconds:g} seconds" if seconds else "for as long as it may run, and some minutes more"
+        return {
+            **_named("token", f"A token that lets its bearer read this stream, {life}"),
+            "security": self._asked(),
+            "responses": {
+                "201": responses.json("to be shown as `?token=`", ref("Token")),
+                **self._refused(*_ONE, "encoded"),
+            },
+        }
+
+    def _sample(self) -> Operation:
+        return {
+            **_named("http_trigger", "The original sample's endpoint: text events, and the terminal one"),
+            "security": self._asked(),
+            "parameters": [parameters.traceparent()],
+            "requestBody": self._body("SampleStart"),
+            "responses": {
+                "200": responses.events("the texts", created=True, event="SampleEvent"),
+                **self._refused(*_START),
+            },
+        }
+
+    def _ready(self) -> Operation:
+        told = _open("ready", "Can this process serve?", responses.json("it can", ref("Ready")))
+        again = {"Retry-After": "RetryAfter"}
+        told["responses"]["503"] = responses.json("it cannot now", ref("Ready"), again)
+        return told
+
+    def _metrics(self) -> Operation:
+        told = _open("metrics", "What this process counts, for Prometheus", responses.text("text/plain"))
+        codes = {"internal", "no_route"}  # the latter where they are not configured
+        if self.settings.metrics_key:
+            codes.add("unauthorized")
+            told["security"] = [{"metricsKey": []}]
+        told["responses"] |= responses.problems(sorted(codes))
+        return told
+
+
+def _named(name: str, summary: str) -> Operation:
+    return {"operationId": name, "summary": summary}
+
+
+def _open(name: str, summary: str, told: Answer) -> Operation:
+    """Nobody is asked who asks."""
+    return {**_named(name, summary), "responses": {"200": told, **responses.problems(["internal"])}}
+
+
+def _preflight(name: str, *codes: str) -> Operation:
+    told = {"204": responses.empty("whether a page of another origin may ask")}
+    summary = "May a page of another origin ask?"
+    return {
+        **_named(f"preflight_{name}", summary),
+        "responses": told | responses.problems([*codes, "internal"]),
+    }
+
+
+def _links() -> dict[str, Any]:
+    """What can be done with a stream that was just made."""
+    here = {"id": "$response.body#/id"}
+    return {name: {"operationId": name, "parameters": here} for name in ("follow", "cancel", "token")}

@@ -1,0 +1,44 @@
+"""What a client may hand over beside a body, as OpenAPI's Parameter Objects. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.web.openapi.schemas import IDEMPOTENCY_KEY, LAST_EVENT_ID, Schema
+
+Parameter = dict[str, Any]
+
+
+def stream(schema: Schema) -> Parameter:
+    """The id in a path."""
+    return {"name": "id", "in": "path", "required": True, "schema": schema}
+
+
+def part() -> Parameter:
+    """A file of the page, in a path."""
+    return {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def cursor() -> list[Parameter]:
+    """Where to go on, in both places."""
+    told = "the events after this one; absent, empty or 0: from the first"
+    return [
+        _named("Last-Event-ID", "header", LAST_EVENT_ID, told),
+        _named("last_event_id", "query", LAST_EVENT_ID, "the same; the header wins"),
+    ]
+
+
+def idempotency_key() -> Parameter:
+    """What makes a POST safe to repeat."""
+    told = "same key and same body: the same stream, however often; another body: 422"
+    return _named("Idempotency-Key", "header", IDEMPOTENCY_KEY, told)
+
+
+def traceparent() -> Parameter:
+    """The caller's trace."""
+    told = "carried to the worker; one that is none is passed over (W3C Trace Context, 3.2)"
+    return _named("traceparent", "header", {"type": "string"}, told)
+
+
+def _named(name: str, place: str, schema: Schema, description: str) -> Parameter:
+    return {"name": name, "in": place, "schema": schema, "description": description}

@@ -1,0 +1,75 @@
+"""What a browser loads: the page and its parts, by an exact list; no request's path reaches the file system.
+
+A part is kept by the browser and asked for again by its ETag (RFC 9110, 8.8.3), so a new release is seen at
+once and an unchanged one is not sent again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.protocol.errors import RouteNotFound
+from gateway.streams.service import Gateway
+from gateway.web.answers import answered
+from gateway.web.headers import PAGE_POLICY, SECURE
+
+PAGE = "index.html"
+PARTS = frozenset(
+    (
+        "client.js",
+        "icon.svg",
+        "markdown.js",
+        "page.css",
+        "page.js",
+        "reader.js",
+        "theme.js",
+        "turn.js",
+        "vendor/marked.js",
+        "vendor/purify.js",
+        "words.js",
+    )
+)
+_MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_WEB = Path(__file__).parent.parent / "web"
+
+
+@answered("/")
+async def page(gateway: Gateway, request: Request) -> Response:
+    """GET /: the page."""
+    return _file(PAGE, request)
+
+
+@answered("/web/{name}")
+async def part(gateway: Gateway, request: Request) -> Response:
+    """GET /web/{name} and /web/vendor/{name}: a part of the page."""
+    folder = "vendor/" if request.url.path.startswith("/web/vendor/") else ""
+    name = folder + request.path_params["name"]
+    if name not in PARTS:
+        raise RouteNotFound
+    return _file(name, request)
+
+
+def _file(name: str, request: Request) -> Response:
+    body, etag = _read(name)
+    headers = {
+        **SECURE,
+        "cache-control": "no-cache",
+        "content-security-policy": PAGE_POLICY,
+        "etag": etag,
+    }
+    known = ",".join(request.headers.getlist("if-none-match")).split(",")
+    if any(tag.strip().removeprefix("W/") in (etag, "*") for tag in known):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type=_MEDIA_TYPES[Path(name).suffix])
+
+
+@functools.cache
+def _read(name: str) -> tuple[bytes, str]:
+    """A file of the list above, and its ETag."""
+    body = (_WEB / name).read_bytes()
+    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'

@@ -1,0 +1,149 @@
+"""Request to response, the same for every host. Hosts route and await; every rule is here or below."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import protocol
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import NotAcceptable, StoreUnavailable, TooManyReaders
+from gateway.relay.reader import Ending
+from gateway.store.record import Record
+from gateway.streams.service import Gateway
+from gateway.streams.start import parse_sample, parse_start, read_json
+from gateway.web import request_head
+from gateway.web.answers import JSON, answered, json_answer
+from gateway.web.event_stream import HEADERS, EventStream, LiveStream, sent_away
+from gateway.web.headers import SECURE, cors
+from gateway.web.negotiate import negotiate
+
+EVENT_STREAM = "text/event-stream"
+
+
+@answered("/stream")
+async def create(gateway: Gateway, request: Request) -> Response:
+    """POST /stream."""
+    owner = await request_head.owner(gateway, request)
+    follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
+    after = request_head.cursor(request)
+    chains, bounds = gateway.chains, gateway.bounds
+    start = await read_json(request, bounds, lambda value: parse_start(value, chains, bounds), owner)
+    if follow_now:
+        gateway.parts.hub.check_room(owner=owner)
+    record = await gateway.create(
+        start,
+        owner=owner,
+        key=request_head.idempotency_key(request),
+        traceparent=request_head.traceparent(request),
+        followed=follow_now,
+        claims=request_head.claims(request),
+    )
+    request_head.note(record)
+    where = f"/stream/{record.id}"
+    if follow_now:
+        return _events(gateway, record, after, {"location": where, "x-stream-id": record.id})
+    body = {
+        "id": record.id,
+        "status": "queued",
+        "chain": record.chain,
+        "stream": where,
+        "created_at": protocol.iso(record.created_ms),
+    }
+    return json_answer(body, 202, {"location": where})
+
+
+@answered("/stream/{id}")
+async def follow(gateway: Gateway, request: Request) -> Response:
+    """GET /stream/{id}: events, or the status document."""
+    after, preferred = request_head.cursor(request), _preferred(request, unasked=EVENT_STREAM)
+    if preferred is None:
+        raise NotAcceptable
+    if preferred == JSON:
+        record = await request_head.found(gateway, request)
+        return json_answer(await gateway.status_of(record, metadata=not request_head.by_token(request)))
+    try:
+        record = await request_head.found(gateway, request)
+        gateway.parts.hub.check_room(record.id, record.owner)
+    except (StoreUnavailable, TooManyReaders) as error:
+        if not _is_event_source(request) and isinstance(error, TooManyReaders):
+            raise  # no EventSource, which would give up for good
+        return EventStream(sent_away(error))
+    return _events(gateway, record, after, {})
+
+
+@answered("/stream/{id}")
+async def cancel(gateway: Gateway, request: Request) -> Response:
+    """DELETE /stream/{id}."""
+    owner = await request_head.owner(gateway, request)
+    return json_answer(await gateway.cancel(request.path_params["id"], owner))
+
+
+@answered("/stream/{id}/token")
+async def token(gateway: Gateway, request: Request) -> Response:
+    """POST /stream/{id}/token."""
+    owner = await request_head.owner(gateway, request)
+    return json_answer(await gateway.token(request.path_params["id"], owner), 201)
+
+
+@answered("*")
+async def preflight(gateway: Gateway, request: Request) -> Response:
+    """OPTIONS: whether a page of another origin may ask."""
+    allowed = cors(request, gateway.settings.origins, preflight=True)
+    return Response(status_code=204, headers={**SECURE, **allowed})
+
+
+@answered("/api/http_trigger")
+async def http_trigger(gateway: Gateway, request: Request) -> Response:
+    """POST /api/http_trigger: the original sample's endpoint, through the same queue, worker and log."""
+    owner = await request_head.owner(gateway, request)
+    chains, bounds = gateway.chains, gateway.bounds
+    start = await read_json(request, bounds, lambda value: parse_sample(value, chains, bounds), owner)
+    gateway.parts.hub.check_room(owner=owner)
+    record = await gateway.create(
+        start,
+        owner=owner,
+        traceparent=request_head.traceparent(request),
+        followed=True,
+        claims=request_head.claims(request),
+    )
+    request_head.note(record)
+    ending = Ending()
+    chunks = _texts(gateway.parts.relay.follow(record.id, None, ending, record.owner))
+    return EventStream(chunks, {"location": f"/stream/{record.id}", "x-stream-id": record.id}, ending)
+
+
+def _preferred(request: Request, unasked: str) -> str | None:
+    return negotiate(request.headers.getlist("accept"), (EVENT_STREAM, JSON), unasked)
+
+
+def _is_event_source(request: Request) -> bool:
+    return EVENT_STREAM in ",".join(request.headers.getlist("accept")).lower()
+
+
+def _events(gateway: Gateway, record: Record, after: Cursor | None, headers: dict[str, str]) -> Response:
+    if record.ended and str(after) == record.last_id:
+        return Response(status_code=204, headers={**HEADERS, **headers})  # EventSource stops
+    return LiveStream(gateway.parts.relay, record, after, headers)
+
+
+async def _texts(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Text events and the terminal one.
+
+    What was shown is void after a `reset`, and this endpoint's client knows none: the connection ends there.
+    """
+    async with aclosing(chunks) as source:
+        async for chunk in source:
+            if chunk == sse.HEARTBEAT:
+                yield chunk
+                continue
+            frames = sse.split_frames(chunk)
+            void = next((n for n, frame in enumerate(frames) if sse.frame_kind(frame) == sse.RESET), None)
+            kept = [f for f in frames[:void] if not sse.frame_kind(f) or sse.is_terminal(f)]
+            if kept:
+                yield b"".join(kept)
+            if void is not None:
+                return

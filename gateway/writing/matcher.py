@@ -1,0 +1,122 @@
+"""A new attempt's events against what an earlier one has published: going on without a seam.
+
+While an event equals the published one (type, and data without call ids, which may differ from run to run),
+nothing is repeated; nodes of a graph (`stage` events with a parent) are compared as text is. At the
+first difference, or at the end with published events unmatched, one `reset` goes out together with all
+of the stage so far (`docs/protocol.md`, Attempts). No I/O.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway import protocol
+from gateway.protocol import Event, EventType
+from gateway.protocol.sse import Message
+
+_COMPARED = frozenset(
+    {
+        EventType.MESSAGE,
+        EventType.TOOL,
+        EventType.CUSTOM,
+        EventType.NESTED,
+        EventType.REFUSAL,
+        EventType.CITATIONS,
+    }
+)
+CALL_IDS = ("call_id", "within")  # fields that name a tool's call
+
+
+@dataclass(slots=True)
+class Published:
+    """What stands in the log of the stage that is not finished."""
+
+    stage: str = ""
+    run: int = 0
+    started_id: str = ""
+    finished: list[tuple[str, int]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, messages: Iterable[Message]) -> Published:
+        """Fold a log's messages into its last unfinished stage and that stage's events that still stand."""
+        state = cls()
+        for message in messages:
+            event = message.event()
+            if event.type in _COMPARED or (event.type is EventType.STAGE and "parent" in event.data):
+                state.events.append(event)
+            elif event.type is EventType.STAGE and event.data["state"] == "started":
+                state.stage, state.run = event.data["name"], event.data["run"]
+                state.started_id, state.events = message.id, []
+            elif event.type is EventType.STAGE:
+                state.finished.append((event.data["name"], event.data["run"]))
+                state.stage, state.run, state.started_id, state.events = "", 0, "", []
+            elif event.type is EventType.RESET and event.data["discard_after"] == state.started_id:
+                state.events = []
+        return state
+
+
+class Matcher:
+    """Takes a stage's events and gives those that must be written.
+
+    `standing` are the numbers of published events that the stage will not say again, as its graph goes on
+    behind them; they need no match, and a reset repeats them.
+    """
+
+    def __init__(
+        self,
+        published: Published,
+        attempt: int,
+        reason: str = "attempt_differs",
+        standing: Set[int] = frozenset(),
+    ) -> None:
+        self._expected = deque(e for number, e in enumerate(published.events) if number not in standing)
+        self._standing = [e for number, e in enumerate(published.events) if number in standing]
+        self._own: list[Event] = []
+        self._call_ids: dict[str, str] = {}  # of this attempt's tool calls, to the published ones
+        self._reset = protocol.reset(
+            attempt=attempt,
+            stage_name=published.stage,
+            discard_after=published.started_id,
+            reason=reason,
+        )
+
+    def take(self, event: Event) -> list[Event]:
+        """The next event of this attempt."""
+        if not self._expected:
+            return [self._as_published(event)] if self._call_ids else [event]
+        self._own.append(event)
+        if _comparable(event) == _comparable(self._expected[0]):
+            published = self._expected.popleft()
+            if event.type is EventType.TOOL:
+                self._call_ids[event.data["call_id"]] = published.data["call_id"]
+            if not self._expected:
+                self._own.clear()
+            return []
+        return self._give_up()
+
+    def end(self) -> list[Event]:
+        """The stage is at its end; published events that found no match are void."""
+        return self._give_up() if self._expected else []
+
+    def _as_published(self, event: Event) -> Event:
+        """What belongs to a tool call that has begun in the log bears the id that the call has there."""
+        data = event.data
+        known = {name: self._call_ids[data[name]] for name in CALL_IDS if data.get(name) in self._call_ids}
+        return Event(event.type, {**data, **known}) if known else event
+
+    def _give_up(self) -> list[Event]:
+        own, self._own = self._own, []
+        self._call_ids.clear()
+        self._expected.clear()
+        return [self._reset, *self._standing, *own]
+
+
+def _comparable(event: Event) -> tuple[str, Any]:
+    data = event.data
+    if "call_id" in data or "within" in data:
+        data = {name: value for name, value in data.items() if name not in CALL_IDS}
+    return event.type, data

@@ -1,0 +1,1 @@
+"""One attempt at a job: its stages, what is tried again, what failed."""

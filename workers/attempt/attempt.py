@@ -1,0 +1,208 @@
+"""One attempt at a job: run the chain, write its events, one terminal event, whatever the chain does.
+
+An attempt that goes on where another fell reads the log first and repeats nothing that already stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from gateway import protocol
+from gateway.protocol import Event, sse
+from gateway.protocol.errors import CursorLost, StoreUnavailable
+from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.store.record import Claim, Record, started
+from gateway.writing.matcher import Published
+from gateway.writing.writer import TooLong, Writer
+from workers import guard, langchain
+from workers.attempt import failures
+from workers.attempt.limits import Limits, OverTime
+from workers.attempt.stage_run import StageRun, TooMuch, Unread
+from workers.chains.explain import explained
+from workers.chains.making import place_of
+from workers.chains.registry import Chain, Registry
+from workers.stages import Stages
+
+_log = logging.getLogger("holdfast.attempt")
+MOST_READS = 5  # of a log whose tail the store loses again and again, each followed by a restored tail
+
+
+def refused(claim: Claim, settings: Settings, registry: Registry) -> Event | None:
+    """Why this job is not run, if it is not: its chain is gone, or its attempts are spent."""
+    record = claim.record
+    if registry.find(record.chain) is None:
+        return failures.UNKNOWN_CHAIN
+    if record.failures >= settings.max_failures or _tries(record) > settings.max_attempts:
+        return failures.ATTEMPTS_EXHAUSTED
+    return None
+
+
+def _tries(record: Record) -> int:
+    """Claims, but for those that ended at a finished stage: each of them was a step of the chain."""
+    return record.attempt - record.handovers
+
+
+class Attempt:
+    """What a claim runs; `run` ends with a terminal event handed to the writer.
+
+    Cancelling it ends the model's call.
+    """
+
+    def __init__(
+        self, claim: Claim, writer: Writer, log: Log, registry: Registry, settings: Settings
+    ) -> None:
+        self._claim = claim
+        self._writer = writer
+        self._log = log
+        self._registry = registry
+        self._settings = settings
+        self._began = monotonic()
+        self._failures = claim.record.failures  # since the last finished stage
+        self.result: Any = None  # of the last run of a stage that has come to its end
+
+    async def run(self, *, known: bool) -> None:
+        """Everything up to the terminal event. `known`: this release understands the job.
+
+        Raises StoreUnavailable.
+        """
+        claim, writer = self._claim, self._writer
+        if claim.log_end == 0:  # the store has lost the log whole, or an earlier release let it expire
+            await writer.put(started(claim.record))
+        why = refused(claim, self._settings, self._registry) if known else failures.UNSUPPORTED_VERSION
+        if why is not None:
+            await writer.put(why)
+            return
+        chain = self._registry.find(claim.record.chain)
+        assert chain is not None
+        published = await self._published()  # its errors are the store's, not the chain's
+        guard.enter(chain.name)
+        try:
+            await self._chain(chain, published)
+        except TooLong:
+            await writer.put(failures.TOO_LONG)
+        except TooMuch:
+            await writer.put(failures.OUTPUT_LIMIT)
+        except Unread as unread:
+            raise unread.error from None
+        except OverTime as over:
+            await self._over_time(chain.name, over)
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # whatever it is, it ends the stream, not this task
+            place = place_of(chain.factory)
+            told = explained(error, development=self._settings.is_development, made_at=place)
+            _log.error("stream %s: chain %s failed: %s", claim.record.id, chain.name, told)
+            detail = told if self._settings.is_development else ""
+            await writer.put(failures.failure(error, detail))
+
+    async def _chain(self, chain: Chain, published: Published) -> None:
+        """The stages that are not finished; past the run's budget the rest is another worker's."""
+        made = await self._registry.load(chain.name)
+        finished = set(published.finished)
+        limits = Limits(self._settings, chain.limits, began=self._began)
+        most, put = self._settings.max_checkpoints, self._registry.put(chain.name)
+        stages = Stages(chain.stages, made, self._claim.record, finished, most=most, put=put)
+        stage_run = StageRun(
+            *(self._claim, self._writer, self._settings, self._read),
+            tries=chain.tries,
+            limits=limits,
+            retry_on=chain.retry_on,
+            began=self._began,
+        )
+        for step in stages.steps():
+            run = await stage_run.run(step, published)
+            if run.outcome.is_left:  # a graph, at the end of a step, its worker's time being up
+                await self._leave(run.rest(), stages.leave(step, run.outcome.usage))
+                return
+            self.result = run.outcome.result
+            checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
+            end = [*run.rest(), step.event(finished=True)]
+            if step.last or run.outcome.finish_reason == "interrupted":
+                await self._writer.put(*end, self._done(run.outcome, stages.usage))
+                return
+            following = chain.stages[step.index + (not step.several) : step.index + 2]
+            if not all(map(limits.lets_begin, following)):
+                await self._leave(end, checkpoint)
+                return
+            await self._writer.put(*end, fields=checkpoint | {"failures": 0})
+            self._failures = 0
+        await self._writer.put(self._done(langchain.Outcome(), stages.usage))
+
+    async def _leave(self, events: Sequence[Event], fields: Mapping[str, Any]) -> None:
+        """Hand over to another worker, at the end of a stage or of a graph's step: no failure, and no try."""
+        handovers = self._claim.record.handovers + 1
+        await self._writer.put(*events, fields={**fields, "failures": 0, "handovers": handovers})
+        self._writer.release()  # in that same append, as nothing has awaited since
+
+    async def _over_time(self, name: str, over: OverTime) -> None:
+        """A stage has taken too long. To run it again is to pay for it again: only where that is wanted."""
+        most = min(self._settings.stage_limit_tries, self._settings.max_failures)
+        is_last = self._failures + 1 >= most
+        _log.error(
+            "stream %s: stage %s of chain %s was stopped after its %g s (%s); %s",
+            *(self._claim.record.id, over.stage, name, over.seconds, over.setter),
+            "the stream has failed" if is_last else f"it is run again, {self._failures + 2} of {most}",
+        )
+        if is_last:
+            await self._writer.put(failures.over_time(over.stage, over.seconds))
+            return
+        self._writer.note(failures=self._failures + 1)
+        self._writer.release()
+
+    def _done(self, outcome: langchain.Outcome, usage: Mapping[str, int]) -> Event:
+        return protocol.done(
+            finish_reason=outcome.finish_reason,
+            usage=usage,
+            attempts=self._claim.record.attempt,
+            duration_ms=self._duration_ms(),
+            interrupts=outcome.interrupts,
+            upcoming=outcome.upcoming,
+        )
+
+    def _duration_ms(self) -> int:
+        """Since the first attempt began."""
+        claim = self._claim
+        before_ms = claim.now_ms - (claim.record.started_ms or claim.now_ms)
+        return before_ms + round((monotonic() - self._began) * 1000)
+
+    async def _published(self) -> Published:
+        """What earlier attempts have written; the first has nothing to read but `start`."""
+        if self._claim.record.attempt == 1:
+            return Published()
+        return await self._read()
+
+    async def _read(self) -> Published:
+        """What stands in the log before the place where this claim writes next: a stage must match just that.
+
+        A store that fails over can lose the log's tail after the last append and before this read. The writer
+        would write that tail again with the next append, behind a stage that has matched less. So a read that
+        does not end at the writer's last event is thrown away. An empty append then makes the writer restore
+        the tail, or ends this claim; and the log is read again.
+
+        Raises StoreUnavailable when the store keeps losing it.
+        """
+        for _ in range(MOST_READS):
+            await self._writer.flush()
+            messages, last = await self._messages()
+            if last == self._writer.last_id:
+                return Published.read(messages)
+            await self._writer.put()
+        raise StoreUnavailable
+
+    async def _messages(self) -> tuple[list[sse.Message], str]:
+        """The log's messages, and the id of the last; no id when the log was cut while it was read."""
+        messages: list[sse.Message] = []
+        after, at_end = None, False
+        while not at_end:
+            try:
+                piece = await self._log.read(self._claim.record.id, after)
+            except CursorLost:
+                return [], ""
+            messages += sse.Decoder().feed(piece.frames)
+            after, at_end = piece.last, piece.at_end
+        return messages, str(after or "")

@@ -1,0 +1,73 @@
+"""What ends a stream as `failed`, with a stable code; and the one rule of what is tried again.
+
+A failure is tried again exactly where its event says `retryable`. The message is ours. The exception's text,
+which may quote a prompt or a key, is told in development alone (`explain.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway import protocol
+from gateway.protocol import Event
+from workers.langchain.model_errors import Verdict, verdict
+
+ATTEMPTS_EXHAUSTED = protocol.failed(
+    "attempts_exhausted", "The job was tried too often without coming to an end.", retryable=True
+)
+UNKNOWN_CHAIN = protocol.failed("unknown_chain", "This release has no such chain.", retryable=False)
+UNSUPPORTED_VERSION = protocol.failed(
+    "unsupported_version",
+    "The stream was made by a release that this one does not know.",
+    retryable=True,
+)
+OUTPUT_LIMIT = protocol.failed(
+    "output_limit", "The chain said more than this gateway allows.", retryable=False
+)
+TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
+_JUDGED = "holdfast_may_pass"  # an exception's attribute
+_CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
+_STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
+_TIMEOUT = Verdict("timeout", "The chain did not answer in time.", passes=True)
+
+
+def over_time(stage: str, seconds: float) -> Event:
+    """The terminal event where a stage has passed its limit."""
+    told = f"The stage {stage} took longer than it may: {seconds:g} s."
+    return protocol.failed("time_limit", told, retryable=False)
+
+
+def judge(error: BaseException, by: Callable[[BaseException], bool | None] | None) -> None:
+    """Have a chain's own rule say whether a failure may pass; its word is kept with the exception."""
+    said = by(error) if by is not None else None
+    vars(error).pop(_JUDGED, None)  # the same exception may be raised again, and by another chain
+    if said is not None:
+        vars(error)[_JUDGED] = bool(said)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same run may succeed later, which is also what `failure` tells as `retryable`.
+
+    The word of a chain's own rule (`judge`) counts first. A model's failure passes where its verdict says so
+    and the exception's own `is_retryable` is not False. Any other exception passes where its `is_retryable`
+    is True, and without one where it is a TimeoutError.
+    """
+    if _JUDGED in vars(error):
+        return bool(vars(error)[_JUDGED])
+    said = getattr(error, "is_retryable", None)
+    judged = verdict(error)
+    if judged is not None:
+        return judged.passes and said is not False
+    return said if isinstance(said, bool) else isinstance(error, TimeoutError)
+
+
+def failure(error: BaseException, detail: str = "") -> Event:
+    """The terminal event for an exception of a chain. `detail`: in development, what its author is told."""
+    judged = verdict(error) or _of_a_chain(error)
+    return protocol.failed(judged.code, judged.message, retryable=may_pass(error), detail=detail)
+
+
+def _of_a_chain(error: BaseException) -> Verdict:
+    if any(kind.__name__ == "GraphRecursionError" for kind in type(error).__mro__):  # LangGraph's
+        return _STEPS
+    return _TIMEOUT if isinstance(error, TimeoutError) else _CHAIN_ERROR

@@ -1,0 +1,181 @@
+"""One run of one stage: within its limit, matched with what stands, tried again while that may help."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from types import MappingProxyType
+
+from gateway.observe import telemetry
+from gateway.protocol import Event, EventType
+from gateway.protocol.errors import HoldfastError, StoreUnavailable
+from gateway.settings import Settings
+from gateway.store.record import Claim
+from gateway.writing.matcher import Matcher, Published
+from gateway.writing.writer import TooLong, Writer
+from workers import langchain
+from workers.attempt.failures import judge
+from workers.attempt.limits import Limits
+from workers.attempt.retry import pause
+from workers.chains.retries import Judge
+from workers.langchain.stage import Pace
+from workers.stages import Step
+
+_log = logging.getLogger("holdfast.attempt")
+
+
+class TooMuch(Exception):
+    """The chain has said more than it may."""
+
+
+class Unread(Exception):
+    """The store did not give the log back: its error, not the chain's."""
+
+    def __init__(self, error: StoreUnavailable) -> None:
+        super().__init__()
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a stage: what it must still match, and what it leaves."""
+
+    matcher: Matcher
+    outcome: langchain.Outcome
+
+    def rest(self) -> list[Event]:
+        """What is to be written at its end: a reset where published events found no match."""
+        return noted(self.matcher.end())
+
+
+class StageRun:
+    """Runs the stages of one claim.
+
+    `read` gives what stands in the log before the place where the writer writes next.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        writer: Writer,
+        settings: Settings,
+        read: Callable[[], Awaitable[Published]],
+        *,
+        tries: Mapping[str, int],
+        limits: Limits,
+        retry_on: Mapping[str, Judge] = MappingProxyType({}),
+        began: float,
+    ) -> None:
+        self._claim = claim
+        self._writer = writer
+        self._settings = settings
+        self._read = read
+        self._tries = tries  # of stages that have their own bound
+        self._limits = limits
+        self._retry_on = retry_on  # of stages that judge their failures themselves
+        self._began = began  # the claim, by `monotonic`
+        self._pieces = 0
+
+    async def run(self, step: Step, published: Published) -> Run:
+        """From its `started` event, unless that stands, to the end of what it says.
+
+        Raises OverTime, TooMuch, TooLong, Unread, or what the chain raises.
+        """
+        if (published.stage, published.run) != (step.stage, step.run):
+            published = Published()
+            await self._writer.put(step.event(finished=False))
+        with telemetry.span(f"stage {step.stage}", holdfast_stage=step.stage):
+            async with self._limits.pace(step.stage) as pace:
+                return await self._tried(step, published, pace)
+
+    async def _tried(self, step: Step, published: Published, pace: Pace) -> Run:
+        """The stage's run, tried again while it fails in a way that may pass."""
+        reason, spent, tries = "attempt_differs", langchain.Outcome(), 0
+        while True:
+            standing = await langchain.standing_of(
+                step.runnable, self._claim.record.params, self._place(step, pace), published.events
+            )
+            run = Run(Matcher(published, self._claim.record.attempt, reason, standing), spent)
+            kept = [event for number, event in enumerate(published.events) if number in standing]
+            try:
+                fresh = step.index == 0 and not published.events
+                await self._try(step, run, kept, self._place(step, pace), fresh=fresh)
+                return run
+            except Exception as error:
+                tries, reason = tries + 1, "retried"
+                if not isinstance(error, TooMuch | TooLong | HoldfastError):  # those are ours
+                    judge(error, self._retry_on.get(step.stage))
+                wait = pause(error, tries, self._tries.get(step.stage, self._settings.stage_tries))
+                if wait is None or _is_stopped():
+                    raise
+                _log.warning("stream %s: stage %s again in %.1f s", self._claim.record.id, step.name, wait)
+            await asyncio.sleep(wait)  # the writer renews the lease meanwhile
+            try:
+                published = await self._read()
+            except StoreUnavailable as error:
+                raise Unread(error) from error
+
+    async def _try(
+        self, step: Step, run: Run, kept: list[Event], place: langchain.Stage, *, fresh: bool
+    ) -> None:
+        began, first = monotonic(), fresh
+
+        async def emit(event: Event) -> None:
+            nonlocal first
+            self._count(event)
+            if new := noted(run.matcher.take(event)):
+                await self._writer.put(*new)
+                if first:
+                    telemetry.first_token.record(self._age_seconds())
+                    first = False
+            else:
+                self._writer.progressed()
+
+        params = self._claim.record.params
+        await langchain.stream(step.runnable, step.given, params, emit, place, run.outcome, kept)
+        if "output_tokens" in run.outcome.usage:
+            telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
+
+    def _place(self, step: Step, pace: Pace) -> langchain.Stage:
+        record, settings = self._claim.record, self._settings
+        return langchain.Stage(
+            step.stage,
+            settings.model,
+            record.id if step.alone else f"{record.id} {step.name}",
+            owner=record.owner,
+            stream_id=record.id,
+            attempt=record.attempt,
+            metadata=record.metadata,
+            claims=record.claims,
+            hands_on=not step.last,
+            max_event=settings.max_event,
+            max_log=settings.max_log,
+            pace=pace,
+        )
+
+    def _count(self, event: Event) -> None:
+        """Pieces of text stand for tokens, which a stream tells at its end only. Raises TooMuch."""
+        self._pieces += event.type is EventType.MESSAGE
+        if self._pieces > self._settings.max_output_tokens:
+            raise TooMuch
+
+    def _age_seconds(self) -> float:
+        """Since the stream was made: by Redis's clock up to the claim, then by our own."""
+        claim = self._claim
+        return (claim.now_ms - claim.record.created_ms) / 1000 + monotonic() - self._began
+
+
+def _is_stopped() -> bool:
+    """Whether somebody has asked this task to end; a chain may have made another exception of that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def noted(events: list[Event]) -> list[Event]:
+    """These events; a reset among them is counted."""
+    if events and events[0].type is EventType.RESET:
+        telemetry.resets.add(1)
+    return events

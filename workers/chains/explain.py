@@ -1,0 +1,90 @@
+"""What a chain's author is told of a failure, in the log and in development to readers too.
+
+An exception's text may quote a prompt or a key. So elsewhere than in development only its type and its stack
+are told, and what the product itself has found wrong, which names chains, stages and settings alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+import traceback
+from pathlib import Path
+
+from gateway.protocol.errors import WrongChain, stack_of
+
+MOST_CHARACTERS = 2000  # of an exception's text
+MOST_FRAMES = 6
+MOST_CAUSES = 4
+_PRODUCT = Path(__file__).resolve().parents[1]
+_PRODUCT_PARTS = tuple(str(_PRODUCT / name) for name in ("gateway", "holdfast_gateway", "workers"))
+_LIBRARIES = tuple(
+    str(Path(path).resolve()) for path in set(sysconfig.get_paths().values()) if path and len(path) > 1
+)
+
+
+def explained(error: BaseException, *, development: bool, made_at: str = "") -> str:
+    """A failure as the log tells it: its cause in a sentence where it is known, or its stack.
+
+    In development: the exception's type and text, the frames of the author's own code, and the causes. Where
+    no frame is the author's, `made_at` is told: the place of the chain's factory.
+    """
+    known = known_cause(error)
+    if not development:
+        return known or stack_of(error)
+    if isinstance(error, WrongChain):
+        return known
+    told, seen, has_own = ([known] if known else []), 0, False
+    cause: BaseException | None = error
+    while cause is not None and seen < MOST_CAUSES:
+        said = f"{type(cause).__qualname__}: {_text(cause)}"[:MOST_CHARACTERS]
+        told += [("" if seen == 0 else "because of ") + said, *_frames(cause)]
+        has_own = has_own or bool(_own_frames(cause))
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+        seen += 1
+    if made_at and not has_own:
+        told.append(f"  the chain is made at {made_at}")
+    return "\n".join(told)
+
+
+def known_cause(error: BaseException) -> str:
+    """One sentence for what is known to be wrong, without a value of anybody's; else empty."""
+    if isinstance(error, WrongChain):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    asked_environment = (len(frames) > 1 and frames[-1].filename == os.__file__) or (
+        bool(frames) and frames[-1].filename == "<frozen os>"
+    )
+    if isinstance(error, KeyError) and asked_environment and error.args and isinstance(error.args[0], str):
+        asker = frames[-2]
+        return f"the environment variable {error.args[0]} is not set ({_shown(asker)} asks for it)"
+    return ""
+
+
+def _text(error: BaseException) -> str:
+    """The exception's text; a KeyError's own is quoted, line ends and all."""
+    quoted = isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str)
+    return error.args[0] if quoted else str(error)
+
+
+def _frames(error: BaseException) -> list[str]:
+    """The last frames of the author's own code; without any, the last two of all."""
+    shown = _own_frames(error) or traceback.extract_tb(error.__traceback__)[-2:]
+    return [f"  {_shown(frame)}: {frame.line}" for frame in shown[-MOST_FRAMES:]]
+
+
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if not _is_foreign(frame.filename)]
+
+
+def _shown(frame: traceback.FrameSummary) -> str:
+    return f"{frame.filename}:{frame.lineno} in {frame.name}"
+
+
+def _is_foreign(file: str) -> bool:
+    """Whether a file is a library's, Python's or the product's; a chain that ships counts as an author's."""
+    chains = str(_PRODUCT / "workers" / "chains")
+    if file.startswith(chains) and Path(file).name not in ("registry.py", "making.py"):
+        return False
+    return file.startswith(("<", *_PRODUCT_PARTS, *_LIBRARIES))

@@ -1,0 +1,1 @@
+"""From a delivery of the queue to a settled job."""

@@ -1,0 +1,103 @@
+"""The jobs that run in this process, so many at once: received by a loop, or begun where they were asked for.
+
+A direct start: the process that took a POST runs the job itself as soon as the queue has acknowledged its
+message, which stays there, hidden for a lease and renewed. Invariant: no job runs whose message is not in the
+queue, so that another worker has it when this process dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from gateway.observe import telemetry
+from gateway.protocol.errors import HoldfastError, QueueUnavailable, StoreUnavailable, stack_of
+from gateway.queue.job_queue import Delivery, Holding, JobQueue, Message
+from gateway.runtime.tasks import begin
+
+if TYPE_CHECKING:
+    from workers.delivery.runner import Runner
+
+_log = logging.getLogger("holdfast.places")
+
+
+class Places:
+    """Runs a job in each; `hand_over` when the process stops."""
+
+    def __init__(self, queue: JobQueue, runner: Runner, *, count: int) -> None:
+        self._queue = queue
+        self._holding = queue if isinstance(queue, Holding) else None
+        self._runner = runner
+        self._count = count
+        self._promised = 0  # to jobs whose message is on its way to the queue
+        self._running: set[asyncio.Task[None]] = set()
+        self._freed = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def free(self) -> int:
+        """How many more jobs may run here now."""
+        return max(0, self._count - self._promised - len(self._running))
+
+    async def room(self) -> None:
+        """Wait until a place is free."""
+        while not self.free:
+            self._freed.clear()
+            await self._freed.wait()
+
+    async def start(self, message: Message) -> bool:
+        """Enqueue a job and run it here at once; False when there is no room for it: then nothing was done.
+
+        Returns when the queue has acknowledged it. Raises QueueUnavailable: then it is not run.
+        """
+        queue = self._holding
+        if queue is None or self._stopping or not self.free:
+            return False
+        self._promised += 1
+        try:
+            delivery = await queue.enqueue_held(message)
+        finally:
+            self._promised -= 1
+            self._freed.set()
+        if self._stopping:  # since it was sent
+            with suppress(QueueUnavailable):  # it becomes visible within a lease
+                await queue.later(delivery, 0)
+        else:
+            telemetry.direct_starts.add(1)
+            self.run(delivery)
+        return True
+
+    def run(self, delivery: Delivery) -> None:
+        """Run a job and settle its delivery. It takes a place, even where there is none left."""
+        task = begin(self._work(delivery), name="job")
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    async def hand_over(self) -> None:
+        """Start no more, and let go of what runs: others have it at once."""
+        self._stopping = True
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._freed.set()
+
+    async def _work(self, delivery: Delivery) -> None:
+        try:
+            settled = await self._runner.run(delivery.body)
+            if settled.again_in_ms is None:
+                await self._queue.done(delivery)
+            else:
+                await self._queue.later(delivery, settled.again_in_ms)
+        except (StoreUnavailable, QueueUnavailable) as error:
+            _log.warning("a delivery stays pending: %s", error.code)
+        except HoldfastError as error:
+            _log.error("a delivery stays pending: %s", error.code)
+        except Exception as error:
+            _log.error("a delivery stays pending:\n%s", stack_of(error))
+        finally:
+            self._queue.leave(delivery)  # where it was not settled

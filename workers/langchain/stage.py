@@ -1,0 +1,114 @@
+"""Where a stage's events belong, and what a stage leaves beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway import protocol
+from gateway.protocol import Event
+from workers.langchain.content import citations_in, refusal_in
+from workers.langchain.values import plain
+
+Emit = Callable[[Event], Awaitable[None]]
+
+
+class Pace:
+    """What a stage's run tells of its time, and asks about it. This one bounds nothing."""
+
+    def node_ended(self) -> None:
+        """A node of a graph has ended, at any depth, in any thread: the next one has its own time."""
+
+    def is_over(self) -> bool:
+        """Whether this worker's time is up: a graph that can go on elsewhere stops at the end of its step."""
+        return False
+
+
+WITHIN = "within"  # marks what happens below a tool: the id of that tool's call
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the events belong: the stage, the deployment that answers; and what bounds them, in bytes."""
+
+    name: str
+    deployment: str
+    thread: str = ""  # in a graph's own checkpointer
+    owner: str = ""  # the caller whose stream this is, as the chain is told
+    stream_id: str = ""  # likewise
+    attempt: int = 1  # likewise
+    metadata: Mapping[str, Any] | None = None  # likewise; what the client has sent with its request
+    claims: Mapping[str, Any] | None = None  # likewise; what the sign-in says of the caller
+    run: int = 0  # of a graph's node
+    hands_on: bool = False  # another stage, or run of this one, is given its result
+    max_event: int = 1024 * 1024
+    max_log: int = 64 * 1024 * 1024
+    aside: str = ""  # why its text is no part of the answer, as far as is known while it is said
+    marks: Mapping[str, Any] = field(default_factory=dict)  # what its events bear beside
+    pace: Pace = field(default_factory=Pace, repr=False, compare=False)
+
+    def text(self, delta: str) -> Event:
+        """A piece of text of this stage; below a tool, of that tool."""
+        if WITHIN in self.marks:
+            return self._nested("delta", delta)
+        return self._aside(protocol.text(delta, deployment=self.deployment, stage=self.name, run=self.run))
+
+    def reasoning(self, delta: str) -> Event:
+        """A piece of what a model says of its reasoning; below a tool, of that tool."""
+        if WITHIN in self.marks:
+            return self._nested("reasoning", delta)
+        return self.custom("reasoning", {"delta": delta})
+
+    def refusal(self, delta: str) -> Event:
+        """A piece of a refusal's words; below a tool, of that tool."""
+        if WITHIN in self.marks:
+            return self._nested("delta", delta)
+        return self._aside(protocol.refusal(delta, stage=self.name, run=self.run))
+
+    def citations(self, found: Sequence[Any]) -> Event:
+        """What a model cites for what it has said."""
+        return self._marked(protocol.citations(found, stage=self.name, run=self.run))
+
+    def custom(self, name: str, data: Any) -> Event:
+        """Something named, of this stage."""
+        return self._marked(protocol.custom(name, data, stage=self.name, run=self.run))
+
+    def tool(self, name: str, call_id: str, state: str, said: Any) -> Event:
+        """A tool call of this stage begins or ends."""
+        return self._marked(
+            protocol.tool(name, call_id=call_id, stage=self.name, state=state, said=said, run=self.run)
+        )
+
+    def beside(self, message: Any) -> Iterator[Event]:
+        """What a message, or a piece of one, bears after its text."""
+        if delta := refusal_in(message):
+            yield self.refusal(delta)
+        if found := citations_in(message):
+            yield self.citations(plain(found))
+
+    def _nested(self, kind: str, delta: str) -> Event:
+        within = self.marks[WITHIN]
+        return self._marked(protocol.nested(kind, delta, within=within, stage=self.name, run=self.run))
+
+    def _aside(self, event: Event) -> Event:
+        if self.aside:
+            event.data["aside"] = self.aside
+        return self._marked(event)
+
+    def _marked(self, event: Event) -> Event:
+        if self.marks:
+            event.data |= self.marks
+        return event
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a stage leaves beside its events; complete when its stream is at its end."""
+
+    finish_reason: str = "stop"
+    usage: dict[str, int] = field(default_factory=dict)
+    interrupts: list[Any] = field(default_factory=list)  # what a graph asks, where it has stopped to ask
+    upcoming: list[str] = field(default_factory=list)  # nodes before which a graph has stopped
+    is_left: bool = False  # a graph has stopped at the end of a step, for another worker to go on
+    result: Any = ""  # the stage's text, or the JSON value that it yields instead
