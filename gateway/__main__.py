@@ -1,8 +1,8 @@
-"""`python -m gateway [all|web|worker]`: uvicorn and workers, together or apart, any number of each.
+"""`holdfast [run|web|worker]`, which is `python -m gateway …`: uvicorn and workers, together or apart.
 
-What else there is to run is in commands.py, and what `python -m gateway --help` says.
+What else there is to run is in commands.py, and what `holdfast --help` says.
 
-`all` needs nothing: without REDIS_URL it brings a private store, without a configured model the packaged
+`run` needs nothing: without REDIS_URL it brings a private store, without a configured model the packaged
 one. On SIGTERM or SIGINT running jobs are handed over and readers are sent away cleanly, to come back.
 """
 
@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
@@ -35,8 +36,9 @@ from gateway.errors import stack_of
 from gateway.gateway import Gateway
 from gateway.http import bounded
 from gateway.inputs import Inputs
-from gateway.settings import Settings
+from gateway.settings import Settings, read_env_file
 from gateway.settled import settle
+from holdfast_gateway import __version__
 from workers import guard
 from workers.chains.registry import Registry
 from workers.local_model import LocalModel
@@ -329,8 +331,13 @@ def run() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a lone surrogate in a text stops no command
-    parser = commands.parser()
+    prog = Path(sys.argv[0]).stem
+    parser = commands.parser(prog if prog == "holdfast" else "python -m gateway", __version__)
     given = parser.parse_args()
+    try:
+        read_env_file(Path.cwd() / ".env")
+    except ValueError as error:
+        parser.error(str(error))
     if given.command == "key":
         try:
             print(commands.make_key(given.name))

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from gateway.answers import answered
 from gateway.errors import RouteNotFound
+from gateway.files import shipped
 from gateway.gateway import Gateway
 from gateway.headers import PAGE_POLICY, SECURE
 
@@ -35,7 +36,7 @@ PARTS = frozenset(
     )
 )
 _MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_WEB = Path(__file__).parent.parent / "web"
+_WEB = shipped("web")
 
 
 @answered("/")

@@ -9,10 +9,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from gateway.rules import check
 
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
 TELLING_SECONDS = 86400.0  # a stream whose time is over is kept so long, for somebody to tell of its end
 
 
@@ -289,6 +291,30 @@ class Settings:
             if raw:
                 values[item.name] = _convert(item.metadata["env"], raw, item.default)
         return cls(**values)
+
+
+def read_env_file(path: Path) -> None:
+    """Take into the environment what a file of `NAME=value` lines names and the environment does not.
+
+    Comments begin with `#`, a line may begin with `export`, and one pair of quotes around a value is taken
+    away. No file is no error. Raises ValueError that names the line, never its value.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{path.name} cannot be read: {type(error).__name__}") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _ASSIGNMENT.fullmatch(line)
+        if found is None or "\0" in line:
+            raise ValueError(f"{path.name}, line {number}: not NAME=value")
+        name, value = found[1], found[2]
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        os.environ.setdefault(name, value)
 
 
 def _shown(value: Any) -> Any:

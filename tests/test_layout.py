@@ -88,6 +88,7 @@ LAYERS = [
     {"gateway.link", "gateway.wire", "gateway.pending", "gateway.slots", "gateway.refusals"},
     {
         "gateway.sse",
+        "gateway.files",
         "gateway.settings",
         "gateway.settled",
         "gateway.tasks",
@@ -116,6 +117,7 @@ WORKERS_MAY_IMPORT = {
         "log_apart",
         "script",
         "errors",
+        "files",
         "forms",
         "protocol",
         "sse",
