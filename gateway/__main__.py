@@ -39,10 +39,13 @@ from gateway.inputs import Inputs
 from gateway.settings import Settings, read_env_file
 from gateway.settled import settle
 from holdfast_gateway import __version__
+from holdfast_gateway.cli import made
+from holdfast_gateway.extras import needs
 from workers import guard
 from workers.chains.registry import Registry
 from workers.local_model import LocalModel
 from workers.reload import Reload
+from workers.shift import Shift
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
@@ -75,37 +78,6 @@ class Server(uvicorn.Server):
         """Tell when the port is open."""
         await super().startup(sockets)
         self._serving()
-
-
-class Shift:
-    """The jobs that this process runs by one version of the chains; `run` until it is cancelled."""
-
-    def __init__(self, gateway: Gateway, registry: Registry) -> None:
-        from workers.runner import Runner
-
-        self._gateway = gateway
-        self._registry = registry
-        self._runner = Runner(registry.settings, gateway.parts.log, registry)
-
-    def replace(self) -> None:
-        """Another shift follows in this process: what this one hands over at its end loses no attempt."""
-        self._runner.replaced = True
-
-    async def run(self) -> None:
-        """Make the chains and run jobs; at the end hand those over, and close what factories have opened."""
-        from workers.loop import Loop
-
-        registry, settings = self._registry, self._registry.settings
-        try:
-            await registry.warm(DEFAULT_CHAIN)
-            async with asyncio.TaskGroup() as tasks:
-                if settings.is_development:
-                    tasks.create_task(registry.warm_own(), name="chains")
-                loop = Loop(self._gateway.parts.queue, self._runner, concurrency=settings.worker_concurrency)
-                self._gateway.direct_start = loop.places.start
-                tasks.create_task(loop.run(), name="loop")
-        finally:
-            await registry.close()
 
 
 class Host:
@@ -161,7 +133,7 @@ class Host:
         settings = await _with_model(self._settings, self._model) if self._model else self._settings
         parts = self.gateway.parts
         async with asyncio.TaskGroup() as tasks:
-            shift = Shift(self.gateway, Registry(settings, loaded=settle))
+            shift = self._shift(Registry(settings, loaded=settle))
             task = tasks.create_task(shift.run(), name="jobs")
             tasks.create_task(Sweeper(parts.log, parts.queue, backoff=settings.lease).run(), name="sweeper")
             while self._reload is not None:
@@ -169,8 +141,12 @@ class Host:
                 self.gateway.learn(registry.catalogue(), registry.schemas(), registry.params())
                 shift.replace()
                 task.cancel()
-                shift = Shift(self.gateway, registry)
+                shift = self._shift(registry)
                 task = tasks.create_task(shift.run(), name="jobs")
+
+    def _shift(self, registry: Registry) -> Shift:
+        parts = self.gateway.parts
+        return Shift(parts.log, parts.queue, registry, first=DEFAULT_CHAIN, opened=self.gateway.start_here)
 
     def _socket(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
@@ -240,8 +216,11 @@ async def main(mode: str, settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as brought:
         brought.push_async_callback(asyncio.to_thread, telemetry.configure(settings))
         if not settings.redis_url:
-            from gateway.embedded import EmbeddedRedis
-
+            try:
+                with needs("embedded", "a store of its own, as REDIS_URL is not set,"):
+                    from gateway.embedded import EmbeddedRedis
+            except ImportError as error:
+                raise SystemExit(str(error)) from None
             redis = EmbeddedRedis()
             await redis.start()
             brought.push_async_callback(redis.stop)
@@ -334,6 +313,8 @@ def run() -> int:
     prog = Path(sys.argv[0]).stem
     parser = commands.parser(prog if prog == "holdfast" else "python -m gateway", __version__)
     given = parser.parse_args()
+    if given.command == "new":
+        return made([given.name])
     try:
         read_env_file(Path.cwd() / ".env")
     except ValueError as error:

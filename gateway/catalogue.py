@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway import asking
 from gateway.answers import answered, json_answer
 from gateway.gateway import Gateway
 
@@ -15,7 +16,7 @@ async def chains(gateway: Gateway, request: Request) -> Response:
 
     A chain that declares its params has their JSON Schema, too.
     """
-    await gateway.auth.owner(request.headers)
+    await asking.owner(gateway, request)
     listed = []
     for name, stages in sorted(gateway.chains.items()):
         told = {"name": name, "stages": list(stages), "input": gateway.inputs.schema(name)}

@@ -58,6 +58,7 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
         "all",
     )
     command("web", "serve HTTP")
+    command("new", "make a small project of your own in a new folder").add_argument("name", metavar="NAME")
     command("worker", "run jobs; GATEWAY_WORKER_PORT gives it probes")
     command("key", "make an API key, and its line for GATEWAY_KEYS_FILE").add_argument("name", metavar="NAME")
     inspect = command("inspect", "tell what is known of a stream: its state, and its events without content")

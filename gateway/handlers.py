@@ -19,6 +19,7 @@ from gateway.protocol import Cursor
 from gateway.record import Record
 from gateway.response import HEADERS, EventStream, LiveStream, sent_away
 from gateway.subscription import Ending
+from gateway.where import base
 
 EVENT_STREAM = "text/event-stream"
 
@@ -49,7 +50,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
         "id": record.id,
         "status": "queued",
         "chain": record.chain,
-        "stream": where,
+        "stream": base(request) + where,
         "created_at": protocol.iso(record.created_ms),
     }
     return json_answer(body, 202, {"location": where})
@@ -85,7 +86,7 @@ async def cancel(gateway: Gateway, request: Request) -> Response:
 async def token(gateway: Gateway, request: Request) -> Response:
     """POST /stream/{id}/token."""
     owner = await asking.owner(gateway, request)
-    return json_answer(await gateway.token(request.path_params["id"], owner), 201)
+    return json_answer(await gateway.token(request.path_params["id"], owner, base(request)), 201)
 
 
 @answered("*")

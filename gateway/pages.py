@@ -41,14 +41,17 @@ _WEB = shipped("web")
 
 @answered("/")
 async def page(gateway: Gateway, request: Request) -> Response:
-    """GET /: the page."""
+    """GET /: the page. Its parts are named relative to it, so its own path must end with a slash."""
+    if not request.url.path.endswith("/"):
+        query = request.url.query
+        return Response(status_code=308, headers={**SECURE, "location": f"/?{query}" if query else "/"})
     return _file(PAGE, request)
 
 
 @answered("/web/{name}")
 async def part(gateway: Gateway, request: Request) -> Response:
     """GET /web/{name} and /web/vendor/{name}: a part of the page."""
-    folder = "vendor/" if request.url.path.startswith("/web/vendor/") else ""
+    folder = "vendor/" if request.url.path.rpartition("/")[0].endswith("/web/vendor") else ""
     name = folder + request.path_params["name"]
     if name not in PARTS:
         raise RouteNotFound

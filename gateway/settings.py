@@ -79,6 +79,11 @@ class Settings:
     azure_client_id: str = setting("AZURE_CLIENT_ID", "", "which user-assigned identity; empty: the system's")
     queue: str = setting("GATEWAY_QUEUE", "redis", "what carries the jobs")
     queue_name: str = setting("GATEWAY_QUEUE_NAME", "holdfast-jobs", "the queue's name")
+    sweep_schedule: str = setting(
+        "GATEWAY_SWEEP_SCHEDULE",
+        "*/15 * * * * *",
+        "on Functions, when the timer looks for jobs that nobody holds",
+    )
     queue_poll: float = setting(
         "GATEWAY_QUEUE_POLL_SECONDS", 1.0, "a worker's longest pause between looks at an idle Storage queue"
     )
@@ -290,6 +295,10 @@ class Settings:
             raw = source.get(item.metadata["env"], "").strip()
             if raw:
                 values[item.name] = _convert(item.metadata["env"], raw, item.default)
+        if (
+            values.get("auth") == "owner" and "auth" not in presumed
+        ):  # said by code alone, which brings a function
+            raise ValueError("GATEWAY_AUTH must be none, keys, easyauth or jwt")
         return cls(**values)
 
 

@@ -1,8 +1,8 @@
 """The public names of Holdfast, each in an `__all__` of this package; every other path may change.
 
 `import holdfast_gateway` imports neither LangChain nor Redis nor httpx: a name is imported when it is first
-asked for. `testing` and `checkpoints` are modules of their own. A name whose packages are not installed
-raises ImportError with the line that installs them.
+asked for. `asgi`, `testing` and `checkpoints` are modules of their own. A name whose packages are not
+installed raises ImportError with the line that installs them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SyncGateway,
         Unreachable,
     )
+    from holdfast_gateway.streams import Streams
     from workers.chains.chat import model
     from workers.chains.each import Each
     from workers.chains.registry import chain
@@ -41,6 +42,7 @@ __all__ = [
     "Stream",
     "StreamCancelled",
     "StreamFailed",
+    "Streams",
     "SyncGateway",
     "Unreachable",
     "__version__",
@@ -55,6 +57,7 @@ _CLIENT = (
 _HOMES = {
     **dict.fromkeys(_CLIENT, "gateway.client"),
     "Each": "workers.chains.each",
+    "Streams": "holdfast_gateway.streams",
     "chain": "workers.chains.registry",
     "model": "workers.chains.chat",
 }

@@ -1,4 +1,4 @@
-"""The command `holdfast`. `--version` needs no extra; all else is `python -m gateway`'s.
+"""The command `holdfast`. `new` and `--version` need no extra; all else is `python -m gateway`'s.
 
 As with `python -m`, modules of the current folder can be imported: a project's chains stand there.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from holdfast_gateway import __version__
 from holdfast_gateway.extras import check_own, needs
@@ -22,9 +23,23 @@ def main() -> int:
         if sys.argv[1:] == ["--version"]:
             print(f"holdfast {__version__}")
             return 0
+        if sys.argv[1:2] == ["new"]:
+            return made(sys.argv[2:])
         with needs("server,worker", "this command"):
             from gateway.__main__ import run
     except ImportError as error:
         print(f"holdfast: {error}", file=sys.stderr)
         return 2
     return run()
+
+
+def made(given: Sequence[str]) -> int:
+    """Run `holdfast new`; answers the exit code."""
+    from holdfast_gateway.new import command  # which imports of `gateway`
+
+    try:
+        print(command(given, __version__), end="")
+    except ValueError as error:
+        print(f"holdfast new: {error}", file=sys.stderr)
+        return 2
+    return 0

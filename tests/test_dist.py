@@ -154,6 +154,9 @@ def test_the_base_install_has_the_clients_and_the_marks_of_chains(base: Installe
     [
         ("import holdfast_gateway.testing", "worker"),
         ("import holdfast_gateway.checkpoints", "worker"),
+        ("import holdfast_gateway.asgi", "server"),
+        ("from holdfast_gateway import Streams", "server"),
+        ("import holdfast_gateway.functions", "azure"),
     ],
 )
 def test_what_needs_an_extra_says_how_to_install_it(base: Installed, statement: str, extra: str) -> None:
@@ -197,3 +200,13 @@ def test_the_installed_page_and_documents_are_found(base: Installed) -> None:
     folder, count = told.split()
     assert folder.startswith(str(base.venv))
     assert int(count) > 10
+
+
+def test_a_new_project_passes_its_test(base: Installed) -> None:
+    assert "Made trip/." in base.run("holdfast", "new", "trip")
+    project = base.folder / "trip"
+    assert f"=={holdfast_gateway.__version__}\n" in (project / "requirements.txt").read_text()
+    assert (project / "infra/main.bicep").is_file()
+    whole = base.with_everything()
+    command = [str(base.python), "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"]
+    assert "1 passed" in whole.run(*command, cwd=project)

@@ -99,6 +99,7 @@ LAYERS = [
         "gateway.room",
         "gateway.pieces",
         "gateway.headers",
+        "gateway.where",
         "gateway.bounded",
         "gateway.images",
         "gateway.messages",
@@ -137,13 +138,15 @@ WORKERS_MAY_IMPORT = {
 FOREIGN = {
     "azure": {
         "function_app",
+        "holdfast_gateway.classic",
+        "holdfast_gateway.registered",
         "gateway.queue_azure",
         "gateway.storage",
         "gateway.identity",
         "gateway.exporters",
         "gateway.exporters_later",
     },
-    "azurefunctions": {"function_app", "gateway.extension"},
+    "azurefunctions": {"gateway.extension", "holdfast_gateway.classic", "holdfast_gateway.registered"},
     "redis": {
         f"gateway.{name}"
         for name in (
