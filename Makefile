@@ -7,7 +7,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
-.PHONY: help run run-functions test check setup stores dist bench bench-full chains chaos contract fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check setup stores dist dist-test bench bench-full chains chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -38,6 +38,9 @@ stores: setup ## every store test on Redis 6.2, on the redis-server on PATH and 
 
 dist: setup ## dist/: wheel, sdist and npm's tarball, of one version
 	@scripts/dist
+
+dist-test: dist ## that wheel with each extra, from the registry, in empty folders: install, serve, stream, resume
+	@$(PY) -m tests.dist_walk $(ARGS)
 
 bench: setup ## measurements against baselines, under ten minutes; table and plots in bench/results
 	@$(PY) -m bench $(ARGS)
