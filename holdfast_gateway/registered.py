@@ -100,7 +100,7 @@ def register(
     assert caller is not None
     assert caller.f_back is not None
     file = caller.f_back.f_globals.get("__file__")
-    host = HostFile.found([*([Path(file).resolve().parent] if file else []), Path.cwd()])
+    host = HostFile.found([*([Path(file).absolute().parent] if file else []), Path.cwd()])
     settings = _settings(host, owner)
     telemetry.quiet(settings)
     registry = Registry(settings, loaded=settle)

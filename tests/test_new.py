@@ -102,6 +102,8 @@ def test_a_folder_that_is_there_is_left_as_it_is(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_its_test_fails_when_its_chain_says_something_else(project: Path) -> None:
     """So that the test which a newcomer is given is one."""
     chains = (project / "chains.py").read_text().replace("prompt | model(settings)", "lambda given: 'no'")
