@@ -116,6 +116,7 @@ LAYERS = [
     },
     {
         "gateway.protocol.sse",
+        "gateway.runtime.files",
         "gateway.settings",
         "gateway.runtime.settled",
         "gateway.runtime.tasks",
@@ -126,6 +127,7 @@ LAYERS = [
         "gateway.streams.room",
         "gateway.runtime.json_pieces",
         "gateway.web.headers",
+        "gateway.web.where",
         "gateway.streams.strict_json",
         "gateway.streams.images",
         "gateway.streams.messages",
@@ -144,6 +146,7 @@ WORKERS_MAY_IMPORT = {
         "log_apart",
         "script",
         "errors",
+        "files",
         "forms",
         "protocol",
         "sse",
@@ -163,13 +166,19 @@ WORKERS_MAY_IMPORT = {
 FOREIGN = {
     "azure": {
         "function_app",
+        "holdfast_gateway.classic",
+        "holdfast_gateway.registered",
         "gateway.queue.azure_queue",
         "gateway.azure.storage",
         "gateway.azure.credentials",
         "gateway.observe.export",
         "gateway.observe.export_later",
     },
-    "azurefunctions": {"function_app", "gateway.hosts.functions_extension"},
+    "azurefunctions": {
+        "gateway.hosts.functions_extension",
+        "holdfast_gateway.classic",
+        "holdfast_gateway.registered",
+    },
     "redis": {
         f"gateway.{name}"
         for name in (

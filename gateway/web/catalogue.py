@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.streams.service import Gateway
+from gateway.web import request_head
 from gateway.web.answers import answered, json_answer
 
 
@@ -15,7 +16,7 @@ async def chains(gateway: Gateway, request: Request) -> Response:
 
     A chain that declares its params has their JSON Schema, too.
     """
-    await gateway.auth.owner(request.headers)
+    await request_head.owner(gateway, request)
     listed = []
     for name, stages in sorted(gateway.chains.items()):
         told = {"name": name, "stages": list(stages), "input": gateway.inputs.schema(name)}
