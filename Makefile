@@ -7,7 +7,7 @@ SIDE_BY_SIDE = -n 4 --dist loadfile
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
-.PHONY: help run run-functions test check setup stores bench bench-full chains chaos contract fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check setup stores dist dist-test bench bench-full chains chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,6 +36,12 @@ setup: ## .venv, redis-server, chromium, Node's packages; quick when nothing cha
 
 stores: setup ## every store test on Redis 6.2, on the redis-server on PATH and on Valkey 9
 	@$(PY) -m pytest --stores $(SIDE_BY_SIDE) $(ARGS)
+
+dist: setup ## dist/: wheel, sdist and npm's tarball, of one version
+	@scripts/dist
+
+dist-test: dist ## that wheel with each extra, from the registry, in empty folders: install, serve, stream, resume
+	@$(PY) -m tests.dist_walk $(ARGS)
 
 bench: setup ## measurements against baselines, under ten minutes; table and plots in bench/results
 	@$(PY) -m bench $(ARGS)
@@ -69,5 +75,5 @@ tools:
 	@scripts/setup tools
 
 clean: ## removes what make has made
-	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/node/node_modules
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +

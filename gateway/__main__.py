@@ -1,8 +1,8 @@
-"""`python -m gateway [all|web|worker]`: uvicorn and workers, together or apart, any number of each.
+"""`holdfast [run|web|worker]`, which is `python -m gateway …`: uvicorn and workers, together or apart.
 
-What else there is to run is in commands.py, and what `python -m gateway --help` says.
+What else there is to run is in commands.py, and what `holdfast --help` says.
 
-`all` needs nothing: without REDIS_URL it brings a private store, without a configured model the packaged
+`run` needs nothing: without REDIS_URL it brings a private store, without a configured model the packaged
 one. On SIGTERM or SIGINT running jobs are handed over and readers are sent away cleanly, to come back.
 """
 
@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
@@ -35,13 +36,17 @@ from gateway.observe import loglines, telemetry
 from gateway.observe.configure import configure
 from gateway.protocol.errors import stack_of
 from gateway.runtime.settled import settle
-from gateway.settings import Settings
+from gateway.settings import Settings, read_env_file
 from gateway.streams.input_schemas import Inputs
 from gateway.streams.service import Gateway
 from gateway.streams.start import DEFAULT_CHAIN
 from gateway.web import kill_worker
+from holdfast_gateway import __version__
+from holdfast_gateway.extras import needs
+from holdfast_gateway.new import made
 from workers import guard
 from workers.chains.registry import Registry
+from workers.delivery.shift import Shift
 from workers.development.local_model import LocalModel
 from workers.development.reload import Reload
 
@@ -76,37 +81,6 @@ class Server(uvicorn.Server):
         """Tell when the port is open."""
         await super().startup(sockets)
         self._serving()
-
-
-class Shift:
-    """The jobs that this process runs by one version of the chains; `run` until it is cancelled."""
-
-    def __init__(self, gateway: Gateway, registry: Registry) -> None:
-        from workers.delivery.runner import Runner
-
-        self._gateway = gateway
-        self._registry = registry
-        self._runner = Runner(registry.settings, gateway.parts.log, registry)
-
-    def replace(self) -> None:
-        """Another shift follows in this process: what this one hands over at its end loses no attempt."""
-        self._runner.replaced = True
-
-    async def run(self) -> None:
-        """Make the chains and run jobs; at the end hand those over, and close what factories have opened."""
-        from workers.delivery.consumer import Loop
-
-        registry, settings = self._registry, self._registry.settings
-        try:
-            await registry.warm(DEFAULT_CHAIN)
-            async with asyncio.TaskGroup() as tasks:
-                if settings.is_development:
-                    tasks.create_task(registry.warm_own(), name="chains")
-                loop = Loop(self._gateway.parts.queue, self._runner, concurrency=settings.worker_concurrency)
-                self._gateway.direct_start = loop.places.start
-                tasks.create_task(loop.run(), name="loop")
-        finally:
-            await registry.close()
 
 
 class Host:
@@ -162,7 +136,7 @@ class Host:
         settings = await _with_model(self._settings, self._model) if self._model else self._settings
         parts = self.gateway.parts
         async with asyncio.TaskGroup() as tasks:
-            shift = Shift(self.gateway, Registry(settings, loaded=settle))
+            shift = self._shift(Registry(settings, loaded=settle))
             task = tasks.create_task(shift.run(), name="jobs")
             tasks.create_task(Sweeper(parts.log, parts.queue, backoff=settings.lease).run(), name="sweeper")
             while self._reload is not None:
@@ -170,8 +144,12 @@ class Host:
                 self.gateway.learn(registry.catalogue(), registry.schemas(), registry.params())
                 shift.replace()
                 task.cancel()
-                shift = Shift(self.gateway, registry)
+                shift = self._shift(registry)
                 task = tasks.create_task(shift.run(), name="jobs")
+
+    def _shift(self, registry: Registry) -> Shift:
+        parts = self.gateway.parts
+        return Shift(parts.log, parts.queue, registry, first=DEFAULT_CHAIN, opened=self.gateway.start_here)
 
     def _socket(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
@@ -241,8 +219,11 @@ async def main(mode: str, settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as brought:
         brought.push_async_callback(asyncio.to_thread, configure(settings))
         if not settings.redis_url:
-            from gateway.redis.embedded import EmbeddedRedis
-
+            try:
+                with needs("embedded", "a store of its own, as REDIS_URL is not set,"):
+                    from gateway.redis.embedded import EmbeddedRedis
+            except ImportError as error:
+                raise SystemExit(str(error)) from None
             redis = EmbeddedRedis()
             await redis.start()
             brought.push_async_callback(redis.stop)
@@ -332,8 +313,15 @@ def run() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a lone surrogate in a text stops no command
-    parser = commands.parser()
+    prog = Path(sys.argv[0]).stem
+    parser = commands.parser(prog if prog == "holdfast" else "python -m gateway", __version__)
     given = parser.parse_args()
+    if given.command == "new":
+        return made([given.name])
+    try:
+        read_env_file(Path.cwd() / ".env")
+    except ValueError as error:
+        parser.error(str(error))
     if given.command == "key":
         try:
             print(commands.make_key(given.name))

@@ -1,7 +1,8 @@
 """The public names of Holdfast, each in an `__all__` of this package; every other path may change.
 
-`import holdfast_gateway` imports neither LangChain nor Redis: a name is imported when it is first asked for.
-The tests of a chain have a module of their own, `holdfast_gateway.testing`.
+`import holdfast_gateway` imports neither LangChain nor Redis nor httpx: a name is imported when it is first
+asked for. `asgi`, `testing` and `checkpoints` are modules of their own. A name whose packages are not
+installed raises ImportError with the line that installs them.
 """
 
 from __future__ import annotations
@@ -9,21 +10,68 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from holdfast_gateway.extras import check_own, needs
+
 if TYPE_CHECKING:
+    from gateway.client import (
+        Event,
+        Gateway,
+        GatewayError,
+        Refused,
+        Result,
+        Stage,
+        Stream,
+        StreamCancelled,
+        StreamFailed,
+        SyncGateway,
+        Unreachable,
+    )
+    from holdfast_gateway.streams import Streams
     from workers.chains.chat import model
     from workers.chains.registry import chain
     from workers.each import Each
 
-__all__ = ["Each", "__version__", "chain", "model"]
-__version__ = "0"
-_HOMES = {"Each": "workers.each", "chain": "workers.chains.registry", "model": "workers.chains.chat"}
+__all__ = [
+    "Each",
+    "Event",
+    "Gateway",
+    "GatewayError",
+    "Refused",
+    "Result",
+    "Stage",
+    "Stream",
+    "StreamCancelled",
+    "StreamFailed",
+    "Streams",
+    "SyncGateway",
+    "Unreachable",
+    "__version__",
+    "chain",
+    "model",
+]
+__version__ = "0.1.0"
+_CLIENT = (
+    *("Event", "Gateway", "GatewayError", "Refused", "Result", "Stage", "Stream", "StreamCancelled"),
+    *("StreamFailed", "SyncGateway", "Unreachable"),
+)
+_HOMES = {
+    **dict.fromkeys(_CLIENT, "gateway.client"),
+    "Each": "workers.each",
+    "Streams": "holdfast_gateway.streams",
+    "chain": "workers.chains.registry",
+    "model": "workers.chains.chat",
+}
+_EXTRAS = {"model": "worker"}  # what a name needs beyond httpx and orjson
+
+check_own()
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    with needs(_EXTRAS.get(name, "server"), f"{__name__}.{name}"):
+        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
     return value
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from workers.checkpoints.errors import CheckpointGone, CheckpointTooLarge, ThreadFull
-from workers.checkpoints.saver import Saver
+from holdfast_gateway.extras import needs
+
+with needs("worker", __name__):
+    from workers.checkpoints.errors import CheckpointGone, CheckpointTooLarge, ThreadFull
+    from workers.checkpoints.saver import Saver
 
 __all__ = ["CheckpointGone", "CheckpointTooLarge", "Saver", "ThreadFull"]

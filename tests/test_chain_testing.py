@@ -72,8 +72,8 @@ def test_each_public_name_is_there_and_is_what_the_old_paths_have() -> None:
     assert (chain, model, Each) == (registry.chain, chat.model, EachOfStages)
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
         holdfast_gateway.no_such_name  # noqa: B018
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert project["version"] == holdfast_gateway.__version__
+    tool = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]
+    assert tool["hatch"]["version"]["path"] == "holdfast_gateway/__init__.py"
 
 
 async def test_a_model_says_what_is_scripted_in_chunks() -> None:

@@ -90,7 +90,9 @@ def test_a_folder_is_read_within_bounds(folder: str, monkeypatch: pytest.MonkeyP
 
 
 async def test_our_own_documents_are_there_and_can_be_found() -> None:
-    found = await documents.search(Settings()).ainvoke("Which Last-Event-ID header does a client send to get the events after that one?")
+    found = await documents.search(Settings()).ainvoke(
+        "Which Last-Event-ID header does a client send to get the events after that one?"
+    )
     assert {"protocol.md", "clients.md"} & {document.metadata["source"] for document in found}
 
 

@@ -234,7 +234,7 @@ async def test_the_command_line_lists_all_that_there_is_to_run(redis_url: str) -
         ran("--help"), ran("ls", REDIS_URL=redis_url, GATEWAY_LOG_LEVEL="debug"), ran("ls")
     )
     assert code == ls_code == 0
-    for command in ("all", "web", "worker", "key", "inspect", "ls"):
+    for command in ("run (all)", "new", "web", "worker", "key", "inspect", "ls"):
         assert f"\n    {command} " in said
     assert listed.startswith("id ")
     assert "Traceback" not in told
@@ -257,7 +257,14 @@ async def test_a_lone_surrogate_is_shown_as_an_escape(redis_url: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "command"),
-    [([], "all"), (["all"], "all"), (["web"], "web"), (["worker"], "worker"), (["key", "bob"], "key")],
+    [
+        ([], "all"),
+        (["all"], "all"),
+        (["run"], "all"),
+        (["web"], "web"),
+        (["worker"], "worker"),
+        (["key", "b"], "key"),
+    ],
 )
 def test_what_could_be_run_before_still_can(arguments: list[str], command: str) -> None:
     assert commands.parser().parse_args(arguments).command == command

@@ -61,8 +61,10 @@ async def platform(model: ModelServer) -> AsyncIterator[Platform]:
 
 async def test_it_indexes_with_its_queues_and_its_timer(platform: Platform) -> None:
     queues = {f["name"]: f["queueName"] for f in platform.process.functions if f["type"] == "queueTrigger"}
-    assert queues == {"work": JOBS, "give_up": f"{JOBS}-poison"}
-    assert [f["name"] for f in platform.process.functions if f["type"] == "timerTrigger"] == ["sweep"]
+    assert queues == {"holdfast_work": JOBS, "holdfast_give_up": f"{JOBS}-poison"}
+    assert [f["name"] for f in platform.process.functions if f["type"] == "timerTrigger"] == [
+        "holdfast_sweep"
+    ]
     # A GET's function answers HEAD too, but where HEAD has a function of its own.
     own = sum("HEAD" in route.methods and "GET" not in route.methods for route in formats.ROUTES)
     assert len(platform.process.functions) == sum(method != "HEAD" for method, *_ in ROUTES) + own + 3

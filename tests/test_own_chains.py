@@ -1,4 +1,4 @@
-"""The README's module, a graph and an agent, as a user would add it: by GATEWAY_CHAINS alone."""
+"""The module of docs/chains.md, a graph and an agent, as a user would add it: by GATEWAY_CHAINS alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 
 
 def module(folder: Path) -> None:
-    """The README's example, in a file of the name that it has there; each chain has ten lines or so."""
-    codes = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    [code] = [code for code in codes if "@chain" in code]
+    """The example of docs/chains.md, in a file of its name there; each chain has ten lines or so."""
+    codes = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/chains.md").read_text(), re.DOTALL)
+    [code] = [code for code in codes if '@chain("clerk")' in code]
     for part in code.split("@chain")[1:]:
         assert len([line for line in part.splitlines() if line]) <= 10
     (folder / "mine.py").write_text(code)

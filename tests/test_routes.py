@@ -22,7 +22,7 @@ async def test_both_hosts_have_the_same_routes_methods_and_names(hosts: dict[str
         (
             method,
             "/" + function["route"].removeprefix("/"),
-            re.sub("^(preflight|part)_.*", r"\1", function["name"]),
+            re.sub("^holdfast_((preflight|part)(?=_)|.*).*", r"\1", function["name"]),
         )
         for function in hosts["functions"].functions
         if function["type"] == "httpTrigger"

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.datastructures import Headers
 
@@ -23,6 +24,8 @@ from gateway.protocol.errors import AuthUnavailable, Unauthorized
 from gateway.settings import Settings
 
 KEY_BYTES = 32
+OWNER_CHARACTERS = 128  # of a name that an embedding application gives
+OwnerOf = Callable[[Any], str | Awaitable[str | None] | None]
 KEYS_LOOK_SECONDS = 1.0
 # A file that cannot be read, or has a wrong line, takes nobody's key away for this long: time to see the log
 # and to mend it. A key that was revoked in it holds no longer than that: then no key does.
@@ -165,6 +168,32 @@ class EasyAuth:
         if len(principals) > 1:
             raise Unauthorized
         return Caller(owner, chosen(self._claims, of_principal(principals[0])))
+
+
+class Named:
+    """The application that this gateway is a part of names the caller.
+
+    `ask` gets the request and gives the owner, a string of 1 to 128 characters, or None for nobody.
+    """
+
+    def __init__(self, ask: OwnerOf) -> None:
+        self._ask = ask
+
+    async def caller(self, request: Any) -> Caller:
+        """Who asks. Raises Unauthorized, TypeError for what is no owner, and whatever `ask` raises."""
+        given = self._ask(request)
+        owner = await given if inspect.isawaitable(given) else given
+        if owner is None:
+            raise Unauthorized
+        if not isinstance(owner, str) or not 1 <= len(owner) <= OWNER_CHARACTERS or owner == ANONYMOUS:
+            _log.error(
+                "owner() must give a string of 1 to %d characters, other than %s, or None; it gave %s",
+                OWNER_CHARACTERS,
+                ANONYMOUS,
+                f"one of {len(owner)}" if isinstance(owner, str) else type(owner).__name__,
+            )
+            raise TypeError("owner() gave no owner")
+        return Caller(owner)
 
 
 def auth_of(settings: Settings) -> Auth:

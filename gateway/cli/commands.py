@@ -41,21 +41,25 @@ _COLUMNS = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """All of the command line; without a command it is `all`."""
-    whole = argparse.ArgumentParser(prog="python -m gateway", description="Holdfast")
+def parser(prog: str = "python -m gateway", version: str = "") -> argparse.ArgumentParser:
+    """All of the command line; without a command it is `run`, whose older name is `all`."""
+    whole = argparse.ArgumentParser(prog=prog, description="Holdfast")
+    whole.add_argument("--version", action="version", version=f"holdfast {version}")
     whole.set_defaults(command="all")
     commands = whole.add_subparsers(metavar="COMMAND", title="commands")
 
-    def command(name: str, meaning: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=meaning, description=meaning)
-        made.set_defaults(command=name)
+    def command(name: str, meaning: str, *older: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=meaning, description=meaning, aliases=older)
+        made.set_defaults(command=older[0] if older else name)
         return made
 
     command(
-        "all", "serve HTTP and run jobs in one process (the default); brings along what is not configured"
+        "run",
+        "serve HTTP and run jobs in one process (the default); brings along what is not configured",
+        "all",
     )
     command("web", "serve HTTP")
+    command("new", "make a small project of your own in a new folder").add_argument("name", metavar="NAME")
     command("worker", "run jobs; GATEWAY_WORKER_PORT gives it probes")
     command("key", "make an API key, and its line for GATEWAY_KEYS_FILE").add_argument("name", metavar="NAME")
     inspect = command("inspect", "tell what is known of a stream: its state, and its events without content")

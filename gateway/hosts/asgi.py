@@ -1,9 +1,10 @@
-"""Host 2: Starlette. The routes are those of function_app.py; a test compares them."""
+"""Host 2: Starlette. Its routes are the one table of both hosts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -18,6 +19,7 @@ from gateway.protocol.errors import HoldfastError, MethodNotAllowed, RouteNotFou
 from gateway.streams.service import Gateway
 from gateway.web import catalogue, hostnames, openapi_document, pages, probes, streams
 from gateway.web.answers import NO_ROUTE, Handler, answered
+from gateway.web.where import route_path
 
 Routes = tuple[tuple[str, str, Handler], ...]
 
@@ -62,8 +64,15 @@ ROUTES: Routes = (
 )
 
 
-def app(gateway: Gateway, routes: Routes = ROUTES) -> Starlette:
-    """The ASGI application of one process; the gateway closes with it. A worker's has the probes alone."""
+def app(
+    gateway: Gateway,
+    routes: Routes = ROUTES,
+    lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None,
+) -> Starlette:
+    """The ASGI application of one process. A worker's has the probes alone.
+
+    Without a `lifespan` of the caller's the gateway closes with it.
+    """
 
     def route(method: str, path: str, handler: Handler) -> Route:
         async def serve(request: Request) -> Response:
@@ -78,19 +87,19 @@ def app(gateway: Gateway, routes: Routes = ROUTES) -> Starlette:
         if not isinstance(error, HTTPException) or error.status_code != 405:
             return await _no_route(gateway, request)
         answer = await _no_method(gateway, request)
-        path = request.scope["path"]
+        path = route_path(request.scope)
         answer.headers["allow"] = ", ".join(m for m, route, _ in routes if compile_path(route)[0].match(path))
         return answer
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def closing(_: Starlette) -> AsyncIterator[None]:
         yield
         await gateway.close()
 
     application = Starlette(
         routes=[route(*item) for item in routes],
         exception_handlers={HTTPException: refused},
-        lifespan=lifespan,
+        lifespan=lifespan or closing,
     )
     application.router.redirect_slashes = False  # a path that is not a route's is told so, not sent elsewhere
     application.add_middleware(OwnName, gateway=gateway)

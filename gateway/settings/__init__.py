@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from gateway.settings.declared import Fields
 from gateway.settings.rules import check
+
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -38,7 +42,34 @@ class Settings(Fields):
             raw = source.get(item.metadata["env"], "").strip()
             if raw:
                 values[item.name] = _convert(item.metadata["env"], raw, item.default)
+        # Said by code alone, which brings a function.
+        if values.get("auth") == "owner" and "auth" not in presumed:
+            raise ValueError("GATEWAY_AUTH must be none, keys, easyauth or jwt")
         return cls(**values)
+
+
+def read_env_file(path: Path) -> None:
+    """Take into the environment what a file of `NAME=value` lines names and the environment does not.
+
+    Comments begin with `#`, a line may begin with `export`, and one pair of quotes around a value is taken
+    away. No file is no error. Raises ValueError that names the line, never its value.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{path.name} cannot be read: {type(error).__name__}") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _ASSIGNMENT.fullmatch(line)
+        if found is None or "\0" in line:
+            raise ValueError(f"{path.name}, line {number}: not NAME=value")
+        name, value = found[1], found[2]
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        os.environ.setdefault(name, value)
 
 
 def _shown(value: Any) -> Any:

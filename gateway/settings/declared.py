@@ -73,6 +73,11 @@ class Fields:
     azure_client_id: str = setting("AZURE_CLIENT_ID", "", "which user-assigned identity; empty: the system's")
     queue: str = setting("GATEWAY_QUEUE", "redis", "what carries the jobs")
     queue_name: str = setting("GATEWAY_QUEUE_NAME", "holdfast-jobs", "the queue's name")
+    sweep_schedule: str = setting(
+        "GATEWAY_SWEEP_SCHEDULE",
+        "*/15 * * * * *",
+        "on Functions, when the timer looks for jobs that nobody holds",
+    )
     queue_poll: float = setting(
         "GATEWAY_QUEUE_POLL_SECONDS", 1.0, "a worker's longest pause between looks at an idle Storage queue"
     )

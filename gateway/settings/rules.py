@@ -75,7 +75,7 @@ def check(settings: Fields) -> None:
 
 
 def _check_auth(settings: Fields) -> None:
-    if settings.auth not in ("", "none", "keys", "easyauth", "jwt"):
+    if settings.auth not in ("", "none", "keys", "easyauth", "jwt", "owner"):
         raise ValueError("GATEWAY_AUTH must be none, keys, easyauth or jwt")
     if settings.auth == "keys" and not settings.keys_file:
         raise ValueError("GATEWAY_AUTH=keys needs GATEWAY_KEYS_FILE")
@@ -93,7 +93,7 @@ def _check_auth(settings: Fields) -> None:
     keys = settings.token_keys.split()
     if any(len(key) < SHORTEST_SECRET for key in keys):
         raise ValueError(f"GATEWAY_TOKEN_KEYS: each must have at least {SHORTEST_SECRET} characters")
-    if settings.auth not in ("", "none") and not keys:
+    if settings.auth not in ("", "none", "owner") and not keys:
         raise ValueError(f"GATEWAY_AUTH={settings.auth} needs GATEWAY_TOKEN_KEYS")
     longest = settings.max_run + settings.retention  # what a token is for is gone then
     if settings.token_seconds and not 1 <= settings.token_seconds <= longest:

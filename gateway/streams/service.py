@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 
 from gateway import protocol
 from gateway.azure import credentials
-from gateway.callers.auth import auth_of
+from gateway.callers.auth import Named, OwnerOf, auth_of
 from gateway.callers.claims import NO_CLAIMS
 from gateway.observe import telemetry
 from gateway.ops.readiness import Readiness, Shared
@@ -83,10 +83,12 @@ class Gateway:
         schemas: Mapping[str, Schema | None] | None = None,
         params: Mapping[str, Collection[str] | Schema] | None = None,
         model_state: Callable[[], str] = lambda: "configured",
+        owner: OwnerOf | None = None,
     ) -> None:
         """`chains`: names and stages; `schemas`: of their inputs. Raises ValueError for one that is none.
 
-        `params`: by chain, what callers may set, as `Inputs` has it.
+        `params`: by chain, what callers may set, as `Inputs` has it. `owner`: of an embedding application,
+        names who asks; the settings' `auth` is then `owner`.
         """
         self.settings = settings
         self.chains = chains
@@ -94,6 +96,7 @@ class Gateway:
         self.model_state = model_state
         self.bounds = Bounds.of(settings)
         self.auth = auth_of(settings)
+        self.named = None if owner is None else Named(owner)
         self._token_life = life_of(settings.token_seconds, settings.max_run)
         self._tokens = StreamTokens(settings.token_keys.split(), self._token_life.seconds)
         if self._token_life.is_short:
@@ -132,6 +135,10 @@ class Gateway:
         self.chains = chains
         if self._parts is not None:
             self._parts.creation.learn(chains, self.inputs)
+
+    def start_here(self, start: DirectStart) -> None:
+        """Have this process run jobs of its own POSTs, where the settings say so (GATEWAY_DIRECT_START)."""
+        self.direct_start = start
 
     async def end_readers(self) -> None:
         """Send those away who follow a stream, to come back elsewhere; nobody joins any more."""
@@ -249,11 +256,14 @@ class Gateway:
             raise Unauthorized
         return _still_there(look)
 
-    async def token(self, stream_id: str, owner: str) -> dict[str, Any]:
-        """A token that lets whoever has it read this stream, at least until `expires_at`."""
+    async def token(self, stream_id: str, owner: str, base: str = "") -> dict[str, Any]:
+        """A token that lets whoever has it read this stream, at least until `expires_at`.
+
+        `base`: below which path the gateway is asked, for the URL.
+        """
         record = await self.find(stream_id, owner)
         token, expires_ms = self._tokens.issue(record.id, await self.parts.log.now_ms())
-        url = f"/stream/{record.id}?token={token}"
+        url = f"{base}/stream/{record.id}?token={token}"
         return {"token": token, "expires_at": protocol.iso(expires_ms), "stream": url}
 
     async def cancel(self, stream_id: str, owner: str) -> Document:

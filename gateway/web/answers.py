@@ -28,6 +28,7 @@ from gateway.runtime.json_pieces import is_long, pieces
 from gateway.streams.service import Gateway
 from gateway.web.event_stream import EventStream
 from gateway.web.headers import SECURE, cors
+from gateway.web.where import base
 
 JSON = "application/json"
 DOCUMENT_SECONDS = 200.0  # that a client may take for a long document
@@ -77,11 +78,13 @@ class Exchange:
         loglines.tell(_log, level, "request", **where, **self.values, **more)
 
 
-def answered(route: str, *, probe: bool = False, shape: Shape | None = None) -> Callable[[Handler], Handler]:
+def answered(
+    route: str, *, probe: bool = False, shape: Shape | None = None, relative: bool = False
+) -> Callable[[Handler], Handler]:
     """Turn every error into its problem document, and tell log and metrics of each answer.
 
     `probe`: asked every few seconds, so a good answer is told at `debug` only. `shape`: of errors, where
-    another format has its own.
+    another format has its own. `relative`: its clients put a `Location` behind the gateway's address.
     """
     told = shape or problem
 
@@ -102,6 +105,8 @@ def answered(route: str, *, probe: bool = False, shape: Shape | None = None) -> 
                 except Exception as error:
                     _log.error("%s failed:\n%s", handler.__name__, stack_of(error))
                     response, code = told(HoldfastError()), HoldfastError.code
+                if not relative and (where := response.headers.get("location", "")).startswith("/"):
+                    response.headers["location"] = base(request) + where
                 response.headers.update(cors(request, gateway.settings.origins))
                 if code == Encoded.code:
                     response.headers["accept-encoding"] = "identity"

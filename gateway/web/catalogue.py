@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.streams.service import Gateway
+from gateway.web import request_head
 from gateway.web.answers import answered, json_answer
-from gateway.web.request_head import owner
 
 
 @answered("/chains")
@@ -16,7 +16,7 @@ async def chains(gateway: Gateway, request: Request) -> Response:
 
     A chain that declares its params has their JSON Schema, too.
     """
-    await owner(gateway, request)
+    await request_head.owner(gateway, request)
     listed = []
     for name, stages in sorted(gateway.chains.items()):
         told = {"name": name, "stages": list(stages), "input": gateway.inputs.schema(name)}

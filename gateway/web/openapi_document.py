@@ -14,26 +14,27 @@ from gateway.streams.service import Gateway
 from gateway.web.answers import JSON, answered
 from gateway.web.headers import SECURE
 from gateway.web.openapi.document import document
+from gateway.web.where import base
 
 
 @answered("/openapi.json")
 async def openapi(gateway: Gateway, request: Request) -> Response:
     """GET /openapi.json."""
-    return _written(gateway, function_key=False)
+    return _written(gateway, base(request), function_key=False)
 
 
 @answered("/openapi.json")
 async def openapi_with_function_key(gateway: Gateway, request: Request) -> Response:
     """GET /openapi.json, where the platform asks for a function key."""
-    return _written(gateway, function_key=True)
+    return _written(gateway, base(request), function_key=True)
 
 
-def _written(gateway: Gateway, *, function_key: bool) -> Response:
+def _written(gateway: Gateway, where: str, *, function_key: bool) -> Response:
     schemas = {name: gateway.inputs.schema(name) for name in gateway.chains}
-    text = _text(gateway.settings, sse.dumps(schemas), function_key)
+    text = _text(gateway.settings, sse.dumps(schemas), where, function_key)
     return Response(text, headers={"cache-control": "no-store", **SECURE}, media_type=JSON)
 
 
 @functools.lru_cache(maxsize=4)  # a process has one gateway, and anybody may ask
-def _text(settings: Settings, chains: bytes, function_key: bool) -> bytes:
-    return sse.dumps(document(settings, json.loads(chains), function_key=function_key))
+def _text(settings: Settings, chains: bytes, where: str, function_key: bool) -> bytes:
+    return sse.dumps(document(settings, json.loads(chains), base=where, function_key=function_key))

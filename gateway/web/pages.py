@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.protocol.errors import RouteNotFound
+from gateway.runtime.files import shipped
 from gateway.streams.service import Gateway
 from gateway.web.answers import answered
 from gateway.web.headers import PAGE_POLICY, SECURE
@@ -35,19 +36,22 @@ PARTS = frozenset(
     )
 )
 _MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_WEB = Path(__file__).parents[2] / "web"
+_WEB = shipped("web")
 
 
 @answered("/")
 async def page(gateway: Gateway, request: Request) -> Response:
-    """GET /: the page."""
+    """GET /: the page. Its parts are named relative to it, so its own path must end with a slash."""
+    if not request.url.path.endswith("/"):
+        query = request.url.query
+        return Response(status_code=308, headers={**SECURE, "location": f"/?{query}" if query else "/"})
     return _file(PAGE, request)
 
 
 @answered("/web/{name}")
 async def part(gateway: Gateway, request: Request) -> Response:
     """GET /web/{name} and /web/vendor/{name}: a part of the page."""
-    folder = "vendor/" if request.url.path.startswith("/web/vendor/") else ""
+    folder = "vendor/" if request.url.path.rpartition("/")[0].endswith("/web/vendor") else ""
     name = folder + request.path_params["name"]
     if name not in PARTS:
         raise RouteNotFound

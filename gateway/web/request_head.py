@@ -39,7 +39,10 @@ def by_token(request: Request) -> bool:
 
 async def owner(gateway: Gateway, request: Request) -> str:
     """Who asks. Raises Unauthorized or AuthUnavailable."""
-    caller = await gateway.auth.caller(request.headers)
+    if gateway.named is not None:
+        caller = await gateway.named.caller(request)
+    else:
+        caller = await gateway.auth.caller(request.headers)
     request.scope[_CLAIMS] = caller.claims
     loglines.note(owner=caller.owner)
     return caller.owner

@@ -20,6 +20,7 @@ from gateway.web.answers import JSON, answered, json_answer
 from gateway.web.event_stream import HEADERS, EventStream, LiveStream, sent_away
 from gateway.web.headers import SECURE, cors
 from gateway.web.negotiate import negotiate
+from gateway.web.where import base
 
 EVENT_STREAM = "text/event-stream"
 
@@ -50,7 +51,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
         "id": record.id,
         "status": "queued",
         "chain": record.chain,
-        "stream": where,
+        "stream": base(request) + where,
         "created_at": protocol.iso(record.created_ms),
     }
     return json_answer(body, 202, {"location": where})
@@ -86,7 +87,7 @@ async def cancel(gateway: Gateway, request: Request) -> Response:
 async def token(gateway: Gateway, request: Request) -> Response:
     """POST /stream/{id}/token."""
     owner = await request_head.owner(gateway, request)
-    return json_answer(await gateway.token(request.path_params["id"], owner), 201)
+    return json_answer(await gateway.token(request.path_params["id"], owner, base(request)), 201)
 
 
 @answered("*")

@@ -7,7 +7,10 @@ The chain runs through the code of the workers: stages, retries, the adapter of 
 log. The log is kept in memory: no Redis, no queue and no web server is needed.
 """
 
-from holdfast_gateway.testing.running import Result, run, run_sync
-from holdfast_gateway.testing.scripted import Scripted, calls
+from holdfast_gateway.extras import needs
+
+with needs("worker", __name__):
+    from holdfast_gateway.testing.running import Result, run, run_sync
+    from holdfast_gateway.testing.scripted import Scripted, calls
 
 __all__ = ["Result", "Scripted", "calls", "run", "run_sync"]

@@ -49,7 +49,7 @@ var readyForHttp = alwaysReadyHttp > 0 ? [
 ] : []
 var readyForJobs = alwaysReadyJobs > 0 ? [
   {
-    name: 'function:work'
+    name: 'function:holdfast_work'
     instanceCount: alwaysReadyJobs
   }
 ] : []

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from gateway.redis.embedded import EmbeddedRedis
 from gateway.settings import Settings
@@ -34,11 +35,13 @@ DEFAULTS = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.functions_host.local")
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or PORT))
-    port: int = parser.parse_args().port
+    parser.add_argument("--app", type=Path, default=REPOSITORY, metavar="DIR", help="the app's folder")
+    given = parser.parse_args()
+    port: int = given.port
     if reason := _taken(port):
         print(f"cannot listen on {LOOPBACK} port {port}: {reason}", file=sys.stderr)
         return 1
-    return asyncio.run(_run(port))
+    return asyncio.run(_run(port, given.app.resolve()))
 
 
 def _taken(port: int) -> str | None:
@@ -50,7 +53,7 @@ def _taken(port: int) -> str | None:
     return None
 
 
-async def _run(port: int) -> int:
+async def _run(port: int, app: Path) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -59,7 +62,7 @@ async def _run(port: int) -> int:
         environment = {**DEFAULTS, **os.environ, **await _brought(stack)}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.functions_host", "--listen"),
-            *("--port", str(port), "--app-dir", str(REPOSITORY)),
+            *("--port", str(port), "--app-dir", str(app)),
             cwd=REPOSITORY,
             env=environment,
             stdin=asyncio.subprocess.PIPE,

@@ -22,7 +22,7 @@ FUNCTIONS = (ROOT / "infra" / "modules" / "functions.bicep").read_text()
 STORAGE = (ROOT / "infra" / "modules" / "storage.bicep").read_text()
 REDIS = (ROOT / "infra" / "modules" / "redis.bicep").read_text()
 TOP = (ROOT / "infra" / "main.bicep").read_text()
-APP = (ROOT / "function_app.py").read_text()
+APP = (ROOT / "holdfast_gateway" / "registered.py").read_text()
 HOST = json.loads((ROOT / "host.json").read_text())
 SAMPLE = json.loads((ROOT / "local.settings.sample.json").read_text())["Values"]
 
@@ -31,7 +31,6 @@ PLATFORM = {
     "AzureWebJobsStorage__blobServiceUri",
     "AzureWebJobsStorage__credential",
     "FUNCTIONS_WORKER_RUNTIME",  # Core Tools only
-    "GATEWAY_SWEEP_SCHEDULE",  # read by the host, from function_app.py's %...%
     "PYTHON_ENABLE_INIT_INDEXING",  # Core Tools with Python below 3.13
 }
 # Flex Consumption refuses or ignores these: what they said is in functionAppConfig.
@@ -82,12 +81,6 @@ def test_a_setting_may_stand_on_flex_consumption(name: str) -> None:
     assert name not in NOT_ON_FLEX
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"%(\w+)%", APP))))
-def test_what_the_host_replaces_in_function_app_is_set(name: str) -> None:
-    assert name in SETTINGS
-    assert name in SAMPLE
-
-
 def test_no_platform_name_is_one_of_the_product() -> None:
     assert not PLATFORM & PRODUCT.keys()
 
@@ -129,13 +122,15 @@ def test_the_queues_are_those_of_the_product() -> None:
     queue = default(STORAGE, "queueName")
     assert queue == Settings().queue_name == SAMPLE["GATEWAY_QUEUE_NAME"]
     assert f"name: '${{queueName}}{HELD}'" in STORAGE
-    assert re.findall(r"queue_name=\"(.+?)\"", APP) == ["%GATEWAY_QUEUE_NAME%", "%GATEWAY_QUEUE_NAME%-poison"]
+    assert "queue_name=settings.queue_name," in APP
+    assert 'queue_name=f"{settings.queue_name}-poison"' in APP
     assert "name: '${queueName}-poison'" in STORAGE
     assert "queues" in HOST["extensions"]
 
 
 def test_the_storage_connection_is_the_one_of_the_triggers() -> None:
-    assert set(re.findall(r'connection="(\w+)"', APP)) == {"AzureWebJobsStorage"}
+    assert re.findall(r'^STORAGE = "(\w+)"', APP, re.MULTILINE) == ["AzureWebJobsStorage"]
+    assert set(re.findall(r"connection=(\w+)", APP)) == {"STORAGE"}
     assert SETTINGS["AzureWebJobsStorage__credential"] == "'managedidentity'"
     assert SETTINGS["AzureWebJobsStorage__queueServiceUri"] == "queueEndpoint"
 

@@ -26,10 +26,11 @@ from langchain_text_splitters import RecursiveCharacterTextSplitter
 from pydantic import PrivateAttr
 
 from gateway.azure import credentials
+from gateway.runtime.files import shipped
 from gateway.settings import Settings
 from workers.chains.chat import has_key, uses_v1, v1
 
-OURS = Path(__file__).parents[2] / "docs"
+OURS = shipped("docs")
 SUFFIXES = (".md", ".txt", ".rst")
 MOST_FILES, MOST_FILE_BYTES, MOST_PIECES = 1000, 1024 * 1024, 20_000
 PIECE_CHARACTERS, OVERLAP_CHARACTERS = 800, 100

@@ -36,43 +36,43 @@ _PAGE = (("limit", 10), ("offset", 0))
 _MESSAGE_BYTES = 64  # what one message of before costs, as bytes of a body
 
 
-@answered("/threads/{thread}/runs/stream", shape=refused)
+@answered("/threads/{thread}/runs/stream", shape=refused, relative=True)
 async def langgraph_stream(gateway: Gateway, request: Request) -> Response:
     """POST: start a run, and read it."""
     return await _streamed(gateway, request)
 
 
-@answered("/runs/stream", shape=refused)
+@answered("/runs/stream", shape=refused, relative=True)
 async def langgraph_stream_alone(gateway: Gateway, request: Request) -> Response:
     """POST: the same, in no thread."""
     return await _streamed(gateway, request)
 
 
-@answered("/threads/{thread}/runs/wait", shape=refused)
+@answered("/threads/{thread}/runs/wait", shape=refused, relative=True)
 async def langgraph_wait(gateway: Gateway, request: Request) -> Response:
     """POST: start a run, and answer its state at the end."""
     return await _awaited(gateway, request)
 
 
-@answered("/runs/wait", shape=refused)
+@answered("/runs/wait", shape=refused, relative=True)
 async def langgraph_wait_alone(gateway: Gateway, request: Request) -> Response:
     """POST: the same, in no thread."""
     return await _awaited(gateway, request)
 
 
-@answered("/threads/{thread}/runs", shape=refused)
+@answered("/threads/{thread}/runs", shape=refused, relative=True)
 async def langgraph_create(gateway: Gateway, request: Request) -> Response:
     """POST: start a run."""
     return await _created(gateway, request)
 
 
-@answered("/runs", shape=refused)
+@answered("/runs", shape=refused, relative=True)
 async def langgraph_create_alone(gateway: Gateway, request: Request) -> Response:
     """POST: the same, in no thread."""
     return await _created(gateway, request)
 
 
-@answered("/threads/{thread}/runs", shape=refused)
+@answered("/threads/{thread}/runs", shape=refused, relative=True)
 async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     """GET: a thread's runs, the newest first."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(request))
@@ -89,14 +89,14 @@ async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     return json_answer(fitting[skipped:])
 
 
-@answered("/threads/{thread}/runs/{id}", shape=refused)
+@answered("/threads/{thread}/runs/{id}", shape=refused, relative=True)
 async def langgraph_run(gateway: Gateway, request: Request) -> Response:
     """GET: how a run stands."""
     thread, record, _ = await _found(gateway, request)
     return json_answer(told.run(thread, record))
 
 
-@answered("/threads/{thread}/runs/{id}/stream", shape=refused)
+@answered("/threads/{thread}/runs/{id}/stream", shape=refused, relative=True)
 async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
     """GET: read a run, after a `Last-Event-ID`; without one, what comes from now on."""
     modes = parse_modes(request.query_params.getlist("stream_mode") or "values")
@@ -109,13 +109,13 @@ async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
     return follow(gateway, record, projection, after, headers)
 
 
-@answered("/threads/{thread}/runs/{id}/join", shape=refused)
+@answered("/threads/{thread}/runs/{id}/join", shape=refused, relative=True)
 async def langgraph_join(gateway: Gateway, request: Request) -> Response:
     """GET: a run's state at its end."""
     return _at_its_end(gateway, *await _found(gateway, request))
 
 
-@answered("/threads/{thread}/runs/{id}/cancel", shape=refused)
+@answered("/threads/{thread}/runs/{id}/cancel", shape=refused, relative=True)
 async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
     """POST: end a run now; `action=rollback`: and have its thread stand where it stood before."""
     thread, record, began = await _found(gateway, request)

@@ -39,5 +39,8 @@ def stream_path(thread: Thread, record: Record, modes: Sequence[str]) -> str:
 
 
 def located(thread: Thread, record: Record, where: str) -> dict[str, str]:
-    """Headers that say so: `location` is where to come back to."""
+    """Headers that say so: `location` is where to come back to.
+
+    LangGraph's SDKs put it behind the address that they were given, which has the gateway's path already.
+    """
     return {"location": where, "content-location": path(thread, record), "x-stream-id": record.id}

@@ -34,9 +34,12 @@ the body."""
 
 
 def document(
-    settings: Settings, chains: Mapping[str, Schema | None], *, function_key: bool = False
+    settings: Settings, chains: Mapping[str, Schema | None], *, base: str = "", function_key: bool = False
 ) -> dict[str, Any]:
-    """The document. `function_key`: the platform asks for one where work is started or ended."""
+    """The document. `base`: below which path the gateway is asked, as `gateway.web.where` has it.
+
+    `function_key`: the platform asks for one where work is started or ended.
+    """
     contract = _Contract(settings, function_key)
     paths = contract.paths()
     if settings.origins:
@@ -46,11 +49,11 @@ def document(
     return {
         "openapi": "3.1.0",
         "info": {"title": "Holdfast", "version": str(VERSION), "description": _ABOUT},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": base or "/"}],
         "paths": paths,
         "components": {
-            "schemas": schemas.components(chains, Bounds.of(settings)),
-            "headers": responses.headers(),
+            "schemas": schemas.components(chains, Bounds.of(settings), base),
+            "headers": responses.headers(base),
             "securitySchemes": contract.schemes(),
             "responses": {
                 "NoRoute": responses.problems(["no_route"])["404"],

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.protocol.errors import Encoded, HoldfastError
 from gateway.web.headers import SECURE
-from gateway.web.openapi.schemas import ID, WHERE, Schema, ref
+from gateway.web.openapi.schemas import ID, Schema, ref, where
 
 Answer = dict[str, Any]
 EXAMPLE = (
@@ -35,11 +35,11 @@ def tree(root: type[HoldfastError] = HoldfastError) -> dict[str, type[HoldfastEr
     return found
 
 
-def headers() -> dict[str, Answer]:
-    """The headers that the document's components name."""
+def headers(base: str) -> dict[str, Answer]:
+    """The headers that the document's components name; `base`: the path below which the gateway is asked."""
     text = {"type": "string"}
     return {
-        "Location": _header(WHERE, "the stream"),
+        "Location": _header(where(base), "the stream"),
         "StreamId": _header(ID, "the stream's id"),
         "RetryAfter": _header({"type": "integer", "minimum": 1}, "seconds; ask again after them"),
         "Authenticate": _header(text, "how to say who asks"),

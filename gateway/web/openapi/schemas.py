@@ -6,6 +6,7 @@ real requests and answers against them. Patterns mean the same to ECMA-262, Pyth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +24,6 @@ LAST_EVENT_ID: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})?
 # A field's value has no blank at either end (RFC 9110, 5.5).
 IDEMPOTENCY_KEY: Schema = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$"}
 TIME: Schema = {"type": "string", "format": "date-time"}
-WHERE: Schema = {"type": "string", "pattern": f"^/stream/{STREAM_ID.pattern}$"}
 # What `str.strip` leaves something of.
 NOT_BLANK = (
     r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # a test compares the two
@@ -38,7 +38,13 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Schema]:
+def where(base: str) -> Schema:
+    """A stream's path, below the gateway's own."""
+    escaped = re.sub(r"[$()*+.?]", r"\\\g<0>", base)  # what has a meaning in a pattern of ECMA-262
+    return {"type": "string", "pattern": f"^{escaped}/stream/{STREAM_ID.pattern}$"}
+
+
+def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -> dict[str, Schema]:
     """All the named schemas; `chains` are the inputs that each chain takes."""
     return {
         **_bodies(chains, bounds),
@@ -46,7 +52,7 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
         "Message": _message(bounds),
         "ToolCall": _call(),
         "Created": _object(
-            id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
+            id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=where(base), created_at=TIME
         ),
         "Chains": _object(chains={"type": "array", "items": ref("Chain")}),
         "Chain": _and(

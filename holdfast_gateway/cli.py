@@ -1,0 +1,34 @@
+"""The command `holdfast`. `new` and `--version` need no extra; all else is `python -m gateway`'s.
+
+As with `python -m`, modules of the current folder can be imported: a project's chains stand there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from holdfast_gateway import __version__
+from holdfast_gateway.extras import check_own, needs
+
+
+def main() -> int:
+    """Run what the command line asks for; answers the exit code."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        check_own()
+        if sys.argv[1:] == ["--version"]:
+            print(f"holdfast {__version__}")
+            return 0
+        if sys.argv[1:2] == ["new"]:
+            from holdfast_gateway.new import made  # which imports of `gateway`
+
+            return made(sys.argv[2:])
+        with needs("server,worker", "this command"):
+            from gateway.__main__ import run
+    except ImportError as error:
+        print(f"holdfast: {error}", file=sys.stderr)
+        return 2
+    return run()

@@ -1,0 +1,71 @@
+"""`holdfast new NAME`: a small project of one's own, which runs, is tested, deploys, and has a version.
+
+The files of `template/` end with `.in`, so that no tool takes them for its own; `dot-` at the beginning of a
+name becomes a dot. `infra/` comes from the wheel as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway.runtime.files import shipped
+from holdfast_gateway import __version__
+
+TEMPLATE = Path(__file__).parent / "template"
+NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_NEXT = """Made {name}/. Now:
+
+  cd {name}
+  python3 -m venv .venv && . .venv/bin/activate
+  pip install -r requirements-dev.txt
+  pytest
+  holdfast run
+"""
+
+
+def make(name: str, version: str, where: Path) -> Path:
+    """The folder of a new project in `where`. Raises ValueError for a name that is none, or that is taken."""
+    if not NAME.fullmatch(name):
+        raise ValueError("NAME begins with a letter and has up to 40 lower-case letters, digits and dashes")
+    folder = where / name
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise ValueError(f"there is {folder} already") from None
+    for source in sorted(TEMPLATE.rglob("*.in")):
+        target = folder / _named(source)
+        target.parent.mkdir(exist_ok=True)
+        text = source.read_text("utf-8").replace("{{NAME}}", name).replace("{{VERSION}}", version)
+        target.write_text(text, "utf-8")
+    shutil.copytree(shipped("infra"), folder / "infra", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    return folder
+
+
+def command(given: Sequence[str], version: str) -> str:
+    """Run the command line's `new`; what is to be said then. Raises ValueError as `make`."""
+    parser = argparse.ArgumentParser(prog="holdfast new", description="make a small project in a new folder")
+    parser.add_argument("name", metavar="NAME")
+    name = parser.parse_args(given).name
+    make(name, version, Path.cwd())
+    return _NEXT.format(name=name)
+
+
+def _named(source: Path) -> Path:
+    path = source.relative_to(TEMPLATE).with_suffix("")
+    name = path.name
+    return path.with_name(f".{name.removeprefix('dot-')}" if name.startswith("dot-") else name)
+
+
+def made(given: Sequence[str]) -> int:
+    """Run `holdfast new`; answers the exit code."""
+    try:
+        print(command(given, __version__), end="")
+    except ValueError as error:
+        print(f"holdfast new: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,189 @@
+"""Streams from Python, without HTTP: a timer, a queue's function or another service starts and follows one.
+
+    async with Streams.from_env() as streams:
+        stream_id = await streams.start(user="Three days in Rome", chain="trip", owner="key:alice")
+        async for event in streams.follow(stream_id, owner="key:alice"):
+            print(event.text, end="")
+
+A worker runs the job, as after `POST /stream`. Every rule of that request holds here, and its errors are
+`Refused`, with the problem that HTTP would answer. `Unreachable`: the store or the queue is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from gateway.client.events import Event, Refused, Unreachable
+from gateway.client.stream import Pause
+from gateway.protocol import ANONYMOUS, Cursor, sse
+from gateway.protocol.errors import (
+    HoldfastError,
+    Invalid,
+    Malformed,
+    QueueUnavailable,
+    StoreUnavailable,
+    TooLarge,
+)
+from gateway.relay.follow import Relay
+from gateway.relay.reader import Ending
+from gateway.settings import Settings
+from gateway.streams.service import Gateway
+from gateway.streams.start import DEFAULT_CHAIN, parse_json, parse_start
+from workers.chains.registry import Registry
+
+FOLLOW_PATIENCE_SECONDS = 120.0  # how long a stream that is followed may be out of reach
+MOST_KEY_CHARACTERS = 255
+_NOT_GIVEN: Any = object()  # `input` may be None
+
+
+class Streams:
+    """The streams of one gateway, of one event loop."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """By the settings in the environment, as a `holdfast web` process has them.
+
+        Raises ValueError for a setting that is wrong, and where REDIS_URL is not set.
+        """
+        settings = Settings.from_env()
+        if not settings.redis_url:
+            raise ValueError("REDIS_URL must be set: streams are where the workers find them")
+        registry = Registry(settings)
+        chains = registry.catalogue()
+        return cls(Gateway(settings, chains, schemas=registry.schemas(), params=registry.params()))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; streams go on. The host closes what `create_app` gave."""
+        await self._gateway.close()
+
+    async def start(
+        self,
+        *,
+        user: str | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        input: Any = _NOT_GIVEN,
+        chain: str = DEFAULT_CHAIN,
+        params: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        owner: str = "",
+        key: str = "",
+    ) -> str:
+        """The id of a stream whose job is in the queue. Give one of `user`, `messages` and `input`.
+
+        `owner`: whose it is, as auth names callers. `key`: as an Idempotency-Key, of this owner.
+        Raises Refused or Unreachable. After Unreachable the same key makes it one job in any case.
+        """
+        given = {"user": user, "messages": messages, "chain": chain, "params": params, "metadata": metadata}
+        body = {name: value for name, value in given.items() if value is not None}
+        if input is not _NOT_GIVEN:
+            body["input"] = input
+        with _told():
+            gateway = self._gateway
+            start = parse_start(
+                parse_json(self._written(body), gateway.bounds), gateway.chains, gateway.bounds
+            )
+            if len(key) > MOST_KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
+                raise Invalid("key", f"must be up to {MOST_KEY_CHARACTERS} printable ASCII characters")
+            return (await gateway.create(start, owner=owner or ANONYMOUS, key=key)).id
+
+    async def follow(
+        self, stream_id: str, *, after: str = "", owner: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """Its events behind the event `after`, or from its beginning, to the terminal one.
+
+        It goes on by itself where the store is away for less than two minutes. Raises Refused or Unreachable.
+        """
+        pause = Pause(FOLLOW_PATIENCE_SECONDS)
+        pause.reset()
+        while True:
+            ending = Ending()
+            try:
+                async with aclosing(self._events(stream_id, after, owner, ending)) as events:
+                    async for event in events:
+                        pause.reset()
+                        after = event.id
+                        yield event
+                        if event.final:
+                            return
+            except StoreUnavailable as error:
+                await pause.wait(error)
+                continue
+            except HoldfastError as error:
+                raise _refused(error) from error
+            if ending.why in ("", "terminal"):
+                return  # there was nothing behind `after`
+            if ending.why == "stopping":
+                raise Unreachable(ConnectionError("this gateway is being closed"))
+            await pause.wait(ConnectionError(ending.why))
+
+    async def status(self, stream_id: str, *, owner: str = "") -> dict[str, Any]:
+        """The status document. Raises Refused or Unreachable."""
+        with _told():
+            return dict(await self._gateway.status(stream_id, owner or ANONYMOUS))
+
+    async def cancel(self, stream_id: str, *, owner: str = "") -> dict[str, Any]:
+        """End it now; answers the status document. Raises Refused or Unreachable."""
+        with _told():
+            return dict(await self._gateway.cancel(stream_id, owner or ANONYMOUS))
+
+    async def _events(
+        self, stream_id: str, after: str, owner: str, ending: Ending
+    ) -> AsyncGenerator[Event, None]:
+        """What one reader gets, until the end or until the relay sends it away."""
+        try:
+            cursor = Cursor.parse(after) if after not in ("", "0") else None
+        except ValueError:
+            raise Malformed("`after` is not an event id of this gateway") from None
+        gateway = self._gateway
+        record = await gateway.find(stream_id, owner or ANONYMOUS)
+        if record.ended and after == record.last_id:
+            ending.why = "terminal"
+            return
+        gateway.parts.hub.check_room(record.id, record.owner)
+        decoder = sse.Decoder()
+        relay = Relay(gateway.parts.log, gateway.parts.hub, max_age=0.0)  # there is no connection to grow old
+        async with aclosing(relay.follow(record.id, cursor, ending, record.owner)) as chunks:
+            async for chunk in chunks:
+                for message in decoder.feed(chunk):
+                    yield Event(message.id, message.type, json.loads(message.data))
+
+    def _written(self, body: Mapping[str, Any]) -> bytes:
+        """As the request would be sent, within the bound for requests."""
+        try:
+            text = sse.dumps(body)
+        except (TypeError, ValueError) as error:
+            raise Invalid("body", f"must be JSON ({type(error).__name__})") from None
+        if len(text) > self._gateway.bounds.bytes:
+            raise TooLarge(f"the bound is {self._gateway.bounds.bytes} bytes")
+        return text
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors as the clients' own."""
+    try:
+        yield
+    except (StoreUnavailable, QueueUnavailable) as error:
+        raise Unreachable(error) from error
+    except HoldfastError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: HoldfastError) -> Refused:
+    after = error.retry_after_seconds
+    return Refused(error.status, error.problem(), None if after is None else float(after))

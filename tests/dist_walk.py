@@ -1,0 +1,273 @@
+"""`make dist-test`: what `make dist` has left, installed with its extras in empty folders, and used.
+
+    python -m tests.dist_walk [new] [client] [fastapi] [functions]
+
+Packages come from the registry, so this takes minutes and is no part of the suite. Each way is: install, the
+lines of the documentation, serve, stream, resume. What runs there cannot import anything of this checkout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.support.azurite import Azurite
+from tests.support.installed import ROOT, Installed
+from tests.support.model_server import ModelServer, script
+from tests.support.redis_server import RedisServer
+
+START_SECONDS = 300.0
+BESIDE = ("deepagents", "fastapi")  # what `pip check` must be content with, in their newest versions
+FASTAPI_APP = """
+from fastapi import FastAPI
+from holdfast_gateway.asgi import create_app
+
+holdfast = create_app(owner=lambda request: request.headers.get("x-who"))
+app = FastAPI(lifespan=holdfast.lifespan)
+app.mount("/ai", holdfast)
+"""
+CLIENT = """
+import sys
+from holdfast_gateway import SyncGateway
+
+with SyncGateway(sys.argv[1]) as gateway:
+    first = gateway.stream(user=sys.argv[2])
+    for event in first:
+        if event.text:
+            break
+    rest = gateway.follow(first.id, after=event.id)
+    print(event.text + "".join(one.text for one in rest), gateway.streams.status(first.id)["status"])
+assert not {"redis", "starlette", "langchain_core"} & set(sys.modules)
+"""
+FUNCTIONS_APP = """
+import azure.functions as func
+import chains
+import gateway
+from holdfast_gateway.functions import classic, register
+
+app = func.FunctionApp()
+
+
+@app.route("where", auth_level=func.AuthLevel.ANONYMOUS)
+@classic
+def where(req: func.HttpRequest) -> func.HttpResponse:
+    return func.HttpResponse(gateway.__file__)
+
+
+streams = register(app)
+"""
+
+
+@dataclass
+class Walk:
+    """One run: where it happens, the services that every way needs, and how long each step took."""
+
+    folder: Path
+    wheel: Path
+    model: ModelServer
+    redis: RedisServer
+    took: list[tuple[str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str):  # type: ignore[no-untyped-def]
+        began = time.monotonic()
+        yield
+        self.took.append((name, time.monotonic() - began))
+        print(f"{name}: {self.took[-1][1]:.0f} s", flush=True)
+
+    def installed(self, name: str, *asked: str) -> Installed:
+        """An environment of its own with these requirements; an empty folder beside it."""
+        made = Installed(self.folder / name / "venv", self.folder / name / "empty")
+        made.folder.mkdir(parents=True)
+        venv.create(made.venv, with_pip=True, symlinks=True)
+        pip = (str(made.python), "-m", "pip", "--disable-pip-version-check")
+        with self.step(f"{name}: pip install"):
+            made.run(*pip, "install", "--quiet", "--find-links", str(self.wheel.parent), *asked)
+        made.run(*pip, "check")
+        return made
+
+    def ours(self, extras: str) -> str:
+        version = self.wheel.name.split("-")[1]
+        return f"holdfast-gateway{extras}=={version}"
+
+    @asynccontextmanager
+    async def running(
+        self, made: Installed, *command: str, cwd: Path, ready: Callable[[str], str | None], **more: str
+    ) -> AsyncIterator[str]:
+        """A command until the block is left; what `ready` found in one of its lines."""
+        environment: Mapping[str, str] = {**made.environment, **self.model.environment(), **more}
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        assert process.stdout is not None
+        said = []
+        draining: asyncio.Task[bytes] | None = None
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while (found := ready(line := (await process.stdout.readline()).decode())) is None:
+                    assert line, "".join(said)
+                    said.append(line)
+            draining = asyncio.create_task(process.stdout.read())
+            yield found
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            await process.wait()
+            if draining is not None:
+                await draining
+
+
+def after(words: str) -> Callable[[str], str | None]:
+    """The rest of the line that has these words."""
+    return lambda line: line.partition(words)[2].strip() if words in line else None
+
+
+async def streamed(url: str, path: str, headers: Mapping[str, str] | None = None, **body: object) -> None:
+    """A stream is started, read, and read again from its middle."""
+    async with httpx.AsyncClient(base_url=url, timeout=START_SECONDS, headers=headers) as http:
+        made = await http.post(f"{path}/stream", json={"user": script(["one ", "two"]), **body})
+        assert made.status_code == 202, made.text
+        where = made.headers["location"]
+        assert where == f"{path}/stream/{made.json()['id']}"
+        whole = (await http.get(where, headers={"accept": "text/event-stream"})).text
+        assert "event: done" in whole, whole
+        ids = [line[4:] for line in whole.splitlines() if line.startswith("id: ")]
+        told = {"accept": "text/event-stream", "last-event-id": ids[2]}
+        rest = (await http.get(where, headers=told)).text
+        assert [line[4:] for line in rest.splitlines() if line.startswith("id: ")] == ids[3:]
+        assert (await http.get(where, headers={"accept": "application/json"})).json()["text"] == "one two"
+
+
+async def new(walk: Walk) -> None:
+    """`holdfast new`, its test, `holdfast run`."""
+    made = walk.installed("new", walk.ours("[server,worker,embedded]"), "pytest", *BESIDE)
+    made.run("holdfast", "new", "trip")
+    project = made.folder / "trip"
+    (project / "wheels").mkdir()
+    shutil.copy(walk.wheel, project / "wheels")
+    pip = (str(made.python), "-m", "pip", "--disable-pip-version-check")
+    made.run(*pip, "install", "--quiet", "-r", "requirements-dev.txt", cwd=project)
+    with walk.step("new: pytest"):
+        assert "1 passed" in made.run("pytest", "-q", cwd=project)
+    with walk.step("new: holdfast run, a stream"):
+        async with walk.running(
+            made, "holdfast", "run", cwd=project, ready=after("Holdfast serves "), PORT="0"
+        ) as url:
+            await streamed(url, "", chain="trip")
+
+
+async def fastapi(walk: Walk) -> None:
+    """The mount of the documentation; and a client from an environment that has nothing but the base."""
+    made = Installed(walk.folder / "new" / "venv", walk.folder / "fastapi")
+    if not made.venv.exists():
+        made = walk.installed("fastapi", walk.ours("[server,worker]"), *BESIDE)
+    made.folder.mkdir(exist_ok=True)
+    (made.folder / "app.py").write_text(FASTAPI_APP)
+    with walk.step("fastapi: uvicorn, a stream below /ai"):
+        async with walk.running(
+            made,
+            *("uvicorn", "app:app", "--port", "0", "--timeout-graceful-shutdown", "5"),
+            cwd=made.folder,
+            ready=after("Uvicorn running on "),
+            REDIS_URL=walk.redis.url,
+        ) as told:
+            await streamed(told.split()[0], "/ai", {"x-who": "alice"})
+
+
+async def client(walk: Walk) -> None:
+    """The base install follows a stream of a gateway through its end and from its middle."""
+    made = walk.installed("client", walk.ours(""))
+    packages = json.loads(made.run(str(made.python), "-m", "pip", "list", "--format=json").splitlines()[0])
+    print("the base install:", " ".join(sorted(one["name"] for one in packages)))
+    server = Installed(walk.folder / "new" / "venv", made.folder)
+    if not server.venv.exists():
+        server = walk.installed("server", walk.ours("[server,worker]"))
+    with walk.step("client: a stream"):
+        async with walk.running(
+            server,
+            *("uvicorn", "holdfast_gateway.asgi:app", "--port", "0", "--timeout-graceful-shutdown", "5"),
+            cwd=made.folder,
+            ready=after("Uvicorn running on "),
+            REDIS_URL=walk.redis.url,
+        ) as told:
+            words = script(["one ", "two"])
+            command = (str(made.python), "-c", CLIENT, told.split()[0], words)
+            said = await asyncio.to_thread(made.run, *command)
+            assert said == "one two done\n", said
+
+
+async def functions(walk: Walk) -> None:
+    """A new project's app, with a function of one's own, in Microsoft's runtime with Azurite."""
+    made = walk.installed("functions", walk.ours("[azure]"), "azure-functions-runtime", "pytest")
+    made.run("holdfast", "new", "trip")
+    project = made.folder / "trip"
+    (project / "function_app.py").write_text(FUNCTIONS_APP)
+    host = json.loads((project / "host.json").read_text())
+    del host["extensions"]["http"]  # so the prefix is the host's own, /api
+    host["extensions"]["queues"] |= {"maxPollingInterval": "00:00:00.5"}
+    del host["extensions"]["queues"]["messageEncoding"]
+    (project / "host.json").write_text(json.dumps(host))
+    harness = made.folder / "harness"
+    harness.mkdir()
+    (harness / "tests").symlink_to(ROOT / "tests")  # the stand-in for the Functions host, and no product
+    with walk.step("functions: the host, a stream below /api"):
+        async with (
+            Azurite() as azurite,
+            walk.running(
+                made,
+                *(str(made.python), "-m", "tests.functions_host", "--listen", "--app-dir", str(project)),
+                cwd=harness,
+                ready=lambda line: json.loads(line)["url"] if line.startswith('{"') else None,
+                REDIS_URL=walk.redis.url,
+                AzureWebJobsStorage=azurite.connection,
+                GATEWAY_DIRECT_START="off",
+            ) as url,
+        ):
+            async with httpx.AsyncClient(base_url=url, timeout=START_SECONDS) as http:
+                assert (await http.get("/api/where")).text.startswith(str(made.venv))
+            await streamed(url, "/api", chain="trip")
+
+
+WAYS: Mapping[str, Callable[[Walk], Awaitable[None]]] = {
+    "new": new,
+    "client": client,
+    "fastapi": fastapi,
+    "functions": functions,
+}
+
+
+async def main(names: list[str]) -> int:
+    (wheel,) = (ROOT / "dist").glob("*.whl")
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-dist-"))
+    try:
+        async with ModelServer() as model, RedisServer() as redis:
+            walk = Walk(folder, wheel, model, redis)
+            for name in names or WAYS:
+                await WAYS[name](walk)
+        print(f"{len(names or WAYS)} passed, 0 failed: " + ", ".join(f"{n} {s:.0f} s" for n, s in walk.took))
+    finally:
+        if not os.environ.get("KEEP"):
+            shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(sys.argv[1:])))

@@ -1,0 +1,53 @@
+"""The jobs that one process runs by one version of the chains."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from gateway.queue.job_queue import JobQueue, Message
+from gateway.store.log import Log
+from workers.chains.registry import Registry
+
+Starts = Callable[[Message], Awaitable[bool]]
+
+
+class Shift:
+    """`run` until it is cancelled.
+
+    `first`: the chain that is made before the first job. `opened` is told what starts a job in this process,
+    as soon as that can be done.
+    """
+
+    def __init__(
+        self, log: Log, queue: JobQueue, registry: Registry, *, first: str, opened: Callable[[Starts], object]
+    ) -> None:
+        from workers.delivery.runner import (
+            Runner,  # with LangChain, which a process without workers need not import
+        )
+
+        self._queue = queue
+        self._registry = registry
+        self._first = first
+        self._opened = opened
+        self._runner = Runner(registry.settings, log, registry)
+
+    def replace(self) -> None:
+        """Another shift follows in this process: what this one hands over at its end loses no attempt."""
+        self._runner.replaced = True
+
+    async def run(self) -> None:
+        """Make the chains and run jobs; at the end hand those over, and close what factories have opened."""
+        from workers.delivery.consumer import Loop
+
+        registry, settings = self._registry, self._registry.settings
+        try:
+            await registry.warm(self._first)
+            async with asyncio.TaskGroup() as tasks:
+                if settings.is_development:
+                    tasks.create_task(registry.warm_own(), name="chains")
+                loop = Loop(self._queue, self._runner, concurrency=settings.worker_concurrency)
+                self._opened(loop.places.start)
+                tasks.create_task(loop.run(), name="loop")
+        finally:
+            await registry.close()
