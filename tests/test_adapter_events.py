@@ -28,12 +28,12 @@ from pydantic import BaseModel
 
 from gateway import sse
 from gateway.protocol import Event
+from gateway.writing.writer import TooLong
 from tests.support.model_server import ModelServer, script
 from tests.test_adapter import HERE, events, openai, yielding
 from workers.adapter import Outcome, stream
 from workers.adapter.inside import EXCERPT_CHARACTERS, MOST_DOCUMENTS
 from workers.adapter.values import Sum, plain
-from workers.writer import TooLong
 
 
 def customs(told: list[Event]) -> list[tuple[str, Any]]:

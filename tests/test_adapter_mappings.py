@@ -20,8 +20,8 @@ from langchain_core.runnables import (
 )
 from langchain_core.runnables.utils import AddableDict
 
+from gateway.writing.writer import TooLong
 from tests.support.adapted import HERE, kinds, result, says, texts, told
-from workers.writer import TooLong
 
 
 class Library(BaseRetriever):

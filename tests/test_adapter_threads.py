@@ -12,9 +12,9 @@ import pytest
 from langchain_core.callbacks import adispatch_custom_event
 
 from gateway.protocol import Event
+from gateway.writing.writer import TooLong
 from tests.test_graph import HERE, State, graph_of, run, says
 from workers.adapter import Outcome, stream, tap
-from workers.writer import TooLong
 
 WORDS = " ".join(["w"] * 200)  # 399 tokens
 

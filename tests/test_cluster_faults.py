@@ -13,12 +13,12 @@ from gateway import protocol
 from gateway.cluster import Router
 from gateway.errors import StoreUnavailable
 from gateway.log import Log
+from gateway.writing.writer import Writer
 from tests.support.following import Stream, reading, until
 from tests.support.pen import WatchedLog
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import maps_asked
 from tests.test_cluster import NAME, one_each, relaying, routed
-from workers.writer import Writer
 
 pytestmark = pytest.mark.slow
 BOUND_SECONDS = 30

@@ -60,7 +60,18 @@ LAYERS = [
     {"gateway.body", "gateway.relay", "gateway.auth", "gateway.oidc", "gateway.quota"},
     {"gateway.claims"},
     {"gateway.readiness", "gateway.timeline", "gateway.listing"},
-    {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status", "gateway.log_apart"},
+    {
+        "gateway.hub",
+        "gateway.revive",
+        "gateway.queues",
+        "gateway.status",
+        "gateway.log_apart",
+        "gateway.writing",
+        "gateway.writing.writer",
+        "gateway.writing.tail",
+        "gateway.writing.matcher",
+        "gateway.writing.standing",
+    },
     {"gateway.overdue"},
     {"gateway.queue_azure", "gateway.queue_redis", "gateway.storage"},
     {"gateway.feed"},
@@ -130,6 +141,11 @@ WORKERS_MAY_IMPORT = {
         "params",
         "tasks",
         "telemetry",
+        "writing",
+        "writing.matcher",
+        "writing.standing",
+        "writing.tail",
+        "writing.writer",
     )
 }
 FOREIGN = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway import protocol, sse
 from gateway.fold import Fold
 from gateway.protocol import Event, EventType
-from workers.matcher import Matcher, Published
+from gateway.writing.matcher import Matcher, Published
 
 START = protocol.start("aa" + "x" * 22, "c", ["s"], "now")
 DELTAS = st.lists(st.text(max_size=3), max_size=6)

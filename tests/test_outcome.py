@@ -12,10 +12,10 @@ import pytest
 from gateway import protocol
 from gateway.errors import StoreUnavailable
 from gateway.journal import Told
+from gateway.writing.writer import Writer
 from tests.support.jobs import Jobs, body
 from tests.support.redis_server import RedisServer
 from workers.outcome import Outcome
-from workers.writer import Writer
 
 
 async def fine(_: Any) -> AsyncIterator[str]:

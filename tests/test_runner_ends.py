@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 from gateway import protocol
 from gateway.errors import StoreUnavailable
 from gateway.queue import Message
+from gateway.writing.writer import BUFFER_BYTES
 from tests.support.jobs import Jobs, body, eventually
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from workers.loop import Loop
 from workers.runner import AGAIN, DONE, FOREIGN_AGAIN_MS
-from workers.writer import BUFFER_BYTES
 
 ENDS_SECONDS = 20.0
 PATIENCE_SECONDS = 0.5

@@ -12,11 +12,11 @@ from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from redis.asyncio import Redis
 
 from gateway.record import Record
+from gateway.writing.writer import TooLong
 from tests.support.jobs import Jobs, body
 from workers.chains.registry import chain
 from workers.runner import AGAIN, DONE
 from workers.stages import MOST_RUNS, Each, Stages
-from workers.writer import TooLong
 
 NAMES = ("one", "many", "last")
 

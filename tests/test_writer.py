@@ -11,10 +11,10 @@ from redis.asyncio import Redis
 
 from gateway import protocol, sse
 from gateway.errors import StoreUnavailable
+from gateway.writing.writer import BUFFER_BYTES, TooLong
 from tests.support.jobs import eventually
 from tests.support.pen import Deaf, Pen, paused, pen, text
 from tests.support.redis_server import RedisServer
-from workers.writer import BUFFER_BYTES, TooLong
 
 NOTICE_SECONDS = 2.0  # a cancelled or fenced worker learns of it within this time
 DONE = protocol.done(finish_reason="stop", usage={"total_tokens": 3}, attempts=1, duration_ms=5)
@@ -126,7 +126,7 @@ async def test_after_the_end_nobody_waits(redis_url: str) -> None:
 async def test_fields_alone_and_a_release_follow_the_append_that_is_in_flight(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.writer.LONGEST_SILENCE_SECONDS", 3600.0)
+    monkeypatch.setattr("gateway.writing.writer.LONGEST_SILENCE_SECONDS", 3600.0)
     async with pen(redis_url, lease=3 * 3600.0) as one:
         async with paused(redis):
             await one.put("a")

@@ -22,8 +22,8 @@ from gateway.log import Log
 from gateway.log_apart import opened
 from gateway.record import Claim
 from gateway.settings import Settings
+from gateway.writing.writer import LONGEST_SILENCE_SECONDS
 from workers.guard import chain_of
-from workers.writer import LONGEST_SILENCE_SECONDS
 
 LONGEST_BEAT_SECONDS = 0.5
 LINGERS_SECONDS = 30.0  # after the last claim: starting a thread costs a job a millisecond

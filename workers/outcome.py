@@ -10,7 +10,7 @@ from time import monotonic
 from gateway import journal, telemetry
 from gateway.protocol import TERMINAL_EVENTS
 from gateway.record import Claim
-from workers.writer import Writer
+from gateway.writing.writer import Writer
 
 _log = logging.getLogger("holdfast.attempt")
 

@@ -20,12 +20,12 @@ from gateway.queue import Message
 from gateway.record import Answer, Claim
 from gateway.settings import Settings
 from gateway.tasks import begin
+from gateway.writing.writer import Writer
 from workers import failures
 from workers.attempt import Attempt, refused
 from workers.chains.registry import Registry
 from workers.keeper import Keeper
 from workers.outcome import Outcome, running
-from workers.writer import Writer
 
 _log = logging.getLogger("holdfast.runner")
 

@@ -14,15 +14,15 @@ from gateway.errors import HoldfastError, StoreUnavailable
 from gateway.protocol import Event, EventType
 from gateway.record import Claim
 from gateway.settings import Settings
+from gateway.writing.matcher import Matcher, Published
+from gateway.writing.writer import TooLong, Writer
 from workers import adapter
 from workers.adapter.stage import Pace
 from workers.chains.retries import Judge
 from workers.failures import judge
 from workers.limits import Limits
-from workers.matcher import Matcher, Published
 from workers.stages import Step
 from workers.tries import pause
-from workers.writer import TooLong, Writer
 
 _log = logging.getLogger("holdfast.attempt")
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from gateway import protocol, sse
 from gateway.protocol import Event
 from gateway.record import CHECKPOINT, Record
+from gateway.writing.writer import TooLong
 from workers.chains.each import Each as Each
-from workers.writer import TooLong
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable

@@ -24,13 +24,13 @@ from gateway.protocol import ANONYMOUS, VERSION, Status
 from gateway.record import Claim
 from gateway.settings import Settings
 from gateway.status import fold_of
+from gateway.writing.writer import Writer
 from holdfast_gateway.testing.memory import MemoryLog
 from workers.attempt import Attempt
 from workers.chains.chat import answered_by
 from workers.chains.each import Each
 from workers.chains.registry import Chain, Registry
 from workers.runner import Runner
-from workers.writer import Writer
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 from gateway import protocol, sse
 from gateway.protocol import Event
+from gateway.writing.matcher import Matcher, Published
 from tests.model.pair import Worker
 from tests.model.script import Plan, begun, finished, planned, said_by
 from tests.model.told import Said, Told, open_stage, resets_after, stages_of
-from workers.matcher import Matcher, Published
 
 SEAMLESS, RESET = "take-overs without a seam", "take-overs with a reset"
 

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from gateway import sse
 from gateway.protocol import Event
+from gateway.writing.matcher import Matcher, Published
 from workers.adapter import Outcome, Stage, stream
-from workers.matcher import Matcher, Published
 
 HERE = Stage("g", "d", "stream-id")
 

@@ -16,8 +16,8 @@ from gateway.errors import StoreUnavailable
 from gateway.log import Log
 from gateway.protocol import Event
 from gateway.record import Answer, Claim
+from gateway.writing.writer import Writer
 from tests.support.jobs import Jobs, eventually
-from workers.writer import Writer
 
 
 def text(delta: str) -> Event:

@@ -21,10 +21,10 @@ from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 
 from gateway import sse
 from gateway.protocol import Event
+from gateway.writing.writer import TooLong
 from workers.adapter.calls import Models
 from workers.adapter.halves import Halves
 from workers.adapter.stage import Emit, Outcome, Stage
-from workers.writer import TooLong
 
 _log = logging.getLogger("holdfast.tap")
 ON_THEIR_WAY_BYTES = 256 * 1024

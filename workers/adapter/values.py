@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from gateway import sse
-from workers.writer import TooLong
+from gateway.writing.writer import TooLong
 
 NOTHING = object()
 DEEPEST = 100  # levels of lists and mappings, one within the other, that an event may bear

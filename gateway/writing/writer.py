@@ -20,7 +20,7 @@ from gateway.errors import StoreUnavailable
 from gateway.log import Log
 from gateway.protocol import TERMINAL_EVENTS, Event, Status
 from gateway.record import Answer, Claim, ending
-from workers.tail import Batch, Tail
+from gateway.writing.tail import Batch, Tail
 
 LONGEST_SILENCE_SECONDS = 1.5
 BUFFER_BYTES = 256 * 1024

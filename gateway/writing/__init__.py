@@ -1,0 +1,1 @@
+"""What a claim writes: its appends, what it has appended lately, and what it need not write again."""
