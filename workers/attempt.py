@@ -18,7 +18,7 @@ from gateway.record import Claim, Record, started
 from gateway.settings import Settings
 from gateway.writing.matcher import Published
 from gateway.writing.standing import standing
-from gateway.writing.writer import TooLong, Writer
+from gateway.writing.writer import TOO_LONG, TooLong, Writer
 from workers import adapter, failures, guard
 from workers.chains.making import place_of
 from workers.chains.registry import Chain, Registry
@@ -82,7 +82,7 @@ class Attempt:
         try:
             await self._chain(chain, published)
         except TooLong:
-            await writer.put(failures.TOO_LONG)
+            await writer.put(TOO_LONG)
         except TooMuch:
             await writer.put(failures.OUTPUT_LIMIT)
         except Unread as unread:

@@ -15,7 +15,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from gateway import sse, telemetry
+from gateway import protocol, sse, telemetry
 from gateway.errors import StoreUnavailable
 from gateway.log import Log
 from gateway.protocol import TERMINAL_EVENTS, Event, Status
@@ -25,6 +25,9 @@ from gateway.writing.tail import Batch, Tail
 LONGEST_SILENCE_SECONDS = 1.5
 BUFFER_BYTES = 256 * 1024
 _BACKOFF_SECONDS = (0.05, 2.0)
+
+
+TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
 
 
 class TooLong(Exception):

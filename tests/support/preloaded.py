@@ -9,7 +9,8 @@ import langgraph.graph  # noqa: F401
 
 import gateway.asgi
 import gateway.commands
-import gateway.embedded  # noqa: F401
+import gateway.embedded
+import gateway.producer.producer  # noqa: F401
 import workers.loop
 import workers.runner
 import workers.sweeper  # noqa: F401
