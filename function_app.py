@@ -13,6 +13,7 @@ from azurefunctions.extensions.http.fastapi import Request, Response
 from gateway import catalogue, contract, extension, formats, handlers, pages, probes, telemetry
 from gateway.function_timeout import limited
 from gateway.gateway import Gateway
+from gateway.producer import handlers as producers
 from gateway.settings import Settings
 from gateway.settled import settle
 from workers.chains.registry import Registry
@@ -84,6 +85,12 @@ async def token(req: Request) -> Response:
     return await handlers.token(gateway, req)
 
 
+@app.route("stream/{id}/events", methods=["POST"], auth_level=OPEN)
+async def produce(req: Request) -> Response:
+    """Take a producer's events, who shows the stream's write token."""
+    return await producers.produce(gateway, req)
+
+
 @app.route("api/http_trigger", methods=["POST"])
 async def http_trigger(req: Request) -> Response:
     """Answer as the original sample did."""
@@ -104,6 +111,12 @@ async def preflight_stream(req: Request) -> Response:
 
 @app.route("stream/{id}/token", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_token(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await handlers.preflight(gateway, req)
+
+
+@app.route("stream/{id}/events", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_produce(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
     return await handlers.preflight(gateway, req)
 

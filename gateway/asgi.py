@@ -17,6 +17,7 @@ from gateway import catalogue, contract, formats, handlers, hostnames, pages, pr
 from gateway.answers import NO_ROUTE, Handler, answered
 from gateway.errors import HoldfastError, MethodNotAllowed, RouteNotFound
 from gateway.gateway import Gateway
+from gateway.producer import handlers as producers
 
 Routes = tuple[tuple[str, str, Handler], ...]
 
@@ -42,10 +43,18 @@ ROUTES: Routes = (
     *_with_heads((("GET", "/stream/{id}", handlers.follow),)),
     ("DELETE", "/stream/{id}", handlers.cancel),
     ("POST", "/stream/{id}/token", handlers.token),
+    ("POST", "/stream/{id}/events", producers.produce),
     ("POST", "/api/http_trigger", handlers.http_trigger),
     *(
         ("OPTIONS", path, handlers.preflight)
-        for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger", "/chains")
+        for path in (
+            "/stream",
+            "/stream/{id}",
+            "/stream/{id}/token",
+            "/stream/{id}/events",
+            "/api/http_trigger",
+            "/chains",
+        )
     ),
     *((method, route.path, route.handler) for route in formats.ROUTES for method in route.methods),
     *PROBES,

@@ -36,6 +36,7 @@ from gateway.hub import Hub
 from gateway.inputs import Inputs, Schema
 from gateway.link import Place
 from gateway.log import Log
+from gateway.producer.opening import Opening
 from gateway.protocol import Cursor
 from gateway.queue import JobQueue
 from gateway.queues import open_queue
@@ -65,6 +66,7 @@ class Parts:
     relay: Relay
     queue: JobQueue
     creation: Creation
+    opening: Opening
     conversations: Conversations
     tokens: identity.RedisTokens | None
 
@@ -176,8 +178,9 @@ class Gateway:
         creation = Creation(
             settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
         )
+        opening = Opening(settings, log, quota)
         conversations = Conversations(redis, settings)
-        return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
+        return Parts(redis, log, hub, relay, queue, creation, opening, conversations, tokens)
 
     async def create(
         self,

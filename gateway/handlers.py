@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import asking, protocol, sse
 from gateway.answers import JSON, answered, json_answer
-from gateway.body import parse_sample, parse_start, read_json
+from gateway.body import Start, parse_sample, parse_start, read_json
 from gateway.errors import NotAcceptable, StoreUnavailable, TooManyReaders
 from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors
 from gateway.negotiation import negotiate
+from gateway.producer import asked
+from gateway.producer import handlers as producers
+from gateway.producer.asked import Asked
 from gateway.protocol import Cursor
 from gateway.record import Record
 from gateway.response import HEADERS, EventStream, LiveStream, sent_away
@@ -30,7 +34,13 @@ async def create(gateway: Gateway, request: Request) -> Response:
     follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
     after = asking.cursor(request)
     chains, bounds = gateway.chains, gateway.bounds
-    start = await read_json(request, bounds, lambda value: parse_start(value, chains, bounds), owner)
+
+    def parse(value: Any) -> Start | Asked:
+        return asked.parse(value) if asked.is_producer(value) else parse_start(value, chains, bounds)
+
+    start = await read_json(request, bounds, parse, owner)
+    if isinstance(start, Asked):
+        return await producers.opened(gateway, request, start, owner)
     if follow_now:
         gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(

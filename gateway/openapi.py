@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway import openapi_page, parameters, responses, schemas
 from gateway.body import Bounds
+from gateway.producer import described
 from gateway.protocol import VERSION
 from gateway.responses import Answer
 from gateway.schemas import Schema, ref
@@ -49,7 +50,7 @@ def document(
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
-            "schemas": schemas.components(chains, Bounds.of(settings)),
+            "schemas": {**schemas.components(chains, Bounds.of(settings)), **described.components()},
             "headers": responses.headers(),
             "securitySchemes": contract.schemes(),
             "responses": {
@@ -81,6 +82,11 @@ class _Contract:
                 "post": self._token(),
                 "options": {**_preflight("token", "no_route"), "parameters": [any_stream]},
             },
+            "/stream/{id}/events": {
+                "parameters": [stream],
+                "post": self._produce(),
+                "options": {**_preflight("produce", "no_route"), "parameters": [any_stream]},
+            },
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
             "/chains": {"get": self._chains(), "options": _preflight("chains")},
             "/health": {"get": _open("health", "Is it alive?", responses.json("yes", ref("Health")))},
@@ -96,7 +102,8 @@ class _Contract:
         bearer = {"type": "http", "scheme": "bearer"}
         told = "of POST /stream/{id}/token; looked at where no Authorization and no X-API-Key is sent"
         schemes: dict[str, Schema] = {
-            "streamToken": {"type": "apiKey", "in": "query", "name": "token", "description": told}
+            "writeToken": described.WRITE_TOKEN,
+            "streamToken": {"type": "apiKey", "in": "query", "name": "token", "description": told},
         }
         match self.settings.auth:
             case "keys":
@@ -113,7 +120,7 @@ class _Contract:
 
     def _asked(self) -> list[dict[str, list[str]]]:
         """What starts, ends or gives away a stream needs one of these."""
-        others = {"streamToken", "metricsKey"}
+        others = {"streamToken", "writeToken", "metricsKey"}
         return [{name: []} for name in self.schemes() if name not in others] or [{}]
 
     def _refused(self, *codes: str) -> dict[str, Answer]:
@@ -156,6 +163,7 @@ class _Contract:
             "requestBody": self._body("Start"),
             "responses": {
                 "200": follow,
+                "201": described.opened(),
                 "202": {**responses.created(), "links": _links()},
                 "204": responses.seen(created=True),
                 **self._refused(*_START, "idempotency_key_reused"),
@@ -208,6 +216,9 @@ class _Contract:
                 **self._refused(*_ONE, "encoded"),
             },
         }
+
+    def _produce(self) -> Operation:
+        return described.produce(Bounds.of(self.settings), responses.problems(described.REFUSALS))
 
     def _sample(self) -> Operation:
         return {

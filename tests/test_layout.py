@@ -47,6 +47,7 @@ LAYERS = [
     {"gateway.client_events"},
     {
         "gateway.handlers",
+        "gateway.producer.handlers",
         "gateway.probes",
         "gateway.pages",
         "gateway.rehearsal",
@@ -64,6 +65,10 @@ LAYERS = [
         "gateway.openapi_page",
         "gateway.producer",
         "gateway.producer.opening",
+        "gateway.producer.appending",
+        "gateway.producer.plan",
+        "gateway.producer.described",
+        "gateway.producer.lines",
         "gateway.producer.said",
         "gateway.producer.course",
         "gateway.producer.asked",

@@ -35,7 +35,13 @@ class Course:
         self._reason = reason
         self.stage = ""  # that was begun and is not at its end
         self.passes_over = False  # it was finished by an earlier producer
+        self._is_past = False  # the stage that had begun before is left behind
         self._matcher = Matcher(Published(), record.attempt)
+
+    @staticmethod
+    def needs_log(record: Record) -> bool:
+        """Whether `read` takes what was published: a stage that had begun may still have to be matched."""
+        return record.attempt > 1 and not (record.course and json.loads(record.course)["past"])
 
     @classmethod
     def read(cls, record: Record, published: Published) -> Course:
@@ -45,6 +51,7 @@ class Course:
             return course
         state: Mapping[str, Any] = json.loads(record.course)
         course.stage, course.passes_over = state["stage"], state["passes_over"]
+        course._is_past = state["past"]
         if course.stage and not course.passes_over:
             course._match()
             course._matcher.go_on(state["matched"], state["calls"])
@@ -53,8 +60,9 @@ class Course:
     def state(self) -> str:
         """What another process needs to go on from here, in JSON."""
         matched, calls = self._matcher.state()
+        is_past = self._is_past or (bool(self.stage) and not self.passes_over and matched < 0)
         state = {"stage": self.stage, "passes_over": self.passes_over, "matched": matched, "calls": calls}
-        return sse.dumps(state).decode()
+        return sse.dumps(state | {"past": is_past}).decode()
 
     def is_finished(self, stage: str) -> bool:
         """Whether its end and its result stand."""
@@ -113,6 +121,7 @@ class Course:
                     f"the results of a stream's stages may take {most} bytes (GATEWAY_MAX_CHECKPOINT_BYTES)"
                 )
             self._kept[self.stage] = raw
+            self._is_past = True
             fields = {f"{CHECKPOINT}{self.stage} {ONLY_RUN}": raw}
         self.stage, self.passes_over = "", False
         self._matcher = Matcher(Published(), self._attempt)
