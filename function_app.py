@@ -17,7 +17,7 @@ from gateway.observe import telemetry
 from gateway.runtime.settled import settle
 from gateway.settings import Settings
 from gateway.streams.service import Gateway
-from gateway.web import catalogue, openapi_document, pages, probes, streams
+from gateway.web import catalogue, openapi_document, pages, probes, producers, streams
 from workers.chains.registry import Registry
 from workers.delivery.functions import Trigger
 
@@ -89,6 +89,12 @@ async def token(req: Request) -> Response:
     return await streams.token(gateway, req)
 
 
+@app.route("stream/{id}/events", methods=["POST"], auth_level=OPEN)
+async def produce(req: Request) -> Response:
+    """Take a producer's events, who shows the stream's write token."""
+    return await producers.produce(gateway, req)
+
+
 @app.route("api/http_trigger", methods=["POST"])
 async def http_trigger(req: Request) -> Response:
     """Answer as the original sample did."""
@@ -109,6 +115,12 @@ async def preflight_stream(req: Request) -> Response:
 
 @app.route("stream/{id}/token", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_token(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await streams.preflight(gateway, req)
+
+
+@app.route("stream/{id}/events", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_produce(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
     return await streams.preflight(gateway, req)
 

@@ -10,13 +10,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gateway.client.events import StreamEnded, StreamTaken
+    from gateway.producer.blocking import SyncProducer
+    from gateway.producer.producer import Producer
     from workers.chains.chat import model
     from workers.chains.registry import chain
     from workers.each import Each
 
-__all__ = ["Each", "__version__", "chain", "model"]
+__all__ = [
+    "Each",
+    "Producer",
+    "StreamEnded",
+    "StreamTaken",
+    "SyncProducer",
+    "__version__",
+    "chain",
+    "model",
+]
 __version__ = "0"
-_HOMES = {"Each": "workers.each", "chain": "workers.chains.registry", "model": "workers.chains.chat"}
+_HOMES = {
+    "Each": "workers.each",
+    "Producer": "gateway.producer.producer",
+    "StreamEnded": "gateway.client.events",
+    "StreamTaken": "gateway.client.events",
+    "SyncProducer": "gateway.producer.blocking",
+    "chain": "workers.chains.registry",
+    "model": "workers.chains.chat",
+}
 
 
 def __getattr__(name: str) -> Any:

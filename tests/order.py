@@ -35,6 +35,7 @@ SHARING = frozenset(  # a test holds this against the fixtures that each file as
         "test_inputs",
         "test_operations",
         "test_pages",
+        "test_producer_hosts",
         "test_quota_http",
         "test_routes",
         "test_sample_endpoint",

@@ -22,6 +22,7 @@ from gateway.callers.auth import auth_of
 from gateway.callers.claims import NO_CLAIMS
 from gateway.observe import telemetry
 from gateway.ops.readiness import Readiness, Shared
+from gateway.producer.opening import Opening
 from gateway.protocol import Cursor
 from gateway.protocol.errors import (
     CursorLost,
@@ -68,6 +69,7 @@ class Parts:
     relay: Relay
     queue: JobQueue
     creation: Creation
+    opening: Opening
     conversations: Conversations
     tokens: credentials.RedisTokens | None
 
@@ -179,8 +181,9 @@ class Gateway:
         creation = Creation(
             settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
         )
+        opening = Opening(settings, log, quota)
         conversations = Conversations(redis, settings)
-        return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
+        return Parts(redis, log, hub, relay, queue, creation, opening, conversations, tokens)
 
     async def create(
         self,

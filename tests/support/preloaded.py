@@ -9,7 +9,8 @@ import langgraph.graph  # noqa: F401
 
 import gateway.cli.commands
 import gateway.hosts.asgi
-import gateway.redis.embedded  # noqa: F401
+import gateway.producer.producer  # noqa: F401
+import gateway.redis.embedded
 import workers.delivery.consumer
 import workers.delivery.runner
 import workers.delivery.sweeper  # noqa: F401
