@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         SyncGateway,
         Unreachable,
     )
+    from gateway.client.events import StreamEnded, StreamTaken
+    from gateway.producer.blocking import SyncProducer
+    from gateway.producer.producer import Producer
     from holdfast_gateway.streams import Streams
     from workers.chains.chat import model
     from workers.chains.registry import chain
@@ -36,14 +39,18 @@ __all__ = [
     "Event",
     "Gateway",
     "GatewayError",
+    "Producer",
     "Refused",
     "Result",
     "Stage",
     "Stream",
     "StreamCancelled",
+    "StreamEnded",
     "StreamFailed",
+    "StreamTaken",
     "Streams",
     "SyncGateway",
+    "SyncProducer",
     "Unreachable",
     "__version__",
     "chain",
@@ -57,7 +64,11 @@ _CLIENT = (
 _HOMES = {
     **dict.fromkeys(_CLIENT, "gateway.client"),
     "Each": "workers.each",
+    "Producer": "gateway.producer.producer",
+    "StreamEnded": "gateway.client.events",
+    "StreamTaken": "gateway.client.events",
     "Streams": "holdfast_gateway.streams",
+    "SyncProducer": "gateway.producer.blocking",
     "chain": "workers.chains.registry",
     "model": "workers.chains.chat",
 }

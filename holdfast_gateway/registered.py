@@ -27,7 +27,7 @@ from gateway.observe.configure import configure
 from gateway.runtime.settled import settle
 from gateway.settings import Settings
 from gateway.streams.service import Gateway
-from gateway.web import openapi_document, pages, probes, streams
+from gateway.web import openapi_document, pages, probes, producers, streams
 from gateway.web.answers import Handler
 from gateway.web.where import below
 from holdfast_gateway.classic import request_of
@@ -47,6 +47,7 @@ OPEN = (
     probes.ready,
     probes.metrics,
     openapi_document.openapi,
+    producers.produce,  # it asks for the write token
 )
 PAGE = (pages.page, pages.part)
 ANYBODY = func.AuthLevel.ANONYMOUS

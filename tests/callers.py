@@ -187,6 +187,7 @@ def common(collector: Collector) -> dict[str, str]:
         "GATEWAY_LOG_LEVEL": "debug",
         "GATEWAY_MAX_OWNER_STREAMS": str(MOST_STREAMS),
         "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "10000",
+        "GATEWAY_PRODUCER_GRACE_SECONDS": "5",  # what Schemathesis opens ends by itself
         "GATEWAY_MAX_STREAM_READERS": str(MOST_STREAM_READERS),
         **SMALL,
         "FUNCTIONS_HOST_KEY": "nobody-sends-it",

@@ -32,6 +32,7 @@ SHARING = {  # a test holds this against the fixtures that each file asks for
             "test_openapi",
             "test_operations",
             "test_quota_http",
+            "test_producer_hosts",
             "test_stream_tokens",
         ),
         PLAIN: (

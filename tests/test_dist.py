@@ -191,7 +191,7 @@ def test_a_folder_of_the_users_that_hides_ours_is_named(
 def test_the_installed_page_and_documents_are_found(base: Installed) -> None:
     whole = base.with_everything()
     told = whole.say(
-        "from gateway import pages\n"
+        "from gateway.web import pages\n"
         "from gateway.runtime.files import shipped\n"
         "from workers.chains.documents import OURS\n"
         "assert all((shipped('web') / name).is_file() for name in (pages.PAGE, *pages.PARTS))\n"

@@ -32,7 +32,7 @@ HOST_HEAD_BYTES = 32 * 1024  # Kestrel's MaxRequestHeadersTotalSize: larger head
 # A process whose event loop is held, so that nothing of it can end in good order.
 HELD = """
 import asyncio, threading, uvicorn
-from gateway import extension
+from gateway.hosts import functions_extension as extension
 
 class Process:
     async def let_go(self): pass

@@ -13,9 +13,9 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from gateway.protocol import Cursor, sse
 from gateway.store.log import Log
 from gateway.store.record import Piece
+from gateway.writing.standing import MOST_READS
 from tests.support.jobs import Jobs, body
 from workers.attempt import retry
-from workers.attempt.attempt import MOST_READS
 from workers.chains.registry import chain
 from workers.delivery.runner import DONE
 

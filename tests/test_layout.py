@@ -37,6 +37,7 @@ PACKAGES: Sequence[Sequence[str]] = [
     ["gateway.relay"],
     ["gateway.callers", "gateway.ops"],
     ["gateway.streams"],
+    ["gateway.producer"],
     ["gateway.web"],
     ["gateway.formats.base"],
     [

@@ -12,8 +12,7 @@ from packaging.requirements import Requirement
 from pathspec import GitIgnoreSpec
 
 from holdfast_gateway import __version__
-from holdfast_gateway.cli import made
-from holdfast_gateway.new import make
+from holdfast_gateway.new import made, make
 from tests.infra.test_settings import SECRETS
 
 ROOT = Path(__file__).resolve().parents[1]

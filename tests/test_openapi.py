@@ -78,10 +78,15 @@ async def test_every_error_is_in_it() -> None:
 @pytest.mark.parametrize(
     ("mode", "schemes", "who", "codes"),
     [
-        ("none", {"streamToken"}, [{}], set()),
-        ("keys", {"streamToken", "apiKey", "bearer"}, [{"apiKey": []}, {"bearer": []}], {"401"}),
-        ("jwt", {"streamToken", "bearer"}, [{"bearer": []}], {"401"}),
-        ("easyauth", {"streamToken", "signIn"}, [{"signIn": []}], {"401"}),
+        ("none", {"streamToken", "writeToken"}, [{}], set()),
+        (
+            "keys",
+            {"streamToken", "writeToken", "apiKey", "bearer"},
+            [{"apiKey": []}, {"bearer": []}],
+            {"401"},
+        ),
+        ("jwt", {"streamToken", "writeToken", "bearer"}, [{"bearer": []}], {"401"}),
+        ("easyauth", {"streamToken", "writeToken", "signIn"}, [{"signIn": []}], {"401"}),
     ],
 )
 async def test_it_says_how_to_say_who_asks(
@@ -123,7 +128,7 @@ async def test_each_host_serves_its_own_to_everybody(guarded: Guarded) -> None:
         operations(described) == {(method, path) for method, path, _ in ROUTES if method != "HEAD"} - foreign
     )
     assert set(described["components"]["securitySchemes"]) == {
-        *("streamToken", "apiKey", "bearer", "metricsKey")
+        *("streamToken", "writeToken", "apiKey", "bearer", "metricsKey")
     }
 
 

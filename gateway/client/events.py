@@ -52,6 +52,21 @@ class StreamCancelled(GatewayError):
         super().__init__("the stream was cancelled")
 
 
+class StreamTaken(GatewayError):
+    """Another producer has taken the stream over."""
+
+    def __init__(self) -> None:
+        super().__init__("another producer has taken the stream over")
+
+
+class StreamEnded(GatewayError):
+    """A producer's stream has ended; `status` is `done` or `failed`, or empty where nothing is kept of it."""
+
+    def __init__(self, status: str) -> None:
+        self.status = status
+        super().__init__(f"the stream has ended ({status or 'it is not kept any more'})")
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event: its id, its type (`message` for text), and its data. Types may be added to the protocol."""

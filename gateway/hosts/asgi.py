@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import formats
 from gateway.protocol.errors import HoldfastError, MethodNotAllowed, RouteNotFound
 from gateway.streams.service import Gateway
-from gateway.web import catalogue, hostnames, openapi_document, pages, probes, streams
+from gateway.web import catalogue, hostnames, openapi_document, pages, probes, producers, streams
 from gateway.web.answers import NO_ROUTE, Handler, answered
 from gateway.web.where import route_path
 
@@ -45,10 +45,18 @@ ROUTES: Routes = (
     *_with_heads((("GET", "/stream/{id}", streams.follow),)),
     ("DELETE", "/stream/{id}", streams.cancel),
     ("POST", "/stream/{id}/token", streams.token),
+    ("POST", "/stream/{id}/events", producers.produce),
     ("POST", "/api/http_trigger", streams.http_trigger),
     *(
         ("OPTIONS", path, streams.preflight)
-        for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger", "/chains")
+        for path in (
+            "/stream",
+            "/stream/{id}",
+            "/stream/{id}/token",
+            "/stream/{id}/events",
+            "/api/http_trigger",
+            "/chains",
+        )
     ),
     *((method, route.path, route.handler) for route in formats.ROUTES for method in route.methods),
     *PROBES,

@@ -10,8 +10,10 @@
 -- {'fenced'} (another claim holds the job), {'ended', status}, {'unknown'}; of several appends, a list of these.
 
 -- The worker has only looked at the job (attempt 0) and lets it go: the stream waits for its first attempt as before.
+-- A producer's stream that is let go waits from now on.
 local function not_begun()
-  local job = redis.call('HMGET', JOB, 'attempt', 'created_ms')
+  local job = redis.call('HMGET', JOB, 'attempt', 'created_ms', 'producer')
+  if job[3] then redis.call('HSET', JOB, 'since_ms', NOW) end
   if job[1] ~= '0' then return end
   redis.call('HDEL', JOB, 'started_ms')
   if job[2] then redis.call('HSET', JOB, 'since_ms', job[2]) end

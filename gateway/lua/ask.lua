@@ -4,11 +4,12 @@
 -- The back-off doubles, up to 64 times, while no worker claims: a long queue is not made longer by asking.
 -- `undo` takes a yes back: the queue did not take the message, so the back-off does not grow by it.
 -- A record that cannot be kept track of (of another release, perhaps) is looked at no more.
+-- Nobody is sent for a producer's stream: it waits, or its time is over.
 -- A stream whose time is over is run no more: the caller ends it by give_up, with the code that is answered here.
 -- Answers {'yes', trace}, {'wait', ms}, {'held', ms left}, {'over', code}, {'ended', status}, {'unknown'}.
 local id, backoff = ARGV[1], tonumber(ARGV[2])
 local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms', 'asked_ms', 'asks', 'trace',
-  'keep_ms', 'tombstone_ms', 'since_ms')
+  'keep_ms', 'tombstone_ms', 'since_ms', 'producer')
 if not job[1] or not tonumber(job[8]) or not tonumber(job[9]) or ENDED[job[1]] then
   redis.call('ZREM', OPEN, id)
   if ENDED[job[1] or ''] then return { 'ended', job[1] } end
@@ -24,6 +25,10 @@ end
 keep() -- a job that waits long is still somebody's
 -- The stream's time began in the future: the clock has gone back since, and the time begins anew.
 if tonumber(job[10] or 0) > NOW then redis.call('HSET', JOB, 'since_ms', NOW) end
+if job[11] and job[1] == 'running' and tonumber(job[3]) > NOW + tonumber(job[4]) then
+  job[3] = NOW + tonumber(job[4])
+  redis.call('HSET', JOB, 'lease_end_ms', job[3])
+end
 if job[1] == 'running' then
   local left = lease_left(job[3], job[4])
   if left > 0 then
@@ -35,6 +40,10 @@ local code = overdue()
 if code then
   look_at(id, NOW + backoff) -- should the caller die before it has ended the stream
   return { 'over', code }
+end
+if job[11] then
+  look_at(id, NOW + backoff)
+  return { 'wait', backoff }
 end
 local since, wait = NOW - tonumber(job[5] or 0), backoff * 2 ^ math.min(math.max(asks - 1, 0), 6)
 if asks > 0 and since >= 0 and since < wait then

@@ -1,19 +1,23 @@
--- claim(job, log, open | id, token, lease_ms, version, foreign_ms, run_ms)
+-- claim(job, log, open | id, token, lease_ms, version, foreign_ms, run_ms, producer)
 -- The token was chosen by the worker: the same token gets the same answer again, so a lost answer costs nothing.
 -- `version` is the one that the worker and its message speak. A record of another is left to a release that
 -- knows it, for foreign_ms after the first refusal; then it is claimed, so that somebody ends it.
 -- `run_ms` is how long this worker lets a stream run, from the first attempt on; the record keeps it, so that anybody
 -- can end a stream that nobody runs any more. A stream that has waited too long for its first attempt is not claimed.
 -- Only a lease that ran out without an event appended counts as a failure.
+-- `producer` is empty for a worker, whose streams are no producer's. A producer's `take` takes the stream over at once,
+-- whoever holds it. Its `keep` goes on with a claim that it has, and takes nothing over. A take begins the count of
+-- lines anew, and notes where the log ended.
 -- Answers {'claimed', now_ms, log_end, job as field, value, ...}, {'held', ms left}, {'ended', status}, {'unknown'},
 -- {'foreign'}, {'over', code}.
 local id, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local job = redis.call('HMGET', JOB, 'status', 'token', 'lease_end_ms', 'lease_ms', 'progress', 'version')
-local status = job[1]
-if not status then return { 'unknown' } end
+local job = redis.call('HMGET', JOB, 'status', 'token', 'lease_end_ms', 'lease_ms', 'progress', 'version', 'producer')
+local status, producer = job[1], ARGV[7] ~= ''
+if not status or producer ~= (job[7] ~= false) then return { 'unknown' } end
 if ENDED[status] then return { 'ended', status } end
 if not (status == 'running' and job[2] == token) then
-  if status == 'running' then
+  if ARGV[7] == 'keep' then return { 'held', 0 } end
+  if status == 'running' and not producer then
     local left = lease_left(job[3], job[4])
     if left > 0 then return { 'held', left } end
   end
@@ -30,6 +34,7 @@ if not (status == 'running' and job[2] == token) then
   end
   redis.call('HSET', JOB, 'status', 'running', 'token', token, 'progress', 0)
   redis.call('HDEL', JOB, 'asked_ms', 'asks')
+  if producer then redis.call('HSET', JOB, 'lines', 0, 'course', '', 'claimed_at', redis.call('STRLEN', LOG)) end
 end
 redis.call('HSET', JOB, 'confirmed', 1, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms, 'run_ms', ARGV[6])
 keep()

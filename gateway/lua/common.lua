@@ -35,19 +35,28 @@ end
 -- When the time of a stream that has not ended is over, and the code with which the stream then ends. A stream may
 -- wait for its first attempt for wait_ms, counted from its creation, and run for run_ms, counted from that attempt.
 -- since_ms is the beginning of either. Answers nothing for a record that an earlier release made or claimed first.
+-- Nobody is sent for a producer's stream: a producer must come within wait_ms of the creation, and of the end of the
+-- last one's lease, which is as long. Then its time is over, however long it has run.
 local function deadline()
-  local job = redis.call('HMGET', JOB, 'since_ms', 'started_ms', 'wait_ms', 'run_ms')
+  local job = redis.call('HMGET', JOB, 'since_ms', 'started_ms', 'wait_ms', 'run_ms', 'producer')
   local since, longest, code = tonumber(job[1]), tonumber(job[3]), 'wait_limit'
-  if job[2] then longest, code = tonumber(job[4]), 'time_limit' end
+  if job[5] then
+    code = 'producer_lost'
+  elseif job[2] then
+    longest, code = tonumber(job[4]), 'time_limit'
+  end
   if since and longest then return since + longest, code end
 end
 
 -- The code with which this stream ends now, because its time is over and no worker holds it; else nothing. A stream
 -- that was never confirmed expires by itself.
 local function overdue()
-  local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms')
+  local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms', 'producer')
   if not job[1] or ENDED[job[1]] or not job[2] then return end
-  if job[1] == 'running' and lease_left(job[3], job[4]) > 0 then return end
+  if job[1] == 'running' then
+    if lease_left(job[3], job[4]) > 0 then return end
+    if job[5] and tonumber(job[3]) > NOW then return end -- the clock has gone back, and `ask` sets the lease anew
+  end
   local at, code = deadline()
   if at and at <= NOW then return code end
 end

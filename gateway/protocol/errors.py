@@ -96,6 +96,40 @@ class ConversationBusy(HoldfastError):
     code = "conversation_busy"
 
 
+class WrongPosition(HoldfastError):
+    """Lines are missing before this position."""
+
+    status = 409
+    code = "wrong_position"
+    members = ("position",)
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"lines are missing: {position} are counted")
+        self.position = position
+
+    def problem(self) -> dict[str, object]:
+        """As of any error, with the position from which on lines are missing."""
+        return {**super().problem(), "position": self.position}
+
+
+class WriterReplaced(HoldfastError):
+    """Another producer has taken the stream over."""
+
+    status = 409
+    code = "stream_taken"
+
+
+class WriterEnded(HoldfastError):
+    """The stream has ended: nothing can be written any more."""
+
+    status = 409
+    code = "stream_ended"
+    members = ("stream_status",)  # `status` is HTTP's
+
+    def __init__(self, stream_status: str) -> None:
+        super().__init__(f"the stream has ended: {stream_status}", stream_status=stream_status)
+
+
 class StreamGone(HoldfastError):
     """The stream is past its retention."""
 
@@ -115,6 +149,13 @@ class NotJson(HoldfastError):
 
     status = 415
     code = "not_json"
+
+
+class NotLines(HoldfastError):
+    """The request body must be application/x-ndjson."""
+
+    status = 415
+    code = "not_ndjson"
 
 
 class Encoded(HoldfastError):

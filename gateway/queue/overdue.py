@@ -19,7 +19,10 @@ from gateway.store.log import Log
 
 TIME_LIMIT = protocol.failed("time_limit", "The run took longer than this gateway allows.", retryable=False)
 WAIT_LIMIT = protocol.failed("wait_limit", "No worker has begun the job in time.", retryable=True)
-ENDINGS: Mapping[str, Event] = {event.data["code"]: event for event in (TIME_LIMIT, WAIT_LIMIT)}
+PRODUCER_LOST = protocol.failed("producer_lost", "The stream's producer has fallen silent.", retryable=True)
+ENDINGS: Mapping[str, Event] = {
+    event.data["code"]: event for event in (TIME_LIMIT, WAIT_LIMIT, PRODUCER_LOST)
+}
 _log = logging.getLogger("holdfast.overdue")
 
 

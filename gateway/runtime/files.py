@@ -1,13 +1,14 @@
 """Where the folders are that ship beside the code: `web`, `docs` and `infra`.
 
-In the wheel they stand in this package; in a checkout, and in an app that is deployed from one, beside it.
+In the wheel they stand in the package `gateway`. In a checkout, and in an app that is deployed from one, they
+stand beside it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_HERE = Path(__file__).resolve().parent
+_HERE = Path(__file__).resolve().parents[1]
 
 
 def shipped(name: str) -> Path:

@@ -151,6 +151,9 @@ class Fields:
     max_wait: float = setting(
         "GATEWAY_MAX_WAIT_SECONDS", 7 * 86400.0, "how long a stream may wait for its first attempt"
     )
+    producer_grace: float = setting(
+        "GATEWAY_PRODUCER_GRACE_SECONDS", 60.0, "after this silence of a producer its stream has failed"
+    )
     max_output_tokens: int = setting(
         "GATEWAY_MAX_OUTPUT_TOKENS", 16_384, "pieces of text that one attempt may say, a token each, or more"
     )

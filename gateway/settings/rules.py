@@ -18,6 +18,7 @@ LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
 _POSITIVE = (
     "lease",
     "heartbeat",
+    "producer_grace",
     "retention",
     "thread_seconds",
     "worker_concurrency",

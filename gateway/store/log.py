@@ -37,7 +37,7 @@ class Log:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
-        names = ("create", "confirm", "claim", "append", "cancel", "ask", "give_up", "look")
+        names = ("create", "confirm", "claim", "append", "advance", "cancel", "ask", "give_up", "look")
         self._scripts = {name: Script(name) for name in names}
         self._pens = Pens(redis, self._scripts["append"])
 
@@ -83,14 +83,18 @@ class Log:
         version: int = VERSION,
         foreign_ms: int = 0,
         run_ms: int = 0,
+        producer: str = "",
     ) -> Answer:
         """`claimed`, `held` (number: ms left), `foreign`, `over` (with a code), `ended` or `unknown`.
+
+        `producer`: empty for a worker. `take` takes a producer's stream over at once; `keep` goes on with a
+        claim by this token, and is `held` where another producer has taken the stream over.
 
         `version` is the message's; a record of another one is `foreign` for `foreign_ms`, then claimed.
         `run_ms` is how long a stream may run, from its first attempt on; 0: nobody but a worker may end it.
         """
         known = version if version == VERSION else ""
-        args = (stream_id, token, lease_ms, known, foreign_ms, run_ms or "")
+        args = (stream_id, token, lease_ms, known, foreign_ms, run_ms or "", producer)
         raw = await self._scripts["claim"](self._redis, self.keys(stream_id), *args)
         if raw[0] != "claimed":
             return _answer(raw)
@@ -117,6 +121,13 @@ class Log:
         pairs = [item for pair in (fields or {}).items() for item in pair]
         args = (claim.token, position, frames, last_id, lease_ms, status, len(pairs), *pairs)
         return await self._run("append", claim.record.id, *args)
+
+    async def advance(
+        self, claim: Claim, position: int, lines: int, following: int, course: str, lease_ms: int
+    ) -> Answer:
+        """Count a producer's lines that stand already: `ok`, `moved`, `fenced`, `ended` or `unknown`."""
+        args = (claim.token, position, lines, following, course, lease_ms)
+        return await self._run("advance", claim.record.id, *args)
 
     async def renew(self, claim: Claim, lease_ms: int) -> Answer:
         """Renew a lease from beside its writer, whose position is not known: at wherever the log ends now.

@@ -1,4 +1,4 @@
-"""The log by a connection of its own, for code that runs beside the event loop which serves."""
+"""The store by a connection of its own, for code that runs beside the event loop which serves."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from gateway.store.log import Log
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Log]:
-    """A log for the running event loop alone; it connects at its first call."""
+async def connected(settings: Settings, name: str) -> AsyncIterator[Router]:
+    """A connection for the running event loop alone; it connects at its first call."""
     tokens = credentials.redis_tokens(settings)
-    redis = Router(Place(settings.redis_url, tokens), name="holdfast-lease")
+    redis = Router(Place(settings.redis_url, tokens), name=name)
     try:
-        yield Log(redis)
+        yield redis
     finally:
         await redis.close()
         if tokens is not None:
             await tokens.close()
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Log]:
+    """A log for the running event loop alone; it connects at its first call."""
+    async with connected(settings, "holdfast-lease") as redis:
+        yield Log(redis)

@@ -44,6 +44,12 @@ class Record:
     error: Mapping[str, Any] | None = None
     handovers: int = 0  # claims that ended at a finished stage, their time being up
     unknown_ms: int = 0  # when a worker first found that it lacks the chain
+    producer: bool = False  # a producer writes it: there is no job
+    write_key: str = field(default="", repr=False)  # with which write tokens are signed
+    token: str = field(default="", repr=False)  # of the newest claim
+    lines: int = 0  # that the producer with this token has sent by HTTP
+    course: str = ""  # where that producer is within its stages, in JSON
+    claimed_at: int = 0  # where the log ended when that producer came
     checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
 
     @property
@@ -88,6 +94,12 @@ class Record:
             error=value("error"),
             handovers=number("handovers") or 0,
             unknown_ms=number("unknown_ms") or 0,
+            producer="producer" in raw,
+            write_key=text("write_key"),
+            token=text("token"),
+            lines=number("lines") or 0,
+            course=text("course"),
+            claimed_at=number("claimed_at") or 0,
             checkpoints={
                 name.removeprefix(CHECKPOINT): raw[name] for name in raw if name.startswith(CHECKPOINT)
             },

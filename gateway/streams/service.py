@@ -47,6 +47,7 @@ from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
 from gateway.streams.create import Creation, DirectStart, no_direct_start
 from gateway.streams.input_schemas import Inputs, Schema
+from gateway.streams.opening import Opening
 from gateway.streams.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.streams.start import Bounds, Start
 from gateway.streams.status import document, fold_of
@@ -68,6 +69,7 @@ class Parts:
     relay: Relay
     queue: JobQueue
     creation: Creation
+    opening: Opening
     conversations: Conversations
     tokens: credentials.RedisTokens | None
 
@@ -186,8 +188,9 @@ class Gateway:
         creation = Creation(
             settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
         )
+        opening = Opening(settings, log, quota)
         conversations = Conversations(redis, settings)
-        return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
+        return Parts(redis, log, hub, relay, queue, creation, opening, conversations, tokens)
 
     async def create(
         self,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.protocol.errors import Invalid, Malformed, NotJson, TooLarge
+from gateway.protocol.errors import Invalid, Malformed, NotJson, NotLines, TooLarge
 from gateway.runtime.off_loop import aside
 from gateway.streams import params as chain_params
 from gateway.streams.images import check_input
@@ -25,6 +25,8 @@ __all__ = [
     "BODY_SECONDS",
     "DEFAULT",
     "DEFAULT_CHAIN",
+    "JSON",
+    "LINES",
     "MAX_METADATA_BYTES",
     "Bounds",
     "Start",
@@ -34,6 +36,7 @@ __all__ = [
     "parse_sample",
     "parse_start",
     "read",
+    "read_in_time",
     "read_json",
     "shown",
 ]
@@ -41,6 +44,7 @@ __all__ = [
 DEFAULT_CHAIN = "chat"
 MAX_METADATA_BYTES = 4096
 BODY_SECONDS = 30.0
+JSON, LINES = "application/json", "application/x-ndjson"
 T = TypeVar("T")
 _FIELDS = ("user", "messages", "input", "chain", "params", "context", "metadata")
 _INPUTS = ("user", "messages", "input")
@@ -77,20 +81,27 @@ async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T], 
     Raises NotJson, TooLarge or Malformed, Invalid for the body's nesting, lists or names, or what `then`
     raises.
     """
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await read(request, bounds)
-    except TimeoutError as error:
-        raise Malformed(f"the body was not here within {BODY_SECONDS:g} s") from error
+    body = await read_in_time(request, bounds)
     return await aside(len(body), lambda: then(parse_json(body, bounds)), owner)
 
 
-async def read(request: Request, bounds: Bounds) -> bytes:
-    """The body's bytes, however long they take to come. Raises NotJson, TooLarge or Malformed."""
+async def read_in_time(request: Request, bounds: Bounds, kind: str = JSON) -> bytes:
+    """The body's bytes, if they come in time. Raises as `read`."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await read(request, bounds, kind)
+    except TimeoutError as error:
+        raise Malformed(f"the body was not here within {BODY_SECONDS:g} s") from error
+
+
+async def read(request: Request, bounds: Bounds, kind: str = JSON) -> bytes:
+    """The body's bytes, however long they take to come.
+
+    Raises NotJson, or NotLines where `kind` is LINES, TooLarge or Malformed.
+    """
     max_bytes = bounds.bytes
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise NotJson
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
+        raise NotJson if kind == JSON else NotLines
     declared = request.headers.get("content-length", "0")
     if not (declared.isascii() and declared.isdigit()) or int(declared[:20]) > max_bytes:
         raise TooLarge(f"the bound is {max_bytes} bytes")

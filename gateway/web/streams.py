@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,9 +14,11 @@ from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import NotAcceptable, StoreUnavailable, TooManyReaders
 from gateway.relay.reader import Ending
 from gateway.store.record import Record
+from gateway.streams import producer_asked
+from gateway.streams.producer_asked import Asked
 from gateway.streams.service import Gateway
-from gateway.streams.start import parse_sample, parse_start, read_json
-from gateway.web import request_head
+from gateway.streams.start import Start, parse_sample, parse_start, read_json
+from gateway.web import producers, request_head
 from gateway.web.answers import JSON, answered, json_answer
 from gateway.web.event_stream import HEADERS, EventStream, LiveStream, sent_away
 from gateway.web.headers import SECURE, cors
@@ -32,7 +35,17 @@ async def create(gateway: Gateway, request: Request) -> Response:
     follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
     after = request_head.cursor(request)
     chains, bounds = gateway.chains, gateway.bounds
-    start = await read_json(request, bounds, lambda value: parse_start(value, chains, bounds), owner)
+
+    def parse(value: Any) -> Start | Asked:
+        return (
+            producer_asked.parse(value)
+            if producer_asked.is_producer(value)
+            else parse_start(value, chains, bounds)
+        )
+
+    start = await read_json(request, bounds, parse, owner)
+    if isinstance(start, Asked):
+        return await producers.opened(gateway, request, start, owner)
     if follow_now:
         gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(

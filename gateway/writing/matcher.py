@@ -9,7 +9,7 @@ of the stage so far (`docs/protocol.md`, Attempts). No I/O.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ _COMPARED = frozenset(
     }
 )
 CALL_IDS = ("call_id", "within")  # fields that name a tool's call
+_PAST = -1  # nothing is left to match
 
 
 @dataclass(slots=True)
@@ -102,17 +103,37 @@ class Matcher:
         """The stage is at its end; published events that found no match are void."""
         return self._give_up() if self._expected else []
 
+    def state(self) -> tuple[int, dict[str, str]]:
+        """How many events have matched while others are still to match, else -1; ids of calls, by our own."""
+        return len(self._own) if self._expected else _PAST, dict(self._call_ids)
+
+    def go_on(self, matched: int, call_ids: Mapping[str, str]) -> None:
+        """Of a matcher just made: go on where one with the same published events has left this state."""
+        self._call_ids = dict(call_ids)
+        if matched == _PAST:
+            self._expected.clear()
+        ours = {theirs: own for own, theirs in call_ids.items()}
+        for _ in range(min(matched, len(self._expected))):
+            self._own.append(_with_calls(self._expected.popleft(), ours))
+        if not self._expected:
+            self._own.clear()
+
     def _as_published(self, event: Event) -> Event:
         """What belongs to a tool call that has begun in the log bears the id that the call has there."""
-        data = event.data
-        known = {name: self._call_ids[data[name]] for name in CALL_IDS if data.get(name) in self._call_ids}
-        return Event(event.type, {**data, **known}) if known else event
+        return _with_calls(event, self._call_ids)
 
     def _give_up(self) -> list[Event]:
         own, self._own = self._own, []
         self._call_ids.clear()
         self._expected.clear()
         return [self._reset, *self._standing, *own]
+
+
+def _with_calls(event: Event, ids: Mapping[str, str]) -> Event:
+    """The same event, with these ids for those of its calls."""
+    data = event.data
+    known = {name: ids[data[name]] for name in CALL_IDS if data.get(name) in ids}
+    return Event(event.type, {**data, **known}) if known else event
 
 
 def _comparable(event: Event) -> tuple[str, Any]:

@@ -15,6 +15,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from gateway import protocol
 from gateway.observe import telemetry
 from gateway.protocol import TERMINAL_EVENTS, Event, Status, sse
 from gateway.protocol.errors import StoreUnavailable
@@ -25,6 +26,9 @@ from gateway.writing.tail import Batch, Tail
 LONGEST_SILENCE_SECONDS = 1.5
 BUFFER_BYTES = 256 * 1024
 _BACKOFF_SECONDS = (0.05, 2.0)
+
+
+TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
 
 
 class TooLong(Exception):

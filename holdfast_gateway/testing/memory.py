@@ -41,6 +41,7 @@ class MemoryLog(Log):
         version: int = VERSION,
         foreign_ms: int = 0,
         run_ms: int = 0,
+        producer: str = "",
     ) -> Answer:
         """`claimed`: the next attempt has the job."""
         now_ms = time.time_ns() // 1_000_000

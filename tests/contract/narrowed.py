@@ -16,6 +16,7 @@ from schemathesis.openapi.checks import RejectedPositiveData, UnsupportedMethodR
 from gateway.streams import messages
 
 FOLLOW = "GET /stream/{id}"
+schemathesis.serializer.alias("application/x-ndjson", "text/plain")
 
 
 def _still_to_be_read(failure: Failure, case: Case[Any], response: Response) -> bool:

@@ -7,9 +7,6 @@ import langchain.agents  # noqa: F401
 import langchain_openai  # noqa: F401
 import langgraph.graph  # noqa: F401
 
-import gateway.cli.commands
-import gateway.hosts.asgi
-import gateway.redis.embedded  # noqa: F401
 import workers.delivery.consumer
 import workers.delivery.runner
 import workers.delivery.sweeper  # noqa: F401

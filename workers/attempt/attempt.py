@@ -12,13 +12,13 @@ from time import monotonic
 from typing import Any
 
 from gateway import protocol
-from gateway.protocol import Event, sse
-from gateway.protocol.errors import CursorLost, StoreUnavailable
+from gateway.protocol import Event
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.record import Claim, Record, started
 from gateway.writing.matcher import Published
-from gateway.writing.writer import TooLong, Writer
+from gateway.writing.standing import standing
+from gateway.writing.writer import TOO_LONG, TooLong, Writer
 from workers import guard, langchain
 from workers.attempt import failures
 from workers.attempt.limits import Limits, OverTime
@@ -29,7 +29,6 @@ from workers.chains.registry import Chain, Registry
 from workers.stages import Stages
 
 _log = logging.getLogger("holdfast.attempt")
-MOST_READS = 5  # of a log whose tail the store loses again and again, each followed by a restored tail
 
 
 def refused(claim: Claim, settings: Settings, registry: Registry) -> Event | None:
@@ -84,7 +83,7 @@ class Attempt:
         try:
             await self._chain(chain, published)
         except TooLong:
-            await writer.put(failures.TOO_LONG)
+            await writer.put(TOO_LONG)
         except TooMuch:
             await writer.put(failures.OUTPUT_LIMIT)
         except Unread as unread:
@@ -177,32 +176,5 @@ class Attempt:
         return await self._read()
 
     async def _read(self) -> Published:
-        """What stands in the log before the place where this claim writes next: a stage must match just that.
-
-        A store that fails over can lose the log's tail after the last append and before this read. The writer
-        would write that tail again with the next append, behind a stage that has matched less. So a read that
-        does not end at the writer's last event is thrown away. An empty append then makes the writer restore
-        the tail, or ends this claim; and the log is read again.
-
-        Raises StoreUnavailable when the store keeps losing it.
-        """
-        for _ in range(MOST_READS):
-            await self._writer.flush()
-            messages, last = await self._messages()
-            if last == self._writer.last_id:
-                return Published.read(messages)
-            await self._writer.put()
-        raise StoreUnavailable
-
-    async def _messages(self) -> tuple[list[sse.Message], str]:
-        """The log's messages, and the id of the last; no id when the log was cut while it was read."""
-        messages: list[sse.Message] = []
-        after, at_end = None, False
-        while not at_end:
-            try:
-                piece = await self._log.read(self._claim.record.id, after)
-            except CursorLost:
-                return [], ""
-            messages += sse.Decoder().feed(piece.frames)
-            after, at_end = piece.last, piece.at_end
-        return messages, str(after or "")
+        """What stands in the log before the place where this claim writes next. Raises StoreUnavailable."""
+        return await standing(self._log, self._claim.record.id, self._writer)

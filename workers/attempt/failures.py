@@ -24,7 +24,6 @@ UNSUPPORTED_VERSION = protocol.failed(
 OUTPUT_LIMIT = protocol.failed(
     "output_limit", "The chain said more than this gateway allows.", retryable=False
 )
-TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
 _JUDGED = "holdfast_may_pass"  # an exception's attribute
 _CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
 _STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")

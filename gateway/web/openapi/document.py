@@ -13,7 +13,7 @@ from typing import Any
 from gateway.protocol import VERSION
 from gateway.settings import Settings
 from gateway.streams.start import Bounds
-from gateway.web.openapi import page, parameters, responses, schemas
+from gateway.web.openapi import page, parameters, producers, responses, schemas
 from gateway.web.openapi.responses import Answer
 from gateway.web.openapi.schemas import Schema, ref
 
@@ -52,7 +52,10 @@ def document(
         "servers": [{"url": base or "/"}],
         "paths": paths,
         "components": {
-            "schemas": schemas.components(chains, Bounds.of(settings), base),
+            "schemas": {
+                **schemas.components(chains, Bounds.of(settings), base),
+                **producers.components(base),
+            },
             "headers": responses.headers(base),
             "securitySchemes": contract.schemes(),
             "responses": {
@@ -84,6 +87,11 @@ class _Contract:
                 "post": self._token(),
                 "options": {**_preflight("token", "no_route"), "parameters": [any_stream]},
             },
+            "/stream/{id}/events": {
+                "parameters": [stream],
+                "post": self._produce(),
+                "options": {**_preflight("produce", "no_route"), "parameters": [any_stream]},
+            },
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
             "/chains": {"get": self._chains(), "options": _preflight("chains")},
             "/health": {"get": _open("health", "Is it alive?", responses.json("yes", ref("Health")))},
@@ -99,7 +107,8 @@ class _Contract:
         bearer = {"type": "http", "scheme": "bearer"}
         told = "of POST /stream/{id}/token; looked at where no Authorization and no X-API-Key is sent"
         schemes: dict[str, Schema] = {
-            "streamToken": {"type": "apiKey", "in": "query", "name": "token", "description": told}
+            "writeToken": producers.WRITE_TOKEN,
+            "streamToken": {"type": "apiKey", "in": "query", "name": "token", "description": told},
         }
         match self.settings.auth:
             case "keys":
@@ -116,7 +125,7 @@ class _Contract:
 
     def _asked(self) -> list[dict[str, list[str]]]:
         """What starts, ends or gives away a stream needs one of these."""
-        others = {"streamToken", "metricsKey"}
+        others = {"streamToken", "writeToken", "metricsKey"}
         return [{name: []} for name in self.schemes() if name not in others] or [{}]
 
     def _refused(self, *codes: str) -> dict[str, Answer]:
@@ -159,6 +168,7 @@ class _Contract:
             "requestBody": self._body("Start"),
             "responses": {
                 "200": follow,
+                "201": producers.opened(),
                 "202": {**responses.created(), "links": _links()},
                 "204": responses.seen(created=True),
                 **self._refused(*_START, "idempotency_key_reused"),
@@ -211,6 +221,9 @@ class _Contract:
                 **self._refused(*_ONE, "encoded"),
             },
         }
+
+    def _produce(self) -> Operation:
+        return producers.produce(Bounds.of(self.settings), responses.problems(producers.REFUSALS))
 
     def _sample(self) -> Operation:
         return {

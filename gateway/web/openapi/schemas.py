@@ -73,7 +73,7 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
                 detail=_TEXT,
                 code=_TEXT,
             ),
-            "additionalProperties": _TEXT,
+            "additionalProperties": {"type": ["string", "integer"]},
         },
         **{_name(kind): _event(kind, data) for kind, data in _data().items()},
         "Event": {"oneOf": [ref(_name(kind)) for kind in EventType]},
@@ -128,7 +128,7 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
         "Start": {
             "description": f"Nested {bounds.depth} deep at most. Lists and objects, those of a chain's "
             f"own input too, have at most {bounds.items} members, and names {bounds.name} characters.",
-            "oneOf": [ref("StartUser"), ref("StartMessages"), ref("StartInput")],
+            "oneOf": [ref("StartUser"), ref("StartMessages"), ref("StartInput"), ref("StartProducer")],
         },
         "StartUser": start("user", user),
         "StartMessages": start("messages", messages),

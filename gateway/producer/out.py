@@ -1,0 +1,198 @@
+"""One stage of a stream while its producer writes it.
+
+What is said has been stored when a call returns. A block that is silent is interrupted when its claim is
+over: its task is cancelled, and at the block's end the cancellation becomes the exception that says why, as
+with `asyncio.timeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from gateway.client.events import GatewayError
+from gateway.producer import said
+from gateway.producer.course import Course
+from gateway.producer.hold import Hold, refused
+from gateway.protocol import Event
+from gateway.protocol.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from gateway.producer.stream import ProducerStream
+
+_NOT_GIVEN: Any = object()  # a tool's input, and a result, may be None
+
+
+class Out:
+    """What a stage says.
+
+    Every call raises StreamTaken, StreamCancelled, StreamEnded, Unreachable or Refused.
+    """
+
+    def __init__(self, chain: str, stage: str, hold: Hold, course: Course) -> None:
+        self._chain = chain
+        self._hold = hold
+        self._course = course
+        self._pieces: list[str] = []
+        self._result: Any = _NOT_GIVEN
+        self._callers: set[asyncio.Task[Any] | None] = set()
+        self._has_told = False
+        self.stage = stage
+        self.finished = course.passes_over
+        self.closed = False
+        if self.finished:
+            self._result = course.result(stage)
+
+    @property
+    def result(self) -> Any:
+        """What the stage comes to, JSON: what was set, or its text. Of a finished stage, what it came to."""
+        return "".join(self._pieces) if self._result is _NOT_GIVEN else self._result
+
+    @result.setter
+    def result(self, value: Any) -> None:
+        if not self.finished:
+            self._result = value
+
+    async def text(self, text: str) -> None:
+        """A piece of text; it stands when this returns. The empty one only asks whether the claim holds."""
+        event = self._made(lambda: said.text(text, chain=self._chain, stage=self.stage))
+        if not text:
+            with self._calling():
+                await self._hold.write()
+            return
+        await self._say(event, text)
+
+    async def custom(self, name: str, data: Any) -> None:
+        """An event of the producer's own; `data` is JSON."""
+        await self._say(self._made(lambda: said.custom(name, data, stage=self.stage)))
+
+    async def tool(
+        self,
+        name: str,
+        call_id: str,
+        *,
+        input: Any = _NOT_GIVEN,
+        output: Any = _NOT_GIVEN,
+        failed: bool = False,
+    ) -> None:
+        """A tool's call begins, with its `input`, or is at its end, with its `output`; or it has `failed`."""
+        if (input is not _NOT_GIVEN) == (output is not _NOT_GIVEN or failed):
+            raise ValueError("a tool's call is told with its input, or with its output or failed=True")
+        begins = input is not _NOT_GIVEN
+        state = "started" if begins else "failed" if failed else "finished"
+        value = input if begins else None if output is _NOT_GIVEN else output
+        await self._say(self._made(lambda: said.tool(name, call_id, state, value, stage=self.stage)))
+
+    def tells(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether this task need not be interrupted: it waits in a call of ours, or was told by one."""
+        return self._has_told or task in self._callers
+
+    async def end(self) -> None:
+        """The block's end: the stage is finished, with its result, in one step."""
+        with self._calling():
+            events = self._course.end()
+            try:
+                fields = self._course.finished(self.result, self._hold.most_results)
+            except HoldfastError as error:
+                raise refused(error) from None
+            await self._hold.write(*events, fields=fields)
+
+    def _made(self, make: Callable[[], Event]) -> Event:
+        if self.closed:
+            raise RuntimeError("the block in which this stage was written is over")
+        try:
+            event = make()
+            self._hold.check(event)
+        except HoldfastError as error:
+            raise refused(error) from None
+        return event
+
+    async def _say(self, event: Event, text: str = "") -> None:
+        with self._calling():
+            if self.finished:
+                await self._hold.alive()
+                return
+            if text:
+                self._pieces.append(text)
+            events = self._course.take(event)
+            if events:
+                await self._hold.write(*events)
+            else:
+                self._hold.writer.progressed()
+                await self._hold.alive()
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        self._callers.add(task)
+        try:
+            yield
+        except GatewayError:
+            self._has_told |= self._hold.writing.done()
+            raise
+        finally:
+            self._callers.discard(task)
+
+
+class Writing:
+    """`async with stream.write(…) as out`. An exception leaves stage and stream open, for another attempt."""
+
+    def __init__(self, stream: ProducerStream, stage: str, *, interrupts: bool) -> None:
+        self._stream = stream
+        self._stage = stage
+        self._interrupts = interrupts
+        self._out: Out | None = None
+        self._hold: Hold | None = None
+        self._owner: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        self._interrupted = False
+
+    async def __aenter__(self) -> Out:
+        if self._hold is not None:
+            raise RuntimeError("a block is entered once")
+        hold = self._hold = await self._stream.hold()
+        try:
+            course = await self._stream.course(hold, self._stage)
+            if events := course.begin(self._stage):
+                await hold.write(*events)
+        except HoldfastError as error:
+            await self._stream.release(hold)
+            raise refused(error) from None
+        except BaseException:
+            await self._stream.release(hold)
+            raise
+        self._out = Out(self._stream.chain, self._stage, hold, course)
+        if self._interrupts:
+            self._owner = asyncio.current_task()
+            assert self._owner is not None
+            self._cancelling = self._owner.cancelling()
+            hold.writing.add_done_callback(self._interrupt)
+        return self._out
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._hold is not None
+        assert self._out is not None
+        hold, out = self._hold, self._out
+        hold.writing.remove_done_callback(self._interrupt)
+        try:
+            if self._interrupted:
+                assert self._owner is not None
+                ours = self._owner.uncancel() <= self._cancelling
+                if ours and (kind is None or issubclass(kind, asyncio.CancelledError)):
+                    raise await hold.error() from error
+            if kind is None:
+                await out.end()
+        finally:
+            out.closed = True
+            await self._stream.release(hold)
+
+    def _interrupt(self, _: asyncio.Task[str]) -> None:
+        """The claim is over. Whoever waits in a call of ours is told there; anybody else is cancelled."""
+        if self._owner is not None and self._out is not None and not self._out.tells(self._owner):
+            self._interrupted = True
+            self._owner.cancel()

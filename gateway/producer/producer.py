@@ -1,0 +1,93 @@
+"""Streams that this process writes itself: no job, no worker, no HTTP.
+
+async with Producer.from_env() as producer:
+stream = await producer.open(chain="report", stages=("outline", "text"), key=job)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from opentelemetry.trace import SpanKind
+
+from gateway.observe import telemetry
+from gateway.producer.hold import refused
+from gateway.producer.stream import ProducerStream
+from gateway.protocol import ANONYMOUS
+from gateway.protocol.errors import HoldfastError, Invalid
+from gateway.settings import Settings
+from gateway.store.log import Log
+from gateway.store.own_connection import connected
+from gateway.store.quota import Quota
+from gateway.streams.opening import Opening
+from gateway.streams.producer_asked import checked
+
+MOST_KEY, MOST_OWNER = 255, 128  # characters
+
+
+class Producer:
+    """Opens streams, `async with`; one for each event loop. Its connection to the store is its own."""
+
+    def __init__(self, settings: Settings, *, interrupts: bool = True) -> None:
+        """`interrupts`: a block's task is cancelled when its claim is over.
+
+        Raises ValueError where REDIS_URL is not set.
+        """
+        if not settings.redis_url:
+            raise ValueError("REDIS_URL is not set: a producer writes into the gateway's store")
+        self._settings = settings
+        self._interrupts = interrupts
+        self._opening: Opening | None = None
+        self._stack = AsyncExitStack()
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """As the environment says: REDIS_URL and its like, GATEWAY_PRODUCER_GRACE_SECONDS, quotas, bounds."""
+        return cls(Settings.from_env())
+
+    async def __aenter__(self) -> Self:
+        redis = await self._stack.enter_async_context(connected(self._settings, "holdfast-producer"))
+        self._opening = Opening(self._settings, Log(redis), Quota(redis, self._settings))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opening = None
+        await self._stack.aclose()
+
+    async def open(
+        self,
+        *,
+        chain: str,
+        stages: Sequence[str] = (),
+        owner: str = "",
+        key: str = "",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> ProducerStream:
+        """A stream to be written; with a `key`, the one that this owner has by it, which is taken over.
+
+        `chain` need not be registered. No `stages`: one, named as the chain. `owner` is as the gateway's
+        authentication names callers, and empty where nobody is asked. Raises Refused (422 for what breaks a
+        rule, or a key that came with another chain, other stages or metadata; 429 over quota) or Unreachable.
+        """
+        if self._opening is None:
+            raise RuntimeError("a producer opens streams within its own `async with`")
+        try:
+            asked = checked(chain, tuple(stages), None if metadata is None else dict(metadata))
+            _bounded("owner", owner, MOST_OWNER)
+            _bounded("key", key, MOST_KEY)
+            with telemetry.span("open stream", SpanKind.PRODUCER) as span:
+                trace = telemetry.traceparent_of(span)
+                record = await self._opening.open(asked, owner=owner or ANONYMOUS, key=key, traceparent=trace)
+        except HoldfastError as error:
+            raise refused(error) from error
+        return ProducerStream(self._opening, record, interrupts=self._interrupts)
+
+
+def _bounded(field: str, value: str, most: int) -> None:
+    if not isinstance(value, str) or len(value) > most or not value.isprintable():
+        raise Invalid(field, f"must be at most {most} printable characters")
