@@ -41,6 +41,11 @@ class Log:
         self._scripts = {name: Script(name) for name in names}
         self._pens = Pens(redis, self._scripts["append"])
 
+    @property
+    def connection(self) -> Connection | None:
+        """The Redis that the streams are in; None for a log that is in no Redis."""
+        return self._redis
+
     @staticmethod
     def keys(stream_id: str) -> list[str]:
         """The keys of a stream: job, log, and its bucket's index of streams that are not ended."""

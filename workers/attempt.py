@@ -23,8 +23,9 @@ from workers.chains.registry import Chain, Registry
 from workers.explain import explained
 from workers.limits import Limits, OverTime
 from workers.matcher import Published
+from workers.savers import Savers
 from workers.stage_run import StageRun, TooMuch, Unread
-from workers.stages import Stages
+from workers.stages import Stages, Step
 from workers.writer import TooLong, Writer
 
 _log = logging.getLogger("holdfast.attempt")
@@ -53,13 +54,20 @@ class Attempt:
     """
 
     def __init__(
-        self, claim: Claim, writer: Writer, log: Log, registry: Registry, settings: Settings
+        self,
+        claim: Claim,
+        writer: Writer,
+        log: Log,
+        registry: Registry,
+        settings: Settings,
+        savers: Savers | None = None,
     ) -> None:
         self._claim = claim
         self._writer = writer
         self._log = log
         self._registry = registry
         self._settings = settings
+        self._savers = savers
         self._began = monotonic()
         self._failures = claim.record.failures  # since the last finished stage
         self.result: Any = None  # of the last run of a stage that has come to its end
@@ -112,6 +120,8 @@ class Attempt:
             limits=limits,
             retry_on=chain.retry_on,
             began=self._began,
+            savers=self._savers,
+            put=put,
         )
         for step in stages.steps():
             run = await stage_run.run(step, published)
@@ -122,7 +132,8 @@ class Attempt:
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
             end = [*run.rest(), step.event(finished=True)]
             if step.last or run.outcome.finish_reason == "interrupted":
-                await self._writer.put(*end, self._done(run.outcome, stages.usage))
+                done = self._done(run.outcome, stages.usage)
+                await self._writer.put(*end, done, fields=self._waiting(step, run.outcome))
                 return
             following = chain.stages[step.index + (not step.several) : step.index + 2]
             if not all(map(limits.lets_begin, following)):
@@ -131,6 +142,16 @@ class Attempt:
             await self._writer.put(*end, fields=checkpoint | {"failures": 0})
             self._failures = 0
         await self._writer.put(self._done(adapter.Outcome(), stages.usage))
+
+    def _waiting(self, step: Step, outcome: adapter.Outcome) -> dict[str, Any]:
+        """The fields of the record by which a stream that has stopped can be resumed; none for any other."""
+        if outcome.finish_reason != "interrupted" or not outcome.can_go_on:
+            return {}
+        return {
+            "questions": sse.dumps(outcome.interrupts),
+            "stopped_at": step.name,
+            "thread_ms": round(self._settings.thread_seconds * 1000),
+        }
 
     async def _leave(self, events: Sequence[Event], fields: Mapping[str, Any]) -> None:
         """Hand over to another worker, at the end of a stage or of a graph's step: no failure, and no try."""
