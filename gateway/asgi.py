@@ -41,11 +41,19 @@ ROUTES: Routes = (
     ("POST", "/stream", handlers.create),
     *_with_heads((("GET", "/stream/{id}", handlers.follow),)),
     ("DELETE", "/stream/{id}", handlers.cancel),
+    ("POST", "/stream/{id}/resume", handlers.resume),
     ("POST", "/stream/{id}/token", handlers.token),
     ("POST", "/api/http_trigger", handlers.http_trigger),
     *(
         ("OPTIONS", path, handlers.preflight)
-        for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger", "/chains")
+        for path in (
+            "/stream",
+            "/stream/{id}",
+            "/stream/{id}/resume",
+            "/stream/{id}/token",
+            "/api/http_trigger",
+            "/chains",
+        )
     ),
     *((method, route.path, route.handler) for route in formats.ROUTES for method in route.methods),
     *PROBES,

@@ -43,6 +43,8 @@ from gateway.quota import Quota
 from gateway.readiness import Readiness, Shared
 from gateway.record import Look, Record
 from gateway.relay import Relay
+from gateway.resume import Resume
+from gateway.resuming import Resuming
 from gateway.revive import revive
 from gateway.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.settings import Settings
@@ -65,6 +67,7 @@ class Parts:
     relay: Relay
     queue: JobQueue
     creation: Creation
+    resuming: Resuming
     conversations: Conversations
     tokens: identity.RedisTokens | None
 
@@ -177,7 +180,8 @@ class Gateway:
             settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
         )
         conversations = Conversations(redis, settings)
-        return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
+        resuming = Resuming(settings, log, creation)
+        return Parts(redis, log, hub, relay, queue, creation, resuming, conversations, tokens)
 
     async def create(
         self,
@@ -201,6 +205,29 @@ class Gateway:
             creation = self.parts.creation
             record = await creation.create(
                 start, owner=owner, key=key, traceparent=trace, followed=followed, claims=claims
+            )
+            span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
+            return record
+
+    async def resume(
+        self,
+        stream_id: str,
+        given: Resume,
+        *,
+        owner: str,
+        traceparent: str = "",
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
+    ) -> Record:
+        """The stream that goes on where this one asks, with these answers; the same for the same answers.
+
+        Raises as `find` and `Resuming.resume`.
+        """
+        before = await self.find(stream_id, owner)
+        with telemetry.span("resume stream", SpanKind.SERVER, parent=traceparent) as span:
+            trace = telemetry.traceparent_of(span)
+            record = await self.parts.resuming.resume(
+                before, given, traceparent=trace, followed=followed, claims=claims
             )
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
