@@ -45,6 +45,8 @@ class Record:
     handovers: int = 0  # claims that ended at a finished stage, their time being up
     unknown_ms: int = 0  # when a worker first found that it lacks the chain
     checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
+    thread: str = ""  # as its caller has named it; empty: it belongs to none
+    first: str = ""  # of streams that resume one another, the first one's id; empty: it is this one
 
     @property
     def ended(self) -> bool:
@@ -91,6 +93,8 @@ class Record:
             checkpoints={
                 name.removeprefix(CHECKPOINT): raw[name] for name in raw if name.startswith(CHECKPOINT)
             },
+            thread=text("thread"),
+            first=text("first"),
         )
 
     @classmethod

@@ -68,6 +68,7 @@ LAYERS = [
         "gateway.log",
         "gateway.queue",
         "gateway.conversations",
+        "gateway.threads",
         "gateway.subscriber",
         "gateway.subscription",
         "gateway.embedded",
@@ -130,6 +131,7 @@ WORKERS_MAY_IMPORT = {
         "params",
         "tasks",
         "telemetry",
+        "threads",
     )
 }
 FOREIGN = {
