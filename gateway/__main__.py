@@ -83,7 +83,7 @@ class Shift:
 
         self._gateway = gateway
         self._registry = registry
-        self._runner = Runner(registry.settings, gateway.parts.log, registry)
+        self._runner = Runner(registry.settings, gateway.parts.log, registry, gateway.parts.queue)
 
     def replace(self) -> None:
         """Another shift follows in this process: what this one hands over at its end loses no attempt."""

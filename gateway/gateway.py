@@ -47,7 +47,9 @@ from gateway.revive import revive
 from gateway.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.settings import Settings
 from gateway.status import document, fold_of
+from gateway.threads import Threads
 from gateway.tokens import StreamTokens, life_of
+from gateway.turns import Turns
 
 FOLD_TRIES = 3
 FOLDS_AT_ONCE = 4  # in one process: each may hold a whole log, and its text
@@ -66,6 +68,8 @@ class Parts:
     queue: JobQueue
     creation: Creation
     conversations: Conversations
+    threads: Threads
+    turns: Turns
     tokens: identity.RedisTokens | None
 
 
@@ -177,7 +181,8 @@ class Gateway:
             settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
         )
         conversations = Conversations(redis, settings)
-        return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
+        threads, turns = Threads(redis), Turns(log, queue)
+        return Parts(redis, log, hub, relay, queue, creation, conversations, threads, turns, tokens)
 
     async def create(
         self,
@@ -192,7 +197,8 @@ class Gateway:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
 
         `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
-        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable, and what
+        `Creation.create` does of threads. After these
         nothing was started, unless only the store's or the queue's answer was lost; the same key makes it one
         job in any case.
         """
@@ -263,12 +269,14 @@ class Gateway:
 
     async def end(self, stream_id: str, owner: str) -> None:
         """End it now, if it has not ended. Raises StreamNotFound or StreamGone."""
-        await self.find(stream_id, owner)
+        record = await self.find(stream_id, owner)
         tag = protocol.tag_of(protocol.new_token())
         if (await self.parts.log.cancel(stream_id, tag)).word == "cancelled":
             telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
             with suppress(QueueUnavailable):  # its place in the queue is free later, then
                 await self.parts.queue.forget(stream_id)
+            with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread hands it on
+                await self.parts.turns.left(record)
 
     async def status(self, stream_id: str, owner: str) -> Document:
         """The caller's stream as a document. Raises StreamNotFound or StreamGone."""

@@ -36,7 +36,7 @@ class Log:
     """The data model; holds no state but the connection, and what is to be sent on it in this turn."""
 
     def __init__(self, redis: Connection) -> None:
-        self._redis = redis
+        self._redis = self.redis = redis
         names = ("create", "confirm", "claim", "append", "cancel", "ask", "give_up", "look")
         self._scripts = {name: Script(name) for name in names}
         self._pens = Pens(redis, self._scripts["append"])
@@ -130,6 +130,14 @@ class Log:
     async def cancel(self, stream_id: str, tag: str) -> Answer:
         """`cancelled`, `ended` or `unknown`."""
         return await self._run("cancel", stream_id, tag)
+
+    async def erase(self, stream_id: str) -> None:
+        """Delete every key of a stream. Its worker, if it has one, finds it unknown and stops."""
+        job, log, index = self.keys(stream_id)
+        idem = await self._redis.call("HGET", job, "idem")
+        await self._redis.call_all(
+            [("ZREM", index, stream_id), ("UNLINK", job, log, *([idem] if idem else []))]
+        )
 
     async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
         """`yes` once in a back-off, else `wait` or `held` (number: ms), `over`, `ended` or `unknown`.

@@ -51,7 +51,7 @@ LAYERS = [
     {"gateway.answers"},
     {"gateway.response", "gateway.gateway"},
     {"gateway.direct", "gateway.creation", "gateway.openapi", "gateway.openapi_page"},
-    {"gateway.inputs"},
+    {"gateway.inputs", "gateway.placing"},
     {"gateway.forms"},
     {"gateway.responses", "gateway.parameters"},
     {"gateway.schemas"},
@@ -61,7 +61,7 @@ LAYERS = [
     {"gateway.claims"},
     {"gateway.readiness", "gateway.timeline", "gateway.listing"},
     {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status", "gateway.log_apart"},
-    {"gateway.overdue"},
+    {"gateway.overdue", "gateway.turns"},
     {"gateway.queue_azure", "gateway.queue_redis", "gateway.storage"},
     {"gateway.feed"},
     {
@@ -132,6 +132,7 @@ WORKERS_MAY_IMPORT = {
         "tasks",
         "telemetry",
         "threads",
+        "turns",
     )
 }
 FOREIGN = {

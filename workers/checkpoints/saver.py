@@ -48,7 +48,9 @@ class Saver(Blocking):
     `connection` belongs to the running event loop, and its opener closes it. `owner` is a name space: two
     owners never meet, whatever their threads are called. All of a thread expires `seconds` after its last
     write. One checkpoint, and one task's writes, have at most `checkpoint_bytes`, a thread about
-    `thread_bytes`. A store that is out of reach is waited for, `patience` seconds long.
+    `thread_bytes`. A store that is out of reach is waited for, `patience` seconds long. `in_turn` is the
+    gateway's own: in a thread of a caller's only the run writes that has the thread's turn (`run_id` of the
+    config's metadata); another's write raises TurnOver.
 
     Raises StoreUnavailable. The methods without `a` in front are for other threads than the event loop's.
     """
@@ -63,9 +65,11 @@ class Saver(Blocking):
         thread_bytes: int = THREAD_BYTES,
         patience: float = PATIENCE_SECONDS,
         serde: SerializerProtocol | None = None,
+        in_turn: bool = False,
     ) -> None:
         super().__init__(serde=serde)
-        self._store = Store(connection, owner, Bounds(seconds, checkpoint_bytes, thread_bytes, patience))
+        bounds = Bounds(seconds, checkpoint_bytes, thread_bytes, patience)
+        self._store = Store(connection, owner, bounds, in_turn=in_turn)
 
     @classmethod
     @asynccontextmanager
@@ -176,7 +180,8 @@ class Saver(Blocking):
             index = WRITES_IDX_MAP.get(channel, number)
             about = f"{quoted(task_path)} {quoted(channel)} ".encode()
             given.append((f"/{quoted(task_id)}/{index}", index < 0, about + self._dumped(value)))
-        await self._store.put_writes(thread, id_of(namespace, checkpoint), given)
+        run = (config.get("metadata") or {}).get("run_id") or config["configurable"].get("run_id") or ""
+        await self._store.put_writes(thread, id_of(namespace, checkpoint), given, str(run))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete all of a thread: no key of it is left, and no word of it in another key."""
