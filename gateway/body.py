@@ -74,6 +74,10 @@ class Start:
     sent: str = ""  # the field that the client has sent it in
     thread: str = ""  # empty: none
     strategy: str = STRATEGIES[0]  # where another stream of the thread runs
+    whole: bool = False  # the input has all that was said in the thread before
+    keeps: tuple[str, Any] | None = field(
+        default=None, repr=False
+    )  # a format's name, and what it needs later
     after: str = "*"  # the thread's newest stream that this one goes on from; `*`: whichever it is
 
     @property

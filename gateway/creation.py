@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 from gateway import protocol, sse, telemetry
 from gateway.body import Start
 from gateway.claims import NO_CLAIMS
+from gateway.conversations import Conversations
 from gateway.errors import (
     Invalid,
     KeyReused,
@@ -54,6 +55,7 @@ class Creation:
         queue: JobQueue,
         quota: Quota,
         inputs: Inputs,
+        conversations: Conversations,
         direct_start: DirectStart,
     ) -> None:
         self._settings = settings
@@ -62,6 +64,7 @@ class Creation:
         self._queue = queue
         self._quota = quota
         self._inputs = inputs
+        self._conversations = conversations
         self._direct_start = direct_start
         self._placing = Placing(settings, log, queue)
         # By key, for as long as somebody is at it.
@@ -137,6 +140,8 @@ class Creation:
         """In the queue; or among those that wait for the turn of its thread."""
         if not record.thread:
             return await self._queued(record, followed)
+        if start.keeps is not None:  # before the thread shows the stream to others
+            await self._conversations.keep(record.owner, record.id, *start.keeps)
         try:
             has_turn = await self._placing.enter(record, start)
         except ThreadRefused:
@@ -222,4 +227,5 @@ class Creation:
             "wait_ms": round(settings.max_wait * 1000),
         }
         fields |= {"thread": start.thread} if start.thread else {}
+        fields |= {"whole": 1} if start.whole else {}
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}

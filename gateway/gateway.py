@@ -47,7 +47,7 @@ from gateway.revive import revive
 from gateway.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.settings import Settings
 from gateway.status import document, fold_of
-from gateway.threads import Threads
+from gateway.threads import State, Threads
 from gateway.tokens import StreamTokens, life_of
 from gateway.turns import Turns
 
@@ -177,10 +177,11 @@ class Gateway:
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(log, hub, max_age=settings.stream_max_age)
         quota = Quota(redis, settings)
-        creation = Creation(
-            settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
-        )
         conversations = Conversations(redis, settings)
+        creation = Creation(
+            *(settings, self.chains, log, queue, quota, self.inputs, conversations),
+            lambda job: self.direct_start(job),
+        )
         threads, turns = Threads(redis), Turns(log, queue)
         return Parts(redis, log, hub, relay, queue, creation, conversations, threads, turns, tokens)
 
@@ -251,6 +252,13 @@ class Gateway:
         ):
             raise Unauthorized
         return _still_there(look)
+
+    async def thread_status(self, owner: str, state: State) -> str:
+        """`busy`, `error` or `idle`: what a thread's newest stream has left, or that one runs or waits."""
+        if await self.parts.turns.running(owner, state):
+            return "busy"
+        record = (await self.parts.log.look(state.newest, owner)).record if state.newest else None
+        return "error" if record is not None and record.status is protocol.Status.FAILED else "idle"
 
     async def token(self, stream_id: str, owner: str) -> dict[str, Any]:
         """A token that lets whoever has it read this stream, at least until `expires_at`."""

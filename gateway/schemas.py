@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.body import DEFAULT_CHAIN, MAX_METADATA_BYTES, Bounds
+from gateway.body import DEFAULT_CHAIN, MAX_METADATA_BYTES, STRATEGIES, Bounds
 from gateway.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
 from gateway.protocol import CURSOR, STREAM_ID, TERMINAL_EVENTS, EventType, Status
 
@@ -23,6 +23,12 @@ LAST_EVENT_ID: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})?
 # A field's value has no blank at either end (RFC 9110, 5.5).
 IDEMPOTENCY_KEY: Schema = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$"}
 TIME: Schema = {"type": "string", "format": "date-time"}
+THREAD_NAME: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 200,
+    "pattern": r"^(?!\.{1,2}$|stream:)[^/\u0000-\u001f\u007f-\u009f\ud800-\udfff]+$",
+}
 WHERE: Schema = {"type": "string", "pattern": f"^/stream/{STREAM_ID.pattern}$"}
 # What `str.strip` leaves something of.
 NOT_BLANK = (
@@ -53,6 +59,30 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
             _object(name=_TEXT, stages={"type": "array", "items": _TEXT}, input=_or_null({})),
             params={"type": "object", "description": "JSON Schema of all that callers may set, if declared"},
         ),
+        "Threads": _object(
+            threads={"type": "array", "items": ref("Thread")}, next=_or_null({"type": "string"})
+        ),
+        "Thread": _object(
+            thread=THREAD_NAME,
+            status={"enum": ["idle", "busy", "interrupted", "error"]},
+            chain=_TEXT,
+            created_at=TIME,
+            updated_at=TIME,
+            stream=_or_null(ID),
+        ),
+        "ThreadState": {
+            **_object(
+                values={},
+                next={"type": "array", "items": _TEXT},
+                tasks={"type": "array", "items": {"type": "object"}},
+                checkpoint=_or_null({"type": "object"}),
+                metadata={"type": "object"},
+                created_at=_or_null(TIME),
+                parent_checkpoint=_or_null({"type": "object"}),
+                interrupts={"type": "array", "items": {"type": "object"}},
+            ),
+            "description": "as LangGraph's server tells it",
+        },
         "Token": _object(token=_TEXT, expires_at=TIME, stream=_TEXT),
         "Health": _object(status={"const": "ok"}, model=_TEXT),
         "Ready": _ready(),
@@ -113,10 +143,25 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
             **_or_null(ref("JsonObject")),
             "description": f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document",
         },
+        "thread": {
+            **_or_null(THREAD_NAME),
+            "description": "the conversation that this goes on with, in the caller's own name space",
+        },
+        "multitask_strategy": {
+            "enum": [*STRATEGIES, None],
+            "default": STRATEGIES[0],
+            "description": "needs a thread: what happens where another stream of it runs",
+        },
     }
 
     def start(name: str, schema: Schema) -> Schema:
-        return {**_object(**{name: schema, **options}), "required": [name]}
+        named = {"properties": {"thread": {"type": "string"}}, "required": ["thread"]}
+        chosen = {
+            "properties": {"multitask_strategy": {"type": "string"}},
+            "required": ["multitask_strategy"],
+        }
+        whole = _object(**{name: schema, **options})
+        return {**whole, "required": [name], "if": chosen, "then": named}
 
     return {
         "Start": {

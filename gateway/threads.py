@@ -22,8 +22,8 @@ from gateway.settings import Settings
 
 MOST_WAITING = 100  # streams of one thread
 _OWN = "stream:"  # before the id of the stream whose thread it is
-_ENTER, _LEAVE, _REMEMBER, _END, _LIST = (
-    Script(name, shared=False) for name in ("enter", "leave", "remember", "end_thread", "list_thread")
+_ENTER, _LEAVE, _BACK, _REMEMBER, _END, _LIST = (
+    Script(name, shared=False) for name in ("enter", "leave", "back", "remember", "end_thread", "list_thread")
 )
 _DROP = Script("drop_run", beginning="thread")
 _FIELDS = ("name", "holder", "waiting", "leaving", "newest", "chain", "created_ms", "updated_ms")
@@ -128,6 +128,11 @@ class Threads:
         word, *rest = await _LEAVE(self._redis, named_keys(owner, name)[:1], stream_id)
         return rest[0].decode() if word == "next" else ""
 
+    async def back(self, owner: str, name: str, stream_id: str, before: str) -> None:
+        """Undo the newest stream: the thread stands where it stood before it."""
+        if (await _BACK(self._redis, named_keys(owner, name)[:1], stream_id, before))[0] == "ok":
+            await self.drop_run(owner, name, stream_id)
+
     async def drop_run(self, owner: str, name: str, stream_id: str) -> None:
         """Delete a run's checkpoints, and what is remembered of it."""
         keys = [*keys_of(owner, name), named_keys(owner, name)[2]]
@@ -137,17 +142,24 @@ class Threads:
     async def remember(
         self, record: Record, said: Sequence[Mapping[str, Any]], *, thread_ms: int, most_bytes: int
     ) -> bool:
-        """Keep what a run has asked and said, as messages; False when it has not the turn any more."""
+        """Keep what a run has asked and said, as messages; False when it has not the turn any more.
+
+        Where the record is `whole`, these are instead of all that was said before.
+        """
         thread, _, memory = named_keys(record.owner, record.thread)
-        text = json.dumps(said)
+        text = json.dumps({"whole": record.whole, "messages": said})
         word, *_ = await _REMEMBER(self._redis, [thread, memory], record.id, thread_ms, most_bytes, text)
         return bool(word == "ok")
 
     async def memory(self, owner: str, name: str, but: str = "") -> list[dict[str, Any]]:
         """The messages of all runs that are remembered, in their order, without those of the run `but`."""
         found = await self._redis.call("LRANGE", named_keys(owner, name)[2], 0, -1)
-        turns = [said.decode().split(" ", 1) for said in found]
-        return [message for run, said in turns if run != but for message in json.loads(said)]
+        messages: list[dict[str, Any]] = []
+        for run, _, said in (one.decode().partition(" ") for one in found):
+            if run != but:
+                turn = json.loads(said)
+                messages = [*([] if turn["whole"] else messages), *turn["messages"]]
+        return messages
 
     async def has_checkpoints(self, owner: str, name: str) -> bool:
         """Whether a graph's state stands in it."""

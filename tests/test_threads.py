@@ -1,4 +1,4 @@
-"""Threads on a real Redis: one stream at a time, the strategies, and the hand-over at each step of a death."""
+"""Threads on a real Redis: one stream at a time, the strategies, and what heals when a process dies."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from gateway.record import Record
 from gateway.settings import Settings
 from gateway.threads import MOST_WAITING, State, Threads, keys_of, named_keys, named_of, thread_id
 from gateway.turns import Turns
+from tests.support.jobs import Jobs, body, eventually
 from workers.runner import DONE
 from workers.sweeper import Sweeper
-from tests.support.jobs import Jobs, body, eventually
 
 OWNER = "alice"
 
@@ -303,7 +303,7 @@ async def test_what_was_said_is_kept_in_order_and_bounded(jobs: Jobs) -> None:
         stream_id = await start(jobs)
         record = await jobs.record(stream_id)
         for _ in range(2):  # the same again is the same
-            kept = await threads.remember(record, [{"say": text}], thread_ms=60_000, most_bytes=100)
+            kept = await threads.remember(record, [{"say": text}], thread_ms=60_000, most_bytes=150)
             assert kept
         await jobs.gateway.end(stream_id, OWNER)
     assert await threads.memory(OWNER, "trip") == [{"say": "two"}, {"say": "three"}]

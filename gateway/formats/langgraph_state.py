@@ -15,17 +15,17 @@ from starlette.responses import Response
 from gateway import asking, protocol
 from gateway.answers import answered, json_answer
 from gateway.body import as_it_is, read_json
-from gateway.errors import ConversationBusy, Invalid
+from gateway.errors import Invalid, ThreadBusy
 from gateway.formats.langgraph import CANCELLED
 from gateway.formats.langgraph_threads import MOST_WALKED, Began, Thread, name_of, refused, whole_number
 from gateway.formats.serving import Route
 from gateway.gateway import Gateway
+from gateway.headers import SECURE
 from gateway.pieces import size_of
 from gateway.protocol import Status
 from gateway.record import Record
 from gateway.room import Document
 
-_TURNS = 10  # that a deletion may lose to others before it is told so
 _HISTORY_BYTES = 1024 * 1024
 # The state of a thread without a run.
 _EMPTY: dict[str, Any] = {
@@ -53,48 +53,44 @@ async def langgraph_thread_create(gateway: Gateway, request: Request) -> Respons
     if given is not None and not isinstance(given, str):
         raise Invalid("thread_id", "must be a string")
     request.path_params["thread"] = str(uuid.uuid4()) if given is None else given
-    thread = Thread(gateway, owner, name_of(request))
-    newest = await thread.found((await thread.newest()).stream)
+    thread = Thread(gateway, owner, name_of(gateway, request))
+    newest = await thread.newest()
     if newest is not None and body.get("if_exists") != "do_nothing":
-        raise ConversationBusy("there is a thread of this name, and it has runs")
+        raise ThreadBusy(newest.id, "there is a thread of this name, and it has runs")
     return json_answer(await _told(thread, newest))
 
 
 @answered("/threads/{thread}", shape=refused)
 async def langgraph_thread(gateway: Gateway, request: Request) -> Response:
     """GET: a thread, with its state."""
-    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
-    return json_answer(await _told(thread, await thread.found((await thread.newest()).stream)))
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(gateway, request))
+    return json_answer(await _told(thread, await thread.newest()))
 
 
-@answered("/threads/{thread}", shape=refused)
-async def langgraph_thread_delete(gateway: Gateway, request: Request) -> Response:
-    """DELETE: forget a thread, and end what runs in it."""
-    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
-    for _ in range(_TURNS):
-        seen = await thread.newest()
-        newest = await thread.found(seen.stream)
-        if newest is not None and not newest.ended:
-            await gateway.end(newest.id, thread.owner)
-        if await thread.forget(seen):
-            return Response(status_code=204)
-    raise ConversationBusy
+@answered("/threads/{thread}")
+async def thread_delete(gateway: Gateway, request: Request) -> Response:
+    """DELETE: end what runs in a thread, and delete it with its streams."""
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(gateway, request))
+    await thread.end()
+    return Response(status_code=204, headers=SECURE)
 
 
-@answered("/threads/{thread}/state", shape=refused)
-async def langgraph_thread_state(gateway: Gateway, request: Request) -> Response:
-    """GET: what the newest run has made of a thread."""
-    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
-    newest = await thread.found((await thread.newest()).stream)
-    if newest is None:
-        return json_answer(_EMPTY)
-    return json_answer(await _state(thread, newest, await thread.began(newest)))
+@answered("/threads/{thread}/state")
+async def thread_state(gateway: Gateway, request: Request) -> Response:
+    """GET: how a thread stands: a graph by its newest checkpoint, any other chain by what was said."""
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(gateway, request))
+    newest = await thread.newest()
+    began = Began({}) if newest is None else await thread.began(newest)
+    if newest is not None and began.thread:
+        return json_answer(await _state(thread, newest, began))
+    messages = await thread.remembered()
+    return json_answer({**_EMPTY, "values": {"messages": messages}} if messages else _EMPTY)
 
 
 @answered("/threads/{thread}/history", shape=refused)
 async def langgraph_thread_history(gateway: Gateway, request: Request) -> Response:
     """POST: the states that its runs have left, the newest first; about 1 MiB of them."""
-    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(gateway, request))
     body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
@@ -189,7 +185,5 @@ def _status(newest: Record, interrupts: list[Any]) -> str:
 ROUTES = (
     Route("POST", "/threads", langgraph_thread_create),
     Route("GET", "/threads/{thread}", langgraph_thread),
-    Route("DELETE", "/threads/{thread}", langgraph_thread_delete),
-    Route("GET", "/threads/{thread}/state", langgraph_thread_state),
     Route("POST", "/threads/{thread}/history", langgraph_thread_history),
 )
