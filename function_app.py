@@ -17,6 +17,7 @@ from gateway.gateway import Gateway
 from gateway.settings import Settings
 from gateway.settled import settle
 from workers.chains.registry import Registry
+from workers.states import state_of
 from workers.trigger import Trigger
 
 # At the latest a run lets go of its stream a minute before the host's functionTimeout.
@@ -37,6 +38,7 @@ gateway = Gateway(
 )
 trigger = Trigger(gateway, registry)
 gateway.direct_start = trigger.start
+gateway.state_of = state_of
 
 
 class Process:

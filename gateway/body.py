@@ -74,6 +74,7 @@ class Start:
     sent: str = ""  # the field that the client has sent it in
     thread: str = ""  # empty: none
     strategy: str = STRATEGIES[0]  # where another stream of the thread runs
+    lapses: bool = False  # an open question of the thread does, instead of refusing this stream
     whole: bool = False  # the input has all that was said in the thread before
     keeps: tuple[str, Any] | None = field(
         default=None, repr=False

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry.trace import SpanKind
 
@@ -73,6 +73,26 @@ class Parts:
     tokens: identity.RedisTokens | None
 
 
+class GraphState(Protocol):
+    """The newest checkpoint of a graph's thread, as JSON; `run` is the stream that has made it."""
+
+    values: Any
+    next: list[str]
+    tasks: list[dict[str, Any]]
+    interrupts: list[dict[str, Any]]
+    metadata: Mapping[str, Any]
+    created_at: str
+    run: str
+
+
+StateOf = Callable[[Connection, str, str], Awaitable[GraphState | None]]
+
+
+async def no_state(redis: Connection, owner: str, thread: str) -> GraphState | None:
+    """Of a process that knows no LangGraph."""
+    return None
+
+
 class Gateway:
     """The product's verbs: create, follow, cancel, status."""
 
@@ -107,6 +127,7 @@ class Gateway:
         self.knows_tokens = bool(settings.token_keys) or not settings.is_open
         self._parts: Parts | None = None
         self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
+        self.state_of: StateOf = no_state  # set by a host that knows LangGraph
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self._room = Room(settings.max_documents)
         self.readiness = Readiness(lambda: self.parts, model_state)
@@ -254,7 +275,9 @@ class Gateway:
         return _still_there(look)
 
     async def thread_status(self, owner: str, state: State) -> str:
-        """`busy`, `error` or `idle`: what a thread's newest stream has left, or that one runs or waits."""
+        """`busy` while a stream runs or waits; else as the newest has left it."""
+        if await self.parts.turns.asking(owner, state):
+            return "interrupted"
         if await self.parts.turns.running(owner, state):
             return "busy"
         record = (await self.parts.log.look(state.newest, owner)).record if state.newest else None

@@ -36,10 +36,15 @@ class Log:
     """The data model; holds no state but the connection, and what is to be sent on it in this turn."""
 
     def __init__(self, redis: Connection) -> None:
-        self._redis = self.redis = redis
+        self._redis = redis
         names = ("create", "confirm", "claim", "append", "cancel", "ask", "give_up", "look")
         self._scripts = {name: Script(name) for name in names}
         self._pens = Pens(redis, self._scripts["append"])
+
+    @property
+    def connection(self) -> Connection | None:
+        """The Redis that the streams are in; None for a log that is in no Redis."""
+        return self._redis
 
     @staticmethod
     def keys(stream_id: str) -> list[str]:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from contextlib import suppress
 
 from gateway.body import Start
-from gateway.errors import OverQuota, QueueUnavailable, StoreUnavailable, ThreadBusy, ThreadMoved
+from gateway.errors import (
+    OverQuota,
+    QueueUnavailable,
+    StoreUnavailable,
+    ThreadBusy,
+    ThreadMoved,
+    ThreadWaiting,
+)
 from gateway.log import Log
 from gateway.queue import Sender
 from gateway.record import Record
 from gateway.settings import Settings
-from gateway.threads import Asked, Threads, lifetimes
-from gateway.turns import Turns
+from gateway.threads import Asked, lifetimes
+from gateway.turns import Turns, threads_in
 
 _FULL_SECONDS = 3600  # after which a caller with too many threads may try again
 
@@ -20,7 +27,7 @@ class Placing:
     """Asks for the turns of threads for streams that are made. Raises StoreUnavailable."""
 
     def __init__(self, settings: Settings, log: Log, queue: Sender) -> None:
-        self._threads = Threads(log.redis)
+        self._threads = threads_in(log)
         self._turns = Turns(log, queue)
         self._most = settings.max_owner_threads
         self._thread_ms, self._record_ms = lifetimes(settings)
@@ -28,18 +35,20 @@ class Placing:
     async def check(self, start: Start, owner: str) -> None:
         """Refuse a stream before anything is stored for it, where its thread surely does not take it.
 
-        Raises ThreadBusy or ThreadMoved, or OverQuota where the caller has too many threads.
+        Raises ThreadBusy, ThreadWaiting or ThreadMoved, or OverQuota where the caller has too many threads.
         """
         state = await self._turns.tend(owner, start.thread)
         if start.after not in ("*", state.newest):
             raise ThreadMoved
-        if start.strategy == "reject" and (runs := await self._turns.running(owner, state)):
+        if (asks := await self._turns.asking(owner, state)) and not start.lapses:
+            raise ThreadWaiting(asks)
+        if not asks and start.strategy == "reject" and (runs := await self._turns.running(owner, state)):
             raise ThreadBusy(runs)
         await self._list(owner, start.thread)
 
     async def enter(self, record: Record, start: Start) -> bool:
-        """Whether the stream has the turn; else it waits. Raises ThreadBusy or ThreadMoved."""
-        asked = Asked(start.strategy, after=start.after)
+        """Whether the stream has the turn; else it waits. Raises ThreadBusy, ThreadWaiting or ThreadMoved."""
+        asked = Asked(start.strategy, after=start.after, lapses=start.lapses)
         word = await self._turns.enter(record, asked, self._thread_ms, self._record_ms)
         if word == "moved":
             raise ThreadMoved

@@ -48,6 +48,14 @@ class Record:
     thread: str = ""  # as its caller has named it; empty: it belongs to none
     whole: bool = False  # its input has all that was said in its thread before
     first: str = ""  # of streams that resume one another, the first one's id; empty: it is this one
+    turn: Any = field(default=None, repr=False)  # as `input`: what a thread that remembers is given instead
+    resumes: str = ""  # the stream whose questions this one answers
+    answer: Mapping[str, Any] | None = field(default=None, repr=False)  # with what
+    stopped_at: str = ""  # the run of a stage, as a checkpoint is named, at which that one has stopped
+    carried: list[str] = field(default_factory=list)  # runs of stages that are finished there
+    questions: list[Any] | None = field(default=None, repr=False)  # open ones; None: it waits for nothing
+    resumed_by: str = ""  # the stream that has answered them
+    dropped: bool = False  # its questions were taken back
 
     @property
     def ended(self) -> bool:
@@ -97,6 +105,14 @@ class Record:
             thread=text("thread"),
             first=text("first"),
             whole="whole" in raw,
+            turn=value("turn"),
+            resumes=text("resumes"),
+            answer=value("answer"),
+            stopped_at=text("stopped_at"),
+            carried=value("carried", []),
+            questions=value("questions"),
+            resumed_by=text("resumed_by"),
+            dropped="dropped" in raw,
         )
 
     @classmethod

@@ -22,8 +22,9 @@ from gateway.settings import Settings
 
 MOST_WAITING = 100  # streams of one thread
 _OWN = "stream:"  # before the id of the stream whose thread it is
-_ENTER, _LEAVE, _BACK, _REMEMBER, _END, _LIST = (
-    Script(name, shared=False) for name in ("enter", "leave", "back", "remember", "end_thread", "list_thread")
+_ENTER, _LEAVE, _HAND, _BACK, _REMEMBER, _END, _LIST = (
+    Script(name, shared=False)
+    for name in ("enter", "leave", "hand", "back", "remember", "end_thread", "list_thread")
 )
 _DROP = Script("drop_run", beginning="thread")
 _FIELDS = ("name", "holder", "waiting", "leaving", "newest", "chain", "created_ms", "updated_ms")
@@ -37,6 +38,16 @@ def thread_id(record: Record) -> str:
 def own_thread(name: str) -> bool:
     """Whether it is a stream's own: no other stream but those that resume it writes there."""
     return name.startswith(_OWN)
+
+
+def aside_of(thread: str) -> str:
+    """The thread that keeps what stood in this one before a run wrote to it. No caller can name it."""
+    return f"{thread}\0before"
+
+
+def is_aside(thread: str) -> bool:
+    """Whether this is such a one."""
+    return thread.endswith("\0before")
 
 
 def quoted(part: str) -> str:
@@ -96,6 +107,7 @@ class Asked:
     strategy: str
     over: str = ""  # the holder that was seen to be over
     after: str = "*"  # the newest stream that this one goes on from; `*`: whichever it is
+    lapses: bool = False  # an open question of the thread does, instead of refusing this stream
 
 
 class Threads:
@@ -127,6 +139,10 @@ class Threads:
         """A stream that is over leaves its thread; the one that gets the turn by that, or an empty id."""
         word, *rest = await _LEAVE(self._redis, named_keys(owner, name)[:1], stream_id)
         return rest[0].decode() if word == "next" else ""
+
+    async def hand(self, owner: str, name: str, over: str, stream_id: str) -> None:
+        """The turn of a stream that was answered goes to the one that goes on with the answer."""
+        await _HAND(self._redis, named_keys(owner, name)[:2], over, stream_id)
 
     async def back(self, owner: str, name: str, stream_id: str, before: str) -> None:
         """Undo the newest stream: the thread stands where it stood before it."""
@@ -176,8 +192,13 @@ class Threads:
         keys = [*named_keys(owner, name), *keys_of(owner, name)]
         if (await _END(self._redis, keys, seen.holder, waiting, seen.newest))[0] != "ok":
             return False
+        aside = aside_of(name)
         await self._redis.call_all(
-            [("ZREM", key, quoted(name)) for key in (threads_of(owner), named_of(owner))]
+            [
+                ("UNLINK", *keys_of(owner, aside)),
+                ("ZREM", threads_of(owner), quoted(name), quoted(aside)),
+                ("ZREM", named_of(owner), quoted(name)),
+            ]
         )
         return True
 

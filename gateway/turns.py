@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from gateway import protocol, telemetry
-from gateway.errors import QueueUnavailable, ThreadBusy
+from gateway.errors import QueueUnavailable, ThreadBusy, ThreadWaiting
 from gateway.log import Log
 from gateway.protocol import Status
 from gateway.queue import Message, Sender
@@ -24,13 +25,29 @@ _TRIES = 10  # that a deletion may lose to new streams
 _log = logging.getLogger("holdfast.turns")
 
 
+def threads_in(log: Log) -> Threads:
+    """The threads in the Redis that the streams are in."""
+    assert log.connection is not None
+    return Threads(log.connection)
+
+
+def is_waiting(record: Record | None) -> bool:
+    """Whether it has asked a question that nobody has answered or taken back."""
+    return record is not None and record.status is Status.DONE and record.questions is not None
+
+
+def is_over(record: Record | None) -> bool:
+    """Whether the holder of a turn needs it no more: it has ended without a question, or has expired."""
+    return record is None or (record.ended and not is_waiting(record))
+
+
 class Turns:
     """The turns of all threads. Raises StoreUnavailable or QueueUnavailable; a later look goes on there."""
 
     def __init__(self, log: Log, queue: Sender) -> None:
         self._log = log
         self._queue = queue
-        self._threads = Threads(log.redis)
+        self._threads = threads_in(log)
 
     async def tend(self, owner: str, name: str) -> State:
         """Bring the thread forward, as far as it goes: end the displaced, hand the turn on, send the next."""
@@ -40,11 +57,13 @@ class Turns:
                 for stream_id, traces in state.leaving.items():
                     await self._displace(owner, name, stream_id, traces)
             elif state.holder:
-                if not await self._is_over(state.holder, owner):
+                record = await self._look(state.holder, owner)
+                if record is not None and record.resumed_by:
+                    await self._threads.hand(owner, name, state.holder, record.resumed_by)
+                elif not is_over(record) or not state.waiting:
                     return state
-                if not state.waiting:
-                    return state
-                await self._leave(owner, name, state.holder)
+                else:
+                    await self._leave(owner, name, state.holder)
             elif state.waiting:
                 await self._leave(owner, name, "")
             else:
@@ -71,11 +90,18 @@ class Turns:
     async def enter(self, record: Record, asked: Asked, thread_ms: int, record_ms: int) -> str:
         """Ask for the turn: `turn`, `waits` or `moved`. Raises ThreadBusy, which names who has it.
 
-        After `waits` the caller has to tend the thread once the stream's record lasts.
+        Raises ThreadWaiting where that one has asked a question, unless the question lapses. After `waits`
+        the caller has to tend the thread once the stream's record lasts.
         """
         state = await self._threads.look(record.owner, record.thread)
-        if state.holder and not asked.over and await self._is_over(state.holder, record.owner):
-            asked = Asked(asked.strategy, state.holder, asked.after)
+        holder = await self._look(state.holder, record.owner) if state.holder else None
+        if state.holder and is_waiting(holder):
+            if not asked.lapses:
+                raise ThreadWaiting(state.holder)
+            await self._cancel(state.holder)
+            holder = await self._look(state.holder, record.owner)
+        if state.holder and not asked.over and is_over(holder):
+            asked = replace(asked, over=state.holder)
         word, holder = await self._threads.enter(record, asked, thread_ms=thread_ms, record_ms=record_ms)
         if word == "busy":
             raise ThreadBusy(holder)
@@ -85,9 +111,13 @@ class Turns:
 
     async def running(self, owner: str, state: State) -> str:
         """The stream that has the turn, or the first that waits for it; empty where the thread is free."""
-        if state.holder and not await self._is_over(state.holder, owner):
+        if state.holder and not is_over(await self._look(state.holder, owner)):
             return state.holder
         return state.waiting[0] if state.waiting else ""
+
+    async def asking(self, owner: str, state: State) -> str:
+        """The stream whose question is open; empty where there is none."""
+        return state.holder if state.holder and is_waiting(await self._look(state.holder, owner)) else ""
 
     async def left(self, record: Record) -> None:
         """A stream has ended: it leaves its thread, wherever it stood there, and the next has the turn."""
@@ -129,12 +159,10 @@ class Turns:
         following = await self._threads.leave(owner, name, stream_id)
         if not following:
             return
-        record = (await self._log.look(following, owner)).record
+        record = await self._look(following, owner)
         if record is not None and not record.ended:
             _log.info("stream %s has the turn of its thread", following)
             await self._queue.enqueue(Message(following, record.trace))
 
-    async def _is_over(self, stream_id: str, owner: str) -> bool:
-        """Whether the holder of a turn needs it no more: it has ended, or its record has expired."""
-        record = (await self._log.look(stream_id, owner)).record
-        return record is None or record.ended
+    async def _look(self, stream_id: str, owner: str) -> Record | None:
+        return (await self._log.look(stream_id, owner)).record

@@ -140,6 +140,7 @@ WORKERS_MAY_IMPORT = {
         "telemetry",
         "threads",
         "turns",
+        "fold",
     )
 }
 FOREIGN = {

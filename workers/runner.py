@@ -27,6 +27,7 @@ from workers.attempt import Attempt, refused
 from workers.chains.registry import Registry
 from workers.keeper import Keeper
 from workers.outcome import Outcome, running
+from workers.savers import Savers
 from workers.writer import Writer
 
 _log = logging.getLogger("holdfast.runner")
@@ -62,6 +63,7 @@ class Runner:
         self._log = log
         self._registry = registry
         self._keeper = Keeper(settings)
+        self._savers = Savers(log, settings)
         self.replaced = False  # by another of the same process: what it lets go has lost no attempt
 
     async def run(self, body: bytes) -> Settled:
@@ -229,7 +231,7 @@ class Runner:
 
     def _made(self, claim: Claim, writer: Writer) -> Attempt:
         """The attempt of a claim."""
-        return Attempt(claim, writer, self._log, self._registry, self._settings)
+        return Attempt(claim, writer, self._log, self._registry, self._settings, self._savers)
 
     def _left_seconds(self, claim: Claim) -> float:
         """Of the time that a stream may run, by Redis's clock."""

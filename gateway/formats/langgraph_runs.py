@@ -222,6 +222,7 @@ async def _start(
             start,
             thread=thread.name,
             strategy=asked.strategy,
+            lapses=True,
             whole=not alone,
             after=base.newest,
             keeps=(RUN, began.kept()),

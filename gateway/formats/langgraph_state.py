@@ -79,12 +79,7 @@ async def thread_delete(gateway: Gateway, request: Request) -> Response:
 async def thread_state(gateway: Gateway, request: Request) -> Response:
     """GET: how a thread stands: a graph by its newest checkpoint, any other chain by what was said."""
     thread = Thread(gateway, await asking.owner(gateway, request), name_of(gateway, request))
-    newest = await thread.newest()
-    began = Began({}) if newest is None else await thread.began(newest)
-    if newest is not None and began.thread:
-        return json_answer(await _state(thread, newest, began))
-    messages = await thread.remembered()
-    return json_answer({**_EMPTY, "values": {"messages": messages}} if messages else _EMPTY)
+    return json_answer(await _stands(thread, await thread.newest()))
 
 
 @answered("/threads/{thread}/history", shape=refused)
@@ -120,6 +115,32 @@ def _before(given: Any) -> str:
     return given or ""
 
 
+async def _stands(thread: Thread, newest: Record | None) -> Document | dict[str, Any]:
+    """How a thread stands: a graph's by its checkpoint, another's by the newest run, or by what was said."""
+    began = Began({}) if newest is None else await thread.began(newest)
+    whole: Document | dict[str, Any] = {**_EMPTY}
+    if newest is not None and began.thread:
+        whole = await _state(thread, newest, began)
+    elif messages := await thread.remembered():
+        whole = {**_EMPTY, "values": {"messages": messages}}
+    graph = await thread.graph()
+    if graph is None:
+        return whole
+    share = whole.share if isinstance(whole, Document) else None
+    metadata = {"thread_id": thread.name, **graph.metadata}
+    told = {
+        **whole,
+        "values": graph.values,
+        "next": graph.next,
+        "tasks": graph.tasks or whole["tasks"],
+        "interrupts": graph.interrupts,
+        "checkpoint": _checkpoint(thread, newest.id if newest is not None else graph.run),
+        "metadata": metadata | {"run_id": graph.run},
+        "created_at": graph.created_at,
+    }
+    return Document.of(told, share)
+
+
 async def _state(thread: Thread, record: Record, began: Began) -> Document:
     run = await thread.state(record, began)
     before = _checkpoint(thread, began.before) if began.before else None
@@ -152,14 +173,13 @@ def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
 async def _told(thread: Thread, newest: Record | None) -> Document:
     """A thread, as LangGraph's server describes one."""
     at = protocol.iso(newest.created_ms if newest else await thread.gateway.parts.log.now_ms())
-    values: dict[str, Any] | None = None
-    status, interrupts = "idle", []
-    share = None
-    if newest is not None:
-        run = await thread.state(newest, await thread.began(newest))
-        values, share = run.values(), run.share
-        interrupts = values.pop("__interrupt__", [])
-        status = _status(newest, interrupts)
+    stands = await _stands(thread, newest)
+    values, interrupts = (stands["values"] or None), stands["interrupts"]
+    share = stands.share if isinstance(stands, Document) else None
+    state = await thread.stands()
+    status = await thread.gateway.thread_status(thread.owner, state)
+    if status == "idle" and interrupts:
+        status = "interrupted"
     whole = {
         "thread_id": thread.name,
         "created_at": at,
@@ -172,14 +192,6 @@ async def _told(thread: Thread, newest: Record | None) -> Document:
         "interrupts": {newest.id: interrupts} if newest is not None and interrupts else {},
     }
     return Document.of(whole, share)
-
-
-def _status(newest: Record, interrupts: list[Any]) -> str:
-    if not newest.ended:
-        return "busy"
-    if newest.status is Status.FAILED:
-        return "error"
-    return "interrupted" if interrupts else "idle"
 
 
 ROUTES = (

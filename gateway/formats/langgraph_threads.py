@@ -31,7 +31,7 @@ from gateway.errors import (
 from gateway.formats.langgraph import Run, message
 from gateway.formats.langgraph_request import Asked
 from gateway.formats.serving import replayed
-from gateway.gateway import Gateway
+from gateway.gateway import Gateway, GraphState
 from gateway.record import Record
 from gateway.threads import State
 
@@ -155,11 +155,21 @@ class Thread:
         """The messages that a next run goes on from."""
         record = await self.found(run_id)
         began = None if record is None else await self.began(record)
+        if self.name and (graph := await self.graph()) is not None and isinstance(graph.values, dict):
+            said = graph.values.get("messages")
+            return [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
         if record is None or began is None or not began.thread:
             return await self.remembered() if self.name else []
         run = await self.state(record, began)
         messages: list[dict[str, Any]] = run.values()["messages"]
         return messages
+
+    async def graph(self) -> GraphState | None:
+        """How the graph of this thread stands by its checkpoints."""
+        gateway = self.gateway
+        if not await gateway.parts.threads.has_checkpoints(self.owner, self.name):
+            return None
+        return await gateway.state_of(gateway.parts.redis, self.owner, self.name)
 
     async def remembered(self) -> list[dict[str, Any]]:
         """The messages that the thread itself remembers, as LangChain writes them."""

@@ -6,9 +6,20 @@ and two owners never have the same key.
 
 from __future__ import annotations
 
-from gateway.threads import keys_of, quoted, threads_of, unquoted
+from gateway.threads import aside_of, is_aside, keys_of, quoted, threads_of, unquoted
 
-__all__ = ["channel_of", "id_of", "keys_of", "parts_of", "quoted", "threads_of", "unquoted", "value_of"]
+__all__ = [
+    "aside_of",
+    "channel_of",
+    "id_of",
+    "is_aside",
+    "keys_of",
+    "parts_of",
+    "quoted",
+    "threads_of",
+    "unquoted",
+    "value_of",
+]
 Version = str | int | float
 
 
