@@ -10,12 +10,14 @@ from pathlib import Path
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from gateway import catalogue, contract, extension, formats, handlers, pages, probes, telemetry
+from gateway import catalogue, contract, extension, formats, handlers, pages, probes, telemetry, thread_list
+from gateway.formats import langgraph_state
 from gateway.function_timeout import limited
 from gateway.gateway import Gateway
 from gateway.settings import Settings
 from gateway.settled import settle
 from workers.chains.registry import Registry
+from workers.states import state_of
 from workers.trigger import Trigger
 
 # At the latest a run lets go of its stream a minute before the host's functionTimeout.
@@ -36,6 +38,7 @@ gateway = Gateway(
 )
 trigger = Trigger(gateway, registry)
 gateway.direct_start = trigger.start
+gateway.state_of = state_of
 
 
 class Process:
@@ -94,6 +97,30 @@ async def token(req: Request) -> Response:
 async def http_trigger(req: Request) -> Response:
     """Answer as the original sample did."""
     return await handlers.http_trigger(gateway, req)
+
+
+@app.route("threads", methods=["GET", "HEAD"])
+async def threads(req: Request) -> Response:
+    """List the caller's threads."""
+    return await thread_list.threads(gateway, req)
+
+
+@app.route("threads/{thread}/state", methods=["GET", "HEAD"])
+async def thread_state(req: Request) -> Response:
+    """Show how a thread stands."""
+    return await langgraph_state.thread_state(gateway, req)
+
+
+@app.route("threads/{thread}", methods=["DELETE"])
+async def thread_delete(req: Request) -> Response:
+    """Delete a thread."""
+    return await langgraph_state.thread_delete(gateway, req)
+
+
+@app.route("threads/{thread}/state", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_thread_state(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await handlers.preflight(gateway, req)
 
 
 @app.route("stream", methods=["OPTIONS"], auth_level=OPEN)

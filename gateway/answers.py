@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import journal, protocol, sse, telemetry
-from gateway.errors import Encoded, HoldfastError, StoreUnavailable, TooManyReaders, stack_of
+from gateway.errors import Encoded, HoldfastError, NoOwner, StoreUnavailable, TooManyReaders, stack_of
 from gateway.gateway import Gateway
 from gateway.headers import SECURE, cors
 from gateway.pieces import is_long, pieces
@@ -118,7 +118,7 @@ def problem(error: HoldfastError) -> Response:
     headers = {"cache-control": "no-store", **SECURE}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if error.status == 403:
+    if error.status == 403 and not isinstance(error, NoOwner):
         headers["www-authenticate"] = 'Bearer error="insufficient_scope"'  # RFC 6750, 3.1
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)

@@ -13,9 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import catalogue, contract, formats, handlers, hostnames, pages, probes
+from gateway import catalogue, contract, formats, handlers, hostnames, pages, probes, thread_list
 from gateway.answers import NO_ROUTE, Handler, answered
 from gateway.errors import HoldfastError, MethodNotAllowed, RouteNotFound
+from gateway.formats import langgraph_state
 from gateway.gateway import Gateway
 
 Routes = tuple[tuple[str, str, Handler], ...]
@@ -44,6 +45,13 @@ ROUTES: Routes = (
     ("POST", "/stream/{id}/resume", handlers.resume),
     ("POST", "/stream/{id}/token", handlers.token),
     ("POST", "/api/http_trigger", handlers.http_trigger),
+    *_with_heads(
+        (
+            ("GET", "/threads", thread_list.threads),
+            ("GET", "/threads/{thread}/state", langgraph_state.thread_state),
+        )
+    ),
+    ("DELETE", "/threads/{thread}", langgraph_state.thread_delete),
     *(
         ("OPTIONS", path, handlers.preflight)
         for path in (
@@ -53,6 +61,7 @@ ROUTES: Routes = (
             "/stream/{id}/token",
             "/api/http_trigger",
             "/chains",
+            "/threads/{thread}/state",
         )
     ),
     *((method, route.path, route.handler) for route in formats.ROUTES for method in route.methods),

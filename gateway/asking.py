@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from gateway import journal, protocol
-from gateway.errors import Invalid, Malformed
+from gateway.errors import Invalid, Malformed, NoOwner
 from gateway.gateway import Gateway
 from gateway.protocol import Cursor
 from gateway.record import Record
@@ -42,6 +42,12 @@ async def owner(gateway: Gateway, request: Request) -> str:
     request.scope[_CLAIMS] = caller.claims
     journal.note(owner=caller.owner)
     return caller.owner
+
+
+def check_apart(gateway: Gateway) -> None:
+    """Raises NoOwner where everybody may ask and nobody is asked who he is: all would share what is kept."""
+    if gateway.settings.is_open and gateway.settings.open_to_all == "yes":
+        raise NoOwner
 
 
 def claims(request: Request) -> Mapping[str, Any]:

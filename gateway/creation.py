@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 from gateway import protocol, sse, telemetry
 from gateway.body import Start
 from gateway.claims import NO_CLAIMS
+from gateway.conversations import Conversations
 from gateway.errors import (
     Invalid,
     KeyReused,
@@ -24,9 +25,11 @@ from gateway.errors import (
     QueueFull,
     QueueUnavailable,
     StoreUnavailable,
+    ThreadRefused,
 )
 from gateway.inputs import Inputs
 from gateway.log import Log
+from gateway.placing import Placing
 from gateway.queue import JobQueue, Message
 from gateway.quota import Quota
 from gateway.record import Record
@@ -52,6 +55,7 @@ class Creation:
         queue: JobQueue,
         quota: Quota,
         inputs: Inputs,
+        conversations: Conversations,
         direct_start: DirectStart,
     ) -> None:
         self._settings = settings
@@ -60,7 +64,9 @@ class Creation:
         self._queue = queue
         self._quota = quota
         self._inputs = inputs
+        self._conversations = conversations
         self._direct_start = direct_start
+        self._placing = Placing(settings, log, queue)
         # By key, for as long as somebody is at it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -81,8 +87,10 @@ class Creation:
     ) -> Record:
         """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
 
+        A stream that waits for the turn of its thread gets to the queue when it has it.
         `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
-        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable.
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable; of a stream in
+        a thread, ThreadBusy, ThreadWaiting or ThreadMoved.
         """
         if not key:
             return await self._create(start, owner, "", traceparent, followed, claims)
@@ -102,6 +110,8 @@ class Creation:
     ) -> Record:
         stream_id = protocol.new_stream_id(key_hash)
         word, found = await self._known(stream_id, key_hash, start)
+        if word == "none" and start.thread:
+            await self._placing.check(start, owner)
         if word == "none":
             try:
                 now_ms = await self.admit(owner, stream_id)
@@ -115,14 +125,37 @@ class Creation:
             fields |= {"claims": sse.dumps(dict(claims))} if claims else {}
             word, found = await self._record(stream_id, start, key_hash, fields)
             if word == "created":
-                return await self._queued(Record.made(stream_id, fields), followed)
+                return await self._placed(Record.made(stream_id, fields), start, followed)
             await self.release(owner, stream_id)  # another process was quicker
         if word == "conflict":
             raise KeyReused
         record = (await self._log.look(found, owner)).record
         if record is None:
             raise StoreUnavailable
-        return record if record.confirmed else await self._queued(record, followed)  # its first POST has died
+        return (
+            record if record.confirmed else await self._placed(record, start, followed)
+        )  # its POST has died
+
+    async def _placed(self, record: Record, start: Start, followed: bool) -> Record:
+        """In the queue; or among those that wait for the turn of its thread."""
+        if not record.thread:
+            return await self._queued(record, followed)
+        if start.keeps is not None:  # before the thread shows the stream to others
+            await self._conversations.keep(record.owner, record.id, *start.keeps)
+        try:
+            has_turn = await self._placing.enter(record, start)
+        except ThreadRefused:
+            await self.release(record.owner, record.id)
+            raise
+        if has_turn:
+            return await self._queued(record, followed)
+        await self._queue.forget(record.id)
+        # As long as it waits it is looked after like a job that nobody holds.
+        if not await self._log.confirm(record.id, round(self._settings.lease * 1000)):
+            raise QueueUnavailable("the thread took longer than the record lasts")
+        telemetry.started.add(1, {"chain": record.chain})
+        await self._placing.tend(record)
+        return record
 
     async def _known(self, stream_id: str, key_hash: str, start: Start) -> tuple[str, str]:
         return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")
@@ -142,7 +175,7 @@ class Creation:
         return now_ms
 
     async def release(self, owner: str, stream_id: str) -> None:
-        """Give them back: the stream was not made."""
+        """Give them back: the stream does not come to be. A record that it has expires by itself."""
         await self._quota.release(owner, stream_id)
         await self._queue.forget(stream_id)
 
@@ -194,6 +227,8 @@ class Creation:
             "params": sse.dumps(start.params),
             "trace": traceparent,
         }
+        fields |= {"thread": start.thread} if start.thread else {}
+        fields |= {"whole": 1} if start.whole else {}
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
 
     def stages(self, chain: str) -> list[str] | None:

@@ -114,6 +114,46 @@ class AlreadyAnswered(HoldfastError):
         super().__init__(resumed_by=resumed_by)
 
 
+class ThreadRefused(HoldfastError):
+    """The thread does not take this stream now."""
+
+    status = 409
+    code = "thread_refused"
+
+
+class ThreadBusy(ThreadRefused):
+    """Another stream of the thread runs."""
+
+    code = "thread_busy"
+    members = ("stream",)
+
+    def __init__(self, stream: str, detail: str = "") -> None:
+        super().__init__(detail, stream=stream)
+
+
+class ThreadWaiting(ThreadRefused):
+    """The thread's newest stream waits for an answer to its question."""
+
+    code = "thread_waiting"
+    members = ("stream",)
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream=stream)
+
+
+class ThreadMoved(ThreadRefused):
+    """Another stream of the thread has begun meanwhile."""
+
+    code = "thread_moved"
+
+
+class NoOwner(HoldfastError):
+    """Here nobody is asked who he is, so nothing can be kept for one caller alone."""
+
+    status = 403
+    code = "no_owner"
+
+
 class StreamGone(HoldfastError):
     """The stream is past its retention."""
 

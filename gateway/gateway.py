@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry.trace import SpanKind
 
@@ -49,7 +49,9 @@ from gateway.revive import revive
 from gateway.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.settings import Settings
 from gateway.status import document, fold_of
+from gateway.threads import State, Threads
 from gateway.tokens import StreamTokens, life_of
+from gateway.turns import Turns
 
 FOLD_TRIES = 3
 FOLDS_AT_ONCE = 4  # in one process: each may hold a whole log, and its text
@@ -69,7 +71,29 @@ class Parts:
     creation: Creation
     resuming: Resuming
     conversations: Conversations
+    threads: Threads
+    turns: Turns
     tokens: identity.RedisTokens | None
+
+
+class GraphState(Protocol):
+    """The newest checkpoint of a graph's thread, as JSON; `run` is the stream that has made it."""
+
+    values: Any
+    next: list[str]
+    tasks: list[dict[str, Any]]
+    interrupts: list[dict[str, Any]]
+    metadata: Mapping[str, Any]
+    created_at: str
+    run: str
+
+
+StateOf = Callable[[Connection, str, str], Awaitable[GraphState | None]]
+
+
+async def no_state(redis: Connection, owner: str, thread: str) -> GraphState | None:
+    """Of a process that knows no LangGraph."""
+    return None
 
 
 class Gateway:
@@ -106,6 +130,7 @@ class Gateway:
         self.knows_tokens = bool(settings.token_keys) or not settings.is_open
         self._parts: Parts | None = None
         self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
+        self.state_of: StateOf = no_state  # set by a host that knows LangGraph
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self._room = Room(settings.max_documents)
         self.readiness = Readiness(lambda: self.parts, model_state)
@@ -176,12 +201,16 @@ class Gateway:
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(log, hub, max_age=settings.stream_max_age)
         quota = Quota(redis, settings)
-        creation = Creation(
-            settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
-        )
         conversations = Conversations(redis, settings)
+        creation = Creation(
+            *(settings, self.chains, log, queue, quota, self.inputs, conversations),
+            lambda job: self.direct_start(job),
+        )
         resuming = Resuming(settings, log, creation)
-        return Parts(redis, log, hub, relay, queue, creation, resuming, conversations, tokens)
+        threads, turns = Threads(redis), Turns(log, queue)
+        return Parts(
+            *(redis, log, hub, relay, queue, creation, resuming, conversations, threads, turns, tokens)
+        )
 
     async def create(
         self,
@@ -196,7 +225,8 @@ class Gateway:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
 
         `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
-        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable, and what
+        `Creation.create` does of threads. After these
         nothing was started, unless only the store's or the queue's answer was lost; the same key makes it one
         job in any case.
         """
@@ -273,6 +303,15 @@ class Gateway:
             raise Unauthorized
         return _still_there(look)
 
+    async def thread_status(self, owner: str, state: State) -> str:
+        """`busy` while a stream runs or waits; else as the newest has left it."""
+        if await self.parts.turns.asking(owner, state):
+            return "interrupted"
+        if await self.parts.turns.running(owner, state):
+            return "busy"
+        record = (await self.parts.log.look(state.newest, owner)).record if state.newest else None
+        return "error" if record is not None and record.status is protocol.Status.FAILED else "idle"
+
     async def token(self, stream_id: str, owner: str) -> dict[str, Any]:
         """A token that lets whoever has it read this stream, at least until `expires_at`."""
         record = await self.find(stream_id, owner)
@@ -290,12 +329,14 @@ class Gateway:
 
     async def end(self, stream_id: str, owner: str) -> None:
         """End it now, if it has not ended. Raises StreamNotFound or StreamGone."""
-        await self.find(stream_id, owner)
+        record = await self.find(stream_id, owner)
         tag = protocol.tag_of(protocol.new_token())
         if (await self.parts.log.cancel(stream_id, tag)).word == "cancelled":
             telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
             with suppress(QueueUnavailable):  # its place in the queue is free later, then
                 await self.parts.queue.forget(stream_id)
+            with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread hands it on
+                await self.parts.turns.left(record)
 
     async def status(self, stream_id: str, owner: str) -> Document:
         """The caller's stream as a document. Raises StreamNotFound or StreamGone."""

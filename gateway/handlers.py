@@ -32,6 +32,8 @@ async def create(gateway: Gateway, request: Request) -> Response:
     after = asking.cursor(request)
     chains, bounds = gateway.chains, gateway.bounds
     start = await read_json(request, bounds, lambda value: parse_start(value, chains, bounds), owner)
+    if start.thread:
+        asking.check_apart(gateway)
     if follow_now:
         gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(

@@ -157,6 +157,14 @@ class Log:
         """`cancelled`, `ended` or `unknown`."""
         return await self._run("cancel", stream_id, tag)
 
+    async def erase(self, stream_id: str) -> None:
+        """Delete every key of a stream. Its worker, if it has one, finds it unknown and stops."""
+        job, log, index = self.keys(stream_id)
+        idem = await self._redis.call("HGET", job, "idem")
+        await self._redis.call_all(
+            [("ZREM", index, stream_id), ("UNLINK", job, log, *([idem] if idem else []))]
+        )
+
     async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
         """`yes` once in a back-off, else `wait` or `held` (number: ms), `over`, `ended` or `unknown`.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import openapi_page, parameters, responses, schemas
+from gateway import openapi_page, openapi_threads, parameters, responses, schemas
 from gateway.body import Bounds
 from gateway.protocol import VERSION
 from gateway.responses import Answer
@@ -21,6 +21,7 @@ Operation = dict[str, Any]
 _BODY = ("malformed", "too_large", "not_json", "encoded", "invalid")
 _STORE = ("store_unavailable", "internal")
 _START = (*_BODY, "over_quota", "queue_full", "too_many_readers", "queue_unavailable", *_STORE)
+_THREAD = ("thread_busy", "thread_waiting")
 _ONE = ("not_found", "no_route", "gone", *_STORE)  # no_route: an id with a slash makes another path
 _METHODS = ("get", "post", "delete", "options")
 _ABOUT = """LangChain answers as server-sent events that survive a cut connection.
@@ -87,6 +88,7 @@ class _Contract:
                 "options": {**_preflight("token", "no_route"), "parameters": [any_stream]},
             },
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
+            **openapi_threads.paths(self.thread),
             "/chains": {"get": self._chains(), "options": _preflight("chains")},
             "/health": {"get": _open("health", "Is it alive?", responses.json("yes", ref("Health")))},
             "/ready": {"get": self._ready()},
@@ -94,6 +96,19 @@ class _Contract:
             "/openapi.json": {"get": _open("openapi", "This", responses.json("it", {"type": "object"}))},
             **openapi_page.paths(),
         }
+
+    def thread(self, name: str, summary: str, told: dict[str, Answer], *codes: str) -> Operation:
+        """What a caller asks of his threads."""
+        return {
+            **_named(name, summary),
+            "security": self._asked(),
+            "responses": {**told, **self._refused(*codes, *self._apart(), "invalid", *_STORE)},
+        }
+
+    def _apart(self) -> tuple[str, ...]:
+        """The problem that threads have where everybody may ask and nobody is asked who he is."""
+        settings = self.settings
+        return ("no_owner",) if settings.is_open and settings.open_to_all == "yes" else ()
 
     def schemes(self) -> dict[str, Schema]:
         """Every way to say who asks."""
@@ -163,7 +178,7 @@ class _Contract:
                 "200": follow,
                 "202": {**responses.created(), "links": _links()},
                 "204": responses.seen(created=True),
-                **self._refused(*_START, "idempotency_key_reused"),
+                **self._refused(*_START, *_THREAD, "idempotency_key_reused", *self._apart()),
             },
         }
 

@@ -47,6 +47,7 @@ class Record:
     unknown_ms: int = 0  # when a worker first found that it lacks the chain
     checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
     thread: str = ""  # as its caller has named it; empty: it belongs to none
+    whole: bool = False  # its input has all that was said in its thread before
     first: str = ""  # of streams that resume one another, the first one's id; empty: it is this one
     turn: Any = field(default=None, repr=False)  # as `input`: what a thread that remembers is given instead
     resumes: str = ""  # the stream whose questions this one answers
@@ -111,6 +112,7 @@ class Record:
             },
             thread=text("thread"),
             first=text("first"),
+            whole="whole" in raw,
             turn=value("turn"),
             resumes=text("resumes"),
             answer=value("answer"),

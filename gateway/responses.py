@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.errors import Encoded, HoldfastError
+from gateway.errors import Encoded, HoldfastError, NoOwner
 from gateway.headers import SECURE
 from gateway.schemas import ID, WHERE, Schema, ref
 
@@ -132,7 +132,7 @@ def problem(errors: list[type[HoldfastError]]) -> Answer:
     """The problems of one status (RFC 9457)."""
     status = errors[0].status
     named = {"Cache-Control": "NotStored"}
-    if status in (401, 403):
+    if status in (401, 403) and errors != [NoOwner]:
         named["WWW-Authenticate"] = "Authenticate"
     if Encoded in errors:
         named["Accept-Encoding"] = "Codings"

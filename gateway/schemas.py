@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.body import DEFAULT_CHAIN, MAX_METADATA_BYTES, Bounds
+from gateway.body import DEFAULT_CHAIN, MAX_METADATA_BYTES, STRATEGIES, Bounds
 from gateway.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
 from gateway.protocol import CURSOR, STREAM_ID, TERMINAL_EVENTS, EventType, Status
 from gateway.record import WAITING
@@ -25,6 +25,12 @@ LAST_EVENT_ID: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})?
 # A field's value has no blank at either end (RFC 9110, 5.5).
 IDEMPOTENCY_KEY: Schema = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$"}
 TIME: Schema = {"type": "string", "format": "date-time"}
+THREAD_NAME: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 200,
+    "pattern": r"^(?!\.{1,2}$|stream:)[^/\u0000-\u001f\u007f-\u009f\ud800-\udfff]+$",
+}
 WHERE: Schema = {"type": "string", "pattern": f"^/stream/{STREAM_ID.pattern}$"}
 # What `str.strip` leaves something of.
 NOT_BLANK = (
@@ -50,20 +56,36 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
         "Created": _object(
             id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
         ),
-        "Resumed": _object(
-            id=ID,
-            status={"const": Status.QUEUED.value},
-            chain=_TEXT,
-            stream=WHERE,
-            created_at=TIME,
-            resumes=ID,
-        ),
-        "Interrupt": _and(_object(id=_TEXT, value={}), response_schema={"type": "object"}),
+        **_asking(),
         "Chains": _object(chains={"type": "array", "items": ref("Chain")}),
         "Chain": _and(
             _object(name=_TEXT, stages={"type": "array", "items": _TEXT}, input=_or_null({})),
             params={"type": "object", "description": "JSON Schema of all that callers may set, if declared"},
         ),
+        "Threads": _object(
+            threads={"type": "array", "items": ref("Thread")}, next=_or_null({"type": "string"})
+        ),
+        "Thread": _object(
+            thread=THREAD_NAME,
+            status={"enum": ["idle", "busy", "interrupted", "error"]},
+            chain=_TEXT,
+            created_at=TIME,
+            updated_at=TIME,
+            stream=_or_null(ID),
+        ),
+        "ThreadState": {
+            **_object(
+                values={},
+                next={"type": "array", "items": _TEXT},
+                tasks={"type": "array", "items": {"type": "object"}},
+                checkpoint=_or_null({"type": "object"}),
+                metadata={"type": "object"},
+                created_at=_or_null(TIME),
+                parent_checkpoint=_or_null({"type": "object"}),
+                interrupts={"type": "array", "items": {"type": "object"}},
+            ),
+            "description": "as LangGraph's server tells it",
+        },
         "Token": _object(token=_TEXT, expires_at=TIME, stream=_TEXT),
         "Health": _object(status={"const": "ok"}, model=_TEXT),
         "Ready": _ready(),
@@ -83,6 +105,21 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
         **{_name(kind): _event(kind, data) for kind, data in _data().items()},
         "Event": {"oneOf": [ref(_name(kind)) for kind in EventType]},
         "SampleEvent": {"oneOf": [ref(_name(kind)) for kind in SAMPLE_EVENTS]},
+    }
+
+
+def _asking() -> dict[str, Schema]:
+    """What a graph asks, and the answer to who has answered it."""
+    return {
+        "Resumed": _object(
+            id=ID,
+            status={"const": Status.QUEUED.value},
+            chain=_TEXT,
+            stream=WHERE,
+            created_at=TIME,
+            resumes=ID,
+        ),
+        "Interrupt": _and(_object(id=_TEXT, value={}), response_schema={"type": "object"}),
     }
 
 
@@ -154,10 +191,25 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
             **_or_null(ref("JsonObject")),
             "description": f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document",
         },
+        "thread": {
+            **_or_null(THREAD_NAME),
+            "description": "the conversation that this goes on with, in the caller's own name space",
+        },
+        "multitask_strategy": {
+            "enum": [*STRATEGIES, None],
+            "default": STRATEGIES[0],
+            "description": "needs a thread: what happens where another stream of it runs",
+        },
     }
 
     def start(name: str, schema: Schema) -> Schema:
-        return {**_object(**{name: schema, **options}), "required": [name]}
+        named = {"properties": {"thread": {"type": "string"}}, "required": ["thread"]}
+        chosen = {
+            "properties": {"multitask_strategy": {"type": "string"}},
+            "required": ["multitask_strategy"],
+        }
+        whole = _object(**{name: schema, **options})
+        return {**whole, "required": [name], "if": chosen, "then": named}
 
     return {
         "Resume": _resume(bounds),

@@ -43,6 +43,7 @@ LAYERS = [
         "gateway.probes",
         "gateway.pages",
         "gateway.rehearsal",
+        "gateway.thread_list",
         "gateway.contract",
         "gateway.catalogue",
     },
@@ -50,9 +51,15 @@ LAYERS = [
     {"gateway.asking"},
     {"gateway.answers"},
     {"gateway.response", "gateway.gateway"},
-    {"gateway.direct", "gateway.resuming", "gateway.openapi", "gateway.openapi_page"},
+    {
+        "gateway.direct",
+        "gateway.resuming",
+        "gateway.openapi",
+        "gateway.openapi_page",
+        "gateway.openapi_threads",
+    },
     {"gateway.creation"},
-    {"gateway.inputs"},
+    {"gateway.inputs", "gateway.placing"},
     {"gateway.forms"},
     {"gateway.responses", "gateway.parameters"},
     {"gateway.schemas"},
@@ -62,7 +69,7 @@ LAYERS = [
     {"gateway.claims"},
     {"gateway.readiness", "gateway.timeline", "gateway.listing"},
     {"gateway.hub", "gateway.revive", "gateway.queues", "gateway.status", "gateway.log_apart"},
-    {"gateway.overdue"},
+    {"gateway.overdue", "gateway.turns"},
     {"gateway.queue_azure", "gateway.queue_redis", "gateway.storage"},
     {"gateway.feed"},
     {
@@ -133,6 +140,8 @@ WORKERS_MAY_IMPORT = {
         "tasks",
         "telemetry",
         "threads",
+        "turns",
+        "fold",
     )
 }
 FOREIGN = {

@@ -13,16 +13,19 @@ from typing import Any
 
 from gateway import protocol, sse
 from gateway.errors import CursorLost, StoreUnavailable
+from gateway.fold import Fold
 from gateway.log import Log
 from gateway.protocol import Event
 from gateway.record import Claim, Record, started
 from gateway.settings import Settings
+from gateway.threads import Threads
 from workers import adapter, failures, guard
 from workers.chains.making import place_of
 from workers.chains.registry import Chain, Registry
 from workers.explain import explained
 from workers.limits import Limits, OverTime
 from workers.matcher import Published
+from workers.said import Said, has_checkpoints
 from workers.savers import Savers
 from workers.stage_run import StageRun, TooMuch, Unread
 from workers.stages import Stages, Step
@@ -124,7 +127,10 @@ class Attempt:
         finished = set(published.finished)
         limits = Limits(self._settings, chain.limits, began=self._began)
         most, put = self._settings.max_checkpoints, self._registry.put(chain.name)
-        stages = Stages(chain.stages, made, self._claim.record, finished, most=most, put=put)
+        said, record = self._said(made), self._claim.record
+        if said is not None:
+            record = await said.recalled()
+        stages = Stages(chain.stages, made, record, finished, most=most, put=put)
         stage_run = StageRun(
             *(self._claim, self._writer, self._settings, self._read),
             tries=chain.tries,
@@ -143,6 +149,8 @@ class Attempt:
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
             end = [*run.rest(), step.event(finished=True)]
             if step.last or run.outcome.finish_reason == "interrupted":
+                if said is not None:
+                    await said.keep(await self._folded(end))
                 done = self._done(run.outcome, stages.usage)
                 await self._writer.put(*end, done, fields=self._waiting(step, run.outcome))
                 return
@@ -153,6 +161,23 @@ class Attempt:
             await self._writer.put(*end, fields=checkpoint | {"failures": 0})
             self._failures = 0
         await self._writer.put(self._done(adapter.Outcome(), stages.usage))
+
+    def _said(self, parts: Mapping[str, Any]) -> Said | None:
+        """What the stream's thread remembers, where it has one and the chain is no graph with checkpoints."""
+        record, redis = self._claim.record, self._log.connection
+        if not record.thread or redis is None or has_checkpoints(parts):
+            return None
+        return Said(Threads(redis), record, self._settings)
+
+    async def _folded(self, rest: Sequence[Event]) -> Fold:
+        """What a reader knows after the log and these events. Raises StoreUnavailable."""
+        await self._writer.flush()
+        fold = Fold()
+        for one in (await self._messages())[0]:
+            fold.feed(one.id, one.event())
+        for event in rest:
+            fold.feed("", event)
+        return fold
 
     def _waiting(self, step: Step, outcome: adapter.Outcome) -> dict[str, Any]:
         """The fields of the record by which a stream that has stopped can be resumed; none for any other."""

@@ -14,12 +14,14 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 
 from gateway import overdue, protocol, telemetry
-from gateway.errors import StoreUnavailable
+from gateway.errors import QueueUnavailable, StoreUnavailable
 from gateway.log import Log
-from gateway.queue import Message
-from gateway.record import Answer, Claim
+from gateway.queue import Message, Sender
+from gateway.record import Answer, Claim, Record
 from gateway.settings import Settings
 from gateway.tasks import begin
+from gateway.threads import lifetimes
+from gateway.turns import Turns
 from workers import failures
 from workers.attempt import Attempt, refused
 from workers.chains.registry import Registry
@@ -54,8 +56,10 @@ NOT_ENDED = ("lost", "fenced")
 class Runner:
     """Runs jobs. Cancelling one lets it go, and answers that it is to be delivered again."""
 
-    def __init__(self, settings: Settings, log: Log, registry: Registry) -> None:
+    def __init__(self, settings: Settings, log: Log, registry: Registry, queue: Sender | None = None) -> None:
+        """`queue` gets the jobs whose streams have the turn of their threads next; None: there are none."""
         self._settings = settings
+        self._turns = None if queue is None else Turns(log, queue)
         self._log = log
         self._registry = registry
         self._keeper = Keeper(settings)
@@ -78,7 +82,13 @@ class Runner:
         known = message.version == answer.claim.record.version == protocol.VERSION
         if known and self._waits_for_its_chain(answer.claim):
             return await self._let_go(answer.claim, round(random.uniform(*UNKNOWN_AGAIN_MS)))
-        return await self._attempt(answer.claim, known)
+        if known and not await self._has_turn(answer.claim.record):
+            await self._let_go(answer.claim, 0)
+            return DONE  # who ends the stream before it sends another message
+        settled = await self._attempt(answer.claim, known)
+        if settled == DONE:
+            await self._left(answer.claim.record)
+        return settled
 
     async def give_up(self, body: bytes) -> Settled:
         """Handle a message that the queue has given up: a sick job ends, any other is delivered again later.
@@ -96,6 +106,24 @@ class Runner:
         if waits or refused(answer.claim, self._settings, self._registry) is None:
             return await self._let_go(answer.claim, GIVEN_UP_AGAIN_MS)
         return await self._attempt(answer.claim, known)
+
+    async def _has_turn(self, record: Record) -> bool:
+        """Whether the stream's thread lets it run now. Raises StoreUnavailable."""
+        if self._turns is None:
+            return True
+        try:
+            return await self._turns.has_turn(record, *lifetimes(self._settings))
+        except QueueUnavailable as error:  # the thread could not be handed on to another
+            raise StoreUnavailable from error
+
+    async def _left(self, record: Record) -> None:
+        """The stream is over: the next one of its thread has the turn."""
+        if self._turns is None:
+            return
+        try:
+            await self._turns.left(record)
+        except (StoreUnavailable, QueueUnavailable) as error:  # the sweeper does it
+            _log.warning("the thread of stream %s is handed on later: %s", record.id, error.code)
 
     def _waits_for_its_chain(self, claim: Claim) -> bool:
         """Whether this process lacks the job's chain, and a worker of another release may have it."""

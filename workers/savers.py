@@ -67,7 +67,7 @@ class Savers:
         found = self._known.pop(owner, None)
         if found is None:
             seconds, patience = self._settings.thread_seconds, self._settings.store_patience
-            found = Saver(redis, owner=owner, seconds=seconds, patience=patience)
+            found = Saver(redis, owner=owner, seconds=seconds, patience=patience, in_turn=True)
         self._known[owner] = found
         if len(self._known) > MOST_OWNERS:
             self._known.popitem(last=False)

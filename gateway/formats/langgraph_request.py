@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway import sse
-from gateway.body import DEFAULT, Bounds, Start, parse_start
+from gateway.body import DEFAULT, STRATEGIES, Bounds, Start, parse_start
 from gateway.errors import Invalid
 from gateway.formats.langgraph import EVENT_OF_MODE, message
 from gateway.formats.projection import whole
@@ -47,7 +47,6 @@ _REMOVE, _REMOVE_ALL = "remove", "__remove_all__"
 _MOST_CHARACTERS = 200  # of an id
 # What changes what is run, and is not to be had here, unless it is empty.
 _NOT_HERE = ("command", "interrupt_before", "interrupt_after", "webhook", "after_seconds", "checkpoint_id")
-STRATEGIES = ("reject", "interrupt", "rollback")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,13 @@ from gateway import asking
 from gateway.answers import answered, json_answer
 from gateway.aside import aside
 from gateway.body import Start, read_json
-from gateway.errors import ConversationBusy, Invalid, Malformed
+from gateway.errors import Invalid, Malformed, ThreadBusy, ThreadMoved
 from gateway.formats.langgraph import RUN_STATUS
 from gateway.formats.langgraph_request import Asked, begin_state, parse_modes, parse_run, start_of
 from gateway.formats.langgraph_threads import (
     MOST_WALKED,
+    RUN,
+    Base,
     Began,
     Thread,
     name_of,
@@ -82,7 +84,7 @@ async def langgraph_create_alone(gateway: Gateway, request: Request) -> Response
 @answered("/threads/{thread}/runs", shape=refused)
 async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     """GET: a thread's runs, the newest first."""
-    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(gateway, request))
     query = request.query_params
     most, skipped = (whole_number(name, query.get(name, most), MOST_WALKED) for name, most in _PAGE)
     status = query.get("status")
@@ -131,9 +133,7 @@ async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
         raise Invalid("action", "must be interrupt or rollback")
     await gateway.end(record.id, thread.owner)
     if action == "rollback":
-        newest = await thread.newest()
-        if newest.stream == record.id:
-            await thread.turn(newest, began.before)
+        await gateway.parts.threads.back(thread.owner, thread.name, record.id, began.before)
     return Response(status_code=204 if request.query_params.get("wait") == "1" else 202)
 
 
@@ -175,11 +175,11 @@ async def _begin(
     asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds), owner)
     if "thread" not in request.path_params:
         nowhere = Thread(gateway, owner, "")
-        record, began = await _start(nowhere, request, asked, asked.checkpoint, followed)
+        record, began = await _start(nowhere, request, asked, Base("", asked.checkpoint), followed)
         thread, began = Thread(gateway, owner, record.id), replace(began, thread=record.id)
         await thread.keep(record, began)
         return thread, record, began, asked
-    thread = Thread(gateway, owner, name_of(request))
+    thread = Thread(gateway, owner, name_of(gateway, request))
     if key and (known := await thread.of_key(asked)) is not None:
         return thread, _noted(known), await thread.began(known), asked
     for _ in range(_TURNS):
@@ -187,37 +187,53 @@ async def _begin(
         if base.again is not None:
             record, began = base.again
             return thread, _noted(record), began, asked
-        record, began = await _start(thread, request, asked, base.before, followed)
-        await thread.keep(record, began)
-        if await thread.turn(base.newest, record.id):
-            if key:
-                await thread.remember(asked, record)
-            if base.running is not None:
-                await gateway.end(base.running.id, owner)
-            return thread, record, began, asked
-        await gateway.end(record.id, owner)  # another went on from there first: look again
-    raise ConversationBusy
+        try:
+            record, began = await _start(thread, request, asked, base, followed)
+        except (ThreadBusy, ThreadMoved):  # another went on from there first: look again
+            continue
+        if key:
+            await thread.remember(asked, record)
+        return thread, record, began, asked
+    raise ThreadBusy(base.newest)
 
 
 async def _start(
-    thread: Thread, request: Request, asked: Asked, before: str, followed: bool
+    thread: Thread, request: Request, asked: Asked, base: Base, followed: bool
 ) -> tuple[Record, Began]:
-    gateway = thread.gateway
+    """Start a run; of one that is to wait, or of a graph, the worker knows what was said before.
+
+    Raises ThreadBusy or ThreadMoved.
+    """
+    gateway, before = thread.gateway, base.before
     messages = await thread.messages(before)
+    threads = gateway.parts.threads
+    alone = base.waits or (bool(thread.name) and await threads.has_checkpoints(thread.owner, thread.name))
 
     def read() -> tuple[dict[str, Any], Start]:
         state = begin_state(asked, messages, gateway.bounds)
-        return state, start_of(asked, state, gateway.chains, gateway.bounds)
+        own = begin_state(asked, [], gateway.bounds) if alone else state
+        return state, start_of(asked, own, gateway.chains, gateway.bounds)
 
     state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read, thread.owner)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
+    began = Began(state, before, asked.digest, thread.name, asked.key)
+    if thread.name:
+        start = replace(
+            start,
+            thread=thread.name,
+            strategy=asked.strategy,
+            lapses=True,
+            whole=not alone,
+            after=base.newest,
+            keeps=(RUN, began.kept()),
+        )
     record = await begin(gateway, request, start, thread.owner, key=key, followed=followed)
-    return record, Began(state, before, asked.digest, thread.name)
+    return record, began
 
 
 async def _found(gateway: Gateway, request: Request) -> tuple[Thread, Record, Began]:
     """The run of the path, in its thread. No stream token lets in here: a state holds what was asked."""
-    thread = Thread(gateway, await asking.owner(gateway, request), name_of(request))
+    thread = Thread(gateway, await asking.owner(gateway, request), name_of(gateway, request))
     record, began = await thread.own(request.path_params["id"])
     return thread, _noted(record), began
 

@@ -58,15 +58,15 @@ class Draft(Blocking):
         changed = [place for place in self._writes if place not in self._own]
         await _set_aside(self._saver, self._thread, self._run, changed)
         for put in self._puts:
-            await self._saver.aput(*put)
+            await self._saver.aput(self._here(put[0]), *put[1:])
         for told in self._told:
-            await self._saver.aput_writes(*told)
+            await self._saver.aput_writes(self._here(told[0]), *told[1:])
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `Saver.aget_tuple`, of the thread with this run's checkpoints."""
         found = self._known(config)
         if found is None and not self._is_new:
-            found = await self._saver.aget_tuple(config)
+            found = await self._saver.aget_tuple(self._here(config))
             found = None if found is None else self._whole(found)
         return found
 
@@ -95,7 +95,8 @@ class Draft(Blocking):
                 left = None if left is None else left - 1
                 yield self._whole(one)
         if not self._is_new:
-            async for one in self._saver.alist(config, filter=filter, before=before, limit=left):
+            here = None if config is None else self._here(config)
+            async for one in self._saver.alist(here, filter=filter, before=before, limit=left):
                 yield self._whole(one)
 
     async def aput(
@@ -174,6 +175,10 @@ class Draft(Blocking):
             checkpoint=copy_checkpoint(found.checkpoint), metadata=metadata, pending_writes=writes
         )
 
+    def _here(self, config: RunnableConfig) -> RunnableConfig:
+        """The same place in the thread as the saver has it, which knows the owner."""
+        return {**config, "configurable": {**config["configurable"], "thread_id": self._thread}}
+
     def _config(self, namespace: str, identity: str) -> RunnableConfig:
         place = {"thread_id": self._thread, "checkpoint_ns": namespace, "checkpoint_id": identity}
         return {"configurable": place}
@@ -206,7 +211,7 @@ async def take_back(saver: Saver, thread: str, run: str) -> None:
 
 
 async def _copy(store: Store, thread: str, one: Stored, *, run: str) -> None:
-    await store.put(thread, replace(one, run=run), delta=False)
+    await store.put(thread, replace(one, run=run), delta=False, copied=True)
     if one.writes:
         writes = [(name, True, data) for name, data in one.writes.items()]
-        await store.put_writes(thread, one.id, writes)
+        await store.put_writes(thread, one.id, writes, copied=True)

@@ -49,7 +49,9 @@ class Saver(Blocking):
     `connection` belongs to the running event loop, and its opener closes it. `owner` is a name space: two
     owners never meet, whatever their threads are called. All of a thread expires `seconds` after its last
     write. One checkpoint, and one task's writes, have at most `checkpoint_bytes`, a thread about
-    `thread_bytes`. A store that is out of reach is waited for, `patience` seconds long.
+    `thread_bytes`. A store that is out of reach is waited for, `patience` seconds long. `in_turn` is the
+    gateway's own: in a thread of a caller's only the run writes that has the thread's turn (`run_id` of the
+    config's metadata); another's write raises TurnOver.
 
     Raises StoreUnavailable. The methods without `a` in front are for other threads than the event loop's.
     """
@@ -64,9 +66,11 @@ class Saver(Blocking):
         thread_bytes: int = THREAD_BYTES,
         patience: float = PATIENCE_SECONDS,
         serde: SerializerProtocol | None = None,
+        in_turn: bool = False,
     ) -> None:
         super().__init__(serde=serde)
-        self._store = Store(connection, owner, Bounds(seconds, checkpoint_bytes, thread_bytes, patience))
+        bounds = Bounds(seconds, checkpoint_bytes, thread_bytes, patience)
+        self._store = Store(connection, owner, bounds, in_turn=in_turn)
 
     @classmethod
     @asynccontextmanager
@@ -99,7 +103,7 @@ class Saver(Blocking):
         """The checkpoint that `config` names, or the newest of its thread and namespace; None without one."""
         thread, namespace, checkpoint = _place_of(config)
         found = await self._store.read(thread, namespace, checkpoint)
-        return None if found is None else self._tuple(thread, found)
+        return None if found is None else self.tuple_of(thread, found)
 
     async def alist(
         self,
@@ -124,7 +128,7 @@ class Saver(Blocking):
                 found = await self._store.read(thread, *parts_of(identity))
                 if found is not None:  # else it was deleted meanwhile
                     left = None if left is None else left - 1
-                    yield self._tuple(thread, found)
+                    yield self.tuple_of(thread, found)
 
     async def aput(
         self,
@@ -178,7 +182,8 @@ class Saver(Blocking):
             index = WRITES_IDX_MAP.get(channel, number)
             about = f"{quoted(task_path)} {quoted(channel)} ".encode()
             given.append((f"/{quoted(task_id)}/{index}", index < 0, about + self._dumped(value)))
-        await self._store.put_writes(thread, id_of(namespace, checkpoint), given)
+        run = (config.get("metadata") or {}).get("run_id") or config["configurable"].get("run_id") or ""
+        await self._store.put_writes(thread, id_of(namespace, checkpoint), given, str(run))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete all of a thread: no key of it is left, and no word of it in another key."""
@@ -277,7 +282,8 @@ class Saver(Blocking):
             missing -= _channels(one) if one is not None else set()
         return found
 
-    def _tuple(self, thread: str, one: Stored) -> CheckpointTuple:
+    def tuple_of(self, thread: str, one: Stored) -> CheckpointTuple:
+        """A stored checkpoint as LangGraph has it."""
         namespace, checkpoint = parts_of(one.id)
         values = {channel_of(name): self._loaded(data) for name, data in one.values.items() if data}
         writes = []

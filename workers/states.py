@@ -1,0 +1,30 @@
+"""How the graph of a thread stands, for a process that serves and may never have run a graph.
+
+LangGraph is imported, and values are read, in a thread beside the event loop: both take long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from gateway.connection import Connection
+
+if TYPE_CHECKING:
+    from workers.checkpoints.told import Told
+
+
+async def state_of(redis: Connection, owner: str, thread: str) -> Told | None:
+    """The newest checkpoint of a caller's thread, as JSON; None where there is none.
+
+    Raises StoreUnavailable.
+    """
+    read = await asyncio.to_thread(_reader)
+    told: Told | None = await read(redis, owner, thread)
+    return told
+
+
+def _reader() -> Any:
+    from workers.checkpoints.told import read
+
+    return read
