@@ -94,13 +94,19 @@ class Gateway:
         chain: str | None = None,
         params: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        thread: str | None = None,
+        multitask_strategy: str | None = None,
         key: str = "",
     ) -> Stream:
         """A new stream, started when it is iterated or awaited; exactly one of `user`, `messages`, `input`.
 
+        `thread` is the conversation that it goes on with. Where another stream of that one runs,
+        `multitask_strategy` says what happens: `reject` (Refused, by default), `enqueue`, `interrupt` or
+        `rollback`.
         `key` is its Idempotency-Key (a random one by default): the same key is the same stream.
         """
         given = {"user": user, "messages": messages, "chain": chain, "params": params, "metadata": metadata}
+        given |= {"thread": thread, "multitask_strategy": multitask_strategy}
         body = {name: value for name, value in given.items() if value is not None}
         if input is not _NOT_GIVEN:
             body["input"] = input

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from gateway import protocol, telemetry
-from gateway.errors import QueueUnavailable, ThreadBusy, ThreadWaiting
+from gateway.errors import QueueUnavailable, ThreadBusy, ThreadRefused, ThreadWaiting
 from gateway.log import Log
 from gateway.protocol import Status
 from gateway.queue import Message, Sender
@@ -83,7 +83,7 @@ class Turns:
             return True
         if await self.must_wait(record):
             return False
-        with suppress(ThreadBusy):
+        with suppress(ThreadRefused):
             return (await self.enter(record, Asked("enqueue"), thread_ms, record_ms)) == "turn"
         return False
 
@@ -102,11 +102,11 @@ class Turns:
             holder = await self._look(state.holder, record.owner)
         if state.holder and not asked.over and is_over(holder):
             asked = replace(asked, over=state.holder)
-        word, holder = await self._threads.enter(record, asked, thread_ms=thread_ms, record_ms=record_ms)
+        word, other = await self._threads.enter(record, asked, thread_ms=thread_ms, record_ms=record_ms)
         if word == "busy":
-            raise ThreadBusy(holder)
+            raise ThreadBusy(other)
         if word == "full":
-            raise ThreadBusy(holder, "as many streams of the thread wait as may")
+            raise ThreadBusy(other, "as many streams of the thread wait as may")
         return word
 
     async def running(self, owner: str, state: State) -> str:
@@ -120,10 +120,16 @@ class Turns:
         return state.holder if state.holder and is_waiting(await self._look(state.holder, owner)) else ""
 
     async def left(self, record: Record) -> None:
-        """A stream has ended: it leaves its thread, wherever it stood there, and the next has the turn."""
-        if record.thread:
+        """A stream has ended: it leaves its thread, wherever it stood there, and the next has the turn.
+
+        One that has asked a question keeps the turn until it is answered, or the question taken back.
+        """
+        if not record.thread:
+            return
+        now = await self._look(record.id, record.owner)
+        if now is None or (is_over(now) and not now.resumed_by):
             await self._leave(record.owner, record.thread, record.id)
-            await self.tend(record.owner, record.thread)
+        await self.tend(record.owner, record.thread)
 
     async def end(self, owner: str, name: str) -> Sequence[str]:
         """Delete a thread, after the streams that run or wait in it have ended; the ids of all its streams.

@@ -73,6 +73,14 @@ export type Question = {
     params?: Record<string, unknown>;
     metadata?: Record<string, unknown>;
     /**
+     * The conversation that it goes on with.
+     */
+    thread?: string;
+    /**
+     * What happens where another stream of the thread runs.
+     */
+    multitask_strategy?: "reject" | "enqueue" | "interrupt" | "rollback";
+    /**
      * The Idempotency-Key, a random one by default: the same key is the same stream.
      */
     key?: string;
@@ -130,6 +138,8 @@ export type Options = {
  * @property {string} [chain]
  * @property {Record<string, unknown>} [params]
  * @property {Record<string, unknown>} [metadata]
+ * @property {string} [thread] The conversation that it goes on with.
+ * @property {"reject" | "enqueue" | "interrupt" | "rollback"} [multitask_strategy] What happens where another stream of the thread runs.
  * @property {string} [key] The Idempotency-Key, a random one by default: the same key is the same stream.
  * @property {AbortSignal} [signal] Ends the following, and not the stream.
  */

@@ -47,6 +47,8 @@ const LONGEST_RETRY_MS = 999_999_999; // eleven days
  * @property {string} [chain]
  * @property {Record<string, unknown>} [params]
  * @property {Record<string, unknown>} [metadata]
+ * @property {string} [thread] The conversation that it goes on with.
+ * @property {"reject" | "enqueue" | "interrupt" | "rollback"} [multitask_strategy] What happens where another stream of the thread runs.
  * @property {string} [key] The Idempotency-Key, a random one by default: the same key is the same stream.
  * @property {AbortSignal} [signal] Ends the following, and not the stream.
  */
