@@ -76,6 +76,8 @@ class Start:
     strategy: str = STRATEGIES[0]  # where another stream of the thread runs
     lapses: bool = False  # an open question of the thread does, instead of refusing this stream
     whole: bool = False  # the input has all that was said in the thread before
+    # The input without that, for a graph whose own checkpointer knows it.
+    turn: Mapping[str, Any] | None = field(default=None, repr=False)
     keeps: tuple[str, Any] | None = field(
         default=None, repr=False
     )  # a format's name, and what it needs later

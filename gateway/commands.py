@@ -21,6 +21,7 @@ from gateway.link import Place
 from gateway.listing import Listing, listing
 from gateway.log import Log
 from gateway.protocol import Status
+from gateway.record import WAITING
 from gateway.settings import Settings
 from gateway.timeline import Entry, Story, story_of
 
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "ls", "list streams: open ones first, then ended ones, as many as are found with bounded work"
     )
     ls.add_argument("--owner", metavar="NAME", default="", help="only of this owner, as inspect names it")
-    ls.add_argument("--status", default="", choices=[status.value for status in Status])
+    ls.add_argument("--status", default="", choices=[*(status.value for status in Status), WAITING])
     ls.add_argument(
         "--limit", metavar="N", type=int, default=50, help=f"at most so many, up to {MOST_LISTED}"
     )
@@ -181,7 +182,7 @@ def _listed(found: Listing, *, as_json: bool) -> int:
 def _columns(record: Any) -> Mapping[str, Any]:
     return {
         "id": record.id,
-        "status": record.status,
+        "status": record.state,
         "owner": record.owner,
         "chain": record.chain,
         "attempt": record.attempt,

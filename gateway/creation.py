@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -179,6 +180,11 @@ class Creation:
         await self._quota.release(owner, stream_id)
         await self._queue.forget(stream_id)
 
+    async def uncount(self, owner: str, stream_id: str, left_ms: int) -> None:
+        """As `Quota.uncount`; a store that is out of reach leaves it counted for longer."""
+        with suppress(StoreUnavailable):
+            await self._quota.uncount(owner, stream_id, left_ms)
+
     async def _check(self, start: Start, owner: str, stream_id: str) -> None:
         """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
         try:
@@ -229,6 +235,7 @@ class Creation:
         }
         fields |= {"thread": start.thread} if start.thread else {}
         fields |= {"whole": 1} if start.whole else {}
+        fields |= {"turn": sse.dumps(start.turn)} if start.turn is not None else {}
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
 
     def stages(self, chain: str) -> list[str] | None:

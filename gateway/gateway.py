@@ -259,6 +259,9 @@ class Gateway:
             record = await self.parts.resuming.resume(
                 before, given, traceparent=trace, followed=followed, claims=claims
             )
+            if record.thread:  # else its worker, or whoever looks at the thread next, does it
+                with suppress(StoreUnavailable, QueueUnavailable):
+                    await self.parts.turns.tend(owner, record.thread)
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
 
@@ -328,13 +331,23 @@ class Gateway:
         return await self.status(stream_id, owner)
 
     async def end(self, stream_id: str, owner: str) -> None:
-        """End it now, if it has not ended. Raises StreamNotFound or StreamGone."""
+        """End it now, if it has not ended; one that waits for an answer waits no more.
+
+        Raises StreamNotFound or StreamGone.
+        """
         record = await self.find(stream_id, owner)
         tag = protocol.tag_of(protocol.new_token())
-        if (await self.parts.log.cancel(stream_id, tag)).word == "cancelled":
+        answer = await self.parts.log.cancel(stream_id, tag)
+        if answer.word == "cancelled":
             telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
             with suppress(QueueUnavailable):  # its place in the queue is free later, then
                 await self.parts.queue.forget(stream_id)
+        if answer.word == "dropped":
+            await self.parts.creation.uncount(owner, stream_id, answer.number)
+            if not record.thread:
+                with suppress(StoreUnavailable):  # they expire by themselves, then
+                    await self.parts.threads.forget_own(owner, record.first or stream_id)
+        if answer.word in ("cancelled", "dropped"):
             with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread hands it on
                 await self.parts.turns.left(record)
 

@@ -84,17 +84,22 @@ class Log:
         frame: bytes | None = None,
         grace_ms: int = 0,
         fields: Mapping[str, Any] | None = None,
-    ) -> tuple[str, str]:
+    ) -> tuple[str, str, int | None]:
         """Take an answer, and make the stream `new_id` for it; without a frame only look.
 
         Answers a word (`resumed`, `answered`, `waiting`, `unmatched`, `none` or `unknown`) and, with
-        the first two, the id of the stream that goes on. Both ids are of one bucket.
+        the first two, the id of the stream that goes on; where that was made now, also for how many ms
+        the log of the other was kept until now. Both ids are of one bucket.
         """
         pairs = [item for pair in (fields or {}).items() for item in pair]
         made = () if frame is None else (frame, grace_ms, *pairs)
         keys = [*self.keys(stream_id), *self.keys(new_id)[:2]]
         answer = await self._scripts["resume"](self._redis, keys, stream_id, new_id, pending, digest, *made)
-        return answer[0], answer[1].decode() if len(answer) > 1 else ""
+        return (
+            answer[0],
+            answer[1].decode() if len(answer) > 1 else "",
+            answer[2] if len(answer) > 2 else None,
+        )
 
     async def confirm(self, stream_id: str, grace_ms: int) -> bool:
         """Raise the expiry to that of a stream that has not ended; False when the record has expired."""
@@ -154,7 +159,7 @@ class Log:
         return await self.append(claim, end, b"", claim.record.last_id, lease_ms)
 
     async def cancel(self, stream_id: str, tag: str) -> Answer:
-        """`cancelled`, `ended` or `unknown`."""
+        """`cancelled`, `dropped` (number: for how many ms the log was kept), `ended` or `unknown`."""
         return await self._run("cancel", stream_id, tag)
 
     async def erase(self, stream_id: str) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from gateway import protocol, sse
+from gateway import protocol, sse, telemetry
 from gateway.bounded import shown
 from gateway.claims import NO_CLAIMS
 from gateway.creation import Creation
@@ -71,13 +71,16 @@ class Resuming:
         fields["last_id"] = f"0-{tag}"
         frame = sse.encode(started(Record.made(new_id, fields)), 0, tag)
         grace_ms = round(self._settings.queue_grace * 1000)
-        word, found = await self._log.resume(
+        word, found, left_ms = await self._log.resume(
             before.id, new_id, given.pending, given.digest, frame, grace_ms, fields
         )
         if found != new_id:
             await self._creation.release(before.owner, new_id)
             return await self._told(word, found, before)
+        if left_ms is not None:
+            await self._creation.uncount(before.owner, before.id, left_ms)
         record = Record.made(new_id, fields)
+        telemetry.started.add(1, {"chain": record.chain})
         try:
             await self._creation.send(record, followed)
         except QueueUnavailable:  # the stream is there: nobody is to answer again
@@ -86,7 +89,7 @@ class Resuming:
 
     async def _known(self, before: Record, new_id: str, given: Resume) -> Record | None:
         """What there is to say before anything is made; None: the answer may be taken."""
-        word, found = await self._log.resume(before.id, new_id, given.pending, given.digest)
+        word, found, _ = await self._log.resume(before.id, new_id, given.pending, given.digest)
         if word == "waiting":
             return None
         if word == "unmatched":
@@ -140,4 +143,5 @@ class Resuming:
             "answer": sse.dumps(given.answer()),
             "carried": sse.dumps(kept),
         }
+        fields |= {"thread": before.thread} if before.thread else {}
         return fields | ({"claims": sse.dumps(dict(claims))} if claims else {})

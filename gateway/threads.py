@@ -32,7 +32,12 @@ _FIELDS = ("name", "holder", "waiting", "leaving", "newest", "chain", "created_m
 
 def thread_id(record: Record) -> str:
     """The thread that the caller has named; else one of the stream's own, or of the first that it resumes."""
-    return record.thread or f"{_OWN}{record.first or record.id}"
+    return record.thread or own_thread_of(record.first or record.id)
+
+
+def own_thread_of(stream_id: str) -> str:
+    """The thread of a stream, and of those that resume it, where its caller has named none."""
+    return f"{_OWN}{stream_id}"
 
 
 def own_thread(name: str) -> bool:
@@ -201,6 +206,18 @@ class Threads:
             ]
         )
         return True
+
+    async def forget_own(self, owner: str, stream_id: str) -> None:
+        """Delete the checkpoints of a stream that is in no caller's thread."""
+        name = own_thread_of(stream_id)
+        aside = aside_of(name)
+        await self._redis.call_all(
+            [
+                ("UNLINK", *keys_of(owner, name)),
+                ("UNLINK", *keys_of(owner, aside)),
+                ("ZREM", threads_of(owner), quoted(name), quoted(aside)),
+            ]
+        )
 
     async def note(self, owner: str, name: str, *, thread_ms: int, most: int) -> bool:
         """Put it into its owner's list; False when the owner has `most` others."""

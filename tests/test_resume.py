@@ -9,6 +9,7 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
+from gateway.body import Start
 from gateway.errors import (
     AlreadyAnswered,
     HoldfastError,
@@ -19,6 +20,8 @@ from gateway.errors import (
     UnansweredInterrupts,
     UnknownInterrupt,
 )
+from gateway.listing import listing
+from gateway.quota import Quota
 from gateway.record import Record
 from gateway.resume import Resume, parse_resume
 from tests.support import asking
@@ -286,6 +289,19 @@ async def test_a_breakpoint_is_passed_by_an_answer_to_nothing(redis_url: str) ->
         assert list(await runs(jobs, record.id)) == ["{'question': 'Send it?'}"]
 
 
+async def test_an_operator_finds_the_streams_that_wait(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks_once")
+
+        async def found(status: str) -> list[str]:
+            told = await listing(jobs.connection, jobs.log, owner="", status=status, limit=10)
+            return [row.record.id for row in told.rows]
+
+        assert (await found("waiting"), await found("done")) == ([stream_id], [])
+        await resume(jobs, stream_id, answers(dict.fromkeys(questions.values(), 1)))
+        assert (await found("waiting"), await found("done")) == ([], [stream_id])
+
+
 async def test_a_question_can_be_taken_back(redis_url: str) -> None:
     async with Jobs(redis_url) as jobs:
         stream_id, questions = await asked(jobs, "asks_once")
@@ -309,9 +325,45 @@ async def test_what_waits_is_kept_as_long_as_its_thread_and_then_as_any_other(re
         assert await jobs.connection.call("PTTL", log) <= 100_000
 
 
+async def test_what_waits_counts_in_its_owners_bytes_with_its_checkpoints_until_it_is_answered(
+    redis_url: str,
+) -> None:
+    async with Jobs(redis_url, thread_seconds=100_000, retention=1000, tombstone=10) as jobs:
+        keys = Quota.keys("ann")
+
+        async def starts(chain: str = "asks_once") -> str:
+            start = Start(chain, {"input": {"text": "q"}}, {})
+            return (await jobs.gateway.create(start, owner="ann")).id
+
+        async def counted(stream_id: str) -> dict[str, float]:
+            """The sizes that are counted, by how many thousand seconds they will be."""
+            now = await jobs.log.now_ms()
+            found = await jobs.connection.call("ZRANGE", keys[2], 0, -1, "WITHSCORES")
+            pairs = zip(found[::2], found[1::2], strict=True)
+            own = {
+                one.decode(): float(ends) - now for one, ends in pairs if one.startswith(stream_id.encode())
+            }
+            assert int(await jobs.connection.call("GET", keys[3]) or 0) >= sum(
+                int(one.split()[1]) for one in own
+            )
+            return own
+
+        stream_id = await starts()
+        questions = await runs(jobs, stream_id)
+        await starts()  # it looks at the others
+        before = await counted(stream_id)
+        assert all(left > 90_000_000 for left in before.values())
+        sizes = {name.split()[0]: int(name.split()[1]) for name in before}
+        assert sizes[stream_id] > 4000  # the checkpoints among them
+        given = answers(dict.fromkeys(questions.values(), 1))
+        await resume(jobs, stream_id, given, owner="ann")
+        assert await counted(stream_id) == {}
+        await starts()
+        assert all(0 < left < 1_100_000 for left in (await counted(stream_id)).values())
+
+
 async def test_a_stream_that_waits_takes_no_place_and_an_answer_counts_as_a_start(redis_url: str) -> None:
     async with Jobs(redis_url, max_owner_streams=1, max_owner_starts=2) as jobs:
-        from gateway.body import Start
 
         async def starts() -> str:
             start = Start("asks_once", {"input": {"text": "q"}}, {})

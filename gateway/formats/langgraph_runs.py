@@ -19,9 +19,17 @@ from gateway import asking
 from gateway.answers import answered, json_answer
 from gateway.aside import aside
 from gateway.body import Start, read_json
-from gateway.errors import Invalid, Malformed, ThreadBusy, ThreadMoved
+from gateway.errors import Invalid, Malformed, NotWaiting, ThreadBusy, ThreadMoved
 from gateway.formats.langgraph import RUN_STATUS
-from gateway.formats.langgraph_request import Asked, begin_state, parse_modes, parse_run, start_of
+from gateway.formats.langgraph_request import (
+    NOTHING,
+    Asked,
+    Command,
+    begin_state,
+    parse_modes,
+    parse_run,
+    start_of,
+)
 from gateway.formats.langgraph_threads import (
     MOST_WALKED,
     RUN,
@@ -174,6 +182,8 @@ async def _begin(
     bounds = gateway.bounds
     asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds), owner)
     if "thread" not in request.path_params:
+        if asked.command is not None:
+            raise Invalid("command", "needs a thread")
         nowhere = Thread(gateway, owner, "")
         record, began = await _start(nowhere, request, asked, Base("", asked.checkpoint), followed)
         thread, began = Thread(gateway, owner, record.id), replace(began, thread=record.id)
@@ -188,13 +198,47 @@ async def _begin(
             record, began = base.again
             return thread, _noted(record), began, asked
         try:
-            record, began = await _start(thread, request, asked, base, followed)
+            if (found := await _resumed(thread, request, asked, base, followed)) is not None:
+                record, began = found
+            else:
+                record, began = await _start(thread, request, asked, base, followed)
         except (ThreadBusy, ThreadMoved):  # another went on from there first: look again
             continue
         if key:
             await thread.remember(asked, record)
         return thread, record, began, asked
     raise ThreadBusy(base.newest)
+
+
+async def _resumed(
+    thread: Thread, request: Request, asked: Asked, base: Base, followed: bool
+) -> tuple[Record, Began] | None:
+    """The run that goes on where the thread's newest one waits; None: a run that begins is asked for.
+
+    The same command again, whose run is the newest, is that run. Raises NotWaiting and what an answer raises.
+    """
+    newest = await thread.found(base.newest)
+    passes = asked.input is None and newest is not None and newest.questions == []  # a breakpoint
+    if asked.command is None and not passes:
+        return None
+    if newest is None:
+        raise NotWaiting
+    before = await thread.began(newest)
+    if newest.questions is None and before.digest == asked.digest:
+        return _noted(newest), before
+    command = asked.command or Command(NOTHING, None, ())
+    given = await thread.values(newest, before)
+    record = await thread.gateway.resume(
+        newest.id,
+        command.answers(newest.questions or ()),
+        owner=thread.owner,
+        traceparent=asking.traceparent(request),
+        followed=followed,
+        claims=asking.claims(request),
+    )
+    began = Began(given, newest.id, asked.digest, thread.name, asked.key)
+    await thread.keep(record, began)
+    return _noted(record), began
 
 
 async def _start(
@@ -211,8 +255,12 @@ async def _start(
 
     def read() -> tuple[dict[str, Any], Start]:
         state = begin_state(asked, messages, gateway.bounds)
-        own = begin_state(asked, [], gateway.bounds) if alone else state
-        return state, start_of(asked, own, gateway.chains, gateway.bounds)
+        own = begin_state(asked, [], gateway.bounds) if thread.name else state
+        last = start_of(asked, own, gateway.chains, gateway.bounds)
+        if alone or not thread.name:
+            return state, last
+        whole = start_of(asked, state, gateway.chains, gateway.bounds)
+        return state, replace(whole, turn=last.input) if messages else whole
 
     state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read, thread.owner)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()

@@ -171,6 +171,13 @@ class Thread:
             return None
         return await gateway.state_of(gateway.parts.redis, self.owner, self.name)
 
+    async def values(self, record: Record, began: Began) -> dict[str, Any]:
+        """The state that a run has left: its graph's by the checkpoint, where that is here."""
+        if (graph := await self.graph()) is not None and isinstance(graph.values, dict):
+            return {"messages": [], **graph.values}
+        values = (await self.state(record, began)).values()
+        return {name: value for name, value in values.items() if name != "__interrupt__"}
+
     async def remembered(self) -> list[dict[str, Any]]:
         """The messages that the thread itself remembers, as LangChain writes them."""
         memory = await self.gateway.parts.threads.memory(self.owner, self.name)

@@ -3,7 +3,8 @@
 -- the other. `pending` are the ids that are answered, as the record has them. The new stream gets the fields, what the
 -- old one has kept for it, and a place in the index: should nobody enqueue it now, the sweeper does.
 -- Without a frame it is only a look. The digest is that of the answer.
--- Answers {'resumed', id} (also for the same answer again), {'answered', id} (another answer was first), {'waiting'} (to
+-- Answers {'resumed', id, left_ms} (for how long the old one's log was kept until now), {'resumed', id} (the same
+-- answer again), {'answered', id} (another answer was first), {'waiting'} (to
 -- a look), {'unmatched'} (these are not the questions), {'none'} (it has no open question) or {'unknown'}.
 local COPIED = { 'input', 'params', 'metadata', 'thread', 'stopped_at' }
 local new, pending, digest, frame = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -26,6 +27,7 @@ for i, value in ipairs(redis.call('HMGET', JOB, unpack(names))) do
     given[#given + 1] = value
   end
 end
+local left = redis.call('PTTL', LOG)
 redis.call('HSET', JOB, 'resumed_by', new, 'answered', digest)
 redis.call('HDEL', JOB, 'questions', 'pending')
 drop_run()
@@ -37,4 +39,4 @@ redis.call('HSET', JOB, unpack(ARGV, 7))
 redis.call('SET', LOG, frame)
 keep()
 look_at(new, NOW + tonumber(ARGV[6]))
-return { 'resumed', new }
+return { 'resumed', new, left }
