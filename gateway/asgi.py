@@ -42,6 +42,7 @@ ROUTES: Routes = (
     ("POST", "/stream", handlers.create),
     *_with_heads((("GET", "/stream/{id}", handlers.follow),)),
     ("DELETE", "/stream/{id}", handlers.cancel),
+    ("POST", "/stream/{id}/resume", handlers.resume),
     ("POST", "/stream/{id}/token", handlers.token),
     ("POST", "/api/http_trigger", handlers.http_trigger),
     *_with_heads(
@@ -56,6 +57,7 @@ ROUTES: Routes = (
         for path in (
             "/stream",
             "/stream/{id}",
+            "/stream/{id}/resume",
             "/stream/{id}/token",
             "/api/http_trigger",
             "/chains",

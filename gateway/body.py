@@ -75,6 +75,7 @@ class Start:
     thread: str = ""  # empty: none
     strategy: str = STRATEGIES[0]  # where another stream of the thread runs
     lapses: bool = False  # an open question of the thread does, instead of refusing this stream
+    turn: Any = field(default=None, repr=False)  # as `input`: what a graph is given that has the rest itself
     whole: bool = False  # the input has all that was said in the thread before
     keeps: tuple[str, Any] | None = field(
         default=None, repr=False

@@ -114,7 +114,7 @@ class Creation:
             await self._placing.check(start, owner)
         if word == "none":
             try:
-                now_ms = await self._admit(owner, stream_id)
+                now_ms = await self.admit(owner, stream_id)
             except (OverQuota, QueueFull):
                 word, found = await self._known(stream_id, key_hash, start)
                 if word == "none":  # else another process has made it meanwhile
@@ -126,15 +126,15 @@ class Creation:
             word, found = await self._record(stream_id, start, key_hash, fields)
             if word == "created":
                 return await self._placed(Record.made(stream_id, fields), start, followed)
-            await self._drop(owner, stream_id)  # another process was quicker
+            await self.release(owner, stream_id)  # another process was quicker
         if word == "conflict":
             raise KeyReused
         record = (await self._log.look(found, owner)).record
         if record is None:
             raise StoreUnavailable
-        return (
-            record if record.confirmed else await self._placed(record, start, followed)
-        )  # its POST has died
+        if record.confirmed:
+            return record
+        return await self._placed(record, start, followed)  # its first POST has died
 
     async def _placed(self, record: Record, start: Start, followed: bool) -> Record:
         """In the queue; or among those that wait for the turn of its thread."""
@@ -145,7 +145,7 @@ class Creation:
         try:
             has_turn = await self._placing.enter(record, start)
         except ThreadRefused:
-            await self._drop(record.owner, record.id)
+            await self.release(record.owner, record.id)  # the record expires by itself
             raise
         if has_turn:
             return await self._queued(record, followed)
@@ -157,16 +157,14 @@ class Creation:
         await self._placing.tend(record)
         return record
 
-    async def _drop(self, owner: str, stream_id: str) -> None:
-        """Give back what was taken for a stream that does not come to be. Its record expires by itself."""
-        await self._quota.release(owner, stream_id)
-        await self._queue.forget(stream_id)
-
     async def _known(self, stream_id: str, key_hash: str, start: Start) -> tuple[str, str]:
         return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")
 
-    async def _admit(self, owner: str, stream_id: str) -> int:
-        """Take the places that it needs; the time, by Redis's clock, in milliseconds."""
+    async def admit(self, owner: str, stream_id: str) -> int:
+        """Take the places that a stream needs; the time, by Redis's clock, in milliseconds.
+
+        Raises OverQuota, QueueFull or StoreUnavailable.
+        """
         others = await self._quota.admit(owner, stream_id)
         now_ms, reserved = await asyncio.gather(
             self._log.now_ms(), self._queue.reserve(stream_id, self._settings.max_queue, others)
@@ -175,6 +173,11 @@ class Creation:
             await self._quota.release(owner, stream_id)
             raise QueueFull
         return now_ms
+
+    async def release(self, owner: str, stream_id: str) -> None:
+        """Give them back: the stream was not made."""
+        await self._quota.release(owner, stream_id)
+        await self._queue.forget(stream_id)
 
     async def _check(self, start: Start, owner: str, stream_id: str) -> None:
         """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
@@ -196,12 +199,16 @@ class Creation:
         return await self._log.create(stream_id, fields, frame, key_hash=key_hash, body_hash=start.digest)
 
     async def _queued(self, record: Record, followed: bool) -> Record:
-        with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
-            await self._enqueue(Message(record.id, record.trace), followed)
+        await self.send(record, followed)
         if not await self._log.confirm(record.id, round(self._settings.queue_grace * 1000)):
             raise QueueUnavailable("the queue took longer than the record lasts")
         telemetry.started.add(1, {"chain": record.chain})
         return record
+
+    async def send(self, record: Record, followed: bool) -> None:
+        """Its job into the queue. Raises QueueUnavailable."""
+        with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
+            await self._enqueue(Message(record.id, record.trace), followed)
 
     async def _enqueue(self, message: Message, followed: bool) -> None:
         """A job that is started here runs beside what is left of the POST; its claim confirms, too."""
@@ -211,8 +218,7 @@ class Creation:
             await self._queue.enqueue(message)
 
     def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:
-        settings = self._settings
-        fields: dict[str, Any] = {
+        fields: dict[str, Any] = self.times(now_ms) | {
             "version": protocol.VERSION,
             "owner": owner,
             "chain": start.chain,
@@ -220,12 +226,23 @@ class Creation:
             "input": sse.dumps(start.input),
             "params": sse.dumps(start.params),
             "trace": traceparent,
+        }
+        fields |= {"thread": start.thread} if start.thread else {}
+        fields |= {"whole": 1} if start.whole else {}
+        fields |= {"turn": sse.dumps(start.turn)} if start.turn is not None else {}
+        return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
+
+    def stages(self, chain: str) -> list[str] | None:
+        """A chain's stages, if this process knows it."""
+        return list(self._chains[chain]) if chain in self._chains else None
+
+    def times(self, now_ms: int) -> dict[str, Any]:
+        """A record's fields that say how long all of it is kept, from now on."""
+        settings = self._settings
+        return {
             "created_ms": now_ms,
             "keep_ms": round(settings.retention * 1000),
             "tombstone_ms": round(settings.tombstone * 1000),
             "open_ms": round(settings.open_seconds * 1000),
             "wait_ms": round(settings.max_wait * 1000),
         }
-        fields |= {"thread": start.thread} if start.thread else {}
-        fields |= {"whole": 1} if start.whole else {}
-        return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}

@@ -43,6 +43,8 @@ from gateway.quota import Quota
 from gateway.readiness import Readiness, Shared
 from gateway.record import Look, Record
 from gateway.relay import Relay
+from gateway.resume import Resume
+from gateway.resuming import Resuming
 from gateway.revive import revive
 from gateway.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.settings import Settings
@@ -67,6 +69,7 @@ class Parts:
     relay: Relay
     queue: JobQueue
     creation: Creation
+    resuming: Resuming
     conversations: Conversations
     threads: Threads
     turns: Turns
@@ -204,7 +207,8 @@ class Gateway:
             lambda job: self.direct_start(job),
         )
         threads, turns = Threads(redis), Turns(log, queue)
-        return Parts(redis, log, hub, relay, queue, creation, conversations, threads, turns, tokens)
+        resuming = Resuming(settings, log, creation)
+        return Parts(redis, log, hub, relay, queue, creation, resuming, conversations, threads, turns, tokens)
 
     async def create(
         self,
@@ -232,6 +236,32 @@ class Gateway:
             )
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
+
+    async def resume(
+        self,
+        stream_id: str,
+        given: Resume,
+        *,
+        owner: str,
+        traceparent: str = "",
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
+    ) -> Record:
+        """The stream that goes on where this one asks, with these answers; the same for the same answers.
+
+        Raises as `find` and `Resuming.resume`.
+        """
+        before = await self.find(stream_id, owner)
+        with telemetry.span("resume stream", SpanKind.SERVER, parent=traceparent) as span:
+            trace = telemetry.traceparent_of(span)
+            record = await self.parts.resuming.resume(
+                before, given, traceparent=trace, followed=followed, claims=claims
+            )
+            span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
+        if before.thread:
+            with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread does it
+                await self.parts.turns.tend(owner, before.thread)
+        return record
 
     async def find(self, stream_id: str, owner: str) -> Record:
         """The caller's stream. Raises StreamNotFound (also for another's) or StreamGone.
@@ -302,10 +332,12 @@ class Gateway:
         """End it now, if it has not ended. Raises StreamNotFound or StreamGone."""
         record = await self.find(stream_id, owner)
         tag = protocol.tag_of(protocol.new_token())
-        if (await self.parts.log.cancel(stream_id, tag)).word == "cancelled":
+        word = (await self.parts.log.cancel(stream_id, tag)).word
+        if word == "cancelled":
             telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
             with suppress(QueueUnavailable):  # its place in the queue is free later, then
                 await self.parts.queue.forget(stream_id)
+        if word in ("cancelled", "dropped"):
             with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread hands it on
                 await self.parts.turns.left(record)
 

@@ -18,6 +18,7 @@ from gateway.negotiation import negotiate
 from gateway.protocol import Cursor
 from gateway.record import Record
 from gateway.response import HEADERS, EventStream, LiveStream, sent_away
+from gateway.resume import parse_resume
 from gateway.subscription import Ending
 
 EVENT_STREAM = "text/event-stream"
@@ -44,17 +45,9 @@ async def create(gateway: Gateway, request: Request) -> Response:
         claims=asking.claims(request),
     )
     asking.note(record)
-    where = f"/stream/{record.id}"
     if follow_now:
-        return _events(gateway, record, after, {"location": where, "x-stream-id": record.id})
-    body = {
-        "id": record.id,
-        "status": "queued",
-        "chain": record.chain,
-        "stream": where,
-        "created_at": protocol.iso(record.created_ms),
-    }
-    return json_answer(body, 202, {"location": where})
+        return _events(gateway, record, after, _created(record))
+    return json_answer(_started(record), 202, {"location": _where(record)})
 
 
 @answered("/stream/{id}")
@@ -81,6 +74,28 @@ async def cancel(gateway: Gateway, request: Request) -> Response:
     """DELETE /stream/{id}."""
     owner = await asking.owner(gateway, request)
     return json_answer(await gateway.cancel(request.path_params["id"], owner))
+
+
+@answered("/stream/{id}/resume")
+async def resume(gateway: Gateway, request: Request) -> Response:
+    """POST /stream/{id}/resume."""
+    owner = await asking.owner(gateway, request)
+    follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
+    given = await read_json(request, gateway.bounds, parse_resume, owner)
+    if follow_now:
+        gateway.parts.hub.check_room(owner=owner)
+    record = await gateway.resume(
+        request.path_params["id"],
+        given,
+        owner=owner,
+        traceparent=asking.traceparent(request),
+        followed=follow_now,
+        claims=asking.claims(request),
+    )
+    asking.note(record)
+    if follow_now:
+        return _events(gateway, record, None, _created(record))
+    return json_answer(_started(record) | {"resumes": record.resumes}, 202, {"location": _where(record)})
 
 
 @answered("/stream/{id}/token")
@@ -114,7 +129,27 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
     asking.note(record)
     ending = Ending()
     chunks = _texts(gateway.parts.relay.follow(record.id, None, ending, record.owner))
-    return EventStream(chunks, {"location": f"/stream/{record.id}", "x-stream-id": record.id}, ending)
+    return EventStream(chunks, _created(record), ending)
+
+
+def _where(record: Record) -> str:
+    return f"/stream/{record.id}"
+
+
+def _created(record: Record) -> dict[str, str]:
+    """Headers for who follows at once."""
+    return {"location": _where(record), "x-stream-id": record.id}
+
+
+def _started(record: Record) -> dict[str, str]:
+    """The answer to who does not."""
+    return {
+        "id": record.id,
+        "status": "queued",
+        "chain": record.chain,
+        "stream": _where(record),
+        "created_at": protocol.iso(record.created_ms),
+    }
 
 
 def _preferred(request: Request, unasked: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 from gateway import protocol, sse
 from gateway.protocol import ENDED, VERSION, Cursor, Event, Status, tag_of
 
+WAITING = "waiting"
 CHECKPOINT = "ckpt:"  # before the stage and its run, in the names of the record's fields
 _NUMBERS = ("attempt", "created_ms", "started_ms")
 
@@ -61,6 +62,13 @@ class Record:
     def ended(self) -> bool:
         """Whether the terminal event is written."""
         return self.status in ENDED
+
+    @property
+    def state(self) -> str:
+        """As clients are told: `waiting` for an answer, and `cancelled` where the question was taken back."""
+        if self.status is Status.DONE and self.questions is not None:
+            return WAITING
+        return Status.CANCELLED if self.dropped else self.status
 
     @classmethod
     def of(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
@@ -200,7 +208,8 @@ class Piece:
 
 def started(record: Record) -> Event:
     """The stream's first event, as its record tells it."""
-    return protocol.start(record.id, record.chain, record.stages, protocol.iso(record.created_ms))
+    created_at = protocol.iso(record.created_ms)
+    return protocol.start(record.id, record.chain, record.stages, created_at, resumes=record.resumes)
 
 
 def ending(event: Event) -> dict[str, bytes]:

@@ -83,7 +83,7 @@ class Attempt:
         claim, writer = self._claim, self._writer
         if claim.log_end == 0:  # the store has lost the log whole, or an earlier release let it expire
             await writer.put(started(claim.record))
-        why = refused(claim, self._settings, self._registry) if known else failures.UNSUPPORTED_VERSION
+        why = self._refused() if known else failures.UNSUPPORTED_VERSION
         if why is not None:
             await writer.put(why)
             return
@@ -109,6 +109,17 @@ class Attempt:
             _log.error("stream %s: chain %s failed: %s", claim.record.id, chain.name, told)
             detail = told if self._settings.is_development else ""
             await writer.put(failures.failure(error, detail))
+
+    def _refused(self) -> Event | None:
+        """As `refused`; a chain that has changed cannot go on where its stream has stopped."""
+        record = self._claim.record
+        why = refused(self._claim, self._settings, self._registry)
+        if why is None and record.resumes:
+            chain = self._registry.find(record.chain)
+            stage, _, _ = record.stopped_at.rpartition(" ")
+            if chain is not None and stage not in chain.stages:
+                return failures.CHECKPOINT_LOST
+        return why
 
     async def _chain(self, chain: Chain, published: Published) -> None:
         """The stages that are not finished; past the run's budget the rest is another worker's."""
@@ -174,6 +185,7 @@ class Attempt:
             return {}
         return {
             "questions": sse.dumps(outcome.interrupts),
+            "pending": sse.dumps(sorted(one["id"] for one in outcome.interrupts)),
             "stopped_at": step.name,
             "thread_ms": round(self._settings.thread_seconds * 1000),
         }

@@ -13,16 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workers.adapter.stage import Answer, Stage
+from workers.adapter.stage import Answer, CheckpointLost, Stage
 
 if TYPE_CHECKING:
     from workers.checkpoints.draft import Draft
 
 _log = logging.getLogger("holdfast.graph")
-
-
-class CheckpointLost(RuntimeError):
-    """A graph is to go on, and its checkpointer does not know from where."""
 
 
 @dataclass(slots=True)

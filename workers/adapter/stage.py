@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Emit = Callable[[Event], Awaitable[None]]
 
 
+class CheckpointLost(RuntimeError):
+    """A graph is to go on, and its checkpointer does not know from where."""
+
+
 class Pace:
     """What a stage's run tells of its time, and asks about it. This one bounds nothing."""
 
