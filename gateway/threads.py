@@ -167,12 +167,12 @@ class Threads:
         word, *_ = await _REMEMBER(self._redis, [thread, memory], record.id, thread_ms, most_bytes, text)
         return bool(word == "ok")
 
-    async def memory(self, owner: str, name: str, but: str = "") -> list[dict[str, Any]]:
-        """The messages of all runs that are remembered, in their order, without those of the run `but`."""
+    async def memory(self, owner: str, name: str, *but: str) -> list[dict[str, Any]]:
+        """The messages of all runs that are remembered, in their order, without those of the runs `but`."""
         found = await self._redis.call("LRANGE", named_keys(owner, name)[2], 0, -1)
         messages: list[dict[str, Any]] = []
         for run, _, said in (one.decode().partition(" ") for one in found):
-            if run != but:
+            if run not in but:
                 turn = json.loads(said)
                 messages = [*([] if turn["whole"] else messages), *turn["messages"]]
         return messages

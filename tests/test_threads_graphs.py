@@ -151,8 +151,9 @@ async def test_who_has_lost_the_turn_writes_no_checkpoint(jobs: Jobs) -> None:
             "channel_versions": {},
             "versions_seen": {},
         }
-        written: Any = await saver.aput(config, checkpoint, {"run_id": run}, {})  # type: ignore[typeddict-unknown-key]
-        await saver.aput_writes({**written, "metadata": {"run_id": run}}, [("a", 1)], "task")
+        written: Any = await saver.aput(config, checkpoint, {"run_id": run}, {})
+        written |= {"metadata": {"run_id": run}}
+        await saver.aput_writes(written, [("a", 1)], "task")
 
     with pytest.raises(TurnOver):
         await write(first)

@@ -205,7 +205,7 @@ async def _start(
     Raises ThreadBusy or ThreadMoved.
     """
     gateway, before = thread.gateway, base.before
-    messages = await thread.messages(before)
+    messages = await thread.messages(before, base.undone)
 
     def read() -> tuple[dict[str, Any], Start]:
         state = begin_state(asked, messages, gateway.bounds)
