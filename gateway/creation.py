@@ -175,7 +175,7 @@ class Creation:
         return now_ms
 
     async def release(self, owner: str, stream_id: str) -> None:
-        """Give them back: the stream was not made."""
+        """Give them back: the stream does not come to be. A record that it has expires by itself."""
         await self._quota.release(owner, stream_id)
         await self._queue.forget(stream_id)
 

@@ -96,6 +96,24 @@ class ConversationBusy(HoldfastError):
     code = "conversation_busy"
 
 
+class NotWaiting(HoldfastError):
+    """The stream waits for no answer."""
+
+    status = 409
+    code = "not_waiting"
+
+
+class AlreadyAnswered(HoldfastError):
+    """Another answer was first: `resumed_by` is the stream that goes on with it."""
+
+    status = 409
+    code = "already_answered"
+    members = ("resumed_by",)
+
+    def __init__(self, resumed_by: str) -> None:
+        super().__init__(resumed_by=resumed_by)
+
+
 class ThreadRefused(HoldfastError):
     """The thread does not take this stream now."""
 
@@ -134,24 +152,6 @@ class NoOwner(HoldfastError):
 
     status = 403
     code = "no_owner"
-
-
-class NotWaiting(HoldfastError):
-    """The stream waits for no answer."""
-
-    status = 409
-    code = "not_waiting"
-
-
-class AlreadyAnswered(HoldfastError):
-    """Another answer was first: `resumed_by` is the stream that goes on with it."""
-
-    status = 409
-    code = "already_answered"
-    members = ("resumed_by",)
-
-    def __init__(self, resumed_by: str) -> None:
-        super().__init__(resumed_by=resumed_by)
 
 
 class StreamGone(HoldfastError):

@@ -187,9 +187,11 @@ class Gateway:
             *(settings, self.chains, log, queue, quota, self.inputs, conversations),
             lambda job: self.direct_start(job),
         )
-        threads, turns = Threads(redis), Turns(log, queue)
         resuming = Resuming(settings, log, creation)
-        return Parts(redis, log, hub, relay, queue, creation, resuming, conversations, threads, turns, tokens)
+        threads, turns = Threads(redis), Turns(log, queue)
+        return Parts(
+            *(redis, log, hub, relay, queue, creation, resuming, conversations, threads, turns, tokens)
+        )
 
     async def create(
         self,

@@ -56,15 +56,7 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
         "Created": _object(
             id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
         ),
-        "Resumed": _object(
-            id=ID,
-            status={"const": Status.QUEUED.value},
-            chain=_TEXT,
-            stream=WHERE,
-            created_at=TIME,
-            resumes=ID,
-        ),
-        "Interrupt": _and(_object(id=_TEXT, value={}), response_schema={"type": "object"}),
+        **_asking(),
         "Chains": _object(chains={"type": "array", "items": ref("Chain")}),
         "Chain": _and(
             _object(name=_TEXT, stages={"type": "array", "items": _TEXT}, input=_or_null({})),
@@ -113,6 +105,21 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
         **{_name(kind): _event(kind, data) for kind, data in _data().items()},
         "Event": {"oneOf": [ref(_name(kind)) for kind in EventType]},
         "SampleEvent": {"oneOf": [ref(_name(kind)) for kind in SAMPLE_EVENTS]},
+    }
+
+
+def _asking() -> dict[str, Schema]:
+    """What a graph asks, and the answer to who has answered it."""
+    return {
+        "Resumed": _object(
+            id=ID,
+            status={"const": Status.QUEUED.value},
+            chain=_TEXT,
+            stream=WHERE,
+            created_at=TIME,
+            resumes=ID,
+        ),
+        "Interrupt": _and(_object(id=_TEXT, value={}), response_schema={"type": "object"}),
     }
 
 
