@@ -210,7 +210,7 @@ class Threads:
     async def listed(self, owner: str, before: tuple[int, str] | None, most: int) -> list[tuple[int, str]]:
         """`most` of the owner's threads: the time of the newest stream and the name, the newest first.
 
-        `before`: only those behind this one.
+        `before`: only those behind this one, whose name is quoted.
         """
         found: list[tuple[int, str]] = []
         last = "+inf" if before is None else str(before[0])
@@ -220,7 +220,7 @@ class Threads:
             page = await self._redis.call(*command)
             pairs = zip(page[::2], page[1::2], strict=True)
             items = [(int(float(score)), member.decode()) for member, score in pairs]
-            found += [item for item in items if before is None or item < (before[0], quoted(before[1]))]
+            found += [item for item in items if before is None or item < before]
             at += most
             if len(items) < most:
                 break
