@@ -75,9 +75,8 @@ class Start:
     thread: str = ""  # empty: none
     strategy: str = STRATEGIES[0]  # where another stream of the thread runs
     lapses: bool = False  # an open question of the thread does, instead of refusing this stream
+    turn: Any = field(default=None, repr=False)  # as `input`: what a graph is given that has the rest itself
     whole: bool = False  # the input has all that was said in the thread before
-    # The input without that, for a graph whose own checkpointer knows it.
-    turn: Mapping[str, Any] | None = field(default=None, repr=False)
     keeps: tuple[str, Any] | None = field(
         default=None, repr=False
     )  # a format's name, and what it needs later
@@ -168,14 +167,14 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
 
 def _thread(value: Mapping[str, Any]) -> tuple[str, str]:
     """The thread, or an empty string, and what happens where another stream of it runs. Raises Invalid."""
-    thread, strategy = value.get("thread"), value.get("multitask_strategy")
-    if thread is not None:
+    thread, strategy = value.get("thread", ""), value.get("multitask_strategy", STRATEGIES[0])
+    if "thread" in value:
         check_thread("thread", thread)
-    if strategy is not None and strategy not in STRATEGIES:
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise Invalid("multitask_strategy", f"must be one of {', '.join(STRATEGIES)}")
-    if strategy is not None and thread is None:
+    if "multitask_strategy" in value and not thread:
         raise Invalid("multitask_strategy", "needs a thread")
-    return thread or "", strategy or STRATEGIES[0]
+    return thread, strategy
 
 
 def check_thread(where: str, name: Any) -> None:

@@ -133,9 +133,9 @@ class Creation:
         record = (await self._log.look(found, owner)).record
         if record is None:
             raise StoreUnavailable
-        return (
-            record if record.confirmed else await self._placed(record, start, followed)
-        )  # its POST has died
+        if record.confirmed:
+            return record
+        return await self._placed(record, start, followed)  # its first POST has died
 
     async def _placed(self, record: Record, start: Start, followed: bool) -> Record:
         """In the queue; or among those that wait for the turn of its thread."""
@@ -146,7 +146,7 @@ class Creation:
         try:
             has_turn = await self._placing.enter(record, start)
         except ThreadRefused:
-            await self.release(record.owner, record.id)
+            await self.release(record.owner, record.id)  # the record expires by itself
             raise
         if has_turn:
             return await self._queued(record, followed)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from opentelemetry.trace import SpanKind
 
@@ -32,6 +32,7 @@ from gateway.errors import (
     StreamNotFound,
     Unauthorized,
 )
+from gateway.graph_state import StateOf, no_state
 from gateway.hub import Hub
 from gateway.inputs import Inputs, Schema
 from gateway.link import Place
@@ -74,26 +75,6 @@ class Parts:
     threads: Threads
     turns: Turns
     tokens: identity.RedisTokens | None
-
-
-class GraphState(Protocol):
-    """The newest checkpoint of a graph's thread, as JSON; `run` is the stream that has made it."""
-
-    values: Any
-    next: list[str]
-    tasks: list[dict[str, Any]]
-    interrupts: list[dict[str, Any]]
-    metadata: Mapping[str, Any]
-    created_at: str
-    run: str
-
-
-StateOf = Callable[[Connection, str, str], Awaitable[GraphState | None]]
-
-
-async def no_state(redis: Connection, owner: str, thread: str) -> GraphState | None:
-    """Of a process that knows no LangGraph."""
-    return None
 
 
 class Gateway:
@@ -259,11 +240,11 @@ class Gateway:
             record = await self.parts.resuming.resume(
                 before, given, traceparent=trace, followed=followed, claims=claims
             )
-            if record.thread:  # else its worker, or whoever looks at the thread next, does it
-                with suppress(StoreUnavailable, QueueUnavailable):
-                    await self.parts.turns.tend(owner, record.thread)
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
-            return record
+        if before.thread:
+            with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread does it
+                await self.parts.turns.tend(owner, before.thread)
+        return record
 
     async def find(self, stream_id: str, owner: str) -> Record:
         """The caller's stream. Raises StreamNotFound (also for another's) or StreamGone.

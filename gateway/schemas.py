@@ -29,7 +29,8 @@ THREAD_NAME: Schema = {
     "type": "string",
     "minLength": 1,
     "maxLength": 200,
-    "pattern": r"^(?!\.{1,2}$|stream:)[^/\u0000-\u001f\u007f-\u009f\ud800-\udfff]+$",
+    "pattern": r"^[^/\x00-\x1f\x7f-\x9f]+$",
+    "not": {"anyOf": [{"enum": [".", ".."]}, {"pattern": "^stream:"}]},
 }
 WHERE: Schema = {"type": "string", "pattern": f"^/stream/{STREAM_ID.pattern}$"}
 # What `str.strip` leaves something of.
@@ -192,24 +193,20 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
             "description": f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document",
         },
         "thread": {
-            **_or_null(THREAD_NAME),
+            **THREAD_NAME,
             "description": "the conversation that this goes on with, in the caller's own name space",
         },
         "multitask_strategy": {
-            "enum": [*STRATEGIES, None],
+            "enum": list(STRATEGIES),
             "default": STRATEGIES[0],
             "description": "needs a thread: what happens where another stream of it runs",
         },
     }
 
     def start(name: str, schema: Schema) -> Schema:
-        named = {"properties": {"thread": {"type": "string"}}, "required": ["thread"]}
-        chosen = {
-            "properties": {"multitask_strategy": {"type": "string"}},
-            "required": ["multitask_strategy"],
-        }
+        needed = {"multitask_strategy": ["thread"]}
         whole = _object(**{name: schema, **options})
-        return {**whole, "required": [name], "if": chosen, "then": named}
+        return {**whole, "required": [name], "dependentRequired": needed}
 
     return {
         "Resume": _resume(bounds),

@@ -14,7 +14,7 @@ from gateway.answers import answered, json_answer
 from gateway.errors import Invalid
 from gateway.gateway import Gateway
 from gateway.openapi_threads import MOST_ROWS, ROWS
-from gateway.threads import State, quoted, unquoted
+from gateway.threads import State, quoted
 
 _NEXT = re.compile(r"(?P<at>[0-9]{1,15})-(?P<name>[!-~]{1,2000})", re.ASCII)
 
@@ -59,11 +59,11 @@ def _limit(request: Request) -> int:
 
 
 def _before(request: Request) -> tuple[int, str] | None:
-    """The thread behind which the page begins. Raises Invalid."""
+    """The thread behind which the page begins, its name quoted. Raises Invalid."""
     given = request.query_params.get("next")
     if given is None:
         return None
     found = _NEXT.fullmatch(given)
     if found is None:
         raise Invalid("next", "must be the `next` of a page before")
-    return int(found["at"]), unquoted(found["name"])
+    return int(found["at"]), found["name"]

@@ -172,12 +172,12 @@ class Threads:
         word, *_ = await _REMEMBER(self._redis, [thread, memory], record.id, thread_ms, most_bytes, text)
         return bool(word == "ok")
 
-    async def memory(self, owner: str, name: str, but: str = "") -> list[dict[str, Any]]:
-        """The messages of all runs that are remembered, in their order, without those of the run `but`."""
+    async def memory(self, owner: str, name: str, *but: str) -> list[dict[str, Any]]:
+        """The messages of all runs that are remembered, in their order, without those of the runs `but`."""
         found = await self._redis.call("LRANGE", named_keys(owner, name)[2], 0, -1)
         messages: list[dict[str, Any]] = []
         for run, _, said in (one.decode().partition(" ") for one in found):
-            if run != but:
+            if run not in but:
                 turn = json.loads(said)
                 messages = [*([] if turn["whole"] else messages), *turn["messages"]]
         return messages
@@ -227,7 +227,7 @@ class Threads:
     async def listed(self, owner: str, before: tuple[int, str] | None, most: int) -> list[tuple[int, str]]:
         """`most` of the owner's threads: the time of the newest stream and the name, the newest first.
 
-        `before`: only those behind this one.
+        `before`: only those behind this one, whose name is quoted.
         """
         found: list[tuple[int, str]] = []
         last = "+inf" if before is None else str(before[0])
@@ -237,7 +237,7 @@ class Threads:
             page = await self._redis.call(*command)
             pairs = zip(page[::2], page[1::2], strict=True)
             items = [(int(float(score)), member.decode()) for member, score in pairs]
-            found += [item for item in items if before is None or item < (before[0], quoted(before[1]))]
+            found += [item for item in items if before is None or item < before]
             at += most
             if len(items) < most:
                 break

@@ -7,6 +7,7 @@ waits. Each step may be made twice, and by several processes at once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from gateway.record import Record
 from gateway.threads import Asked, State, Threads
 
 MOST_STEPS = 1000  # of one call: more than streams can wait
+_AT_ONCE = 32  # streams that are deleted side by side
 _TRIES = 10  # that a deletion may lose to new streams
 _log = logging.getLogger("holdfast.turns")
 
@@ -141,9 +143,8 @@ class Turns:
             for stream_id in state.streams:
                 await self._cancel(stream_id)
             streams = await self._threads.streams(owner, name)
-            for stream_id in streams:
-                await self._cancel(stream_id)
-                await self._log.erase(stream_id)
+            for first in range(0, len(streams), _AT_ONCE):
+                await asyncio.gather(*map(self._erase, streams[first : first + _AT_ONCE]))
             if await self._threads.end(owner, name, state):
                 return streams
         raise ThreadBusy(state.newest)
@@ -159,6 +160,10 @@ class Turns:
             telemetry.ended.add(1, {"status": Status.CANCELLED, "code": ""})
             with suppress(QueueUnavailable):  # its place in the queue is free later, then
                 await self._queue.forget(stream_id)
+
+    async def _erase(self, stream_id: str) -> None:
+        await self._cancel(stream_id)
+        await self._log.erase(stream_id)
 
     async def _leave(self, owner: str, name: str, stream_id: str) -> None:
         """Hand on what this stream has, and send the next one's job; one that is over is left to `tend`."""

@@ -66,6 +66,8 @@ SLOW = frozenset(
         "retention",
         "stages",
         "sweeper",
+        "threads",
+        "threads_graphs",
         "writer",
     )
 )

@@ -77,6 +77,7 @@ LAYERS = [
         "gateway.queue",
         "gateway.conversations",
         "gateway.threads",
+        "gateway.graph_state",
         "gateway.subscriber",
         "gateway.subscription",
         "gateway.embedded",
@@ -142,6 +143,7 @@ WORKERS_MAY_IMPORT = {
         "threads",
         "turns",
         "fold",
+        "graph_state",
     )
 }
 FOREIGN = {

@@ -15,13 +15,18 @@ from langgraph.types import Command
 from redis.asyncio import Redis
 
 from gateway.body import Start
+from gateway.errors import StoreUnavailable, ThreadWaiting
+from gateway.resume import parse_resume
 from gateway.threads import keys_of, named_keys, threads_of
+from gateway.turns import Turns
+from tests.support.asking import register
 from tests.support.jobs import Jobs, body, eventually
 from workers.chains.registry import chain
 from workers.checkpoints.errors import TurnOver
 from workers.checkpoints.saver import Saver
 from workers.runner import DONE
 from workers.states import state_of
+from workers.sweeper import Sweeper
 
 OWNER = "alice"
 
@@ -56,6 +61,7 @@ def echo(given: Any) -> str:
     return " | ".join(one["content"] if isinstance(one, dict) else one.content for one in given)
 
 
+register()
 chain("team")(team)
 chain("echo")(lambda _: RunnableLambda(echo))
 
@@ -68,8 +74,9 @@ async def jobs(redis_url: str) -> AsyncIterator[Jobs]:
 
 
 async def begin(jobs: Jobs, said: str, name: str = "team", *, owner: str = OWNER, **more: Any) -> str:
-    messages = {"messages": [{"role": "user", "content": said}]}
-    asked = Start(name, messages, {}, thread="trip", **more)
+    conversation = {"messages": [{"role": "user", "content": said}]}
+    given = {"input": {"text": said}} if name == "asks_once" else conversation
+    asked = Start(name, given, {}, thread="trip", **more)
     return (await jobs.gateway.create(asked, owner=owner)).id
 
 
@@ -144,8 +151,9 @@ async def test_who_has_lost_the_turn_writes_no_checkpoint(jobs: Jobs) -> None:
             "channel_versions": {},
             "versions_seen": {},
         }
-        written: Any = await saver.aput(config, checkpoint, {"run_id": run}, {})  # type: ignore[typeddict-unknown-key]
-        await saver.aput_writes({**written, "metadata": {"run_id": run}}, [("a", 1)], "task")
+        written: Any = await saver.aput(config, checkpoint, {"run_id": run}, {})
+        written |= {"metadata": {"run_id": run}}
+        await saver.aput_writes(written, [("a", 1)], "task")
 
     with pytest.raises(TurnOver):
         await write(first)
@@ -162,6 +170,77 @@ async def test_a_deletion_leaves_no_key_of_a_graphs_thread(jobs: Jobs, redis: Re
     await jobs.gateway.parts.turns.end(OWNER, "trip")
     assert not await redis.exists(*keys_of(OWNER, "trip"), *named_keys(OWNER, "trip"), threads_of(OWNER))
     assert await turn(jobs, "hello") == "sales"
+
+
+# Questions
+
+
+async def test_a_thread_with_an_open_question_takes_no_other_stream(jobs: Jobs) -> None:
+    first = await begin(jobs, "q", "asks_once")
+    behind = await begin(jobs, "q", "echo", strategy="enqueue")
+    assert await jobs.runner.run(body(first)) == DONE
+    for strategy in ("reject", "enqueue", "interrupt", "rollback"):
+        with pytest.raises(ThreadWaiting) as refused:
+            await begin(jobs, "q", "asks_once", strategy=strategy)
+        assert refused.value.extensions == {"stream": first}
+    state = await jobs.gateway.parts.threads.look(OWNER, "trip")
+    assert (state.holder, state.waiting) == (first, (behind,))
+    assert await jobs.gateway.thread_status(OWNER, state) == "interrupted"
+    told = await state_of(jobs.connection, OWNER, "trip")
+    assert told is not None
+    assert [one["value"] for one in told.interrupts] == [{"question": "Send it?"}]
+    assert told.next == ["ask"]
+    # Those that waited already begin after the answer's stream.
+    [question] = (await jobs.record(first)).questions or []
+    answered = {"interrupt_id": question["id"], "status": "resolved", "response": "yes"}
+    given = parse_resume({"responses": [answered]})
+    second = (await jobs.gateway.resume(first, given, owner=OWNER)).id
+    state = await jobs.gateway.parts.threads.look(OWNER, "trip")
+    assert (state.holder, state.waiting) == (second, (behind,))
+    assert await jobs.runner.run(body(behind)) == DONE
+    assert not (await jobs.record(behind)).ended
+    assert await jobs.runner.run(body(second)) == DONE
+    assert "ask=yes" in (await jobs.fold(second)).text
+    assert await jobs.runner.run(body(behind)) == DONE
+    assert (await jobs.record(behind)).ended
+
+
+async def test_the_turn_goes_to_the_answer_although_nobody_has_handed_it_on(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await begin(jobs, "q", "asks_once")
+    behind = await begin(jobs, "q", "echo", strategy="enqueue")
+    assert await jobs.runner.run(body(first)) == DONE
+    [question] = (await jobs.record(first)).questions or []
+    answered = {"interrupt_id": question["id"], "status": "resolved", "response": "yes"}
+
+    async def dies(*_: Any) -> Any:
+        raise StoreUnavailable
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Turns, "tend", dies)
+        given = parse_resume({"responses": [answered]})
+        second = (await jobs.gateway.resume(first, given, owner=OWNER)).id
+    await Sweeper(jobs.log, jobs.queue, backoff=0.05).sweep(all_of_them=True)
+    state = await jobs.gateway.parts.threads.look(OWNER, "trip")
+    assert (state.holder, state.waiting) == (second, (behind,))
+    assert await jobs.runner.run(body(second)) == DONE
+
+
+async def test_a_question_that_is_taken_back_frees_the_thread(jobs: Jobs) -> None:
+    first = await begin(jobs, "q", "asks_once")
+    assert await jobs.runner.run(body(first)) == DONE
+    assert (await jobs.record(first)).questions
+    await jobs.gateway.end(first, OWNER)
+    assert await turn(jobs, "hello", "echo")
+
+
+async def test_a_question_lapses_where_that_is_wanted(jobs: Jobs) -> None:
+    first = await begin(jobs, "q", "asks_once")
+    assert await jobs.runner.run(body(first)) == DONE
+    assert (await jobs.record(first)).questions
+    assert await turn(jobs, "hello", "echo", lapses=True)
+    assert (await jobs.record(first)).questions is None
 
 
 # Chains that are no graphs

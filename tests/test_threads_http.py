@@ -123,7 +123,9 @@ WRONG = [
 ] + [
     ("multitask_strategy", {"thread": "t", "multitask_strategy": "later"}),
     ("multitask_strategy", {"multitask_strategy": "enqueue"}),
-    ("multitask_strategy", {"thread": None, "multitask_strategy": "reject"}),
+    ("thread", {"thread": None, "multitask_strategy": "reject"}),
+    ("multitask_strategy", {"thread": "t", "multitask_strategy": None}),
+    ("multitask_strategy", {"thread": "t", "multitask_strategy": ["reject"]}),
 ]
 
 

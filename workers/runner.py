@@ -85,10 +85,7 @@ class Runner:
         if known and not await self._has_turn(answer.claim.record):
             await self._let_go(answer.claim, 0)
             return DONE  # who ends the stream before it sends another message
-        settled = await self._attempt(answer.claim, known)
-        if settled == DONE:
-            await self._left(answer.claim.record)
-        return settled
+        return await self._attempt(answer.claim, known)
 
     async def give_up(self, body: bytes) -> Settled:
         """Handle a message that the queue has given up: a sick job ends, any other is delivered again later.
@@ -184,7 +181,10 @@ class Runner:
             ) as span,
             self._keeper.holding(claim),
         ):
-            return await self._run(claim, known, telemetry.traceparent_of(span))
+            settled = await self._run(claim, known, telemetry.traceparent_of(span))
+        if settled == DONE:
+            await self._left(record)
+        return settled
 
     async def _run(self, claim: Claim, known: bool, trace: str) -> Settled:
         settings = self._settings

@@ -6,21 +6,19 @@ LangGraph is imported, and values are read, in a thread beside the event loop: b
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.connection import Connection
-
-if TYPE_CHECKING:
-    from workers.checkpoints.told import Told
+from gateway.graph_state import GraphState
 
 
-async def state_of(redis: Connection, owner: str, thread: str) -> Told | None:
+async def state_of(redis: Connection, owner: str, thread: str) -> GraphState | None:
     """The newest checkpoint of a caller's thread, as JSON; None where there is none.
 
     Raises StoreUnavailable.
     """
     read = await asyncio.to_thread(_reader)
-    told: Told | None = await read(redis, owner, thread)
+    told: GraphState | None = await read(redis, owner, thread)
     return told
 
 

@@ -197,15 +197,9 @@ def begin_state(asked: Asked, before: Sequence[Mapping[str, Any]], bounds: Bound
 def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], bounds: Bounds) -> Start:
     """What is to be run. Raises Invalid."""
     messages = with_answers(map(_plain, state["messages"]))
-    others = {name: value for name, value in state.items() if name != "messages"}
     body: dict[str, Any] = {"chain": asked.chain, "params": dict(asked.params)}
     body |= {} if asked.metadata is None else {"metadata": asked.metadata}
-    if not isinstance(asked.input, dict) and asked.input is not None:
-        body["input"] = asked.input
-    elif others or not messages:
-        body["input"] = others | ({"messages": messages} if messages else {})
-    else:
-        body["messages"] = messages
+    body |= _given(asked, state, messages)
     try:
         if "input" in body:
             conversation("messages", messages, bounds)  # within an input nobody else looks at them
@@ -214,6 +208,26 @@ def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], 
         names = {"chain": "assistant_id", "params": "config.configurable", "metadata": "metadata"}
         field_name, rule = error.extensions["field"], error.extensions["rule"]
         raise Invalid(names.get(field_name, f"input.{field_name}"), rule) from None
+
+
+def turn_of(
+    asked: Asked, state: Mapping[str, Any], before: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """What the run adds to what was said before, as a stream's input; None where it adds nothing."""
+    known = {one["id"]: one for one in before}
+    new = [one for one in state["messages"] if known.get(one["id"]) != one]
+    given = _given(asked, state, list(map(_plain, new)))
+    return None if given == {"input": {}} else given
+
+
+def _given(asked: Asked, state: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The state with these messages, as the field of a stream that it is."""
+    others = {name: value for name, value in state.items() if name != "messages"}
+    if not isinstance(asked.input, dict) and asked.input is not None:
+        return {"input": asked.input}
+    if others or not messages:
+        return {"input": others | ({"messages": messages} if messages else {})}
+    return {"messages": messages}
 
 
 def _count(given: Any, bounds: Bounds) -> None:

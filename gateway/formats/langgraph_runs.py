@@ -29,6 +29,7 @@ from gateway.formats.langgraph_request import (
     parse_modes,
     parse_run,
     start_of,
+    turn_of,
 )
 from gateway.formats.langgraph_threads import (
     MOST_WALKED,
@@ -244,23 +245,17 @@ async def _resumed(
 async def _start(
     thread: Thread, request: Request, asked: Asked, base: Base, followed: bool
 ) -> tuple[Record, Began]:
-    """Start a run; of one that is to wait, or of a graph, the worker knows what was said before.
+    """Start a run; of one that is to wait the worker knows what was said before, and of a graph the thread.
 
     Raises ThreadBusy or ThreadMoved.
     """
     gateway, before = thread.gateway, base.before
-    messages = await thread.messages(before)
-    threads = gateway.parts.threads
-    alone = base.waits or (bool(thread.name) and await threads.has_checkpoints(thread.owner, thread.name))
+    messages = await thread.messages(before, base.undone)
 
     def read() -> tuple[dict[str, Any], Start]:
         state = begin_state(asked, messages, gateway.bounds)
-        own = begin_state(asked, [], gateway.bounds) if thread.name else state
-        last = start_of(asked, own, gateway.chains, gateway.bounds)
-        if alone or not thread.name:
-            return state, last
-        whole = start_of(asked, state, gateway.chains, gateway.bounds)
-        return state, replace(whole, turn=last.input) if messages else whole
+        start = start_of(asked, state, gateway.chains, gateway.bounds)
+        return state, replace(start, turn=turn_of(asked, state, messages)) if thread.name else start
 
     state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read, thread.owner)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
@@ -271,7 +266,7 @@ async def _start(
             thread=thread.name,
             strategy=asked.strategy,
             lapses=True,
-            whole=not alone,
+            whole=not base.waits,
             after=base.newest,
             keeps=(RUN, began.kept()),
         )

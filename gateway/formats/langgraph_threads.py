@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ from gateway.errors import (
 from gateway.formats.langgraph import Run, message
 from gateway.formats.langgraph_request import Asked
 from gateway.formats.serving import replayed
-from gateway.gateway import Gateway, GraphState
+from gateway.gateway import Gateway
+from gateway.graph_state import GraphState
 from gateway.record import Record
 from gateway.threads import State
 
@@ -70,6 +71,7 @@ class Base:
     before: str
     again: tuple[Record, Began] | None = None
     waits: bool = False  # the new run begins when those that are there have ended
+    undone: frozenset[str] = frozenset()  # runs of which the new one leaves nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ class Thread:
 
         Raises ThreadBusy, or Invalid for a run to go on from that there is not.
         """
-        newest = (await self.stands()).newest
+        stands = await self.stands()
+        newest = stands.newest
         record = await self.found(newest)
         runs = record is not None and not record.ended
         before = newest
@@ -131,10 +134,14 @@ class Thread:
                 return Base(newest, began.before, again=(record, began))
             if runs and asked.strategy == "reject":
                 raise ThreadBusy(record.id)
-            before = began.before if runs and asked.strategy == "rollback" else before
+        undone = frozenset(stands.streams if runs and asked.strategy == "rollback" else ())
+        while before in undone:
+            displaced = await self.found(before)
+            before = (await self.began(displaced)).before if displaced is not None else ""
         if asked.checkpoint and await self.found(asked.checkpoint) is None:
             raise Invalid("checkpoint.checkpoint_id", "must be the id of a run that is still kept")
-        return Base(newest, asked.checkpoint or before, waits=runs and asked.strategy == "enqueue")
+        waits = runs and asked.strategy == "enqueue"
+        return Base(newest, asked.checkpoint or before, waits=waits, undone=undone)
 
     async def of_key(self, asked: Asked) -> Record | None:
         """The run that this POST has started with its Idempotency-Key, if it did. Raises KeyReused."""
@@ -151,15 +158,15 @@ class Thread:
     def _keyed(self, asked: Asked) -> str:
         return f"{self.name}\0{asked.key}"
 
-    async def messages(self, run_id: str) -> list[dict[str, Any]]:
-        """The messages that a next run goes on from."""
+    async def messages(self, run_id: str, undone: Collection[str] = ()) -> list[dict[str, Any]]:
+        """The messages that a next run goes on from; those of `undone` runs are not remembered."""
         record = await self.found(run_id)
         began = None if record is None else await self.began(record)
         if self.name and (graph := await self.graph()) is not None and isinstance(graph.values, dict):
             said = graph.values.get("messages")
             return [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
         if record is None or began is None or not began.thread:
-            return await self.remembered() if self.name else []
+            return await self.remembered(undone) if self.name else []
         run = await self.state(record, began)
         messages: list[dict[str, Any]] = run.values()["messages"]
         return messages
@@ -178,9 +185,9 @@ class Thread:
         values = (await self.state(record, began)).values()
         return {name: value for name, value in values.items() if name != "__interrupt__"}
 
-    async def remembered(self) -> list[dict[str, Any]]:
+    async def remembered(self, undone: Collection[str] = ()) -> list[dict[str, Any]]:
         """The messages that the thread itself remembers, as LangChain writes them."""
-        memory = await self.gateway.parts.threads.memory(self.owner, self.name)
+        memory = await self.gateway.parts.threads.memory(self.owner, self.name, *undone)
         return [_written(one, f"{self.name}:{number}") for number, one in enumerate(memory)]
 
     async def keep(self, record: Record, began: Began) -> None:

@@ -7,13 +7,12 @@ LangGraph's own are no values, and the product's own metadata are not told.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
 from gateway.connection import Connection
+from gateway.graph_state import GraphState
 from gateway.params import PRODUCT
 from workers.adapter.values import plain
 from workers.checkpoints.saver import Saver
@@ -22,27 +21,14 @@ _TRIGGER = "branch:to:"  # before a node's name: the channel that triggers it
 _INTERRUPT, _ERROR = "__interrupt__", "__error__"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """JSON, as LangGraph's server has it."""
-
-    values: Any = field(repr=False)
-    next: list[str]
-    tasks: list[dict[str, Any]] = field(repr=False)
-    interrupts: list[dict[str, Any]] = field(repr=False)
-    metadata: Mapping[str, Any] = field(repr=False)
-    created_at: str
-    run: str  # the stream that has made it
-
-
-async def read(redis: Connection, owner: str, thread: str) -> Told | None:
+async def read(redis: Connection, owner: str, thread: str) -> GraphState | None:
     """The newest checkpoint, or None. Raises StoreUnavailable."""
     saver = Saver(redis, owner=owner)
     found = await saver.store.read(thread, "")
     return None if found is None else await asyncio.to_thread(lambda: _told(saver.tuple_of(thread, found)))
 
 
-def _told(found: CheckpointTuple) -> Told:
+def _told(found: CheckpointTuple) -> GraphState:
     checkpoint, writes = found.checkpoint, found.pending_writes or []
     values = {
         name: plain(value)
@@ -64,7 +50,7 @@ def _told(found: CheckpointTuple) -> Told:
     metadata = {name: value for name, value in found.metadata.items() if not name.startswith(PRODUCT)}
     asked = [each for one in tasks.values() for each in one["interrupts"]]
     run = str(metadata.get("run_id") or "")
-    return Told(values, upcoming, list(tasks.values()), asked, plain(metadata), checkpoint["ts"], run)
+    return GraphState(values, upcoming, list(tasks.values()), asked, plain(metadata), checkpoint["ts"], run)
 
 
 def _next(checkpoint: Any) -> list[str]:
