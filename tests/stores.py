@@ -63,6 +63,7 @@ SLOW = frozenset(
         "protocol",
         "readiness",
         "relay",
+        "resume",
         "retention",
         "stages",
         "sweeper",

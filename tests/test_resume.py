@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
+from gateway.asgi import app
 from gateway.body import Start
 from gateway.errors import (
     AlreadyAnswered,
@@ -25,6 +27,7 @@ from gateway.quota import Quota
 from gateway.record import Record
 from gateway.resume import Resume, parse_resume
 from tests.support import asking
+from tests.support.described import Described
 from tests.support.jobs import Jobs, body
 from workers.chains.registry import chain
 from workers.checkpoints.saver import Saver
@@ -32,6 +35,7 @@ from workers.runner import DONE
 
 asking.register()
 OWNER = "anonymous"
+JSON = {"accept": "application/json"}
 ASKED = [{"role": "user", "content": "q"}]
 GIVEN: dict[str, Any] = {"asks_in_a_tool": ASKED, "approves": ASKED}
 
@@ -287,6 +291,44 @@ async def test_a_breakpoint_is_passed_by_an_answer_to_nothing(redis_url: str) ->
         assert (questions, (await document(jobs, stream_id))["status"]) == ({}, "waiting")
         record = await resume(jobs, stream_id, answers({}))
         assert list(await runs(jobs, record.id)) == ["{'question': 'Send it?'}"]
+
+
+async def test_what_is_answered_over_http_is_as_described(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        transport = httpx.ASGITransport(app(jobs.gateway))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            described = await Described.of(http)
+            stream_id, questions = await asked(jobs, "asks_by_schema")
+            status = await described.ask("GET", "/stream/{id}", stream_id, headers=JSON)
+            assert status.json()["status"] == "waiting"
+            [name] = questions.values()
+
+            async def answered(*responses: Any) -> tuple[int, Any]:
+                given = {"responses": list(responses)}
+                told = await described.ask("POST", "/stream/{id}/resume", stream_id, json=given)
+                return told.status_code, told.json()
+
+            yes = {"interrupt_id": name, "response": {"ok": True}}
+            refused = [
+                await answered(),
+                await answered({**yes, "interrupt_id": "other"}),
+                await answered(yes, yes),
+                await answered({**yes, "response": 1}),
+                await answered({**yes, "more": 1}),
+            ]
+            codes = ["unanswered_interrupts", "unknown_interrupt", "invalid", "invalid", "invalid"]
+            assert [(code, told["code"]) for code, told in refused] == [(422, code) for code in codes]
+            code, told = await answered(yes)
+            assert (code, told["resumes"], told["stream"]) == (202, stream_id, f"/stream/{told['id']}")
+            assert (await answered(yes))[1]["id"] == told["id"]
+            code, lost = await answered({**yes, "response": {"ok": False}})
+            assert (code, lost["code"], lost["resumed_by"]) == (409, "already_answered", told["id"])
+            assert await runs(jobs, told["id"]) == {}
+            accept = {"accept": "text/event-stream"}
+            path = f"/stream/{stream_id}/resume"
+            followed = await http.post(path, json={"responses": [yes]}, headers=accept)
+            assert (followed.status_code, followed.headers["x-stream-id"]) == (200, told["id"])
+            assert b"event: done" in followed.content
 
 
 async def test_an_operator_finds_the_streams_that_wait(redis_url: str) -> None:
