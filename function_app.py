@@ -12,14 +12,16 @@ from azurefunctions.extensions.http.fastapi import Request, Response
 
 from gateway import formats
 from gateway.azure.function_timeout import limited
+from gateway.formats.langgraph import state
 from gateway.hosts import functions_extension
 from gateway.observe import telemetry
 from gateway.runtime.settled import settle
 from gateway.settings import Settings
 from gateway.streams.service import Gateway
-from gateway.web import catalogue, openapi_document, pages, probes, streams
+from gateway.web import catalogue, openapi_document, pages, probes, streams, thread_list
 from workers.chains.registry import Registry
 from workers.delivery.functions import Trigger
+from workers.threads.states import state_of
 
 # At the latest a run lets go of its stream a minute before the host's functionTimeout.
 settings = limited(Settings.from_env(run_budget=600.0), Path(__file__).parent)
@@ -39,6 +41,7 @@ gateway = Gateway(
 )
 trigger = Trigger(gateway, registry)
 gateway.direct_start = trigger.start
+gateway.state_of = state_of
 
 
 class Process:
@@ -83,6 +86,12 @@ async def cancel(req: Request) -> Response:
     return await streams.cancel(gateway, req)
 
 
+@app.route("stream/{id}/resume", methods=["POST"])
+async def resume(req: Request) -> Response:
+    """Answer what a stream has asked."""
+    return await streams.resume(gateway, req)
+
+
 @app.route("stream/{id}/token", methods=["POST"])
 async def token(req: Request) -> Response:
     """Give a token that lets its bearer follow a stream."""
@@ -95,6 +104,30 @@ async def http_trigger(req: Request) -> Response:
     return await streams.http_trigger(gateway, req)
 
 
+@app.route("threads", methods=["GET", "HEAD"])
+async def threads(req: Request) -> Response:
+    """List the caller's threads."""
+    return await thread_list.threads(gateway, req)
+
+
+@app.route("threads/{thread}/state", methods=["GET", "HEAD"])
+async def thread_state(req: Request) -> Response:
+    """Show how a thread stands."""
+    return await state.thread_state(gateway, req)
+
+
+@app.route("threads/{thread}", methods=["DELETE"])
+async def thread_delete(req: Request) -> Response:
+    """Delete a thread."""
+    return await state.thread_delete(gateway, req)
+
+
+@app.route("threads/{thread}/state", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_thread_state(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await streams.preflight(gateway, req)
+
+
 @app.route("stream", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_create(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
@@ -103,6 +136,12 @@ async def preflight_create(req: Request) -> Response:
 
 @app.route("stream/{id}", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_stream(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await streams.preflight(gateway, req)
+
+
+@app.route("stream/{id}/resume", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_resume(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
     return await streams.preflight(gateway, req)
 

@@ -43,6 +43,7 @@ from workers import guard
 from workers.chains.registry import Registry
 from workers.development.local_model import LocalModel
 from workers.development.reload import Reload
+from workers.threads.states import state_of
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
@@ -85,7 +86,7 @@ class Shift:
 
         self._gateway = gateway
         self._registry = registry
-        self._runner = Runner(registry.settings, gateway.parts.log, registry)
+        self._runner = Runner(registry.settings, gateway.parts.log, registry, gateway.parts.queue)
 
     def replace(self) -> None:
         """Another shift follows in this process: what this one hands over at its end loses no attempt."""
@@ -125,6 +126,7 @@ class Host:
             params=registry.params(),
             model_state=self._model_state,
         )
+        self.gateway.state_of = state_of
         reloads = mode == "all" and settings.is_development and settings.chains
         self._reload = Reload(settings, _servable) if reloads else None
 

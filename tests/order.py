@@ -39,6 +39,7 @@ SHARING = frozenset(  # a test holds this against the fixtures that each file as
         "test_routes",
         "test_sample_endpoint",
         "test_stream_tokens",
+        "test_threads_http",
         "test_wire_clients",
     )
 )

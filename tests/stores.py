@@ -51,6 +51,7 @@ SLOW = frozenset(
         "cluster_faults",
         "commands",
         "direct",
+        "draft",
         "embedded",
         "faults_store",
         "hub",
@@ -62,9 +63,12 @@ SLOW = frozenset(
         "protocol",
         "readiness",
         "relay",
+        "resume",
         "retention",
         "stages",
         "sweeper",
+        "threads",
+        "threads_graphs",
         "writer",
     )
 )

@@ -14,9 +14,10 @@ from starlette.routing import Route, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import formats
+from gateway.formats.langgraph import state
 from gateway.protocol.errors import HoldfastError, MethodNotAllowed, RouteNotFound
 from gateway.streams.service import Gateway
-from gateway.web import catalogue, hostnames, openapi_document, pages, probes, streams
+from gateway.web import catalogue, hostnames, openapi_document, pages, probes, streams, thread_list
 from gateway.web.answers import NO_ROUTE, Handler, answered
 
 Routes = tuple[tuple[str, str, Handler], ...]
@@ -42,11 +43,27 @@ ROUTES: Routes = (
     ("POST", "/stream", streams.create),
     *_with_heads((("GET", "/stream/{id}", streams.follow),)),
     ("DELETE", "/stream/{id}", streams.cancel),
+    ("POST", "/stream/{id}/resume", streams.resume),
     ("POST", "/stream/{id}/token", streams.token),
     ("POST", "/api/http_trigger", streams.http_trigger),
+    *_with_heads(
+        (
+            ("GET", "/threads", thread_list.threads),
+            ("GET", "/threads/{thread}/state", state.thread_state),
+        )
+    ),
+    ("DELETE", "/threads/{thread}", state.thread_delete),
     *(
         ("OPTIONS", path, streams.preflight)
-        for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger", "/chains")
+        for path in (
+            "/stream",
+            "/stream/{id}",
+            "/stream/{id}/resume",
+            "/stream/{id}/token",
+            "/api/http_trigger",
+            "/chains",
+            "/threads/{thread}/state",
+        )
     ),
     *((method, route.path, route.handler) for route in formats.ROUTES for method in route.methods),
     *PROBES,
