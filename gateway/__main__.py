@@ -49,6 +49,7 @@ from workers.chains.registry import Registry
 from workers.delivery.shift import Shift
 from workers.development.local_model import LocalModel
 from workers.development.reload import Reload
+from workers.threads.states import state_of
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
@@ -100,6 +101,7 @@ class Host:
             params=registry.params(),
             model_state=self._model_state,
         )
+        self.gateway.state_of = state_of
         reloads = mode == "all" and settings.is_development and settings.chains
         self._reload = Reload(settings, _servable) if reloads else None
 

@@ -25,6 +25,7 @@ from gateway.streams.start import DEFAULT_CHAIN
 from gateway.web.answers import NO_ROUTE, answered
 from holdfast_gateway.streams import Streams
 from workers.chains.registry import Registry
+from workers.threads.states import state_of
 
 _PAGE = ("/", "/web/{name}", "/web/vendor/{name}")
 _NOT_STARTED = (
@@ -48,6 +49,7 @@ class Holdfast:
         self._gateway = Gateway(
             settings, registry.catalogue(), schemas=registry.schemas(), params=registry.params(), owner=owner
         )
+        self._gateway.state_of = state_of
         self.streams = Streams(self._gateway)
         routes = tuple(route for route in asgi.ROUTES if page or route[1] not in _PAGE)
         self._app = asgi.app(self._gateway, routes, self.lifespan)

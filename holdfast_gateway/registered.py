@@ -35,6 +35,7 @@ from holdfast_gateway.host_file import HostFile
 from holdfast_gateway.streams import Streams
 from workers.chains.registry import Registry
 from workers.delivery.functions import Trigger
+from workers.threads.states import state_of
 
 NAMED = "holdfast_"  # how the name of each function begins
 STORAGE = "AzureWebJobsStorage"
@@ -119,6 +120,7 @@ def register(
     gateway = Gateway(
         settings, registry.catalogue(), schemas=registry.schemas(), params=registry.params(), owner=owner
     )
+    gateway.state_of = state_of
     trigger = Trigger(gateway, registry)
     gateway.direct_start = trigger.start
     functions_extension.install(Process(gateway, trigger, registry, end_telemetry))

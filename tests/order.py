@@ -34,6 +34,7 @@ SHARING = {  # a test holds this against the fixtures that each file asks for
             "test_quota_http",
             "test_producer_hosts",
             "test_stream_tokens",
+            "test_threads_http",
         ),
         PLAIN: (
             "test_ask",

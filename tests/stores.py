@@ -52,6 +52,7 @@ SLOW = frozenset(
         "cluster_faults",
         "commands",
         "direct",
+        "draft",
         "embedded",
         "faults_store",
         "hub",
@@ -64,9 +65,12 @@ SLOW = frozenset(
         "protocol",
         "readiness",
         "relay",
+        "resume",
         "retention",
         "stages",
         "sweeper",
+        "threads",
+        "threads_graphs",
         "writer",
     )
 )

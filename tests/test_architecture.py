@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -173,8 +174,8 @@ def pattern_of(key: str) -> str:
     for form, name in (
         (r"\{[0-9a-f]{2}\}:", "{bb}:"),
         (r"\{[0-9a-f]{32}\}:conversation", "{name}:conversation"),
-        (r"\{[0-9a-f]{32}\}:(saved|names|order)", r"{thread}:\1"),
-        (r"\{[0-9a-f]{32}\}:threads", "{owner}:threads"),
+        (r"\{[0-9a-f]{32}\}:(saved|names|order|thread|streams|memory)$", r"{thread}:\1"),
+        (r"\{[0-9a-f]{32}\}:(threads|named)", r"{owner}:\1"),
         (r"\{[0-9a-f]{32}\}:", "{caller}:"),
         (r"\{jobs\}:", "{queue}:"),
         (r"(:job:|:log:).+", r"\1<id>"),
@@ -197,6 +198,8 @@ async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redi
         stream_id = (await gateway.create(start, owner="alice", key="key")).id
         await gateway.cancel(stream_id, "alice")
         stream_id = (await gateway.create(start, owner="alice", claims={"tenant": "t"})).id
+        in_thread = await gateway.create(replace(start, thread="trip"), owner="alice")
+        assert await parts.threads.remember(in_thread, [{}], thread_ms=60_000, most_bytes=1000)
         await parts.queue.reserve("another", 10, 0)
         await parts.conversations.turn("format", "alice", "name", Conversation(), stream_id)
         await parts.log.ask(stream_id, 1000)

@@ -7,7 +7,7 @@ from gateway.store.conversations import Conversation, Conversations
 from tests.support.following import connected
 
 
-async def test_only_who_has_seen_the_newest_goes_on_from_it_or_forgets_it(redis_url: str) -> None:
+async def test_only_who_has_seen_the_newest_goes_on_from_it(redis_url: str) -> None:
     async with connected(redis_url) as redis:
         conversations = Conversations(redis, Settings())
         none = Conversation()
@@ -17,12 +17,10 @@ async def test_only_who_has_seen_the_newest_goes_on_from_it_or_forgets_it(redis_
         first = await conversations.look("k", "alice", "n")
         assert first == Conversation("first", {"x": "\ud83d"})
         assert await conversations.turn("k", "alice", "n", first, "second")
-        assert not await conversations.forget("k", "alice", "n", first)
         second = await conversations.look("k", "alice", "n")
         assert second.stream == "second"
-        assert await conversations.forget("k", "alice", "n", second)
+        await conversations.drop("alice", [("k", "n"), ("k", "other")])
         assert await conversations.look("k", "alice", "n") == none
-        assert await conversations.forget("k", "alice", "n", none)
 
 
 async def test_a_name_is_its_callers_and_its_formats_own(redis_url: str) -> None:

@@ -463,9 +463,9 @@ async def test_a_worker_is_killed_under_use_stream(mortal: Mortal, again: list[s
         ({"assistant_id": "none", "input": said("x")}, "assistant_id: must be the name"),
         ({"assistant_id": "chat", "input": said("x"), "stream_mode": "messages"}, "stream_mode: must be of"),
         ({"assistant_id": "chat", "input": said("x"), "stream_mode": [1]}, "stream_mode: must be a string"),
-        ({"assistant_id": "chat", "input": said("x"), "command": {"resume": 1}}, "command: is not"),
+        ({"assistant_id": "chat", "input": said("x"), "command": {"resume": 1}}, "command: may not"),
         (
-            {"assistant_id": "chat", "input": said("x"), "multitask_strategy": "enqueue"},
+            {"assistant_id": "chat", "input": said("x"), "multitask_strategy": "later"},
             "multitask_strategy:",
         ),
         ({"assistant_id": "chat", "input": said("x"), "config": {"configurable": 1}}, "config.configurable:"),

@@ -52,6 +52,7 @@ PACKAGES: Sequence[Sequence[str]] = [
     ["workers.each", "workers.guard"],
     ["workers.checkpoints"],
     ["workers.langchain"],
+    ["workers.threads"],
     ["workers.stages"],
     ["workers.chains"],
     ["workers.attempt"],

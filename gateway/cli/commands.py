@@ -24,6 +24,7 @@ from gateway.redis.cluster import Router
 from gateway.redis.connect import Place
 from gateway.settings import Settings
 from gateway.store.log import Log
+from gateway.store.record import WAITING
 
 SERVING = ("all", "web", "worker")
 MOST_LISTED = 10_000
@@ -69,7 +70,7 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
         "ls", "list streams: open ones first, then ended ones, as many as are found with bounded work"
     )
     ls.add_argument("--owner", metavar="NAME", default="", help="only of this owner, as inspect names it")
-    ls.add_argument("--status", default="", choices=[status.value for status in Status])
+    ls.add_argument("--status", default="", choices=[*(status.value for status in Status), WAITING])
     ls.add_argument(
         "--limit", metavar="N", type=int, default=50, help=f"at most so many, up to {MOST_LISTED}"
     )
@@ -186,7 +187,7 @@ def _listed(found: Listing, *, as_json: bool) -> int:
 def _columns(record: Any) -> Mapping[str, Any]:
     return {
         "id": record.id,
-        "status": record.status,
+        "status": record.state,
         "owner": record.owner,
         "chain": record.chain,
         "attempt": record.attempt,

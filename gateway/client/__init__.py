@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -47,6 +47,7 @@ __all__ = [
 SILENCE_SECONDS = 45.0  # three heartbeats missed: the connection is dead
 PATIENCE_SECONDS = 120.0
 T = TypeVar("T")
+Responses = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 _NOT_GIVEN: Any = object()  # `input` may be null
 
 
@@ -93,13 +94,19 @@ class Gateway:
         chain: str | None = None,
         params: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        thread: str | None = None,
+        multitask_strategy: str | None = None,
         key: str = "",
     ) -> Stream:
         """A new stream, started when it is iterated or awaited; exactly one of `user`, `messages`, `input`.
 
+        `thread` is the conversation that it goes on with. Where another stream of that one runs,
+        `multitask_strategy` says what happens: `reject` (Refused, by default), `enqueue`, `interrupt` or
+        `rollback`.
         `key` is its Idempotency-Key (a random one by default): the same key is the same stream.
         """
         given = {"user": user, "messages": messages, "chain": chain, "params": params, "metadata": metadata}
+        given |= {"thread": thread, "multitask_strategy": multitask_strategy}
         body = {name: value for name, value in given.items() if value is not None}
         if input is not _NOT_GIVEN:
             body["input"] = input
@@ -108,6 +115,27 @@ class Gateway:
     def follow(self, stream_id: str, after: str = "") -> Stream:
         """A stream that exists, from behind the event `after`, or from its beginning."""
         return Stream(self._http, self.patience, stream_id=stream_id, after=after)
+
+    def resume(
+        self,
+        stream_id: str,
+        responses: Responses,
+        *,
+        update: Mapping[str, Any] | None = None,
+        goto: Any = None,
+    ) -> Stream:
+        """Answer what a stream has asked: the stream that goes on, started when it is iterated or awaited.
+
+        `responses`: each answer by its question's id, or a list as `POST /stream/{id}/resume` takes it. The
+        same answers are the same stream.
+        """
+        told = responses
+        if isinstance(told, Mapping):
+            told = [{"interrupt_id": name, "response": value} for name, value in told.items()]
+        body: dict[str, Any] = {"responses": list(told)}
+        body |= {} if update is None else {"update": update}
+        body |= {} if goto is None else {"goto": goto}
+        return Stream(self._http, self.patience, body=body, path=f"/stream/{stream_id}/resume")
 
     async def status(self, stream_id: str) -> dict[str, Any]:
         """The status document. Raises Refused or Unreachable."""
@@ -142,6 +170,10 @@ class SyncGateway:
         """As Gateway.follow."""
         return SyncStream(self._gateway.follow(stream_id, after), self._runner)
 
+    def resume(self, stream_id: str, responses: Responses, **given: Any) -> SyncStream:
+        """As Gateway.resume."""
+        return SyncStream(self._gateway.resume(stream_id, responses, **given), self._runner)
+
     def status(self, stream_id: str) -> dict[str, Any]:
         """As Gateway.status."""
         return self._run(self._gateway.status(stream_id))
@@ -175,6 +207,16 @@ class SyncStream:
     def stages(self) -> list[Stage]:
         """As Stream.stages."""
         return self._stream.stages
+
+    @property
+    def interrupted(self) -> bool:
+        """As Stream.interrupted."""
+        return self._stream.interrupted
+
+    @property
+    def interrupts(self) -> Sequence[Mapping[str, Any]]:
+        """As Stream.interrupts."""
+        return self._stream.interrupts
 
     def __iter__(self) -> Iterator[Event]:
         events = aiter(self._stream)

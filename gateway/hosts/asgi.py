@@ -15,9 +15,10 @@ from starlette.routing import Route, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import formats
+from gateway.formats.langgraph import state
 from gateway.protocol.errors import HoldfastError, MethodNotAllowed, RouteNotFound
 from gateway.streams.service import Gateway
-from gateway.web import catalogue, hostnames, openapi_document, pages, probes, producers, streams
+from gateway.web import catalogue, hostnames, openapi_document, pages, probes, producers, streams, thread_list
 from gateway.web.answers import NO_ROUTE, Handler, answered
 from gateway.web.where import route_path
 
@@ -44,18 +45,28 @@ ROUTES: Routes = (
     ("POST", "/stream", streams.create),
     *_with_heads((("GET", "/stream/{id}", streams.follow),)),
     ("DELETE", "/stream/{id}", streams.cancel),
+    ("POST", "/stream/{id}/resume", streams.resume),
     ("POST", "/stream/{id}/token", streams.token),
     ("POST", "/stream/{id}/events", producers.produce),
     ("POST", "/api/http_trigger", streams.http_trigger),
+    *_with_heads(
+        (
+            ("GET", "/threads", thread_list.threads),
+            ("GET", "/threads/{thread}/state", state.thread_state),
+        )
+    ),
+    ("DELETE", "/threads/{thread}", state.thread_delete),
     *(
         ("OPTIONS", path, streams.preflight)
         for path in (
             "/stream",
             "/stream/{id}",
+            "/stream/{id}/resume",
             "/stream/{id}/token",
             "/stream/{id}/events",
             "/api/http_trigger",
             "/chains",
+            "/threads/{thread}/state",
         )
     ),
     *((method, route.path, route.handler) for route in formats.ROUTES for method in route.methods),

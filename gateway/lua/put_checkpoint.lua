@@ -1,11 +1,13 @@
--- put_checkpoint(saved, names, order | id, parent, run, needs, delta, ms, most, checkpoint, metadata, value, data,
--- ...)
+-- put_checkpoint(saved, names, order, [thread] | id, parent, run, needs, delta, ms, most, checkpoint, metadata, value,
+-- data, ...)
 -- Store a checkpoint. `parent` is an id or empty, `needs` the names of its values, each after a space, `delta` empty
--- where its state needs no writes of its ancestors. Those values are given that are new.
+-- where its state needs no writes of its ancestors. Those values are given that are new. With `thread` only the run
+-- that has the thread's turn may write.
 -- Answers {'ok'} (also for our own call again: its answer was lost), {'full'}, {'more'} (ask again: old checkpoints
--- were dropped, and more have to be), or {'gone'}: a value is neither stored nor given, since the checkpoint that
--- this one goes on from was deleted or lost.
+-- were dropped, and more have to be), {'gone'}: a value is neither stored nor given, since the checkpoint that this
+-- one goes on from was deleted or lost, or {'left'}: the run has not the turn of its thread.
 local id, parent, run, needs, delta = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if not may_write(run) then return { 'left' } end
 local head = ':' .. parent .. ' :' .. run .. needs
 local before = redis.call('HGET', SAVED, 'h' .. id)
 if not before then

@@ -1,5 +1,5 @@
 -- Stands before every script of a thread's checkpoints. All keys of a thread have one slot, and expire together.
--- Keys, in all of them: 1 saved (hash), 2 names (sorted set), 3 order (sorted set).
+-- Keys, in all of them: 1 saved (hash), 2 names (sorted set), 3 order (sorted set); a fourth is told of in the script.
 --   saved  h<id> a checkpoint's head: its parent, its run and the values that it needs
 --          c<id> the checkpoint, m<id> its metadata, w<id>/<task>/<index> a task's write
 --          v<value> a channel's value in one version, u<value> how many checkpoints need it
@@ -96,6 +96,16 @@ local function room(needed, most, spared)
     end
   end
   return 'ok'
+end
+
+-- Whether a run of the gateway may still write here. The fourth key is its thread's (hash): one run has the thread's
+-- turn, and one that is to leave writes nothing more. Without that key everybody may write.
+local function may_write(run)
+  if not KEYS[4] then return true end
+  local thread = redis.call('HMGET', KEYS[4], 'holder', 'leaving')
+  local leaving = ' ' .. (thread[2] or '')
+  return thread[1] == run and not string.find(leaving, ' ' .. run .. ' ', 1, true)
+    and not string.find(leaving, ' ' .. run .. '! ', 1, true)
 end
 
 local function settle()

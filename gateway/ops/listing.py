@@ -42,11 +42,12 @@ class Listing:
 async def listing(redis: Connection, log: Log, *, owner: str, status: str, limit: int) -> Listing:
     """Up to `limit` streams, open ones before ended ones, each newest first. Raises StoreUnavailable.
 
-    An empty `owner` or `status` is any. Of ended ones those are shown that are found first.
+    An empty `owner` or `status` is any; a stream that waits for an answer is `waiting`. Of ended ones those
+    are shown that are found first.
     """
 
     def fits(record: Record) -> bool:
-        return owner in ("", record.owner) and status in ("", record.status)
+        return owner in ("", record.owner) and status in ("", record.state)
 
     rows: list[Row] = []
     complete = True

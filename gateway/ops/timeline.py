@@ -77,7 +77,7 @@ class Story:
         record = self.record
         state = {
             "id": record.id,
-            "status": record.status,
+            "status": record.state,
             "owner": record.owner,
             "chain": record.chain,
             "attempt": record.attempt,

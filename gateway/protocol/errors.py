@@ -130,6 +130,64 @@ class WriterEnded(HoldfastError):
         super().__init__(f"the stream has ended: {stream_status}", stream_status=stream_status)
 
 
+class NotWaiting(HoldfastError):
+    """The stream waits for no answer."""
+
+    status = 409
+    code = "not_waiting"
+
+
+class AlreadyAnswered(HoldfastError):
+    """Another answer was first: `resumed_by` is the stream that goes on with it."""
+
+    status = 409
+    code = "already_answered"
+    members = ("resumed_by",)
+
+    def __init__(self, resumed_by: str) -> None:
+        super().__init__(resumed_by=resumed_by)
+
+
+class ThreadRefused(HoldfastError):
+    """The thread does not take this stream now."""
+
+    status = 409
+    code = "thread_refused"
+
+
+class ThreadBusy(ThreadRefused):
+    """Another stream of the thread runs."""
+
+    code = "thread_busy"
+    members = ("stream",)
+
+    def __init__(self, stream: str, detail: str = "") -> None:
+        super().__init__(detail, stream=stream)
+
+
+class ThreadWaiting(ThreadRefused):
+    """The thread's newest stream waits for an answer to its question."""
+
+    code = "thread_waiting"
+    members = ("stream",)
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream=stream)
+
+
+class ThreadMoved(ThreadRefused):
+    """Another stream of the thread has begun meanwhile."""
+
+    code = "thread_moved"
+
+
+class NoOwner(HoldfastError):
+    """Here nobody is asked who he is, so nothing can be kept for one caller alone."""
+
+    status = 403
+    code = "no_owner"
+
+
 class StreamGone(HoldfastError):
     """The stream is past its retention."""
 
@@ -181,6 +239,20 @@ class Invalid(HoldfastError):
 
     def __init__(self, field: str, rule: str) -> None:
         super().__init__(f"{field}: {rule}", field=field, rule=rule)
+
+
+class UnknownInterrupt(HoldfastError):
+    """This is no open question of the stream."""
+
+    status = 422
+    code = "unknown_interrupt"
+
+
+class UnansweredInterrupts(HoldfastError):
+    """All open questions are answered in one request."""
+
+    status = 422
+    code = "unanswered_interrupts"
 
 
 class KeyReused(HoldfastError):

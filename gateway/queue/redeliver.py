@@ -1,7 +1,8 @@
 """A job that nobody holds is delivered again, or ended: by a relay at its lease's end, or by the sweeper.
 
 `ask` lets a job be enqueued once in a back-off, whoever asks, so a thousand relays that see one lease end
-send one message. A stream whose time is over is not run any more: it ends here.
+send one message. A stream whose time is over is not run any more: it ends here. One that waits for the turn
+of its thread is not sent; but its thread is tended, so that it gets the turn of a stream that is over.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from gateway.observe import telemetry
 from gateway.protocol.errors import QueueUnavailable
 from gateway.queue import overdue
 from gateway.queue.job_queue import Message, Sender
+from gateway.queue.turns import Turns
 from gateway.store.log import Log
 
 _log = logging.getLogger("holdfast.revive")
@@ -26,6 +28,10 @@ async def revive(log: Log, queue: Sender, stream_id: str, *, backoff: float) -> 
     if answer.word == "over":
         await overdue.end_queued(log, queue, stream_id, answer.code)
     if answer.word != "yes":
+        return False
+    record = (await log.look(stream_id, "", any_owner=True)).record
+    if record is not None and await Turns(log, queue).must_wait(record):
+        await log.ask(stream_id, round(backoff * 1000), undo=True)  # so that it is looked at again soon
         return False
     _log.info("stream %s: nobody holds it, it is enqueued again", stream_id)
     try:

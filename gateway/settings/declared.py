@@ -161,6 +161,7 @@ class Fields:
     max_owner_starts: int = setting(
         "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE", 60, "streams that a caller may start in a minute"
     )
+    max_owner_threads: int = setting("GATEWAY_MAX_OWNER_THREADS", 10_000, "threads that a caller may have")
     max_owner_bytes: int = setting(
         "GATEWAY_MAX_OWNER_BYTES", 268_435_456, "what Redis holds for a caller's ended streams"
     )

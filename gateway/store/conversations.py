@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +35,6 @@ class Conversations:
     def __init__(self, redis: Connection, settings: Settings) -> None:
         self._redis = redis
         self._script = Script("turn", shared=False)
-        self._forgetting = Script("forget", shared=False)
         self._keep_ms = round((settings.max_run + settings.retention) * 1000)
 
     async def keep(self, owner: str, stream: str, kind: str, state: Any) -> None:
@@ -57,10 +57,9 @@ class Conversations:
         stream, state = await self._redis.call("HMGET", self.key(kind, owner, name), "stream", "state")
         return Conversation(stream.decode(), json.loads(state)) if stream else Conversation()
 
-    async def forget(self, kind: str, owner: str, name: str, seen: Conversation) -> bool:
-        """As if it had never been; False when it has gone on from what was seen."""
-        word, *_ = await self._forgetting(self._redis, [self.key(kind, owner, name)], seen.stream)
-        return bool(word == "ok")
+    async def drop(self, owner: str, names: Sequence[tuple[str, str]]) -> None:
+        """Delete these, each by its kind and name."""
+        await self._redis.call_all([("UNLINK", self.key(kind, owner, name)) for kind, name in names])
 
     async def turn(
         self, kind: str, owner: str, name: str, before: Conversation, stream: str, state: Any = None

@@ -21,6 +21,7 @@ from gateway.redis.script import Script
 from gateway.settings import Settings
 from gateway.store.conversations import OF_STREAM, Conversations
 from gateway.store.log import Log
+from gateway.store.threads import keys_of, own_thread_of
 
 LOOKS = 16  # streams that one start looks at, the longest unseen first
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2, 3600
@@ -28,7 +29,7 @@ INDEX_BYTES = 320  # of a stream's entries in `kept`, and of the expiries of its
 KEY_BYTES = 256  # of a stream's idempotency key
 # Where the store cannot say what a key takes. Redis gives a string that grows up to twice its length.
 RECORD_BYTES, LOG_FACTOR = 1600, 2
-STATES, SIZES = 3, 3  # answers about one stream
+STATES, SIZES = 3, 4  # answers about one stream
 _ENDED = frozenset(status.value.encode() for status in ENDED)
 _RULES = {
     "streams": "{} streams that are not ended",
@@ -46,9 +47,11 @@ class Quota:
     def __init__(self, redis: Connection, settings: Settings) -> None:
         self._redis = redis
         self._most = (settings.max_owner_streams, settings.max_owner_starts, settings.max_owner_bytes)
-        keep = max(settings.open_seconds, settings.retention) + settings.tombstone
+        keep = max(settings.open_seconds, settings.retention, settings.thread_seconds) + settings.tombstone
         self._keep_ms = round(keep * 1000)
+        self._tombstone_ms = round(settings.tombstone * 1000)
         self._script = Script("admit", shared=False)
+        self._uncount = Script("uncount", shared=False)
         self._measures = True  # until the store says that it has no MEMORY USAGE, as fakeredis does
 
     @staticmethod
@@ -83,6 +86,16 @@ class Quota:
             kept = [] if started else [("ZREM", starts, stream_id)]
             await self._redis.call_all([("ZREM", live, stream_id), *kept])
 
+    async def uncount(self, owner: str, stream_id: str, left_ms: int) -> None:
+        """A stream that waited waits no more, and is kept for a shorter time: its bytes are counted anew.
+
+        `left_ms`: for how long its log was kept until now. Raises StoreUnavailable.
+        """
+        if owner != ANONYMOUS:
+            live, _, kept, size, _ = self.keys(owner)
+            record_ms = left_ms + self._tombstone_ms
+            await self._uncount(self._redis, [live, kept, size], stream_id, left_ms, record_ms)
+
     async def _ask(self, owner: str, stream_id: str, looks: int) -> tuple[str, int]:
         keys = self.keys(owner)
         raw = await self._redis.call("ZRANGE", keys[0], 0, looks - 1)
@@ -116,18 +129,24 @@ def _state_of(stream_id: str) -> list[Command]:
 
 
 def _memory_of(owner: str, stream_id: str) -> list[Command]:
-    """Bytes of the record, of the log, and of what a format keeps of the stream; with all overhead."""
+    """Bytes of the record, of the log, of what a format keeps, and of checkpoints; with all overhead."""
     job, log, _ = Log.keys(stream_id)
     kept = Conversations.key(OF_STREAM, owner, stream_id)
-    whole = ("SAMPLES", 0)  # all fields of a hash, not five
-    return [("MEMORY", "USAGE", job, *whole), ("MEMORY", "USAGE", log), ("MEMORY", "USAGE", kept, *whole)]
+    names = ((job, "SAMPLES", 0), (log,), (kept, "SAMPLES", 0))  # all fields of a hash, not five
+    return [*(("MEMORY", "USAGE", *name) for name in names), _checkpoints_of(owner, stream_id)]
 
 
 def _lengths_of(owner: str, stream_id: str) -> list[Command]:
     """The same of a store that knows only lengths; the record's is a constant, so its answer is not used."""
     job, log, _ = Log.keys(stream_id)
     kept = Conversations.key(OF_STREAM, owner, stream_id)
-    return [("EXISTS", job), ("STRLEN", log), ("HSTRLEN", kept, "state")]
+    sizes: list[Command] = [("EXISTS", job), ("STRLEN", log), ("HSTRLEN", kept, "state")]
+    return [*sizes, _checkpoints_of(owner, stream_id)]
+
+
+def _checkpoints_of(owner: str, stream_id: str) -> Command:
+    """What stands in the stream's own thread, as its scripts count it."""
+    return ("HGET", keys_of(owner, own_thread_of(stream_id))[0], "#bytes")
 
 
 def _looks(stream_ids: list[str], answers: list[Any]) -> list[Look]:
@@ -141,12 +160,13 @@ def _looks(stream_ids: list[str], answers: list[Any]) -> list[Look]:
 
 
 def _look(
-    stream_id: str, known: list[bytes | None], left: int, record_left: int, record: int, log: int, kept: int
+    stream_id: str, known: list[bytes | None], left: int, record_left: int, record: int, *beside: int
 ) -> Look:
+    """`beside` the record: what expires with the log."""
     status, confirmed, idem = known
     if status is None:
         return stream_id, "gone", 0, 0, 0, 0
     if confirmed is None and status not in _ENDED:  # its POST is under way, or has died
         return stream_id, "making", 0, 0, 0, 0
     word = "ended" if status in _ENDED else "running"
-    return stream_id, word, log + kept + (KEY_BYTES if idem else 0), left, record + INDEX_BYTES, record_left
+    return stream_id, word, sum(beside) + (KEY_BYTES if idem else 0), left, record + INDEX_BYTES, record_left

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -25,13 +26,16 @@ from gateway.protocol.errors import (
     QueueFull,
     QueueUnavailable,
     StoreUnavailable,
+    ThreadRefused,
 )
 from gateway.queue.job_queue import JobQueue, Message
 from gateway.settings import Settings
+from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.quota import Quota
 from gateway.store.record import Record
 from gateway.streams.input_schemas import Inputs
+from gateway.streams.placing import Placing
 from gateway.streams.start import Start
 
 # Enqueues a job and runs it in this very process; False when it has no room for it: then nothing was done.
@@ -54,6 +58,7 @@ class Creation:
         queue: JobQueue,
         quota: Quota,
         inputs: Inputs,
+        conversations: Conversations,
         direct_start: DirectStart,
     ) -> None:
         self._settings = settings
@@ -62,7 +67,9 @@ class Creation:
         self._queue = queue
         self._quota = quota
         self._inputs = inputs
+        self._conversations = conversations
         self._direct_start = direct_start
+        self._placing = Placing(settings, log, queue)
         # By key, for as long as somebody is at it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -83,8 +90,10 @@ class Creation:
     ) -> Record:
         """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
 
+        A stream that waits for the turn of its thread gets to the queue when it has it.
         `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
-        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable.
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable; of a stream in
+        a thread, ThreadBusy, ThreadWaiting or ThreadMoved.
         """
         if not key:
             return await self._create(start, owner, "", traceparent, followed, claims)
@@ -104,9 +113,11 @@ class Creation:
     ) -> Record:
         stream_id = protocol.new_stream_id(key_hash)
         word, found = await self._known(stream_id, key_hash, start)
+        if word == "none" and start.thread:
+            await self._placing.check(start, owner)
         if word == "none":
             try:
-                now_ms = await self._admit(owner, stream_id)
+                now_ms = await self.admit(owner, stream_id)
             except (OverQuota, QueueFull):
                 word, found = await self._known(stream_id, key_hash, start)
                 if word == "none":  # else another process has made it meanwhile
@@ -117,21 +128,46 @@ class Creation:
             fields |= {"claims": sse.dumps(dict(claims))} if claims else {}
             word, found = await self._record(stream_id, start, key_hash, fields)
             if word == "created":
-                return await self._queued(Record.made(stream_id, fields), followed)
-            await self._quota.release(owner, stream_id)  # another process was quicker
-            await self._queue.forget(stream_id)
+                return await self._placed(Record.made(stream_id, fields), start, followed)
+            await self.release(owner, stream_id)  # another process was quicker
         if word == "conflict":
             raise KeyReused
         record = (await self._log.look(found, owner)).record
         if record is None:
             raise StoreUnavailable
-        return record if record.confirmed else await self._queued(record, followed)  # its first POST has died
+        if record.confirmed:
+            return record
+        return await self._placed(record, start, followed)  # its first POST has died
+
+    async def _placed(self, record: Record, start: Start, followed: bool) -> Record:
+        """In the queue; or among those that wait for the turn of its thread."""
+        if not record.thread:
+            return await self._queued(record, followed)
+        if start.keeps is not None:  # before the thread shows the stream to others
+            await self._conversations.keep(record.owner, record.id, *start.keeps)
+        try:
+            has_turn = await self._placing.enter(record, start)
+        except ThreadRefused:
+            await self.release(record.owner, record.id)  # the record expires by itself
+            raise
+        if has_turn:
+            return await self._queued(record, followed)
+        await self._queue.forget(record.id)
+        # As long as it waits it is looked after like a job that nobody holds.
+        if not await self._log.confirm(record.id, round(self._settings.lease * 1000)):
+            raise QueueUnavailable("the thread took longer than the record lasts")
+        telemetry.started.add(1, {"chain": record.chain})
+        await self._placing.tend(record)
+        return record
 
     async def _known(self, stream_id: str, key_hash: str, start: Start) -> tuple[str, str]:
         return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")
 
-    async def _admit(self, owner: str, stream_id: str) -> int:
-        """Take the places that it needs; the time, by Redis's clock, in milliseconds."""
+    async def admit(self, owner: str, stream_id: str) -> int:
+        """Take the places that a stream needs; the time, by Redis's clock, in milliseconds.
+
+        Raises OverQuota, QueueFull or StoreUnavailable.
+        """
         others = await self._quota.admit(owner, stream_id)
         now_ms, reserved = await asyncio.gather(
             self._log.now_ms(), self._queue.reserve(stream_id, self._settings.max_queue, others)
@@ -140,6 +176,16 @@ class Creation:
             await self._quota.release(owner, stream_id)
             raise QueueFull
         return now_ms
+
+    async def release(self, owner: str, stream_id: str) -> None:
+        """Give them back: the stream does not come to be. A record that it has expires by itself."""
+        await self._quota.release(owner, stream_id)
+        await self._queue.forget(stream_id)
+
+    async def uncount(self, owner: str, stream_id: str, left_ms: int) -> None:
+        """As `Quota.uncount`; a store that is out of reach leaves it counted for longer."""
+        with suppress(StoreUnavailable):
+            await self._quota.uncount(owner, stream_id, left_ms)
 
     async def _check(self, start: Start, owner: str, stream_id: str) -> None:
         """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
@@ -161,12 +207,16 @@ class Creation:
         return await self._log.create(stream_id, fields, frame, key_hash=key_hash, body_hash=start.digest)
 
     async def _queued(self, record: Record, followed: bool) -> Record:
-        with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
-            await self._enqueue(Message(record.id, record.trace), followed)
+        await self.send(record, followed)
         if not await self._log.confirm(record.id, round(self._settings.queue_grace * 1000)):
             raise QueueUnavailable("the queue took longer than the record lasts")
         telemetry.started.add(1, {"chain": record.chain})
         return record
+
+    async def send(self, record: Record, followed: bool) -> None:
+        """Its job into the queue. Raises QueueUnavailable."""
+        with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
+            await self._enqueue(Message(record.id, record.trace), followed)
 
     async def _enqueue(self, message: Message, followed: bool) -> None:
         """A job that is started here runs beside what is left of the POST; its claim confirms, too."""
@@ -176,8 +226,7 @@ class Creation:
             await self._queue.enqueue(message)
 
     def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:
-        settings = self._settings
-        fields: dict[str, Any] = {
+        fields: dict[str, Any] = self.times(now_ms) | {
             "version": protocol.VERSION,
             "owner": owner,
             "chain": start.chain,
@@ -185,10 +234,23 @@ class Creation:
             "input": sse.dumps(start.input),
             "params": sse.dumps(start.params),
             "trace": traceparent,
+        }
+        fields |= {"thread": start.thread} if start.thread else {}
+        fields |= {"whole": 1} if start.whole else {}
+        fields |= {"turn": sse.dumps(start.turn)} if start.turn is not None else {}
+        return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
+
+    def stages(self, chain: str) -> list[str] | None:
+        """A chain's stages, if this process knows it."""
+        return list(self._chains[chain]) if chain in self._chains else None
+
+    def times(self, now_ms: int) -> dict[str, Any]:
+        """A record's fields that say how long all of it is kept, from now on."""
+        settings = self._settings
+        return {
             "created_ms": now_ms,
             "keep_ms": round(settings.retention * 1000),
             "tombstone_ms": round(settings.tombstone * 1000),
             "open_ms": round(settings.open_seconds * 1000),
             "wait_ms": round(settings.max_wait * 1000),
         }
-        return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}

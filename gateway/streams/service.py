@@ -35,6 +35,7 @@ from gateway.queue import overdue
 from gateway.queue.job_queue import JobQueue
 from gateway.queue.open import open_queue
 from gateway.queue.redeliver import revive
+from gateway.queue.turns import Turns
 from gateway.redis.cluster import Router
 from gateway.redis.connect import Place
 from gateway.redis.connection import Connection
@@ -45,9 +46,13 @@ from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
+from gateway.store.threads import State, Threads
 from gateway.streams.create import Creation, DirectStart, no_direct_start
+from gateway.streams.graph_state import StateOf, no_state
 from gateway.streams.input_schemas import Inputs, Schema
 from gateway.streams.opening import Opening
+from gateway.streams.resume import Resume
+from gateway.streams.resuming import Resuming
 from gateway.streams.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.streams.start import Bounds, Start
 from gateway.streams.status import document, fold_of
@@ -70,7 +75,10 @@ class Parts:
     queue: JobQueue
     creation: Creation
     opening: Opening
+    resuming: Resuming
     conversations: Conversations
+    threads: Threads
+    turns: Turns
     tokens: credentials.RedisTokens | None
 
 
@@ -111,6 +119,7 @@ class Gateway:
         self.knows_tokens = bool(settings.token_keys) or not settings.is_open
         self._parts: Parts | None = None
         self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
+        self.state_of: StateOf = no_state  # set by a host that knows LangGraph
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self._room = Room(settings.max_documents)
         self.readiness = Readiness(lambda: self.parts, model_state)
@@ -185,12 +194,18 @@ class Gateway:
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(log, hub, max_age=settings.stream_max_age)
         quota = Quota(redis, settings)
-        creation = Creation(
-            settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
-        )
         opening = Opening(settings, log, quota)
         conversations = Conversations(redis, settings)
-        return Parts(redis, log, hub, relay, queue, creation, opening, conversations, tokens)
+        creation = Creation(
+            *(settings, self.chains, log, queue, quota, self.inputs, conversations),
+            lambda job: self.direct_start(job),
+        )
+        resuming = Resuming(settings, log, creation)
+        threads, turns = Threads(redis), Turns(log, queue)
+        return Parts(
+            *(redis, log, hub, relay, queue, creation, opening, resuming, conversations, threads, turns),
+            tokens,
+        )
 
     async def create(
         self,
@@ -205,7 +220,8 @@ class Gateway:
         """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
 
         `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
-        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. After these
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable, and what
+        `Creation.create` does of threads. After these
         nothing was started, unless only the store's or the queue's answer was lost; the same key makes it one
         job in any case.
         """
@@ -217,6 +233,32 @@ class Gateway:
             )
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
+
+    async def resume(
+        self,
+        stream_id: str,
+        given: Resume,
+        *,
+        owner: str,
+        traceparent: str = "",
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
+    ) -> Record:
+        """The stream that goes on where this one asks, with these answers; the same for the same answers.
+
+        Raises as `find` and `Resuming.resume`.
+        """
+        before = await self.find(stream_id, owner)
+        with telemetry.span("resume stream", SpanKind.SERVER, parent=traceparent) as span:
+            trace = telemetry.traceparent_of(span)
+            record = await self.parts.resuming.resume(
+                before, given, traceparent=trace, followed=followed, claims=claims
+            )
+            span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
+        if before.thread:
+            with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread does it
+                await self.parts.turns.tend(owner, before.thread)
+        return record
 
     async def find(self, stream_id: str, owner: str) -> Record:
         """The caller's stream. Raises StreamNotFound (also for another's) or StreamGone.
@@ -259,6 +301,15 @@ class Gateway:
             raise Unauthorized
         return _still_there(look)
 
+    async def thread_status(self, owner: str, state: State) -> str:
+        """`busy` while a stream runs or waits; else as the newest has left it."""
+        if await self.parts.turns.asking(owner, state):
+            return "interrupted"
+        if await self.parts.turns.running(owner, state):
+            return "busy"
+        record = (await self.parts.log.look(state.newest, owner)).record if state.newest else None
+        return "error" if record is not None and record.status is protocol.Status.FAILED else "idle"
+
     async def token(self, stream_id: str, owner: str, base: str = "") -> dict[str, Any]:
         """A token that lets whoever has it read this stream, at least until `expires_at`.
 
@@ -278,13 +329,25 @@ class Gateway:
         return await self.status(stream_id, owner)
 
     async def end(self, stream_id: str, owner: str) -> None:
-        """End it now, if it has not ended. Raises StreamNotFound or StreamGone."""
-        await self.find(stream_id, owner)
+        """End it now, if it has not ended; one that waits for an answer waits no more.
+
+        Raises StreamNotFound or StreamGone.
+        """
+        record = await self.find(stream_id, owner)
         tag = protocol.tag_of(protocol.new_token())
-        if (await self.parts.log.cancel(stream_id, tag)).word == "cancelled":
+        answer = await self.parts.log.cancel(stream_id, tag)
+        if answer.word == "cancelled":
             telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
             with suppress(QueueUnavailable):  # its place in the queue is free later, then
                 await self.parts.queue.forget(stream_id)
+        if answer.word == "dropped":
+            await self.parts.creation.uncount(owner, stream_id, answer.number)
+            if not record.thread:
+                with suppress(StoreUnavailable):  # they expire by themselves, then
+                    await self.parts.threads.forget_own(owner, record.first or stream_id)
+        if answer.word in ("cancelled", "dropped"):
+            with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread hands it on
+                await self.parts.turns.left(record)
 
     async def status(self, stream_id: str, owner: str) -> Document:
         """The caller's stream as a document. Raises StreamNotFound or StreamGone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -28,10 +29,13 @@ __all__ = [
     "JSON",
     "LINES",
     "MAX_METADATA_BYTES",
+    "STRATEGIES",
+    "THREAD",
     "Bounds",
     "Start",
     "as_it_is",
     "check_text",
+    "check_thread",
     "parse_json",
     "parse_sample",
     "parse_start",
@@ -46,7 +50,20 @@ MAX_METADATA_BYTES = 4096
 BODY_SECONDS = 30.0
 JSON, LINES = "application/json", "application/x-ndjson"
 T = TypeVar("T")
-_FIELDS = ("user", "messages", "input", "chain", "params", "context", "metadata")
+STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")  # of `multitask_strategy`
+# Percent-encoded it is one segment of a path. `stream:` begins the names of streams' own threads.
+THREAD = re.compile(r"(?!\.{1,2}$|stream:)[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
+_FIELDS = (
+    "user",
+    "messages",
+    "input",
+    "chain",
+    "params",
+    "context",
+    "metadata",
+    "thread",
+    "multitask_strategy",
+)
 _INPUTS = ("user", "messages", "input")
 
 
@@ -59,11 +76,21 @@ class Start:
     params: Mapping[str, Any] = field(repr=False)
     metadata: Any = None
     sent: str = ""  # the field that the client has sent it in
+    thread: str = ""  # empty: none
+    strategy: str = STRATEGIES[0]  # where another stream of the thread runs
+    lapses: bool = False  # an open question of the thread does, instead of refusing this stream
+    turn: Any = field(default=None, repr=False)  # as `input`: what a graph is given that has the rest itself
+    whole: bool = False  # the input has all that was said in the thread before
+    keeps: tuple[str, Any] | None = field(
+        default=None, repr=False
+    )  # a format's name, and what it needs later
+    after: str = "*"  # the thread's newest stream that this one goes on from; `*`: whichever it is
 
     @property
     def digest(self) -> str:
         """SHA-256 in hex of what was asked, the same for the same body however it is spelled."""
         whole = [self.chain, self.input, self.params, self.metadata]
+        whole += [self.thread, self.strategy] if self.thread else []
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
@@ -147,7 +174,30 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
     ) > (MAX_METADATA_BYTES):
         raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
     asked = _input(given[0], value[given[0]], bounds)
-    return Start(chain, asked, chain_params.own(params | context), metadata, sent=given[0])
+    own = chain_params.own(params | context)
+    return Start(chain, asked, own, metadata, given[0], *_thread(value))
+
+
+def _thread(value: Mapping[str, Any]) -> tuple[str, str]:
+    """The thread, or an empty string, and what happens where another stream of it runs. Raises Invalid."""
+    thread, strategy = value.get("thread", ""), value.get("multitask_strategy", STRATEGIES[0])
+    if "thread" in value:
+        check_thread("thread", thread)
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
+        raise Invalid("multitask_strategy", f"must be one of {', '.join(STRATEGIES)}")
+    if "multitask_strategy" in value and not thread:
+        raise Invalid("multitask_strategy", "needs a thread")
+    return thread, strategy
+
+
+def check_thread(where: str, name: Any) -> None:
+    """Raises Invalid for what is no thread's name."""
+    if not isinstance(name, str) or not THREAD.fullmatch(name):
+        raise Invalid(
+            where,
+            "must be 1 to 200 characters, without slashes and control characters, not . or .., "
+            "and not begin with stream:",
+        )
 
 
 def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:

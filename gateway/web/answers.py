@@ -23,7 +23,14 @@ from starlette.types import Receive, Scope, Send
 from gateway import protocol
 from gateway.observe import loglines, telemetry
 from gateway.protocol import sse
-from gateway.protocol.errors import Encoded, HoldfastError, StoreUnavailable, TooManyReaders, stack_of
+from gateway.protocol.errors import (
+    Encoded,
+    HoldfastError,
+    NoOwner,
+    StoreUnavailable,
+    TooManyReaders,
+    stack_of,
+)
 from gateway.runtime.json_pieces import is_long, pieces
 from gateway.streams.service import Gateway
 from gateway.web.event_stream import EventStream
@@ -125,7 +132,7 @@ def problem(error: HoldfastError) -> Response:
     headers = {"cache-control": "no-store", **SECURE}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if error.status == 403:
+    if error.status == 403 and not isinstance(error, NoOwner):
         headers["www-authenticate"] = 'Bearer error="insufficient_scope"'  # RFC 6750, 3.1
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from gateway import protocol
 from gateway.observe import loglines
 from gateway.protocol import Cursor
-from gateway.protocol.errors import Invalid, Malformed
+from gateway.protocol.errors import Invalid, Malformed, NoOwner
 from gateway.store.record import Record
 from gateway.streams.service import Gateway
 
@@ -46,6 +46,12 @@ async def owner(gateway: Gateway, request: Request) -> str:
     request.scope[_CLAIMS] = caller.claims
     loglines.note(owner=caller.owner)
     return caller.owner
+
+
+def check_apart(gateway: Gateway) -> None:
+    """Raises NoOwner where everybody may ask and nobody is asked who he is: all would share what is kept."""
+    if gateway.settings.is_open and gateway.settings.open_to_all == "yes":
+        raise NoOwner
 
 
 def claims(request: Request) -> Mapping[str, Any]:

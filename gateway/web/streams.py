@@ -16,6 +16,7 @@ from gateway.relay.reader import Ending
 from gateway.store.record import Record
 from gateway.streams import producer_asked
 from gateway.streams.producer_asked import Asked
+from gateway.streams.resume import parse_resume
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start, parse_sample, parse_start, read_json
 from gateway.web import producers, request_head
@@ -37,15 +38,15 @@ async def create(gateway: Gateway, request: Request) -> Response:
     chains, bounds = gateway.chains, gateway.bounds
 
     def parse(value: Any) -> Start | Asked:
-        return (
-            producer_asked.parse(value)
-            if producer_asked.is_producer(value)
-            else parse_start(value, chains, bounds)
-        )
+        if producer_asked.is_producer(value):
+            return producer_asked.parse(value)
+        return parse_start(value, chains, bounds)
 
     start = await read_json(request, bounds, parse, owner)
     if isinstance(start, Asked):
         return await producers.opened(gateway, request, start, owner)
+    if start.thread:
+        request_head.check_apart(gateway)
     if follow_now:
         gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(
@@ -57,17 +58,9 @@ async def create(gateway: Gateway, request: Request) -> Response:
         claims=request_head.claims(request),
     )
     request_head.note(record)
-    where = f"/stream/{record.id}"
     if follow_now:
-        return _events(gateway, record, after, {"location": where, "x-stream-id": record.id})
-    body = {
-        "id": record.id,
-        "status": "queued",
-        "chain": record.chain,
-        "stream": base(request) + where,
-        "created_at": protocol.iso(record.created_ms),
-    }
-    return json_answer(body, 202, {"location": where})
+        return _events(gateway, record, after, _created(record))
+    return json_answer(_started(record, base(request)), 202, {"location": _where(record)})
 
 
 @answered("/stream/{id}")
@@ -94,6 +87,29 @@ async def cancel(gateway: Gateway, request: Request) -> Response:
     """DELETE /stream/{id}."""
     owner = await request_head.owner(gateway, request)
     return json_answer(await gateway.cancel(request.path_params["id"], owner))
+
+
+@answered("/stream/{id}/resume")
+async def resume(gateway: Gateway, request: Request) -> Response:
+    """POST /stream/{id}/resume."""
+    owner = await request_head.owner(gateway, request)
+    follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
+    given = await read_json(request, gateway.bounds, parse_resume, owner)
+    if follow_now:
+        gateway.parts.hub.check_room(owner=owner)
+    record = await gateway.resume(
+        request.path_params["id"],
+        given,
+        owner=owner,
+        traceparent=request_head.traceparent(request),
+        followed=follow_now,
+        claims=request_head.claims(request),
+    )
+    request_head.note(record)
+    if follow_now:
+        return _events(gateway, record, None, _created(record))
+    body = _started(record, base(request)) | {"resumes": record.resumes}
+    return json_answer(body, 202, {"location": _where(record)})
 
 
 @answered("/stream/{id}/token")
@@ -127,7 +143,27 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
     request_head.note(record)
     ending = Ending()
     chunks = _texts(gateway.parts.relay.follow(record.id, None, ending, record.owner))
-    return EventStream(chunks, {"location": f"/stream/{record.id}", "x-stream-id": record.id}, ending)
+    return EventStream(chunks, _created(record), ending)
+
+
+def _where(record: Record) -> str:
+    return f"/stream/{record.id}"
+
+
+def _created(record: Record) -> dict[str, str]:
+    """Headers for who follows at once."""
+    return {"location": _where(record), "x-stream-id": record.id}
+
+
+def _started(record: Record, below: str) -> dict[str, str]:
+    """The answer to who does not. `below`: the path that the gateway is asked below."""
+    return {
+        "id": record.id,
+        "status": "queued",
+        "chain": record.chain,
+        "stream": below + _where(record),
+        "created_at": protocol.iso(record.created_ms),
+    }
 
 
 def _preferred(request: Request, unasked: str) -> str | None:

@@ -53,4 +53,15 @@ async function use() {
   process.stdin.destroy();
 }
 
-await { stream, use }[mode]();
+// A run, and one more for each answer to what the one before has asked; what each asks, and the state at its end.
+async function answer() {
+  const turns = [{ input: asked.input }, ...asked.answers.map((resume) => ({ command: { resume } }))];
+  for (const turn of turns) {
+    let values;
+    for await (const part of client.runs.stream(asked.thread, chain, turn)) if (part.event === 'values') values = part.data;
+    const { tasks } = await client.threads.getState(asked.thread);
+    say({ asked: tasks.flatMap((task) => task.interrupts.map((one) => one.value)), values });
+  }
+}
+
+await { stream, use, answer }[mode]();

@@ -56,7 +56,7 @@ class Jobs:
     async def __aenter__(self) -> Self:
         parts = self.gateway.parts
         self.log, self.queue, self.connection = parts.log, parts.queue, parts.redis
-        self.runner = Runner(self.settings, self.log, self.registry)
+        self.runner = Runner(self.settings, self.log, self.registry, self.queue)
         return self
 
     async def __aexit__(self, *_: object) -> None:

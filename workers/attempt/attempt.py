@@ -12,12 +12,14 @@ from time import monotonic
 from typing import Any
 
 from gateway import protocol
-from gateway.protocol import Event
+from gateway.protocol import Event, sse
+from gateway.protocol.fold import Fold
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.record import Claim, Record, started
+from gateway.store.threads import Threads
 from gateway.writing.matcher import Published
-from gateway.writing.standing import standing
+from gateway.writing.standing import standing, whole_log
 from gateway.writing.writer import TOO_LONG, TooLong, Writer
 from workers import guard, langchain
 from workers.attempt import failures
@@ -26,7 +28,9 @@ from workers.attempt.stage_run import StageRun, TooMuch, Unread
 from workers.chains.explain import explained
 from workers.chains.making import place_of
 from workers.chains.registry import Chain, Registry
-from workers.stages import Stages
+from workers.checkpoints.savers import Savers
+from workers.stages import Stages, Step
+from workers.threads.said import Said, has_checkpoints
 
 _log = logging.getLogger("holdfast.attempt")
 
@@ -53,13 +57,20 @@ class Attempt:
     """
 
     def __init__(
-        self, claim: Claim, writer: Writer, log: Log, registry: Registry, settings: Settings
+        self,
+        claim: Claim,
+        writer: Writer,
+        log: Log,
+        registry: Registry,
+        settings: Settings,
+        savers: Savers | None = None,
     ) -> None:
         self._claim = claim
         self._writer = writer
         self._log = log
         self._registry = registry
         self._settings = settings
+        self._savers = savers
         self._began = monotonic()
         self._failures = claim.record.failures  # since the last finished stage
         self.result: Any = None  # of the last run of a stage that has come to its end
@@ -72,7 +83,7 @@ class Attempt:
         claim, writer = self._claim, self._writer
         if claim.log_end == 0:  # the store has lost the log whole, or an earlier release let it expire
             await writer.put(started(claim.record))
-        why = refused(claim, self._settings, self._registry) if known else failures.UNSUPPORTED_VERSION
+        why = self._refused() if known else failures.UNSUPPORTED_VERSION
         if why is not None:
             await writer.put(why)
             return
@@ -99,19 +110,35 @@ class Attempt:
             detail = told if self._settings.is_development else ""
             await writer.put(failures.failure(error, detail))
 
+    def _refused(self) -> Event | None:
+        """As `refused`; a chain that has changed cannot go on where its stream has stopped."""
+        record = self._claim.record
+        why = refused(self._claim, self._settings, self._registry)
+        if why is None and record.resumes:
+            chain = self._registry.find(record.chain)
+            stage, _, _ = record.stopped_at.rpartition(" ")
+            if chain is not None and stage not in chain.stages:
+                return failures.CHECKPOINT_LOST
+        return why
+
     async def _chain(self, chain: Chain, published: Published) -> None:
         """The stages that are not finished; past the run's budget the rest is another worker's."""
         made = await self._registry.load(chain.name)
         finished = set(published.finished)
         limits = Limits(self._settings, chain.limits, began=self._began)
         most, put = self._settings.max_checkpoints, self._registry.put(chain.name)
-        stages = Stages(chain.stages, made, self._claim.record, finished, most=most, put=put)
+        said, record = self._said(made), self._claim.record
+        if said is not None:
+            record = await said.recalled()
+        stages = Stages(chain.stages, made, record, finished, most=most, put=put)
         stage_run = StageRun(
             *(self._claim, self._writer, self._settings, self._read),
             tries=chain.tries,
             limits=limits,
             retry_on=chain.retry_on,
             began=self._began,
+            savers=self._savers,
+            put=put,
         )
         for step in stages.steps():
             run = await stage_run.run(step, published)
@@ -122,7 +149,10 @@ class Attempt:
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
             end = [*run.rest(), step.event(finished=True)]
             if step.last or run.outcome.finish_reason == "interrupted":
-                await self._writer.put(*end, self._done(run.outcome, stages.usage))
+                if said is not None:
+                    await said.keep(await self._folded(end))
+                done = self._done(run.outcome, stages.usage)
+                await self._writer.put(*end, done, fields=self._waiting(step, run.outcome))
                 return
             following = chain.stages[step.index + (not step.several) : step.index + 2]
             if not all(map(limits.lets_begin, following)):
@@ -131,6 +161,34 @@ class Attempt:
             await self._writer.put(*end, fields=checkpoint | {"failures": 0})
             self._failures = 0
         await self._writer.put(self._done(langchain.Outcome(), stages.usage))
+
+    def _said(self, parts: Mapping[str, Any]) -> Said | None:
+        """What the stream's thread remembers, where it has one and the chain is no graph with checkpoints."""
+        record, redis = self._claim.record, self._log.connection
+        if not record.thread or redis is None or has_checkpoints(parts):
+            return None
+        return Said(Threads(redis), record, self._settings)
+
+    async def _folded(self, rest: Sequence[Event]) -> Fold:
+        """What a reader knows after the log and these events. Raises StoreUnavailable."""
+        await self._writer.flush()
+        fold = Fold()
+        for one in (await whole_log(self._log, self._claim.record.id))[0]:
+            fold.feed(one.id, one.event())
+        for event in rest:
+            fold.feed("", event)
+        return fold
+
+    def _waiting(self, step: Step, outcome: langchain.Outcome) -> dict[str, Any]:
+        """The fields of the record by which a stream that has stopped can be resumed; none for any other."""
+        if outcome.finish_reason != "interrupted" or not outcome.can_go_on:
+            return {}
+        return {
+            "questions": sse.dumps(outcome.interrupts),
+            "pending": sse.dumps(sorted(one["id"] for one in outcome.interrupts)),
+            "stopped_at": step.name,
+            "thread_ms": round(self._settings.thread_seconds * 1000),
+        }
 
     async def _leave(self, events: Sequence[Event], fields: Mapping[str, Any]) -> None:
         """Hand over to another worker, at the end of a stage or of a graph's step: no failure, and no try."""

@@ -23,6 +23,13 @@ class ThreadFull(ValueError):
         )
 
 
+class TurnOver(RuntimeError):
+    """The run has not the turn of its thread: it was ended, or the thread was deleted. Nothing was stored."""
+
+    def __init__(self) -> None:
+        super().__init__("Another run has the thread's turn, or the thread was deleted.")
+
+
 class CheckpointGone(RuntimeError):
     """The checkpoint from which a graph goes on was deleted or lost meanwhile. Nothing was stored.
 

@@ -6,32 +6,21 @@ and two owners never have the same key.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from urllib.parse import quote, unquote
+from gateway.store.threads import aside_of, is_aside, keys_of, quoted, threads_of, unquoted
 
+__all__ = [
+    "aside_of",
+    "channel_of",
+    "id_of",
+    "is_aside",
+    "keys_of",
+    "parts_of",
+    "quoted",
+    "threads_of",
+    "unquoted",
+    "value_of",
+]
 Version = str | int | float
-
-
-def quoted(part: str) -> str:
-    """This part of a name, without slash, space and colon."""
-    return quote(part, safe="", errors="surrogatepass")
-
-
-def unquoted(part: str) -> str:
-    """The text of which `quoted` made it."""
-    return unquote(part, errors="surrogatepass")
-
-
-def keys_of(owner: str, thread: str) -> list[str]:
-    """The keys of a thread, as the script takes them."""
-    tag = _tag(owner, thread)
-    return [f"{tag}:saved", f"{tag}:names", f"{tag}:order"]
-
-
-def threads_of(owner: str) -> str:
-    """The key of an owner's index of threads."""
-    return f"{_tag(owner)}:threads"
 
 
 def id_of(namespace: str, checkpoint: str) -> str:
@@ -53,8 +42,3 @@ def value_of(namespace: str, channel: str, version: Version) -> str:
 def channel_of(value: str) -> str:
     """The channel of a value's name."""
     return unquoted(value.split("/")[2])
-
-
-def _tag(*parts: str) -> str:
-    """A hash tag, which decides the slot."""
-    return f"{{{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}}}"

@@ -31,8 +31,9 @@ from gateway.redis.cluster import Router
 from gateway.redis.connect import Place
 from gateway.redis.connection import Connection
 from gateway.settings import Settings
+from gateway.streams.params import PRODUCT
 from workers.checkpoints.blocking import Blocking
-from workers.checkpoints.names import channel_of, id_of, parts_of, quoted, unquoted, value_of
+from workers.checkpoints.names import aside_of, channel_of, id_of, parts_of, quoted, unquoted, value_of
 from workers.checkpoints.store import Bounds, Store, Stored
 
 SECONDS = 30 * 86400.0  # as GATEWAY_THREAD_SECONDS
@@ -48,7 +49,9 @@ class Saver(Blocking):
     `connection` belongs to the running event loop, and its opener closes it. `owner` is a name space: two
     owners never meet, whatever their threads are called. All of a thread expires `seconds` after its last
     write. One checkpoint, and one task's writes, have at most `checkpoint_bytes`, a thread about
-    `thread_bytes`. A store that is out of reach is waited for, `patience` seconds long.
+    `thread_bytes`. A store that is out of reach is waited for, `patience` seconds long. `in_turn` is the
+    gateway's own: in a thread of a caller's only the run writes that has the thread's turn (`run_id` of the
+    config's metadata); another's write raises TurnOver.
 
     Raises StoreUnavailable. The methods without `a` in front are for other threads than the event loop's.
     """
@@ -63,9 +66,11 @@ class Saver(Blocking):
         thread_bytes: int = THREAD_BYTES,
         patience: float = PATIENCE_SECONDS,
         serde: SerializerProtocol | None = None,
+        in_turn: bool = False,
     ) -> None:
         super().__init__(serde=serde)
-        self._store = Store(connection, owner, Bounds(seconds, checkpoint_bytes, thread_bytes, patience))
+        bounds = Bounds(seconds, checkpoint_bytes, thread_bytes, patience)
+        self._store = Store(connection, owner, bounds, in_turn=in_turn)
 
     @classmethod
     @asynccontextmanager
@@ -98,7 +103,7 @@ class Saver(Blocking):
         """The checkpoint that `config` names, or the newest of its thread and namespace; None without one."""
         thread, namespace, checkpoint = _place_of(config)
         found = await self._store.read(thread, namespace, checkpoint)
-        return None if found is None else self._tuple(thread, found)
+        return None if found is None else self.tuple_of(thread, found)
 
     async def alist(
         self,
@@ -123,7 +128,7 @@ class Saver(Blocking):
                 found = await self._store.read(thread, *parts_of(identity))
                 if found is not None:  # else it was deleted meanwhile
                     left = None if left is None else left - 1
-                    yield self._tuple(thread, found)
+                    yield self.tuple_of(thread, found)
 
     async def aput(
         self,
@@ -145,7 +150,8 @@ class Saver(Blocking):
             for channel, version in new_versions.items()
             if (name := value_of(namespace, channel, version)) in needs
         }
-        told: Mapping[str, Any] = get_checkpoint_metadata(config, metadata)
+        whole: Mapping[str, Any] = get_checkpoint_metadata(config, metadata)
+        told = {name: value for name, value in whole.items() if not name.startswith(PRODUCT)}
         one = Stored(
             id=id_of(namespace, checkpoint["id"]),
             parent=id_of(namespace, parent) if parent else "",
@@ -176,11 +182,13 @@ class Saver(Blocking):
             index = WRITES_IDX_MAP.get(channel, number)
             about = f"{quoted(task_path)} {quoted(channel)} ".encode()
             given.append((f"/{quoted(task_id)}/{index}", index < 0, about + self._dumped(value)))
-        await self._store.put_writes(thread, id_of(namespace, checkpoint), given)
+        run = (config.get("metadata") or {}).get("run_id") or config["configurable"].get("run_id") or ""
+        await self._store.put_writes(thread, id_of(namespace, checkpoint), given, str(run))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete all of a thread: no key of it is left, and no word of it in another key."""
         await self._store.delete(thread_id)
+        await self._store.delete(aside_of(thread_id))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of these runs (`run_id` in the metadata) in all of the owner's threads."""
@@ -214,7 +222,7 @@ class Saver(Blocking):
             raise ValueError(f"unknown strategy {strategy!r}: keep_latest or delete")
         for thread in thread_ids:
             if strategy == "delete":
-                await self._store.delete(thread)
+                await self.adelete_thread(thread)
                 continue
             ids = await self._store.all_ids(thread)
             newest = {parts_of(identity)[0]: identity for identity in sorted(ids)}
@@ -227,6 +235,15 @@ class Saver(Blocking):
         """A version that no other branch of the thread has: a number that grows, and a random one."""
         number = int(str(current).split(".")[0]) if current is not None else 0
         return f"{number + 1:032}.{secrets.token_hex(8)}"
+
+    @property
+    def store(self) -> Store:
+        """The same threads as bytes."""
+        return self._store
+
+    def run_of(self, one: Stored) -> str:
+        """The run that its metadata name, or nothing."""
+        return str(self._loaded(one.metadata).get("run_id") or "")
 
     async def _ids(
         self, thread: str, config: RunnableConfig | None, before: RunnableConfig | None
@@ -265,7 +282,8 @@ class Saver(Blocking):
             missing -= _channels(one) if one is not None else set()
         return found
 
-    def _tuple(self, thread: str, one: Stored) -> CheckpointTuple:
+    def tuple_of(self, thread: str, one: Stored) -> CheckpointTuple:
+        """A stored checkpoint as LangGraph has it."""
         namespace, checkpoint = parts_of(one.id)
         values = {channel_of(name): self._loaded(data) for name, data in one.values.items() if data}
         writes = []

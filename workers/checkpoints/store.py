@@ -16,8 +16,9 @@ from gateway.protocol.errors import StoreUnavailable
 from gateway.redis.connection import Connection
 from gateway.redis.script import Script
 from gateway.runtime.backoff import Backoff
-from workers.checkpoints.errors import CheckpointGone, CheckpointTooLarge, ThreadFull
-from workers.checkpoints.names import id_of, keys_of, quoted, threads_of, unquoted
+from gateway.store.threads import named_keys, own_thread
+from workers.checkpoints.errors import CheckpointGone, CheckpointTooLarge, ThreadFull, TurnOver
+from workers.checkpoints.names import id_of, is_aside, keys_of, quoted, threads_of, unquoted
 
 PAGE = 100  # names in one answer, or checkpoints that are dropped by one call
 _PAUSES_SECONDS = (0.1, 2.0)  # between two calls to a store that is out of reach
@@ -58,33 +59,52 @@ class Stored:
 
 
 class Store:
-    """Threads of one owner. Raises StoreUnavailable."""
+    """Threads of one owner. Raises StoreUnavailable.
 
-    def __init__(self, redis: Connection, owner: str, bounds: Bounds) -> None:
+    `in_turn`: in a thread that a caller has named, only the run that has the thread's turn may write.
+    """
+
+    def __init__(self, redis: Connection, owner: str, bounds: Bounds, *, in_turn: bool = False) -> None:
         self._redis = redis
         self._owner = owner
         self._bounds = bounds
         self._ms = round(bounds.seconds * 1000)
+        self._in_turn = in_turn
 
-    async def put(self, thread: str, one: Stored, *, delta: bool) -> None:
+    @property
+    def connection(self) -> Connection:
+        """The Redis that it is in."""
+        return self._redis
+
+    async def put(self, thread: str, one: Stored, *, delta: bool, copied: bool = False) -> None:
         """Store a checkpoint, but not its writes. `delta`: its state needs the writes of its ancestors.
 
-        Raises CheckpointTooLarge, ThreadFull or CheckpointGone.
+        `copied`: it is put where it has stood before, whichever run has made it.
+        Raises CheckpointTooLarge, ThreadFull, CheckpointGone or TurnOver.
         """
         given = [item for pair in one.values.items() for item in pair]
         needs = "".join(f" {value}" for value in one.needs)
         size = sum(map(len, (*given, needs, one.checkpoint, one.metadata)))
         about = (one.id, one.parent, quoted(one.run), needs, "delta" if delta else "")
-        await self._change(_PUT, thread, size, about, (one.checkpoint, one.metadata, *given))
+        data = (one.checkpoint, one.metadata, *given)
+        await self._change(_PUT, thread, size, about, data, free=copied)
 
-    async def put_writes(self, thread: str, identity: str, writes: Sequence[tuple[str, bool, bytes]]) -> None:
+    async def put_writes(
+        self,
+        thread: str,
+        identity: str,
+        writes: Sequence[tuple[str, bool, bytes]],
+        run: str = "",
+        *,
+        copied: bool = False,
+    ) -> None:
         """Writes of a task, each its /task/index, whether it replaces one that stands, and its bytes.
 
-        The checkpoint may come later. Raises CheckpointTooLarge or ThreadFull.
+        The checkpoint may come later. Raises CheckpointTooLarge, ThreadFull or TurnOver.
         """
         given = [part for name, again, data in writes for part in (name, "again" if again else "once", data)]
         size = sum(map(len, given))
-        await self._change(_WRITE, thread, size, (identity,), given)
+        await self._change(_WRITE, thread, size, (identity, quoted(run)), given, free=copied)
 
     async def read(self, thread: str, namespace: str, checkpoint: str = "") -> Stored | None:
         """A checkpoint with its values and writes; without `checkpoint` the newest of the namespace."""
@@ -154,21 +174,34 @@ class Store:
     async def threads(self) -> list[str]:
         """The owner's threads, those that expire first in front."""
         found = await self._call("ZRANGE", threads_of(self._owner), 0, -1)
-        return [unquoted(name.decode()) for name in found]
+        return [name for name in (unquoted(raw.decode()) for raw in found) if not is_aside(name)]
 
     async def _change(
-        self, script: Script, thread: str, size: int, about: Sequence[str], data: Sequence[str | bytes]
+        self,
+        script: Script,
+        thread: str,
+        size: int,
+        about: Sequence[str],
+        data: Sequence[str | bytes],
+        *,
+        free: bool = False,
     ) -> None:
-        """Call the script until it needs no second call, and keep the thread in the index."""
+        """Call the script until it needs no second call, and keep the thread in the index.
+
+        `free`: whoever has the turn.
+        """
         bounds = self._bounds
         if size > bounds.checkpoint_bytes:
             raise CheckpointTooLarge(size, bounds.checkpoint_bytes)
 
         args = (*about, self._ms, bounds.thread_bytes, *data)
+        keys = keys_of(self._owner, thread)
+        if self._in_turn and not (free or own_thread(thread) or is_aside(thread)):
+            keys += named_keys(self._owner, thread)[:1]
 
         async def change() -> str:
             answers = await asyncio.gather(
-                script(self._redis, keys_of(self._owner, thread), *args),
+                script(self._redis, keys, *args),
                 _KEEP(self._redis, [threads_of(self._owner)], quoted(thread), self._ms),
             )
             return str(answers[0][0])
@@ -180,6 +213,8 @@ class Store:
             raise ThreadFull(bounds.thread_bytes)
         if word == "gone":
             raise CheckpointGone
+        if word == "left":
+            raise TurnOver
 
     async def _run(self, script: Script, thread: str, *args: Any) -> list[Any]:
         keys = keys_of(self._owner, thread)

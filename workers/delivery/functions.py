@@ -91,7 +91,8 @@ class Trigger:
                 Runner,  # with LangChain: an instance that runs no job starts without it
             )
 
-            self._runner = Runner(self._gateway.settings, self._gateway.parts.log, self._registry)
+            parts = self._gateway.parts
+            self._runner = Runner(self._gateway.settings, parts.log, self._registry, parts.queue)
         return self._runner
 
     async def _handle(self, body: bytes, work: Callable[[bytes], Coroutine[Any, Any, Settled]]) -> None:

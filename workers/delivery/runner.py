@@ -15,17 +15,20 @@ from opentelemetry.trace import SpanKind
 
 from gateway import protocol
 from gateway.observe import telemetry
-from gateway.protocol.errors import StoreUnavailable
+from gateway.protocol.errors import QueueUnavailable, StoreUnavailable
 from gateway.queue import overdue
-from gateway.queue.job_queue import Message
+from gateway.queue.job_queue import Message, Sender
+from gateway.queue.turns import Turns
 from gateway.runtime.tasks import begin
 from gateway.settings import Settings
 from gateway.store.log import Log
-from gateway.store.record import Answer, Claim
+from gateway.store.record import Answer, Claim, Record
+from gateway.store.threads import lifetimes
 from gateway.writing.writer import Writer
 from workers.attempt import failures
 from workers.attempt.attempt import Attempt, refused
 from workers.chains.registry import Registry
+from workers.checkpoints.savers import Savers
 from workers.delivery.keeper import Keeper
 from workers.delivery.report import Outcome, running
 
@@ -55,11 +58,14 @@ NOT_ENDED = ("lost", "fenced")
 class Runner:
     """Runs jobs. Cancelling one lets it go, and answers that it is to be delivered again."""
 
-    def __init__(self, settings: Settings, log: Log, registry: Registry) -> None:
+    def __init__(self, settings: Settings, log: Log, registry: Registry, queue: Sender | None = None) -> None:
+        """`queue` gets the jobs whose streams have the turn of their threads next; None: there are none."""
         self._settings = settings
+        self._turns = None if queue is None else Turns(log, queue)
         self._log = log
         self._registry = registry
         self._keeper = Keeper(settings)
+        self._savers = Savers(log, settings)
         self.replaced = False  # by another of the same process: what it lets go has lost no attempt
 
     async def run(self, body: bytes) -> Settled:
@@ -78,6 +84,9 @@ class Runner:
         known = message.version == answer.claim.record.version == protocol.VERSION
         if known and self._waits_for_its_chain(answer.claim):
             return await self._let_go(answer.claim, round(random.uniform(*UNKNOWN_AGAIN_MS)))
+        if known and not await self._has_turn(answer.claim.record):
+            await self._let_go(answer.claim, 0)
+            return DONE  # who ends the stream before it sends another message
         return await self._attempt(answer.claim, known)
 
     async def give_up(self, body: bytes) -> Settled:
@@ -96,6 +105,24 @@ class Runner:
         if waits or refused(answer.claim, self._settings, self._registry) is None:
             return await self._let_go(answer.claim, GIVEN_UP_AGAIN_MS)
         return await self._attempt(answer.claim, known)
+
+    async def _has_turn(self, record: Record) -> bool:
+        """Whether the stream's thread lets it run now. Raises StoreUnavailable."""
+        if self._turns is None:
+            return True
+        try:
+            return await self._turns.has_turn(record, *lifetimes(self._settings))
+        except QueueUnavailable as error:  # the thread could not be handed on to another
+            raise StoreUnavailable from error
+
+    async def _left(self, record: Record) -> None:
+        """The stream is over: the next one of its thread has the turn."""
+        if self._turns is None:
+            return
+        try:
+            await self._turns.left(record)
+        except (StoreUnavailable, QueueUnavailable) as error:  # the sweeper does it
+            _log.warning("the thread of stream %s is handed on later: %s", record.id, error.code)
 
     def _waits_for_its_chain(self, claim: Claim) -> bool:
         """Whether this process lacks the job's chain, and a worker of another release may have it."""
@@ -156,7 +183,10 @@ class Runner:
             ) as span,
             self._keeper.holding(claim),
         ):
-            return await self._run(claim, known, telemetry.traceparent_of(span))
+            settled = await self._run(claim, known, telemetry.traceparent_of(span))
+        if settled == DONE:
+            await self._left(record)
+        return settled
 
     async def _run(self, claim: Claim, known: bool, trace: str) -> Settled:
         settings = self._settings
@@ -203,7 +233,7 @@ class Runner:
 
     def _made(self, claim: Claim, writer: Writer) -> Attempt:
         """The attempt of a claim."""
-        return Attempt(claim, writer, self._log, self._registry, self._settings)
+        return Attempt(claim, writer, self._log, self._registry, self._settings, self._savers)
 
     def _left_seconds(self, claim: Claim) -> float:
         """Of the time that a stream may run, by Redis's clock."""

@@ -140,7 +140,10 @@ class Run(Projection):
     def custom(self, data: Any) -> Iterable[Frame]:
         """What a graph's stream writer wrote is given bare, as LangGraph does; all else with its name."""
         if data["name"] == _RESULT:
-            self._result = {_RESULT: data["data"]}
+            result = data["data"]
+            whole = result if isinstance(result, Mapping) else {}
+            self._result = {name: value for name, value in whole.items() if name != "messages"}
+            self._result[_RESULT] = result
         bare = data["name"] == _STREAM_WRITER
         told = {"name": data["name"], "stage": data["stage"], "data": data["data"]}
         yield Frame(data["data"] if bare else told, "custom")

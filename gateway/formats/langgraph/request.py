@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 from gateway.formats.base.projection import whole
 from gateway.formats.langgraph.projection import EVENT_OF_MODE, message
 from gateway.protocol import sse
-from gateway.protocol.errors import Invalid
+from gateway.protocol.errors import Invalid, UnansweredInterrupts
 from gateway.streams.images import check_parts
 from gateway.streams.messages import (
     MOST_ID,
@@ -29,7 +30,9 @@ from gateway.streams.messages import (
     conversation,
     with_answers,
 )
-from gateway.streams.start import DEFAULT, Bounds, Start, parse_start
+from gateway.streams.resume import Resume, goto_of
+from gateway.streams.start import DEFAULT, STRATEGIES, Bounds, Start, parse_start
+from gateway.streams.strict_json import shown
 
 _KINDS = {
     "human": "user",
@@ -45,9 +48,34 @@ _TOOL = "tool"
 _PASSED_OVER = ("function",)  # an answer that names no call: what came before tools
 _REMOVE, _REMOVE_ALL = "remove", "__remove_all__"
 _MOST_CHARACTERS = 200  # of an id
+_COMMANDS = ("resume", "update", "goto")
+_INTERRUPT = re.compile(r"[0-9a-f]{32}")  # the form of the ids of LangGraph's questions
+NOTHING: Any = object()
 # What changes what is run, and is not to be had here, unless it is empty.
-_NOT_HERE = ("command", "interrupt_before", "interrupt_after", "webhook", "after_seconds", "checkpoint_id")
-STRATEGIES = ("reject", "interrupt", "rollback")
+_NOT_HERE = ("interrupt_before", "interrupt_after", "webhook", "after_seconds", "checkpoint_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """LangGraph's command: the answer to what a graph has asked, and what else is changed.
+
+    `resume` is a value for the only question, or values by the questions' ids; NOTHING where there is none.
+    """
+
+    resume: Any = field(repr=False)
+    update: Mapping[str, Any] | None = field(repr=False)
+    goto: Sequence[Any]
+
+    def answers(self, questions: Sequence[Mapping[str, Any]]) -> Resume:
+        """The answer to these questions. Raises UnansweredInterrupts for one value and several questions."""
+        ids = [one["id"] for one in questions]
+        if self.resume is NOTHING:
+            return Resume({}, update=self.update, goto=self.goto)
+        if isinstance(self.resume, dict) and self.resume and all(map(_INTERRUPT.fullmatch, self.resume)):
+            return Resume(self.resume, update=self.update, goto=self.goto)
+        if len(ids) > 1:
+            raise UnansweredInterrupts(f"answer each of these by its id: {', '.join(ids)}")
+        return Resume(dict.fromkeys(ids, self.resume), update=self.update, goto=self.goto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +92,7 @@ class Asked:
     digest: str  # of key and body: the same POST again is the same run
     checkpoint: str  # the run after which this one goes on, where that was named
     size: int  # bytes of the body, about
+    command: Command | None = None  # what a run that waits goes on with
 
 
 def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
@@ -95,7 +124,34 @@ def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
     modes = parse_modes(value.get("stream_mode") or "values")
     told = _object("metadata", metadata) or None
     given = whole(value.get("input"))
-    return Asked(chain, given, params, told, modes, strategy, key, digest, checkpoint, len(spelled))
+    command = _command(value)
+    size = len(spelled)
+    return Asked(chain, given, params, told, modes, strategy, key, digest, checkpoint, size, command)
+
+
+def _command(value: Mapping[str, Any]) -> Command | None:
+    """The body's command; without input it goes on from a breakpoint. Raises Invalid."""
+    given = _object("command", value.get("command"))
+    for name in given:
+        if name not in _COMMANDS:
+            raise Invalid(f"command.{shown(name)}", "is not to be had here")
+    resume, update, goto = (given.get(name) for name in _COMMANDS)
+    if resume is None and not update and not goto:
+        return None
+    if value.get("input") is not None:
+        raise Invalid("command", "may not come with an input")
+    if isinstance(update, list):
+        update = _pairs(update)
+    if update is not None and not isinstance(update, dict):
+        raise Invalid("command.update", "must be an object")
+    return Command(NOTHING if resume is None else resume, update, goto_of("command.goto", goto))
+
+
+def _pairs(update: list[Any]) -> dict[str, Any]:
+    """An update that is written as names and values. Raises Invalid."""
+    if not all(isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) for one in update):
+        raise Invalid("command.update", "must be an object, or pairs of a name and a value")
+    return dict(update)
 
 
 def _steps(limit: Any) -> dict[str, Any]:
@@ -141,15 +197,9 @@ def begin_state(asked: Asked, before: Sequence[Mapping[str, Any]], bounds: Bound
 def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], bounds: Bounds) -> Start:
     """What is to be run. Raises Invalid."""
     messages = with_answers(map(_plain, state["messages"]))
-    others = {name: value for name, value in state.items() if name != "messages"}
     body: dict[str, Any] = {"chain": asked.chain, "params": dict(asked.params)}
     body |= {} if asked.metadata is None else {"metadata": asked.metadata}
-    if not isinstance(asked.input, dict) and asked.input is not None:
-        body["input"] = asked.input
-    elif others or not messages:
-        body["input"] = others | ({"messages": messages} if messages else {})
-    else:
-        body["messages"] = messages
+    body |= _given(asked, state, messages)
     try:
         if "input" in body:
             conversation("messages", messages, bounds)  # within an input nobody else looks at them
@@ -158,6 +208,26 @@ def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], 
         names = {"chain": "assistant_id", "params": "config.configurable", "metadata": "metadata"}
         field_name, rule = error.extensions["field"], error.extensions["rule"]
         raise Invalid(names.get(field_name, f"input.{field_name}"), rule) from None
+
+
+def turn_of(
+    asked: Asked, state: Mapping[str, Any], before: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """What the run adds to what was said before, as a stream's input; None where it adds nothing."""
+    known = {one["id"]: one for one in before}
+    new = [one for one in state["messages"] if known.get(one["id"]) != one]
+    given = _given(asked, state, list(map(_plain, new)))
+    return None if given == {"input": {}} else given
+
+
+def _given(asked: Asked, state: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The state with these messages, as the field of a stream that it is."""
+    others = {name: value for name, value in state.items() if name != "messages"}
+    if not isinstance(asked.input, dict) and asked.input is not None:
+        return {"input": asked.input}
+    if others or not messages:
+        return {"input": others | ({"messages": messages} if messages else {})}
+    return {"messages": messages}
 
 
 def _count(given: Any, bounds: Bounds) -> None:

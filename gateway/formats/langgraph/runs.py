@@ -18,10 +18,28 @@ import gateway.formats.langgraph.told as told
 from gateway.formats.base.projection import Place
 from gateway.formats.base.serving import Route, at_its_end, begin, follow, stands
 from gateway.formats.langgraph.projection import RUN_STATUS
-from gateway.formats.langgraph.request import Asked, begin_state, parse_modes, parse_run, start_of
-from gateway.formats.langgraph.threads import MOST_WALKED, Began, Thread, name_of, refused, whole_number
+from gateway.formats.langgraph.request import (
+    NOTHING,
+    Asked,
+    Command,
+    begin_state,
+    parse_modes,
+    parse_run,
+    start_of,
+    turn_of,
+)
+from gateway.formats.langgraph.threads import (
+    MOST_WALKED,
+    RUN,
+    Base,
+    Began,
+    Thread,
+    name_of,
+    refused,
+    whole_number,
+)
 from gateway.protocol import Cursor
-from gateway.protocol.errors import ConversationBusy, Invalid, Malformed
+from gateway.protocol.errors import Invalid, Malformed, NotWaiting, ThreadBusy, ThreadMoved
 from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
 from gateway.streams.service import Gateway
@@ -75,7 +93,7 @@ async def langgraph_create_alone(gateway: Gateway, request: Request) -> Response
 @answered("/threads/{thread}/runs", shape=refused, relative=True)
 async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     """GET: a thread's runs, the newest first."""
-    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(request))
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     query = request.query_params
     most, skipped = (whole_number(name, query.get(name, most), MOST_WALKED) for name, most in _PAGE)
     status = query.get("status")
@@ -124,9 +142,7 @@ async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
         raise Invalid("action", "must be interrupt or rollback")
     await gateway.end(record.id, thread.owner)
     if action == "rollback":
-        newest = await thread.newest()
-        if newest.stream == record.id:
-            await thread.turn(newest, began.before)
+        await gateway.parts.threads.back(thread.owner, thread.name, record.id, began.before)
     return Response(status_code=204 if request.query_params.get("wait") == "1" else 202)
 
 
@@ -167,12 +183,14 @@ async def _begin(
     bounds = gateway.bounds
     asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds), owner)
     if "thread" not in request.path_params:
+        if asked.command is not None:
+            raise Invalid("command", "needs a thread")
         nowhere = Thread(gateway, owner, "")
-        record, began = await _start(nowhere, request, asked, asked.checkpoint, followed)
+        record, began = await _start(nowhere, request, asked, Base("", asked.checkpoint), followed)
         thread, began = Thread(gateway, owner, record.id), replace(began, thread=record.id)
         await thread.keep(record, began)
         return thread, record, began, asked
-    thread = Thread(gateway, owner, name_of(request))
+    thread = Thread(gateway, owner, name_of(gateway, request))
     if key and (known := await thread.of_key(asked)) is not None:
         return thread, _noted(known), await thread.began(known), asked
     for _ in range(_TURNS):
@@ -180,37 +198,85 @@ async def _begin(
         if base.again is not None:
             record, began = base.again
             return thread, _noted(record), began, asked
-        record, began = await _start(thread, request, asked, base.before, followed)
-        await thread.keep(record, began)
-        if await thread.turn(base.newest, record.id):
-            if key:
-                await thread.remember(asked, record)
-            if base.running is not None:
-                await gateway.end(base.running.id, owner)
-            return thread, record, began, asked
-        await gateway.end(record.id, owner)  # another went on from there first: look again
-    raise ConversationBusy
+        try:
+            if (found := await _resumed(thread, request, asked, base, followed)) is not None:
+                record, began = found
+            else:
+                record, began = await _start(thread, request, asked, base, followed)
+        except (ThreadBusy, ThreadMoved):  # another went on from there first: look again
+            continue
+        if key:
+            await thread.remember(asked, record)
+        return thread, record, began, asked
+    raise ThreadBusy(base.newest)
+
+
+async def _resumed(
+    thread: Thread, request: Request, asked: Asked, base: Base, followed: bool
+) -> tuple[Record, Began] | None:
+    """The run that goes on where the thread's newest one waits; None: a run that begins is asked for.
+
+    The same command again, whose run is the newest, is that run. Raises NotWaiting and what an answer raises.
+    """
+    newest = await thread.found(base.newest)
+    passes = asked.input is None and newest is not None and newest.questions == []  # a breakpoint
+    if asked.command is None and not passes:
+        return None
+    if newest is None:
+        raise NotWaiting
+    before = await thread.began(newest)
+    if newest.questions is None and before.digest == asked.digest:
+        return _noted(newest), before
+    command = asked.command or Command(NOTHING, None, ())
+    given = await thread.values(newest, before)
+    record = await thread.gateway.resume(
+        newest.id,
+        command.answers(newest.questions or ()),
+        owner=thread.owner,
+        traceparent=request_head.traceparent(request),
+        followed=followed,
+        claims=request_head.claims(request),
+    )
+    began = Began(given, newest.id, asked.digest, thread.name, asked.key)
+    await thread.keep(record, began)
+    return _noted(record), began
 
 
 async def _start(
-    thread: Thread, request: Request, asked: Asked, before: str, followed: bool
+    thread: Thread, request: Request, asked: Asked, base: Base, followed: bool
 ) -> tuple[Record, Began]:
-    gateway = thread.gateway
-    messages = await thread.messages(before)
+    """Start a run; of one that is to wait the worker knows what was said before, and of a graph the thread.
+
+    Raises ThreadBusy or ThreadMoved.
+    """
+    gateway, before = thread.gateway, base.before
+    messages = await thread.messages(before, base.undone)
 
     def read() -> tuple[dict[str, Any], Start]:
         state = begin_state(asked, messages, gateway.bounds)
-        return state, start_of(asked, state, gateway.chains, gateway.bounds)
+        start = start_of(asked, state, gateway.chains, gateway.bounds)
+        return state, replace(start, turn=turn_of(asked, state, messages)) if thread.name else start
 
     state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read, thread.owner)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
+    began = Began(state, before, asked.digest, thread.name, asked.key)
+    if thread.name:
+        start = replace(
+            start,
+            thread=thread.name,
+            strategy=asked.strategy,
+            lapses=True,
+            whole=not base.waits,
+            after=base.newest,
+            keeps=(RUN, began.kept()),
+        )
     record = await begin(gateway, request, start, thread.owner, key=key, followed=followed)
-    return record, Began(state, before, asked.digest, thread.name)
+    return record, began
 
 
 async def _found(gateway: Gateway, request: Request) -> tuple[Thread, Record, Began]:
     """The run of the path, in its thread. No stream token lets in here: a state holds what was asked."""
-    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(request))
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     record, began = await thread.own(request.path_params["id"])
     return thread, _noted(record), began
 

@@ -17,7 +17,7 @@ from gateway.formats.base.serving import Route
 from gateway.formats.langgraph.projection import CANCELLED
 from gateway.formats.langgraph.threads import MOST_WALKED, Began, Thread, name_of, refused, whole_number
 from gateway.protocol import Status
-from gateway.protocol.errors import ConversationBusy, Invalid
+from gateway.protocol.errors import Invalid, ThreadBusy
 from gateway.runtime.json_pieces import size_of
 from gateway.store.record import Record
 from gateway.streams.room import Document
@@ -25,8 +25,8 @@ from gateway.streams.service import Gateway
 from gateway.streams.start import as_it_is, read_json
 from gateway.web import request_head
 from gateway.web.answers import answered, json_answer
+from gateway.web.headers import SECURE
 
-_TURNS = 10  # that a deletion may lose to others before it is told so
 _HISTORY_BYTES = 1024 * 1024
 # The state of a thread without a run.
 _EMPTY: dict[str, Any] = {
@@ -54,48 +54,39 @@ async def langgraph_thread_create(gateway: Gateway, request: Request) -> Respons
     if given is not None and not isinstance(given, str):
         raise Invalid("thread_id", "must be a string")
     request.path_params["thread"] = str(uuid.uuid4()) if given is None else given
-    thread = Thread(gateway, owner, name_of(request))
-    newest = await thread.found((await thread.newest()).stream)
+    thread = Thread(gateway, owner, name_of(gateway, request))
+    newest = await thread.newest()
     if newest is not None and body.get("if_exists") != "do_nothing":
-        raise ConversationBusy("there is a thread of this name, and it has runs")
+        raise ThreadBusy(newest.id, "there is a thread of this name, and it has runs")
     return json_answer(await _told(thread, newest))
 
 
 @answered("/threads/{thread}", shape=refused)
 async def langgraph_thread(gateway: Gateway, request: Request) -> Response:
     """GET: a thread, with its state."""
-    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(request))
-    return json_answer(await _told(thread, await thread.found((await thread.newest()).stream)))
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
+    return json_answer(await _told(thread, await thread.newest()))
 
 
-@answered("/threads/{thread}", shape=refused)
-async def langgraph_thread_delete(gateway: Gateway, request: Request) -> Response:
-    """DELETE: forget a thread, and end what runs in it."""
-    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(request))
-    for _ in range(_TURNS):
-        seen = await thread.newest()
-        newest = await thread.found(seen.stream)
-        if newest is not None and not newest.ended:
-            await gateway.end(newest.id, thread.owner)
-        if await thread.forget(seen):
-            return Response(status_code=204)
-    raise ConversationBusy
+@answered("/threads/{thread}")
+async def thread_delete(gateway: Gateway, request: Request) -> Response:
+    """DELETE: end what runs in a thread, and delete it with its streams."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
+    await thread.end()
+    return Response(status_code=204, headers=SECURE)
 
 
-@answered("/threads/{thread}/state", shape=refused)
-async def langgraph_thread_state(gateway: Gateway, request: Request) -> Response:
-    """GET: what the newest run has made of a thread."""
-    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(request))
-    newest = await thread.found((await thread.newest()).stream)
-    if newest is None:
-        return json_answer(_EMPTY)
-    return json_answer(await _state(thread, newest, await thread.began(newest)))
+@answered("/threads/{thread}/state")
+async def thread_state(gateway: Gateway, request: Request) -> Response:
+    """GET: how a thread stands: a graph by its newest checkpoint, any other chain by what was said."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
+    return json_answer(await _stands(thread, await thread.newest()))
 
 
 @answered("/threads/{thread}/history", shape=refused)
 async def langgraph_thread_history(gateway: Gateway, request: Request) -> Response:
     """POST: the states that its runs have left, the newest first; about 1 MiB of them."""
-    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(request))
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
@@ -123,6 +114,32 @@ def _before(given: Any) -> str:
     if given is not None and not isinstance(given, str):
         raise Invalid("before", "must be a checkpoint, or its id")
     return given or ""
+
+
+async def _stands(thread: Thread, newest: Record | None) -> Document | dict[str, Any]:
+    """How a thread stands: a graph's by its checkpoint, another's by the newest run, or by what was said."""
+    began = Began({}) if newest is None else await thread.began(newest)
+    whole: Document | dict[str, Any] = {**_EMPTY}
+    if newest is not None and began.thread:
+        whole = await _state(thread, newest, began)
+    elif messages := await thread.remembered():
+        whole = {**_EMPTY, "values": {"messages": messages}}
+    graph = await thread.graph()
+    if graph is None:
+        return whole
+    share = whole.share if isinstance(whole, Document) else None
+    metadata = {"thread_id": thread.name, **graph.metadata}
+    told = {
+        **whole,
+        "values": graph.values,
+        "next": graph.next,
+        "tasks": graph.tasks or whole["tasks"],
+        "interrupts": graph.interrupts,
+        "checkpoint": _checkpoint(thread, newest.id if newest is not None else graph.run),
+        "metadata": metadata | {"run_id": graph.run},
+        "created_at": graph.created_at,
+    }
+    return Document.of(told, share)
 
 
 async def _state(thread: Thread, record: Record, began: Began) -> Document:
@@ -157,14 +174,13 @@ def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
 async def _told(thread: Thread, newest: Record | None) -> Document:
     """A thread, as LangGraph's server describes one."""
     at = protocol.iso(newest.created_ms if newest else await thread.gateway.parts.log.now_ms())
-    values: dict[str, Any] | None = None
-    status, interrupts = "idle", []
-    share = None
-    if newest is not None:
-        run = await thread.state(newest, await thread.began(newest))
-        values, share = run.values(), run.share
-        interrupts = values.pop("__interrupt__", [])
-        status = _status(newest, interrupts)
+    stands = await _stands(thread, newest)
+    values, interrupts = (stands["values"] or None), stands["interrupts"]
+    share = stands.share if isinstance(stands, Document) else None
+    state = await thread.stands()
+    status = await thread.gateway.thread_status(thread.owner, state)
+    if status == "idle" and interrupts:
+        status = "interrupted"
     whole = {
         "thread_id": thread.name,
         "created_at": at,
@@ -179,18 +195,8 @@ async def _told(thread: Thread, newest: Record | None) -> Document:
     return Document.of(whole, share)
 
 
-def _status(newest: Record, interrupts: list[Any]) -> str:
-    if not newest.ended:
-        return "busy"
-    if newest.status is Status.FAILED:
-        return "error"
-    return "interrupted" if interrupts else "idle"
-
-
 ROUTES = (
     Route("POST", "/threads", langgraph_thread_create),
     Route("GET", "/threads/{thread}", langgraph_thread),
-    Route("DELETE", "/threads/{thread}", langgraph_thread_delete),
-    Route("GET", "/threads/{thread}/state", langgraph_thread_state),
     Route("POST", "/threads/{thread}/history", langgraph_thread_history),
 )

@@ -7,8 +7,9 @@ which has the run's id.
 from __future__ import annotations
 
 import functools
+import json
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,25 +17,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.base.serving import replayed
-from gateway.formats.langgraph.projection import Run
+from gateway.formats.langgraph.projection import Run, message
 from gateway.formats.langgraph.request import Asked
-from gateway.protocol.errors import (
-    ConversationBusy,
-    HoldfastError,
-    Invalid,
-    KeyReused,
-    StreamGone,
-    StreamNotFound,
-)
-from gateway.store.conversations import Conversation
+from gateway.protocol.errors import HoldfastError, Invalid, KeyReused, StreamGone, StreamNotFound, ThreadBusy
+from gateway.store.conversations import OF_STREAM, Conversation
 from gateway.store.record import Record
+from gateway.store.threads import State
+from gateway.streams.graph_state import GraphState
 from gateway.streams.service import Gateway
+from gateway.streams.start import check_thread
+from gateway.web import request_head
 from gateway.web.answers import json_answer, problem
 
-_THREADS, _RUN = "langgraph thread", "langgraph run"
+RUN = "langgraph run"
 MOST_WALKED = 100
 _KEYS = "langgraph key"
-_NAME = re.compile(r"(?!\.{1,2}$)[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
+_TYPES = {"user": "human", "assistant": "ai", "tool": "tool"}  # any other role is a system's
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +42,29 @@ class Began:
     given: Mapping[str, Any]
     before: str = ""
     digest: str = ""
-    thread: str = ""  # empty: it was started in another format, and belongs to none
+    thread: str = ""  # empty: it was started in another format
+    key: str = ""  # its Idempotency-Key
 
     def kept(self) -> dict[str, Any]:
         """Its fields as JSON; the state is not copied."""
-        return {"given": self.given, "before": self.before, "digest": self.digest, "thread": self.thread}
+        return {
+            "given": self.given,
+            "before": self.before,
+            "digest": self.digest,
+            "thread": self.thread,
+            "key": self.key,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
     """What a new run goes on from; `again` is the run that the same POST has started already."""
 
-    newest: Conversation
+    newest: str
     before: str
     again: tuple[Record, Began] | None = None
-    running: Record | None = None  # it is to end when the new one has its place
+    waits: bool = False  # the new run begins when those that are there have ended
+    undone: frozenset[str] = frozenset()  # runs of which the new one leaves nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +75,13 @@ class Thread:
     owner: str
     name: str
 
-    async def newest(self) -> Conversation:
-        """The newest run."""
-        return await self.gateway.parts.conversations.look(_THREADS, self.owner, self.name)
+    async def stands(self) -> State:
+        """Who has the turn, and which is the newest run."""
+        return await self.gateway.parts.threads.look(self.owner, self.name)
+
+    async def newest(self) -> Record | None:
+        """The newest run, as long as it is kept."""
+        return await self.found((await self.stands()).newest)
 
     async def found(self, run_id: str) -> Record | None:
         """One of the caller's runs, or None."""
@@ -82,14 +92,14 @@ class Thread:
 
     async def began(self, record: Record) -> Began:
         """How a run began; of one that was started in another way that is not told."""
-        kept = await self.gateway.parts.conversations.kept(self.owner, record.id, _RUN)
+        kept = await self.gateway.parts.conversations.kept(self.owner, record.id, RUN)
         return Began(**kept) if kept else Began({})
 
     async def own(self, run_id: str) -> tuple[Record, Began]:
         """A run of this very thread. Raises StreamNotFound or StreamGone."""
         record = await self.gateway.find(run_id, self.owner)
         began = await self.began(record)
-        if began.thread not in ("", self.name):
+        if (began.thread or record.thread) not in ("", self.name):
             raise StreamNotFound
         return record, began
 
@@ -104,22 +114,27 @@ class Thread:
     async def base(self, asked: Asked) -> Base:
         """The newest run, and the one to go on from; nothing is changed.
 
-        Raises ConversationBusy, or Invalid for a run to go on from that there is not.
+        Raises ThreadBusy, or Invalid for a run to go on from that there is not.
         """
-        newest = await self.newest()
-        record = await self.found(newest.stream)
-        running = record if record is not None and not record.ended else None
-        before = newest.stream
-        if record is not None and (asked.key or running):
+        stands = await self.stands()
+        newest = stands.newest
+        record = await self.found(newest)
+        runs = record is not None and not record.ended
+        before = newest
+        if record is not None and (asked.key or runs):
             began = await self.began(record)
             if began.digest == asked.digest:
                 return Base(newest, began.before, again=(record, began))
-            if running and asked.strategy == "reject":
-                raise ConversationBusy
-            before = began.before if running and asked.strategy == "rollback" else before
+            if runs and asked.strategy == "reject":
+                raise ThreadBusy(record.id)
+        undone = frozenset(stands.streams if runs and asked.strategy == "rollback" else ())
+        while before in undone:
+            displaced = await self.found(before)
+            before = (await self.began(displaced)).before if displaced is not None else ""
         if asked.checkpoint and await self.found(asked.checkpoint) is None:
             raise Invalid("checkpoint.checkpoint_id", "must be the id of a run that is still kept")
-        return Base(newest, asked.checkpoint or before, running=running)
+        waits = runs and asked.strategy == "enqueue"
+        return Base(newest, asked.checkpoint or before, waits=waits, undone=undone)
 
     async def of_key(self, asked: Asked) -> Record | None:
         """The run that this POST has started with its Idempotency-Key, if it did. Raises KeyReused."""
@@ -136,30 +151,59 @@ class Thread:
     def _keyed(self, asked: Asked) -> str:
         return f"{self.name}\0{asked.key}"
 
-    async def messages(self, run_id: str) -> list[dict[str, Any]]:
-        """The messages that a next run goes on from; none after a run that is not kept any more."""
+    async def messages(self, run_id: str, undone: Collection[str] = ()) -> list[dict[str, Any]]:
+        """The messages that a next run goes on from; those of `undone` runs are not remembered."""
         record = await self.found(run_id)
-        if record is None:
-            return []
-        run = await self.state(record, await self.began(record))
+        began = None if record is None else await self.began(record)
+        if self.name and (graph := await self.graph()) is not None and isinstance(graph.values, dict):
+            said = graph.values.get("messages")
+            return [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+        if record is None or began is None or not began.thread:
+            return await self.remembered(undone) if self.name else []
+        run = await self.state(record, began)
         messages: list[dict[str, Any]] = run.values()["messages"]
         return messages
 
+    async def graph(self) -> GraphState | None:
+        """How the graph of this thread stands by its checkpoints."""
+        gateway = self.gateway
+        if not await gateway.parts.threads.has_checkpoints(self.owner, self.name):
+            return None
+        return await gateway.state_of(gateway.parts.redis, self.owner, self.name)
+
+    async def values(self, record: Record, began: Began) -> dict[str, Any]:
+        """The state that a run has left: its graph's by the checkpoint, where that is here."""
+        if (graph := await self.graph()) is not None and isinstance(graph.values, dict):
+            return {"messages": [], **graph.values}
+        values = (await self.state(record, began)).values()
+        return {name: value for name, value in values.items() if name != "__interrupt__"}
+
+    async def remembered(self, undone: Collection[str] = ()) -> list[dict[str, Any]]:
+        """The messages that the thread itself remembers, as LangChain writes them."""
+        memory = await self.gateway.parts.threads.memory(self.owner, self.name, *undone)
+        return [_written(one, f"{self.name}:{number}") for number, one in enumerate(memory)]
+
     async def keep(self, record: Record, began: Began) -> None:
         """How a run began."""
-        await self.gateway.parts.conversations.keep(self.owner, record.id, _RUN, began.kept())
+        await self.gateway.parts.conversations.keep(self.owner, record.id, RUN, began.kept())
 
-    async def turn(self, before: Conversation, run_id: str) -> bool:
-        """Make a run the newest one, from what it was; False when another went on from there first."""
-        return await self.gateway.parts.conversations.turn(_THREADS, self.owner, self.name, before, run_id)
-
-    async def forget(self, seen: Conversation) -> bool:
-        """The thread, if that is still how it stands; its runs are kept as long as any."""
-        return await self.gateway.parts.conversations.forget(_THREADS, self.owner, self.name, seen)
+    async def end(self) -> None:
+        """Delete it and its runs, with all that is kept of them. Raises ThreadBusy."""
+        conversations, parts = self.gateway.parts.conversations, self.gateway.parts
+        names: list[tuple[str, str]] = []
+        for stream_id in await parts.threads.streams(self.owner, self.name):
+            names.append((OF_STREAM, stream_id))
+            kept = await conversations.kept(self.owner, stream_id, RUN)
+            if kept and kept.get("key"):
+                names.append((_KEYS, f"{self.name}\0{kept['key']}"))
+        known = {name for kind, name in names if kind == OF_STREAM}
+        ended = await parts.turns.end(self.owner, self.name)
+        names += [(OF_STREAM, stream_id) for stream_id in ended if stream_id not in known]
+        await conversations.drop(self.owner, names)
 
     async def history(self, since: str = "") -> AsyncGenerator[tuple[Record, Began], None]:
         """Its runs, the newest first, or those before one, as far back as they are kept; 100 at most."""
-        run_id = since or (await self.newest()).stream
+        run_id = since or (await self.stands()).newest
         for number in range(MOST_WALKED):
             if (record := await self.found(run_id)) is None:
                 return
@@ -169,12 +213,30 @@ class Thread:
             run_id = began.before
 
 
-def name_of(request: Request) -> str:
-    """The thread of the path. Raises Invalid."""
+def name_of(gateway: Gateway, request: Request) -> str:
+    """The thread of the path. Raises Invalid or NoOwner."""
+    request_head.check_apart(gateway)
     name: str = request.path_params["thread"]
-    if not _NAME.fullmatch(name):
-        raise Invalid("thread_id", "must be 1 to 200 characters, without slashes and control characters")
+    check_thread("thread_id", name)
     return name
+
+
+def _written(one: Mapping[str, Any], message_id: str) -> dict[str, Any]:
+    """A message of ours as LangChain writes it."""
+    kind = _TYPES.get(one["role"], "system")
+    more = {name: one[name] for name in ("name", "status", "tool_call_id") if one.get(name)}
+    told = message(kind, one.get("content") or "", one.get("id") or message_id, **more)
+    if calls := one.get("tool_calls"):
+        told["tool_calls"] = [
+            {
+                "name": call["function"]["name"],
+                "args": json.loads(call["function"]["arguments"]),
+                "id": call["id"],
+                "type": "tool_call",
+            }
+            for call in calls
+        ]
+    return told
 
 
 def whole_number(field: str, given: Any, most: int) -> int:

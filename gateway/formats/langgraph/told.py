@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from gateway import protocol
 from gateway.formats.langgraph.projection import RUN_STATUS
 from gateway.formats.langgraph.threads import Thread
-from gateway.store.record import Record
+from gateway.store.record import WAITING, Record
 
 
 def run(thread: Thread, record: Record) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def run(thread: Thread, record: Record) -> dict[str, Any]:
         "assistant_id": record.chain,
         "created_at": protocol.iso(record.created_ms),
         "updated_at": protocol.iso(record.ended_ms or record.started_ms or record.created_ms),
-        "status": RUN_STATUS[record.status],
+        "status": "interrupted" if record.state == WAITING else RUN_STATUS[record.status],
         "metadata": record.metadata or {},
         "kwargs": {},
         "multitask_strategy": "reject",

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.protocol import VERSION
 from gateway.settings import Settings
 from gateway.streams.start import Bounds
-from gateway.web.openapi import page, parameters, producers, responses, schemas
+from gateway.web.openapi import page, parameters, producers, responses, schemas, threads
 from gateway.web.openapi.responses import Answer
 from gateway.web.openapi.schemas import Schema, ref
 
@@ -21,6 +21,7 @@ Operation = dict[str, Any]
 _BODY = ("malformed", "too_large", "not_json", "encoded", "invalid")
 _STORE = ("store_unavailable", "internal")
 _START = (*_BODY, "over_quota", "queue_full", "too_many_readers", "queue_unavailable", *_STORE)
+_THREAD = ("thread_busy", "thread_waiting")
 _ONE = ("not_found", "no_route", "gone", *_STORE)  # no_route: an id with a slash makes another path
 _METHODS = ("get", "post", "delete", "options")
 _ABOUT = """LangChain answers as server-sent events that survive a cut connection.
@@ -82,6 +83,11 @@ class _Contract:
                 "delete": self._cancel(),
                 "options": {**_preflight("one", "no_route"), "parameters": [any_stream]},
             },
+            "/stream/{id}/resume": {
+                "parameters": [stream],
+                "post": self._resume(),
+                "options": {**_preflight("resume", "no_route"), "parameters": [any_stream]},
+            },
             "/stream/{id}/token": {
                 "parameters": [stream],
                 "post": self._token(),
@@ -93,6 +99,7 @@ class _Contract:
                 "options": {**_preflight("produce", "no_route"), "parameters": [any_stream]},
             },
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
+            **threads.paths(self.thread),
             "/chains": {"get": self._chains(), "options": _preflight("chains")},
             "/health": {"get": _open("health", "Is it alive?", responses.json("yes", ref("Health")))},
             "/ready": {"get": self._ready()},
@@ -100,6 +107,19 @@ class _Contract:
             "/openapi.json": {"get": _open("openapi", "This", responses.json("it", {"type": "object"}))},
             **page.paths(),
         }
+
+    def thread(self, name: str, summary: str, told: dict[str, Answer], *codes: str) -> Operation:
+        """What a caller asks of his threads."""
+        return {
+            **_named(name, summary),
+            "security": self._asked(),
+            "responses": {**told, **self._refused(*codes, *self._apart(), "invalid", *_STORE)},
+        }
+
+    def _apart(self) -> tuple[str, ...]:
+        """The problem that threads have where everybody may ask and nobody is asked who he is."""
+        settings = self.settings
+        return ("no_owner",) if settings.is_open and settings.open_to_all == "yes" else ()
 
     def schemes(self) -> dict[str, Schema]:
         """Every way to say who asks."""
@@ -171,7 +191,7 @@ class _Contract:
                 "201": producers.opened(),
                 "202": {**responses.created(), "links": _links()},
                 "204": responses.seen(created=True),
-                **self._refused(*_START, "idempotency_key_reused"),
+                **self._refused(*_START, *_THREAD, "idempotency_key_reused", *self._apart()),
             },
         }
 
@@ -207,6 +227,22 @@ class _Contract:
             "responses": {
                 "200": {**responses.json("as it ended", ref("Status")), "links": links},
                 **self._refused(*_ONE),
+            },
+        }
+
+    def _resume(self) -> Operation:
+        follow = responses.events("with `Accept: text/event-stream`: the events themselves", created=True)
+        codes = {"not_waiting", "already_answered", "unknown_interrupt", "unanswered_interrupts"}
+        codes |= {*_START, *_ONE} - {"queue_unavailable"}
+        return {
+            **_named("resume", "Answer what a stream has asked; a new stream goes on with it"),
+            "security": self._asked(),
+            "parameters": [parameters.traceparent()],
+            "requestBody": self._body("Resume"),
+            "responses": {
+                "200": follow,
+                "202": {**responses.created("Resumed"), "links": _links()},
+                **self._refused(*sorted(codes)),
             },
         }
 

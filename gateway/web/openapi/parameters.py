@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.openapi.schemas import IDEMPOTENCY_KEY, LAST_EVENT_ID, Schema
+from gateway.web.openapi.schemas import IDEMPOTENCY_KEY, LAST_EVENT_ID, THREAD_NAME, Schema
 
 Parameter = dict[str, Any]
 
@@ -12,6 +12,21 @@ Parameter = dict[str, Any]
 def stream(schema: Schema) -> Parameter:
     """The id in a path."""
     return {"name": "id", "in": "path", "required": True, "schema": schema}
+
+
+def thread() -> Parameter:
+    """The thread in a path."""
+    return {"name": "thread", "in": "path", "required": True, "schema": THREAD_NAME}
+
+
+def page(most: int, usual: int) -> list[Parameter]:
+    """Of a list, how many and behind which."""
+    limit = {"type": "integer", "minimum": 1, "maximum": most, "default": usual}
+    told = "`next` of the page before"
+    return [
+        _named("limit", "query", limit, "how many"),
+        _named("next", "query", {"type": "string", "pattern": "^[0-9]{1,15}-[!-~]{1,2000}$"}, told),
+    ]
 
 
 def part() -> Parameter:

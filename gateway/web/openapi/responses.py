@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.protocol.errors import Encoded, HoldfastError
+from gateway.protocol.errors import Encoded, HoldfastError, NoOwner
 from gateway.web.headers import SECURE
 from gateway.web.openapi.schemas import ID, Schema, ref, where
 
@@ -73,9 +73,9 @@ def json(description: str, schema: Schema, named: Mapping[str, str] | None = Non
     return {**empty(description, {"Cache-Control": "NotStored", **(named or {})}), "content": content}
 
 
-def created() -> Answer:
+def created(schema: str = "Created") -> Answer:
     """The answer to who does not follow at once."""
-    return json("the job is in the queue", ref("Created"), {"Location": "Location"})
+    return json("the job is in the queue", ref(schema), {"Location": "Location"})
 
 
 def text(media_type: str) -> Answer:
@@ -132,7 +132,7 @@ def problem(errors: list[type[HoldfastError]]) -> Answer:
     """The problems of one status (RFC 9457)."""
     status = errors[0].status
     named = {"Cache-Control": "NotStored"}
-    if status in (401, 403):
+    if status in (401, 403) and errors != [NoOwner]:
         named["WWW-Authenticate"] = "Authenticate"
     if Encoded in errors:
         named["Accept-Encoding"] = "Codings"

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.protocol import CURSOR, STREAM_ID, TERMINAL_EVENTS, EventType, Status
+from gateway.store.record import WAITING
 from gateway.streams.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
-from gateway.streams.start import DEFAULT_CHAIN, MAX_METADATA_BYTES, Bounds
+from gateway.streams.resume import MOST_RESPONSES
+from gateway.streams.start import DEFAULT_CHAIN, MAX_METADATA_BYTES, STRATEGIES, Bounds
 
 Schema = dict[str, Any]
 
@@ -24,6 +26,13 @@ LAST_EVENT_ID: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})?
 # A field's value has no blank at either end (RFC 9110, 5.5).
 IDEMPOTENCY_KEY: Schema = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$"}
 TIME: Schema = {"type": "string", "format": "date-time"}
+THREAD_NAME: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 200,
+    "pattern": r"^[^/\x00-\x1f\x7f-\x9f]+$",
+    "not": {"anyOf": [{"enum": [".", ".."]}, {"pattern": "^stream:"}]},
+}
 # What `str.strip` leaves something of.
 NOT_BLANK = (
     r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # a test compares the two
@@ -54,11 +63,36 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
         "Created": _object(
             id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=where(base), created_at=TIME
         ),
+        **_asking(base),
         "Chains": _object(chains={"type": "array", "items": ref("Chain")}),
         "Chain": _and(
             _object(name=_TEXT, stages={"type": "array", "items": _TEXT}, input=_or_null({})),
             params={"type": "object", "description": "JSON Schema of all that callers may set, if declared"},
         ),
+        "Threads": _object(
+            threads={"type": "array", "items": ref("Thread")}, next=_or_null({"type": "string"})
+        ),
+        "Thread": _object(
+            thread=THREAD_NAME,
+            status={"enum": ["idle", "busy", "interrupted", "error"]},
+            chain=_TEXT,
+            created_at=TIME,
+            updated_at=TIME,
+            stream=_or_null(ID),
+        ),
+        "ThreadState": {
+            **_object(
+                values={},
+                next={"type": "array", "items": _TEXT},
+                tasks={"type": "array", "items": {"type": "object"}},
+                checkpoint=_or_null({"type": "object"}),
+                metadata={"type": "object"},
+                created_at=_or_null(TIME),
+                parent_checkpoint=_or_null({"type": "object"}),
+                interrupts={"type": "array", "items": {"type": "object"}},
+            ),
+            "description": "as LangGraph's server tells it",
+        },
         "Token": _object(token=_TEXT, expires_at=TIME, stream=_TEXT),
         "Health": _object(status={"const": "ok"}, model=_TEXT),
         "Ready": _ready(),
@@ -81,6 +115,21 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
     }
 
 
+def _asking(base: str) -> dict[str, Schema]:
+    """What a graph asks, and the answer to who has answered it."""
+    return {
+        "Resumed": _object(
+            id=ID,
+            status={"const": Status.QUEUED.value},
+            chain=_TEXT,
+            stream=where(base),
+            created_at=TIME,
+            resumes=ID,
+        ),
+        "Interrupt": _and(_object(id=_TEXT, value={}), response_schema={"type": "object"}),
+    }
+
+
 def _object(**properties: Schema) -> Schema:
     """All of these properties, and no other."""
     return {
@@ -98,6 +147,36 @@ def _and(schema: Schema, **optional: Schema) -> Schema:
 
 def _or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _resume(bounds: Bounds) -> Schema:
+    node = {"type": "string", "minLength": 1}
+    goto = {"anyOf": [node, {**_and(_object(node=node), input=ref("Json"))}]}
+    response = {
+        **_and(_object(interrupt_id=node), status={"const": "resolved"}, response=ref("Json")),
+        "required": ["interrupt_id", "response"],
+    }
+    cancelled = _and(_object(interrupt_id=node, status={"const": "cancelled"}), response=ref("Json"))
+    return {
+        **_object(
+            responses={
+                "type": "array",
+                "items": {"oneOf": [response, cancelled]},
+                "maxItems": min(MOST_RESPONSES, bounds.items),
+                "description": "an answer to each open question; a cancelled one is answered by null",
+            },
+            update={**_or_null(ref("JsonObject")), "description": "changes of the graph's state"},
+            goto={
+                "anyOf": [
+                    goto,
+                    {"type": "array", "items": goto, "maxItems": min(MOST_RESPONSES, bounds.items)},
+                    {"type": "null"},
+                ],
+                "description": "the nodes that come next",
+            },
+        ),
+        "required": ["responses"],
+    }
 
 
 def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Schema]:
@@ -119,12 +198,24 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
             **_or_null(ref("JsonObject")),
             "description": f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document",
         },
+        "thread": {
+            **THREAD_NAME,
+            "description": "the conversation that this goes on with, in the caller's own name space",
+        },
+        "multitask_strategy": {
+            "enum": list(STRATEGIES),
+            "default": STRATEGIES[0],
+            "description": "needs a thread: what happens where another stream of it runs",
+        },
     }
 
     def start(name: str, schema: Schema) -> Schema:
-        return {**_object(**{name: schema, **options}), "required": [name]}
+        needed = {"multitask_strategy": ["thread"]}
+        whole = _object(**{name: schema, **options})
+        return {**whole, "required": [name], "dependentRequired": needed}
 
     return {
+        "Resume": _resume(bounds),
         "Start": {
             "description": f"Nested {bounds.depth} deep at most. Lists and objects, those of a chain's "
             f"own input too, have at most {bounds.items} members, and names {bounds.name} characters.",
@@ -209,7 +300,7 @@ def _status() -> Schema:
     )
     whole = _object(
         id=ID,
-        status={"enum": [status.value for status in Status]},
+        status={"enum": [*(status.value for status in Status), WAITING]},
         chain=_TEXT,
         stages={"type": "array", "items": stage},
         text={**_TEXT, "description": "the last stage's"},
@@ -221,6 +312,9 @@ def _status() -> Schema:
         ended_at=_or_null(TIME),
         metadata={"type": ["object", "null"], "description": "left out for who shows a stream token"},
         error=_or_null(ref("Failure")),
+        interrupts={"type": "array", "items": ref("Interrupt"), "description": "what waits for an answer"},
+        resumes=_or_null(ID),
+        resumed_by=_or_null(ID),
     )
     return {**whole, "required": [name for name in whole["required"] if name != "metadata"]}
 
@@ -264,8 +358,9 @@ def _data() -> Mapping[EventType, Schema]:
             path=below["path"],
             aside=_TEXT,
         ),
-        EventType.START: _object(
-            id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME
+        EventType.START: _and(
+            _object(id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME),
+            resumes=ID,
         ),
         EventType.STAGE: _and(stage, parent=_TEXT, step={"type": "integer"}, aside={"type": "boolean"}),
         EventType.TOOL: {**_and(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
@@ -280,7 +375,7 @@ def _data() -> Mapping[EventType, Schema]:
         EventType.RESET: {"oneOf": [reset, _object(reason={"const": "log_lost"})]},
         EventType.DONE: _and(
             done,
-            interrupts={"type": "array", "items": _object(id=_TEXT, value={})},
+            interrupts={"type": "array", "items": ref("Interrupt")},
             next={"type": "array", "items": _TEXT},
         ),
         EventType.FAILED: ref("Failure"),

@@ -1,0 +1,15 @@
+-- hand(thread, streams | over, id)
+-- The turn of a stream that asked a question goes to the one that goes on with the answer, before all who wait.
+-- Answers {'ok'} (also for our own call again) or {'other'}: another has the turn.
+local over, id = ARGV[1], ARGV[2]
+local thread = redis.call('HMGET', KEYS[1], 'holder', 'newest', 'ms')
+if thread[1] == id then return { 'ok' } end
+if thread[1] ~= over then return { 'other' } end
+local time = redis.call('TIME')
+local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+redis.call('HSET', KEYS[1], 'holder', id, 'updated_ms', NOW)
+if thread[2] == over then redis.call('HSET', KEYS[1], 'newest', id) end
+redis.call('PEXPIRE', KEYS[1], thread[3])
+redis.call('ZADD', KEYS[2], NOW, id)
+if redis.call('PTTL', KEYS[2]) < 0 then redis.call('PEXPIRE', KEYS[2], thread[3]) end
+return { 'ok' }

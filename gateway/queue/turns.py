@@ -1,0 +1,180 @@
+"""One stream of a thread runs at a time: whose turn it is, and the hand-over to the next.
+
+Invariant: a thread whose holder is over, or whose next stream has not been sent to the queue, is found again:
+by the next start in it, by whoever ends a stream of it, and by the sweeper, which looks at every stream that
+waits. Each step may be made twice, and by several processes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from gateway import protocol
+from gateway.observe import telemetry
+from gateway.protocol import Status
+from gateway.protocol.errors import QueueUnavailable, ThreadBusy, ThreadRefused, ThreadWaiting
+from gateway.queue.job_queue import Message, Sender
+from gateway.store.log import Log
+from gateway.store.record import Record
+from gateway.store.threads import Asked, State, Threads
+
+MOST_STEPS = 1000  # of one call: more than streams can wait
+_AT_ONCE = 32  # streams that are deleted side by side
+_TRIES = 10  # that a deletion may lose to new streams
+_log = logging.getLogger("holdfast.turns")
+
+
+def threads_in(log: Log) -> Threads:
+    """The threads in the Redis that the streams are in."""
+    assert log.connection is not None
+    return Threads(log.connection)
+
+
+def is_waiting(record: Record | None) -> bool:
+    """Whether it has asked a question that nobody has answered or taken back."""
+    return record is not None and record.status is Status.DONE and record.questions is not None
+
+
+def is_over(record: Record | None) -> bool:
+    """Whether the holder of a turn needs it no more: it has ended without a question, or has expired."""
+    return record is None or (record.ended and not is_waiting(record))
+
+
+class Turns:
+    """The turns of all threads. Raises StoreUnavailable or QueueUnavailable; a later look goes on there."""
+
+    def __init__(self, log: Log, queue: Sender) -> None:
+        self._log = log
+        self._queue = queue
+        self._threads = threads_in(log)
+
+    async def tend(self, owner: str, name: str) -> State:
+        """Bring the thread forward, as far as it goes: end the displaced, hand the turn on, send the next."""
+        for _ in range(MOST_STEPS):
+            state = await self._threads.look(owner, name)
+            if state.leaving:
+                for stream_id, traces in state.leaving.items():
+                    await self._displace(owner, name, stream_id, traces)
+            elif state.holder:
+                record = await self._look(state.holder, owner)
+                if record is not None and record.resumed_by:
+                    await self._threads.hand(owner, name, state.holder, record.resumed_by)
+                elif not is_over(record) or not state.waiting:
+                    return state
+                else:
+                    await self._leave(owner, name, state.holder)
+            elif state.waiting:
+                await self._leave(owner, name, "")
+            else:
+                return state
+        return state
+
+    async def must_wait(self, record: Record) -> bool:
+        """Whether this stream, which has not ended, stands in its thread and has not the turn."""
+        if not record.thread:
+            return False
+        state = await self.tend(record.owner, record.thread)
+        return record.id in state.waiting
+
+    async def has_turn(self, record: Record, thread_ms: int, record_ms: int) -> bool:
+        """Whether this stream may run now. A thread that the store has lost begins anew with it."""
+        if not record.thread:
+            return True
+        if await self.must_wait(record):
+            return False
+        with suppress(ThreadRefused):
+            return (await self.enter(record, Asked("enqueue"), thread_ms, record_ms)) == "turn"
+        return False
+
+    async def enter(self, record: Record, asked: Asked, thread_ms: int, record_ms: int) -> str:
+        """Ask for the turn: `turn`, `waits` or `moved`. Raises ThreadBusy, which names who has it.
+
+        Raises ThreadWaiting where that one has asked a question, unless the question lapses. After `waits`
+        the caller has to tend the thread once the stream's record lasts.
+        """
+        state = await self._threads.look(record.owner, record.thread)
+        holder = await self._look(state.holder, record.owner) if state.holder else None
+        if state.holder and is_waiting(holder):
+            if not asked.lapses:
+                raise ThreadWaiting(state.holder)
+            await self._cancel(state.holder)
+            holder = await self._look(state.holder, record.owner)
+        if state.holder and not asked.over and is_over(holder):
+            asked = replace(asked, over=state.holder)
+        word, other = await self._threads.enter(record, asked, thread_ms=thread_ms, record_ms=record_ms)
+        if word == "busy":
+            raise ThreadBusy(other)
+        if word == "full":
+            raise ThreadBusy(other, "as many streams of the thread wait as may")
+        return word
+
+    async def running(self, owner: str, state: State) -> str:
+        """The stream that has the turn, or the first that waits for it; empty where the thread is free."""
+        if state.holder and not is_over(await self._look(state.holder, owner)):
+            return state.holder
+        return state.waiting[0] if state.waiting else ""
+
+    async def asking(self, owner: str, state: State) -> str:
+        """The stream whose question is open; empty where there is none."""
+        return state.holder if state.holder and is_waiting(await self._look(state.holder, owner)) else ""
+
+    async def left(self, record: Record) -> None:
+        """A stream has ended: it leaves its thread, wherever it stood there, and the next has the turn.
+
+        One that has asked a question keeps the turn until it is answered, or the question taken back.
+        """
+        if not record.thread:
+            return
+        now = await self._look(record.id, record.owner)
+        if now is None or (is_over(now) and not now.resumed_by):
+            await self._leave(record.owner, record.thread, record.id)
+        await self.tend(record.owner, record.thread)
+
+    async def end(self, owner: str, name: str) -> Sequence[str]:
+        """Delete a thread, after the streams that run or wait in it have ended; the ids of all its streams.
+
+        Raises ThreadBusy where new ones keep coming.
+        """
+        for _ in range(_TRIES):
+            state = await self._threads.look(owner, name)
+            for stream_id in state.streams:
+                await self._cancel(stream_id)
+            streams = await self._threads.streams(owner, name)
+            for first in range(0, len(streams), _AT_ONCE):
+                await asyncio.gather(*map(self._erase, streams[first : first + _AT_ONCE]))
+            if await self._threads.end(owner, name, state):
+                return streams
+        raise ThreadBusy(state.newest)
+
+    async def _displace(self, owner: str, name: str, stream_id: str, traces: bool) -> None:
+        await self._cancel(stream_id)
+        if traces:
+            await self._threads.drop_run(owner, name, stream_id)
+        await self._leave(owner, name, stream_id)
+
+    async def _cancel(self, stream_id: str) -> None:
+        if (await self._log.cancel(stream_id, protocol.tag_of(protocol.new_token()))).word == "cancelled":
+            telemetry.ended.add(1, {"status": Status.CANCELLED, "code": ""})
+            with suppress(QueueUnavailable):  # its place in the queue is free later, then
+                await self._queue.forget(stream_id)
+
+    async def _erase(self, stream_id: str) -> None:
+        await self._cancel(stream_id)
+        await self._log.erase(stream_id)
+
+    async def _leave(self, owner: str, name: str, stream_id: str) -> None:
+        """Hand on what this stream has, and send the next one's job; one that is over is left to `tend`."""
+        following = await self._threads.leave(owner, name, stream_id)
+        if not following:
+            return
+        record = await self._look(following, owner)
+        if record is not None and not record.ended:
+            _log.info("stream %s has the turn of its thread", following)
+            await self._queue.enqueue(Message(following, record.trace))
+
+    async def _look(self, stream_id: str, owner: str) -> Record | None:
+        return (await self._log.look(stream_id, owner)).record

@@ -1,0 +1,268 @@
+"""Threads, as they stand in Redis: who has the turn, who waits for it, what was said.
+
+A thread is a name that a caller has chosen; another's thread of the same name is another one. One stream has
+a thread's turn at a time. Whether that one is over says its own record, in another slot: so a thread is
+handed on by whoever finds that its holder is over (`queue/turns.py`), and no death of a process leaves it
+busy. Each change is one script of one slot. Each key expires, a time after the thread's last use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+from gateway.redis.connection import Connection
+from gateway.redis.script import Script
+from gateway.settings import Settings
+from gateway.store.record import Record
+
+MOST_WAITING = 100  # streams of one thread
+_OWN = "stream:"  # before the id of the stream whose thread it is
+_ENTER, _LEAVE, _HAND, _BACK, _REMEMBER, _END, _LIST = (
+    Script(name, shared=False)
+    for name in ("enter", "leave", "hand", "back", "remember", "end_thread", "list_thread")
+)
+_DROP = Script("drop_run", beginning="thread")
+_FIELDS = ("name", "holder", "waiting", "leaving", "newest", "chain", "created_ms", "updated_ms")
+
+
+def thread_id(record: Record) -> str:
+    """The thread that the caller has named; else one of the stream's own, or of the first that it resumes."""
+    return record.thread or own_thread_of(record.first or record.id)
+
+
+def own_thread_of(stream_id: str) -> str:
+    """The thread of a stream, and of those that resume it, where its caller has named none."""
+    return f"{_OWN}{stream_id}"
+
+
+def own_thread(name: str) -> bool:
+    """Whether it is a stream's own: no other stream but those that resume it writes there."""
+    return name.startswith(_OWN)
+
+
+def aside_of(thread: str) -> str:
+    """The thread that keeps what stood in this one before a run wrote to it. No caller can name it."""
+    return f"{thread}\0before"
+
+
+def is_aside(thread: str) -> bool:
+    """Whether this is such a one."""
+    return thread.endswith("\0before")
+
+
+def quoted(part: str) -> str:
+    """This part of a name, without slash, space and colon."""
+    return quote(part, safe="", errors="surrogatepass")
+
+
+def unquoted(part: str) -> str:
+    """The text of which `quoted` made it."""
+    return unquote(part, errors="surrogatepass")
+
+
+def keys_of(owner: str, thread: str) -> list[str]:
+    """The keys of a thread's checkpoints, as their scripts take them."""
+    tag = _tag(owner, thread)
+    return [f"{tag}:saved", f"{tag}:names", f"{tag}:order"]
+
+
+def named_keys(owner: str, thread: str) -> list[str]:
+    """The keys of a thread that a caller has named: who has the turn, its streams, what was said."""
+    tag = _tag(owner, thread)
+    return [f"{tag}:thread", f"{tag}:streams", f"{tag}:memory"]
+
+
+def threads_of(owner: str) -> str:
+    """The key of an owner's index of threads with checkpoints."""
+    return f"{_tag(owner)}:threads"
+
+
+def named_of(owner: str) -> str:
+    """The key of an owner's index of the threads that he has named."""
+    return f"{_tag(owner)}:named"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A thread as it stands; times in milliseconds of Redis's clock. Without a `newest` there is none."""
+
+    holder: str = ""  # the stream that has the turn, or had it last and is over
+    waiting: tuple[str, ...] = ()  # in their order
+    leaving: Mapping[str, bool] | None = None  # displaced, and not ended yet; whether their traces go too
+    newest: str = ""
+    chain: str = ""  # of the newest
+    created_ms: int = 0
+    updated_ms: int = 0
+
+    @property
+    def streams(self) -> list[str]:
+        """All that may not have ended."""
+        return [*([self.holder] if self.holder else []), *(self.leaving or ()), *self.waiting]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a stream asks for its thread's turn (`enter.lua`)."""
+
+    strategy: str
+    over: str = ""  # the holder that was seen to be over
+    after: str = "*"  # the newest stream that this one goes on from; `*`: whichever it is
+    lapses: bool = False  # an open question of the thread does, instead of refusing this stream
+
+
+class Threads:
+    """All callers' threads. Raises StoreUnavailable."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+
+    async def look(self, owner: str, name: str) -> State:
+        """As it stands."""
+        return (await self.looks(owner, [name]))[0]
+
+    async def looks(self, owner: str, names: Sequence[str]) -> list[State]:
+        """Several, in one round trip."""
+        commands = [("HMGET", named_keys(owner, name)[0], *_FIELDS) for name in names]
+        return [_state(values) for values in await self._redis.call_all(commands)]
+
+    async def enter(self, record: Record, asked: Asked, *, thread_ms: int, record_ms: int) -> tuple[str, str]:
+        """(`turn` | `waits` | `busy` | `full` | `moved`, the stream that has the turn).
+
+        The thread is kept for `thread_ms`, and `record_ms` is how long a stream's record may last.
+        """
+        keys = named_keys(record.owner, record.thread)[:2]
+        about = (asked.over, asked.after, asked.strategy, MOST_WAITING, thread_ms, record_ms)
+        word, *rest = await _ENTER(self._redis, keys, record.id, *about, record.thread, record.chain)
+        return word, rest[0].decode() if rest else ""
+
+    async def leave(self, owner: str, name: str, stream_id: str) -> str:
+        """A stream that is over leaves its thread; the one that gets the turn by that, or an empty id."""
+        word, *rest = await _LEAVE(self._redis, named_keys(owner, name)[:1], stream_id)
+        return rest[0].decode() if word == "next" else ""
+
+    async def hand(self, owner: str, name: str, over: str, stream_id: str) -> None:
+        """The turn of a stream that was answered goes to the one that goes on with the answer."""
+        await _HAND(self._redis, named_keys(owner, name)[:2], over, stream_id)
+
+    async def back(self, owner: str, name: str, stream_id: str, before: str) -> None:
+        """Undo the newest stream: the thread stands where it stood before it."""
+        if (await _BACK(self._redis, named_keys(owner, name)[:1], stream_id, before))[0] == "ok":
+            await self.drop_run(owner, name, stream_id)
+
+    async def drop_run(self, owner: str, name: str, stream_id: str) -> None:
+        """Delete a run's checkpoints, and what is remembered of it."""
+        keys = [*keys_of(owner, name), named_keys(owner, name)[2]]
+        while (await _DROP(self._redis, keys, stream_id))[0] == "more":
+            pass  # each call has deleted some of them, of which there is an end
+
+    async def remember(
+        self, record: Record, said: Sequence[Mapping[str, Any]], *, thread_ms: int, most_bytes: int
+    ) -> bool:
+        """Keep what a run has asked and said, as messages; False when it has not the turn any more.
+
+        Where the record is `whole`, these are instead of all that was said before.
+        """
+        thread, _, memory = named_keys(record.owner, record.thread)
+        text = json.dumps({"whole": record.whole, "messages": said})
+        word, *_ = await _REMEMBER(self._redis, [thread, memory], record.id, thread_ms, most_bytes, text)
+        return bool(word == "ok")
+
+    async def memory(self, owner: str, name: str, *but: str) -> list[dict[str, Any]]:
+        """The messages of all runs that are remembered, in their order, without those of the runs `but`."""
+        found = await self._redis.call("LRANGE", named_keys(owner, name)[2], 0, -1)
+        messages: list[dict[str, Any]] = []
+        for run, _, said in (one.decode().partition(" ") for one in found):
+            if run not in but:
+                turn = json.loads(said)
+                messages = [*([] if turn["whole"] else messages), *turn["messages"]]
+        return messages
+
+    async def has_checkpoints(self, owner: str, name: str) -> bool:
+        """Whether a graph's state stands in it."""
+        return bool(await self._redis.call("EXISTS", keys_of(owner, name)[0]))
+
+    async def streams(self, owner: str, name: str) -> list[str]:
+        """The ids of its streams, the newest first, as far back as their records may last."""
+        found = await self._redis.call("ZREVRANGE", named_keys(owner, name)[1], 0, -1)
+        return [stream_id.decode() for stream_id in found]
+
+    async def end(self, owner: str, name: str, seen: State) -> bool:
+        """Delete all of it; False when it is not as it was seen."""
+        waiting = "".join(f"{one} " for one in seen.waiting)
+        keys = [*named_keys(owner, name), *keys_of(owner, name)]
+        if (await _END(self._redis, keys, seen.holder, waiting, seen.newest))[0] != "ok":
+            return False
+        aside = aside_of(name)
+        await self._redis.call_all(
+            [
+                ("UNLINK", *keys_of(owner, aside)),
+                ("ZREM", threads_of(owner), quoted(name), quoted(aside)),
+                ("ZREM", named_of(owner), quoted(name)),
+            ]
+        )
+        return True
+
+    async def forget_own(self, owner: str, stream_id: str) -> None:
+        """Delete the checkpoints of a stream that is in no caller's thread."""
+        name = own_thread_of(stream_id)
+        aside = aside_of(name)
+        await self._redis.call_all(
+            [
+                ("UNLINK", *keys_of(owner, name)),
+                ("UNLINK", *keys_of(owner, aside)),
+                ("ZREM", threads_of(owner), quoted(name), quoted(aside)),
+            ]
+        )
+
+    async def note(self, owner: str, name: str, *, thread_ms: int, most: int) -> bool:
+        """Put it into its owner's list; False when the owner has `most` others."""
+        word, *_ = await _LIST(self._redis, [named_of(owner)], quoted(name), thread_ms, most)
+        return bool(word == "ok")
+
+    async def listed(self, owner: str, before: tuple[int, str] | None, most: int) -> list[tuple[int, str]]:
+        """`most` of the owner's threads: the time of the newest stream and the name, the newest first.
+
+        `before`: only those behind this one, whose name is quoted.
+        """
+        found: list[tuple[int, str]] = []
+        last = "+inf" if before is None else str(before[0])
+        at = 0
+        while len(found) < most:
+            command = ("ZREVRANGEBYSCORE", named_of(owner), last, "-inf", "WITHSCORES", "LIMIT", at, most)
+            page = await self._redis.call(*command)
+            pairs = zip(page[::2], page[1::2], strict=True)
+            items = [(int(float(score)), member.decode()) for member, score in pairs]
+            found += [item for item in items if before is None or item < before]
+            at += most
+            if len(items) < most:
+                break
+        return [(at_ms, unquoted(name)) for at_ms, name in found[:most]]
+
+
+def lifetimes(settings: Settings) -> tuple[int, int]:
+    """How long a thread is kept after its last use, and how long a stream's record may last; milliseconds."""
+    record = settings.open_seconds + settings.retention + settings.tombstone
+    return round(settings.thread_seconds * 1000), round(max(record, settings.thread_seconds) * 1000)
+
+
+def _state(values: Sequence[bytes | None]) -> State:
+    told = dict(zip(_FIELDS, ((value or b"").decode() for value in values), strict=True))
+    return State(
+        told["holder"],
+        tuple(told["waiting"].split()),
+        {one.removesuffix("!"): one.endswith("!") for one in told["leaving"].split()},
+        told["newest"],
+        told["chain"],
+        int(told["created_ms"] or 0),
+        int(told["updated_ms"] or 0),
+    )
+
+
+def _tag(*parts: str) -> str:
+    """A hash tag, which decides the slot; in JSON, so that no two owners' names can meet."""
+    return f"{{{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}}}"

@@ -1,0 +1,31 @@
+"""How a graph stands in a thread, as a host that knows LangGraph tells it. Here nobody does."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.redis.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class GraphState:
+    """The newest checkpoint of a thread: JSON, as LangGraph's server has it."""
+
+    values: Any = field(repr=False)
+    next: list[str]
+    tasks: list[dict[str, Any]] = field(repr=False)
+    interrupts: list[dict[str, Any]] = field(repr=False)
+    metadata: Mapping[str, Any] = field(repr=False)
+    created_at: str
+    run: str  # the stream that has made it
+
+
+# Of the Redis, the owner and the thread. Raises StoreUnavailable.
+StateOf = Callable[[Connection, str, str], Awaitable[GraphState | None]]
+
+
+async def no_state(redis: Connection, owner: str, thread: str) -> GraphState | None:
+    """Of a process that knows no LangGraph."""
+    return None
