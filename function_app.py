@@ -83,6 +83,12 @@ async def cancel(req: Request) -> Response:
     return await streams.cancel(gateway, req)
 
 
+@app.route("stream/{id}/resume", methods=["POST"])
+async def resume(req: Request) -> Response:
+    """Answer what a stream has asked."""
+    return await streams.resume(gateway, req)
+
+
 @app.route("stream/{id}/token", methods=["POST"])
 async def token(req: Request) -> Response:
     """Give a token that lets its bearer follow a stream."""
@@ -103,6 +109,12 @@ async def preflight_create(req: Request) -> Response:
 
 @app.route("stream/{id}", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_stream(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await streams.preflight(gateway, req)
+
+
+@app.route("stream/{id}/resume", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_resume(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
     return await streams.preflight(gateway, req)
 

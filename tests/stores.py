@@ -51,6 +51,7 @@ SLOW = frozenset(
         "cluster_faults",
         "commands",
         "direct",
+        "draft",
         "embedded",
         "faults_store",
         "hub",

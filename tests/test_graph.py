@@ -280,16 +280,18 @@ async def test_a_graph_with_checkpoints_runs_anew_in_each_stage_and_run(redis_ur
         events = [message.event() for message in await jobs.messages(stream_id)]
         results = [event.data["data"]["text"] for event in events if event.type == "custom"]
         assert results == ["noted x", "noted y", "noted all", "noted all"]
-        assert list(saver.storage) == [f"{stream_id} {run}" for run in ("each 1", "each 2", "one 1", "two 1")]
+        assert list(saver.storage) == [
+            f"stream:{stream_id} {run}" for run in ("each 1", "each 2", "one 1", "two 1")
+        ]
 
 
-async def test_a_graph_that_is_its_whole_chain_has_the_streams_id_for_its_thread(redis_url: str) -> None:
+async def test_a_graph_that_is_its_whole_chain_has_the_streams_own_thread(redis_url: str) -> None:
     saver = InMemorySaver()
     chain("noted")(lambda _: graph_of(asks, checkpointer=saver))
     async with Jobs(redis_url) as jobs:
         stream_id = await jobs.stream({"topic": "t"}, chain="noted")
         assert await jobs.runner.run(body(stream_id)) == DONE
-        assert list(saver.storage) == [stream_id]
+        assert list(saver.storage) == [f"stream:{stream_id}"]
 
 
 async def test_an_interrupt_ends_the_run_with_what_it_asks(redis_url: str) -> None:

@@ -57,10 +57,11 @@ LAYERS = [
     {"gateway.web.event_stream", "gateway.streams.service"},
     {
         "gateway.web.direct_reader",
-        "gateway.streams.create",
+        "gateway.streams.resuming",
         "gateway.web.openapi.document",
         "gateway.web.openapi.page",
     },
+    {"gateway.streams.create"},
     {"gateway.streams.input_schemas"},
     {"gateway.streams.forms"},
     {"gateway.web.openapi.responses", "gateway.web.openapi.parameters"},
@@ -69,6 +70,7 @@ LAYERS = [
     {"gateway.formats.base.calls", "gateway.formats.base.answer_text"},
     {
         "gateway.streams.start",
+        "gateway.streams.resume",
         "gateway.relay.follow",
         "gateway.callers.auth",
         "gateway.callers.auth_jwt",
@@ -90,6 +92,7 @@ LAYERS = [
         "gateway.store.log",
         "gateway.queue.job_queue",
         "gateway.store.conversations",
+        "gateway.store.threads",
         "gateway.redis.pubsub",
         "gateway.relay.reader",
         "gateway.redis.embedded",
@@ -158,6 +161,7 @@ WORKERS_MAY_IMPORT = {
         "params",
         "tasks",
         "telemetry",
+        "threads",
     )
 }
 FOREIGN = {

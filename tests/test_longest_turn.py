@@ -115,9 +115,11 @@ async def test_fault_60_an_input_that_a_schema_is_long_at_lets_the_loop_go_on(
     pytest.fail(f"{best * 1000:.0f} ms")
 
 
+RESUME = "/stream/" + "00" + "A" * 22 + "/resume"
 READING: dict[str, Any] = {  # by path: a body that is looked at in a thread
     "/stream": {"user": "x" * LARGE},
     "/api/http_trigger": {"user": "x" * LARGE, "not": "known"},
+    RESUME: {"responses": [{"interrupt_id": "x", "response": "x" * LARGE}]},
     "/runs": {"assistant_id": "chat", "input": {"messages": ["x" * LARGE]}},
     "/threads": {"thread_id": "x" * LARGE},
     "/threads/t/history": {"x": "x" * LARGE},
@@ -331,6 +333,7 @@ ITEMS = {
 TALK = '{"role":"user","content":"' + "a" * 220 + '"}'
 PART = '{"type":"text","text":"a"}'
 ANY = {
+    RESUME: ('{"responses":[{"interrupt_id":"x","response":', "}]}"),
     "/stream": ('{"chain":"chat","user":"x","params":{"a":', "}}"),
     "/runs": ('{"assistant_id":"chat","input":{"messages":["x"]},"context":{"a":', "}}"),
     "/threads": ('{"x":', "}"),
@@ -360,6 +363,7 @@ BODIES: list[tuple[str, str, bytes]] = [
         for name, item in ITEMS.items()
     ),
     *((route, "parts", flat(*ends[:1], PART, ends[1])) for route, ends in PARTS.items()),
+    (RESUME, "answers", flat('{"responses":', '{"interrupt_id":"x","response":1}', "}", 1000)),
     ("/stream", "messages", flat('{"chain":"chat","messages":', TALK, "}", 1000)),
     ("/stream", "a conversation", flat('{"chain":"chat","input":', '{"role":"user","content":"a"}', "}")),
     ("/stream", "a wrong conversation", flat('{"chain":"chat","input":', '{"role":"user","content":1}', "}")),
@@ -371,6 +375,7 @@ BODIES: list[tuple[str, str, bytes]] = [
 ]
 NO_BODY = {"/stream/{id}/token", "/threads/{thread}/runs/{id}/cancel", "/v1/responses/{id}/cancel"}
 ALIKE = {  # routes whose body is read by the same code as another's
+    "/stream/{id}/resume": RESUME,
     "/threads/{thread}/history": "/threads/t/history",
     **{f"/threads/{{thread}}/runs{end}": "/runs" for end in ("", "/stream", "/wait")},
     **{f"/runs{end}": "/runs" for end in ("/stream", "/wait")},

@@ -55,7 +55,12 @@ export type Result = {
     interrupts: {
         id: string;
         value: unknown;
+        response_schema?: object;
     }[];
+    /**
+     * Whether it has: `resume` answers it.
+     */
+    interrupted: boolean;
 };
 export type Question = {
     user?: string;
@@ -114,7 +119,8 @@ export type Options = {
  * @property {{ name: string, run: number, state: string, text: string }[]} stages The runs of its stages, in order.
  * @property {Record<string, number>} usage
  * @property {string} finishReason
- * @property {{ id: string, value: unknown }[]} interrupts What a graph has stopped to ask.
+ * @property {{ id: string, value: unknown, response_schema?: object }[]} interrupts What a graph has stopped to ask.
+ * @property {boolean} interrupted Whether it has: `resume` answers it.
  */
 /**
  * @typedef {object} Question Exactly one of `user`, `messages` and `input`.
@@ -229,6 +235,18 @@ export declare class Gateway {
         signal?: AbortSignal;
     }): Stream;
     /**
+     * Answer what a stream has asked: the stream that goes on, started when it is iterated or its result is asked for.
+     * The same answers are the same stream.
+     * @param {string} id
+     * @param {Record<string, unknown> | object[]} responses By the questions' ids, or as the gateway takes them.
+     * @param {{ update?: Record<string, unknown>, goto?: unknown, signal?: AbortSignal }} [options]
+     */
+    resume(id: string, responses: Record<string, unknown> | object[], { signal, ...more }?: {
+        update?: Record<string, unknown>;
+        goto?: unknown;
+        signal?: AbortSignal;
+    }): Stream;
+    /**
      * The status document. Raises Refused or Unreachable.
      * @param {string} id
      * @param {{ signal?: AbortSignal }} [options]
@@ -258,6 +276,10 @@ export declare class Stream {
     stages: Stage[];
     /** @type {"" | "done" | "failed" | "cancelled" | "unknown"} How it ended; unknown: before it was followed. */
     ended: "" | "done" | "failed" | "cancelled" | "unknown";
+    /** Whether a graph has stopped to ask; known once the stream was followed to its end. */
+    get interrupted(): boolean;
+    /** @returns {Result["interrupts"]} What it asks. */
+    get interrupts(): Result["interrupts"];
     /** The last stage's text, as far as it has come; of a graph, that of its last node that has said something. */
     get text(): string;
     /** Every event once. Raises Refused, Unreachable, or the signal's reason. */

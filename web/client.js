@@ -35,7 +35,8 @@ const LONGEST_RETRY_MS = 999_999_999; // eleven days
  * @property {{ name: string, run: number, state: string, text: string }[]} stages The runs of its stages, in order.
  * @property {Record<string, number>} usage
  * @property {string} finishReason
- * @property {{ id: string, value: unknown }[]} interrupts What a graph has stopped to ask.
+ * @property {{ id: string, value: unknown, response_schema?: object }[]} interrupts What a graph has stopped to ask.
+ * @property {boolean} interrupted Whether it has: `resume` answers it.
  */
 
 /**
@@ -229,6 +230,21 @@ export class Gateway {
   }
 
   /**
+   * Answer what a stream has asked: the stream that goes on, started when it is iterated or its result is asked for.
+   * The same answers are the same stream.
+   * @param {string} id
+   * @param {Record<string, unknown> | object[]} responses By the questions' ids, or as the gateway takes them.
+   * @param {{ update?: Record<string, unknown>, goto?: unknown, signal?: AbortSignal }} [options]
+   */
+  resume(id, responses, { signal, ...more } = {}) {
+    const told = Array.isArray(responses)
+      ? responses
+      : Object.entries(responses).map(([name, response]) => ({ interrupt_id: name, response }));
+    const path = `stream/${encodeURIComponent(id)}/resume`;
+    return new Stream(this.#ask, this.patience, { body: { responses: told, ...more }, path, signal });
+  }
+
+  /**
    * The status document. Raises Refused or Unreachable.
    * @param {string} id
    * @param {{ signal?: AbortSignal }} [options]
@@ -264,6 +280,7 @@ export class Stream {
   #ask;
   #pause;
   #body;
+  #start;
   #key;
   #signal;
   /** @type {number | undefined} */
@@ -277,12 +294,13 @@ export class Stream {
    * @internal
    * @param {(path: string, init: RequestInit & { headers: Record<string, string> }, signal?: AbortSignal) => any} ask
    * @param {number} patience
-   * @param {{ body?: object, key?: string, id?: string, after?: string, signal?: AbortSignal }} what
+   * @param {{ body?: object, path?: string, key?: string, id?: string, after?: string, signal?: AbortSignal }} what
    */
-  constructor(ask, patience, { body, key = "", id = "", after = "", signal }) {
+  constructor(ask, patience, { body, path = "stream", key = "", id = "", after = "", signal }) {
     this.#ask = ask;
     this.#pause = new Pause(patience);
     this.#body = body;
+    this.#start = path;
     this.#key = key;
     this.#signal = signal;
     /** The stream's id, once it is known. */
@@ -293,6 +311,16 @@ export class Stream {
     this.stages = [];
     /** @type {"" | "done" | "failed" | "cancelled" | "unknown"} How it ended; unknown: before it was followed. */
     this.ended = "";
+  }
+
+  /** Whether a graph has stopped to ask; known once the stream was followed to its end. */
+  get interrupted() {
+    return this.#end?.finish_reason === "interrupted";
+  }
+
+  /** @returns {Result["interrupts"]} What it asks. */
+  get interrupts() {
+    return this.#end?.interrupts ?? [];
   }
 
   /** The last stage's text, as far as it has come; of a graph, that of its last node that has said something. */
@@ -331,6 +359,7 @@ export class Stream {
       usage: usage ?? {},
       finishReason: end.finish_reason ?? "",
       interrupts: end.interrupts ?? [],
+      interrupted: end.finish_reason === "interrupted",
     };
   }
 
@@ -343,7 +372,9 @@ export class Stream {
     if (this.ended !== "unknown") {
       return { text: this.text, stages: this.stages, status: this.ended, error: end, usage: end.usage, end };
     }
-    return { ...(await json(this.#ask, this.#pause, "GET", this.#path, this.#signal)), end };
+    const told = await json(this.#ask, this.#pause, "GET", this.#path, this.#signal);
+    const waits = told.status === "waiting";
+    return { ...told, end: waits ? { finish_reason: "interrupted", interrupts: told.interrupts } : end };
   }
 
   /**
@@ -353,10 +384,17 @@ export class Stream {
    */
   async cancel() {
     if (!this.id) {
-      const headers = { "content-type": "application/json", "idempotency-key": this.#key };
-      this.id = (await json(this.#ask, this.#pause, "POST", "stream", undefined, headers, JSON.stringify(this.#body))).id;
+      const headers = this.#starting;
+      this.id = (await json(this.#ask, this.#pause, "POST", this.#start, undefined, headers, JSON.stringify(this.#body))).id;
     }
     return json(this.#ask, this.#pause, "DELETE", this.#path);
+  }
+
+  /** @returns {Record<string, string>} */
+  get #starting() {
+    /** @type {Record<string, string>} */
+    const key = this.#key ? { "idempotency-key": this.#key } : {}; // an answer is the same one by itself
+    return { "content-type": "application/json", ...key };
   }
 
   get #path() {
@@ -368,10 +406,10 @@ export class Stream {
     /** @type {Record<string, string>} */
     const headers = { accept: "text/event-stream" };
     if (this.lastEventId) headers["last-event-id"] = this.lastEventId;
-    const starting = { "content-type": "application/json", "idempotency-key": this.#key, ...headers };
+    const starting = { ...this.#starting, ...headers };
     const asked = this.id
       ? this.#ask(this.#path, { headers }, this.#signal)
-      : this.#ask("stream", { method: "POST", headers: starting, body: JSON.stringify(this.#body) }, this.#signal);
+      : this.#ask(this.#start, { method: "POST", headers: starting, body: JSON.stringify(this.#body) }, this.#signal);
     try {
       const answer = await asked.answer();
       if (answer.status === 204) {

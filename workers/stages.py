@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway import protocol
@@ -30,6 +31,12 @@ Put = Callable[[str, Sequence[Mapping[str, Any]]], Any]
 def as_messages(stage: str, messages: Sequence[Mapping[str, Any]]) -> Any:
     """A question as it is kept."""
     return messages
+
+
+def as_input(asked: Mapping[str, Any], put: Callable[[Sequence[Mapping[str, Any]]], Any]) -> Any:
+    """What a record's input is to a chain; `put` says what the messages of a question are."""
+    messages = asked.get("messages")
+    return asked["input"] if messages is None else put(messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,8 @@ class Stages:
         self._alone = len(names) == 1 and not isinstance(made[names[0]], Each)
         self._asked = record.input
         self._put = put
-        known = {f"{name} {run}" for name, run in finished}
+        self._carried = frozenset(record.carried)
+        known = {f"{name} {run}" for name, run in finished} | self._carried
         self._kept = {name: raw for name, raw in record.checkpoints.items() if name in known}
         self._size = sum(map(len, self._kept.values()))
         self._most = most
@@ -96,7 +104,7 @@ class Stages:
             results = []
             for run, item in enumerate(items, 1):
                 if (kept := self._kept.get(f"{name} {run}")) is not None:
-                    results.append(self._read(kept))
+                    results.append(self._read(kept, again=f"{name} {run}" in self._carried))
                     continue
                 given = self._given(name) | {"item": item} if several else self._given(name)
                 runnable = part.runnable if several else part
@@ -134,13 +142,14 @@ class Stages:
         return _sum(self._usage)
 
     def _given(self, stage: str) -> Any:
-        messages = self._asked.get("messages")
-        asked = self._asked["input"] if messages is None else self._put(stage, messages)
+        asked = as_input(self._asked, partial(self._put, stage))
         return asked if self._alone else {"input": asked, **self._results}
 
-    def _read(self, raw: bytes) -> Any:
+    def _read(self, raw: bytes, *, again: bool = False) -> Any:
+        """A result; `again`: an earlier stream has told what it took."""
         kept = json.loads(raw)
-        self._usage.append(kept["usage"])
+        if not again:
+            self._usage.append(kept["usage"])
         return kept["result"]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -47,6 +47,7 @@ __all__ = [
 SILENCE_SECONDS = 45.0  # three heartbeats missed: the connection is dead
 PATIENCE_SECONDS = 120.0
 T = TypeVar("T")
+Responses = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 _NOT_GIVEN: Any = object()  # `input` may be null
 
 
@@ -109,6 +110,27 @@ class Gateway:
         """A stream that exists, from behind the event `after`, or from its beginning."""
         return Stream(self._http, self.patience, stream_id=stream_id, after=after)
 
+    def resume(
+        self,
+        stream_id: str,
+        responses: Responses,
+        *,
+        update: Mapping[str, Any] | None = None,
+        goto: Any = None,
+    ) -> Stream:
+        """Answer what a stream has asked: the stream that goes on, started when it is iterated or awaited.
+
+        `responses`: each answer by its question's id, or a list as `POST /stream/{id}/resume` takes it. The
+        same answers are the same stream.
+        """
+        told = responses
+        if isinstance(told, Mapping):
+            told = [{"interrupt_id": name, "response": value} for name, value in told.items()]
+        body: dict[str, Any] = {"responses": list(told)}
+        body |= {} if update is None else {"update": update}
+        body |= {} if goto is None else {"goto": goto}
+        return Stream(self._http, self.patience, body=body, path=f"/stream/{stream_id}/resume")
+
     async def status(self, stream_id: str) -> dict[str, Any]:
         """The status document. Raises Refused or Unreachable."""
         return await document(self._http, Pause(self.patience), "GET", f"/stream/{stream_id}")
@@ -141,6 +163,10 @@ class SyncGateway:
     def follow(self, stream_id: str, after: str = "") -> SyncStream:
         """As Gateway.follow."""
         return SyncStream(self._gateway.follow(stream_id, after), self._runner)
+
+    def resume(self, stream_id: str, responses: Responses, **given: Any) -> SyncStream:
+        """As Gateway.resume."""
+        return SyncStream(self._gateway.resume(stream_id, responses, **given), self._runner)
 
     def status(self, stream_id: str) -> dict[str, Any]:
         """As Gateway.status."""
@@ -175,6 +201,16 @@ class SyncStream:
     def stages(self) -> list[Stage]:
         """As Stream.stages."""
         return self._stream.stages
+
+    @property
+    def interrupted(self) -> bool:
+        """As Stream.interrupted."""
+        return self._stream.interrupted
+
+    @property
+    def interrupts(self) -> Sequence[Mapping[str, Any]]:
+        """As Stream.interrupts."""
+        return self._stream.interrupts
 
     def __iter__(self) -> Iterator[Event]:
         events = aiter(self._stream)

@@ -8,6 +8,8 @@ from typing import Any
 
 from gateway.protocol import TERMINAL_EVENTS
 
+WAITING = "waiting"  # the state of a stream whose questions are open
+
 
 class GatewayError(Exception):
     """The gateway's client failed."""
@@ -85,7 +87,8 @@ class Stage:
 class Result:
     """What a stream came to: its text, its stages' runs in order, usage, why it ended.
 
-    `interrupts` are what a graph has stopped to ask, each `{"id", "value"}`.
+    `interrupts` are what a graph has stopped to ask, each `{"id", "value"}`, perhaps with `response_schema`:
+    `Gateway.resume` answers them.
     """
 
     text: str
@@ -93,3 +96,8 @@ class Result:
     usage: Mapping[str, int]
     finish_reason: str
     interrupts: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a graph has stopped to ask, or at a breakpoint."""
+        return self.finish_reason == "interrupted"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import httpx
 
 from gateway.client.events import (
+    WAITING,
     Event,
     GatewayError,
     Refused,
@@ -41,6 +42,7 @@ class Stream:
         patience: float,
         *,
         body: Mapping[str, Any] | None = None,
+        path: str = "/stream",
         key: str = "",
         stream_id: str = "",
         after: str = "",
@@ -48,6 +50,7 @@ class Stream:
         self._http = http
         self._pause = Pause(patience)
         self._body = body
+        self._path = path  # where it is started
         self._key = key
         self.id = stream_id
         self._fold = Fold(last_id=after)
@@ -108,7 +111,19 @@ class Stream:
         if told["status"] == Status.CANCELLED:
             raise StreamCancelled
         stages = [Stage(one["name"], one["run"], one["state"], one["text"]) for one in told["stages"]]
-        return Result(told["text"], stages, told["usage"] or {}, "")
+        reason = "interrupted" if told["status"] == WAITING else ""
+        return Result(told["text"], stages, told["usage"] or {}, reason, told.get("interrupts", ()))
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it has come to its end with something to be answered; known where that was followed."""
+        return bool(self._end.get("finish_reason") == "interrupted")
+
+    @property
+    def interrupts(self) -> Sequence[Mapping[str, Any]]:
+        """What a graph has stopped to ask, as `Result.interrupts`."""
+        asked: Sequence[Mapping[str, Any]] = self._end.get("interrupts", ())
+        return asked
 
     async def cancel(self) -> dict[str, Any]:
         """End it at the gateway; answers the status document. Raises Refused or Unreachable.
@@ -116,10 +131,13 @@ class Stream:
         One whose id is not known yet, as the answer was lost, is found by its key.
         """
         if not self.id:
-            key = {"idempotency-key": self._key}
-            made = await document(self._http, self._pause, "POST", "/stream", key, self._body)
+            made = await document(self._http, self._pause, "POST", self._path, self._named(), self._body)
             self.id = made["id"]
         return await document(self._http, self._pause, "DELETE", f"/stream/{self.id}")
+
+    def _named(self) -> dict[str, str]:
+        """What makes its start the same one when it is repeated; an answer is the same by itself."""
+        return {"idempotency-key": self._key} if self._key else {}
 
     async def _connection(self) -> AsyncGenerator[Event, None]:
         """What one connection carries. Raises Refused or httpx's TransportError."""
@@ -129,8 +147,8 @@ class Stream:
         if self.id:
             asked = self._http.stream("GET", f"/stream/{self.id}", headers=headers)
         else:
-            headers["idempotency-key"] = self._key
-            asked = self._http.stream("POST", "/stream", headers=headers, json=self._body)
+            headers |= self._named()
+            asked = self._http.stream("POST", self._path, headers=headers, json=self._body)
         async with asked as answer:
             if answer.status_code == 204:
                 self._ended = True

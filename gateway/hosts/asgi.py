@@ -42,11 +42,19 @@ ROUTES: Routes = (
     ("POST", "/stream", streams.create),
     *_with_heads((("GET", "/stream/{id}", streams.follow),)),
     ("DELETE", "/stream/{id}", streams.cancel),
+    ("POST", "/stream/{id}/resume", streams.resume),
     ("POST", "/stream/{id}/token", streams.token),
     ("POST", "/api/http_trigger", streams.http_trigger),
     *(
         ("OPTIONS", path, streams.preflight)
-        for path in ("/stream", "/stream/{id}", "/stream/{id}/token", "/api/http_trigger", "/chains")
+        for path in (
+            "/stream",
+            "/stream/{id}",
+            "/stream/{id}/resume",
+            "/stream/{id}/token",
+            "/api/http_trigger",
+            "/chains",
+        )
     ),
     *((method, route.path, route.handler) for route in formats.ROUTES for method in route.methods),
     *PROBES,

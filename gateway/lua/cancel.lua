@@ -1,9 +1,17 @@
 -- cancel(job, log, open | id, tag)
 -- Writes the terminal frame itself, so a live stream ends in this moment, whoever holds it.
--- Answers {'cancelled'}, {'ended', status} when the stream had ended, or {'unknown'}.
+-- A stream that waits for an answer has ended: it keeps its log, and waits no more.
+-- Answers {'cancelled'}, {'dropped'} when it waited, {'ended', status} when the stream had ended, or {'unknown'}.
 local id, tag = ARGV[1], ARGV[2]
 local job = redis.call('HMGET', JOB, 'status', 'last_id')
 if not job[1] then return { 'unknown' } end
+if job[1] == 'done' and redis.call('HEXISTS', JOB, 'pending') == 1 then
+  redis.call('HSET', JOB, 'dropped', 1)
+  redis.call('HDEL', JOB, 'questions', 'pending')
+  drop_run()
+  keep()
+  return { 'dropped' }
+end
 if ENDED[job[1]] then return { 'ended', job[1] } end
 local last = string.format('%d-%s', redis.call('STRLEN', LOG), tag)
 publish(id, job[2], last, 'cancelled', 'id: ' .. last .. '\nevent: cancelled\ndata: {}\n\n')

@@ -14,11 +14,13 @@ local function lease_left(lease, lease_ms)
 end
 
 -- For how many ms from now the log is kept, and for how many the record is. The log of an ended stream is kept for
--- the retention (keep_ms), that of any other for open_ms, and the record is kept for tombstone_ms longer than its log.
+-- the retention (keep_ms), that of one that waits for an answer for thread_ms if that is longer, that of any other for
+-- open_ms, and the record is kept for tombstone_ms longer than its log.
 -- A record without open_ms was made by an earlier release, which kept every log for the retention.
 local function lifetimes()
-  local job = redis.call('HMGET', JOB, 'status', 'keep_ms', 'tombstone_ms', 'open_ms')
+  local job = redis.call('HMGET', JOB, 'status', 'keep_ms', 'tombstone_ms', 'open_ms', 'questions', 'thread_ms')
   local log_ms = tonumber(job[2])
+  if job[5] then log_ms = math.max(log_ms, tonumber(job[6])) end
   if job[4] and not ENDED[job[1]] then log_ms = tonumber(job[4]) end
   return log_ms, log_ms + tonumber(job[3])
 end
@@ -62,13 +64,19 @@ local function look_at(id, when)
   if redis.call('PTTL', OPEN) < job_ms then redis.call('PEXPIRE', OPEN, job_ms) end
 end
 
--- The stream ends: what only a run needs is dropped (the input is somebody's prompt), the tombstone stays.
-local function finish(id, status)
-  redis.call('HSET', JOB, 'status', status, 'ended_ms', NOW)
-  redis.call('HDEL', JOB, 'input', 'params', 'lease_ms', 'lease_end_ms')
+-- What only a run needs is dropped: the input is somebody's prompt.
+local function drop_run()
+  redis.call('HDEL', JOB, 'input', 'params', 'turn', 'answer', 'carried')
   for _, field in ipairs(redis.call('HKEYS', JOB)) do
     if string.sub(field, 1, 5) == 'ckpt:' then redis.call('HDEL', JOB, field) end
   end
+end
+
+-- The stream ends; the tombstone stays. One that waits for an answer keeps what the run that answers it needs.
+local function finish(id, status)
+  redis.call('HSET', JOB, 'status', status, 'ended_ms', NOW)
+  redis.call('HDEL', JOB, 'lease_ms', 'lease_end_ms')
+  if redis.call('HEXISTS', JOB, 'questions') == 0 then drop_run() end
   redis.call('ZREM', OPEN, id)
   keep()
 end

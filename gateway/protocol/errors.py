@@ -96,6 +96,24 @@ class ConversationBusy(HoldfastError):
     code = "conversation_busy"
 
 
+class NotWaiting(HoldfastError):
+    """The stream waits for no answer."""
+
+    status = 409
+    code = "not_waiting"
+
+
+class AlreadyAnswered(HoldfastError):
+    """Another answer was first: `resumed_by` is the stream that goes on with it."""
+
+    status = 409
+    code = "already_answered"
+    members = ("resumed_by",)
+
+    def __init__(self, resumed_by: str) -> None:
+        super().__init__(resumed_by=resumed_by)
+
+
 class StreamGone(HoldfastError):
     """The stream is past its retention."""
 
@@ -140,6 +158,20 @@ class Invalid(HoldfastError):
 
     def __init__(self, field: str, rule: str) -> None:
         super().__init__(f"{field}: {rule}", field=field, rule=rule)
+
+
+class UnknownInterrupt(HoldfastError):
+    """This is no open question of the stream."""
+
+    status = 422
+    code = "unknown_interrupt"
+
+
+class UnansweredInterrupts(HoldfastError):
+    """All open questions are answered in one request."""
+
+    status = 422
+    code = "unanswered_interrupts"
 
 
 class KeyReused(HoldfastError):

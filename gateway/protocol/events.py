@@ -124,10 +124,10 @@ def text(delta: str, *, deployment: str, stage: str, run: int = 0) -> Event:
     return Event(EventType.MESSAGE, data)
 
 
-def start(stream_id: str, chain: str, stages: Sequence[str], created_at: str) -> Event:
-    """The first event of every stream, once."""
+def start(stream_id: str, chain: str, stages: Sequence[str], created_at: str, *, resumes: str = "") -> Event:
+    """The first event of every stream, once. `resumes`: the stream whose questions this one answers."""
     data = {"id": stream_id, "chain": chain, "stages": list(stages), "created_at": created_at}
-    return Event(EventType.START, data)
+    return Event(EventType.START, data | ({"resumes": resumes} if resumes else {}))
 
 
 def stage(stage_name: str, *, run: int, index: int, count: int, finished: bool = False) -> Event:

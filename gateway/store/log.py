@@ -37,9 +37,14 @@ class Log:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
-        names = ("create", "confirm", "claim", "append", "cancel", "ask", "give_up", "look")
+        names = ("create", "confirm", "claim", "append", "cancel", "ask", "give_up", "look", "resume")
         self._scripts = {name: Script(name) for name in names}
         self._pens = Pens(redis, self._scripts["append"])
+
+    @property
+    def connection(self) -> Connection | None:
+        """The Redis that the streams are in; None for a log that is in no Redis."""
+        return self._redis
 
     @staticmethod
     def keys(stream_id: str) -> list[str]:
@@ -69,6 +74,27 @@ class Log:
     async def known(self, stream_id: str, key_hash: str, body_hash: str) -> tuple[str, str]:
         """What a key stands for, before anything is made: (`exists` | `conflict` | `none`, id)."""
         return await self._create(stream_id, key_hash, body_hash)
+
+    async def resume(
+        self,
+        stream_id: str,
+        new_id: str,
+        pending: bytes,
+        digest: str,
+        frame: bytes | None = None,
+        grace_ms: int = 0,
+        fields: Mapping[str, Any] | None = None,
+    ) -> tuple[str, str]:
+        """Take an answer, and make the stream `new_id` for it; without a frame only look.
+
+        Answers a word (`resumed`, `answered`, `waiting`, `unmatched`, `none` or `unknown`) and, with
+        the first two, the id of the stream that goes on. Both ids are of one bucket.
+        """
+        pairs = [item for pair in (fields or {}).items() for item in pair]
+        made = () if frame is None else (frame, grace_ms, *pairs)
+        keys = [*self.keys(stream_id), *self.keys(new_id)[:2]]
+        answer = await self._scripts["resume"](self._redis, keys, stream_id, new_id, pending, digest, *made)
+        return answer[0], answer[1].decode() if len(answer) > 1 else ""
 
     async def confirm(self, stream_id: str, grace_ms: int) -> bool:
         """Raise the expiry to that of a stream that has not ended; False when the record has expired."""

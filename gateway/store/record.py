@@ -13,6 +13,7 @@ from typing import Any
 from gateway import protocol
 from gateway.protocol import ENDED, VERSION, Cursor, Event, Status, sse, tag_of
 
+WAITING = "waiting"
 CHECKPOINT = "ckpt:"  # before the stage and its run, in the names of the record's fields
 _NUMBERS = ("attempt", "created_ms", "started_ms")
 
@@ -45,11 +46,28 @@ class Record:
     handovers: int = 0  # claims that ended at a finished stage, their time being up
     unknown_ms: int = 0  # when a worker first found that it lacks the chain
     checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
+    thread: str = ""  # as its caller has named it; empty: it belongs to none
+    first: str = ""  # of streams that resume one another, the first one's id; empty: it is this one
+    turn: Any = field(default=None, repr=False)  # as `input`: what a thread that remembers is given instead
+    resumes: str = ""  # the stream whose questions this one answers
+    answer: Mapping[str, Any] | None = field(default=None, repr=False)  # with what
+    stopped_at: str = ""  # the run of a stage, as a checkpoint is named, at which that one has stopped
+    carried: list[str] = field(default_factory=list)  # runs of stages that are finished there
+    questions: list[Any] | None = field(default=None, repr=False)  # open ones; None: it waits for nothing
+    resumed_by: str = ""  # the stream that has answered them
+    dropped: bool = False  # its questions were taken back
 
     @property
     def ended(self) -> bool:
         """Whether the terminal event is written."""
         return self.status in ENDED
+
+    @property
+    def state(self) -> str:
+        """As clients are told: `waiting` for an answer, and `cancelled` where the question was taken back."""
+        if self.status is Status.DONE and self.questions is not None:
+            return WAITING
+        return Status.CANCELLED if self.dropped else self.status
 
     @classmethod
     def of(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
@@ -91,6 +109,16 @@ class Record:
             checkpoints={
                 name.removeprefix(CHECKPOINT): raw[name] for name in raw if name.startswith(CHECKPOINT)
             },
+            thread=text("thread"),
+            first=text("first"),
+            turn=value("turn"),
+            resumes=text("resumes"),
+            answer=value("answer"),
+            stopped_at=text("stopped_at"),
+            carried=value("carried", []),
+            questions=value("questions"),
+            resumed_by=text("resumed_by"),
+            dropped="dropped" in raw,
         )
 
     @classmethod
@@ -178,7 +206,8 @@ class Piece:
 
 def started(record: Record) -> Event:
     """The stream's first event, as its record tells it."""
-    return protocol.start(record.id, record.chain, record.stages, protocol.iso(record.created_ms))
+    created_at = protocol.iso(record.created_ms)
+    return protocol.start(record.id, record.chain, record.stages, created_at, resumes=record.resumes)
 
 
 def ending(event: Event) -> dict[str, bytes]:

@@ -106,7 +106,7 @@ class Creation:
         word, found = await self._known(stream_id, key_hash, start)
         if word == "none":
             try:
-                now_ms = await self._admit(owner, stream_id)
+                now_ms = await self.admit(owner, stream_id)
             except (OverQuota, QueueFull):
                 word, found = await self._known(stream_id, key_hash, start)
                 if word == "none":  # else another process has made it meanwhile
@@ -118,8 +118,7 @@ class Creation:
             word, found = await self._record(stream_id, start, key_hash, fields)
             if word == "created":
                 return await self._queued(Record.made(stream_id, fields), followed)
-            await self._quota.release(owner, stream_id)  # another process was quicker
-            await self._queue.forget(stream_id)
+            await self.release(owner, stream_id)  # another process was quicker
         if word == "conflict":
             raise KeyReused
         record = (await self._log.look(found, owner)).record
@@ -130,8 +129,11 @@ class Creation:
     async def _known(self, stream_id: str, key_hash: str, start: Start) -> tuple[str, str]:
         return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")
 
-    async def _admit(self, owner: str, stream_id: str) -> int:
-        """Take the places that it needs; the time, by Redis's clock, in milliseconds."""
+    async def admit(self, owner: str, stream_id: str) -> int:
+        """Take the places that a stream needs; the time, by Redis's clock, in milliseconds.
+
+        Raises OverQuota, QueueFull or StoreUnavailable.
+        """
         others = await self._quota.admit(owner, stream_id)
         now_ms, reserved = await asyncio.gather(
             self._log.now_ms(), self._queue.reserve(stream_id, self._settings.max_queue, others)
@@ -140,6 +142,11 @@ class Creation:
             await self._quota.release(owner, stream_id)
             raise QueueFull
         return now_ms
+
+    async def release(self, owner: str, stream_id: str) -> None:
+        """Give them back: the stream was not made."""
+        await self._quota.release(owner, stream_id)
+        await self._queue.forget(stream_id)
 
     async def _check(self, start: Start, owner: str, stream_id: str) -> None:
         """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
@@ -161,12 +168,16 @@ class Creation:
         return await self._log.create(stream_id, fields, frame, key_hash=key_hash, body_hash=start.digest)
 
     async def _queued(self, record: Record, followed: bool) -> Record:
-        with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
-            await self._enqueue(Message(record.id, record.trace), followed)
+        await self.send(record, followed)
         if not await self._log.confirm(record.id, round(self._settings.queue_grace * 1000)):
             raise QueueUnavailable("the queue took longer than the record lasts")
         telemetry.started.add(1, {"chain": record.chain})
         return record
+
+    async def send(self, record: Record, followed: bool) -> None:
+        """Its job into the queue. Raises QueueUnavailable."""
+        with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
+            await self._enqueue(Message(record.id, record.trace), followed)
 
     async def _enqueue(self, message: Message, followed: bool) -> None:
         """A job that is started here runs beside what is left of the POST; its claim confirms, too."""
@@ -176,8 +187,7 @@ class Creation:
             await self._queue.enqueue(message)
 
     def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:
-        settings = self._settings
-        fields: dict[str, Any] = {
+        fields: dict[str, Any] = self.times(now_ms) | {
             "version": protocol.VERSION,
             "owner": owner,
             "chain": start.chain,
@@ -185,10 +195,20 @@ class Creation:
             "input": sse.dumps(start.input),
             "params": sse.dumps(start.params),
             "trace": traceparent,
+        }
+        return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
+
+    def stages(self, chain: str) -> list[str] | None:
+        """A chain's stages, if this process knows it."""
+        return list(self._chains[chain]) if chain in self._chains else None
+
+    def times(self, now_ms: int) -> dict[str, Any]:
+        """A record's fields that say how long all of it is kept, from now on."""
+        settings = self._settings
+        return {
             "created_ms": now_ms,
             "keep_ms": round(settings.retention * 1000),
             "tombstone_ms": round(settings.tombstone * 1000),
             "open_ms": round(settings.open_seconds * 1000),
             "wait_ms": round(settings.max_wait * 1000),
         }
-        return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}

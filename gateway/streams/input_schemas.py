@@ -167,6 +167,30 @@ class Inputs:
             raise Invalid(_path(field, within), rule)
 
 
+async def hold_answer(schema: Schema, value: Any, field: str, owner: str = "") -> None:
+    """Whether an answer keeps to its question's schema, which a graph has made; aside from the event loop.
+
+    A schema that is none asks for nothing. Raises Invalid.
+    """
+
+    def check() -> None:
+        try:
+            for one in (schema, *_referred(schema)):
+                Draft202012Validator.check_schema(one)
+        except SchemaError:
+            return
+        _left.steps, _left.seconds = MOST_STEPS, PATTERN_SECONDS
+        try:
+            error = _worst(_Bounded(schema), value)
+        except _TooLong:
+            raise Invalid(field, TOO_LONG) from None
+        if error is not None:
+            where, rule = _told(error)
+            raise Invalid(_path(field, [*error.absolute_path, *where]), rule)
+
+    await aside(LARGE, check, owner)
+
+
 def _worst(validator: Any, value: Any) -> ValidationError | None:
     """The error to tell, if there is one."""
     try:

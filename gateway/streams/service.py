@@ -47,6 +47,8 @@ from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
 from gateway.streams.create import Creation, DirectStart, no_direct_start
 from gateway.streams.input_schemas import Inputs, Schema
+from gateway.streams.resume import Resume
+from gateway.streams.resuming import Resuming
 from gateway.streams.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.streams.start import Bounds, Start
 from gateway.streams.status import document, fold_of
@@ -68,6 +70,7 @@ class Parts:
     relay: Relay
     queue: JobQueue
     creation: Creation
+    resuming: Resuming
     conversations: Conversations
     tokens: credentials.RedisTokens | None
 
@@ -180,7 +183,8 @@ class Gateway:
             settings, self.chains, log, queue, quota, self.inputs, lambda job: self.direct_start(job)
         )
         conversations = Conversations(redis, settings)
-        return Parts(redis, log, hub, relay, queue, creation, conversations, tokens)
+        resuming = Resuming(settings, log, creation)
+        return Parts(redis, log, hub, relay, queue, creation, resuming, conversations, tokens)
 
     async def create(
         self,
@@ -204,6 +208,29 @@ class Gateway:
             creation = self.parts.creation
             record = await creation.create(
                 start, owner=owner, key=key, traceparent=trace, followed=followed, claims=claims
+            )
+            span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
+            return record
+
+    async def resume(
+        self,
+        stream_id: str,
+        given: Resume,
+        *,
+        owner: str,
+        traceparent: str = "",
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
+    ) -> Record:
+        """The stream that goes on where this one asks, with these answers; the same for the same answers.
+
+        Raises as `find` and `Resuming.resume`.
+        """
+        before = await self.find(stream_id, owner)
+        with telemetry.span("resume stream", SpanKind.SERVER, parent=traceparent) as span:
+            trace = telemetry.traceparent_of(span)
+            record = await self.parts.resuming.resume(
+                before, given, traceparent=trace, followed=followed, claims=claims
             )
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record

@@ -26,7 +26,7 @@ def document(record: Record, fold: Fold) -> dict[str, Any]:
     """The status document of `docs/protocol.md`: as of the fold, which may be older than the record."""
     return {
         "id": record.id,
-        "status": fold.ended or (Status.RUNNING if record.ended else record.status),
+        "status": (fold.ended and record.state) or (Status.RUNNING if record.ended else record.status),
         "chain": record.chain,
         "stages": [stage.document() for stage in fold.stages],
         "text": fold.text,
@@ -38,4 +38,7 @@ def document(record: Record, fold: Fold) -> dict[str, Any]:
         "ended_at": record.ended_ms and fold.ended and protocol.iso(record.ended_ms),
         "metadata": record.metadata,
         "error": fold.error,
+        "interrupts": (fold.ended and record.questions) or [],
+        "resumes": record.resumes or None,
+        "resumed_by": record.resumed_by or None,
     }

@@ -13,6 +13,7 @@ from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import NotAcceptable, StoreUnavailable, TooManyReaders
 from gateway.relay.reader import Ending
 from gateway.store.record import Record
+from gateway.streams.resume import parse_resume
 from gateway.streams.service import Gateway
 from gateway.streams.start import parse_sample, parse_start, read_json
 from gateway.web import request_head
@@ -43,17 +44,9 @@ async def create(gateway: Gateway, request: Request) -> Response:
         claims=request_head.claims(request),
     )
     request_head.note(record)
-    where = f"/stream/{record.id}"
     if follow_now:
-        return _events(gateway, record, after, {"location": where, "x-stream-id": record.id})
-    body = {
-        "id": record.id,
-        "status": "queued",
-        "chain": record.chain,
-        "stream": where,
-        "created_at": protocol.iso(record.created_ms),
-    }
-    return json_answer(body, 202, {"location": where})
+        return _events(gateway, record, after, _created(record))
+    return json_answer(_started(record), 202, {"location": _where(record)})
 
 
 @answered("/stream/{id}")
@@ -80,6 +73,28 @@ async def cancel(gateway: Gateway, request: Request) -> Response:
     """DELETE /stream/{id}."""
     owner = await request_head.owner(gateway, request)
     return json_answer(await gateway.cancel(request.path_params["id"], owner))
+
+
+@answered("/stream/{id}/resume")
+async def resume(gateway: Gateway, request: Request) -> Response:
+    """POST /stream/{id}/resume."""
+    owner = await request_head.owner(gateway, request)
+    follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
+    given = await read_json(request, gateway.bounds, parse_resume, owner)
+    if follow_now:
+        gateway.parts.hub.check_room(owner=owner)
+    record = await gateway.resume(
+        request.path_params["id"],
+        given,
+        owner=owner,
+        traceparent=request_head.traceparent(request),
+        followed=follow_now,
+        claims=request_head.claims(request),
+    )
+    request_head.note(record)
+    if follow_now:
+        return _events(gateway, record, None, _created(record))
+    return json_answer(_started(record) | {"resumes": record.resumes}, 202, {"location": _where(record)})
 
 
 @answered("/stream/{id}/token")
@@ -113,7 +128,27 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
     request_head.note(record)
     ending = Ending()
     chunks = _texts(gateway.parts.relay.follow(record.id, None, ending, record.owner))
-    return EventStream(chunks, {"location": f"/stream/{record.id}", "x-stream-id": record.id}, ending)
+    return EventStream(chunks, _created(record), ending)
+
+
+def _where(record: Record) -> str:
+    return f"/stream/{record.id}"
+
+
+def _created(record: Record) -> dict[str, str]:
+    """Headers for who follows at once."""
+    return {"location": _where(record), "x-stream-id": record.id}
+
+
+def _started(record: Record) -> dict[str, str]:
+    """The answer to who does not."""
+    return {
+        "id": record.id,
+        "status": "queued",
+        "chain": record.chain,
+        "stream": _where(record),
+        "created_at": protocol.iso(record.created_ms),
+    }
 
 
 def _preferred(request: Request, unasked: str) -> str | None:

@@ -32,6 +32,10 @@ class MemoryLog(Log):
         """What the store's hash would say of the stream now."""
         return Record.of(self._id, self._fields)
 
+    @property
+    def connection(self) -> None:
+        """It is in no Redis."""
+
     async def claim(
         self,
         stream_id: str,

@@ -26,7 +26,8 @@ from workers.attempt.stage_run import StageRun, TooMuch, Unread
 from workers.chains.explain import explained
 from workers.chains.making import place_of
 from workers.chains.registry import Chain, Registry
-from workers.stages import Stages
+from workers.checkpoints.savers import Savers
+from workers.stages import Stages, Step
 
 _log = logging.getLogger("holdfast.attempt")
 MOST_READS = 5  # of a log whose tail the store loses again and again, each followed by a restored tail
@@ -54,13 +55,20 @@ class Attempt:
     """
 
     def __init__(
-        self, claim: Claim, writer: Writer, log: Log, registry: Registry, settings: Settings
+        self,
+        claim: Claim,
+        writer: Writer,
+        log: Log,
+        registry: Registry,
+        settings: Settings,
+        savers: Savers | None = None,
     ) -> None:
         self._claim = claim
         self._writer = writer
         self._log = log
         self._registry = registry
         self._settings = settings
+        self._savers = savers
         self._began = monotonic()
         self._failures = claim.record.failures  # since the last finished stage
         self.result: Any = None  # of the last run of a stage that has come to its end
@@ -73,7 +81,7 @@ class Attempt:
         claim, writer = self._claim, self._writer
         if claim.log_end == 0:  # the store has lost the log whole, or an earlier release let it expire
             await writer.put(started(claim.record))
-        why = refused(claim, self._settings, self._registry) if known else failures.UNSUPPORTED_VERSION
+        why = self._refused() if known else failures.UNSUPPORTED_VERSION
         if why is not None:
             await writer.put(why)
             return
@@ -100,6 +108,17 @@ class Attempt:
             detail = told if self._settings.is_development else ""
             await writer.put(failures.failure(error, detail))
 
+    def _refused(self) -> Event | None:
+        """As `refused`; a chain that has changed cannot go on where its stream has stopped."""
+        record = self._claim.record
+        why = refused(self._claim, self._settings, self._registry)
+        if why is None and record.resumes:
+            chain = self._registry.find(record.chain)
+            stage, _, _ = record.stopped_at.rpartition(" ")
+            if chain is not None and stage not in chain.stages:
+                return failures.CHECKPOINT_LOST
+        return why
+
     async def _chain(self, chain: Chain, published: Published) -> None:
         """The stages that are not finished; past the run's budget the rest is another worker's."""
         made = await self._registry.load(chain.name)
@@ -113,6 +132,8 @@ class Attempt:
             limits=limits,
             retry_on=chain.retry_on,
             began=self._began,
+            savers=self._savers,
+            put=put,
         )
         for step in stages.steps():
             run = await stage_run.run(step, published)
@@ -123,7 +144,8 @@ class Attempt:
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
             end = [*run.rest(), step.event(finished=True)]
             if step.last or run.outcome.finish_reason == "interrupted":
-                await self._writer.put(*end, self._done(run.outcome, stages.usage))
+                done = self._done(run.outcome, stages.usage)
+                await self._writer.put(*end, done, fields=self._waiting(step, run.outcome))
                 return
             following = chain.stages[step.index + (not step.several) : step.index + 2]
             if not all(map(limits.lets_begin, following)):
@@ -132,6 +154,17 @@ class Attempt:
             await self._writer.put(*end, fields=checkpoint | {"failures": 0})
             self._failures = 0
         await self._writer.put(self._done(langchain.Outcome(), stages.usage))
+
+    def _waiting(self, step: Step, outcome: langchain.Outcome) -> dict[str, Any]:
+        """The fields of the record by which a stream that has stopped can be resumed; none for any other."""
+        if outcome.finish_reason != "interrupted" or not outcome.can_go_on:
+            return {}
+        return {
+            "questions": sse.dumps(outcome.interrupts),
+            "pending": sse.dumps(sorted(one["id"] for one in outcome.interrupts)),
+            "stopped_at": step.name,
+            "thread_ms": round(self._settings.thread_seconds * 1000),
+        }
 
     async def _leave(self, events: Sequence[Event], fields: Mapping[str, Any]) -> None:
         """Hand over to another worker, at the end of a stage or of a graph's step: no failure, and no try."""

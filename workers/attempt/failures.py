@@ -11,6 +11,7 @@ from collections.abc import Callable
 from gateway import protocol
 from gateway.protocol import Event
 from workers.langchain.model_errors import Verdict, verdict
+from workers.langchain.stage import CheckpointLost
 
 ATTEMPTS_EXHAUSTED = protocol.failed(
     "attempts_exhausted", "The job was tried too often without coming to an end.", retryable=True
@@ -28,6 +29,8 @@ TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway k
 _JUDGED = "holdfast_may_pass"  # an exception's attribute
 _CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
 _STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
+_LOST = Verdict("checkpoint_lost", "What the graph was to go on from is not kept any more.")
+CHECKPOINT_LOST = protocol.failed(_LOST.code, _LOST.message, retryable=False)
 _TIMEOUT = Verdict("timeout", "The chain did not answer in time.", passes=True)
 
 
@@ -70,4 +73,6 @@ def failure(error: BaseException, detail: str = "") -> Event:
 def _of_a_chain(error: BaseException) -> Verdict:
     if any(kind.__name__ == "GraphRecursionError" for kind in type(error).__mro__):  # LangGraph's
         return _STEPS
+    if isinstance(error, CheckpointLost):
+        return _LOST
     return _TIMEOUT if isinstance(error, TimeoutError) else _CHAIN_ERROR

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from types import MappingProxyType
+from typing import Any
 
 from gateway.observe import telemetry
 from gateway.protocol import Event, EventType
 from gateway.protocol.errors import HoldfastError, StoreUnavailable
 from gateway.settings import Settings
-from gateway.store.record import Claim
+from gateway.store.record import Claim, Record
+from gateway.store.threads import thread_id
 from gateway.writing.matcher import Matcher, Published
 from gateway.writing.writer import TooLong, Writer
 from workers import langchain
@@ -21,8 +24,9 @@ from workers.attempt.failures import judge
 from workers.attempt.limits import Limits
 from workers.attempt.retry import pause
 from workers.chains.retries import Judge
-from workers.langchain.stage import Pace
-from workers.stages import Step
+from workers.checkpoints.savers import Savers
+from workers.langchain.stage import Answer, Pace
+from workers.stages import Step, as_input, as_messages
 
 _log = logging.getLogger("holdfast.attempt")
 
@@ -68,6 +72,8 @@ class StageRun:
         limits: Limits,
         retry_on: Mapping[str, Judge] = MappingProxyType({}),
         began: float,
+        savers: Savers | None = None,
+        put: Callable[[str, Sequence[Mapping[str, Any]]], Any] = as_messages,
     ) -> None:
         self._claim = claim
         self._writer = writer
@@ -77,6 +83,8 @@ class StageRun:
         self._limits = limits
         self._retry_on = retry_on  # of stages that judge their failures themselves
         self._began = began  # the claim, by `monotonic`
+        self._savers = savers
+        self._put = put  # what a stage is given for the messages of a question
         self._pieces = 0
 
     async def run(self, step: Step, published: Published) -> Run:
@@ -89,20 +97,20 @@ class StageRun:
             await self._writer.put(step.event(finished=False))
         with telemetry.span(f"stage {step.stage}", holdfast_stage=step.stage):
             async with self._limits.pace(step.stage) as pace:
-                return await self._tried(step, published, pace)
+                return await self._tried(step, published, self._place(step, pace))
 
-    async def _tried(self, step: Step, published: Published, pace: Pace) -> Run:
+    async def _tried(self, step: Step, published: Published, place: langchain.Stage) -> Run:
         """The stage's run, tried again while it fails in a way that may pass."""
         reason, spent, tries = "attempt_differs", langchain.Outcome(), 0
         while True:
             standing = await langchain.standing_of(
-                step.runnable, self._claim.record.params, self._place(step, pace), published.events
+                step.runnable, self._claim.record.params, place, published.events
             )
             run = Run(Matcher(published, self._claim.record.attempt, reason, standing), spent)
             kept = [event for number, event in enumerate(published.events) if number in standing]
             try:
                 fresh = step.index == 0 and not published.events
-                await self._try(step, run, kept, self._place(step, pace), fresh=fresh)
+                await self._try(step, run, kept, place, fresh=fresh)
                 return run
             except Exception as error:
                 tries, reason = tries + 1, "retried"
@@ -140,11 +148,20 @@ class StageRun:
             telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
 
     def _place(self, step: Step, pace: Pace) -> langchain.Stage:
+        """Where the stage's run belongs. Only a graph that is its whole chain is in the caller's thread."""
         record, settings = self._claim.record, self._settings
+        thread = thread_id(record) if step.alone else f"stream:{record.first or record.id} {step.name}"
+        lasts = step.alone and bool(record.thread)
+        turn = record.turn and as_input(record.turn, partial(self._put, step.stage))
         return langchain.Stage(
             step.stage,
             settings.model,
-            record.id if step.alone else f"{record.id} {step.name}",
+            f"{record.owner}/{thread}" if lasts else thread,
+            lasts=lasts,
+            memory=None if self._savers is None else self._savers.memory(record, thread),
+            answer=_answer(record) if step.name == record.stopped_at else None,
+            turn=turn if lasts else None,
+            first=record.first,
             owner=record.owner,
             stream_id=record.id,
             attempt=record.attempt,
@@ -172,6 +189,11 @@ def _is_stopped() -> bool:
     """Whether somebody has asked this task to end; a chain may have made another exception of that."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _answer(record: Record) -> Answer | None:
+    """What this stream answers, of the stream that it resumes."""
+    return None if record.answer is None else Answer(**record.answer)
 
 
 def noted(events: list[Event]) -> list[Event]:

@@ -34,6 +34,16 @@ def threads_of(owner: str) -> str:
     return f"{_tag(owner)}:threads"
 
 
+def aside_of(thread: str) -> str:
+    """The thread that keeps what stood in this one before a run wrote to it. No caller can name it."""
+    return f"{thread}\0before"
+
+
+def is_aside(thread: str) -> bool:
+    """Whether this is such a one."""
+    return thread.endswith("\0before")
+
+
 def id_of(namespace: str, checkpoint: str) -> str:
     """What a checkpoint is called within its thread."""
     return f"/{quoted(namespace)}/{quoted(checkpoint)}"

@@ -31,8 +31,9 @@ from gateway.redis.cluster import Router
 from gateway.redis.connect import Place
 from gateway.redis.connection import Connection
 from gateway.settings import Settings
+from gateway.streams.params import PRODUCT
 from workers.checkpoints.blocking import Blocking
-from workers.checkpoints.names import channel_of, id_of, parts_of, quoted, unquoted, value_of
+from workers.checkpoints.names import aside_of, channel_of, id_of, parts_of, quoted, unquoted, value_of
 from workers.checkpoints.store import Bounds, Store, Stored
 
 SECONDS = 30 * 86400.0  # as GATEWAY_THREAD_SECONDS
@@ -145,7 +146,8 @@ class Saver(Blocking):
             for channel, version in new_versions.items()
             if (name := value_of(namespace, channel, version)) in needs
         }
-        told: Mapping[str, Any] = get_checkpoint_metadata(config, metadata)
+        whole: Mapping[str, Any] = get_checkpoint_metadata(config, metadata)
+        told = {name: value for name, value in whole.items() if not name.startswith(PRODUCT)}
         one = Stored(
             id=id_of(namespace, checkpoint["id"]),
             parent=id_of(namespace, parent) if parent else "",
@@ -181,6 +183,7 @@ class Saver(Blocking):
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete all of a thread: no key of it is left, and no word of it in another key."""
         await self._store.delete(thread_id)
+        await self._store.delete(aside_of(thread_id))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of these runs (`run_id` in the metadata) in all of the owner's threads."""
@@ -214,7 +217,7 @@ class Saver(Blocking):
             raise ValueError(f"unknown strategy {strategy!r}: keep_latest or delete")
         for thread in thread_ids:
             if strategy == "delete":
-                await self._store.delete(thread)
+                await self.adelete_thread(thread)
                 continue
             ids = await self._store.all_ids(thread)
             newest = {parts_of(identity)[0]: identity for identity in sorted(ids)}
@@ -227,6 +230,15 @@ class Saver(Blocking):
         """A version that no other branch of the thread has: a number that grows, and a random one."""
         number = int(str(current).split(".")[0]) if current is not None else 0
         return f"{number + 1:032}.{secrets.token_hex(8)}"
+
+    @property
+    def store(self) -> Store:
+        """The same threads as bytes."""
+        return self._store
+
+    def run_of(self, one: Stored) -> str:
+        """The run that its metadata name, or nothing."""
+        return str(self._loaded(one.metadata).get("run_id") or "")
 
     async def _ids(
         self, thread: str, config: RunnableConfig | None, before: RunnableConfig | None

@@ -17,7 +17,7 @@ from gateway.redis.connection import Connection
 from gateway.redis.script import Script
 from gateway.runtime.backoff import Backoff
 from workers.checkpoints.errors import CheckpointGone, CheckpointTooLarge, ThreadFull
-from workers.checkpoints.names import id_of, keys_of, quoted, threads_of, unquoted
+from workers.checkpoints.names import id_of, is_aside, keys_of, quoted, threads_of, unquoted
 
 PAGE = 100  # names in one answer, or checkpoints that are dropped by one call
 _PAUSES_SECONDS = (0.1, 2.0)  # between two calls to a store that is out of reach
@@ -65,6 +65,11 @@ class Store:
         self._owner = owner
         self._bounds = bounds
         self._ms = round(bounds.seconds * 1000)
+
+    @property
+    def connection(self) -> Connection:
+        """The Redis that it is in."""
+        return self._redis
 
     async def put(self, thread: str, one: Stored, *, delta: bool) -> None:
         """Store a checkpoint, but not its writes. `delta`: its state needs the writes of its ancestors.
@@ -154,7 +159,7 @@ class Store:
     async def threads(self) -> list[str]:
         """The owner's threads, those that expire first in front."""
         found = await self._call("ZRANGE", threads_of(self._owner), 0, -1)
-        return [unquoted(name.decode()) for name in found]
+        return [name for name in (unquoted(raw.decode()) for raw in found) if not is_aside(name)]
 
     async def _change(
         self, script: Script, thread: str, size: int, about: Sequence[str], data: Sequence[str | bytes]

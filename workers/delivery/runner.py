@@ -26,6 +26,7 @@ from gateway.writing.writer import Writer
 from workers.attempt import failures
 from workers.attempt.attempt import Attempt, refused
 from workers.chains.registry import Registry
+from workers.checkpoints.savers import Savers
 from workers.delivery.keeper import Keeper
 from workers.delivery.report import Outcome, running
 
@@ -60,6 +61,7 @@ class Runner:
         self._log = log
         self._registry = registry
         self._keeper = Keeper(settings)
+        self._savers = Savers(log, settings)
         self.replaced = False  # by another of the same process: what it lets go has lost no attempt
 
     async def run(self, body: bytes) -> Settled:
@@ -203,7 +205,7 @@ class Runner:
 
     def _made(self, claim: Claim, writer: Writer) -> Attempt:
         """The attempt of a claim."""
-        return Attempt(claim, writer, self._log, self._registry, self._settings)
+        return Attempt(claim, writer, self._log, self._registry, self._settings, self._savers)
 
     def _left_seconds(self, claim: Claim) -> float:
         """Of the time that a stream may run, by Redis's clock."""

@@ -3,14 +3,13 @@
 All that is said within comes from callbacks, in the order in which it happens (`nodes`). The graph's own
 stream brings what `ainvoke` takes from it: the state at the end, and what is asked. LangGraph is imported by
 whoever has made the graph, never here.
-With a checkpointer of its own, a graph goes on from it (the thread is the stream, or a run of its stage):
-what its finished nodes have shown stands, and is not said again. Checkpoints are then written before the next
-step begins.
+With a checkpointer of its own, a graph goes on from it at the next attempt: what its finished nodes have
+shown stands, and is not said again. Checkpoints are then written before the next step begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.protocol import Event, EventType
 from gateway.streams import params as chain_params
 from workers.langchain import state
+from workers.langchain.checkpointed import Checkpointed, is_own, state_of
 from workers.langchain.chunks import config_of, trusted
 from workers.langchain.stage import Emit, Outcome, Stage
 from workers.langchain.values import plain
@@ -47,19 +47,20 @@ async def stream_graph(
     if steps := _most_steps(graph, params):
         config["recursion_limit"] = steps
     async with tap.listening(outcome) as own:
-        known = await _state(graph, config)
+        place = await Checkpointed.of(graph, stage, _config(params, stage, []))
+        graph, known, begun = place.graph, place.known, place.has_begun
         run = Run(state.shown(graph, known.values) if known else None)
-        asked = _input(graph, given)
-        if known is not None and _is_stopped(graph, known, standing):
+        asked = _input(graph, given if known is None or stage.turn is None else stage.turn)
+        if begun and _is_stopped(graph, known, standing):
             run.stopped = (
                 True  # an earlier attempt has come so far; to run it again would pass the breakpoint
             )
-        elif known is None or known.next:
+        elif not begun or known.next:
             config["configurable"] |= pregel.writing_to(tap.write, graph)
-            tap.control = pregel.control() if _outlives(graph) else None
-            source, context = None if known else asked, context_of(graph, params, stage)
+            tap.control = pregel.control() if place.outlives else None
+            source = None if begun else asked if stage.answer is None else place.command()
             try:
-                await run.follow(graph, source, config, context, tap.control)
+                await run.follow(place, source, config, context_of(graph, params, stage), tap.control)
             except Exception as error:
                 if not tap.is_stopping or not pregel.is_drained(error):
                     raise
@@ -68,11 +69,13 @@ async def stream_graph(
                 return
         await tap.flush()
         if run.stopped:
-            own.interrupts = list(run.asked.values())
-            own.upcoming = await _upcoming(graph, _config(params, stage, []))
+            await _tell_stop(own, run, await state_of(graph, _config(params, stage, [])))
         else:
+            if known is not None and not begun:  # earlier streams have said its messages
+                tap.told |= state.texts(known.values)
             await _tell_end(tap, stage, run, asked, standing)
         own.result = state.result_of(run.values)
+        outcome.can_go_on = await place.keep(stopped=run.stopped)
     outcome.result, outcome.interrupts, outcome.upcoming = own.result, own.interrupts, own.upcoming
     if run.stopped:
         outcome.finish_reason = "interrupted"
@@ -106,17 +109,17 @@ class Run:
         self.stopped = False
 
     async def follow(
-        self, graph: Any, source: Any, config: Any, context: Any = None, control: Any = None
+        self, place: Checkpointed, source: Any, config: Any, context: Any = None, control: Any = None
     ) -> None:
         """Run the graph to its end, or to where it stops, or is stopped by `control`."""
-        durability = "sync" if _remembers(graph) else None
+        graph = place.graph
         controlled = {} if control is None else {"control": control}
         made: AsyncGenerator[Any, None] = graph.astream(
             source,
             config,
             stream_mode=["updates", "values"],
             output_keys=graph.output_channels,
-            durability=durability,
+            durability=place.durability,
             context=context,
             **controlled,
         )
@@ -127,12 +130,28 @@ class Run:
                     self.first = data if self.first is None else self.first
                 elif isinstance(data, Mapping) and INTERRUPT in data:
                     self.stopped = True  # with nothing that is asked where it is a breakpoint
-                    for one in data[INTERRUPT]:
-                        self.asked[one.id] = {"id": one.id, "value": plain(one.value)}
+                    self.ask(data[INTERRUPT])
+
+    def ask(self, interrupts: Iterable[Any]) -> None:
+        """What a graph asks, each question once."""
+        for one in interrupts:
+            schema = getattr(one, "response_schema", None)
+            told = {"response_schema": plain(schema)} if isinstance(schema, Mapping) else {}
+            self.asked[one.id] = {"id": one.id, "value": plain(one.value)} | told
+
+
+async def _tell_stop(outcome: Outcome, run: Run, known: Any) -> None:
+    """What the graph asks, all of it, and the nodes before which it has stopped."""
+    if known is not None:
+        run.ask(one for one in known.interrupts if one.id not in run.asked)
+        outcome.upcoming = sorted(set(known.next))
+    outcome.interrupts = list(run.asked.values())
 
 
 async def _tell_end(tap: NodeTap, stage: Stage, run: Run, asked: Any, standing: Sequence[Event]) -> None:
     """What the end holds that nobody has said: calls for the client, and the result."""
+    if stage.answer is not None:
+        asked = run.first
     for call in state.unanswered(run.values, run.first):
         await tap.call(call)
     if any(_is_result(event, stage) for event in standing):
@@ -167,18 +186,12 @@ def _names(given: Any, nodes: set[str]) -> bool:
     return bool(nodes) and (given == "*" or not nodes.isdisjoint(given))
 
 
-async def _upcoming(graph: Any, config: Any) -> list[str]:
-    """The nodes before which a graph has stopped, where its checkpointer knows them."""
-    known = await _state(graph, config)
-    return sorted(set(known.next)) if known else []
-
-
 async def standing_of(
     graph: Any, params: Mapping[str, Any], stage: Stage, events: Sequence[Event]
 ) -> set[int]:
     """Which of the published events belong to nodes that the checkpointer knows to be finished."""
-    known = await _state(graph, _config(params, stage, []))
-    if known is None:
+    known = await state_of(graph, _config(params, stage, []))
+    if known is None or not is_own(known, stage):
         return set()
     if not known.next:
         return set(range(len(events)))
@@ -210,27 +223,10 @@ def _run_of(event: Event) -> tuple[str, int]:
     return data["name" if event.type is EventType.STAGE else "stage"], data.get("run", 0)
 
 
-def _remembers(graph: Any) -> bool:
-    return graph.checkpointer is not None and not isinstance(graph.checkpointer, bool)
-
-
-def _outlives(graph: Any) -> bool:
-    """Whether another process can go on where this graph stops."""
-    kinds = {kind.__name__ for kind in type(graph.checkpointer).__mro__}
-    return _remembers(graph) and "InMemorySaver" not in kinds
-
-
-async def _state(graph: Any, config: Any) -> Any:
-    """Where the graph stands by its own checkpointer; None when it has none, or has not begun."""
-    if not _remembers(graph):
-        return None
-    known = await graph.aget_state(config)
-    return known if known.created_at else None
-
-
 def _config(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> Any:
     config = config_of(params, stage, callbacks)
     config["configurable"]["thread_id"] = stage.thread
+    config["metadata"] = {"run_id": stage.stream_id}  # of its checkpoints: which run has made them
     return config
 
 

@@ -3,11 +3,11 @@
 An attempt that goes on where another fell calls again what it cannot know to have ended. A tool that hands
 this key to the system which it changes (a payment, a mail) lets that system see the second call as the first.
 
-A key is made of what is the same in every attempt: the stream, the stage and its run, the task of the graph
-(its step and its place in it, at every depth, never the ids of tasks and calls, which a new attempt makes
-anew), the tool's name and arguments, and which of the same calls of this task it is. Without a checkpointer a
-graph begins anew and counts anew; with one, a task runs again as a whole or not at all. So nothing has to be
-kept. A call that its caller repeats within a task under the same call id is the same call.
+A key is made of what is the same in every attempt, and after an answer: the first stream, the stage and its
+run, the task of the graph (its step and its place in it, at every depth, never the ids of tasks and calls,
+which a new attempt makes anew), the tool's name and arguments, and which of the same calls of this task it
+is. A graph that begins anew counts anew; of one that goes on, a task runs again as a whole or not at all. So
+nothing has to be kept. A call that its caller repeats within a task under the same call id is the same call.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _call: ContextVar[_Call | None] = ContextVar("holdfast_call", default=None)
 
 def key_of(stage: Stage, *more: Any) -> str:
     """The key of a run of a stage, or of something within it: 64 hexadecimal digits."""
-    whole = json.dumps([stage.stream_id, stage.thread, *more], sort_keys=True, default=str)
+    stream = stage.first or stage.stream_id
+    whole = json.dumps([stream, stage.thread, *more], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway import protocol
 from gateway.protocol import Event
 from workers.langchain.content import citations_in, refusal_in
 from workers.langchain.values import plain
 
+if TYPE_CHECKING:
+    from workers.checkpoints.savers import Memory
+
 Emit = Callable[[Event], Awaitable[None]]
+
+
+class CheckpointLost(RuntimeError):
+    """A graph is to go on, and its checkpointer does not know from where."""
 
 
 class Pace:
@@ -25,6 +32,19 @@ class Pace:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a graph that has stopped is told.
+
+    `responses` are values by the ids of its questions; `update` changes its state, and `goto` names the nodes
+    that come next, each a name, or a mapping of `node` and `input`.
+    """
+
+    responses: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    update: Mapping[str, Any] | None = field(default=None, repr=False)
+    goto: Sequence[Any] = ()
+
+
 WITHIN = "within"  # marks what happens below a tool: the id of that tool's call
 
 
@@ -35,6 +55,11 @@ class Stage:
     name: str
     deployment: str
     thread: str = ""  # in a graph's own checkpointer
+    lasts: bool = False  # its caller has named the thread: later runs go on from it
+    memory: Memory | None = field(default=None, repr=False, compare=False)  # of a graph that brings none
+    answer: Answer | None = field(default=None, repr=False)  # the graph has stopped, and goes on with this
+    turn: Any = field(default=None, repr=False)  # what a thread that remembers is given instead of all
+    first: str = ""  # of streams that resume one another, the first one's id; empty: it is this one
     owner: str = ""  # the caller whose stream this is, as the chain is told
     stream_id: str = ""  # likewise
     attempt: int = 1  # likewise
@@ -110,5 +135,6 @@ class Outcome:
     usage: dict[str, int] = field(default_factory=dict)
     interrupts: list[Any] = field(default_factory=list)  # what a graph asks, where it has stopped to ask
     upcoming: list[str] = field(default_factory=list)  # nodes before which a graph has stopped
+    can_go_on: bool = False  # a graph that has stopped is stored, and can be answered
     is_left: bool = False  # a graph has stopped at the end of a step, for another worker to go on
     result: Any = ""  # the stage's text, or the JSON value that it yields instead

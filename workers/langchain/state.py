@@ -148,6 +148,11 @@ def _same(value: Any, given: Any) -> bool:
         return False
 
 
+def texts(values: Any) -> set[str]:
+    """The texts of the messages in a state."""
+    return {text_of(message) for message in _messages(values) if isinstance(message, BaseMessage)}
+
+
 def _messages(values: Any) -> Sequence[Any]:
     found = values.get(MESSAGES) if isinstance(values, Mapping) else None
     return found if isinstance(found, list) else ()

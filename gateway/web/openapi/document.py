@@ -76,6 +76,11 @@ class _Contract:
                 "delete": self._cancel(),
                 "options": {**_preflight("one", "no_route"), "parameters": [any_stream]},
             },
+            "/stream/{id}/resume": {
+                "parameters": [stream],
+                "post": self._resume(),
+                "options": {**_preflight("resume", "no_route"), "parameters": [any_stream]},
+            },
             "/stream/{id}/token": {
                 "parameters": [stream],
                 "post": self._token(),
@@ -194,6 +199,22 @@ class _Contract:
             "responses": {
                 "200": {**responses.json("as it ended", ref("Status")), "links": links},
                 **self._refused(*_ONE),
+            },
+        }
+
+    def _resume(self) -> Operation:
+        follow = responses.events("with `Accept: text/event-stream`: the events themselves", created=True)
+        codes = {"not_waiting", "already_answered", "unknown_interrupt", "unanswered_interrupts"}
+        codes |= {*_START, *_ONE} - {"queue_unavailable"}
+        return {
+            **_named("resume", "Answer what a stream has asked; a new stream goes on with it"),
+            "security": self._asked(),
+            "parameters": [parameters.traceparent()],
+            "requestBody": self._body("Resume"),
+            "responses": {
+                "200": follow,
+                "202": {**responses.created("Resumed"), "links": _links()},
+                **self._refused(*sorted(codes)),
             },
         }
 

@@ -73,9 +73,9 @@ def json(description: str, schema: Schema, named: Mapping[str, str] | None = Non
     return {**empty(description, {"Cache-Control": "NotStored", **(named or {})}), "content": content}
 
 
-def created() -> Answer:
+def created(schema: str = "Created") -> Answer:
     """The answer to who does not follow at once."""
-    return json("the job is in the queue", ref("Created"), {"Location": "Location"})
+    return json("the job is in the queue", ref(schema), {"Location": "Location"})
 
 
 def text(media_type: str) -> Answer:

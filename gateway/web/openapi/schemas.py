@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.protocol import CURSOR, STREAM_ID, TERMINAL_EVENTS, EventType, Status
+from gateway.store.record import WAITING
 from gateway.streams.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
+from gateway.streams.resume import MOST_RESPONSES
 from gateway.streams.start import DEFAULT_CHAIN, MAX_METADATA_BYTES, Bounds
 
 Schema = dict[str, Any]
@@ -48,6 +50,15 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
         "Created": _object(
             id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
         ),
+        "Resumed": _object(
+            id=ID,
+            status={"const": Status.QUEUED.value},
+            chain=_TEXT,
+            stream=WHERE,
+            created_at=TIME,
+            resumes=ID,
+        ),
+        "Interrupt": _and(_object(id=_TEXT, value={}), response_schema={"type": "object"}),
         "Chains": _object(chains={"type": "array", "items": ref("Chain")}),
         "Chain": _and(
             _object(name=_TEXT, stages={"type": "array", "items": _TEXT}, input=_or_null({})),
@@ -94,6 +105,36 @@ def _or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+def _resume(bounds: Bounds) -> Schema:
+    node = {"type": "string", "minLength": 1}
+    goto = {"anyOf": [node, {**_and(_object(node=node), input=ref("Json"))}]}
+    response = {
+        **_and(_object(interrupt_id=node), status={"const": "resolved"}, response=ref("Json")),
+        "required": ["interrupt_id", "response"],
+    }
+    cancelled = _and(_object(interrupt_id=node, status={"const": "cancelled"}), response=ref("Json"))
+    return {
+        **_object(
+            responses={
+                "type": "array",
+                "items": {"oneOf": [response, cancelled]},
+                "maxItems": min(MOST_RESPONSES, bounds.items),
+                "description": "an answer to each open question; a cancelled one is answered by null",
+            },
+            update={**_or_null(ref("JsonObject")), "description": "changes of the graph's state"},
+            goto={
+                "anyOf": [
+                    goto,
+                    {"type": "array", "items": goto, "maxItems": min(MOST_RESPONSES, bounds.items)},
+                    {"type": "null"},
+                ],
+                "description": "the nodes that come next",
+            },
+        ),
+        "required": ["responses"],
+    }
+
+
 def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Schema]:
     user: Schema = {"type": "string", "pattern": NOT_BLANK, "examples": ["Who are you?"]}
     most = min(bounds.messages, bounds.items)
@@ -119,6 +160,7 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
         return {**_object(**{name: schema, **options}), "required": [name]}
 
     return {
+        "Resume": _resume(bounds),
         "Start": {
             "description": f"Nested {bounds.depth} deep at most. Lists and objects, those of a chain's "
             f"own input too, have at most {bounds.items} members, and names {bounds.name} characters.",
@@ -203,7 +245,7 @@ def _status() -> Schema:
     )
     whole = _object(
         id=ID,
-        status={"enum": [status.value for status in Status]},
+        status={"enum": [*(status.value for status in Status), WAITING]},
         chain=_TEXT,
         stages={"type": "array", "items": stage},
         text={**_TEXT, "description": "the last stage's"},
@@ -215,6 +257,9 @@ def _status() -> Schema:
         ended_at=_or_null(TIME),
         metadata={"type": ["object", "null"], "description": "left out for who shows a stream token"},
         error=_or_null(ref("Failure")),
+        interrupts={"type": "array", "items": ref("Interrupt"), "description": "what waits for an answer"},
+        resumes=_or_null(ID),
+        resumed_by=_or_null(ID),
     )
     return {**whole, "required": [name for name in whole["required"] if name != "metadata"]}
 
@@ -258,8 +303,9 @@ def _data() -> Mapping[EventType, Schema]:
             path=below["path"],
             aside=_TEXT,
         ),
-        EventType.START: _object(
-            id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME
+        EventType.START: _and(
+            _object(id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME),
+            resumes=ID,
         ),
         EventType.STAGE: _and(stage, parent=_TEXT, step={"type": "integer"}, aside={"type": "boolean"}),
         EventType.TOOL: {**_and(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
@@ -274,7 +320,7 @@ def _data() -> Mapping[EventType, Schema]:
         EventType.RESET: {"oneOf": [reset, _object(reason={"const": "log_lost"})]},
         EventType.DONE: _and(
             done,
-            interrupts={"type": "array", "items": _object(id=_TEXT, value={})},
+            interrupts={"type": "array", "items": ref("Interrupt")},
             next={"type": "array", "items": _TEXT},
         ),
         EventType.FAILED: ref("Failure"),

@@ -1,0 +1,113 @@
+"""The body of POST /stream/{id}/resume: what a client answers to what a graph has asked. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.protocol import sse
+from gateway.protocol.errors import Invalid
+from gateway.streams.strict_json import shown
+
+MOST_RESPONSES = 1000
+_FIELDS, _OF_RESPONSE = ("responses", "update", "goto"), ("interrupt_id", "status", "response")
+_STATUSES = ("resolved", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What a client answers: a value for each question, and what else is changed.
+
+    `responses` are by the questions' ids, in the order in which they came; a cancelled one is None.
+    """
+
+    responses: Mapping[str, Any] = field(repr=False)
+    cancelled: frozenset[str] = frozenset()
+    update: Mapping[str, Any] | None = field(default=None, repr=False)
+    goto: Sequence[Any] = ()
+
+    @property
+    def pending(self) -> bytes:
+        """The ids of the questions, as a record has them."""
+        return sse.dumps(sorted(self.responses))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex: the same for answers that are equal as JSON, in whatever order."""
+        told = [[name, name in self.cancelled, value] for name, value in sorted(self.responses.items())]
+        whole = _plain([told, self.update, list(self.goto)])
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    def answer(self) -> dict[str, Any]:
+        """As the record of the new stream has it."""
+        return {"responses": dict(self.responses), "update": self.update, "goto": list(self.goto)}
+
+
+def parse_resume(value: Any) -> Resume:
+    """The body of POST /stream/{id}/resume. Raises Invalid, which names the field and the rule."""
+    if not isinstance(value, dict):
+        raise Invalid("body", "must be an object")
+    for name in value:
+        if name not in _FIELDS:
+            raise Invalid(shown(name), "is not a field of this request")
+    given = value.get("responses")
+    if not isinstance(given, list) or len(given) > MOST_RESPONSES:
+        raise Invalid("responses", f"must be a list of at most {MOST_RESPONSES} answers")
+    responses: dict[str, Any] = {}
+    cancelled = set()
+    for number, one in enumerate(given):
+        name, response, is_cancelled = _response(f"responses.{number}", one)
+        if name in responses:
+            raise Invalid(f"responses.{number}.interrupt_id", "is answered twice")
+        responses[name] = response
+        if is_cancelled:
+            cancelled.add(name)
+    update = value.get("update")
+    if update is not None and not isinstance(update, dict):
+        raise Invalid("update", "must be an object")
+    return Resume(responses, frozenset(cancelled), update, goto_of("goto", value.get("goto")))
+
+
+def _response(at: str, one: Any) -> tuple[str, Any, bool]:
+    """Which question, the answer, and whether it was cancelled."""
+    if not isinstance(one, dict):
+        raise Invalid(at, "must be an object")
+    for name in one:
+        if name not in _OF_RESPONSE:
+            raise Invalid(f"{at}.{shown(name)}", "is not a field of an answer")
+    name, status = one.get("interrupt_id"), one.get("status", "resolved")
+    if not isinstance(name, str) or not name:
+        raise Invalid(f"{at}.interrupt_id", "must be the id of a question")
+    if status not in _STATUSES:
+        raise Invalid(f"{at}.status", f"must be one of {', '.join(_STATUSES)}")
+    if status == "cancelled":
+        return name, None, True
+    if "response" not in one:
+        raise Invalid(f"{at}.response", "must be given")
+    return name, one["response"], False
+
+
+def goto_of(at: str, given: Any) -> list[Any]:
+    """The nodes to go to: a name, or `{"node", "input"}`, or a list of these. Raises Invalid."""
+    if given is None:
+        return []
+    found = given if isinstance(given, list) else [given]
+    for one in found:
+        node = one.get("node") if isinstance(one, dict) and set(one) <= {"node", "input"} else one
+        if not isinstance(node, str) or not node:
+            raise Invalid(at, 'must be the name of a node, or {"node", "input"}, or a list of these')
+    if len(found) > MOST_RESPONSES:
+        raise Invalid(at, f"must be at most {MOST_RESPONSES}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """The same JSON; a number that is whole is written in one way."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

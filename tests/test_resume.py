@@ -1,0 +1,328 @@
+"""Answers: the run goes on in a new stream, once, and each who answers is told what has become of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+
+from gateway.protocol.errors import (
+    AlreadyAnswered,
+    HoldfastError,
+    Invalid,
+    NotWaiting,
+    OverQuota,
+    StreamNotFound,
+    UnansweredInterrupts,
+    UnknownInterrupt,
+)
+from gateway.store.record import Record
+from gateway.streams.resume import Resume, parse_resume
+from tests.support import asking
+from tests.support.jobs import Jobs, body
+from workers.chains.registry import chain
+from workers.checkpoints.saver import Saver
+from workers.delivery.runner import DONE
+
+asking.register()
+OWNER = "anonymous"
+ASKED = [{"role": "user", "content": "q"}]
+GIVEN: dict[str, Any] = {"asks_in_a_tool": ASKED, "approves": ASKED}
+
+
+async def asked(jobs: Jobs, name: str) -> tuple[str, dict[str, Any]]:
+    """A stream that waits, and the ids of its questions by what they ask."""
+    stream_id = await jobs.stream(GIVEN.get(name, {"text": "q"}), chain=name)
+    return stream_id, await runs(jobs, stream_id)
+
+
+async def runs(jobs: Jobs, stream_id: str) -> dict[str, Any]:
+    """Run a stream to its end; what it asks."""
+    assert await jobs.runner.run(body(stream_id)) == DONE
+    return {str(one["value"]): one["id"] for one in (await jobs.record(stream_id)).questions or ()}
+
+
+def answers(given: dict[str, Any], **more: Any) -> Resume:
+    told = [{"interrupt_id": name, "response": value} for name, value in given.items()]
+    return parse_resume({"responses": told, **more})
+
+
+async def resume(jobs: Jobs, stream_id: str, given: Resume, owner: str = OWNER) -> Record:
+    return await jobs.gateway.resume(stream_id, given, owner=owner)
+
+
+async def document(jobs: Jobs, stream_id: str) -> Any:
+    return await jobs.gateway.status(stream_id, OWNER)
+
+
+EACH: dict[str, tuple[Any, str]] = {
+    "asks_once": ("yes", "ask=yes"),
+    "asks_thrice": ("yes", "a=yes b=yes c=yes"),
+    "asks_within": ("yes", "ask=yes"),
+    "asks_in_a_tool": ("a book", "it is there"),
+    "approves": ({"decisions": [{"type": "approve"}]}, "it is sent"),
+}
+
+
+@pytest.mark.parametrize("name", EACH)
+async def test_the_run_goes_on_with_the_answer_and_says_nothing_old(redis_url: str, name: str) -> None:
+    answer, said = EACH[name]
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, name)
+        before = await document(jobs, stream_id)
+        assert before["status"] == "waiting"
+        assert {one["id"] for one in before["interrupts"]} == set(questions.values())
+        record = await resume(jobs, stream_id, answers(dict.fromkeys(questions.values(), answer)))
+        assert await runs(jobs, record.id) == {}
+        events = [message.event() for message in await jobs.messages(record.id)]
+        assert events[0].data["resumes"] == stream_id
+        assert events[-1].data["finish_reason"] == "stop"
+        texts = "".join(event.data["delta_content"] for event in events if event.type == "")
+        assert said in texts
+        if name != "asks_within":
+            assert "well then" not in texts
+        after, new = await document(jobs, stream_id), await document(jobs, record.id)
+        assert (after["status"], after["resumed_by"], after["interrupts"]) == ("done", record.id, [])
+        assert (new["status"], new["resumes"], new["resumed_by"]) == ("done", stream_id, None)
+        kept = await jobs.record(stream_id)
+        assert (kept.input, kept.checkpoints) == (None, {})
+
+
+async def test_a_tool_that_was_approved_is_called_once_and_a_rejected_one_never(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        for decision, outputs in (({"type": "approve"}, ["sent to Ann"]), ({"type": "reject"}, [])):
+            stream_id, questions = await asked(jobs, "approves")
+            [name] = questions.values()
+            record = await resume(jobs, stream_id, answers({name: {"decisions": [decision]}}))
+            await runs(jobs, record.id)
+            events = [message.event() for message in await jobs.messages(record.id)]
+            tools = [event.data for event in events if event.type == "tool"]
+            assert [tool["output"] for tool in tools if tool["state"] == "finished"] == outputs
+
+
+async def test_each_question_gets_its_own_answer_and_a_cancelled_one_none(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks_thrice")
+        given = parse_resume(
+            {
+                "responses": [
+                    {"interrupt_id": questions["b?"], "status": "resolved", "response": 2},
+                    {"interrupt_id": questions["c?"], "status": "cancelled"},
+                    {"interrupt_id": questions["a?"], "response": [1]},
+                ]
+            }
+        )
+        record = await resume(jobs, stream_id, given)
+        await runs(jobs, record.id)
+        assert (await jobs.fold(record.id)).text == "a=[1] b=2 c=None"
+
+
+async def test_a_second_question_of_the_same_node_is_another_one(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        first, questions = await asked(jobs, "asks_twice")
+        second = await resume(jobs, first, answers({questions["first?"]: 1}))
+        more = await runs(jobs, second.id)
+        assert list(more) == ["second?"]
+        assert set(more.values()).isdisjoint(questions.values())
+        third = await resume(jobs, second.id, answers({more["second?"]: 2}))
+        await runs(jobs, third.id)
+        assert (await jobs.fold(third.id)).text == "first=1 second=2"
+        record = await jobs.record(third.id)
+        assert (record.resumes, record.first) == (second.id, first)
+
+
+async def test_the_state_is_updated_and_a_node_is_gone_to(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "jumps")
+        given = answers({questions["ask?"]: 1}, update={"said": {"more": 2}}, goto="last")
+        record = await resume(jobs, stream_id, given)
+        await runs(jobs, record.id)
+        assert "more=2" in (await jobs.fold(record.id)).text
+
+
+@pytest.mark.parametrize("found", ["the same", "another"])
+async def test_the_same_answer_is_the_same_stream_and_another_is_told_who_won(
+    redis_url: str, found: str
+) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks_thrice")
+        a, b, c = questions.values()
+        first = await resume(jobs, stream_id, answers({a: {"x": 1, "y": 2.0}, b: 1, c: 1}))
+        if found == "the same":
+            again = await resume(jobs, stream_id, answers({c: 1, b: 1, a: {"y": 2, "x": 1}}))
+            assert again.id == first.id
+            return
+        for other in (answers({a: 0, b: 1, c: 1}), answers({a: {"x": 1, "y": 2}, b: 1, c: 1}, goto="last")):
+            with pytest.raises(AlreadyAnswered) as refused:
+                await resume(jobs, stream_id, other)
+            assert refused.value.problem()["resumed_by"] == first.id
+
+
+async def test_of_forty_answers_at_once_one_wins_and_the_others_are_told_so(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks_once")
+        [name] = questions.values()
+        told = [resume(jobs, stream_id, answers({name: number})) for number in range(40)]
+        found = await asyncio.gather(*told, return_exceptions=True)
+        [won] = [one for one in found if isinstance(one, Record)]
+        lost = [one for one in found if isinstance(one, AlreadyAnswered)]
+        assert len(lost) == 39
+        assert {one.extensions["resumed_by"] for one in lost} == {won.id}
+        assert len(await streams(jobs)) == 2
+        await runs(jobs, won.id)
+        assert (await jobs.fold(won.id)).text == f"ask={found.index(won)}"
+
+
+async def streams(jobs: Jobs) -> list[bytes]:
+    return list(await jobs.connection.call("KEYS", "*:job:*"))
+
+
+def _refused(questions: dict[str, str]) -> dict[str, tuple[Any, type[HoldfastError]]]:
+    a, b, c = questions.values()
+    return {
+        "unknown": (answers({a: 1, b: 1, c: 1, "0" * 32: 1}), UnknownInterrupt),
+        "unanswered": (answers({a: 1, c: 1}), UnansweredInterrupts),
+        "none": (answers({}), UnansweredInterrupts),
+    }
+
+
+@pytest.mark.parametrize("why", ["unknown", "unanswered", "none"])
+async def test_all_questions_and_no_others_are_answered(redis_url: str, why: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks_thrice")
+        given, error = _refused(questions)[why]
+        with pytest.raises(error):
+            await resume(jobs, stream_id, given)
+        assert (await document(jobs, stream_id))["status"] == "waiting"
+        assert len(await streams(jobs)) == 1
+
+
+async def test_an_answer_keeps_to_its_questions_schema(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks_by_schema")
+        [name] = questions.values()
+        with pytest.raises(Invalid) as refused:
+            await resume(jobs, stream_id, answers({name: {"ok": "perhaps"}}))
+        assert refused.value.extensions["field"] == "responses.0.response.ok"
+        cancelled = parse_resume({"responses": [{"interrupt_id": name, "status": "cancelled"}]})
+        assert (await resume(jobs, stream_id, cancelled)).resumes == stream_id
+
+
+async def test_only_a_stream_that_waits_is_answered_and_only_by_its_owner(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks_once")
+        given = answers(dict.fromkeys(questions.values(), 1))
+        with pytest.raises(StreamNotFound):
+            await resume(jobs, stream_id, given, owner="eve")
+        running = await jobs.stream({"text": "q"}, chain="asks_once")
+        with pytest.raises(NotWaiting):
+            await resume(jobs, running, given)
+
+
+async def test_stages_that_are_finished_are_not_run_again_and_later_ones_get_their_results(
+    redis_url: str,
+) -> None:
+    ran: list[str] = []
+
+    def first(given: Any) -> str:
+        ran.append("first")
+        return "one"
+
+    def last(given: Any) -> str:
+        ran.append("last")
+        return f"{given['first']} {given['asks']['said']} {given['input']}"
+
+    chain("three-stages", stages=("first", "asks", "last"))(
+        lambda _: {"first": RunnableLambda(first), "asks": asking.asks_once(), "last": RunnableLambda(last)}
+    )
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream("q", chain="three-stages")
+        questions = await runs(jobs, stream_id)
+        record = await resume(jobs, stream_id, answers(dict.fromkeys(questions.values(), "yes")))
+        assert await runs(jobs, record.id) == {}
+        assert ran == ["first", "last"]
+        fold = await jobs.fold(record.id)
+        assert fold.text == "one {'ask': 'yes'} q"
+        assert [stage.name for stage in fold.stages if not stage.parent] == ["asks", "last"]
+
+
+async def test_a_checkpoint_that_is_gone_ends_the_stream_that_was_to_go_on(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks_once")
+        saver = Saver(jobs.connection, owner=OWNER)
+        await saver.adelete_thread(f"stream:{stream_id}")
+        record = await resume(jobs, stream_id, answers(dict.fromkeys(questions.values(), 1)))
+        await runs(jobs, record.id)
+        failed = (await jobs.messages(record.id))[-1].event()
+        assert (failed.type, failed.data["code"]) == ("failed", "checkpoint_lost")
+
+
+async def test_a_graph_with_a_checkpointer_of_its_own_goes_on_from_that(redis_url: str) -> None:
+    saver = InMemorySaver()
+    graph = asking.asks_twice()
+    graph.checkpointer = saver
+    chain("asks-by-itself")(lambda _: graph)
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks-by-itself")
+        second = await resume(jobs, stream_id, answers({questions["first?"]: 1}))
+        more = await runs(jobs, second.id)
+        third = await resume(jobs, second.id, answers({more["second?"]: 2}))
+        await runs(jobs, third.id)
+        assert (await jobs.fold(third.id)).text == "first=1 second=2"
+        assert list(saver.storage) == [f"stream:{stream_id}"]
+
+
+async def test_a_breakpoint_is_passed_by_an_answer_to_nothing(redis_url: str) -> None:
+    graph = asking.asks_once()
+    graph.interrupt_before_nodes = ["ask"]
+    chain("stops-before")(lambda _: graph)
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "stops-before")
+        assert (questions, (await document(jobs, stream_id))["status"]) == ({}, "waiting")
+        record = await resume(jobs, stream_id, answers({}))
+        assert list(await runs(jobs, record.id)) == ["{'question': 'Send it?'}"]
+
+
+async def test_a_question_can_be_taken_back(redis_url: str) -> None:
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks_once")
+        log = await jobs.messages(stream_id)
+        told = await jobs.gateway.cancel(stream_id, OWNER)
+        assert (told["status"], told["interrupts"]) == ("cancelled", [])
+        assert await jobs.messages(stream_id) == log
+        with pytest.raises(NotWaiting):
+            await resume(jobs, stream_id, answers(dict.fromkeys(questions.values(), 1)))
+        record = await jobs.record(stream_id)
+        assert (record.input, record.questions) == (None, None)
+
+
+async def test_what_waits_is_kept_as_long_as_its_thread_and_then_as_any_other(redis_url: str) -> None:
+    async with Jobs(redis_url, thread_seconds=5000, retention=100, tombstone=10) as jobs:
+        stream_id, questions = await asked(jobs, "asks_once")
+        job, log, _ = jobs.log.keys(stream_id)
+        assert 4_900_000 < await jobs.connection.call("PTTL", log) <= 5_000_000
+        assert 4_900_000 < await jobs.connection.call("PTTL", job) <= 5_010_000
+        await resume(jobs, stream_id, answers(dict.fromkeys(questions.values(), 1)))
+        assert await jobs.connection.call("PTTL", log) <= 100_000
+
+
+async def test_a_stream_that_waits_takes_no_place_and_an_answer_counts_as_a_start(redis_url: str) -> None:
+    async with Jobs(redis_url, max_owner_streams=1, max_owner_starts=2) as jobs:
+        from gateway.streams.start import Start
+
+        async def starts() -> str:
+            start = Start("asks_once", {"input": {"text": "q"}}, {})
+            return (await jobs.gateway.create(start, owner="ann")).id
+
+        stream_id = await starts()
+        questions = await runs(jobs, stream_id)
+        other = await starts()
+        given = answers(dict.fromkeys(questions.values(), 1))
+        with pytest.raises(OverQuota):
+            await resume(jobs, stream_id, given, owner="ann")
+        await runs(jobs, other)
+        with pytest.raises(OverQuota):  # two have begun in this minute
+            await resume(jobs, stream_id, given, owner="ann")
