@@ -83,6 +83,12 @@ async def cancel(req: Request) -> Response:
     return await streams.cancel(gateway, req)
 
 
+@app.route("stream/{id}/retry", methods=["POST"])
+async def retry(req: Request) -> Response:
+    """Try a failed stream again."""
+    return await streams.retry(gateway, req)
+
+
 @app.route("stream/{id}/resume", methods=["POST"])
 async def resume(req: Request) -> Response:
     """Answer what a stream has asked."""
@@ -109,6 +115,12 @@ async def preflight_create(req: Request) -> Response:
 
 @app.route("stream/{id}", methods=["OPTIONS"], auth_level=OPEN)
 async def preflight_stream(req: Request) -> Response:
+    """Tell a page of another origin whether it may ask."""
+    return await streams.preflight(gateway, req)
+
+
+@app.route("stream/{id}/retry", methods=["OPTIONS"], auth_level=OPEN)
+async def preflight_retry(req: Request) -> Response:
     """Tell a page of another origin whether it may ask."""
     return await streams.preflight(gateway, req)
 

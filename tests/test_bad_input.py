@@ -236,6 +236,7 @@ async def test_with_the_store_away_all_is_answered_as_described(abandoned: Host)
     for method, path, body in (
         ("GET", "/stream/{id}", None),
         ("DELETE", "/stream/{id}", None),
+        ("POST", "/stream/{id}/retry", {}),
         ("POST", "/stream/{id}/token", None),
         ("POST", "/stream", {"user": "x"}),
         ("POST", "/api/http_trigger", {"user": "x"}),

@@ -28,7 +28,7 @@ INDEX_BYTES = 320  # of a stream's entries in `kept`, and of the expiries of its
 KEY_BYTES = 256  # of a stream's idempotency key
 # Where the store cannot say what a key takes. Redis gives a string that grows up to twice its length.
 RECORD_BYTES, LOG_FACTOR = 1600, 2
-STATES, SIZES = 3, 3  # answers about one stream
+STATES, SIZES = 3, 4  # answers about one stream
 _ENDED = frozenset(status.value.encode() for status in ENDED)
 _RULES = {
     "streams": "{} streams that are not ended",
@@ -116,18 +116,20 @@ def _state_of(stream_id: str) -> list[Command]:
 
 
 def _memory_of(owner: str, stream_id: str) -> list[Command]:
-    """Bytes of the record, of the log, and of what a format keeps of the stream; with all overhead."""
+    """Bytes of the record, the log, what a format keeps, and what a retry needs; with all overhead."""
     job, log, _ = Log.keys(stream_id)
     kept = Conversations.key(OF_STREAM, owner, stream_id)
     whole = ("SAMPLES", 0)  # all fields of a hash, not five
-    return [("MEMORY", "USAGE", job, *whole), ("MEMORY", "USAGE", log), ("MEMORY", "USAGE", kept, *whole)]
+    names = ((job, *whole), (log,), (kept, *whole), (Log.kept_key(stream_id), *whole))
+    return [("MEMORY", "USAGE", *name) for name in names]
 
 
 def _lengths_of(owner: str, stream_id: str) -> list[Command]:
     """The same of a store that knows only lengths; the record's is a constant, so its answer is not used."""
     job, log, _ = Log.keys(stream_id)
     kept = Conversations.key(OF_STREAM, owner, stream_id)
-    return [("EXISTS", job), ("STRLEN", log), ("HSTRLEN", kept, "state")]
+    again = Log.kept_key(stream_id)
+    return [("EXISTS", job), ("STRLEN", log), ("HSTRLEN", kept, "state"), ("HSTRLEN", again, "input")]
 
 
 def _looks(stream_ids: list[str], answers: list[Any]) -> list[Look]:
@@ -141,12 +143,18 @@ def _looks(stream_ids: list[str], answers: list[Any]) -> list[Look]:
 
 
 def _look(
-    stream_id: str, known: list[bytes | None], left: int, record_left: int, record: int, log: int, kept: int
+    stream_id: str,
+    known: list[bytes | None],
+    left: int,
+    record_left: int,
+    record: int,
+    *beside: int,
 ) -> Look:
+    """`beside` the record: what expires with the log."""
     status, confirmed, idem = known
     if status is None:
         return stream_id, "gone", 0, 0, 0, 0
     if confirmed is None and status not in _ENDED:  # its POST is under way, or has died
         return stream_id, "making", 0, 0, 0, 0
     word = "ended" if status in _ENDED else "running"
-    return stream_id, word, log + kept + (KEY_BYTES if idem else 0), left, record + INDEX_BYTES, record_left
+    return stream_id, word, sum(beside) + (KEY_BYTES if idem else 0), left, record + INDEX_BYTES, record_left

@@ -30,7 +30,7 @@ from gateway.queue.job_queue import JobQueue, Message
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.quota import Quota
-from gateway.store.record import Record
+from gateway.store.record import Record, started
 from gateway.streams.input_schemas import Inputs
 from gateway.streams.start import Start
 
@@ -160,8 +160,7 @@ class Creation:
     async def _record(
         self, stream_id: str, start: Start, key_hash: str, fields: dict[str, Any]
     ) -> tuple[str, str]:
-        created_at = protocol.iso(fields["created_ms"])
-        first = protocol.start(stream_id, start.chain, self._chains[start.chain], created_at)
+        first = started(Record.made(stream_id, {**fields, "last_id": ""}))
         tag = protocol.tag_of(protocol.new_token())
         fields["last_id"] = f"0-{tag}"
         frame = sse.encode(first, 0, tag)
@@ -196,6 +195,8 @@ class Creation:
             "params": sse.dumps(start.params),
             "trace": traceparent,
         }
+        if start.again is not None:
+            fields |= start.again.fields
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
 
     def stages(self, chain: str) -> list[str] | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway import protocol
 from gateway.callers.claims import NO_CLAIMS
+from gateway.doubt import doubts_in
 from gateway.protocol import sse
 from gateway.protocol.errors import (
     AlreadyAnswered,
@@ -141,4 +142,6 @@ class Resuming:
             "answer": sse.dumps(given.answer()),
             "carried": sse.dumps(kept),
         }
+        if doubted := doubts_in(whole.questions or ()):
+            fields["doubted"] = sse.dumps(doubted)
         return fields | ({"claims": sse.dumps(dict(claims))} if claims else {})

@@ -49,6 +49,7 @@ from gateway.streams.create import Creation, DirectStart, no_direct_start
 from gateway.streams.input_schemas import Inputs, Schema
 from gateway.streams.resume import Resume
 from gateway.streams.resuming import Resuming
+from gateway.streams.retrying import Wanted, again
 from gateway.streams.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.streams.start import Bounds, Start
 from gateway.streams.status import document, fold_of
@@ -211,6 +212,27 @@ class Gateway:
             )
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
+
+    async def retry(
+        self,
+        stream_id: str,
+        wanted: Wanted,
+        *,
+        owner: str,
+        key: str = "",
+        traceparent: str = "",
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
+    ) -> Record:
+        """A new stream that goes on where a failed one of this caller's has failed; its job is in the queue.
+
+        Raises what `create`, `find` and `retrying.again` raise.
+        """
+        await self.find(stream_id, owner)
+        start = await again(self.parts.log, stream_id, wanted, self.chains)
+        return await self.create(
+            start, owner=owner, key=key, traceparent=traceparent, followed=followed, claims=claims
+        )
 
     async def resume(
         self,

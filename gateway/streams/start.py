@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from gateway.protocol.errors import Invalid, Malformed, NotJson, TooLarge
 from gateway.runtime.off_loop import aside
 from gateway.streams import params as chain_params
+from gateway.streams.again import Again
 from gateway.streams.images import check_input
 from gateway.streams.messages import conversation
 from gateway.streams.strict_json import DEFAULT, Bounds, check_text, parse_json, shown
@@ -55,11 +56,14 @@ class Start:
     params: Mapping[str, Any] = field(repr=False)
     metadata: Any = None
     sent: str = ""  # the field that the client has sent it in
+    again: Again | None = None  # the failed stream of which this is another try
 
     @property
     def digest(self) -> str:
         """SHA-256 in hex of what was asked, the same for the same body however it is spelled."""
         whole = [self.chain, self.input, self.params, self.metadata]
+        if self.again is not None:
+            whole = [self.again.retries, self.again.wanted]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ from gateway.protocol.errors import NotAcceptable, StoreUnavailable, TooManyRead
 from gateway.relay.reader import Ending
 from gateway.store.record import Record
 from gateway.streams.resume import parse_resume
+from gateway.streams.retrying import parse_retry
 from gateway.streams.service import Gateway
 from gateway.streams.start import parse_sample, parse_start, read_json
 from gateway.web import request_head
@@ -43,10 +44,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
         followed=follow_now,
         claims=request_head.claims(request),
     )
-    request_head.note(record)
-    if follow_now:
-        return _events(gateway, record, after, _created(record))
-    return json_answer(_started(record), 202, {"location": _where(record)})
+    return _made(gateway, record, after, follow_now=follow_now)
 
 
 @answered("/stream/{id}")
@@ -75,6 +73,28 @@ async def cancel(gateway: Gateway, request: Request) -> Response:
     return json_answer(await gateway.cancel(request.path_params["id"], owner))
 
 
+@answered("/stream/{id}/retry")
+async def retry(gateway: Gateway, request: Request) -> Response:
+    """POST /stream/{id}/retry."""
+    owner = await request_head.owner(gateway, request)
+    follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
+    after, wanted = request_head.cursor(request), parse_retry({})
+    if request_head.has_body(request):
+        wanted = await read_json(request, gateway.bounds, parse_retry, owner)
+    if follow_now:
+        gateway.parts.hub.check_room(owner=owner)
+    record = await gateway.retry(
+        request.path_params["id"],
+        wanted,
+        owner=owner,
+        key=request_head.idempotency_key(request),
+        traceparent=request_head.traceparent(request),
+        followed=follow_now,
+        claims=request_head.claims(request),
+    )
+    return _made(gateway, record, after, follow_now=follow_now)
+
+
 @answered("/stream/{id}/resume")
 async def resume(gateway: Gateway, request: Request) -> Response:
     """POST /stream/{id}/resume."""
@@ -91,10 +111,7 @@ async def resume(gateway: Gateway, request: Request) -> Response:
         followed=follow_now,
         claims=request_head.claims(request),
     )
-    request_head.note(record)
-    if follow_now:
-        return _events(gateway, record, None, _created(record))
-    return json_answer(_started(record) | {"resumes": record.resumes}, 202, {"location": _where(record)})
+    return _made(gateway, record, None, follow_now=follow_now)
 
 
 @answered("/stream/{id}/token")
@@ -140,15 +157,23 @@ def _created(record: Record) -> dict[str, str]:
     return {"location": _where(record), "x-stream-id": record.id}
 
 
-def _started(record: Record) -> dict[str, str]:
-    """The answer to who does not."""
-    return {
+def _made(gateway: Gateway, record: Record, after: Cursor | None, *, follow_now: bool) -> Response:
+    """A stream that was started: its events, or where they are to be had."""
+    request_head.note(record)
+    if follow_now:
+        return _events(gateway, record, after, _created(record))
+    body = {
         "id": record.id,
         "status": "queued",
         "chain": record.chain,
         "stream": _where(record),
         "created_at": protocol.iso(record.created_ms),
     }
+    if record.retries:
+        body |= {"retries": record.retries, "from": record.from_stage}
+    elif record.resumes:
+        body |= {"resumes": record.resumes}
+    return json_answer(body, 202, {"location": _where(record)})
 
 
 def _preferred(request: Request, unasked: str) -> str | None:

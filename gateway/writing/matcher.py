@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway import protocol
@@ -84,6 +84,13 @@ class Matcher:
             reason=reason,
         )
 
+    def upcoming(self) -> Event | None:
+        """The published event that is to be said next; None: none. Any thread may ask."""
+        try:
+            return self._expected[0]
+        except IndexError:
+            return None
+
     def take(self, event: Event) -> list[Event]:
         """The next event of this attempt."""
         if not self._expected:
@@ -106,7 +113,7 @@ class Matcher:
         """What belongs to a tool call that has begun in the log bears the id that the call has there."""
         data = event.data
         known = {name: self._call_ids[data[name]] for name in CALL_IDS if data.get(name) in self._call_ids}
-        return Event(event.type, {**data, **known}) if known else event
+        return replace(event, data={**data, **known}) if known else event
 
     def _give_up(self) -> list[Event]:
         own, self._own = self._own, []

@@ -76,6 +76,11 @@ class _Contract:
                 "delete": self._cancel(),
                 "options": {**_preflight("one", "no_route"), "parameters": [any_stream]},
             },
+            "/stream/{id}/retry": {
+                "parameters": [stream],
+                "post": self._retry(),
+                "options": {**_preflight("retry", "no_route"), "parameters": [any_stream]},
+            },
             "/stream/{id}/resume": {
                 "parameters": [stream],
                 "post": self._resume(),
@@ -199,6 +204,25 @@ class _Contract:
             "responses": {
                 "200": {**responses.json("as it ended", ref("Status")), "links": links},
                 **self._refused(*_ONE),
+            },
+        }
+
+    def _retry(self) -> Operation:
+        codes = (*_START, *_ONE, "idempotency_key_reused", "running", "not_failed", "chain_changed")
+        return {
+            **_named("retry", "Try a failed stream again, from the stage that has failed"),
+            "security": self._asked(),
+            "parameters": [
+                parameters.idempotency_key(),
+                *parameters.cursor(),
+                parameters.traceparent(),
+            ],
+            "requestBody": {**self._body("Retry"), "required": False},
+            "responses": {
+                "200": responses.events("with `Accept: text/event-stream`: the events", created=True),
+                "202": {**responses.created("Retried"), "links": _links()},
+                "204": responses.seen(created=True),
+                **self._refused(*dict.fromkeys(codes)),
             },
         }
 

@@ -50,6 +50,15 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str,
         "Created": _object(
             id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=WHERE, created_at=TIME
         ),
+        "Retried": _object(
+            id=ID,
+            retries=ID,
+            status={"const": Status.QUEUED.value},
+            chain=_TEXT,
+            stream=WHERE,
+            created_at=TIME,
+            **{"from": _TEXT},
+        ),
         "Resumed": _object(
             id=ID,
             status={"const": Status.QUEUED.value},
@@ -170,6 +179,18 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
         "StartMessages": start("messages", messages),
         "StartInput": {"oneOf": [_asked_of(name, chains[name], start) for name in sorted(chains)]},
         "SampleStart": _object(user=user),
+        "Retry": {
+            **_object(
+                **{
+                    "from": {**ANY_ID, "description": "a stage, or the id of the event with which one began"},
+                    "params": {
+                        **ref("JsonObject"),
+                        "description": "set anew beside those of the failed stream",
+                    },
+                }
+            ),
+            "required": [],
+        },
     }
 
 
@@ -260,8 +281,15 @@ def _status() -> Schema:
         interrupts={"type": "array", "items": ref("Interrupt"), "description": "what waits for an answer"},
         resumes=_or_null(ID),
         resumed_by=_or_null(ID),
+        retries=_or_null(ID),
     )
-    return {**whole, "required": [name for name in whole["required"] if name != "metadata"]}
+    required = [name for name in whole["required"] if name != "metadata"]
+    return {**_and(whole, usage_lost=_lost()), "required": required}
+
+
+def _lost() -> Schema:
+    """What is told only where something was lost."""
+    return {**ref("Usage"), "description": "used by tries and attempts of which nothing stands, if any"}
 
 
 def _name(kind: EventType) -> str:
@@ -305,7 +333,7 @@ def _data() -> Mapping[EventType, Schema]:
         ),
         EventType.START: _and(
             _object(id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME),
-            resumes=ID,
+            **{"resumes": ID, "retries": ID, "from": _TEXT},
         ),
         EventType.STAGE: _and(stage, parent=_TEXT, step={"type": "integer"}, aside={"type": "boolean"}),
         EventType.TOOL: {**_and(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
@@ -322,6 +350,7 @@ def _data() -> Mapping[EventType, Schema]:
             done,
             interrupts={"type": "array", "items": ref("Interrupt")},
             next={"type": "array", "items": _TEXT},
+            usage_lost=_lost(),
         ),
         EventType.FAILED: ref("Failure"),
         EventType.CANCELLED: _object(),
