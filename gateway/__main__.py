@@ -8,6 +8,7 @@ one. On SIGTERM or SIGINT running jobs are handed over and readers are sent away
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import io
@@ -84,6 +85,19 @@ class Server(uvicorn.Server):
         self._serving()
 
 
+def _gateway(settings: Settings, model_state: Callable[[], str]) -> Gateway:
+    """A gateway that knows the chains. Raises ValueError for a setting that only these can judge."""
+    registry = Registry(settings)
+    schemas, params = registry.schemas(), registry.params()
+    gateway = Gateway(settings, registry.catalogue(), schemas=schemas, params=params, model_state=model_state)
+    gateway.state_of = state_of
+    return gateway
+
+
+async def _retry(settings: Settings, given: argparse.Namespace) -> int:
+    return await commands.retry(_gateway(settings, lambda: "configured"), given)
+
+
 class Host:
     """One process: its settings, the model that it may have brought along, its gateway."""
 
@@ -93,15 +107,7 @@ class Host:
         self._model = model
         probed = int(settings.worker_port) if settings.worker_port else None
         self._port = probed if mode == "worker" else settings.port
-        registry = Registry(settings)
-        self.gateway = Gateway(
-            settings,
-            registry.catalogue(),
-            schemas=registry.schemas(),
-            params=registry.params(),
-            model_state=self._model_state,
-        )
-        self.gateway.state_of = state_of
+        self.gateway = _gateway(settings, self._model_state)
         reloads = mode == "all" and settings.is_development and settings.chains
         self._reload = Reload(settings, _servable) if reloads else None
 
@@ -338,7 +344,8 @@ def run() -> int:
         own = threading.main_thread()
         _end_without([one for one in threading.enumerate() if one is not own and not one.daemon])
         return 0
-    return run_in_loop((commands.ask if given.command == "ask" else commands.look)(settings, given))
+    others = {"ask": commands.ask, "retry": _retry}
+    return run_in_loop(others.get(given.command, commands.look)(settings, given))
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def pattern_of(key: str) -> str:
         (r"\{[0-9a-f]{32}\}:(threads|named)", r"{owner}:\1"),
         (r"\{[0-9a-f]{32}\}:", "{caller}:"),
         (r"\{jobs\}:", "{queue}:"),
-        (r"(:job:|:log:).+", r"\1<id>"),
+        (r"(:job:|:log:|:kept:).+", r"\1<id>"),
         (r":idem:.+", ":idem:<hash>"),
     ):
         key = re.sub(form, name, key)
@@ -210,6 +210,10 @@ async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redi
         await parts.log.append(
             claim, claim.log_end, b"", claim.record.last_id, 60_000, fields={"failures": 0}
         )
+        failed = (await gateway.create(start, owner="alice")).id
+        claim = (await parts.log.claim(failed, protocol.new_token(), 60_000)).claim
+        assert claim is not None
+        await parts.log.append(claim, claim.log_end, b"", claim.record.last_id, 60_000, status="failed")
         assert await parts.log.take_turn("sweep", 60_000) == "yes"
         await gateway.readiness()
         assert await redis.exists("{" + stream_id[:2] + "}:open")

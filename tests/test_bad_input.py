@@ -237,6 +237,7 @@ async def test_with_the_store_away_all_is_answered_as_described(abandoned: Host)
         ("GET", "/stream/{id}", None),
         ("DELETE", "/stream/{id}", None),
         ("POST", "/stream/{id}/resume", {"responses": []}),
+        ("POST", "/stream/{id}/retry", {}),
         ("POST", "/stream/{id}/token", None),
         ("POST", "/stream", {"user": "x"}),
         ("POST", "/api/http_trigger", {"user": "x"}),

@@ -65,6 +65,20 @@ async def test_a_result_has_the_text_of_each_stage_and_the_usage(gateway: Gatewa
     assert (again.text, again.stages, again.usage) == ("ab", result.stages, result.usage)
 
 
+async def test_a_failed_stream_is_tried_again(gateway: Gateway) -> None:
+    stream = gateway.stream(user=script(["a"], status=400))
+    with pytest.raises(StreamFailed):
+        await stream.result()
+    again = gateway.retry(stream.id, "chat", params={"n": 1})
+    with pytest.raises(StreamFailed) as told:
+        await again.result()
+    assert (told.value.code, again.id != stream.id) == ("model_invalid_request", True)
+    assert (await gateway.status(again.id))["retries"] == stream.id
+    with pytest.raises(Refused) as refused:
+        await gateway.retry(stream.id, "nothing").result()
+    assert (refused.value.status, refused.value.problem["field"]) == (422, "from")
+
+
 async def test_through_cuts_at_random_bytes_each_event_comes_once_and_one_job_is_run(host: Host) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")

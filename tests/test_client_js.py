@@ -64,6 +64,18 @@ async def test_a_stream_has_text_stages_usage_and_status(host: Host) -> None:
     assert (status[1]["result"]["metadata"], status[1]["result"]["text"]) == ({"n": 1}, "ab")
 
 
+async def test_a_failed_stream_is_tried_again(host: Host) -> None:
+    url = str(host.http.base_url)
+    events, end = await client(url, stream={"user": script(["a"], status=400)})
+    first = events[0]["data"]["id"]
+    again, told = await client(url, retry=[first, {"from": "chat", "params": {"n": 1}}])
+    assert (again[0]["data"]["retries"], again[0]["data"]["from"]) == (first, "chat")
+    assert again[0]["data"]["id"] != first
+    assert end["error"]["code"] == told["error"]["code"] == "model_invalid_request"
+    _, refused = await client(url, retry=[first, {"from": "nothing"}])
+    assert refused["error"]["problem"]["field"] == "from"
+
+
 async def test_through_cuts_at_random_bytes_each_event_comes_once_and_one_job_is_run(host: Host) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")

@@ -53,6 +53,7 @@ PACKAGES: Sequence[Sequence[str]] = [
     ["workers.checkpoints"],
     ["workers.langchain"],
     ["workers.threads"],
+    ["workers.spending"],
     ["workers.stages"],
     ["workers.chains"],
     ["workers.attempt"],

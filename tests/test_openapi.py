@@ -16,9 +16,9 @@ from openapi_spec_validator import validate
 from gateway import formats
 from gateway.hosts.asgi import ROUTES
 from gateway.settings import Settings
+from gateway.web.openapi.basics import NOT_BLANK
 from gateway.web.openapi.document import document
 from gateway.web.openapi.responses import tree
-from gateway.web.openapi.schemas import NOT_BLANK
 from tests.callers import ALICE, BOB, MOST_STREAMS, ORIGIN, Guarded, by_key, flooding
 from tests.hosts import EVENTS, JSON, NOBODY, Host
 from tests.support.described import Described
@@ -185,15 +185,27 @@ async def test_what_a_stream_is_answered_is_as_described(guarded: Guarded, descr
 async def test_how_a_stream_ends_is_as_described(guarded: Guarded, described: Described) -> None:
     alice = {**by_key(ALICE), **EVENTS}
     failing = {"user": script([], status=400)}
-    assert b"event: failed" in (await described.ask("POST", "/stream", json=failing, headers=alice)).content
+    failed = await described.ask("POST", "/stream", json=failing, headers=alice)
+    assert b"event: failed" in failed.content
+    place, retry = failed.headers["x-stream-id"], "/stream/{id}/retry"
+    again = await described.ask("POST", retry, place, headers=by_key(ALICE))
+    assert (again.status_code, again.json()["retries"], again.json()["from"]) == (202, place, "chat")
+    followed = await described.ask("POST", retry, place, json={"from": "chat"}, headers=alice)
+    assert b'"retries":"%b"' % place.encode() in followed.content
+    status = await described.ask("GET", "/stream/{id}", again.json()["id"], headers={**by_key(ALICE), **JSON})
+    assert status.json()["retries"] == place
     sample = await described.ask("POST", "/api/http_trigger", json={"user": "x"}, headers=alice)
     assert b"event: done" in sample.content
     where = await guarded.start(ALICE, gate=f"described {guarded.name}")
     place = where.rpartition("/")[2]
+    running = await described.ask("POST", retry, place, headers=by_key(ALICE))
+    assert (running.status_code, running.json()["code"]) == (409, "running")
     live = await described.ask("GET", "/stream/{id}", place, headers={**by_key(ALICE), **JSON})
     assert live.json()["ended_at"] is None
     ended = await described.ask("DELETE", "/stream/{id}", place, headers=by_key(ALICE))
     assert ended.json()["status"] == "cancelled"
+    ended = await described.ask("POST", retry, place, headers=by_key(ALICE))
+    assert (ended.status_code, ended.json()["code"]) == (409, "not_failed")
 
 
 async def test_what_is_refused_is_as_described(guarded: Guarded, described: Described) -> None:
@@ -208,6 +220,9 @@ async def test_what_is_refused_is_as_described(guarded: Guarded, described: Desc
         ("POST", token, NOBODY, alice, "not_found"),
         ("POST", resume, NOBODY, {"json": {"responses": []}, **alice}, "not_found"),
         ("POST", resume, NOBODY, {"json": {"responses": 1}, **alice}, "invalid"),
+        ("POST", f"{one}/retry", NOBODY, alice, "not_found"),
+        ("POST", f"{one}/retry", NOBODY, {"json": {"form": ""}, **alice}, "invalid"),
+        ("POST", f"{one}/retry", NOBODY, {"content": b"x", **alice}, "not_json"),
         ("GET", one, NOBODY, {"headers": {**by_key(ALICE), "accept": "text/html"}}, "not_acceptable"),
         ("GET", one, NOBODY, {**alice, "params": {"last_event_id": "x"}}, "malformed"),
         ("POST", "/stream", "", {"content": b"{", **is_json}, "malformed"),
@@ -222,7 +237,7 @@ async def test_what_is_refused_is_as_described(guarded: Guarded, described: Desc
     for path in ("/health", "/ready", "/openapi.json", "/"):
         assert (await described.ask("GET", path)).status_code == 200
     leave = {"origin": ORIGIN, "access-control-request-method": "DELETE"}
-    for path in ("/stream", one, resume, token, "/api/http_trigger", "/chains"):
+    for path in ("/stream", one, resume, token, f"{one}/retry", "/api/http_trigger", "/chains"):
         if guarded.name == "functions":  # there the platform answers preflights itself, and not as described
             assert (await guarded.http.options(path.replace("{id}", "x"), headers=leave)).status_code == 204
             continue

@@ -185,7 +185,7 @@ async def test_a_thread_with_an_open_question_takes_no_other_stream(jobs: Jobs) 
         assert refused.value.extensions == {"stream": first}
     state = await jobs.gateway.parts.threads.look(OWNER, "trip")
     assert (state.holder, state.waiting) == (first, (behind,))
-    assert await jobs.gateway.thread_status(OWNER, state) == "interrupted"
+    assert await jobs.gateway.parts.turns.status(OWNER, state) == "interrupted"
     told = await state_of(jobs.connection, OWNER, "trip")
     assert told is not None
     assert [one["value"] for one in told.interrupts] == [{"question": "Send it?"}]

@@ -245,6 +245,18 @@ export declare class Gateway {
         signal?: AbortSignal;
     }): Stream;
     /**
+     * Another try of a stream that has failed, started when it is iterated or its result is asked for. It goes on where
+     * that one has failed, or from the stage `from`, or the id of the event with which one began; `params` are set anew.
+     * @param {string} id
+     * @param {{ from?: string, params?: object, key?: string, signal?: AbortSignal }} [options]
+     */
+    retry(id: string, { key, signal, ...body }?: {
+        from?: string;
+        params?: object;
+        key?: string;
+        signal?: AbortSignal;
+    }): Stream;
+    /**
      * Answer what a stream has asked: the stream that goes on, started when it is iterated or its result is asked for.
      * The same answers are the same stream.
      * @param {string} id

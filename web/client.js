@@ -232,6 +232,16 @@ export class Gateway {
   }
 
   /**
+   * Another try of a stream that has failed, started when it is iterated or its result is asked for. It goes on where
+   * that one has failed, or from the stage `from`, or the id of the event with which one began; `params` are set anew.
+   * @param {string} id
+   * @param {{ from?: string, params?: object, key?: string, signal?: AbortSignal }} [options]
+   */
+  retry(id, { key = randomKey(), signal, ...body } = {}) {
+    return new Stream(this.#ask, this.patience, { body, key, signal, path: `stream/${encodeURIComponent(id)}/retry` });
+  }
+
+  /**
    * Answer what a stream has asked: the stream that goes on, started when it is iterated or its result is asked for.
    * The same answers are the same stream.
    * @param {string} id

@@ -19,6 +19,7 @@ from gateway.protocol import Event, sse
 from gateway.store.record import CHECKPOINT, Record
 from gateway.writing.writer import TooLong
 from workers.each import Each as Each
+from workers.spending import added
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -119,7 +120,7 @@ class Stages:
 
         Raises TooLong, and TypeError for a result that is no JSON.
         """
-        usage = _sum([usage, self._spent.pop(_SPENT + step.name, {})])
+        usage = added([usage, self._spent.pop(_SPENT + step.name, {})])
         if step.last:  # the end itself is its checkpoint
             self._ended = (result,)
             self._usage.append(usage)
@@ -134,12 +135,12 @@ class Stages:
     def leave(self, step: Step, usage: Mapping[str, int]) -> dict[str, bytes]:
         """The fields of the record for a run that another worker goes on with: the tokens spent so far."""
         name = _SPENT + step.name
-        return {CHECKPOINT + name: sse.dumps(_sum([usage, self._spent.get(name, {})]))}
+        return {CHECKPOINT + name: sse.dumps(added([usage, self._spent.get(name, {})]))}
 
     @property
     def usage(self) -> dict[str, int]:
         """Tokens of all finished runs, also of those that other workers have made."""
-        return _sum(self._usage)
+        return added(self._usage)
 
     def _given(self, stage: str) -> Any:
         asked = as_input(self._asked, partial(self._put, stage))
@@ -151,9 +152,3 @@ class Stages:
         if not again:
             self._usage.append(kept["usage"])
         return kept["result"]
-
-
-def _sum(usages: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """The sums by name."""
-    names = dict.fromkeys(name for usage in usages for name in usage)
-    return {name: sum(usage.get(name, 0) for usage in usages) for name in names}

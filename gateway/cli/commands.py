@@ -19,12 +19,14 @@ from gateway.observe.loglines import one_line
 from gateway.ops.listing import Listing, listing
 from gateway.ops.timeline import Entry, Story, story_of
 from gateway.protocol import Status
-from gateway.protocol.errors import StoreUnavailable
+from gateway.protocol.errors import HoldfastError, StoreUnavailable, StreamNotFound
 from gateway.redis.cluster import Router
 from gateway.redis.connect import Place
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.record import WAITING
+from gateway.streams.retrying import Wanted
+from gateway.streams.service import Gateway
 
 SERVING = ("all", "web", "worker")
 MOST_LISTED = 10_000
@@ -77,6 +79,15 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
     ask = command("ask", "ask a gateway (GATEWAY_URL, GATEWAY_KEY), and print its tokens as they come")
     ask.add_argument("question", metavar="QUESTION")
     ask.add_argument("--chain", metavar="NAME", default="", help="another chain than chat")
+    retry = command("retry", "try a failed stream again, as its owner may; print the new stream's id")
+    retry.add_argument("id", metavar="ID")
+    retry.add_argument(
+        "--from",
+        dest="start",
+        metavar="STAGE",
+        default="",
+        help="a stage, or the id of its first event",
+    )
     for looks in (inspect, ls):
         looks.add_argument("--json", action="store_true", help="for machines")
     return whole
@@ -99,7 +110,7 @@ def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
         parser.error(f"HOST={settings.host} can be reached by others: set GATEWAY_METRICS_KEY")
     if command in ("web", "worker") and not settings.redis_url:
         parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
-    if command in ("inspect", "ls") and not settings.redis_url:
+    if command in ("inspect", "ls", "retry") and not settings.redis_url:
         parser.error("REDIS_URL must be set: it names the store to look into")
     if command == "all" and settings.is_open and settings.is_loopback and not settings.development:
         return replace(settings, development="yes")
@@ -145,6 +156,24 @@ async def look(settings: Settings, given: argparse.Namespace) -> int:
         if tokens is not None:
             await tokens.close()
         await credentials.close()
+
+
+async def retry(gateway: Gateway, given: argparse.Namespace) -> int:
+    """Run `retry` with a gateway that nobody serves; answers the exit code: 1 when nothing was started."""
+    try:
+        known = protocol.is_stream_id(given.id)
+        record, _ = await gateway.parts.log.record(given.id) if known else (None, 0)
+        if record is None:
+            raise StreamNotFound
+        wanted = Wanted(given.start)
+        made = await gateway.retry(record.id, wanted, owner=record.owner, claims=record.claims)
+        print(made.id)
+        return 0
+    except HoldfastError as error:
+        print(one_line(error.detail), file=sys.stderr)
+        return 1
+    finally:
+        await gateway.close()
 
 
 def _inspected(story: Story | None, given: argparse.Namespace) -> int:

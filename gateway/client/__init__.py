@@ -116,6 +116,19 @@ class Gateway:
         """A stream that exists, from behind the event `after`, or from its beginning."""
         return Stream(self._http, self.patience, stream_id=stream_id, after=after)
 
+    def retry(
+        self, stream_id: str, start: str = "", *, params: Mapping[str, Any] | None = None, key: str = ""
+    ) -> Stream:
+        """Another try of a stream that has failed, started when it is iterated or awaited.
+
+        It goes on where that one has failed, or from `start`: a stage, or the id of the event with which one
+        began. `params` are set anew. `key` is its Idempotency-Key (a random one by default).
+        """
+        given = {"from": start or None, "params": params}
+        body = {name: value for name, value in given.items() if value is not None}
+        path = f"/stream/{stream_id}/retry"
+        return Stream(self._http, self.patience, body=body, path=path, key=key or secrets.token_urlsafe(16))
+
     def resume(
         self,
         stream_id: str,
@@ -169,6 +182,10 @@ class SyncGateway:
     def follow(self, stream_id: str, after: str = "") -> SyncStream:
         """As Gateway.follow."""
         return SyncStream(self._gateway.follow(stream_id, after), self._runner)
+
+    def retry(self, stream_id: str, start: str = "", **given: Any) -> SyncStream:
+        """As Gateway.retry."""
+        return SyncStream(self._gateway.retry(stream_id, start, **given), self._runner)
 
     def resume(self, stream_id: str, responses: Responses, **given: Any) -> SyncStream:
         """As Gateway.resume."""

@@ -45,6 +45,7 @@ ROUTES: Routes = (
     ("POST", "/stream", streams.create),
     *_with_heads((("GET", "/stream/{id}", streams.follow),)),
     ("DELETE", "/stream/{id}", streams.cancel),
+    ("POST", "/stream/{id}/retry", streams.retry),
     ("POST", "/stream/{id}/resume", streams.resume),
     ("POST", "/stream/{id}/token", streams.token),
     ("POST", "/stream/{id}/events", producers.produce),
@@ -61,6 +62,7 @@ ROUTES: Routes = (
         for path in (
             "/stream",
             "/stream/{id}",
+            "/stream/{id}/retry",
             "/stream/{id}/resume",
             "/stream/{id}/token",
             "/stream/{id}/events",

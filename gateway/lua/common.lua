@@ -73,19 +73,29 @@ local function look_at(id, when)
   if redis.call('PTTL', OPEN) < job_ms then redis.call('PEXPIRE', OPEN, job_ms) end
 end
 
--- What only a run needs is dropped: the input is somebody's prompt.
-local function drop_run()
-  redis.call('HDEL', JOB, 'input', 'params', 'turn', 'answer', 'carried')
+-- What a retry of a failed stream needs: a hash beside the record, which lasts as long as the log.
+local function kept() return string.gsub(JOB, ':job:', ':kept:', 1) end
+
+-- What only a run needs is dropped: the input is somebody's prompt. Of a failed stream, which may be tried again, it
+-- moves to its `kept` hash, without what tools have answered.
+local function drop_run(failed)
+  local name = kept()
+  local run = { input = true, params = true, turn = true, answer = true, carried = true, doubted = true }
   for _, field in ipairs(redis.call('HKEYS', JOB)) do
-    if string.sub(field, 1, 5) == 'ckpt:' then redis.call('HDEL', JOB, field) end
+    local kind = string.sub(field, 1, 5)
+    if run[field] or kind == 'ckpt:' or kind == 'tool:' then
+      if failed and kind ~= 'tool:' then redis.call('HSET', name, field, redis.call('HGET', JOB, field)) end
+      redis.call('HDEL', JOB, field)
+    end
   end
+  if failed then redis.call('PEXPIRE', name, (lifetimes())) end
 end
 
 -- The stream ends; the tombstone stays. One that waits for an answer keeps what the run that answers it needs.
 local function finish(id, status)
   redis.call('HSET', JOB, 'status', status, 'ended_ms', NOW)
   redis.call('HDEL', JOB, 'lease_ms', 'lease_end_ms')
-  if redis.call('HEXISTS', JOB, 'questions') == 0 then drop_run() end
+  if redis.call('HEXISTS', JOB, 'questions') == 0 then drop_run(status == 'failed') end
   redis.call('ZREM', OPEN, id)
   keep()
 end

@@ -17,7 +17,10 @@ if KEYS[4] then
 end
 if not frame then return { 'none' } end
 if redis.call('EXISTS', JOB) == 1 then return { 'created' } end -- our own call again, its answer was lost
-redis.call('HSET', JOB, 'status', 'queued', 'attempt', 0, 'failures', 0, 'since_ms', NOW, unpack(ARGV, 5))
+redis.call('HSET', JOB, 'status', 'queued', 'attempt', 0, 'failures', 0, 'since_ms', NOW)
+for at = 5, #ARGV, 2000 do -- a retry brings its checkpoints along, and Lua's stack is bounded
+  redis.call('HSET', JOB, unpack(ARGV, at, math.min(at + 1999, #ARGV)))
+end
 redis.call('SET', LOG, frame)
 redis.call('PEXPIRE', JOB, expiry)
 redis.call('PEXPIRE', LOG, expiry)

@@ -6,7 +6,7 @@
 -- Answers {'resumed', id, left_ms} (for how long the old one's log was kept until now), {'resumed', id} (the same
 -- answer again), {'answered', id} (another answer was first), {'waiting'} (to
 -- a look), {'unmatched'} (these are not the questions), {'none'} (it has no open question) or {'unknown'}.
-local COPIED = { 'input', 'params', 'metadata', 'thread', 'stopped_at' }
+local COPIED = { 'input', 'params', 'metadata', 'thread', 'stopped_at', 'keyed' }
 local new, pending, digest, frame = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local job = redis.call('HMGET', JOB, 'status', 'pending', 'resumed_by', 'answered')
 if not job[1] then return { 'unknown' } end

@@ -49,6 +49,9 @@ attempts = _meter.create_histogram(
     explicit_bucket_boundaries_advisory=(1, 2, 3, 5, 10, 20, 50),
 )
 resets = _meter.create_counter("holdfast.resets", "{reset}", "attempts that differed from what was shown")
+tools_replayed = _meter.create_counter(
+    "holdfast.tools_replayed", "{call}", "tool calls of an earlier attempt, answered from the log"
+)
 readers = _meter.create_up_down_counter("holdfast.readers", "{reader}", "connections that follow a stream")
 append_time = _seconds("append", "one append, as the worker sees it", _SHORT)
 request_time = _seconds("request", "from a request to the beginning of its answer", _SHORT)
@@ -113,7 +116,7 @@ relay_lag = RelayLag()
 
 def begin() -> None:
     """Show zeros from the beginning: a rate knows nothing of the step from no counter to its first value."""
-    for counter in (resets, takeovers, revived, direct_starts, readers, running):
+    for counter in (resets, tools_replayed, takeovers, revived, direct_starts, readers, running):
         counter.add(0)
 
 

@@ -27,7 +27,7 @@ _TOLD: Mapping[EventType, tuple[str, ...]] = {
     EventType.REFUSAL: ("stage",),
     EventType.CITATIONS: ("stage",),
     EventType.RESET: ("attempt", "stage", "discard_after", "reason"),
-    EventType.DONE: ("finish_reason", "usage", "attempts", "duration_ms"),
+    EventType.DONE: ("finish_reason", "usage", "usage_lost", "attempts", "duration_ms"),
     EventType.FAILED: ("code", "retryable"),
 }
 

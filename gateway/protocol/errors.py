@@ -130,6 +130,27 @@ class WriterEnded(HoldfastError):
         super().__init__(f"the stream has ended: {stream_status}", stream_status=stream_status)
 
 
+class StreamRunning(HoldfastError):
+    """The stream has not ended."""
+
+    status = 409
+    code = "running"
+
+
+class NotFailed(HoldfastError):
+    """The stream has not failed: only a failed one is tried again."""
+
+    status = 409
+    code = "not_failed"
+
+
+class ChainChanged(HoldfastError):
+    """The chain has other stages now, or is gone: start a new stream."""
+
+    status = 409
+    code = "chain_changed"
+
+
 class NotWaiting(HoldfastError):
     """The stream waits for no answer."""
 

@@ -124,10 +124,24 @@ def text(delta: str, *, deployment: str, stage: str, run: int = 0) -> Event:
     return Event(EventType.MESSAGE, data)
 
 
-def start(stream_id: str, chain: str, stages: Sequence[str], created_at: str, *, resumes: str = "") -> Event:
-    """The first event of every stream, once. `resumes`: the stream whose questions this one answers."""
+def start(
+    stream_id: str,
+    chain: str,
+    stages: Sequence[str],
+    created_at: str,
+    *,
+    resumes: str = "",
+    retries: str = "",
+    from_stage: str = "",
+) -> Event:
+    """The first event of every stream, once.
+
+    `resumes`: the stream whose questions this one answers. `retries`: the failed stream that this one tries
+    again, from the stage `from_stage` on.
+    """
     data = {"id": stream_id, "chain": chain, "stages": list(stages), "created_at": created_at}
-    return Event(EventType.START, data | ({"resumes": resumes} if resumes else {}))
+    data |= {"resumes": resumes} if resumes else {}
+    return Event(EventType.START, data | ({"retries": retries, "from": from_stage} if retries else {}))
 
 
 def stage(stage_name: str, *, run: int, index: int, count: int, finished: bool = False) -> Event:
@@ -204,16 +218,22 @@ def done(
     usage: Mapping[str, int],
     attempts: int,
     duration_ms: int,
+    usage_lost: Mapping[str, int] | None = None,
     interrupts: Sequence[Any] = (),
     upcoming: Sequence[str] = (),
 ) -> Event:
-    """The chain came to its end, or has stopped: to ask (`interrupts`), or before the nodes `upcoming`."""
+    """The chain came to its end, or has stopped: to ask (`interrupts`), or before the nodes `upcoming`.
+
+    `usage` is what the answer that stands has used, `usage_lost` what tries and attempts have used of which
+    nothing stands.
+    """
     data = {
         "finish_reason": finish_reason,
         "usage": dict(usage),
         "attempts": attempts,
         "duration_ms": duration_ms,
     }
+    data |= {"usage_lost": dict(usage_lost)} if usage_lost else {}
     data |= {"interrupts": list(interrupts)} if interrupts else {}
     return Event(EventType.DONE, data | ({"next": list(upcoming)} if upcoming else {}))
 

@@ -50,6 +50,7 @@ class Fold:
     stages: list[StageText] = field(default_factory=list)
     ended: Status | None = None
     usage: Mapping[str, int] | None = None
+    usage_lost: Mapping[str, int] | None = None
     error: Mapping[str, Any] | None = None
 
     @property
@@ -115,8 +116,10 @@ class Fold:
     def _end(self, event: Event) -> None:
         self.ended = TERMINAL_EVENTS[event.type]
         self.usage = event.data.get("usage")
+        self.usage_lost = event.data.get("usage_lost")
         self.error = event.data if event.type is EventType.FAILED else None
 
     def _forget(self) -> None:
-        self.last_id, self.ended, self.usage, self.error = "", None, None, None
+        self.last_id, self.ended, self.error = "", None, None
+        self.usage = self.usage_lost = None
         self.stages.clear()

@@ -118,6 +118,15 @@ class Turns:
             return state.holder
         return state.waiting[0] if state.waiting else ""
 
+    async def status(self, owner: str, state: State) -> str:
+        """`interrupted` while a question is open, `busy` while a stream runs or waits; `idle`, or `error`."""
+        if await self.asking(owner, state):
+            return "interrupted"
+        if await self.running(owner, state):
+            return "busy"
+        record = (await self._log.look(state.newest, owner)).record if state.newest else None
+        return "error" if record is not None and record.status is Status.FAILED else "idle"
+
     async def asking(self, owner: str, state: State) -> str:
         """The stream whose question is open; empty where there is none."""
         return state.holder if state.holder and is_waiting(await self._look(state.holder, owner)) else ""

@@ -24,6 +24,7 @@ BUCKETS = 256
 SEEN_MS = 86_400_000  # how long the last turn's time is remembered
 CLOCK_SPARE_MS = 1000  # two processes' turns may come out of order by less
 PIECE_BYTES = 64 * 1024
+EVENT_BYTES = 16 * 1024  # of one event that is looked at by its id
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 
@@ -62,6 +63,12 @@ class Log:
         """The keys of a stream: job, log, and its bucket's index of streams that are not ended."""
         tag = "{" + bucket(stream_id) + "}"
         return [f"{tag}:job:{stream_id}", f"{tag}:log:{stream_id}", f"{tag}:open"]
+
+    @staticmethod
+    def kept_key(stream_id: str) -> str:
+        """The key of what is kept of a failed stream for a retry; `finish` in common.lua writes it."""
+        tag = "{" + bucket(stream_id) + "}"
+        return f"{tag}:kept:{stream_id}"
 
     async def now_ms(self, near: str = "") -> int:
         """Redis's clock; in a cluster, that of the node which has the key `near`, or of any node."""
@@ -221,6 +228,21 @@ class Log:
             return None, 0
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
         return Record.of(stream_id, pairs), length
+
+    async def kept(self, stream_id: str) -> dict[str, bytes]:
+        """What a retry of a failed stream needs, as long as it is kept: input, params and checkpoints."""
+        flat = await self._redis.call("HGETALL", self.kept_key(stream_id))
+        return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+
+    async def event(self, stream_id: str, at: Cursor) -> sse.Message:
+        """The event of this id, if its frame has no more than 16 KiB. Raises CursorLost where it has not."""
+        start = at.offset
+        raw = await self._redis.call("GETRANGE", self.keys(stream_id)[1], start, start + EVENT_BYTES - 1)
+        end = raw.find(sse.FRAME_END) + len(sse.FRAME_END)
+        if not raw.startswith(b"id: %b\n" % str(at).encode()) or end < len(sse.FRAME_END):
+            raise CursorLost
+        [message] = sse.Decoder().feed(raw[:end])
+        return message
 
     async def look(self, stream_id: str, owner: str, *, any_owner: bool = False) -> Look:
         """The stream as its readers may know it, without its input; another owner's is none."""

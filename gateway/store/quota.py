@@ -29,7 +29,7 @@ INDEX_BYTES = 320  # of a stream's entries in `kept`, and of the expiries of its
 KEY_BYTES = 256  # of a stream's idempotency key
 # Where the store cannot say what a key takes. Redis gives a string that grows up to twice its length.
 RECORD_BYTES, LOG_FACTOR = 1600, 2
-STATES, SIZES = 3, 4  # answers about one stream
+STATES, SIZES = 3, 5  # answers about one stream
 _ENDED = frozenset(status.value.encode() for status in ENDED)
 _RULES = {
     "streams": "{} streams that are not ended",
@@ -129,10 +129,11 @@ def _state_of(stream_id: str) -> list[Command]:
 
 
 def _memory_of(owner: str, stream_id: str) -> list[Command]:
-    """Bytes of the record, of the log, of what a format keeps, and of checkpoints; with all overhead."""
+    """Bytes of the record, log, format's state, checkpoints, and of what a retry needs; with all overhead."""
     job, log, _ = Log.keys(stream_id)
     kept = Conversations.key(OF_STREAM, owner, stream_id)
-    names = ((job, "SAMPLES", 0), (log,), (kept, "SAMPLES", 0))  # all fields of a hash, not five
+    whole = ("SAMPLES", 0)  # all fields of a hash, not five
+    names = ((job, *whole), (log,), (kept, *whole), (Log.kept_key(stream_id), *whole))
     return [*(("MEMORY", "USAGE", *name) for name in names), _checkpoints_of(owner, stream_id)]
 
 
@@ -140,8 +141,9 @@ def _lengths_of(owner: str, stream_id: str) -> list[Command]:
     """The same of a store that knows only lengths; the record's is a constant, so its answer is not used."""
     job, log, _ = Log.keys(stream_id)
     kept = Conversations.key(OF_STREAM, owner, stream_id)
+    again = Log.kept_key(stream_id)
     sizes: list[Command] = [("EXISTS", job), ("STRLEN", log), ("HSTRLEN", kept, "state")]
-    return [*sizes, _checkpoints_of(owner, stream_id)]
+    return [*sizes, ("HSTRLEN", again, "input"), _checkpoints_of(owner, stream_id)]
 
 
 def _checkpoints_of(owner: str, stream_id: str) -> Command:

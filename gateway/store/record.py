@@ -13,6 +13,7 @@ from typing import Any
 from gateway import protocol
 from gateway.protocol import ENDED, VERSION, Cursor, Event, Status, sse, tag_of
 
+ANSWER = "tool:"  # before the name of what a tool has answered, likewise
 WAITING = "waiting"
 CHECKPOINT = "ckpt:"  # before the stage and its run, in the names of the record's fields
 _NUMBERS = ("attempt", "created_ms", "started_ms")
@@ -43,6 +44,8 @@ class Record:
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the owner, for the chain alone
     usage: Mapping[str, int] | None = None
     error: Mapping[str, Any] | None = None
+    used: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by the unfinished run, of each node
+    lost: Mapping[str, int] = field(default_factory=dict)  # usage of tries and attempts that do not stand
     handovers: int = 0  # claims that ended at a finished stage, their time being up
     unknown_ms: int = 0  # when a worker first found that it lacks the chain
     producer: bool = False  # a producer writes it: there is no job
@@ -51,6 +54,12 @@ class Record:
     lines: int = 0  # that the producer with this token has sent by HTTP
     course: str = ""  # where that producer is within its stages, in JSON
     claimed_at: int = 0  # where the log ended when that producer came
+    at: str = ""  # the stage and run that has begun last
+    retries: str = ""  # the failed stream that this one tries again
+    from_stage: str = ""  # from here on
+    keyed: str = ""  # the stream by which the keys of its calls are made; empty: itself, or `first`
+    kept: list[str] = field(default_factory=list)  # runs whose results it has from there
+    answers: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # of tools, JSON, by name
     checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
     thread: str = ""  # as its caller has named it; empty: it belongs to none
     whole: bool = False  # its input has all that was said in its thread before
@@ -58,11 +67,18 @@ class Record:
     turn: Any = field(default=None, repr=False)  # as `input`: what a thread that remembers is given instead
     resumes: str = ""  # the stream whose questions this one answers
     answer: Mapping[str, Any] | None = field(default=None, repr=False)  # with what
+    doubted: list[Any] = field(default_factory=list, repr=False)  # what it was asked about calls of tools
     stopped_at: str = ""  # the run of a stage, as a checkpoint is named, at which that one has stopped
     carried: list[str] = field(default_factory=list)  # runs of stages that are finished there
     questions: list[Any] | None = field(default=None, repr=False)  # open ones; None: it waits for nothing
     resumed_by: str = ""  # the stream that has answered them
     dropped: bool = False  # its questions were taken back
+
+    @property
+    def finished_before(self) -> set[tuple[str, int]]:
+        """Stages and runs whose results this stream has from the one that it tries again."""
+        names = (name.rpartition(" ") for name in self.kept)
+        return {(stage, int(run)) for stage, _, run in names}
 
     @property
     def ended(self) -> bool:
@@ -111,6 +127,8 @@ class Record:
             claims=value("claims", {}),
             usage=value("usage"),
             error=value("error"),
+            used=value("used", {}),
+            lost=value("lost", {}),
             handovers=number("handovers") or 0,
             unknown_ms=number("unknown_ms") or 0,
             producer="producer" in raw,
@@ -119,20 +137,14 @@ class Record:
             lines=number("lines") or 0,
             course=text("course"),
             claimed_at=number("claimed_at") or 0,
-            checkpoints={
-                name.removeprefix(CHECKPOINT): raw[name] for name in raw if name.startswith(CHECKPOINT)
-            },
-            thread=text("thread"),
-            first=text("first"),
-            whole="whole" in raw,
-            turn=value("turn"),
-            resumes=text("resumes"),
-            answer=value("answer"),
-            stopped_at=text("stopped_at"),
-            carried=value("carried", []),
-            questions=value("questions"),
-            resumed_by=text("resumed_by"),
-            dropped="dropped" in raw,
+            at=text("at"),
+            retries=text("retries"),
+            from_stage=text("from"),
+            keyed=text("keyed"),
+            kept=value("kept", []),
+            answers=_named(ANSWER, raw),
+            checkpoints=_named(CHECKPOINT, raw),
+            **_of_thread(raw),
         )
 
     @classmethod
@@ -218,10 +230,46 @@ class Piece:
     at_end: bool
 
 
+def _text(raw: Mapping[str, bytes], name: str) -> str:
+    return raw.get(name, b"").decode()
+
+
+def _value(raw: Mapping[str, bytes], name: str, default: Any = None) -> Any:
+    return json.loads(raw[name]) if name in raw else default
+
+
+def _of_thread(raw: Mapping[str, bytes]) -> dict[str, Any]:
+    """The fields of a stream that is one of a thread's, asks, or goes on with an answer."""
+    return {
+        "thread": _text(raw, "thread"),
+        "first": _text(raw, "first"),
+        "whole": "whole" in raw,
+        "turn": _value(raw, "turn"),
+        "resumes": _text(raw, "resumes"),
+        "answer": _value(raw, "answer"),
+        "doubted": _value(raw, "doubted", []),
+        "stopped_at": _text(raw, "stopped_at"),
+        "carried": _value(raw, "carried", []),
+        "questions": _value(raw, "questions"),
+        "resumed_by": _text(raw, "resumed_by"),
+        "dropped": "dropped" in raw,
+    }
+
+
+def _named(prefix: str, raw: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The fields whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): raw[name] for name in raw if name.startswith(prefix)}
+
+
 def started(record: Record) -> Event:
     """The stream's first event, as its record tells it."""
     created_at = protocol.iso(record.created_ms)
-    return protocol.start(record.id, record.chain, record.stages, created_at, resumes=record.resumes)
+    return protocol.start(
+        *(record.id, record.chain, record.stages, created_at),
+        resumes=record.resumes,
+        retries=record.retries,
+        from_stage=record.from_stage,
+    )
 
 
 def ending(event: Event) -> dict[str, bytes]:

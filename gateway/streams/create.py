@@ -33,7 +33,7 @@ from gateway.settings import Settings
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.quota import Quota
-from gateway.store.record import Record
+from gateway.store.record import Record, started
 from gateway.streams.input_schemas import Inputs
 from gateway.streams.placing import Placing
 from gateway.streams.start import Start
@@ -199,8 +199,7 @@ class Creation:
     async def _record(
         self, stream_id: str, start: Start, key_hash: str, fields: dict[str, Any]
     ) -> tuple[str, str]:
-        created_at = protocol.iso(fields["created_ms"])
-        first = protocol.start(stream_id, start.chain, self._chains[start.chain], created_at)
+        first = started(Record.made(stream_id, {**fields, "last_id": ""}))
         tag = protocol.tag_of(protocol.new_token())
         fields["last_id"] = f"0-{tag}"
         frame = sse.encode(first, 0, tag)
@@ -238,6 +237,8 @@ class Creation:
         fields |= {"thread": start.thread} if start.thread else {}
         fields |= {"whole": 1} if start.whole else {}
         fields |= {"turn": sse.dumps(start.turn)} if start.turn is not None else {}
+        if start.again is not None:
+            fields |= start.again.fields
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
 
     def stages(self, chain: str) -> list[str] | None:

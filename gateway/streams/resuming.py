@@ -29,6 +29,7 @@ from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.record import Record, started
 from gateway.streams.create import Creation
+from gateway.streams.doubt import doubts_in
 from gateway.streams.input_schemas import hold_answer
 from gateway.streams.resume import Resume
 from gateway.streams.strict_json import shown
@@ -146,4 +147,6 @@ class Resuming:
             "carried": sse.dumps(kept),
         }
         fields |= {"thread": before.thread} if before.thread else {}
+        if doubted := doubts_in(whole.questions or ()):
+            fields["doubted"] = sse.dumps(doubted)
         return fields | ({"claims": sse.dumps(dict(claims))} if claims else {})

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,13 +31,11 @@ from gateway.protocol.errors import (
     Unauthorized,
 )
 from gateway.queue import overdue
-from gateway.queue.job_queue import JobQueue
 from gateway.queue.open import open_queue
 from gateway.queue.redeliver import revive
 from gateway.queue.turns import Turns
 from gateway.redis.cluster import Router
 from gateway.redis.connect import Place
-from gateway.redis.connection import Connection
 from gateway.relay.follow import Relay
 from gateway.relay.hub import Hub
 from gateway.settings import Settings
@@ -46,13 +43,15 @@ from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
-from gateway.store.threads import State, Threads
+from gateway.store.threads import Threads
 from gateway.streams.create import Creation, DirectStart, no_direct_start
 from gateway.streams.graph_state import StateOf, no_state
 from gateway.streams.input_schemas import Inputs, Schema
 from gateway.streams.opening import Opening
+from gateway.streams.parts import Parts
 from gateway.streams.resume import Resume
 from gateway.streams.resuming import Resuming
+from gateway.streams.retrying import Wanted, again
 from gateway.streams.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.streams.start import Bounds, Start
 from gateway.streams.status import document, fold_of
@@ -62,24 +61,6 @@ FOLD_TRIES = 3
 FOLDS_AT_ONCE = 4  # in one process: each may hold a whole log, and its text
 REFUSED_AFTER_SECONDS = 0.005  # longer than a look takes
 _log = logging.getLogger("holdfast.gateway")
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an open gateway holds."""
-
-    redis: Connection
-    log: Log
-    hub: Hub
-    relay: Relay
-    queue: JobQueue
-    creation: Creation
-    opening: Opening
-    resuming: Resuming
-    conversations: Conversations
-    threads: Threads
-    turns: Turns
-    tokens: credentials.RedisTokens | None
 
 
 class Gateway:
@@ -234,6 +215,27 @@ class Gateway:
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
 
+    async def retry(
+        self,
+        stream_id: str,
+        wanted: Wanted,
+        *,
+        owner: str,
+        key: str = "",
+        traceparent: str = "",
+        followed: bool = False,
+        claims: Mapping[str, Any] = NO_CLAIMS,
+    ) -> Record:
+        """A new stream that goes on where a failed one of this caller's has failed; its job is in the queue.
+
+        Raises what `create`, `find` and `retrying.again` raise.
+        """
+        await self.find(stream_id, owner)
+        start = await again(self.parts.log, stream_id, wanted, self.chains)
+        return await self.create(
+            start, owner=owner, key=key, traceparent=traceparent, followed=followed, claims=claims
+        )
+
     async def resume(
         self,
         stream_id: str,
@@ -300,15 +302,6 @@ class Gateway:
         ):
             raise Unauthorized
         return _still_there(look)
-
-    async def thread_status(self, owner: str, state: State) -> str:
-        """`busy` while a stream runs or waits; else as the newest has left it."""
-        if await self.parts.turns.asking(owner, state):
-            return "interrupted"
-        if await self.parts.turns.running(owner, state):
-            return "busy"
-        record = (await self.parts.log.look(state.newest, owner)).record if state.newest else None
-        return "error" if record is not None and record.status is protocol.Status.FAILED else "idle"
 
     async def token(self, stream_id: str, owner: str, base: str = "") -> dict[str, Any]:
         """A token that lets whoever has it read this stream, at least until `expires_at`.

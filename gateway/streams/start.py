@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from gateway.protocol.errors import Invalid, Malformed, NotJson, NotLines, TooLarge
 from gateway.runtime.off_loop import aside
 from gateway.streams import params as chain_params
+from gateway.streams.again import Again
 from gateway.streams.images import check_input
 from gateway.streams.messages import conversation
 from gateway.streams.strict_json import DEFAULT, Bounds, check_text, parse_json, shown
@@ -85,12 +86,15 @@ class Start:
         default=None, repr=False
     )  # a format's name, and what it needs later
     after: str = "*"  # the thread's newest stream that this one goes on from; `*`: whichever it is
+    again: Again | None = None  # the failed stream of which this is another try
 
     @property
     def digest(self) -> str:
         """SHA-256 in hex of what was asked, the same for the same body however it is spelled."""
         whole = [self.chain, self.input, self.params, self.metadata]
         whole += [self.thread, self.strategy] if self.thread else []
+        if self.again is not None:
+            whole = [self.again.retries, self.again.wanted]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

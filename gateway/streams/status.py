@@ -24,7 +24,7 @@ async def fold_of(log: Log, stream_id: str) -> Fold:
 
 def document(record: Record, fold: Fold) -> dict[str, Any]:
     """The status document of `docs/protocol.md`: as of the fold, which may be older than the record."""
-    return {
+    whole = {
         "id": record.id,
         "status": (fold.ended and record.state) or (Status.RUNNING if record.ended else record.status),
         "chain": record.chain,
@@ -41,4 +41,6 @@ def document(record: Record, fold: Fold) -> dict[str, Any]:
         "interrupts": (fold.ended and record.questions) or [],
         "resumes": record.resumes or None,
         "resumed_by": record.resumed_by or None,
+        "retries": record.retries or None,
     }
+    return whole | ({"usage_lost": fold.usage_lost} if fold.usage_lost else {})

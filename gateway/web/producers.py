@@ -23,6 +23,7 @@ from gateway.streams.service import REFUSED_AFTER_SECONDS, Gateway
 from gateway.streams.start import LINES, read_in_time
 from gateway.web import request_head
 from gateway.web.answers import answered, json_answer
+from gateway.web.where import base
 from gateway.writing.matcher import Published
 
 _POSITION = re.compile(r"[0-9]{1,10}")
@@ -47,7 +48,7 @@ async def opened(gateway: Gateway, request: Request, asked: Asked, owner: str) -
         "id": record.id,
         "status": record.status.value,
         "chain": record.chain,
-        "stream": where,
+        "stream": base(request) + where,
         "created_at": protocol.iso(record.created_ms),
         "write_token": write_tokens.issue(record.write_key, token),
         "position": 0,

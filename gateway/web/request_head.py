@@ -88,6 +88,13 @@ def idempotency_key(request: Request) -> str:
     return keys[0]
 
 
+def has_body(request: Request) -> bool:
+    """Whether the request brings a body, or names the type of one."""
+    headers = request.headers
+    length = headers.get("content-length", "0").strip()
+    return length.strip("0") != "" or "content-type" in headers or "transfer-encoding" in headers
+
+
 def traceparent(request: Request) -> str:
     """The caller's trace context, or the empty string."""
     return protocol.traceparent(request.headers.get("traceparent", ""))

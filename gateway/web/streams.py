@@ -17,6 +17,7 @@ from gateway.store.record import Record
 from gateway.streams import producer_asked
 from gateway.streams.producer_asked import Asked
 from gateway.streams.resume import parse_resume
+from gateway.streams.retrying import parse_retry
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start, parse_sample, parse_start, read_json
 from gateway.web import producers, request_head
@@ -57,10 +58,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
         followed=follow_now,
         claims=request_head.claims(request),
     )
-    request_head.note(record)
-    if follow_now:
-        return _events(gateway, record, after, _created(record))
-    return json_answer(_started(record, base(request)), 202, {"location": _where(record)})
+    return _made(gateway, request, record, after, follow_now=follow_now)
 
 
 @answered("/stream/{id}")
@@ -89,6 +87,28 @@ async def cancel(gateway: Gateway, request: Request) -> Response:
     return json_answer(await gateway.cancel(request.path_params["id"], owner))
 
 
+@answered("/stream/{id}/retry")
+async def retry(gateway: Gateway, request: Request) -> Response:
+    """POST /stream/{id}/retry."""
+    owner = await request_head.owner(gateway, request)
+    follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
+    after, wanted = request_head.cursor(request), parse_retry({})
+    if request_head.has_body(request):
+        wanted = await read_json(request, gateway.bounds, parse_retry, owner)
+    if follow_now:
+        gateway.parts.hub.check_room(owner=owner)
+    record = await gateway.retry(
+        request.path_params["id"],
+        wanted,
+        owner=owner,
+        key=request_head.idempotency_key(request),
+        traceparent=request_head.traceparent(request),
+        followed=follow_now,
+        claims=request_head.claims(request),
+    )
+    return _made(gateway, request, record, after, follow_now=follow_now)
+
+
 @answered("/stream/{id}/resume")
 async def resume(gateway: Gateway, request: Request) -> Response:
     """POST /stream/{id}/resume."""
@@ -105,11 +125,7 @@ async def resume(gateway: Gateway, request: Request) -> Response:
         followed=follow_now,
         claims=request_head.claims(request),
     )
-    request_head.note(record)
-    if follow_now:
-        return _events(gateway, record, None, _created(record))
-    body = _started(record, base(request)) | {"resumes": record.resumes}
-    return json_answer(body, 202, {"location": _where(record)})
+    return _made(gateway, request, record, None, follow_now=follow_now)
 
 
 @answered("/stream/{id}/token")
@@ -155,15 +171,25 @@ def _created(record: Record) -> dict[str, str]:
     return {"location": _where(record), "x-stream-id": record.id}
 
 
-def _started(record: Record, below: str) -> dict[str, str]:
-    """The answer to who does not. `below`: the path that the gateway is asked below."""
-    return {
+def _made(
+    gateway: Gateway, request: Request, record: Record, after: Cursor | None, *, follow_now: bool
+) -> Response:
+    """A stream that was started: its events, or where they are to be had."""
+    request_head.note(record)
+    if follow_now:
+        return _events(gateway, record, after, _created(record))
+    body = {
         "id": record.id,
         "status": "queued",
         "chain": record.chain,
-        "stream": below + _where(record),
+        "stream": base(request) + _where(record),
         "created_at": protocol.iso(record.created_ms),
     }
+    if record.retries:
+        body |= {"retries": record.retries, "from": record.from_stage}
+    elif record.resumes:
+        body |= {"resumes": record.resumes}
+    return json_answer(body, 202, {"location": _where(record)})
 
 
 def _preferred(request: Request, unasked: str) -> str | None:

@@ -44,7 +44,7 @@ async def _row(gateway: Gateway, owner: str, name: str, state: State) -> dict[st
         return None
     return {
         "thread": name,
-        "status": await gateway.thread_status(owner, state),
+        "status": await gateway.parts.turns.status(owner, state),
         "chain": state.chain,
         "created_at": protocol.iso(state.created_ms),
         "updated_at": protocol.iso(state.updated_ms),

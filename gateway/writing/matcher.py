@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway import protocol
@@ -85,6 +85,13 @@ class Matcher:
             reason=reason,
         )
 
+    def upcoming(self) -> Event | None:
+        """The published event that is to be said next; None: none. Any thread may ask."""
+        try:
+            return self._expected[0]
+        except IndexError:
+            return None
+
     def take(self, event: Event) -> list[Event]:
         """The next event of this attempt."""
         if not self._expected:
@@ -133,7 +140,7 @@ def _with_calls(event: Event, ids: Mapping[str, str]) -> Event:
     """The same event, with these ids for those of its calls."""
     data = event.data
     known = {name: ids[data[name]] for name in CALL_IDS if data.get(name) in ids}
-    return Event(event.type, {**data, **known}) if known else event
+    return replace(event, data={**data, **known}) if known else event
 
 
 def _comparable(event: Event) -> tuple[str, Any]:

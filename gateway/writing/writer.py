@@ -119,7 +119,7 @@ class Writer:
         """The chain has said what already stands: this attempt is no failure, though it writes nothing."""
         self.note(progress=1)
 
-    def note(self, **fields: str | int) -> None:
+    def note(self, **fields: Any) -> None:
         """Fields of the record that travel with the next append; empty ones are left out."""
         self._fields |= {name: value for name, value in fields.items() if value != ""}
 

@@ -28,7 +28,7 @@ class MemoryLog(Log):
         self.frames = bytearray()  # the whole log
 
     @property
-    def kept(self) -> Record:
+    def stream(self) -> Record:
         """What the store's hash would say of the stream now."""
         return Record.of(self._id, self._fields)
 
@@ -49,9 +49,9 @@ class MemoryLog(Log):
     ) -> Answer:
         """`claimed`: the next attempt has the job."""
         now_ms = time.time_ns() // 1_000_000
-        began_ms = self.kept.started_ms or now_ms
-        self._note({"status": "running", "attempt": self.kept.attempt + 1, "started_ms": began_ms})
-        return Answer("claimed", 0, Claim(self.kept, token, now_ms, len(self.frames)))
+        began_ms = self.stream.started_ms or now_ms
+        self._note({"status": "running", "attempt": self.stream.attempt + 1, "started_ms": began_ms})
+        return Answer("claimed", 0, Claim(self.stream, token, now_ms, len(self.frames)))
 
     def pen(self, claim: Claim, lease_ms: int) -> Pen:
         """What appends for this claim by callback."""
@@ -75,7 +75,7 @@ class MemoryLog(Log):
     async def read(self, stream_id: str, after: Cursor | None, limit: int = 0) -> Piece:
         """Everything after a cursor, whatever the limit."""
         raw = bytes(self.frames[after.offset :] if after else self.frames)
-        record = self.kept
+        record = self.stream
         last = Cursor.parse(record.last_id) if record.last_id else None
         frames = raw[raw.index(FRAME_END) + len(FRAME_END) :] if after else raw
         return Piece(frames, last, record.status in ENDED, True)

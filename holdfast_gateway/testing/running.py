@@ -136,7 +136,7 @@ class _Runner(Runner):
         return await self._result(name)
 
     async def _result(self, name: str) -> Any:
-        record = self._memory.kept
+        record = self._memory.stream
         if record.status is not Status.DONE:
             return None
         assert self._last is not None
@@ -206,7 +206,7 @@ async def _told(log: MemoryLog, result: Any) -> Result:
     """What a client would have of this log, and the chain's result."""
     messages = sse.Decoder().feed(bytes(log.frames))
     events = [Event(message.id, message.type, json.loads(message.data)) for message in messages]
-    fold, end = await fold_of(log, log.kept.id), events[-1].data
+    fold, end = await fold_of(log, log.stream.id), events[-1].data
     return Result(
         text=fold.text,
         stages=[Stage(run.name, run.run, run.state, run.text) for run in fold.stages],
@@ -216,5 +216,5 @@ async def _told(log: MemoryLog, result: Any) -> Result:
         events=events,
         result=result,
         error=fold.error,
-        attempts=log.kept.attempt,
+        attempts=log.stream.attempt,
     )

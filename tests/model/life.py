@@ -85,7 +85,7 @@ class Life(Sweeps):
     def expire(self, whole: bool, happens: bool) -> None:
         if happens:
             self.do(self.real.expire(whole=whole))
-            self.model.log = b""
+            self.model.log, self.model.kept = b"", {}
             if whole:
                 self.model.expire()
 

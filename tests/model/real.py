@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.redis.connection import Connection
+from gateway.store.log import Log
 from gateway.store.record import Answer, Claim, Record
 from tests.model import streams
 from tests.model.store import ENDED, UNIT_MS, Store
@@ -22,6 +23,8 @@ class Image:
     log_ttl: int
     listed: bytes | None
     index_ttl: int
+    kept: dict[str, bytes]
+    kept_ttl: int
 
 
 class Real:
@@ -31,6 +34,7 @@ class Real:
         self._redis = redis
         self._stream = stream
         self._job, self._log, self._index = stream.keys
+        self._kept = Log.kept_key(stream.id)
         raw = {"status": b"queued", "last_id": b""}
         self._record = Record.of(stream.id, raw)
 
@@ -53,12 +57,14 @@ class Real:
                 ("PTTL", self._log),
                 ("ZSCORE", self._index, self._stream.id),
                 ("PTTL", self._index),
+                ("HGETALL", self._kept),
+                ("PTTL", self._kept),
             ]
         )
-        job = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
-        log, job_ttl, log_ttl, listed, index_ttl = rest
+        log, job_ttl, log_ttl, listed, index_ttl, kept, kept_ttl = rest
         now = int(seconds) * 1000 + int(micros) // 1000
-        return Image(now, job, log or b"", job_ttl, log_ttl, listed, index_ttl)
+        expiries = (job_ttl, log_ttl, listed, index_ttl)
+        return Image(now, _hash(flat), log or b"", *expiries, _hash(kept), kept_ttl)
 
     def compare(self, image: Image, model: Store) -> None:
         """Log, record and index are the model's, and nothing is there for ever."""
@@ -67,7 +73,9 @@ class Real:
         if image.listed is not None and model.look_at is not None:
             assert passes(int(image.listed) - image.now, model.look_at - model.now)
         assert bool(image.job) == model.alive
-        assert -1 not in (image.job_ttl, image.log_ttl, image.index_ttl), "a key without expiry"
+        ttls = (image.job_ttl, image.log_ttl, image.index_ttl, image.kept_ttl)
+        assert -1 not in ttls, "a key without expiry"
+        assert image.kept == model.kept
         if not model.alive:
             return
         record = Record.of(self._stream.id, image.job)
@@ -86,11 +94,14 @@ class Real:
 
     async def restore(self, image: Image) -> None:
         """Make everything what it was."""
-        commands: list[tuple[object, ...]] = [("DEL", self._job, self._log)]
+        commands: list[tuple[object, ...]] = [("DEL", self._job, self._log, self._kept)]
         commands.append(("ZREM", self._index, self._stream.id))
         if image.job:
             flat = [item for pair in image.job.items() for item in pair]
             commands += [("HSET", self._job, *flat), ("PEXPIRE", self._job, image.job_ttl)]
+        if image.kept:
+            flat = [item for pair in image.kept.items() for item in pair]
+            commands += [("HSET", self._kept, *flat), ("PEXPIRE", self._kept, image.kept_ttl)]
         if image.log:
             commands.append(("SET", self._log, image.log, "PX", image.log_ttl))
         if image.listed is not None:
@@ -120,10 +131,12 @@ class Real:
             await self._redis.call_all(commands)
 
     async def expire(self, *, whole: bool) -> None:
-        await self._redis.call("DEL", self._log, *([self._job] if whole else []))
+        await self._redis.call("DEL", self._log, self._kept, *([self._job] if whole else []))
 
     async def remove(self) -> None:
-        await self._redis.call_all([("DEL", self._job, self._log), ("ZREM", self._index, self._stream.id)])
+        await self._redis.call_all(
+            [("DEL", self._job, self._log, self._kept), ("ZREM", self._index, self._stream.id)]
+        )
 
 
 def _compare_expiries(image: Image, model: Store) -> None:
@@ -135,8 +148,14 @@ def _compare_expiries(image: Image, model: Store) -> None:
     assert kept + TOMBSTONE_MS - 60_000 <= image.job_ttl <= kept + TOMBSTONE_MS
     if image.log:
         assert kept - 60_000 <= image.log_ttl < image.job_ttl
+    if image.kept:
+        assert KEEP_MS - 60_000 <= image.kept_ttl <= KEEP_MS
     if image.listed is not None:
         assert image.index_ttl + UNIT_MS > image.job_ttl, "the index does not outlive its member"
+
+
+def _hash(flat: list[bytes]) -> dict[str, bytes]:
+    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
 
 
 def passes(found: int, expected: int) -> bool:

@@ -22,7 +22,7 @@ from gateway.protocol import Event
 from gateway.protocol.errors import CursorLost, StoreUnavailable
 from gateway.queue.overdue import ENDINGS
 from gateway.store.log import Log
-from gateway.store.record import Answer, Claim
+from gateway.store.record import CHECKPOINT, Answer, Claim
 from gateway.streams import service
 from tests.model.handled import Call, CutError, Handled, Loop, rest
 from tests.model.life import PICK, RARELY, VERBS, Life
@@ -338,7 +338,8 @@ class RetryMachine(Life):
     ) -> Answer:
         log: Log = self.log
         answer = self.do(log.append(claim, position, frames, last_id, LEASE_MS, status=status, fields=fields))
-        expected = self.model.append(claim.token, position, frames, last_id, status, "")
+        results = {name: value for name, value in fields.items() if name.startswith(CHECKPOINT)}
+        expected = self.model.append(claim.token, position, frames, last_id, status, "", results)
         assert (answer.word, answer.number) == expected
         if answer.word == "ok":
             self.model.take(fields)

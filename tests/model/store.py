@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from tests.model.streams import GRACE_MS, LEASE_MS, RUN_MS, WAIT_MS
+from tests.model.streams import GRACE_MS, INPUT, LEASE_MS, PARAMS, RUN_MS, WAIT_MS
 
 ENDED = ("done", "failed", "cancelled")
 FRESH_MS = 1_000  # a lease that has worn by less is not renewed by frames
@@ -40,6 +41,8 @@ class Store:
     asks: int = 0
     look_at: int | None = None  # when it is due in the index of open streams
     checkpoint: str = ""
+    results: dict[str, bytes] = field(default_factory=dict)  # checkpoints of a worker, by their names
+    kept: dict[str, bytes] = field(default_factory=dict)  # of a failed stream, for a retry
     log: bytes = b""
     last_id: str = ""
 
@@ -115,7 +118,14 @@ class Store:
         return "claimed", len(self.log)
 
     def append(
-        self, token: str, position: int, frames: bytes, last_id: str, status: str, checkpoint: str
+        self,
+        token: str,
+        position: int,
+        frames: bytes,
+        last_id: str,
+        status: str,
+        checkpoint: str,
+        results: Mapping[str, bytes] = MappingProxyType({}),
     ) -> Word:
         if not self.alive:
             return "unknown", 0
@@ -131,6 +141,7 @@ class Store:
             return "lost", len(self.log)
         self._write(frames, last_id)
         self.checkpoint = checkpoint or self.checkpoint
+        self.results = {**self.results, **results}
         if status or not frames or self.lease_left <= LEASE_MS - FRESH_MS:
             self._look_at(self.now + LEASE_MS)
             self.lease_end = self.now if status == "queued" else self.now + LEASE_MS
@@ -199,7 +210,7 @@ class Store:
         self.alive = self.confirmed = self.progress = self.begun = False
         self.status = self.token = self.checkpoint = self.last_id = ""
         self.attempt = self.failures = self.asks = self.lease_end = 0
-        self.log = b""
+        self.log, self.kept, self.results = b"", {}, {}
 
     def _write(self, frames: bytes, last_id: str) -> None:
         if frames:
@@ -211,6 +222,11 @@ class Store:
         self.look_at = min(when, self.time_ends) if self.time_ends > self.now else when
 
     def _end(self, status: str) -> None:
+        if status == "failed":
+            self.kept = {"input": INPUT.encode(), "params": PARAMS.encode()}
+            self.kept |= {"ckpt:answer": self.checkpoint.encode()} if self.checkpoint else {}
+            self.kept |= self.results
+        self.results = {}
         self.status, self.checkpoint, self.look_at = status, "", None
 
 

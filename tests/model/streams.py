@@ -23,6 +23,7 @@ OPEN_MS = 7_200_000  # how long the keys of a stream that has not ended last
 WAIT_MS = 1_800_000  # for the first attempt
 RUN_MS = 2_400_000  # from the first attempt on
 START_TAG = "5a5a"
+INPUT, PARAMS = '{"messages":"a prompt"}', "{}"
 CANCEL_TAG = "cafe"
 
 
@@ -72,8 +73,8 @@ def record_fields(**changes: Any) -> dict[str, Any]:
         "owner": protocol.ANONYMOUS,
         "chain": "chat",
         "stages": '["answer"]',
-        "input": '{"messages":"a prompt"}',
-        "params": "{}",
+        "input": INPUT,
+        "params": PARAMS,
         "trace": "",
         "created_ms": 1,
         "keep_ms": KEEP_MS,

@@ -1,5 +1,5 @@
 // web/client.js at a gateway: node ask.mjs URL CALL, where CALL is {"stream": …}, {"follow": [id, after]},
-// {"status": id} or {"cancel": id}, in JSON. One JSON line for each event, then one with the result or the error.
+// {"retry": [id, options]}, {"status": id} or {"cancel": id}, in JSON. One JSON line for each event, then one with the result or the error.
 // Its clock runs fifty times as fast as the gateway's: how long it pauses is not what is tested.
 import { Gateway, GatewayError } from "../../web/client.js";
 
@@ -13,7 +13,7 @@ const gateway = new Gateway(url, { silence: 3000 });
 try {
   if (verb === "status" || verb === "cancel") say({ result: await gateway[verb](given) });
   else {
-    const stream = verb === "stream" ? gateway.stream(given) : gateway.follow(...given);
+    const stream = verb === "stream" ? gateway.stream(given) : gateway[verb](...given);
     for await (const { id, type, text, data } of stream) say({ event: { id, type, text, data }, stream: stream.id });
     say({ result: { ...await stream.result(), id: stream.id, cursor: stream.lastEventId } });
   }

@@ -29,6 +29,7 @@ from workers.chains.explain import explained
 from workers.chains.making import place_of
 from workers.chains.registry import Chain, Registry
 from workers.checkpoints.savers import Savers
+from workers.spending import Spending
 from workers.stages import Stages, Step
 from workers.threads.said import Said, has_checkpoints
 
@@ -73,6 +74,7 @@ class Attempt:
         self._savers = savers
         self._began = monotonic()
         self._failures = claim.record.failures  # since the last finished stage
+        self._spending = Spending(claim.record)
         self.result: Any = None  # of the last run of a stage that has come to its end
 
     async def run(self, *, known: bool) -> None:
@@ -124,7 +126,7 @@ class Attempt:
     async def _chain(self, chain: Chain, published: Published) -> None:
         """The stages that are not finished; past the run's budget the rest is another worker's."""
         made = await self._registry.load(chain.name)
-        finished = set(published.finished)
+        finished = set(published.finished) | self._claim.record.finished_before
         limits = Limits(self._settings, chain.limits, began=self._began)
         most, put = self._settings.max_checkpoints, self._registry.put(chain.name)
         said, record = self._said(made), self._claim.record
@@ -136,6 +138,7 @@ class Attempt:
             tries=chain.tries,
             limits=limits,
             retry_on=chain.retry_on,
+            spending=self._spending,
             began=self._began,
             savers=self._savers,
             put=put,
@@ -143,10 +146,13 @@ class Attempt:
         for step in stages.steps():
             run = await stage_run.run(step, published)
             if run.outcome.is_left:  # a graph, at the end of a step, its worker's time being up
-                await self._leave(run.rest(), stages.leave(step, run.outcome.usage))
+                await self._leave(
+                    run.rest(), stages.leave(step, run.outcome.usage) | self._spending.settled()
+                )
                 return
             self.result = run.outcome.result
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
+            checkpoint |= self._spending.settled()
             end = [*run.rest(), step.event(finished=True)]
             if step.last or run.outcome.finish_reason == "interrupted":
                 if said is not None:
@@ -215,6 +221,7 @@ class Attempt:
         return protocol.done(
             finish_reason=outcome.finish_reason,
             usage=usage,
+            usage_lost=self._spending.lost,
             attempts=self._claim.record.attempt,
             duration_ms=self._duration_ms(),
             interrupts=outcome.interrupts,

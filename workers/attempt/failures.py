@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from gateway import protocol
 from gateway.protocol import Event
+from gateway.streams.doubt import REASON
+from workers.langchain.doubts import ToolUnknown
 from workers.langchain.model_errors import Verdict, verdict
 from workers.langchain.stage import CheckpointLost
 
@@ -30,6 +32,7 @@ _CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
 _STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
 _LOST = Verdict("checkpoint_lost", "What the graph was to go on from is not kept any more.")
 CHECKPOINT_LOST = protocol.failed(_LOST.code, _LOST.message, retryable=False)
+_TOOL_UNKNOWN = Verdict(REASON, "A tool may have done its work already, and may not be called again.")
 _TIMEOUT = Verdict("timeout", "The chain did not answer in time.", passes=True)
 
 
@@ -72,6 +75,8 @@ def failure(error: BaseException, detail: str = "") -> Event:
 def _of_a_chain(error: BaseException) -> Verdict:
     if any(kind.__name__ == "GraphRecursionError" for kind in type(error).__mro__):  # LangGraph's
         return _STEPS
+    if isinstance(error, ToolUnknown):
+        return _TOOL_UNKNOWN
     if isinstance(error, CheckpointLost):
         return _LOST
     return _TIMEOUT if isinstance(error, TimeoutError) else _CHAIN_ERROR

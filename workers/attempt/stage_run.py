@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from gateway.observe import telemetry
 from gateway.protocol import Event, EventType
 from gateway.protocol.errors import HoldfastError, StoreUnavailable
 from gateway.settings import Settings
-from gateway.store.record import Claim, Record
+from gateway.store.record import ANSWER, Claim, Record
 from gateway.store.threads import thread_id
 from gateway.writing.matcher import Matcher, Published
 from gateway.writing.writer import TooLong, Writer
@@ -25,7 +25,10 @@ from workers.attempt.limits import Limits
 from workers.attempt.retry import pause
 from workers.chains.retries import Judge
 from workers.checkpoints.savers import Savers
-from workers.langchain.stage import Answer, Pace
+from workers.langchain.doubts import ToolUnknown
+from workers.langchain.replays import Replays, ToolEnd, name_of
+from workers.langchain.stage import Answer, Bill, Pace
+from workers.spending import Spending
 from workers.stages import Step, as_input, as_messages
 
 _log = logging.getLogger("holdfast.attempt")
@@ -71,6 +74,7 @@ class StageRun:
         tries: Mapping[str, int],
         limits: Limits,
         retry_on: Mapping[str, Judge] = MappingProxyType({}),
+        spending: Spending,
         began: float,
         savers: Savers | None = None,
         put: Callable[[str, Sequence[Mapping[str, Any]]], Any] = as_messages,
@@ -82,6 +86,9 @@ class StageRun:
         self._tries = tries  # of stages that have their own bound
         self._limits = limits
         self._retry_on = retry_on  # of stages that judge their failures themselves
+        self._spending = spending
+        self._answers = dict(claim.record.answers)  # what tools have answered, as the record keeps it
+        self._answer_bytes = sum(map(len, self._answers.values()))
         self._began = began  # the claim, by `monotonic`
         self._savers = savers
         self._put = put  # what a stage is given for the messages of a question
@@ -94,27 +101,34 @@ class StageRun:
         """
         if (published.stage, published.run) != (step.stage, step.run):
             published = Published()
-            await self._writer.put(step.event(finished=False))
+            await self._writer.put(step.event(finished=False), fields={"at": step.name})
         with telemetry.span(f"stage {step.stage}", holdfast_stage=step.stage):
             async with self._limits.pace(step.stage) as pace:
                 return await self._tried(step, published, self._place(step, pace))
 
     async def _tried(self, step: Step, published: Published, place: langchain.Stage) -> Run:
         """The stage's run, tried again while it fails in a way that may pass."""
-        reason, spent, tries = "attempt_differs", langchain.Outcome(), 0
+        reason, tries = "attempt_differs", 0
         while True:
             standing = await langchain.standing_of(
                 step.runnable, self._claim.record.params, place, published.events
             )
-            run = Run(Matcher(published, self._claim.record.attempt, reason, standing), spent)
+            run = Run(Matcher(published, self._claim.record.attempt, reason, standing), langchain.Outcome())
             kept = [event for number, event in enumerate(published.events) if number in standing]
+            bill = Bill()
+            self._spending.begin(_nodes(kept))
+            void = [event for number, event in enumerate(published.events) if number not in standing]
+            replays = Replays(void, self._answers, run.matcher.upcoming)
             try:
                 fresh = step.index == 0 and not published.events
-                await self._try(step, run, kept, place, fresh=fresh)
+                here = replace(place, bill=bill, replays=replays)
+                await self._try(step, run, kept, here, fresh=fresh)
+                run.outcome.usage = self._spending.settle(bill)
                 return run
             except Exception as error:
+                self._spending.lose(bill)
                 tries, reason = tries + 1, "retried"
-                if not isinstance(error, TooMuch | TooLong | HoldfastError):  # those are ours
+                if not isinstance(error, TooMuch | TooLong | ToolUnknown | HoldfastError):  # those are ours
                     judge(error, self._retry_on.get(step.stage))
                 wait = pause(error, tries, self._tries.get(step.stage, self._settings.stage_tries))
                 if wait is None or _is_stopped():
@@ -134,8 +148,10 @@ class StageRun:
         async def emit(event: Event) -> None:
             nonlocal first
             self._count(event)
+            if paid := self._spending.news(place.bill):
+                self._writer.note(**paid)
             if new := noted(run.matcher.take(event)):
-                await self._writer.put(*new)
+                await self._writer.put(*new, fields=self._kept(new))
                 if first:
                     telemetry.first_token.record(self._age_seconds())
                     first = False
@@ -143,7 +159,10 @@ class StageRun:
                 self._writer.progressed()
 
         params = self._claim.record.params
-        await langchain.stream(step.runnable, step.given, params, emit, place, run.outcome, kept)
+        try:
+            await langchain.stream(step.runnable, step.given, params, emit, place, run.outcome, kept)
+        finally:
+            self._writer.note(**self._spending.news(place.bill))
         if "output_tokens" in run.outcome.usage:
             telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
 
@@ -162,6 +181,8 @@ class StageRun:
             answer=_answer(record) if step.name == record.stopped_at else None,
             turn=turn if lasts else None,
             first=record.first,
+            keyed=_keyed(record, step),
+            doubted=record.doubted,
             owner=record.owner,
             stream_id=record.id,
             attempt=record.attempt,
@@ -172,6 +193,18 @@ class StageRun:
             max_log=settings.max_log,
             pace=pace,
         )
+
+    def _kept(self, events: list[Event]) -> dict[str, bytes]:
+        """The record's fields with what tools have answered that end here, within a bound of their own."""
+        fields = {}
+        for event in events:
+            if type(event) is not ToolEnd or not event.answer:
+                continue
+            name = name_of(event)
+            self._answer_bytes += len(event.answer)
+            if self._answer_bytes <= self._settings.max_checkpoints:
+                fields[ANSWER + name] = self._answers[name] = event.answer
+        return fields
 
     def _count(self, event: Event) -> None:
         """Pieces of text stand for tokens, which a stream tells at its end only. Raises TooMuch."""
@@ -189,6 +222,23 @@ def _is_stopped() -> bool:
     """Whether somebody has asked this task to end; a chain may have made another exception of that."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _nodes(events: list[Event]) -> set[str]:
+    """The runs of nodes that are finished in these events, as a bill names them."""
+    return {
+        f"{event.data['name']} {event.data['run']}"
+        for event in events
+        if event.type is EventType.STAGE and event.data["state"] == "finished"
+    }
+
+
+def _keyed(record: Record, step: Step) -> tuple[str, ...]:
+    """What keys of calls are made of where this stream tries another one again: that one's; else nothing."""
+    if not record.keyed:
+        return ()
+    thread = f"{record.owner}/{record.thread}" if step.alone and record.thread else f"stream:{record.keyed}"
+    return record.keyed, thread if step.alone else f"{thread} {step.name}"
 
 
 def _answer(record: Record) -> Answer | None:

@@ -30,7 +30,7 @@ class Shift:
         self._registry = registry
         self._first = first
         self._opened = opened
-        self._runner = Runner(registry.settings, log, registry)
+        self._runner = Runner(registry.settings, log, registry, queue)
 
     def replace(self) -> None:
         """Another shift follows in this process: what this one hands over at its end loses no attempt."""

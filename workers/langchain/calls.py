@@ -65,6 +65,7 @@ _FINISHES = {
     "content_filtered": "content_filter",
     "guardrail_intervened": "content_filter",
 }
+Paid = Callable[[Mapping[str, Any] | None, Mapping[str, int]], None]
 OWN_INDEX = 1_000_000  # indices above are ours, of pieces of calls to which the server has given none
 _STOPPED = frozenset({"length", "content_filter", "refusal"})  # the server says itself that there is no more
 
@@ -89,11 +90,15 @@ class Call:
         "finish",
         "is_inner",
         "marks",
+        "metadata",
         "usage",
     )
 
-    def __init__(self, *, marks: bool = False, is_inner: bool = False) -> None:
+    def __init__(
+        self, *, marks: bool = False, is_inner: bool = False, metadata: Mapping[str, Any] | None = None
+    ) -> None:
         self.marks = marks
+        self.metadata = metadata  # of the run that is the call
         self.is_inner = is_inner  # a tool has asked
         self.finish = ""  # as `done` says it; empty where nothing was said
         self.usage: dict[str, int] = {}
@@ -188,12 +193,18 @@ class Models(BaseCallbackHandler):
     raise_error = True
     run_inline = True
 
-    def __init__(self, is_inner: Callable[[UUID | None], bool] = lambda parent: False) -> None:
-        """`is_inner` says of the run that asks a model whether it is below a tool."""
+    def __init__(
+        self, is_inner: Callable[[UUID | None], bool] = lambda parent: False, paid: Paid | None = None
+    ) -> None:
+        """`is_inner` says of the run that asks a model whether it is below a tool.
+
+        `paid` is told the metadata and the usage of each call that has told its usage.
+        """
         self.usage: dict[str, int] = {}  # of all calls that have ended
         self.finish = ""  # of the one that has ended last, but for those that tools have made
         self.said: set[str] = set()  # the whole text of each answer, but for those that tools have asked for
         self._is_inner = is_inner
+        self._paid = paid
         self._open: dict[UUID, Call] = {}
         self._lock = Lock()  # calls end in several threads
 
@@ -201,15 +212,18 @@ class Models(BaseCallbackHandler):
         self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **given: Any
     ) -> None:
         """A model is asked."""
-        provider = (given.get("metadata") or {}).get("ls_provider")
+        metadata = given.get("metadata")
+        provider = (metadata or {}).get("ls_provider")
         marks = provider in _MARKING and UNMARKED not in (given.get("tags") or ())
-        self._open[run_id] = Call(marks=marks, is_inner=self._is_inner(parent_run_id))
+        is_inner = self._is_inner(parent_run_id)
+        self._open[run_id] = Call(marks=marks, is_inner=is_inner, metadata=metadata)
 
     def on_llm_start(
         self, serialized: Any, prompts: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **given: Any
     ) -> None:
         """A model that knows no messages is asked: LangChain shows no end marker of it."""
-        self._open[run_id] = Call(is_inner=self._is_inner(parent_run_id))
+        is_inner = self._is_inner(parent_run_id)
+        self._open[run_id] = Call(is_inner=is_inner, metadata=given.get("metadata"))
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **given: Any) -> None:
         """A piece of its answer."""
@@ -243,6 +257,8 @@ class Models(BaseCallbackHandler):
                 self.usage[name] = self.usage.get(name, 0) + tokens
             if not call.is_inner:
                 self.finish = call.finish or self.finish
+        if call.usage and self._paid is not None:
+            self._paid(call.metadata, call.usage)
 
 
 class FedModels(Models):
@@ -253,8 +269,8 @@ class FedModels(Models):
     call is judged once.
     """
 
-    def __init__(self, is_inner: Callable[[UUID | None], bool]) -> None:
-        super().__init__(is_inner)
+    def __init__(self, is_inner: Callable[[UUID | None], bool], paid: Paid | None = None) -> None:
+        super().__init__(is_inner, paid)
         self._fed: set[UUID] = set()  # calls that are open, and that async code has made
 
     @property

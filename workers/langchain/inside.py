@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from gateway.observe import telemetry
+from gateway.protocol import Event
 from workers.langchain.calls import Models
-from workers.langchain.keys import CallKeys
+from workers.langchain.keys import Call, CallKeys
 from workers.langchain.outputs import output_of
+from workers.langchain.replays import NOTHING, Logged, ToolEnd, kept
 from workers.langchain.stage import WITHIN, Emit, Stage
 from workers.langchain.tap import Tap
 from workers.langchain.values import clean, plain
@@ -31,10 +34,10 @@ class Inside(Tap):
     def __init__(self, emit: Emit, stage: Stage) -> None:
         super().__init__(emit, stage)
         self._within: dict[UUID | None, str] = {}  # the call of the tool below which a run is
-        self.models = Models(self._within.__contains__)
+        self.models = Models(self._within.__contains__, self._pay)
         self._calls: set[str] = set()  # told already, by their ids
         self._unnamed = 0  # calls to which the model has given no id
-        self._tools: dict[UUID, tuple[str, str, Stage]] = {}
+        self._tools: dict[UUID, tuple[str, str, Stage, Call | None, Logged | None]] = {}
         self._searches: dict[UUID, Stage] = {}
         self._documents: set[int] = set()  # told as sources: hashes of their texts
         self.keys = CallKeys(stage)
@@ -103,26 +106,49 @@ class Inside(Tap):
         stage = self._below(self.stage_of(given.get("metadata")), parent_run_id)
         self._within[run_id] = call_id
         self._calls.add(call_id)
-        self._tools[run_id] = (name, call_id, stage)
         arguments = given.get("inputs")
         said = input_str if arguments is None else plain(arguments)
-        self.keys.write(name, said, str(given.get("tool_call_id") or ""), given.get("metadata"))
-        await self.emit(stage.tool(name, call_id, "started", said))
+        event = stage.tool(name, call_id, "started", said)
+        call = self.keys.write(name, said, str(given.get("tool_call_id") or ""), given.get("metadata"))
+        logged = self._stage.replays.take(event)
+        self._tools[run_id] = (name, call_id, stage, call, logged)
+        if call is not None:
+            call.fail = self.fail
+            call.begin(event, logged, self._stage)
+        if logged is not None:
+            await self._stage.replays.turn(logged.started)
+        await self.emit(event)
+        if logged is not None and call is not None and call.answered() is not NOTHING:
+            await self._say_below(logged, call_id)
 
     async def on_tool_end(self, output: Any, *, run_id: UUID, **given: Any) -> None:
         """A tool has answered."""
         self._within.pop(run_id, None)
-        name, call_id, stage = self._tools.pop(run_id)
+        name, call_id, stage, call, logged = self._tools.pop(run_id)
         failed = getattr(output, "status", "") == "error"
         said = plain(output_of(output, call_id))
-        await self.emit(stage.tool(name, call_id, "failed" if failed else "finished", said))
+        end = stage.tool(name, call_id, "failed" if failed else "finished", said)
+        if not failed and call is not None and call.given is not NOTHING:
+            end = ToolEnd(end.type, end.data, kept(call.given, said))
+        await self.emit(end)
+        self._stage.replays.end(logged)
 
     async def on_tool_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
         """A tool has raised; its words may quote a secret and go nowhere."""
         self._within.pop(run_id, None)
-        name, call_id, stage = self._tools.pop(run_id)
+        name, call_id, stage, _, logged = self._tools.pop(run_id)
+        self._stage.replays.end(logged)
         if not any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__):  # an interrupt is none
             await self.emit(stage.tool(name, call_id, "failed", "The tool failed."))
+
+    async def _say_below(self, logged: Logged, call_id: str) -> None:
+        """What an earlier attempt has said below a call stands, and belongs to the same call of this one."""
+        telemetry.tools_replayed.add(1)
+        self._stage.replays.skip(logged)
+        before = logged.started.data["call_id"]
+        for event in logged.below:
+            moved = {WITHIN: call_id} if event.data[WITHIN] == before else {}
+            await self.emit(Event(event.type, {**event.data, **moved}))
 
     async def on_retriever_start(
         self,
@@ -152,6 +178,10 @@ class Inside(Tap):
     def stage_of(self, metadata: Mapping[str, Any] | None) -> Stage:
         """The stage that a run of LangChain's belongs to."""
         return self._stage
+
+    def _pay(self, metadata: Mapping[str, Any] | None, usage: Mapping[str, int]) -> None:
+        """A model's call has cost this."""
+        self._stage.bill.add(self.stage_of(metadata).node, usage)
 
     def _descend(self, run_id: UUID, parent: UUID | None) -> str:
         """A run begins; the tool's call that it is below, if it is."""

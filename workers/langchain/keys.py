@@ -12,9 +12,11 @@ nothing has to be kept. A call that its caller repeats within a task under the s
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import wraps
@@ -22,7 +24,10 @@ from threading import Lock
 from typing import Any
 from uuid import UUID
 
+from gateway.protocol import Event
 from gateway.streams import params as chain_params
+from workers.langchain.doubts import ToolUnknown, policy_of, settle
+from workers.langchain.replays import NOTHING, Logged, Replays
 from workers.langchain.stage import Stage
 
 _NAMESPACE, _STEP, _PLACE = "langgraph_checkpoint_ns", "langgraph_step", "langgraph_path"  # LangGraph's names
@@ -30,22 +35,52 @@ _RUNTIME = "ToolRuntime"  # LangGraph's class, which has a configuration of its 
 Scope = tuple[Any, ...]
 
 
-class _Call:
-    """The configurable of one call, until the callback of its start has written the key into it."""
+class Call:
+    """One call of a tool. `configurable` is its own, until the callback of its start has written the key."""
 
-    __slots__ = ("configurable",)
-
-    def __init__(self, configurable: dict[str, Any]) -> None:
+    def __init__(self, tool: Any, configurable: dict[str, Any]) -> None:
+        self.tool = tool
+        self.own = configurable
         self.configurable: dict[str, Any] | None = configurable
+        self.policy = policy_of(tool, configurable)
+        self.given: Any = NOTHING  # what the tool's function gave
+        # What the callback of its start knows: the event, the call of an earlier attempt that this one is.
+        self.name, self.call_id, self.input = "", "", None
+        self.replays: Replays | None = None
+        self.logged: Logged | None = None
+        self.doubted: Sequence[Mapping[str, Any]] = ()
+        self.fail: Callable[[Exception], None] = lambda error: None
+
+    def begin(self, started: Event, logged: Logged | None, stage: Stage) -> None:
+        """Its event is this one; `logged` is the call of an earlier attempt that it is."""
+        data = started.data
+        self.name, self.input = data["name"], data["input"]
+        self.call_id = (started if logged is None else logged.started).data["call_id"]
+        self.replays, self.logged, self.doubted = stage.replays, logged, stage.doubted
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether an earlier attempt has begun it, and nobody knows whether it has done its work."""
+        return self.logged is not None and self.logged.is_unknown
+
+    def answered(self) -> Any:
+        """What the log says that the tool has answered; NOTHING where the call has to be made."""
+        return NOTHING if self.logged is None else self.logged.answered()
+
+    def refused(self) -> ToolUnknown:
+        """The error that ends the stage, whatever the chain makes of it."""
+        error = ToolUnknown(f"the tool {self.name} may have done its work, and may not be called again")
+        self.fail(error)
+        return error
 
 
-_call: ContextVar[_Call | None] = ContextVar("holdfast_call", default=None)
+_call: ContextVar[Call | None] = ContextVar("holdfast_call", default=None)
 
 
 def key_of(stage: Stage, *more: Any) -> str:
     """The key of a run of a stage, or of something within it: 64 hexadecimal digits."""
-    stream = stage.first or stage.stream_id
-    whole = json.dumps([stream, stage.thread, *more], sort_keys=True, default=str)
+    keyed = stage.keyed or (stage.first or stage.stream_id, stage.thread)
+    whole = json.dumps([*keyed, *more], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
@@ -75,14 +110,16 @@ class CallKeys:
             if (namespace := self._tasks.pop(run_id, None)) is not None:
                 self._calls.pop(self._scopes.pop(namespace), None)
 
-    def write(self, name: str, arguments: Any, call_id: str, metadata: Mapping[str, Any] | None) -> None:
+    def write(
+        self, name: str, arguments: Any, call_id: str, metadata: Mapping[str, Any] | None
+    ) -> Call | None:
         """A tool is called with these arguments, as the log has them: its configurable gets its key.
 
-        `call_id`: the model's; empty where there is none.
+        `call_id`: the model's; empty where there is none. Gives the call; None where it is none of ours.
         """
         call = _call.get()
         if call is None or call.configurable is None:
-            return
+            return None
         configurable, call.configurable = call.configurable, None
         same = hashlib.sha256(json.dumps([name, arguments], sort_keys=True).encode()).hexdigest()
         with self._lock:
@@ -92,6 +129,7 @@ class CallKeys:
                 known.append(call_id)
             number = len(known) if not call_id else known.index(call_id) + 1
         configurable[chain_params.KEY] = key_of(self._stage, scope, same, number)
+        return call
 
     def _around(self, namespace: str) -> Scope:
         """The scope of the task around a task, and what LangGraph numbers its graphs by beyond the first."""
@@ -121,10 +159,10 @@ def _keyed(run: Callable[..., Any]) -> Callable[..., Any]:
     def keyed(tool: Any, tool_input: Any, *given: Any, config: Any = None, **named: Any) -> Any:
         if not _is_ours(config):
             return run(tool, tool_input, *given, config=config, **named)
-        config, call = _own(config)
+        config, call = _own(tool, config)
         token = _call.set(call)
         try:
-            return run(tool, _with(tool_input, config), *given, config=config, **named)
+            return run(_answering(call), _with(tool_input, config), *given, config=config, **named)
         finally:
             _call.reset(token)
 
@@ -136,10 +174,10 @@ def _keyed_async(run: Callable[..., Any]) -> Callable[..., Any]:
     async def keyed(tool: Any, tool_input: Any, *given: Any, config: Any = None, **named: Any) -> Any:
         if not _is_ours(config):
             return await run(tool, tool_input, *given, config=config, **named)
-        config, call = _own(config)
+        config, call = _own(tool, config)
         token = _call.set(call)
         try:
-            return await run(tool, _with(tool_input, config), *given, config=config, **named)
+            return await run(_answering(call), _with(tool_input, config), *given, config=config, **named)
         finally:
             _call.reset(token)
 
@@ -150,9 +188,48 @@ def _is_ours(config: Any) -> bool:
     return isinstance(config, Mapping) and chain_params.KEY in (config.get("configurable") or {})
 
 
-def _own(config: Any) -> tuple[Any, _Call]:
+def _own(tool: Any, config: Any) -> tuple[Any, Call]:
     configurable = dict(config["configurable"])
-    return {**config, "configurable": configurable}, _Call(configurable)
+    return {**config, "configurable": configurable}, Call(tool, configurable)
+
+
+def _answering(call: Call) -> Any:
+    """The tool, whose function is not called where the log has its answer, and which notes what it gave."""
+    tool = copy.copy(call.tool)
+    sync, own = call.tool._run, call.tool._arun
+
+    @wraps(sync)
+    def run(*args: Any, **named: Any) -> Any:
+        answer = call.answered()
+        if answer is NOTHING:
+            answer = settle(call)
+            answer = sync(*args, **named) if answer is NOTHING else answer
+        elif call.replays is not None and call.logged is not None and not _in_a_loop():
+            call.replays.turn_now(call.logged.end)
+        call.given = answer
+        return answer
+
+    @wraps(own)
+    async def arun(*args: Any, **named: Any) -> Any:
+        answer = call.answered()
+        if answer is NOTHING:
+            answer = settle(call)
+            answer = await own(*args, **named) if answer is NOTHING else answer
+        elif call.replays is not None and call.logged is not None:
+            await call.replays.turn(call.logged.end)
+        call.given = answer
+        return answer
+
+    vars(tool).update(_run=run, _arun=arun)
+    return tool
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _with(tool_input: Any, config: Any) -> Any:

@@ -66,7 +66,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         Inside.__init__(self, emit, stage)
         self._heard = _Heard()
         StreamMessagesHandler.__init__(self, self._heard_one, subgraphs=True)
-        self.models: FedModels = FedModels(self._within.__contains__)
+        self.models: FedModels = FedModels(self._within.__contains__, self._pay)
         self._names = [name for name in graph.nodes if not name.startswith("__")]
         self._on_the_way = frozenset(map(clean, on_the_way(graph)))
         self._keeps_messages = MESSAGES in graph.channels

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from gateway import protocol
 from gateway.protocol import Event
 from workers.langchain.content import citations_in, refusal_in
+from workers.langchain.replays import WITHIN as WITHIN
+from workers.langchain.replays import Replays
 from workers.langchain.values import plain
 
 if TYPE_CHECKING:
@@ -32,6 +35,24 @@ class Pace:
         return False
 
 
+class Bill:
+    """What the model calls of one try of a stage have used, by node; calls end in several threads."""
+
+    def __init__(self) -> None:
+        # By a node's name and run; empty for a call that belongs to none. Replaced, and never changed.
+        self.paid: Mapping[str, Mapping[str, int]] = {}
+        self._lock = Lock()
+
+    def add(self, node: str, usage: Mapping[str, int]) -> None:
+        """A call has ended."""
+        with self._lock:
+            before = self.paid.get(node, {})
+            both = {
+                name: before.get(name, 0) + usage.get(name, 0) for name in dict.fromkeys((*before, *usage))
+            }
+            self.paid = {**self.paid, node: both}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a graph that has stopped is told.
@@ -43,9 +64,6 @@ class Answer:
     responses: Mapping[str, Any] = field(default_factory=dict, repr=False)
     update: Mapping[str, Any] | None = field(default=None, repr=False)
     goto: Sequence[Any] = ()
-
-
-WITHIN = "within"  # marks what happens below a tool: the id of that tool's call
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +78,8 @@ class Stage:
     answer: Answer | None = field(default=None, repr=False)  # the graph has stopped, and goes on with this
     turn: Any = field(default=None, repr=False)  # what a thread that remembers is given instead of all
     first: str = ""  # of streams that resume one another, the first one's id; empty: it is this one
+    doubted: Sequence[Mapping[str, Any]] = ()  # calls of tools about which an earlier stream has asked
+    keyed: tuple[str, ...] = ()  # stream and thread that keys of calls are made of, where these are another's
     owner: str = ""  # the caller whose stream this is, as the chain is told
     stream_id: str = ""  # likewise
     attempt: int = 1  # likewise
@@ -72,6 +92,13 @@ class Stage:
     aside: str = ""  # why its text is no part of the answer, as far as is known while it is said
     marks: Mapping[str, Any] = field(default_factory=dict)  # what its events bear beside
     pace: Pace = field(default_factory=Pace, repr=False, compare=False)
+    replays: Replays = field(default_factory=Replays, repr=False, compare=False)  # of earlier attempts
+    bill: Bill = field(default_factory=Bill, repr=False, compare=False)
+
+    @property
+    def node(self) -> str:
+        """A graph's node with its run, as a bill names it; empty for the chain's stage itself."""
+        return f"{self.name} {self.run}" if self.run else ""
 
     def text(self, delta: str) -> Event:
         """A piece of text of this stage; below a tool, of that tool."""

@@ -83,6 +83,8 @@ class Tap(AsyncCallbackHandler):
             raise self._error
 
     def _add_up(self, outcome: Outcome, own: Outcome) -> None:
+        if own.usage and not self.models.usage:  # chunks have told it, and no call of a model was heard of
+            self._stage.bill.add("", own.usage)
         for name, tokens in (self.models.usage or own.usage).items():
             outcome.usage[name] = outcome.usage.get(name, 0) + tokens
         said = own.finish_reason if own.finish_reason not in ("", "stop") else self.models.finish
@@ -108,6 +110,10 @@ class Tap(AsyncCallbackHandler):
         except RuntimeError:
             in_ours = False
         self._send(event, waits=not in_ours)
+
+    def fail(self, error: Exception) -> None:
+        """Have the stage fail at its end, whatever the chain makes of this."""
+        self._error = self._error or error
 
     async def flush(self) -> None:
         """Hand on what other threads have sent."""

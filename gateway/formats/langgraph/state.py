@@ -178,7 +178,7 @@ async def _told(thread: Thread, newest: Record | None) -> Document:
     values, interrupts = (stands["values"] or None), stands["interrupts"]
     share = stands.share if isinstance(stands, Document) else None
     state = await thread.stands()
-    status = await thread.gateway.thread_status(thread.owner, state)
+    status = await thread.gateway.parts.turns.status(thread.owner, state)
     if status == "idle" and interrupts:
         status = "interrupted"
     whole = {

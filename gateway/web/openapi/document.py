@@ -13,9 +13,9 @@ from typing import Any
 from gateway.protocol import VERSION
 from gateway.settings import Settings
 from gateway.streams.start import Bounds
-from gateway.web.openapi import page, parameters, producers, responses, schemas, threads
+from gateway.web.openapi import basics, page, parameters, producers, responses, schemas, threads
+from gateway.web.openapi.basics import Schema, ref
 from gateway.web.openapi.responses import Answer
-from gateway.web.openapi.schemas import Schema, ref
 
 Operation = dict[str, Any]
 _BODY = ("malformed", "too_large", "not_json", "encoded", "invalid")
@@ -74,7 +74,7 @@ class _Contract:
     function_key: bool
 
     def paths(self) -> dict[str, dict[str, Any]]:
-        stream, any_stream = parameters.stream(schemas.ID), parameters.stream(schemas.ANY_ID)
+        stream, any_stream = parameters.stream(basics.ID), parameters.stream(basics.ANY_ID)
         return {
             "/stream": {"post": self._create(), "options": _preflight("stream")},
             "/stream/{id}": {
@@ -82,6 +82,11 @@ class _Contract:
                 "get": self._follow(),
                 "delete": self._cancel(),
                 "options": {**_preflight("one", "no_route"), "parameters": [any_stream]},
+            },
+            "/stream/{id}/retry": {
+                "parameters": [stream],
+                "post": self._retry(),
+                "options": {**_preflight("retry", "no_route"), "parameters": [any_stream]},
             },
             "/stream/{id}/resume": {
                 "parameters": [stream],
@@ -227,6 +232,25 @@ class _Contract:
             "responses": {
                 "200": {**responses.json("as it ended", ref("Status")), "links": links},
                 **self._refused(*_ONE),
+            },
+        }
+
+    def _retry(self) -> Operation:
+        codes = (*_START, *_ONE, "idempotency_key_reused", "running", "not_failed", "chain_changed")
+        return {
+            **_named("retry", "Try a failed stream again, from the stage that has failed"),
+            "security": self._asked(),
+            "parameters": [
+                parameters.idempotency_key(),
+                *parameters.cursor(),
+                parameters.traceparent(),
+            ],
+            "requestBody": {**self._body("Retry"), "required": False},
+            "responses": {
+                "200": responses.events("with `Accept: text/event-stream`: the events", created=True),
+                "202": {**responses.created("Retried"), "links": _links()},
+                "204": responses.seen(created=True),
+                **self._refused(*dict.fromkeys(codes)),
             },
         }
 

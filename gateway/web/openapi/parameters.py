@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.openapi.schemas import IDEMPOTENCY_KEY, LAST_EVENT_ID, THREAD_NAME, Schema
+from gateway.web.openapi.basics import IDEMPOTENCY_KEY, LAST_EVENT_ID, THREAD_NAME, Schema
 
 Parameter = dict[str, Any]
 

@@ -9,8 +9,8 @@ from gateway.protocol import Status
 from gateway.streams.messages import MOST_ID
 from gateway.streams.producer_asked import MOST_STAGES
 from gateway.streams.start import LINES, MAX_METADATA_BYTES, Bounds
-from gateway.web.openapi import responses, schemas
-from gateway.web.openapi.schemas import Schema, ref
+from gateway.web.openapi import basics, responses
+from gateway.web.openapi.basics import Schema, ref
 
 NAME: Schema = {"type": "string", "pattern": r"^[^\r\n\u0000]{1,200}$"}
 _TEXT: Schema = {"type": "string"}
@@ -35,11 +35,11 @@ def components(base: str) -> dict[str, Schema]:
     }
     stage = _object(name=_TEXT, state={"enum": ["open", "finished"]}, result={})
     opened = _object(
-        id=schemas.ID,
+        id=basics.ID,
         status=_STATUS,
         chain=_TEXT,
-        stream=schemas.where(base),
-        created_at=schemas.TIME,
+        stream=basics.where(base),
+        created_at=basics.TIME,
         write_token=_TEXT,
         position={"const": 0},
         stages={"type": "array", "items": stage},

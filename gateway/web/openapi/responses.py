@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.protocol.errors import Encoded, HoldfastError, NoOwner
 from gateway.web.headers import SECURE
-from gateway.web.openapi.schemas import ID, Schema, ref, where
+from gateway.web.openapi.basics import ID, Schema, ref, where
 
 Answer = dict[str, Any]
 EXAMPLE = (

@@ -6,51 +6,32 @@ real requests and answers against them. Patterns mean the same to ECMA-262, Pyth
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from gateway.protocol import CURSOR, STREAM_ID, TERMINAL_EVENTS, EventType, Status
+from gateway.protocol import TERMINAL_EVENTS, EventType, Status
 from gateway.store.record import WAITING
 from gateway.streams.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
 from gateway.streams.resume import MOST_RESPONSES
 from gateway.streams.start import DEFAULT_CHAIN, MAX_METADATA_BYTES, STRATEGIES, Bounds
-
-Schema = dict[str, Any]
-
-ANY_ID: Schema = {"type": "string", "minLength": 1}
-ID: Schema = {"type": "string", "pattern": f"^{STREAM_ID.pattern}$"}
-EVENT_ID: Schema = {"type": "string", "pattern": f"^{CURSOR.pattern}$"}
-_CURSOR: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})$"}  # 0: of `log_lost`
-LAST_EVENT_ID: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})?$"}
-# A field's value has no blank at either end (RFC 9110, 5.5).
-IDEMPOTENCY_KEY: Schema = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$"}
-TIME: Schema = {"type": "string", "format": "date-time"}
-THREAD_NAME: Schema = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": 200,
-    "pattern": r"^[^/\x00-\x1f\x7f-\x9f]+$",
-    "not": {"anyOf": [{"enum": [".", ".."]}, {"pattern": "^stream:"}]},
-}
-# What `str.strip` leaves something of.
-NOT_BLANK = (
-    r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # a test compares the two
+from gateway.web.openapi.basics import (
+    ANY_ID,
+    CURSOR_OR_NONE,
+    EVENT_ID,
+    ID,
+    NATURAL,
+    NOT_BLANK,
+    TEXT,
+    THREAD_NAME,
+    TIME,
+    Schema,
+    also,
+    exactly,
+    or_null,
+    ref,
+    where,
 )
+
 SAMPLE_EVENTS = (EventType.MESSAGE, *TERMINAL_EVENTS)
-_TEXT: Schema = {"type": "string"}
-_NATURAL: Schema = {"type": "integer", "minimum": 0}
-
-
-def ref(name: str) -> Schema:
-    """A schema of the document's components, by name."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def where(base: str) -> Schema:
-    """A stream's path, below the gateway's own."""
-    escaped = re.sub(r"[$()*+.?]", r"\\\g<0>", base)  # what has a meaning in a pattern of ECMA-262
-    return {"type": "string", "pattern": f"^{escaped}/stream/{STREAM_ID.pattern}$"}
 
 
 def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -> dict[str, Schema]:
@@ -60,52 +41,29 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
         **_json(bounds),
         "Message": _message(bounds),
         "ToolCall": _call(),
-        "Created": _object(
-            id=ID, status={"const": Status.QUEUED.value}, chain=_TEXT, stream=where(base), created_at=TIME
+        "Created": exactly(
+            id=ID, status={"const": Status.QUEUED.value}, chain=TEXT, stream=where(base), created_at=TIME
         ),
         **_asking(base),
-        "Chains": _object(chains={"type": "array", "items": ref("Chain")}),
-        "Chain": _and(
-            _object(name=_TEXT, stages={"type": "array", "items": _TEXT}, input=_or_null({})),
+        "Chains": exactly(chains={"type": "array", "items": ref("Chain")}),
+        "Chain": also(
+            exactly(name=TEXT, stages={"type": "array", "items": TEXT}, input=or_null({})),
             params={"type": "object", "description": "JSON Schema of all that callers may set, if declared"},
         ),
-        "Threads": _object(
-            threads={"type": "array", "items": ref("Thread")}, next=_or_null({"type": "string"})
-        ),
-        "Thread": _object(
-            thread=THREAD_NAME,
-            status={"enum": ["idle", "busy", "interrupted", "error"]},
-            chain=_TEXT,
-            created_at=TIME,
-            updated_at=TIME,
-            stream=_or_null(ID),
-        ),
-        "ThreadState": {
-            **_object(
-                values={},
-                next={"type": "array", "items": _TEXT},
-                tasks={"type": "array", "items": {"type": "object"}},
-                checkpoint=_or_null({"type": "object"}),
-                metadata={"type": "object"},
-                created_at=_or_null(TIME),
-                parent_checkpoint=_or_null({"type": "object"}),
-                interrupts={"type": "array", "items": {"type": "object"}},
-            ),
-            "description": "as LangGraph's server tells it",
-        },
-        "Token": _object(token=_TEXT, expires_at=TIME, stream=_TEXT),
-        "Health": _object(status={"const": "ok"}, model=_TEXT),
+        **_threads(),
+        "Token": exactly(token=TEXT, expires_at=TIME, stream=TEXT),
+        "Health": exactly(status={"const": "ok"}, model=TEXT),
         "Ready": _ready(),
         "Status": _status(),
         "Usage": {"type": "object", "additionalProperties": {"type": "integer"}},
-        "Failure": _and(_object(code=_TEXT, message=_TEXT, retryable={"type": "boolean"}), detail=_TEXT),
+        "Failure": also(exactly(code=TEXT, message=TEXT, retryable={"type": "boolean"}), detail=TEXT),
         "Problem": {
-            **_object(
+            **exactly(
                 type={"type": "string", "pattern": "^urn:holdfast:problem:"},
-                title=_TEXT,
+                title=TEXT,
                 status={"type": "integer"},
-                detail=_TEXT,
-                code=_TEXT,
+                detail=TEXT,
+                code=TEXT,
             ),
             "additionalProperties": {"type": ["string", "integer"]},
         },
@@ -115,57 +73,77 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
     }
 
 
-def _asking(base: str) -> dict[str, Schema]:
-    """What a graph asks, and the answer to who has answered it."""
+def _threads() -> dict[str, Schema]:
+    """A caller's threads."""
     return {
-        "Resumed": _object(
+        "Threads": exactly(
+            threads={"type": "array", "items": ref("Thread")}, next=or_null({"type": "string"})
+        ),
+        "Thread": exactly(
+            thread=THREAD_NAME,
+            status={"enum": ["idle", "busy", "interrupted", "error"]},
+            chain=TEXT,
+            created_at=TIME,
+            updated_at=TIME,
+            stream=or_null(ID),
+        ),
+        "ThreadState": {
+            **exactly(
+                values={},
+                next={"type": "array", "items": TEXT},
+                tasks={"type": "array", "items": {"type": "object"}},
+                checkpoint=or_null({"type": "object"}),
+                metadata={"type": "object"},
+                created_at=or_null(TIME),
+                parent_checkpoint=or_null({"type": "object"}),
+                interrupts={"type": "array", "items": {"type": "object"}},
+            ),
+            "description": "as LangGraph's server tells it",
+        },
+    }
+
+
+def _asking(base: str) -> dict[str, Schema]:
+    """What a graph asks, and what goes on from another stream: with an answer, or as another try."""
+    return {
+        "Retried": exactly(
+            id=ID,
+            retries=ID,
+            status={"const": Status.QUEUED.value},
+            chain=TEXT,
+            stream=where(base),
+            created_at=TIME,
+            **{"from": TEXT},
+        ),
+        "Resumed": exactly(
             id=ID,
             status={"const": Status.QUEUED.value},
-            chain=_TEXT,
+            chain=TEXT,
             stream=where(base),
             created_at=TIME,
             resumes=ID,
         ),
-        "Interrupt": _and(_object(id=_TEXT, value={}), response_schema={"type": "object"}),
+        "Interrupt": also(exactly(id=TEXT, value={}), response_schema={"type": "object"}),
     }
-
-
-def _object(**properties: Schema) -> Schema:
-    """All of these properties, and no other."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _and(schema: Schema, **optional: Schema) -> Schema:
-    """The same object, with properties that it may have."""
-    return {**schema, "properties": {**schema["properties"], **optional}}
-
-
-def _or_null(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _resume(bounds: Bounds) -> Schema:
     node = {"type": "string", "minLength": 1}
-    goto = {"anyOf": [node, {**_and(_object(node=node), input=ref("Json"))}]}
+    goto = {"anyOf": [node, {**also(exactly(node=node), input=ref("Json"))}]}
     response = {
-        **_and(_object(interrupt_id=node), status={"const": "resolved"}, response=ref("Json")),
+        **also(exactly(interrupt_id=node), status={"const": "resolved"}, response=ref("Json")),
         "required": ["interrupt_id", "response"],
     }
-    cancelled = _and(_object(interrupt_id=node, status={"const": "cancelled"}), response=ref("Json"))
+    cancelled = also(exactly(interrupt_id=node, status={"const": "cancelled"}), response=ref("Json"))
     return {
-        **_object(
+        **exactly(
             responses={
                 "type": "array",
                 "items": {"oneOf": [response, cancelled]},
                 "maxItems": min(MOST_RESPONSES, bounds.items),
                 "description": "an answer to each open question; a cancelled one is answered by null",
             },
-            update={**_or_null(ref("JsonObject")), "description": "changes of the graph's state"},
+            update={**or_null(ref("JsonObject")), "description": "changes of the graph's state"},
             goto={
                 "anyOf": [
                     goto,
@@ -195,7 +173,7 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
             "description": "params too, and the stronger; a graph with a context_schema is given its names",
         },
         "metadata": {
-            **_or_null(ref("JsonObject")),
+            **or_null(ref("JsonObject")),
             "description": f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document",
         },
         "thread": {
@@ -211,7 +189,7 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
 
     def start(name: str, schema: Schema) -> Schema:
         needed = {"multitask_strategy": ["thread"]}
-        whole = _object(**{name: schema, **options})
+        whole = exactly(**{name: schema, **options})
         return {**whole, "required": [name], "dependentRequired": needed}
 
     return {
@@ -224,7 +202,19 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
         "StartUser": start("user", user),
         "StartMessages": start("messages", messages),
         "StartInput": {"oneOf": [_asked_of(name, chains[name], start) for name in sorted(chains)]},
-        "SampleStart": _object(user=user),
+        "SampleStart": exactly(user=user),
+        "Retry": {
+            **exactly(
+                **{
+                    "from": {**ANY_ID, "description": "a stage, or the id of the event with which one began"},
+                    "params": {
+                        **ref("JsonObject"),
+                        "description": "set anew beside those of the failed stream",
+                    },
+                }
+            ),
+            "required": [],
+        },
     }
 
 
@@ -258,16 +248,16 @@ def _json(bounds: Bounds) -> dict[str, Schema]:
 def _message(bounds: Bounds) -> Schema:
     part = {"allOf": [ref("JsonObject")], "type": "object", "required": ["type"]}
     parts = {"type": "array", "items": part, "minItems": 1, "maxItems": bounds.items}
-    content = {"anyOf": [_TEXT, parts]}
+    content = {"anyOf": [TEXT, parts]}
     calls = {"type": "array", "items": ref("ToolCall"), "minItems": 1, "maxItems": bounds.items}
-    answer = _object(role={"const": "tool"}, content=content, tool_call_id=_word(MOST_ID))
-    asking = _object(role={"const": "assistant"}, tool_calls=calls)
+    answer = exactly(role={"const": "tool"}, content=content, tool_call_id=_word(MOST_ID))
+    asking = exactly(role={"const": "assistant"}, tool_calls=calls)
     return {
         "oneOf": [
-            _object(role={"enum": [role for role in ROLES if role != "tool"]}, content=content),
-            _and(asking, content=_or_null(content)),
+            exactly(role={"enum": [role for role in ROLES if role != "tool"]}, content=content),
+            also(asking, content=or_null(content)),
             {
-                **_and(answer, name=_word(MOST_NAME), status={"enum": list(STATUSES)}),
+                **also(answer, name=_word(MOST_NAME), status={"enum": list(STATUSES)}),
                 "description": "what a tool of the client's answers to a call before it, by that call's id",
             },
         ]
@@ -276,8 +266,8 @@ def _message(bounds: Bounds) -> Schema:
 
 def _call() -> Schema:
     arguments = {"type": "string", "contentMediaType": "application/json", "contentSchema": ref("JsonObject")}
-    function = _object(name=_word(MOST_NAME), arguments=arguments)
-    return _object(id=_word(MOST_ID), type={"const": "function"}, function=function)
+    function = exactly(name=_word(MOST_NAME), arguments=arguments)
+    return exactly(id=_word(MOST_ID), type={"const": "function"}, function=function)
 
 
 def _word(most: int) -> Schema:
@@ -287,36 +277,43 @@ def _word(most: int) -> Schema:
 
 def _ready() -> Schema:
     """A process that can serve, or cannot; the states of its parts are those of docs/operations.md."""
-    part = _object(state=_TEXT)
-    queue = {**_object(state=_TEXT, depth=_NATURAL), "required": ["state"]}
-    return _object(
+    part = exactly(state=TEXT)
+    queue = {**exactly(state=TEXT, depth=NATURAL), "required": ["state"]}
+    return exactly(
         status={"enum": ["ready", "unready"]}, store=part, queue=queue, subscriber=part, model=part
     )
 
 
 def _status() -> Schema:
-    stage = _object(
-        name=_TEXT, run={"type": "integer", "minimum": 1}, state={"enum": ["started", "finished"]}, text=_TEXT
+    stage = exactly(
+        name=TEXT, run={"type": "integer", "minimum": 1}, state={"enum": ["started", "finished"]}, text=TEXT
     )
-    whole = _object(
+    whole = exactly(
         id=ID,
         status={"enum": [*(status.value for status in Status), WAITING]},
-        chain=_TEXT,
+        chain=TEXT,
         stages={"type": "array", "items": stage},
-        text={**_TEXT, "description": "the last stage's"},
-        usage=_or_null(ref("Usage")),
-        attempt=_NATURAL,
+        text={**TEXT, "description": "the last stage's"},
+        usage=or_null(ref("Usage")),
+        attempt=NATURAL,
         last_event_id=EVENT_ID,
         created_at=TIME,
-        started_at=_or_null(TIME),
-        ended_at=_or_null(TIME),
+        started_at=or_null(TIME),
+        ended_at=or_null(TIME),
         metadata={"type": ["object", "null"], "description": "left out for who shows a stream token"},
-        error=_or_null(ref("Failure")),
+        error=or_null(ref("Failure")),
         interrupts={"type": "array", "items": ref("Interrupt"), "description": "what waits for an answer"},
-        resumes=_or_null(ID),
-        resumed_by=_or_null(ID),
+        resumes=or_null(ID),
+        resumed_by=or_null(ID),
+        retries=or_null(ID),
     )
-    return {**whole, "required": [name for name in whole["required"] if name != "metadata"]}
+    required = [name for name in whole["required"] if name != "metadata"]
+    return {**also(whole, usage_lost=_lost()), "required": required}
+
+
+def _lost() -> Schema:
+    """What is told only where something was lost."""
+    return {**ref("Usage"), "description": "used by tries and attempts of which nothing stands, if any"}
 
 
 def _name(kind: EventType) -> str:
@@ -326,58 +323,57 @@ def _name(kind: EventType) -> str:
 def _event(kind: EventType, data: Schema) -> Schema:
     """One server-sent event. A text has no `event:` line, so clients call it `message`."""
     text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
-    whole = _object(id=_CURSOR, event={"const": kind.value or "message"}, data=text, retry=_NATURAL)
+    whole = exactly(id=CURSOR_OR_NONE, event={"const": kind.value or "message"}, data=text, retry=NATURAL)
     return {**whole, "required": ["id", "event", "data"] if kind.value else ["id", "data"]}
 
 
 def _data() -> Mapping[EventType, Schema]:
     """An event's data, by its type."""
     run = {"type": "integer", "minimum": 1}
-    below = {"path": {"type": "array", "items": _TEXT}, "within": _TEXT}
+    below = {"path": {"type": "array", "items": TEXT}, "within": TEXT}
     number = {"type": "integer", "minimum": 2}
-    nested = _and(_object(within=_TEXT, stage=_TEXT), delta=_TEXT, reasoning=_TEXT, run=run, **below)
-    reset = _object(attempt=run, stage=_TEXT, discard_after=EVENT_ID, reason=_TEXT)
-    tool = _object(
-        name=_TEXT,
-        call_id=_TEXT,
-        stage=_TEXT,
+    nested = also(exactly(within=TEXT, stage=TEXT), delta=TEXT, reasoning=TEXT, run=run, **below)
+    reset = exactly(attempt=run, stage=TEXT, discard_after=EVENT_ID, reason=TEXT)
+    tool = exactly(
+        name=TEXT,
+        call_id=TEXT,
+        stage=TEXT,
         state={"enum": ["started", "finished", "failed"]},
         input={},
         output={},
     )
-    stage = _object(
-        name=_TEXT, run=run, index=_NATURAL, count=_NATURAL, state={"enum": ["started", "finished"]}
-    )
-    done = _object(finish_reason=_TEXT, usage=ref("Usage"), attempts=_NATURAL, duration_ms=_NATURAL)
+    stage = exactly(name=TEXT, run=run, index=NATURAL, count=NATURAL, state={"enum": ["started", "finished"]})
+    done = exactly(finish_reason=TEXT, usage=ref("Usage"), attempts=NATURAL, duration_ms=NATURAL)
     return {
-        EventType.MESSAGE: _and(
-            _object(deployment=_TEXT, delta_content=_TEXT, stage=_TEXT),
+        EventType.MESSAGE: also(
+            exactly(deployment=TEXT, delta_content=TEXT, stage=TEXT),
             run=run,
             message=number,
-            member=_TEXT,
+            member=TEXT,
             path=below["path"],
-            aside=_TEXT,
+            aside=TEXT,
         ),
-        EventType.START: _and(
-            _object(id=ID, chain=_TEXT, stages={"type": "array", "items": _TEXT}, created_at=TIME),
-            resumes=ID,
+        EventType.START: also(
+            exactly(id=ID, chain=TEXT, stages={"type": "array", "items": TEXT}, created_at=TIME),
+            **{"resumes": ID, "retries": ID, "from": TEXT},
         ),
-        EventType.STAGE: _and(stage, parent=_TEXT, step={"type": "integer"}, aside={"type": "boolean"}),
-        EventType.TOOL: {**_and(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
-        EventType.CUSTOM: _and(_object(name=_TEXT, stage=_TEXT, data={}), run=run, message=number, **below),
-        EventType.NESTED: _and(nested, message=number),
-        EventType.REFUSAL: _and(
-            _object(delta=_TEXT, stage=_TEXT), run=run, message=number, path=below["path"], aside=_TEXT
+        EventType.STAGE: also(stage, parent=TEXT, step={"type": "integer"}, aside={"type": "boolean"}),
+        EventType.TOOL: {**also(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
+        EventType.CUSTOM: also(exactly(name=TEXT, stage=TEXT, data={}), run=run, message=number, **below),
+        EventType.NESTED: also(nested, message=number),
+        EventType.REFUSAL: also(
+            exactly(delta=TEXT, stage=TEXT), run=run, message=number, path=below["path"], aside=TEXT
         ),
-        EventType.CITATIONS: _and(
-            _object(stage=_TEXT, citations={"type": "array", "items": {}}), run=run, message=number, **below
+        EventType.CITATIONS: also(
+            exactly(stage=TEXT, citations={"type": "array", "items": {}}), run=run, message=number, **below
         ),
-        EventType.RESET: {"oneOf": [reset, _object(reason={"const": "log_lost"})]},
-        EventType.DONE: _and(
+        EventType.RESET: {"oneOf": [reset, exactly(reason={"const": "log_lost"})]},
+        EventType.DONE: also(
             done,
             interrupts={"type": "array", "items": ref("Interrupt")},
-            next={"type": "array", "items": _TEXT},
+            next={"type": "array", "items": TEXT},
+            usage_lost=_lost(),
         ),
         EventType.FAILED: ref("Failure"),
-        EventType.CANCELLED: _object(),
+        EventType.CANCELLED: exactly(),
     }

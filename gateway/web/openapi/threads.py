@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from gateway.web.openapi import parameters, responses
+from gateway.web.openapi.basics import ref
 from gateway.web.openapi.responses import Answer
-from gateway.web.openapi.schemas import ref
 
 ROWS, MOST_ROWS = 50, 100  # of one page of the list
 

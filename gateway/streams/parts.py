@@ -1,0 +1,36 @@
+"""What an open gateway holds: its connections, and what works over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.azure import credentials
+from gateway.queue.job_queue import JobQueue
+from gateway.queue.turns import Turns
+from gateway.redis.connection import Connection
+from gateway.relay.follow import Relay
+from gateway.relay.hub import Hub
+from gateway.store.conversations import Conversations
+from gateway.store.log import Log
+from gateway.store.threads import Threads
+from gateway.streams.create import Creation
+from gateway.streams.opening import Opening
+from gateway.streams.resuming import Resuming
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All of it, opened at the first use."""
+
+    redis: Connection
+    log: Log
+    hub: Hub
+    relay: Relay
+    queue: JobQueue
+    creation: Creation
+    opening: Opening
+    resuming: Resuming
+    conversations: Conversations
+    threads: Threads
+    turns: Turns
+    tokens: credentials.RedisTokens | None

@@ -1,0 +1,150 @@
+"""A failed stream tried again: what of it is kept, and what is asked anew.
+
+The new stream is one of its own, with its own id and log. It has the results of the stages (and of the runs
+of an `Each`) before the one from which it goes on, and runs that one and all later ones. What the failed
+stage has done outside is not undone, and is perhaps done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.protocol import Cursor, EventType, Status
+from gateway.protocol.errors import ChainChanged, CursorLost, Invalid, NotFailed, StreamGone, StreamRunning
+from gateway.store.log import Log
+from gateway.store.record import CHECKPOINT, Record
+from gateway.streams import params as chain_params
+from gateway.streams.again import Again
+from gateway.streams.start import Start
+from gateway.streams.strict_json import shown
+
+_FIELDS = ("from", "params")
+_RULE = "must be a stage of the chain that has begun, or the id of the event with which one has begun"
+Run = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The body of a retry: from where on, and params that are set anew beside those of the failed stream."""
+
+    start: str = ""  # a stage, or an event's id; empty: from the run that has failed
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def parse_retry(value: Any) -> Wanted:
+    """The rules of POST /stream/{id}/retry. Raises Invalid, which names the field and the rule."""
+    if not isinstance(value, dict):
+        raise Invalid("body", "must be an object")
+    for name in value:
+        if name not in _FIELDS:
+            raise Invalid(shown(name), "is not a field of this request")
+    start, params = value.get("from", ""), value.get("params", {})
+    if not isinstance(start, str) or ("from" in value and not start):
+        raise Invalid("from", _RULE)
+    if not isinstance(params, dict):
+        raise Invalid("params", "must be an object")
+    return Wanted(start, chain_params.own(params))
+
+
+async def again(log: Log, stream_id: str, wanted: Wanted, chains: Mapping[str, Sequence[str]]) -> Start:
+    """What the stream that tries this one again is started with.
+
+    Raises StreamGone, StreamRunning, NotFailed, ChainChanged, StoreUnavailable, or Invalid for a `from` that
+    is none of its stages.
+    """
+    record, _ = await log.record(stream_id)
+    if record is None:
+        raise StreamGone
+    if not record.ended:
+        raise StreamRunning
+    if record.status is not Status.FAILED:
+        raise NotFailed
+    if record.stages != list(chains.get(record.chain, ())):
+        raise ChainChanged
+    raw = await log.kept(stream_id)
+    if "input" not in raw:
+        raise StreamGone("what a retry needs is no longer kept")
+    results = {name.removeprefix(CHECKPOINT): raw[name] for name in raw if name.startswith(CHECKPOINT)}
+    at = _reached(record, results)
+    start = await _from(log, record, wanted.start, at)
+    kept = {name: result for name, result in results.items() if _comes_before(name, start, record.stages)}
+    return Start(
+        record.chain,
+        json.loads(raw["input"]),
+        {**json.loads(raw.get("params", b"{}")), **wanted.params},
+        record.metadata,
+        again=Again(
+            *(record.id, start[0], [wanted.start, wanted.params], kept),
+            lost=_lost(record, results, kept),
+            own=_own(record, raw, kept),
+        ),
+    )
+
+
+def _reached(record: Record, results: Mapping[str, bytes]) -> Run:
+    """The run that has begun last; of a stream that never began, the first."""
+    if record.at:
+        stage, _, run = record.at.rpartition(" ")
+        return stage, int(run)
+    done = {name.rpartition(" ")[0] for name in results}
+    return next((stage for stage in record.stages if stage not in done), record.stages[-1]), 1
+
+
+async def _from(log: Log, record: Record, asked: str, at: Run) -> Run:
+    """Where the new stream begins. Raises Invalid."""
+    if not asked:
+        return at
+    run = (asked, 1)
+    if asked not in record.stages:
+        run = await _run_at(log, record, asked)
+    places = {stage: number for number, stage in enumerate(record.stages)}
+    if (places[run[0]], run[1]) > (places[at[0]], at[1]):
+        raise Invalid("from", _RULE)
+    return run
+
+
+async def _run_at(log: Log, record: Record, asked: str) -> Run:
+    """The run that has begun with the event of this id. Raises Invalid."""
+    try:
+        message = await log.event(record.id, Cursor.parse(asked))
+    except (ValueError, CursorLost):
+        raise Invalid("from", _RULE) from None
+    data = message.event().data
+    is_stage = message.type == EventType.STAGE and "parent" not in data and data["state"] == "started"
+    if not is_stage or data["name"] not in record.stages:
+        raise Invalid("from", _RULE)
+    return data["name"], data["run"]
+
+
+def _comes_before(name: str, start: Run, stages: Sequence[str]) -> bool:
+    """Whether this result is one of a run before the given one."""
+    stage, _, run = name.rpartition(" ")
+    if not run.isdigit() or stage not in stages:
+        return False  # not a result: what a run that was handed over has spent
+    places = {stage: number for number, stage in enumerate(stages)}
+    return (places[stage], int(run)) < (places[start[0]], start[1])
+
+
+def _own(record: Record, raw: Mapping[str, bytes], kept: Mapping[str, bytes]) -> dict[str, Any]:
+    """What the new stream has beside: its thread, what it answers of a waiting one, and whose keys it has."""
+    names = {"thread": record.thread, "first": record.first, "resumes": record.resumes}
+    names |= {"stopped_at": record.stopped_at} if record.resumes else {}
+    fields: dict[str, Any] = {name: value for name, value in names.items() if value}
+    fields |= {name: raw[name] for name in ("turn", "answer", "doubted") if name in raw}
+    if carried := [name for name in json.loads(raw.get("carried", b"[]")) if name in kept]:
+        fields["carried"] = json.dumps(carried)
+    return fields | {"keyed": record.keyed or record.first or record.id}
+
+
+def _lost(record: Record, results: Mapping[str, bytes], kept: Mapping[str, bytes]) -> dict[str, int]:
+    """What the failed stream has used of which nothing is kept."""
+    void = [record.lost, *record.used.values()]
+    for name, raw in results.items():
+        if name not in kept:
+            told = json.loads(raw)
+            void.append(told["usage"] if "result" in told else told)
+    names = dict.fromkeys(name for usage in void for name in usage)
+    return {name: sum(usage.get(name, 0) for usage in void) for name in names}
