@@ -118,7 +118,7 @@ class Walk:
             stderr=asyncio.subprocess.STDOUT,
         )
         assert process.stdout is not None
-        said = []
+        said: list[str] = []
         draining: asyncio.Task[bytes] | None = None
         try:
             async with asyncio.timeout(START_SECONDS):

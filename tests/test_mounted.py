@@ -128,14 +128,14 @@ async def test_the_clients_take_an_address_with_a_path(redis_url: str, model: Mo
         # LangGraph's SDK puts a Location behind the address that it has, which has the path already.
         async with get_client(url=below) as client:
             thread = (await client.threads.create())["thread_id"]
-            content = {"messages": [{"role": "user", "content": script(["d"])}]}
+            content: dict[str, Any] = {"messages": [{"role": "user", "content": script(["d"])}]}
             told = await client.runs.wait(thread, "chat", input=content)
-            assert told["messages"][-1]["content"] == "d"  # type: ignore[call-overload, index]
+            assert told["messages"][-1]["content"] == "d"  # type: ignore[call-overload]
             run = {"assistant_id": "chat", "input": content}
             raw = await http.post(f"/api/ai/threads/{thread}/runs/stream", json=run)
             assert raw.headers["location"].startswith(f"/threads/{thread}/runs/")
             again = await client.runs.join(thread, raw.headers["x-stream-id"])
-            assert again["messages"][-1]["content"] == "d"  # type: ignore[index]
+            assert again["messages"][-1]["content"] == "d"
 
 
 async def test_what_it_says_of_itself_knows_the_path(redis_url: str, model: ModelServer) -> None:
@@ -233,7 +233,7 @@ async def test_alone_it_brings_its_own_lifespan_and_runs_its_jobs(redis_url: str
 @pytest.mark.parametrize(
     ("given", "status"), [({}, 403), ({"auth": "none"}, 403), ({"auth": "none", "open_to_all": "yes"}, 200)]
 )
-async def test_where_nobody_is_asked_it_serves_this_machine_alone(given: dict[str, str], status: int) -> None:
+async def test_where_nobody_is_asked_it_serves_this_machine_alone(given: dict[str, Any], status: int) -> None:
     holdfast = create_app(Settings(hosts="gateway.example", **given), worker=False)
     transport = httpx.ASGITransport(holdfast)
     async with httpx.AsyncClient(base_url="http://10.0.0.1", transport=transport) as http:
