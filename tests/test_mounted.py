@@ -128,13 +128,13 @@ async def test_the_clients_take_an_address_with_a_path(redis_url: str, model: Mo
         # LangGraph's SDK puts a Location behind the address that it has, which has the path already.
         async with get_client(url=below) as client:
             thread = (await client.threads.create())["thread_id"]
-            content: Any = {"messages": [{"role": "user", "content": script(["d"])}]}
-            told: Any = await client.runs.wait(thread, "chat", input=content)
-            assert told["messages"][-1]["content"] == "d"
+            content: dict[str, Any] = {"messages": [{"role": "user", "content": script(["d"])}]}
+            told = await client.runs.wait(thread, "chat", input=content)
+            assert told["messages"][-1]["content"] == "d"  # type: ignore[call-overload]
             run = {"assistant_id": "chat", "input": content}
             raw = await http.post(f"/api/ai/threads/{thread}/runs/stream", json=run)
             assert raw.headers["location"].startswith(f"/threads/{thread}/runs/")
-            again: Any = await client.runs.join(thread, raw.headers["x-stream-id"])
+            again = await client.runs.join(thread, raw.headers["x-stream-id"])
             assert again["messages"][-1]["content"] == "d"
 
 

@@ -135,7 +135,7 @@ resource app 'Microsoft.Web/sites@2025-05-01' = {
         { name: 'GATEWAY_QUEUE', value: 'azure-storage' }
         { name: 'GATEWAY_QUEUE_NAME', value: queueName }
         // read by the host from here, not from the product's default
-        { name: 'GATEWAY_SWEEP_SCHEDULE', value: empty(sweepSchedule) ? '*/15 * * * * *' : sweepSchedule }
+        { name: 'GATEWAY_SWEEP_SCHEDULE', value: sweepSchedule }
         { name: 'GATEWAY_CORS_ORIGINS', value: corsOrigins }
         { name: 'GATEWAY_TOKEN_KEYS', value: tokenKeys }
         { name: 'REDIS_URL', value: redisUrl }
