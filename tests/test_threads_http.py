@@ -218,3 +218,24 @@ async def test_where_nobody_is_asked_who_he_is_strangers_share_no_thread(host: H
         ]
     assert [(one.status_code, one.json()["code"]) for one in answers] == [(403, "no_owner")] * 5
     await gateway.close()
+
+
+async def test_an_agents_thread_is_its_graphs_state_in_both_apis(host: Host) -> None:
+    thread = str(uuid.uuid4())
+    first = await turn(host, thread, ["one"], chain="agent")
+    said = {"messages": [{"type": "human", "content": script(["two"])}]}
+    body = {"assistant_id": "agent", "input": said}
+    values = (await host.http.post(f"/threads/{thread}/runs/wait", json=body)).json()
+    assert [one["content"] for one in values["messages"]][1::2] == ["one", "two"]
+    last = await turn(host, thread, ["three"], chain="agent")
+    asked = [one for one in host.model.requests[-1]["messages"] if one["role"] != "system"]
+    assert [one["content"] for one in asked][1::2] == ["one", "two"]
+    state = (await host.http.get(f"/threads/{thread}/state")).json()
+    assert [one["type"] for one in state["values"]["messages"]] == ["human", "ai"] * 3
+    assert [one["content"] for one in state["values"]["messages"]][1::2] == ["one", "two", "three"]
+    assert (state["next"], state["interrupts"]) == ([], [])
+    assert (state["metadata"]["run_id"], state["checkpoint"]["checkpoint_id"]) == (last, last)
+    assert not [name for name in state["metadata"] if name.startswith("holdfast_")]
+    forked = {**body, "checkpoint": {"checkpoint_id": first}}
+    assert (await host.http.post(f"/threads/{thread}/runs", json=forked)).status_code == 422
+    assert (await host.http.delete(f"/threads/{thread}")).status_code == 204

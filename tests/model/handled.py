@@ -91,6 +91,8 @@ class Try:
 class Gate:
     """The log as the product's worker calls it."""
 
+    connection = None  # it is in no Redis
+
     def __init__(self) -> None:
         self.calls: deque[Call] = deque()
         self.killed = False

@@ -133,6 +133,9 @@ class Thread:
             before = (await self.began(displaced)).before if displaced is not None else ""
         if asked.checkpoint and await self.found(asked.checkpoint) is None:
             raise Invalid("checkpoint.checkpoint_id", "must be the id of a run that is still kept")
+        threads = self.gateway.parts.threads
+        if asked.checkpoint not in ("", newest) and await threads.has_checkpoints(self.owner, self.name):
+            raise Invalid("checkpoint.checkpoint_id", "must be the newest run's: a graph goes on from there")
         waits = runs and asked.strategy == "enqueue"
         return Base(newest, asked.checkpoint or before, waits=waits, undone=undone)
 
