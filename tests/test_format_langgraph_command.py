@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -18,6 +18,8 @@ from tests.support import asking
 from tests.support.jobs import Jobs
 from tests.support.processes import GatewayProcess
 from tests.support.programs import node
+from workers.delivery.consumer import Loop
+from workers.delivery.sweeper import Sweeper
 from workers.threads.states import state_of
 
 asking.register()
@@ -31,21 +33,17 @@ async def served(redis_url: str) -> AsyncIterator[LangGraphClient]:
     async with Jobs(redis_url) as jobs:
         jobs.gateway.state_of = state_of
 
-        async def works() -> None:
-            while True:
-                for delivery in await jobs.queue.receive(1):
-                    await jobs.runner.run(delivery.body)
-                    await jobs.queue.done(delivery)
-
-        working = asyncio.create_task(works())
+        loop = Loop(jobs.queue, jobs.runner, concurrency=1)
+        sweeper = Sweeper(jobs.log, jobs.queue, backoff=jobs.settings.lease)
+        working = [asyncio.create_task(one.run()) for one in (loop, sweeper)]
         transport = httpx.ASGITransport(app(jobs.gateway))
         try:
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
                 yield LangGraphClient(http)
         finally:
-            working.cancel()
-            with suppress(asyncio.CancelledError):
-                await working
+            for one in working:
+                one.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
 
 
 async def values(client: LangGraphClient, chain: str, **given: Any) -> Any:

@@ -41,7 +41,15 @@ class TimerTrigger:
     schedule: str
 
 
-Trigger = HttpTrigger | QueueTrigger | TimerTrigger
+@dataclass(frozen=True, slots=True)
+class DurableTrigger:
+    """Of Durable Functions, whose extension this host lacks: it is indexed, and never fires."""
+
+    parameter: str
+    kind: str
+
+
+Trigger = HttpTrigger | QueueTrigger | TimerTrigger | DurableTrigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,8 @@ def _read_trigger(name: str, binding: Mapping[str, Any], settings: Mapping[str, 
             return QueueTrigger(parameter, resolve(binding["queueName"], settings))
         case "timerTrigger":
             return TimerTrigger(parameter, resolve(binding["schedule"], settings))
+        case "orchestrationTrigger" | "activityTrigger" | "entityTrigger" as kind:
+            return DurableTrigger(parameter, kind)
         case other:
             raise BindingError(f"function {name} has a trigger this host does not know: {other}")
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from .bindings import Function, HttpTrigger, QueueTrigger, TimerTrigger
+from .bindings import DurableTrigger, Function, HttpTrigger, QueueTrigger, TimerTrigger
 from .messages import queue_invocation, timer_invocation
 from .proxy import Proxy
 from .worker import InvocationError, Worker
@@ -111,3 +111,5 @@ def _describe(function: Function) -> dict[str, object]:
             return {"name": function.name, "type": "queueTrigger", "queueName": queue_name}
         case TimerTrigger(_, schedule):
             return {"name": function.name, "type": "timerTrigger", "schedule": schedule}
+        case DurableTrigger(_, kind):
+            return {"name": function.name, "type": kind}
