@@ -49,7 +49,7 @@ with SyncGateway(sys.argv[1]) as gateway:
         if event.text:
             break
     rest = gateway.follow(first.id, after=event.id)
-    print(event.text + "".join(one.text for one in rest), gateway.streams.status(first.id)["status"])
+    print(event.text + "".join(one.text for one in rest), gateway.status(first.id)["status"])
 assert not {"redis", "starlette", "langchain_core"} & set(sys.modules)
 """
 FUNCTIONS_APP = """

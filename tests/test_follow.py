@@ -230,6 +230,10 @@ async def test_the_status_document_is_the_fold_of_the_events(host: Host) -> None
         "last_event_id": wire.ids[-1],
         "metadata": None,
         "error": None,
+        "interrupts": [],
+        "resumes": None,
+        "resumed_by": None,
+        "retries": None,
     }
 
 

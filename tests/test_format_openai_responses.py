@@ -247,6 +247,8 @@ async def said_in_the_store(host: Host, words: bytes) -> set[str]:
             values = [await redis.get(key)]
         elif kind == b"stream":
             values = [value for _, entry in await redis.xrange(key) for value in entry.values()]
+        elif kind == b"list":
+            values = list(await redis.lrange(key, 0, -1))
         else:
             values = list(await redis.zrange(key, 0, -1))
         if any(words in value for value in values if value is not None):

@@ -195,9 +195,8 @@ class Log:
         """Delete every key of a stream. Its worker, if it has one, finds it unknown and stops."""
         job, log, index = self.keys(stream_id)
         idem = await self._redis.call("HGET", job, "idem")
-        await self._redis.call_all(
-            [("ZREM", index, stream_id), ("UNLINK", job, log, *([idem] if idem else []))]
-        )
+        names = (job, log, self.kept_key(stream_id), *([idem] if idem else []))
+        await self._redis.call_all([("ZREM", index, stream_id), ("UNLINK", *names)])
 
     async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
         """`yes` once in a back-off, else `wait` or `held` (number: ms), `over`, `ended` or `unknown`.

@@ -10,5 +10,5 @@ for (const answer of [...answers, undefined]) {
   const seen = await gateway.follow(stream.id, stream.lastEventId).result();
   const same = seen.interrupted === interrupted && seen.interrupts.length === interrupts.length;
   process.stdout.write(`${JSON.stringify({ interrupted, asked: interrupts.map((one) => one.value), text, same })}\n`);
-  if (answer !== undefined) stream = gateway.streams.resume(stream.id, { [interrupts[0].id]: answer });
+  if (answer !== undefined) stream = gateway.resume(stream.id, { [interrupts[0].id]: answer });
 }

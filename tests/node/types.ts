@@ -13,7 +13,7 @@ export async function follow(): Promise<Result> {
     const wrong: number = event.type;
   }
   const stages: Stage[] = stream.stages;
-  console.log(stages[0].state === "finished", stream.lastEventId, (await gateway.streams.status(stream.id)).status);
+  console.log(stages[0].state === "finished", stream.lastEventId, (await gateway.status(stream.id)).status);
   // @ts-expect-error a stage is started or finished
   console.log(stages[0].state === "over");
   return stream.result();

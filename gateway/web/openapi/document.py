@@ -55,7 +55,7 @@ def document(
         "components": {
             "schemas": {
                 **schemas.components(chains, Bounds.of(settings), base),
-                **producers.components(base),
+                **producers.components(Bounds.of(settings), base),
             },
             "headers": responses.headers(base),
             "securitySchemes": contract.schemes(),

@@ -23,14 +23,15 @@ REFUSALS = (
 )
 
 
-def components(base: str) -> dict[str, Schema]:
+def components(bounds: Bounds, base: str) -> dict[str, Schema]:
     """The named schemas; `base` is the path that the gateway is asked below."""
     metadata = {"anyOf": [ref("JsonObject"), {"type": "null"}]}
     told = f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document"
+    most = min(MOST_STAGES, bounds.items)
     start = {
         "producer": {"const": True},
         "chain": {**NAME, "description": "need not be registered"},
-        "stages": {"type": "array", "items": NAME, "maxItems": MOST_STAGES, "uniqueItems": True},
+        "stages": {"type": "array", "items": NAME, "maxItems": most, "uniqueItems": True},
         "metadata": {**metadata, "description": told},
     }
     stage = _object(name=_TEXT, state={"enum": ["open", "finished"]}, result={})
