@@ -275,6 +275,15 @@ async def test_of_no_other_stream_is_anything_kept(jobs: Jobs, trip: Trip, redis
     assert not await redis.exists(Log.kept_key(made))
 
 
+async def test_of_what_is_not_to_be_stored_nothing_is_kept_and_there_is_no_retry(
+    jobs: Jobs, trip: Trip, redis: Redis
+) -> None:
+    stream_id = await failed(jobs, trip, unstored=True)
+    assert not await redis.exists(Log.kept_key(stream_id))
+    with pytest.raises(StreamGone):
+        await again(jobs, stream_id)
+
+
 def test_the_body() -> None:
     assert parse_retry({}) == Wanted()
     assert parse_retry({"from": "days", "params": {"a": 1, "thread_id": "x"}}) == Wanted("days", {"a": 1})

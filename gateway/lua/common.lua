@@ -95,7 +95,9 @@ end
 local function finish(id, status)
   redis.call('HSET', JOB, 'status', status, 'ended_ms', NOW)
   redis.call('HDEL', JOB, 'lease_ms', 'lease_end_ms')
-  if redis.call('HEXISTS', JOB, 'questions') == 0 then drop_run(status == 'failed') end
+  if redis.call('HEXISTS', JOB, 'questions') == 0 then
+    drop_run(status == 'failed' and redis.call('HEXISTS', JOB, 'unstored') == 0)
+  end
   redis.call('ZREM', OPEN, id)
   keep()
 end

@@ -236,6 +236,7 @@ class Creation:
         }
         fields |= {"thread": start.thread} if start.thread else {}
         fields |= {"whole": 1} if start.whole else {}
+        fields |= {"unstored": 1} if start.unstored else {}
         fields |= {"turn": sse.dumps(start.turn)} if start.turn is not None else {}
         if start.again is not None:
             fields |= start.again.fields

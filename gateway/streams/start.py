@@ -82,6 +82,7 @@ class Start:
     lapses: bool = False  # an open question of the thread does, instead of refusing this stream
     turn: Any = field(default=None, repr=False)  # as `input`: what a graph is given that has the rest itself
     whole: bool = False  # the input has all that was said in the thread before
+    unstored: bool = False  # nothing of the input outlives the run: if it fails, there is no retry
     keeps: tuple[str, Any] | None = field(
         default=None, repr=False
     )  # a format's name, and what it needs later

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -144,6 +144,7 @@ async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> Aske
     with _as_sent(len(draft.instructions) + len(before), draft.places):
         size = len(sse.dumps(start))
         start_it = await aside(size, lambda: parse_start(start, gateway.chains, gateway.bounds), owner)
+        start_it = replace(start_it, unstored=not stored)
         return Asked(start_it, fields.flag(value, "stream"), kept, shown)
 
 
