@@ -438,8 +438,8 @@ async def test_a_worker_is_killed_under_python(mortal: Mortal, again: list[str] 
 async def test_a_worker_is_killed_under_use_stream(mortal: Mortal, again: list[str] | None) -> None:
     """On a host that ends each connection after a moment, too.
 
-    The SDK gives up after five connections that bring nothing. At this speed they last for some 20 seconds. The
-    second worker runs before the first one dies: within that time only the lease has to end.
+    The SDK gives up after five connections that bring nothing. At this speed they last for some 20 seconds.
+    The second worker runs before the first one dies: within that time only the lease has to end.
     """
     gate = f"langgraph-js-{mortal.name}-{again}"
     more = {} if again is None else {"again": again}
