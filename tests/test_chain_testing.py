@@ -187,14 +187,17 @@ async def test_a_failure_is_a_result_with_its_code_and_the_chains_own_words() ->
 async def test_a_stage_over_its_limit_is_run_by_the_next_attempts_and_then_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("GATEWAY_STAGE_LIMIT_SECONDS", "0.01")
     monkeypatch.setenv("GATEWAY_STAGE_LIMIT_TRIES", "3")
 
     async def waits(given: Any) -> str:
         await asyncio.Event().wait()
         return "never"
 
-    result = await run({"first": lambda given: 1, "second": waits}, input=1)
+    @chain("waits-for-ever", stages=("first", "second"), limits={"second": 0.01})
+    def waits_for_ever(settings: Any) -> dict[str, Any]:
+        return {"first": RunnableLambda(lambda given: 1), "second": RunnableLambda(waits)}
+
+    result = await run("waits-for-ever", input=1)
     assert result.error is not None
     assert (result.error["code"], result.attempts) == ("time_limit", 3)
     assert [(stage.name, stage.state) for stage in result.stages] == [

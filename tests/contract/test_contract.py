@@ -13,7 +13,7 @@ from tests.hosts import HOST_NAMES
 pytest_plugins = ("tests.hosts", "tests.callers")
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow, pytest.mark.timeout(400)]
 
-EXAMPLES = {"uvicorn": 2, "functions": 1}  # of each operation; `coverage` lists its own cases
+EXAMPLES = {"uvicorn": 2, "functions": 2}  # of each operation; `coverage` lists its own cases
 # A request takes the Functions host ten times as long: what is listed, `make contract` asks it.
 PHASES = {"uvicorn": "examples,coverage,fuzzing,stateful", "functions": "examples,fuzzing,stateful"}
 LEAST_CASES = {"uvicorn": 300, "functions": 40}
