@@ -10,7 +10,9 @@ from __future__ import annotations
 import pytest
 
 SESSION_HOSTS = frozenset({"hosts", "keyed", "signed"})  # fixtures of tests/hosts.py and tests/callers.py
-FORMATS = {  # the files of foreign formats, which share hosts of their own (tests/mortals.py): in two halves
+# The files of foreign formats share hosts of their own (tests/mortals.py). They run as two groups. A file's
+# group is that of the first of these beginnings that the file's name has.
+FORMATS = {
     "tests/test_format_ai_sdk": "formats: AI SDK and Durable Streams",
     "tests/test_format_durable": "formats: AI SDK and Durable Streams",
     "tests/test_format_": "formats: LangGraph and OpenAI",

@@ -54,6 +54,7 @@ async def printed(process: asyncio.subprocess.Process) -> tuple[str, str, int]:
     return out.decode(), err.decode(), process.returncode
 
 
+@pytest.mark.timeout(240)  # the first of its group, so its time includes the start of all the hosts
 async def test_it_survives_ten_cuts_and_prints_the_exact_text(hosts: dict[str, Host]) -> None:
     host = hosts["uvicorn"]
     before = len(host.model.requests)

@@ -144,9 +144,9 @@ async def test_fault_22_a_live_stream_ahead_of_its_log_is_not_waited_for(host: H
 async def test_fault_20_whatever_the_text_holds_arrives_exactly_as_one_event(host: Host) -> None:
     where, wire = await host.finished(HOSTILE)
     texts = [json.loads(d) for d, kind in zip(wire.data, wire.events, strict=True) if kind == "message"]
-    halves = HOSTILE.index(
-        "\ud800"
-    )  # two halves of a character, one at the next event's beginning: one event
+    # A chunk's last sign may be the first half of a character. It waits for the next chunk. If that begins
+    # with the second half, both are told as one character. If not, the half is told in front of that chunk.
+    halves = HOSTILE.index("\ud800")
     told = [*HOSTILE[:halves], "\U000103ff", "\ud800\U0001f600", *HOSTILE[halves + 3 :]]
     assert [text["delta_content"] for text in texts] == told
     seen = Decoder().feed((await host.http.get(where)).content)

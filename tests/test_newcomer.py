@@ -63,9 +63,8 @@ async def test_a_newcomers_mistakes_are_named_on_the_terminal_and_to_the_reader(
         assert wanted in log
         assert wanted in str(data["detail"])
         assert data["code"] == "chain_error"
-    assert f"the chain is made at {tmp_path}/mistakes.py:" in str(
-        told[2]["detail"]
-    )  # all frames are LangChain's
+    # All frames of this failure are LangChain's, so the reader is told where the chain is made.
+    assert f"the chain is made at {tmp_path}/mistakes.py:" in str(told[2]["detail"])
     assert f"the chain lacks_variable cannot be made: {variable}" in log  # at the start, before anybody asked
     assert f"the chain forgets cannot be made: {forgotten}" in log
 
