@@ -20,6 +20,7 @@ from gateway.streams.stream_tokens import MARGIN_SECONDS, StreamTokens
 from tests.callers import ALICE, BOB, TOKEN_KEYS, TOKEN_SECONDS, Guarded, by_key, old_tokens
 from tests.hosts import EVENTS, JSON, NOBODY, Host, Wire, triples, until, uvicorn_host, within
 from tests.support.model_server import ModelServer, script
+from tests.support.programs import talking
 from tests.support.redis_server import RedisServer
 from tests.test_wire_clients import event_source
 
@@ -294,9 +295,12 @@ async def test_fault_70_an_event_source_with_a_token_is_rotated_to_the_end(
     turning: Host, model: ModelServer
 ) -> None:
     """A token that is as old as they get: a stream that waited an hour for a worker."""
-    where = await turning.start(["a", *["b"] * 30], pace=0.05)
-    said = await event_source(str(turning.http.base_url.join(await expired(turning, where))), "fast")
-    assert said.count({"open": True}) > 2
+    where = await turning.start(["a", "b"], gate="turned", gate_at=1)
+    url = str(turning.http.base_url.join(await expired(turning, where)))
+    async with talking("follow.mjs", url, "fast") as talk:
+        await talk.until(lambda said: said.count({"open": True}) > 2)
+        model.open_gate("turned")
+        said = await talk.end()
     seen = [(line["id"], line["kind"], line["data"]) for line in said if "kind" in line]
     assert seen == triples(Wire(await turning.log(where)))
     assert said[-1] == {"closed": 204}
