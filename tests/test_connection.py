@@ -48,6 +48,13 @@ async def test_several_commands_go_together_and_the_first_error_is_raised(redis_
         assert await connection.call("ECHO", "c") == b"c"
 
 
+async def test_no_commands_have_no_answers_and_shift_none(redis_url: str) -> None:
+    async with connected(redis_url) as connection:
+        none, said = await asyncio.gather(connection.call_all([]), connection.call("ECHO", "c"))
+        assert (none, said) == ([], b"c")
+        assert connection.post("key", ("PING",), lambda answer: None)  # it was not closed
+
+
 async def test_a_cancelled_caller_does_not_shift_answers(redis_url: str) -> None:
     async with Proxy(redis_url) as proxy, connected(proxy.url) as connection:
         await connection.call("PING")

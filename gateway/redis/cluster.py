@@ -55,6 +55,8 @@ class Router(Connection):
 
     async def answers(self, commands: list[Command]) -> list[Answer]:
         """As Connection's, from as many nodes as it takes, in the order of the commands."""
+        if not commands:
+            return []
         await self._know()
         if self._single:
             return await super().answers(commands)
