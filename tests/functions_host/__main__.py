@@ -47,6 +47,9 @@ from .timers import Schedule, run_timer
 from .worker import LOOPBACK, IndexingError, InvocationError, Spawned, Worker, spawn
 
 SHUTDOWN_LIMIT_S = 1
+KEEP_ALIVE_S = (
+    130  # Kestrel's KeepAliveTimeout: a client that reuses a connection after 5 s meets an open one
+)
 SETTLE_LIMIT_S = 2  # for what is left to tell Storage
 GRACE_S = 5.0  # between SIGTERM and SIGKILL; what Flex Consumption gives is documented nowhere
 STORAGE = "AzureWebJobsStorage"
@@ -209,6 +212,7 @@ def _config(front: ASGIApp) -> uvicorn.Config:
         ws="none",
         server_header=False,
         date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
     )
 
