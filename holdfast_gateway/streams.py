@@ -15,10 +15,8 @@ import json
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from gateway.client.events import Event, Refused, Unreachable
-from gateway.client.stream import Pause
 from gateway.protocol import ANONYMOUS, Cursor, sse
 from gateway.protocol.errors import (
     HoldfastError,
@@ -35,6 +33,11 @@ from gateway.streams.service import Gateway
 from gateway.streams.start import DEFAULT_CHAIN, parse_json, parse_start
 from workers.chains.registry import Registry
 
+if TYPE_CHECKING:
+    from gateway.client.events import Event, Refused
+
+# What is shared with the HTTP clients is imported where it is used. Their package imports httpx, which a Functions app
+# that only registers the gateway does not need before its first request.
 FOLLOW_PATIENCE_SECONDS = 120.0  # how long a stream that is followed may be out of reach
 MOST_KEY_CHARACTERS = 255
 _NOT_GIVEN: Any = object()  # `input` may be None
@@ -108,6 +111,9 @@ class Streams:
 
         It goes on by itself where the store is away for less than two minutes. Raises Refused or Unreachable.
         """
+        from gateway.client.events import Unreachable
+        from gateway.client.stream import Pause
+
         pause = Pause(FOLLOW_PATIENCE_SECONDS)
         pause.reset()
         while True:
@@ -145,6 +151,8 @@ class Streams:
         self, stream_id: str, after: str, owner: str, ending: Ending
     ) -> AsyncGenerator[Event, None]:
         """What one reader gets, until the end or until the relay sends it away."""
+        from gateway.client.events import Event
+
         try:
             cursor = Cursor.parse(after) if after not in ("", "0") else None
         except ValueError:
@@ -179,11 +187,15 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (StoreUnavailable, QueueUnavailable) as error:
+        from gateway.client.events import Unreachable
+
         raise Unreachable(error) from error
     except HoldfastError as error:
         raise _refused(error) from error
 
 
 def _refused(error: HoldfastError) -> Refused:
+    from gateway.client.events import Refused
+
     after = error.retry_after_seconds
     return Refused(error.status, error.problem(), None if after is None else float(after))

@@ -9,11 +9,13 @@ the fields travel with the next event after a call's end.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.protocol import sse
 from gateway.store.record import Record
-from workers.langchain.stage import Bill
+
+if TYPE_CHECKING:
+    from workers.langchain.stage import Bill  # its package imports LangChain
 
 Usage = Mapping[str, int]
 
