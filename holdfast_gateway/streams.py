@@ -36,8 +36,8 @@ from workers.chains.registry import Registry
 if TYPE_CHECKING:
     from gateway.client.events import Event, Refused
 
-# What is shared with the HTTP clients is imported where it is used. Their package imports httpx, which a Functions app
-# that only registers the gateway does not need before its first request.
+# What is shared with the HTTP clients is imported where it is used. Their package imports httpx, which a
+# Functions app that only registers the gateway does not need before its first request.
 FOLLOW_PATIENCE_SECONDS = 120.0  # how long a stream that is followed may be out of reach
 MOST_KEY_CHARACTERS = 255
 _NOT_GIVEN: Any = object()  # `input` may be None

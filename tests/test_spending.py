@@ -19,8 +19,7 @@ from tests.support.adapted import Scripted, calls
 from tests.support.jobs import Jobs, body
 from workers.attempt import retry
 from workers.chains.registry import chain
-from workers.langchain.stage import Bill
-from workers.spending import Spending
+from workers.spending import Bill, Spending
 
 
 def usage(said: int) -> dict[str, int]:

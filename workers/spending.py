@@ -9,13 +9,11 @@ the fields travel with the next event after a call's end.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import Any
 
 from gateway.protocol import sse
 from gateway.store.record import Record
-
-if TYPE_CHECKING:
-    from workers.langchain.stage import Bill  # its package imports LangChain
 
 Usage = Mapping[str, int]
 
@@ -24,6 +22,24 @@ def added(usages: Sequence[Usage]) -> dict[str, int]:
     """The sums by name."""
     names = dict.fromkeys(name for usage in usages for name in usage)
     return {name: sum(usage.get(name, 0) for usage in usages) for name in names}
+
+
+class Bill:
+    """What the model calls of one try of a stage have used, by node; calls end in several threads."""
+
+    def __init__(self) -> None:
+        # By a node's name and run; empty for a call that belongs to none. Replaced, and never changed.
+        self.paid: Mapping[str, Mapping[str, int]] = {}
+        self._lock = Lock()
+
+    def add(self, node: str, usage: Mapping[str, int]) -> None:
+        """A call has ended."""
+        with self._lock:
+            before = self.paid.get(node, {})
+            both = {
+                name: before.get(name, 0) + usage.get(name, 0) for name in dict.fromkeys((*before, *usage))
+            }
+            self.paid = {**self.paid, node: both}
 
 
 class Spending:

@@ -27,8 +27,8 @@ from workers.chains.retries import Judge
 from workers.checkpoints.savers import Savers
 from workers.langchain.doubts import ToolUnknown
 from workers.langchain.replays import Replays, ToolEnd, name_of
-from workers.langchain.stage import Answer, Bill, Pace
-from workers.spending import Spending
+from workers.langchain.stage import Answer, Pace
+from workers.spending import Bill, Spending
 from workers.stages import Step, as_input, as_messages
 
 _log = logging.getLogger("holdfast.attempt")

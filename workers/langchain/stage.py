@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from gateway import protocol
@@ -13,6 +12,7 @@ from workers.langchain.content import citations_in, refusal_in
 from workers.langchain.replays import WITHIN as WITHIN
 from workers.langchain.replays import Replays
 from workers.langchain.values import plain
+from workers.spending import Bill
 
 if TYPE_CHECKING:
     from workers.checkpoints.savers import Memory
@@ -33,24 +33,6 @@ class Pace:
     def is_over(self) -> bool:
         """Whether this worker's time is up: a graph that can go on elsewhere stops at the end of its step."""
         return False
-
-
-class Bill:
-    """What the model calls of one try of a stage have used, by node; calls end in several threads."""
-
-    def __init__(self) -> None:
-        # By a node's name and run; empty for a call that belongs to none. Replaced, and never changed.
-        self.paid: Mapping[str, Mapping[str, int]] = {}
-        self._lock = Lock()
-
-    def add(self, node: str, usage: Mapping[str, int]) -> None:
-        """A call has ended."""
-        with self._lock:
-            before = self.paid.get(node, {})
-            both = {
-                name: before.get(name, 0) + usage.get(name, 0) for name in dict.fromkeys((*before, *usage))
-            }
-            self.paid = {**self.paid, node: both}
 
 
 @dataclass(frozen=True, slots=True)
