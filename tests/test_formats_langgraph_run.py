@@ -133,7 +133,7 @@ def test_what_a_stream_writer_wrote_is_bare_and_a_json_result_is_in_the_state() 
     )
     custom = [data for event, data in told if event == "custom"]
     assert custom[:2] == [{"x": 1}, {"name": "sources", "stage": "final", "data": [2]}]
-    assert told[-2][1] == {"messages": [HUMAN], "result": {"total": 42}}
+    assert told[-2][1] == {"messages": [HUMAN], "total": 42, "result": {"total": 42}}
 
 
 def test_a_graphs_answer_is_its_last_node_that_spoke() -> None:

@@ -27,6 +27,9 @@ METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"
 # A pattern that is not here fails `test_fault_61_every_pattern_is_in_the_table`.
 TABLE: Mapping[Pattern, str] = {
     # gateway
+    r"[$()*+.?]": "$a",
+    r"[0-9a-f]{32}": "0z",
+    r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)": "export a=",
     r"[0-9]{18}": "0a",
     r"[A-Za-z' ]+": "a' 0",
     r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})": "0-a.",
@@ -47,7 +50,7 @@ TABLE: Mapping[Pattern, str] = {
     r"[A-Za-z0-9._-]{1,64}": "a.!",
     r"(?i:bearer) +([\x21-\x7e]{1,8192})": "b x",
     r"[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}": "a/",
-    r"(?!\.{1,2}$)[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}": "./a",
+    r"(?!\.{1,2}$|stream:)[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}": "./as",
     r"[\x20-\x7e]{1,255}": "a\n",
     "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]": "\na\u2028",
     r"[\x21\x23-\x3c\x3e-\x7e]+": "a =",
@@ -73,6 +76,9 @@ TABLE: Mapping[Pattern, str] = {
     r"127(\.[0-9]{1,3}){3}|::1": "127.:",
     r"\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?": "[a:.]-",
     r"\w+": "a/",
+    # holdfast_gateway
+    r"[a-z][a-z0-9-]{0,39}": "a-",
+    r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*": "a/!",
     # workers
     r"[\x00-\x1f\x7f]": "\na",
     r"[\s\d.)#*•-]*": " 1*a",

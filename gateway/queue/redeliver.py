@@ -29,8 +29,8 @@ async def revive(log: Log, queue: Sender, stream_id: str, *, backoff: float) -> 
         await overdue.end_queued(log, queue, stream_id, answer.code)
     if answer.word != "yes":
         return False
-    record = (await log.look(stream_id, "", any_owner=True)).record
-    if record is not None and await Turns(log, queue).must_wait(record):
+    owner, thread = await log.thread_of(stream_id)
+    if await Turns(log, queue).must_wait(stream_id, owner, thread):
         await log.ask(stream_id, round(backoff * 1000), undo=True)  # so that it is looked at again soon
         return False
     _log.info("stream %s: nobody holds it, it is enqueued again", stream_id)

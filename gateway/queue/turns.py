@@ -73,18 +73,15 @@ class Turns:
                 return state
         return state
 
-    async def must_wait(self, record: Record) -> bool:
+    async def must_wait(self, stream_id: str, owner: str, thread: str) -> bool:
         """Whether this stream, which has not ended, stands in its thread and has not the turn."""
-        if not record.thread:
-            return False
-        state = await self.tend(record.owner, record.thread)
-        return record.id in state.waiting
+        return bool(thread) and stream_id in (await self.tend(owner, thread)).waiting
 
     async def has_turn(self, record: Record, thread_ms: int, record_ms: int) -> bool:
         """Whether this stream may run now. A thread that the store has lost begins anew with it."""
         if not record.thread:
             return True
-        if await self.must_wait(record):
+        if await self.must_wait(record.id, record.owner, record.thread):
             return False
         with suppress(ThreadRefused):
             return (await self.enter(record, Asked("enqueue"), thread_ms, record_ms)) == "turn"

@@ -12,7 +12,7 @@ from typing import Any
 from gateway.settings.declared import Fields
 from gateway.settings.rules import check
 
-_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
+_ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -63,10 +63,10 @@ def read_env_file(path: Path) -> None:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        found = _ASSIGNMENT.fullmatch(line)
+        found = _ASSIGNMENT.fullmatch(line.strip())
         if found is None or "\0" in line:
             raise ValueError(f"{path.name}, line {number}: not NAME=value")
-        name, value = found[1], found[2]
+        name, value = found[1], found[2].strip()
         if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
             value = value[1:-1]
         os.environ.setdefault(name, value)

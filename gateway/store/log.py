@@ -219,6 +219,11 @@ class Log:
             "give_up", stream_id, tag, failed.data["code"], *bodies, ending(failed)["error"]
         )
 
+    async def thread_of(self, stream_id: str) -> tuple[str, str]:
+        """The owner and the thread, each empty where there is none; of a record of any release."""
+        owner, thread = await self._redis.call("HMGET", self.keys(stream_id)[0], "owner", "thread")
+        return (owner or b"").decode(), (thread or b"").decode()
+
     async def record(self, stream_id: str) -> tuple[Record | None, int]:
         """Everything that stands in the record, or None, and the log's length in bytes; for an operator."""
         job, log, _ = self.keys(stream_id)
