@@ -1,6 +1,10 @@
 """What gateway processes import, for forked.py: imported once, in the process that they are forked from."""
 
+# ruff: noqa: E402
 import gc
+
+gc.disable()  # what is imported stays
+
 import sys
 
 import langchain.agents  # noqa: F401
@@ -15,3 +19,4 @@ if sys.version_info >= (3, 13):
     import azure_functions_runtime  # noqa: F401
     import azurefunctions.extensions.http.fastapi  # noqa: F401
 gc.freeze()
+gc.enable()
