@@ -6,10 +6,7 @@ import { EventSource } from 'eventsource';
 const KINDS = ['message', 'start', 'stage', 'tool', 'custom', 'reset', 'done', 'failed', 'cancelled'];
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
-if (process.argv[3]) {
-  const wait = globalThis.setTimeout;
-  globalThis.setTimeout = (work, ms, ...given) => wait(work, ms / 50, ...given);
-}
+if (process.argv[3]) await import('./fast.mjs');
 const source = new EventSource(process.argv[2]);
 source.addEventListener('open', () => say({ open: true }));
 for (const kind of KINDS) {

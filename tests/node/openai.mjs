@@ -1,14 +1,13 @@
 // npm's `openai`, as it is: node openai.mjs URL KEY CALL, where CALL is one of the calls below, in JSON. A JSON
 // line for each event and for each connection that was cut, then one with the result or the error. A cut is no
 // error of `create` and `follow`: they go on after the last event, as its documentation says. Its clock runs
-// fifty times as fast as the gateway's: how long it pauses is not what is tested.
+// fifty times as fast as the gateway's: how long it pauses is not what is tested (fast.mjs).
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
+import './fast.mjs';
 import OpenAI, { APIConnectionError, APIError } from 'openai';
 import { ResponseStream } from 'openai/lib/responses/ResponseStream';
 
-const wait = globalThis.setTimeout;
-globalThis.setTimeout = (work, ms, ...given) => wait(work, ms / 50, ...given);
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 const [url, key, call] = process.argv.slice(2);
