@@ -12,7 +12,7 @@ from typing import Any
 from tests.support.processes import REPOSITORY
 
 NODE = REPOSITORY / "tests" / "node"
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 110  # of a busy machine
 LONGEST_LINE = 1024 * 1024
 
 
