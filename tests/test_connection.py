@@ -48,6 +48,12 @@ async def test_several_commands_go_together_and_the_first_error_is_raised(redis_
         assert await connection.call("ECHO", "c") == b"c"
 
 
+async def test_no_commands_have_no_answers_and_take_nobody_elses(redis_url: str) -> None:
+    async with connected(redis_url) as connection:
+        nothing, one = await asyncio.gather(connection.call_all([]), connection.call("ECHO", "x"))
+        assert (nothing, one) == ([], b"x")
+
+
 async def test_a_cancelled_caller_does_not_shift_answers(redis_url: str) -> None:
     async with Proxy(redis_url) as proxy, connected(proxy.url) as connection:
         await connection.call("PING")

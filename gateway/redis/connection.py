@@ -94,6 +94,8 @@ class Connection:
 
     async def answers(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
         """The same, but the answer of a command that is refused is its ResponseError."""
+        if not commands:  # an exchange without answers would wait for ever, and keep all behind it waiting
+            return []
         for attempt, pause in enumerate(_PAUSES_SECONDS, start=1):
             if pause:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
