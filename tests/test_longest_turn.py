@@ -368,6 +368,7 @@ BODIES: list[tuple[str, str, bytes]] = [
     ("/stream", "a conversation", flat('{"chain":"chat","input":', '{"role":"user","content":"a"}', "}")),
     ("/stream", "a wrong conversation", flat('{"chain":"chat","input":', '{"role":"user","content":1}', "}")),
     ("/stream", "wrong things", flat('{"chain":"chat","input":', "1", "}")),
+    ("/stream/{id}/retry", "input_patch", flat('{"input_patch":{"a":', "1", "}}")),
     ("/stream/{id}/retry", "params", flat('{"params":{"a":', "1", "}}")),
     ("/runs", "messages", flat('{"assistant_id":"chat","input":{"messages":', TALK, "}}", 1000)),
     ("/runs", "texts", flat('{"assistant_id":"chat","input":{"messages":', '"a"', "}}")),

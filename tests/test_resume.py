@@ -10,6 +10,7 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
+from gateway.formats.langgraph.threads import Thread
 from gateway.hosts.asgi import app
 from gateway.ops.listing import listing
 from gateway.protocol.errors import (
@@ -282,6 +283,53 @@ async def test_a_graph_with_a_checkpointer_of_its_own_goes_on_from_that(redis_ur
         assert list(saver.storage) == [f"stream:{stream_id}"]
 
 
+async def test_what_an_in_memory_saver_was_asked_in_another_process_is_told_so(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = asking.asks_once()
+    graph.checkpointer = InMemorySaver()
+    chain("asks-in-memory")(lambda _: graph)
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks-in-memory")
+        assert (
+            f"stream {stream_id}: the question of stage asks-in-memory can be answered in this process alone"
+            in caplog.text
+        )
+        graph.checkpointer = InMemorySaver()  # as another process has it
+        record = await resume(jobs, stream_id, answers(dict.fromkeys(questions.values(), 1)))
+        await runs(jobs, record.id)
+        failed = (await jobs.messages(record.id))[-1].event()
+        assert failed.data["code"] == "checkpoint_lost"
+        assert "InMemorySaver" in failed.data["message"]
+
+
+@pytest.mark.parametrize("ends", ["done", "failed", "cancelled"])
+async def test_what_a_stream_has_kept_for_itself_goes_when_nothing_goes_on_from_it(
+    redis_url: str, ends: str
+) -> None:
+    async def last(state: Any) -> Any:
+        if ends == "failed":
+            raise ValueError
+        return {}
+
+    chain("asks-and-ends")(lambda _: asking._graph(("ask", asking._asks("ask")), last=last))
+    async with Jobs(redis_url) as jobs:
+        stream_id, questions = await asked(jobs, "asks-and-ends")
+        saver = Saver(jobs.connection, owner=OWNER)
+
+        async def kept() -> int:
+            config: Any = {"configurable": {"thread_id": f"stream:{stream_id}"}}
+            return len([one async for one in saver.alist(config)])
+
+        assert await kept()
+        record = await resume(jobs, stream_id, answers(dict.fromkeys(questions.values(), 1)))
+        if ends == "cancelled":
+            await jobs.gateway.cancel(record.id, OWNER)
+        await jobs.runner.run(body(record.id))
+        assert (await document(jobs, record.id))["status"] == ends
+        assert bool(await kept()) == (ends == "failed")  # it may be tried again
+
+
 async def test_a_breakpoint_is_passed_by_an_answer_to_nothing(redis_url: str) -> None:
     graph = asking.asks_once()
     graph.interrupt_before_nodes = ["ask"]
@@ -402,6 +450,35 @@ async def test_what_waits_counts_in_its_owners_bytes_with_its_checkpoints_until_
         assert await counted(stream_id) == {}
         await starts()
         assert all(0 < left < 1_100_000 for left in (await counted(stream_id)).values())
+
+
+async def test_of_a_deleted_thread_no_stream_is_counted_any_more(redis_url: str) -> None:
+    async with Jobs(redis_url, thread_seconds=100_000, retention=1000, tombstone=10) as jobs:
+        live, _, kept, size, _ = Quota.keys("ann")
+
+        async def begins(thread: str = "") -> str:
+            start = Start("asks_once", {"input": {"text": "q"}}, {}, thread=thread)
+            return (await jobs.gateway.create(start, owner="ann")).id
+
+        async def counted() -> dict[str, int]:
+            found = [one.decode().split() for one in await jobs.connection.call("ZRANGE", kept, 0, -1)]
+            return {name: int(one) for name, one in found}
+
+        answered = await begins("trip")
+        questions = await runs(jobs, answered)
+        given = answers(dict.fromkeys(questions.values(), 1))
+        done = (await resume(jobs, answered, given, owner="ann")).id
+        await runs(jobs, done)
+        waiting, other = await begins("trip"), await begins("other")
+        for stream_id in (waiting, other):
+            assert await runs(jobs, stream_id)
+        begun = await begins()  # it looks at the others
+        ended = (answered, done, waiting, other)
+        assert set(await counted()) == {f"{one}{end}" for one in ended for end in ("", ".")}
+        await Thread(jobs.gateway, "ann", "trip").end()
+        assert set(await counted()) == {other, f"{other}."}
+        assert int(await jobs.connection.call("GET", size)) == sum((await counted()).values())
+        assert await jobs.connection.call("ZRANGE", live, 0, -1) == [begun.encode()]
 
 
 async def test_a_stream_that_waits_takes_no_place_and_an_answer_counts_as_a_start(redis_url: str) -> None:

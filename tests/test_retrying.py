@@ -23,6 +23,7 @@ from gateway.protocol.errors import (
     StreamGone,
     StreamNotFound,
     StreamRunning,
+    TooLarge,
 )
 from gateway.store.log import Log
 from gateway.store.quota import Quota
@@ -34,6 +35,8 @@ from workers.chains.registry import chain
 from workers.stages import Each
 
 ALICE = "key:alice"
+IMAGE = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/"}}
+QUESTION, MORE = {"role": "user", "content": "q"}, {"role": "user", "content": "more"}
 
 
 class Trip:
@@ -93,8 +96,8 @@ async def failed_anew(jobs: Jobs, trip: Trip) -> str:
 
 
 async def again(jobs: Jobs, stream_id: str, start: str = "", **given: Any) -> str:
-    made = await jobs.gateway.retry(stream_id, Wanted(start, given.pop("params", {})), owner=ALICE, **given)
-    return made.id
+    wanted = Wanted(start, given.pop("params", {}), given.pop("patch", None))
+    return (await jobs.gateway.retry(stream_id, wanted, owner=ALICE, **given)).id
 
 
 async def test_what_had_finished_is_kept_runs_of_an_each_too(jobs: Jobs, trip: Trip) -> None:
@@ -141,6 +144,59 @@ async def test_params_are_set_anew_beside_the_others_and_reach_the_chain(jobs: J
     first = await failed(jobs, trip)
     second = await again(jobs, first, params={"words": 5})
     assert (await jobs.record(second)).params == {"tone": "dry", "words": 5}
+
+
+async def test_the_input_is_patched_for_what_runs_anew_alone(jobs: Jobs, trip: Trip) -> None:
+    first = await failed(jobs, trip, {"topic": "rain", "tone": {"dry": True, "long": 1}})
+    second = await again(jobs, first, patch={"topic": "sun", "tone": {"long": None, "kind": "x"}}, key="k")
+    patched = {"topic": "sun", "tone": {"dry": True, "kind": "x"}}
+    assert (await jobs.record(second)).input == {"input": patched}
+    await jobs.runner.run(body(second))
+    assert trip.ran == ["day b", "day c", "text"]  # the plan was made of the input before, and stands
+    assert (await jobs.fold(second)).ended == "done"
+    with pytest.raises(KeyReused):
+        await again(jobs, first, patch={"topic": "snow"}, key="k")
+
+
+@pytest.mark.parametrize(
+    ("given", "patch", "made"),
+    [
+        ({"input": "a"}, "b", {"input": "b"}),
+        ({"input": {"a": 1}}, [2], {"input": [2]}),
+        ({"input": "a"}, {"b": 1, "c": None}, {"input": {"b": 1}}),
+        ({"messages": [QUESTION]}, {"messages": [MORE]}, {"messages": [MORE]}),
+        ({"messages": [QUESTION]}, {"messages": None}, None),
+        ({"messages": [QUESTION]}, {"other": 1}, None),
+        ({"messages": [QUESTION]}, [MORE], None),
+        ({"messages": [QUESTION]}, {"messages": [{"role": "nobody", "content": "q"}]}, None),
+        ({"input": {}}, {"messages": [{"role": "user", "content": [IMAGE]}]}, None),
+    ],
+)
+async def test_a_patch_leaves_an_input_or_is_refused(
+    jobs: Jobs, trip: Trip, given: Any, patch: Any, made: Any
+) -> None:
+    first = await failed(jobs, trip)
+    await jobs.connection.call("HSET", Log.kept_key(first), "input", json.dumps(given))
+    if made is not None:
+        assert (await jobs.record(await again(jobs, first, patch=patch))).input == made
+        return
+    with pytest.raises(Invalid) as told:
+        await again(jobs, first, patch=patch)
+    assert told.value.extensions["field"] == "input_patch"
+
+
+async def test_a_patched_input_keeps_to_its_bound(jobs: Jobs, trip: Trip) -> None:
+    half = "x" * (jobs.settings.max_body // 2)
+    first = await failed(jobs, trip, {"a": half})
+    with pytest.raises(TooLarge):
+        await again(jobs, first, patch={"b": half})
+
+
+async def test_what_goes_on_from_a_thread_takes_no_patch(jobs: Jobs, trip: Trip) -> None:
+    first = await failed(jobs, trip, thread="t")
+    with pytest.raises(Invalid) as told:
+        await again(jobs, first, patch="x")
+    assert told.value.extensions["field"] == "input_patch"
 
 
 async def test_a_retry_may_fail_and_be_tried_again(jobs: Jobs, trip: Trip) -> None:
@@ -287,7 +343,15 @@ async def test_of_what_is_not_to_be_stored_nothing_is_kept_and_there_is_no_retry
 def test_the_body() -> None:
     assert parse_retry({}) == Wanted()
     assert parse_retry({"from": "days", "params": {"a": 1, "thread_id": "x"}}) == Wanted("days", {"a": 1})
-    wrong: list[Any] = [[], {"from": 1}, {"from": ""}, {"params": []}, {"form": "days"}]
+    assert parse_retry({"input_patch": {"a": None}}) == Wanted(patch={"a": None})
+    wrong: list[Any] = [
+        [],
+        {"from": 1},
+        {"from": ""},
+        {"params": []},
+        {"form": "days"},
+        {"input_patch": None},
+    ]
     for value in wrong:
         with pytest.raises(Invalid):
             parse_retry(value)

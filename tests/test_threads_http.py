@@ -69,6 +69,8 @@ async def test_a_thread_remembers_is_listed_told_and_deleted(host: Host) -> None
         assert (await host.http.get(f"/stream/{stream_id}", headers=JSON)).status_code == 404
     left = [key async for key in host.redis.scan_iter("*") if first in str(key) or second in str(key)]
     assert left == []
+    # One that is no more, or never was, holds nobody up.
+    assert (await host.http.delete(where)).status_code == 204
 
 
 async def test_a_busy_thread_refuses_or_does_what_is_asked(host: Host) -> None:

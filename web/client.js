@@ -233,9 +233,10 @@ export class Gateway {
 
   /**
    * Another try of a stream that has failed, started when it is iterated or its result is asked for. It goes on where
-   * that one has failed, or from the stage `from`, or the id of the event with which one began; `params` are set anew.
+   * that one has failed, or from the stage `from`, or the id of the event with which one began; `params` are set anew,
+   * and the input by the merge patch `input_patch` (RFC 7396).
    * @param {string} id
-   * @param {{ from?: string, params?: object, key?: string, signal?: AbortSignal }} [options]
+   * @param {{ from?: string, params?: object, input_patch?: any, key?: string, signal?: AbortSignal }} [options]
    */
   retry(id, { key = randomKey(), signal, ...body } = {}) {
     return new Stream(this.#ask, this.patience, { body, key, signal, path: `stream/${encodeURIComponent(id)}/retry` });

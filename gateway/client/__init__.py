@@ -117,14 +117,21 @@ class Gateway:
         return Stream(self._http, self.patience, stream_id=stream_id, after=after)
 
     def retry(
-        self, stream_id: str, start: str = "", *, params: Mapping[str, Any] | None = None, key: str = ""
+        self,
+        stream_id: str,
+        start: str = "",
+        *,
+        params: Mapping[str, Any] | None = None,
+        input_patch: Any = None,
+        key: str = "",
     ) -> Stream:
         """Another try of a stream that has failed, started when it is iterated or awaited.
 
         It goes on where that one has failed, or from `start`: a stage, or the id of the event with which one
-        began. `params` are set anew. `key` is its Idempotency-Key (a random one by default).
+        began. `params` are set anew, and the input by the merge patch `input_patch` (RFC 7396). `key` is its
+        Idempotency-Key (a random one by default).
         """
-        given = {"from": start or None, "params": params}
+        given = {"from": start or None, "params": params, "input_patch": input_patch}
         body = {name: value for name, value in given.items() if value is not None}
         path = f"/stream/{stream_id}/retry"
         return Stream(self._http, self.patience, body=body, path=path, key=key or secrets.token_urlsafe(16))

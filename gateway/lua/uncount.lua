@@ -1,23 +1,34 @@
--- uncount(live, kept, bytes | id, left_ms, record_left_ms)
--- A stream that has ended, and was counted for as long as it was to wait, is kept for a shorter time now. It is looked
--- at again, as one that is not known to have ended; `left_ms` say how long log and record were kept until now.
--- Answers {'ok'} or {'none'}: it was not counted yet.
+-- uncount(live, kept, bytes | gone, id, left_ms, record_left_ms, ...)
+-- Ended streams are kept for a shorter time now, or are deleted: their bytes are taken off. `left_ms` say how long log
+-- and record were kept until now. A deleted one (`gone` is '1') has no place any more. Any other is looked at again, as
+-- one that is not known to have ended.
+-- Answers {'ok'} or {'none'}: none of them was counted yet.
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local SPARE_MS = 5000
-local id, found = ARGV[1], false
-for at, name in ipairs({ id, id .. '.' }) do
-  local ends = NOW + tonumber(ARGV[at + 1])
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], ends - SPARE_MS, ends + SPARE_MS)) do
-    local one, size = string.match(member, '^(%S+) (%d+)$')
-    if one == name then
-      redis.call('ZREM', KEYS[2], member)
-      redis.call('DECRBY', KEYS[3], size)
-      found = true
+local gone, counted, longest = ARGV[1] == '1', false, 60000
+for place = 2, #ARGV, 3 do
+  local id, found = ARGV[place], false
+  for at, name in ipairs({ id, id .. '.' }) do
+    local left = tonumber(ARGV[place + at])
+    local ends = NOW + left
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], ends - SPARE_MS, ends + SPARE_MS)) do
+      local one, size = string.match(member, '^(%S+) (%d+)$')
+      if one == name then
+        redis.call('ZREM', KEYS[2], member)
+        redis.call('DECRBY', KEYS[3], size)
+        found = true
+      end
     end
+    longest = math.max(longest, left)
   end
+  if gone then
+    redis.call('ZREM', KEYS[1], id)
+  elseif found then
+    redis.call('ZADD', KEYS[1], 0, id)
+  end
+  counted = counted or found
 end
-if not found then return { 'none' } end
-redis.call('ZADD', KEYS[1], 0, id)
-if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], math.max(tonumber(ARGV[3]), 60000)) end
+if not counted then return { 'none' } end
+if not gone and redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], longest) end
 return { 'ok' }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -131,30 +131,49 @@ class Turns:
     async def left(self, record: Record) -> None:
         """A stream has ended: it leaves its thread, wherever it stood there, and the next has the turn.
 
-        One that has asked a question keeps the turn until it is answered, or the question taken back.
+        One that has asked a question keeps the turn until it is answered, or the question taken back. Of one
+        that is in no caller's thread, what it has kept for itself is deleted as soon as nothing needs it.
         """
         if not record.thread:
+            if record.resumes:
+                await self._forget_own(record.id)
             return
         now = await self._look(record.id, record.owner)
         if now is None or (is_over(now) and not now.resumed_by):
             await self._leave(record.owner, record.thread, record.id)
         await self.tend(record.owner, record.thread)
 
-    async def end(self, owner: str, name: str) -> Sequence[str]:
+    async def end(self, owner: str, name: str) -> Mapping[str, tuple[int, int]]:
         """Delete a thread, after the streams that run or wait in it have ended; the ids of all its streams.
 
-        Raises ThreadBusy where new ones keep coming.
+        With each, for how many ms its log and its record were counted to be kept; negative where they were
+        not there. Raises ThreadBusy where new ones keep coming.
         """
+        ended: dict[str, tuple[int, int]] = {}
+        waited: dict[str, int] = {}
         for _ in range(_TRIES):
             state = await self._threads.look(owner, name)
             for stream_id in state.streams:
-                await self._cancel(stream_id)
+                waited[stream_id] = max(waited.get(stream_id, 0), await self._cancel(stream_id))
             streams = await self._threads.streams(owner, name)
             for first in range(0, len(streams), _AT_ONCE):
-                await asyncio.gather(*map(self._erase, streams[first : first + _AT_ONCE]))
+                erasing = (self._erase(one, waited) for one in streams[first : first + _AT_ONCE])
+                for stream_id, left in await asyncio.gather(*erasing):
+                    ended.setdefault(stream_id, left)
             if await self._threads.end(owner, name, state):
-                return streams
+                return ended
         raise ThreadBusy(state.newest)
+
+    async def _forget_own(self, stream_id: str) -> None:
+        """Delete the checkpoints that a stream shares with those which it resumes, when it has ended well.
+
+        A failed stream may be tried again, and where one was, another of its line may be: these expire.
+        """
+        record, _ = await self._log.record(stream_id)
+        if record is None or not is_over(record) or record.resumed_by:
+            return
+        if record.status is not Status.FAILED and not record.retries and not record.keyed:
+            await self._threads.forget_own(record.owner, record.first)
 
     async def _displace(self, owner: str, name: str, stream_id: str, traces: bool) -> None:
         await self._cancel(stream_id)
@@ -162,15 +181,21 @@ class Turns:
             await self._threads.drop_run(owner, name, stream_id)
         await self._leave(owner, name, stream_id)
 
-    async def _cancel(self, stream_id: str) -> None:
-        if (await self._log.cancel(stream_id, protocol.tag_of(protocol.new_token()))).word == "cancelled":
+    async def _cancel(self, stream_id: str) -> int:
+        """End it; of one that waited for an answer, for how many ms its log was kept until now, else 0."""
+        answer = await self._log.cancel(stream_id, protocol.tag_of(protocol.new_token()))
+        if answer.word == "cancelled":
             telemetry.ended.add(1, {"status": Status.CANCELLED, "code": ""})
             with suppress(QueueUnavailable):  # its place in the queue is free later, then
                 await self._queue.forget(stream_id)
+        return answer.number if answer.word == "dropped" else 0
 
-    async def _erase(self, stream_id: str) -> None:
-        await self._cancel(stream_id)
-        await self._log.erase(stream_id)
+    async def _erase(self, stream_id: str, waited: Mapping[str, int]) -> tuple[str, tuple[int, int]]:
+        """Delete it; for how many ms its log and its record were counted to be kept."""
+        longest = max(waited.get(stream_id, 0), await self._cancel(stream_id))
+        left, record = await self._log.erase(stream_id)
+        longer = max(longest - left, 0) if left > 0 else 0
+        return stream_id, (left + longer, record + longer)
 
     async def _leave(self, owner: str, name: str, stream_id: str) -> None:
         """Hand on what this stream has, and send the next one's job; one that is over is left to `tend`."""

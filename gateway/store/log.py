@@ -191,12 +191,17 @@ class Log:
         """`cancelled`, `dropped` (number: for how many ms the log was kept), `ended` or `unknown`."""
         return await self._run("cancel", stream_id, tag)
 
-    async def erase(self, stream_id: str) -> None:
-        """Delete every key of a stream. Its worker, if it has one, finds it unknown and stops."""
+    async def erase(self, stream_id: str) -> tuple[int, int]:
+        """Delete every key of a stream. Its worker, if it has one, finds it unknown and stops.
+
+        Answers for how many ms its log and its record were kept until now; negative where there was none.
+        """
         job, log, index = self.keys(stream_id)
         idem = await self._redis.call("HGET", job, "idem")
         names = (job, log, self.kept_key(stream_id), *([idem] if idem else []))
-        await self._redis.call_all([("ZREM", index, stream_id), ("UNLINK", *names)])
+        left = [("PTTL", log), ("PTTL", job)]
+        answers = await self._redis.call_all([*left, ("ZREM", index, stream_id), ("UNLINK", *names)])
+        return answers[0], answers[1]
 
     async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
         """`yes` once in a back-off, else `wait` or `held` (number: ms), `over`, `ended` or `unknown`.

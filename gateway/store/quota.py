@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.protocol import ANONYMOUS, ENDED
@@ -24,6 +25,7 @@ from gateway.store.log import Log
 from gateway.store.threads import keys_of, own_thread_of
 
 LOOKS = 16  # streams that one start looks at, the longest unseen first
+FORGOTTEN_AT_ONCE = 100  # deleted streams of one call
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2, 3600
 INDEX_BYTES = 320  # of a stream's entries in `kept`, and of the expiries of its keys
 KEY_BYTES = 256  # of a stream's idempotency key
@@ -94,7 +96,21 @@ class Quota:
         if owner != ANONYMOUS:
             live, _, kept, size, _ = self.keys(owner)
             record_ms = left_ms + self._tombstone_ms
-            await self._uncount(self._redis, [live, kept, size], stream_id, left_ms, record_ms)
+            await self._uncount(self._redis, [live, kept, size], 0, stream_id, left_ms, record_ms)
+
+    async def forget(self, owner: str, streams: Mapping[str, tuple[int, int]]) -> None:
+        """These streams were deleted; for each the ms for which log and record were kept until then.
+
+        Raises StoreUnavailable.
+        """
+        if owner == ANONYMOUS:
+            return
+        live, _, kept, size, _ = self.keys(owner)
+        told = list(streams.items())
+        for first in range(0, len(told), FORGOTTEN_AT_ONCE):
+            some = told[first : first + FORGOTTEN_AT_ONCE]
+            given = [value for stream_id, left in some for value in (stream_id, *left)]
+            await self._uncount(self._redis, [live, kept, size], 1, *given)
 
     async def _ask(self, owner: str, stream_id: str, looks: int) -> tuple[str, int]:
         keys = self.keys(owner)

@@ -187,6 +187,11 @@ class Creation:
         with suppress(StoreUnavailable):
             await self._quota.uncount(owner, stream_id, left_ms)
 
+    async def forget(self, owner: str, streams: Mapping[str, tuple[int, int]]) -> None:
+        """As `Quota.forget`; a store that is out of reach leaves them counted until they had expired."""
+        with suppress(StoreUnavailable):
+            await self._quota.forget(owner, streams)
+
     async def _check(self, start: Start, owner: str, stream_id: str) -> None:
         """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
         try:

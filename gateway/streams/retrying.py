@@ -12,26 +12,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.protocol import Cursor, EventType, Status
-from gateway.protocol.errors import ChainChanged, CursorLost, Invalid, NotFailed, StreamGone, StreamRunning
+from gateway.protocol import Cursor, EventType, Status, sse
+from gateway.protocol.errors import (
+    ChainChanged,
+    CursorLost,
+    Invalid,
+    NotFailed,
+    StreamGone,
+    StreamRunning,
+    TooLarge,
+)
+from gateway.runtime.off_loop import aside
 from gateway.store.log import Log
 from gateway.store.record import CHECKPOINT, Record
 from gateway.streams import params as chain_params
 from gateway.streams.again import Again
-from gateway.streams.start import Start
+from gateway.streams.start import DEFAULT, Bounds, Start, parse_start
 from gateway.streams.strict_json import shown
 
-_FIELDS = ("from", "params")
+_FIELDS = ("from", "params", "input_patch")
 _RULE = "must be a stage of the chain that has begun, or the id of the event with which one has begun"
 Run = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The body of a retry: from where on, and params that are set anew beside those of the failed stream."""
+    """The body of a retry: from where on, and what is set anew beside what the failed stream had."""
 
     start: str = ""  # a stage, or an event's id; empty: from the run that has failed
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    patch: Any = field(default=None, repr=False)  # of the input, as RFC 7396 has it; None: there is none
+
+    @property
+    def told(self) -> list[Any]:
+        """It all, as the client has written it."""
+        return [self.start, self.params, *([] if self.patch is None else [self.patch])]
 
 
 def parse_retry(value: Any) -> Wanted:
@@ -46,14 +61,23 @@ def parse_retry(value: Any) -> Wanted:
         raise Invalid("from", _RULE)
     if not isinstance(params, dict):
         raise Invalid("params", "must be an object")
-    return Wanted(start, chain_params.own(params))
+    patch = value.get("input_patch")
+    if "input_patch" in value and patch is None:
+        raise Invalid("input_patch", "must be a JSON merge patch, and not null")
+    return Wanted(start, chain_params.own(params), patch)
 
 
-async def again(log: Log, stream_id: str, wanted: Wanted, chains: Mapping[str, Sequence[str]]) -> Start:
+async def again(
+    log: Log,
+    stream_id: str,
+    wanted: Wanted,
+    chains: Mapping[str, Sequence[str]],
+    bounds: Bounds = DEFAULT,
+) -> Start:
     """What the stream that tries this one again is started with.
 
-    Raises StreamGone, StreamRunning, NotFailed, ChainChanged, StoreUnavailable, or Invalid for a `from` that
-    is none of its stages.
+    Raises StreamGone, StreamRunning, NotFailed, ChainChanged, StoreUnavailable, TooLarge for what a patch
+    makes of the input, or Invalid for a `from` that is none of its stages, or a patch that cannot be taken.
     """
     record, _ = await log.record(stream_id)
     if record is None:
@@ -71,17 +95,53 @@ async def again(log: Log, stream_id: str, wanted: Wanted, chains: Mapping[str, S
     at = _reached(record, results)
     start = await _from(log, record, wanted.start, at)
     kept = {name: result for name, result in results.items() if _comes_before(name, start, record.stages)}
+    given = json.loads(raw["input"])
+    if wanted.patch is not None:
+        if record.thread or record.resumes:
+            raise Invalid(
+                "input_patch", "is not taken: the stream goes on from its thread, or with an answer"
+            )
+        size = len(raw["input"]) + len(sse.dumps(wanted.patch))
+        given = await aside(size, lambda: _patched(given, wanted.patch, record.chain, bounds), record.owner)
     return Start(
         record.chain,
-        json.loads(raw["input"]),
+        given,
         {**json.loads(raw.get("params", b"{}")), **wanted.params},
         record.metadata,
         again=Again(
-            *(record.id, start[0], [wanted.start, wanted.params], kept),
+            *(record.id, start[0], wanted.told, kept),
             lost=_lost(record, results, kept),
             own=_own(record, raw, kept),
         ),
     )
+
+
+def _patched(given: Mapping[str, Any], patch: Any, chain: str, bounds: Bounds) -> Mapping[str, Any]:
+    """The input with a patch, by the rules of POST /stream. Raises Invalid or TooLarge."""
+    [kind] = given
+    asked = merged(given, patch if kind == "messages" else {kind: patch})
+    if not isinstance(asked, dict) or list(asked) != [kind]:
+        raise Invalid("input_patch", f"must leave an input with {kind} alone")
+    if len(sse.dumps(asked)) > bounds.bytes:
+        raise TooLarge(f"the bound of an input with its patch is {bounds.bytes} bytes")
+    try:
+        return parse_start({**asked, "chain": chain}, {chain: ()}, bounds).input
+    except Invalid as error:
+        told = f"makes an input whose {error.extensions['field']} {error.extensions['rule']}"
+        raise Invalid("input_patch", told) from None
+
+
+def merged(value: Any, patch: Any) -> Any:
+    """JSON with a merge patch (RFC 7396). Neither is changed."""
+    if not isinstance(patch, dict):
+        return patch
+    made = dict(value) if isinstance(value, dict) else {}
+    for name, one in patch.items():
+        if one is None:
+            made.pop(name, None)
+        else:
+            made[name] = merged(made.get(name), one)
+    return made
 
 
 def _reached(record: Record, results: Mapping[str, bytes]) -> Run:

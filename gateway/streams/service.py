@@ -231,7 +231,7 @@ class Gateway:
         Raises what `create`, `find` and `retrying.again` raise.
         """
         await self.find(stream_id, owner)
-        start = await again(self.parts.log, stream_id, wanted, self.chains)
+        start = await again(self.parts.log, stream_id, wanted, self.chains, self.bounds)
         return await self.create(
             start, owner=owner, key=key, traceparent=traceparent, followed=followed, claims=claims
         )

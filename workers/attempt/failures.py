@@ -31,6 +31,10 @@ _JUDGED = "holdfast_may_pass"  # an exception's attribute
 _CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
 _STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
 _LOST = Verdict("checkpoint_lost", "What the graph was to go on from is not kept any more.")
+_LOST_WITH_ITS_PROCESS = Verdict(
+    "checkpoint_lost",
+    "The graph keeps what it has asked in one process's memory (InMemorySaver), and this is another process.",
+)
 CHECKPOINT_LOST = protocol.failed(_LOST.code, _LOST.message, retryable=False)
 _TOOL_UNKNOWN = Verdict(REASON, "A tool may have done its work already, and may not be called again.")
 _TIMEOUT = Verdict("timeout", "The chain did not answer in time.", passes=True)
@@ -78,5 +82,5 @@ def _of_a_chain(error: BaseException) -> Verdict:
     if isinstance(error, ToolUnknown):
         return _TOOL_UNKNOWN
     if isinstance(error, CheckpointLost):
-        return _LOST
+        return _LOST_WITH_ITS_PROCESS if error.in_memory else _LOST
     return _TIMEOUT if isinstance(error, TimeoutError) else _CHAIN_ERROR

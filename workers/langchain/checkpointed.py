@@ -41,7 +41,7 @@ class Checkpointed:
         if draft is None or stage.answer is not None or stage.lasts:
             one.known = await state_of(graph, config)
         if stage.answer is not None and one.known is None:
-            raise CheckpointLost("what the graph goes on from is not in its checkpointer any more")
+            raise CheckpointLost(in_memory=in_memory(graph))
         return one
 
     @property
@@ -52,8 +52,7 @@ class Checkpointed:
     @property
     def outlives(self) -> bool:
         """Whether another process can go on where this attempt stops at the end of a step."""
-        kinds = {kind.__name__ for kind in type(self.graph.checkpointer).__mro__}
-        return self.draft is None and remembers(self.graph) and "InMemorySaver" not in kinds
+        return self.draft is None and remembers(self.graph) and not in_memory(self.graph)
 
     @property
     def durability(self) -> str | None:
@@ -78,6 +77,12 @@ class Checkpointed:
         Raises StoreUnavailable; of a thread that its caller has named also what cannot be stored.
         """
         if self.draft is None:
+            if stopped and in_memory(self.graph):
+                _log.warning(
+                    "stream %s: the question of stage %s can be answered in this process alone, as the graph "
+                    "has an InMemorySaver. Without a checkpointer of its own it has a lasting one",
+                    *(self.stage.stream_id, self.stage.name),
+                )
             return remembers(self.graph)
         if not stopped and not self.stage.lasts:
             return False
@@ -97,6 +102,11 @@ class Checkpointed:
 def remembers(graph: Any) -> bool:
     """Whether a graph has a checkpointer."""
     return graph.checkpointer is not None and not isinstance(graph.checkpointer, bool)
+
+
+def in_memory(graph: Any) -> bool:
+    """Whether a graph's checkpointer keeps what it knows in this process alone."""
+    return any(kind.__name__ == "InMemorySaver" for kind in type(graph.checkpointer).__mro__)
 
 
 async def state_of(graph: Any, config: Any) -> Any:

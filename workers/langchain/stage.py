@@ -21,7 +21,18 @@ Emit = Callable[[Event], Awaitable[None]]
 
 
 class CheckpointLost(RuntimeError):
-    """A graph is to go on, and its checkpointer does not know from where."""
+    """A graph is to go on, and its checkpointer does not know from where.
+
+    `in_memory`: what it knows it keeps in one process, and that was perhaps another.
+    """
+
+    def __init__(self, *, in_memory: bool) -> None:
+        super().__init__(
+            "an InMemorySaver knows what was asked in its own process alone"
+            if in_memory
+            else "what the graph goes on from is not in its checkpointer any more"
+        )
+        self.in_memory = in_memory
 
 
 class Pace:

@@ -201,6 +201,7 @@ class Thread:
                 names.append((_KEYS, f"{self.name}\0{kept['key']}"))
         known = {name for kind, name in names if kind == OF_STREAM}
         ended = await parts.turns.end(self.owner, self.name)
+        await parts.creation.forget(self.owner, ended)
         names += [(OF_STREAM, stream_id) for stream_id in ended if stream_id not in known]
         await conversations.drop(self.owner, names)
 

@@ -211,6 +211,10 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
                         **ref("JsonObject"),
                         "description": "set anew beside those of the failed stream",
                     },
+                    "input_patch": {
+                        "not": {"type": "null"},
+                        "description": "a merge patch (RFC 7396) of the failed stream's input",
+                    },
                 }
             ),
             "required": [],
