@@ -16,8 +16,6 @@ from langgraph_sdk.errors import ConflictError, UnprocessableEntityError
 from gateway.hosts.asgi import app
 from tests.support import asking
 from tests.support.jobs import Jobs
-from tests.support.processes import GatewayProcess
-from tests.support.programs import node
 from workers.delivery.consumer import Loop
 from workers.delivery.sweeper import Sweeper
 from workers.threads.states import state_of
@@ -119,19 +117,3 @@ async def test_an_input_lets_the_question_lapse(redis_url: str) -> None:
         assert len(asked) == 1
         assert (await client.runs.get(THREAD, before["run_id"]))["status"] != "interrupted"
         assert (await values(client, "asks_once", command={"resume": 1}))["said"] == {"ask": 1}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-async def test_a_question_is_read_and_answered_in_javascript(redis_url: str) -> None:
-    environment = {
-        "REDIS_URL": redis_url,
-        "GATEWAY_CHAINS": "tests.support.killing",
-        "GATEWAY_MODEL": "none",
-        "OPENAI_BASE_URL": "http://127.0.0.1:9",
-    }
-    async with GatewayProcess("all", environment) as gateway:
-        asked = {"chain": "asks-and-dies", "thread": THREAD, "input": {"text": "q"}, "answers": [1, 2]}
-        lines = await node("langgraph.mjs", gateway.url, "answer", json.dumps(asked))
-    assert [line["asked"] for line in lines if "asked" in line] == [["first?"], ["second?"], []]
-    assert lines[-1]["values"]["said"] == {"first": 1, "second": 2}

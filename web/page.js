@@ -6,6 +6,7 @@ import { Turn } from "./turn.js";
 import { MODEL, told } from "./words.js";
 
 const MOST_TURNS = 20; // of a conversation, to be shown again and to be told to the model
+const MOST_ANSWERS = 40; // streams of one turn, to be shown again
 const QUESTION_BYTES = 3000; // of metadata's 4096
 const MODEL_LOOKS = 120; // one a second while the model loads
 const $ = (id) => document.getElementById(id);
@@ -20,11 +21,15 @@ const page = {
   get last() { return this.turns.at(-1); },
   refused: (text) => { $("refused").textContent = text; $("refused").hidden = !text; },
   again(turn) { ask(turn.question); },
+  askForKey: () => askForKey(),
 
   changed(turn) {
-    const { stream, error } = turn.reader;
-    if (turn === this.last && stream.id && location.hash.slice(1) !== stream.id) history.pushState(null, "", `#${stream.id}`);
-    if (error instanceof Refused && error.status === 401 && turn === this.last) askForKey(stream.id ? "" : turn.question);
+    const { error } = turn.last.reader;
+    const named = location.hash.slice(1);
+    if (turn === this.last && turn.id && named !== turn.id) { // another stream of the same turn is no step back
+      history[turn.ids.includes(named) ? "replaceState" : "pushState"](null, "", `#${turn.id}`);
+    }
+    if (error instanceof Refused && error.status === 401 && turn === this.last) askForKey(turn.id ? "" : turn.question);
     buttons();
   },
 
@@ -45,8 +50,10 @@ function buttons() { // one answer at a time, but whoever is cut off from it may
 
 function show(turns) {
   for (const turn of page.turns.filter((turn) => !turns.includes(turn))) turn.close();
+  for (const turn of page.turns.filter((turn) => !turns.includes(turn))) turn.node.remove();
   page.turns = turns;
-  $("turns").replaceChildren(...turns.map((turn) => turn.node));
+  const list = $("turns");
+  turns.forEach(({ node }, at) => { if (list.children[at] !== node) list.insertBefore(node, list.children[at] ?? null); }); // none moves, so the focus stays
   page.refused("");
   buttons();
 }
@@ -71,20 +78,37 @@ function ask(question) {
 /** The conversation that ends with the stream of this id, from the gateway alone. */
 async function load() {
   const id = location.hash.slice(1);
-  if (id && id === page.last?.id) return;
+  if (id && page.last?.ids.includes(id)) return;
   const turns = [];
-  for (let next = id; next && turns.length < MOST_TURNS && location.hash.slice(1) === id; ) {
+  const stands = () => !turns.length || page.last === turns.at(-1);
+  for (let next = id; next && turns.length < MOST_TURNS && stands(); ) {
     const shown = next;
     const turn = new Turn(page, "", (gateway, signal) => gateway.follow(shown, "", { signal }));
     turns.unshift(turn);
     if (turns.length === 1) { show(turns); turn.run(); }
-    const status = await page.gateway.status(shown).catch(() => null);
+    const status = await look(shown);
     turn.question = status?.metadata?.question ?? "";
+    await complete(turn, status, stands);
+    if (turns.length === 1) turn.run();
     next = status?.metadata?.previous ?? "";
   }
-  if (location.hash.slice(1) !== id) return;
+  if (!stands()) return;
   show(turns);
   for (const turn of turns.slice(0, -1)) turn.run();
+}
+
+const look = (id) => page.gateway.status(id).catch(() => null);
+
+/** The other streams of a turn: those that its stream goes on from, and those that go on with an answer. */
+async function complete(turn, status, stands) {
+  for (let one = status, before; (before = one?.retries ?? one?.resumes) && turn.answers.length < MOST_ANSWERS && stands(); ) {
+    turn.before(before);
+    one = await look(before);
+  }
+  for (let next = status?.resumed_by; next && turn.answers.length < MOST_ANSWERS && stands(); ) {
+    turn.after(next);
+    next = (await look(next))?.resumed_by;
+  }
 }
 
 function askForKey(question = "") { // and go on with it; a question that was not taken is not to be typed again

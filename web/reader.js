@@ -13,6 +13,9 @@ export class Reader {
   #wire = null;
   #over = new AbortController();
   #changed;
+  #hasBegun = () => {};
+  /** Over when the first event has come, or when it is known that none will. */
+  begun = new Promise((resolve) => { this.#hasBegun = resolve; });
 
   /** `start` makes the stream of a gateway; `changed` is called whenever there is something to show. */
   constructor(options, start, changed) {
@@ -37,6 +40,8 @@ export class Reader {
       if (this.#over.signal.aborted) return;
       this.error = error;
       this.#set("lost");
+    } finally {
+      this.#hasBegun();
     }
   }
 
@@ -59,6 +64,7 @@ export class Reader {
       this.#ids.add(id);
       this.events.push(`${id}\n${type}\n${JSON.stringify(data)}`);
     }
+    this.#hasBegun();
     if (type === "start") this.names = data.stages;
     if (["done", "failed", "cancelled"].includes(type)) this.end = data;
     this.#changed(this);

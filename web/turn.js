@@ -1,252 +1,103 @@
-// One question and its answer: what the reader has, as a person sees it.
-import { render } from "./markdown.js";
-import { Reader } from "./reader.js";
-import { STATES, failure, plural, seconds, told } from "./words.js";
+// One question of a person, and the streams that answer it: the first, and each that goes on with an answer to what a
+// graph has asked, or tries again what has failed. Each of them says nothing of what those before it have said.
+import { Refused } from "./client.js";
+import { Answer } from "./answer.js";
+import { ANSWERED, notTaken, told } from "./words.js";
 
-const DRAW_MS = 60; // between two drawings, or ten times as long as the last one took
-
-const make = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
-const put = (node, text) => { // the same text again would be read aloud again
-  if (node.textContent !== text) node.textContent = text;
-  node.hidden = !text;
-};
+const follow = (id) => (gateway, signal) => gateway.follow(id, "", { signal });
 
 export class Turn {
-  checked = ""; killed = 0; drawn = ""; #timer = 0; #stale = false; #list = ""; #open = -1; #second = null;
+  answers = []; #begun = new Set(); #next = null; // asked for, and not begun yet
 
   /** `page` has `options` for gateways, a `gateway` of its own, and is told of `changed` and `again`. */
   constructor(page, question, start) {
     this.page = page;
     this.node = document.getElementById("turn").content.firstElementChild.cloneNode(true);
-    this.parts = Object.fromEntries([...this.node.querySelectorAll("[class]")].map((node) => [node.className, node]));
     this.question = question;
-    this.reader = new Reader(page.options, start, () => this.changed());
-    const { cut, other, kill, stop, again, resume, copy } = this.parts;
-    cut.onclick = () => this.reader.cut();
-    stop.onclick = () => this.#stop();
-    kill.onclick = () => this.#kill();
-    again.onclick = () => page.again(this);
-    resume.onclick = () => this.run();
-    copy.onclick = () => navigator.clipboard.writeText(this.said).then(() => put(copy, "Copied"), () => put(copy, "Not allowed"));
-    other.onclick = () => this.#openSecond();
-    this.parts["second-cut"].onclick = () => this.#second.cut();
-    this.parts["second-close"].onclick = () => this.#closeSecond();
+    this.#add(new Answer(this, start));
   }
 
-  get id() { return this.reader.stream.id; }
-  get text() { return this.reader.stream.text; }
-  get said() { return this.text || result(this.reader.stream); }
-  get answered() { return this.reader.stream.ended === "done" && this.text !== ""; }
-  get busy() { return this.reader.live && this.reader.state !== "away"; }
+  get last() { return this.answers.at(-1); }
+  get ids() { return this.answers.map(({ id }) => id); }
+  get id() { return this.last.id; }
+  get text() { return this.answers.findLast(({ text }) => text)?.text ?? ""; }
+  get answered() { return this.last.reader.stream.ended === "done" && this.text !== ""; }
+  get busy() { return this.answers.some((answer) => answer.busy); }
   get question() { return this.asked; }
-  set question(text) { this.asked = text; put(this.parts.asked, text); this.parts.question.hidden = !text; }
-
-  async run() {
-    this.changed();
-    await this.reader.run();
-    if (this.reader.state === "ended") await this.#compare();
-    this.changed();
+  set question(text) {
+    this.asked = text;
+    const bubble = this.node.querySelector(".question");
+    bubble.querySelector(".asked").textContent = text;
+    bubble.hidden = !text;
   }
 
-  close() {
-    this.reader.close();
-    this.#second?.close();
-    clearTimeout(this.#timer);
+  /** Follow those of its streams that are not followed yet. */
+  run() {
+    return Promise.all(this.answers.filter((answer) => !this.#begun.has(answer)).map((answer) => this.#run(answer)));
   }
 
-  changed() {
-    this.page.changed(this);
-    this.#stale = true;
-    this.#timer ||= setTimeout(() => this.#draw(), DRAW_MS);
+  close() { for (const answer of [...this.answers, this.#next]) answer?.close(); }
+  changed() { this.page.changed(this); }
+  again() { this.page.again(this); }
+
+  /** A stream that exists, before or behind those that are shown. */
+  before(id) { this.#add(new Answer(this, follow(id)), 0); }
+  after(id) { if (!this.ids.includes(id)) this.#add(new Answer(this, follow(id))); }
+
+  /** Try a failed stream again. The key is made of its id: however often it is asked for, it is one other try. */
+  async retry(failed) {
+    failed.parts.retry.disabled = true;
+    const error = await this.#goOn((gateway, signal) => gateway.retry(failed.id, { key: `page-retries-${failed.id}`, signal }));
+    failed.parts.retry.disabled = false;
+    this.page.refused(error ? told(error)[0] : "");
   }
 
-  async #stop() {
-    if (!this.id) return this.close();
-    await this.page.gateway.cancel(this.id).catch((error) => this.page.refused(told(error)[0]));
-  }
-
-  async #kill() {
-    const answer = await this.page.call("dev/kill-worker", { method: "POST", body: JSON.stringify({ id: this.id }) });
-    if (answer?.killed) this.killed = this.reader.events.length;
-    this.page.refused(!answer ? "Only a gateway of your own lets its workers be killed: make run."
-      : answer.killed ? "" : "Nobody is at work on this answer just now.");
-    this.lease = answer?.lease_seconds;
-    this.changed();
-  }
-
-  async #compare() { // what was received here against what the gateway holds
-    const status = await this.page.gateway.status(this.id).catch(() => null);
-    if (!status) return;
-    const { stages, lastEventId } = this.reader.stream;
-    const same = status.last_event_id === lastEventId && status.stages.length === stages.length
-      && status.stages.every((stage, at) => stage.text === stages[at].text);
-    this.checked = same ? "same text as the gateway's record" : "differs from the gateway's record";
-  }
-
-  #draw() {
-    const began = performance.now();
-    this.#stale = false;
-    const { node, parts, reader } = this;
-    const { stream, end, error } = reader;
-    const bottom = document.documentElement;
-    const follows = innerHeight + scrollY > bottom.scrollHeight - 120;
-    const [note, retry] = error ? told(error) : stream.ended === "failed" ? [failure(end), end.retryable] : [interrupts(end), false];
-    this.#drawState(note !== "");
-    this.#drawStages();
-    this.#drawDetails();
-    if (this.drawn !== this.said) parts.answer.replaceChildren(render((this.drawn = this.said)));
-    parts.answer.classList.toggle("growing", reader.live && reader.state === "open" && stream.stages.length > 0);
-    parts.answer.setAttribute("aria-busy", String(reader.live)); // read aloud when it is whole
-    put(parts.note, note);
-    parts.resume.hidden = !(reader.state === "lost" && retry);
-    parts.again.hidden = !(stream.ended === "failed" && retry);
-    parts.copy.hidden = reader.live || !this.said;
-    node.dataset.state = reader.live ? "live" : stream.ended || "lost";
-    if (follows && this === this.page.last) scrollTo(0, bottom.scrollHeight);
-    this.#timer = setTimeout(() => {
-      this.#timer = 0;
-      if (this.#stale) this.#draw();
-    }, Math.max(DRAW_MS, (performance.now() - began) * 10));
-  }
-
-  #drawState(warned) {
-    const { parts, reader } = this;
-    const { stream, state } = reader;
-    const running = stream.stages.length ? "running" : "queued";
-    const dead = this.killed && this.killed === reader.events.length;
-    const words = dead ? "The worker is dead" : state === "lost" ? "Not followed" : state === "away" ? "Connection cut, coming back"
-      : running === "queued" && this.page.model === "loading" && reader.live ? "Waiting for the model to load" : STATES[stream.ended || running];
-    put(parts.state, words);
-    parts.state.className = `state ${warned || dead || ["away", "lost"].includes(state) ? "warn" : ""} ${reader.live ? "busy" : ""}`;
-    for (const name of ["cut", "stop"]) parts[name].hidden = !reader.live;
-    parts.cut.disabled = state !== "open";
-    parts.other.hidden = !stream.id || Boolean(this.#second);
-    parts.kill.hidden = !(reader.live && running === "running" && this.page.own);
-    const { usage, finish_reason: why, duration_ms: took, attempts = 1 } = reader.end ?? {};
-    put(parts.trail, [
-      dead && `its lease ends within ${this.lease} s; then another goes on`,
-      reader.firstTokenMs && `first token after ${seconds(reader.firstTokenMs)}`, took && `${seconds(took)} in all`,
-      usage?.total_tokens && `${plural(usage.input_tokens, "token")} in, ${usage.output_tokens} out`, why === "length" && "the model's limit",
-      attempts > 1 && plural(attempts, "attempt"), ...trail(reader), this.checked].filter(Boolean).join(" · "));
-  }
-
-  #drawStages() {
-    const { parts, reader } = this;
-    const { stages } = reader.stream;
-    const waiting = reader.names.filter((name) => !stages.some((stage) => stage.name === name));
-    const steps = [...stages, ...waiting.map((name) => ({ name, run: 1, state: "waiting", parent: "" }))];
-    const list = JSON.stringify(steps.map(({ name, run, state, parent }) => [name, run, state, parent, this.#open]));
-    parts.stages.hidden = steps.length < 2;
-    if (this.#list !== list) {
-      this.#list = list;
-      parts.stages.replaceChildren(...steps.map((step, at) => this.#step(step, at)));
+  /** Answer what a stream has asked. Where somebody else was first, go on with the stream of theirs. */
+  async resume(asking, responses, words) {
+    const { form } = asking;
+    [form.problem, form.sending] = ["", true];
+    const error = await this.#goOn((gateway, signal) => gateway.resume(asking.id, responses, { signal }), () => asking.settle("answered", ANSWERED.you, words));
+    if (!error) return;
+    if (error instanceof Refused && error.code === "already_answered") {
+      asking.settle("answered", ANSWERED.other);
+      this.after(error.problem.resumed_by);
+      await this.run();
+      return;
     }
-    const shown = stages[this.#open];
-    parts["stage-text"].hidden = !shown;
-    if (shown) parts["stage-text"].textContent = shown.text || "It has said nothing.";
-  }
-
-  #step({ name, run, state, parent }, at) {
-    const item = make("li", "", `${state}${parent ? " node" : ""}`);
-    const button = make("button", run > 1 ? `${name} ${run}` : name);
-    button.type = "button";
-    button.disabled = state === "waiting";
-    button.setAttribute("aria-expanded", String(this.#open === at));
-    button.setAttribute("aria-label", `${button.textContent}, ${state}`);
-    button.onclick = () => { this.#open = this.#open === at ? -1 : at; this.#drawStages(); };
-    item.append(button);
-    if (state === "started") item.setAttribute("aria-current", "step");
-    return item;
-  }
-
-  #drawDetails() {
-    const { reasoning, tools, sources } = this.parts;
-    const events = this.reader.stream.stages.flatMap((stage) => stage.events);
-    const custom = (name) => events.filter(({ type, data }) => type === "custom" && data.name === name).map(({ data }) => data.data ?? {});
-    reasoning.hidden = !custom("reasoning").length;
-    reasoning.lastElementChild.textContent = custom("reasoning").map(({ delta }) => delta).join("");
-    const calls = new Map();
-    for (const { data } of events.filter(({ type }) => type === "tool")) calls.set(data.call_id, { ...calls.get(data.call_id), ...data });
-    fill(tools, [...calls.values()].map(call));
-    const found = new Map(custom("sources").flatMap(({ documents = [] }) => documents).map((one) => [one.id ?? one.source, one]));
-    sources.hidden = !found.size;
-    sources.firstElementChild.textContent = plural(found.size, "source");
-    fill(sources.lastElementChild, [...found.values()].map(source));
-  }
-
-  #openSecond() {
-    const { second, other } = this.parts;
-    const id = this.id;
-    this.#second = new Reader(this.page.options, (gateway, signal) => gateway.follow(id, "", { signal }), () => this.#drawSecond());
-    second.hidden = false;
-    other.hidden = true;
-    this.#second.run();
-    this.parts["second-close"].focus();
-  }
-
-  #closeSecond() {
-    this.#second.close();
-    this.#second = null;
-    this.parts.second.hidden = true;
-    this.parts.other.hidden = false;
-    this.parts.other.focus();
-  }
-
-  #drawSecond() {
-    const reader = this.#second;
-    if (!reader) return;
-    const pre = this.parts.second.querySelector("pre");
-    pre.textContent = reader.stream.text;
-    pre.scrollTop = pre.scrollHeight;
-    const first = this.reader.events;
-    const same = reader.events.every((event, at) => at >= first.length || event === first[at]);
-    put(this.parts["second-state"], reader.error ? told(reader.error)[0] : reader.state === "away" ? "Cut, coming back" : STATES[reader.stream.ended || "running"]);
-    this.parts["second-cut"].disabled = reader.state !== "open";
-    put(this.parts["second-trail"], [...trail(reader), same ? "the same as the first reader's, byte for byte" : "differs from the first reader's"].join(" · "));
-  }
-}
-
-/** How the events came. */
-const trail = (reader) => [
-  reader.events.length && `${plural(reader.events.length, "event")}, ${reader.doubled || "none"} twice`,
-  reader.cuts && `cut ${reader.cuts === 1 ? "once" : `${reader.cuts} times`}`,
-  reader.resumes && `resumed ${reader.resumes > 1 ? `${reader.resumes} times, last ` : ""}behind event ${reader.resumedFrom}`,
-  reader.logLost && "the store had lost some, all was sent again"].filter(Boolean);
-
-/** What a chain that says no text has come to. */
-function result({ stages }) {
-  const found = stages.at(-1)?.events.findLast(({ type, data }) => type === "custom" && data.name === "result");
-  return found ? `\`\`\`json\n${JSON.stringify(found.data.data, null, 2)}\n\`\`\`` : "";
-}
-
-const interrupts = (end) => end?.interrupts?.length ? `The chain has stopped to ask: ${end.interrupts.map(({ value }) => typeof value === "string" ? value : JSON.stringify(value)).join(" ")}` : "";
-
-function fill(list, items) { // only what has changed: an open one stays open, and nothing is read aloud twice
-  list.hidden = !items.length;
-  items.forEach((item, at) => {
-    const old = list.children[at];
-    if (!old) list.append(item);
-    else if (old.textContent !== item.textContent || old.className !== item.className) {
-      if (old.querySelector("details")?.open) item.querySelector("details").open = true;
-      old.replaceWith(item);
+    const [why, again] = notTaken(error);
+    if (!again) {
+      asking.settle("stopped", why);
+      return;
     }
-  });
-  while (list.children.length > items.length) list.lastElementChild.remove();
-}
+    [form.sending, form.problem] = [false, why];
+    if (error instanceof Refused && error.status === 401) this.page.askForKey();
+  }
 
-const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 1));
+  /** Start a stream that goes on here; answers, once there is one, the error where there is none. */
+  async #goOn(start, begun = () => {}) {
+    const next = (this.#next = new Answer(this, start));
+    this.#begun.add(next);
+    next.run(); // never raises
+    await next.reader.begun;
+    this.#next = null;
+    if (!next.id) {
+      next.close();
+      return next.reader.error;
+    }
+    if (this.ids.includes(next.id)) next.close(); // it is shown already
+    else this.#add(next);
+    begun();
+    return null;
+  }
 
-function call({ name, state, input, output }) {
-  const item = make("li", "", state), details = make("details"), summary = make("summary", name);
-  summary.append(make("span", state === "started" ? "running" : state, "how"));
-  details.append(summary, make("pre", shown(input ?? "")), ...(output === undefined ? [] : [make("pre", shown(output), "output")]));
-  item.append(details);
-  return item;
-}
+  #run(answer) {
+    this.#begun.add(answer);
+    return answer.run();
+  }
 
-function source({ title, source: where, text = "" }) {
-  const item = make("li"), link = /^https?:/.test(where ?? "") ? make("a", title || where) : make("strong", title || where);
-  if (link.nodeName === "A") Object.assign(link, { href: where, target: "_blank", rel: "noopener noreferrer" });
-  item.append(link, make("span", title && where !== title ? ` ${where ?? ""}` : "", "where"), make("p", text));
-  return item;
+  #add(answer, at = this.answers.length) {
+    this.node.insertBefore(answer.node, this.answers[at]?.node ?? null);
+    this.answers.splice(at, 0, answer);
+    for (const other of this.answers) if (other !== answer) other.changed(); // what may be done with it is less
+  }
 }

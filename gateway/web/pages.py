@@ -22,16 +22,19 @@ from gateway.web.headers import PAGE_POLICY, SECURE
 PAGE = "index.html"
 PARTS = frozenset(
     (
+        "answer.js",
         "client.js",
         "icon.svg",
         "markdown.js",
         "page.css",
         "page.js",
+        "question.js",
         "reader.js",
         "theme.js",
         "turn.js",
         "vendor/marked.js",
         "vendor/purify.js",
+        "ways.js",
         "words.js",
     )
 )

@@ -53,14 +53,29 @@ async function use() {
   process.stdin.destroy();
 }
 
-// A run, and one more for each answer to what the one before has asked; what each asks, and the state at its end.
+// For each case a thread: a run, and one more for each answer to what the one before has asked. An answer is what
+// `command.resume` takes, or with `each` the answers by the values of the questions. What each run asks, by its stream and
+// by the thread; the state at its end.
 async function answer() {
-  const turns = [{ input: asked.input }, ...asked.answers.map((resume) => ({ command: { resume } }))];
-  for (const turn of turns) {
-    let values;
-    for await (const part of client.runs.stream(asked.thread, chain, turn)) if (part.event === 'values') values = part.data;
-    const { tasks } = await client.threads.getState(asked.thread);
-    say({ asked: tasks.flatMap((task) => task.interrupts.map((one) => one.value)), values });
+  for (const { name, chain, input, answers } of asked.cases) {
+    const thread = (await client.threads.create()).thread_id;
+    const turns = [];
+    let open = [];
+    for (const one of [undefined, ...answers]) {
+      const resume = one?.each ? Object.fromEntries(open.map(({ id, value }) => [id, one.each[value]])) : one?.one;
+      let values;
+      for await (const part of client.runs.stream(thread, chain, one ? { command: { resume } } : { input })) {
+        if (part.event === 'error') throw new Error(JSON.stringify(part.data));
+        if (part.event === 'values') values = part.data;
+      }
+      open = values.__interrupt__ ?? [];
+      const { tasks, next, values: state } = await client.threads.getState(thread);
+      const { status } = await client.threads.get(thread);
+      const [run] = await client.runs.list(thread);
+      const same = JSON.stringify(tasks.flatMap((task) => task.interrupts)) === JSON.stringify(open);
+      turns.push({ asked: open.map(({ value }) => value), same, values, state, next, thread: status, run: run.status });
+    }
+    say({ name, turns });
   }
 }
 

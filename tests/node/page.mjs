@@ -39,13 +39,18 @@ async function until(look, what) {
   }
 }
 
-// The last answer's part of this class.
-const part = (name) => page.locator(`.turn:last-child .${name}`);
+// The last answer's part of this class: of the last turn, the stream that goes on in it last.
+const part = (name) => page.locator(`.turn:last-child .${name}`).last();
 
 const verbs = {
   open,
   ask: async (text) => { await page.getByRole("textbox", { name: "Your question" }).fill(text); await page.keyboard.press("Enter"); },
   press: (name) => page.getByRole("button", { name, exact: true }).last().click(),
+  // What is in the group (a question, by what it asks) of this name; of several answers' groups, the last's.
+  decide: (group, name) => page.getByRole("group", { name: group, exact: true }).last().getByRole("button", { name, exact: true }).click(),
+  fill: (label, text) => page.getByLabel(label, { exact: true }).last().fill(text),
+  choose: (label, option) => page.getByLabel(label, { exact: true }).last().selectOption({ label: option }),
+  tick: (label) => page.getByLabel(label, { exact: true }).last().check(),
   type: async (label, text) => { await page.getByLabel(label).fill(text); await page.keyboard.press("Enter"); },
   keys: async (...names) => { for (const name of names) await page.keyboard.press(name); },
   focused: () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent.trim()),
@@ -55,7 +60,7 @@ const verbs = {
     await context.setOffline(true);
     let dropped = false;
     await until(() => page.evaluate((dropped) => {
-      const turn = document.querySelector(".turn:last-child");
+      const turn = document.querySelector(".turn:last-child .readers:last-child");
       const cut = turn.querySelector(".cut");
       if (!cut.disabled && !dropped) cut.click();
       const away = turn.querySelector(".state").textContent === "Connection cut, coming back";
@@ -69,7 +74,7 @@ const verbs = {
   // Until the last answer's part of this class holds exactly this text, but for space around it, or, with `among`, this among other text.
   see: async (name, text, among = false) => {
     const holds = ([name, text, among]) => {
-      const now = document.querySelector(`.turn:last-child .${name}`)?.textContent.trim();
+      const now = [...document.querySelectorAll(`.turn:last-child .${name}`)].at(-1)?.textContent.trim();
       return among ? now?.includes(text) : now === text;
     };
     await page.waitForFunction(holds, [name, text, among]).catch(async () => {

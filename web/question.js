@@ -1,0 +1,215 @@
+// The form in which a person answers what a graph has stopped to ask: all of it, in one request.
+import { asked, read, told } from "./ways.js";
+import { ASKS } from "./words.js";
+
+const make = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
+const button = (text, name = "") => Object.assign(make("button", text, name), { type: "button" });
+let made = 0; // for ids, which are the document's
+
+export class QuestionForm {
+  #asked; #items; #answer; #focused = null;
+  #problem = make("p", "", "problem");
+  #send = make("button", "", "main");
+
+  /**
+   * `interrupts` as `done` has them; none where a graph stands at a breakpoint, before the nodes `next`. `answer` is
+   * called with the answers by the interrupts' ids, and with a list of `[question, answer]` in words.
+   */
+  constructor(interrupts, next, answer) {
+    this.#answer = answer;
+    this.#asked = interrupts.map((one) => ({ id: one.id, ...asked(one) }));
+    this.#items = this.#asked.flatMap(({ items }) => items).map((item) => new Item(item, () => this.#chosen()));
+    this.node = make("form");
+    this.node.noValidate = true; // told by #check, in the page and not in a bubble that goes away
+    this.node.setAttribute("aria-label", ASKS.question);
+    this.#problem.setAttribute("role", "alert");
+    this.problem = "";
+    const actions = make("div", "", "actions");
+    actions.append(this.#send);
+    const stopped = this.#items.length ? [] : [make("p", ASKS.stopped(next))];
+    this.node.append(...stopped, ...this.#items.map((item) => item.node), this.#problem, actions);
+    this.node.onsubmit = (event) => { event.preventDefault(); this.#submit(); };
+    this.#label();
+  }
+
+  set problem(text) {
+    this.#problem.textContent = text;
+    this.#problem.hidden = !text;
+  }
+
+  /** Whether the keyboard is in this form, or was when its answer was sent and is nowhere since. */
+  get hasFocus() {
+    const now = document.activeElement;
+    return this.node.contains(now) || (this.#focused !== null && now === document.body);
+  }
+
+  /** While an answer is on its way nothing can be changed. */
+  set sending(is) {
+    this.node.setAttribute("aria-busy", String(is));
+    if (is && this.hasFocus) this.#focused = document.activeElement; // which loses the focus as it is disabled
+    for (const one of this.node.querySelectorAll("button, input, textarea, select")) one.disabled = is;
+    if (is) this.#send.textContent = ASKS.sending;
+    else {
+      this.#label();
+      if (this.hasFocus) this.#focused?.focus();
+      this.#focused = null;
+    }
+  }
+
+  #chosen() {
+    this.problem = "";
+    this.#label();
+    const [first, ...others] = this.#items;
+    if (!others.length && first.way && !first.way.fields.length) this.#submit(); // the button says all
+  }
+
+  #label() {
+    this.#send.textContent = this.#items.length ? ASKS.send(this.#items.length) : ASKS.goOn;
+    this.#send.hidden = this.#items.length === 1 && !this.#items[0].way?.fields.length;
+  }
+
+  #submit() {
+    for (const item of this.#items) {
+      const [problem, where] = item.check();
+      if (!problem) continue;
+      this.problem = problem;
+      where.focus();
+      return;
+    }
+    let at = 0;
+    const take = (count) => this.#items.slice(at, (at += count)).map((item) => item.value);
+    const responses = Object.fromEntries(this.#asked.map(({ id, items, answer }) => [id, answer(take(items.length))]));
+    this.#answer(responses, this.#items.map((item) => [item.title, item.told]));
+  }
+}
+
+/** One thing to be decided: what it is about, its ways as buttons, and the fields of the one that was chosen. */
+class Item {
+  way; value; told = ""; #fields = []; #made = new Map(); #ways; #buttons; #where = make("div", "", "fields"); #chosen;
+
+  constructor({ title, text, shown, ways }, chosen) {
+    this.title = title;
+    this.#ways = ways;
+    this.#chosen = chosen;
+    this.node = make("fieldset");
+    this.node.append(make("legend", title));
+    if (text) this.node.append(make("p", text));
+    if (shown !== undefined) {
+      const pre = make("pre", JSON.stringify(shown, null, 2));
+      pre.tabIndex = 0; // to be scrolled by keyboard
+      pre.setAttribute("role", "group");
+      pre.setAttribute("aria-label", ASKS.shown);
+      this.node.append(pre);
+    }
+    const isAlone = ways.length === 1 && !ways[0].label;
+    this.#buttons = isAlone ? [] : ways.map((way) => this.#button(way));
+    const row = make("div", "", "ways");
+    row.append(...this.#buttons);
+    this.node.append(...(isAlone ? [] : [row]), this.#where);
+    if (isAlone) this.#choose(ways[0]);
+  }
+
+  /** Make ready what was filled in; why it cannot be sent, and the element to be mended. */
+  check() {
+    if (!this.way) return [ASKS.missing(this.title), this.#buttons[0]];
+    const given = {};
+    for (const field of this.#fields) {
+      const problem = field.check();
+      if (problem) return [`${field.label}: ${problem}`, field.input];
+      given[field.name] = field.value;
+    }
+    this.value = this.way.value(given);
+    this.told = told(this.way, this.#fields.map(({ input }) => input.value));
+    return ["", null];
+  }
+
+  #button(way) {
+    const one = button(way.label);
+    one.setAttribute("aria-pressed", "false");
+    one.onclick = () => {
+      this.#choose(way);
+      this.#fields[0]?.input.focus();
+      this.#chosen();
+    };
+    return one;
+  }
+
+  #choose(way) {
+    this.way = way;
+    if (!this.#made.has(way)) this.#made.set(way, way.fields.map((field) => new Field(field))); // kept, with what was typed
+    this.#fields = this.#made.get(way);
+    this.#where.replaceChildren(...this.#fields.map(({ node }) => node));
+    this.#buttons?.forEach((one, at) => one.setAttribute("aria-pressed", String(this.#ways[at] === way)));
+  }
+}
+
+class Field {
+  value; #field; #isJson = null;
+
+  constructor(field) {
+    this.#field = field;
+    [this.name, this.label] = [field.name, field.label];
+    this.input = this.#made(field);
+    this.input.id = `field-${++made}`;
+    this.input.value = field.initial ?? "";
+    this.input.required = field.required;
+    this.input.oninput = () => this.input.removeAttribute("aria-invalid");
+    const label = Object.assign(make("label", field.label), { htmlFor: this.input.id });
+    this.node = make("div");
+    this.node.append(label, this.input);
+    if (field.help) this.#help(field.help);
+    if (field.kind === "any") this.#jsonToo();
+  }
+
+  /** Read what was filled in; what is wrong with it, if anything is. */
+  check() {
+    const wrong = this.#wrong();
+    this.input.setAttribute("aria-invalid", String(Boolean(wrong)));
+    return wrong;
+  }
+
+  #wrong() {
+    const { kind, required, isObject } = this.#field;
+    const text = this.input.value;
+    if (this.input.validity.badInput || this.input.validity.stepMismatch) return ASKS.noNumber;
+    if (required && !text.trim()) return ASKS.empty;
+    try {
+      this.value = read(this.#field, text, this.#isJson?.checked);
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      return ASKS.noJson;
+    }
+    if (!isObject || kind !== "json") return "";
+    return this.value !== null && typeof this.value === "object" && !Array.isArray(this.value) ? "" : ASKS.noObject;
+  }
+
+  #made({ kind, choices, initial }) {
+    if (kind === "choice") {
+      const select = make("select");
+      select.append(...(initial >= 0 ? [] : [new Option(ASKS.choose, "")]), ...choices.map(({ label }, at) => new Option(label, at)));
+      return select;
+    }
+    if (kind === "line") return Object.assign(make("input"), { type: "text", autocomplete: "off" });
+    if (kind === "number" || kind === "whole") return Object.assign(make("input"), { type: "number", step: kind === "whole" ? "1" : "any" });
+    const area = Object.assign(make("textarea"), { rows: 1, spellcheck: kind !== "json" });
+    if (kind !== "json") area.onkeydown = (event) => { // as in the question's box
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      area.form.requestSubmit();
+    };
+    return area;
+  }
+
+  #help(text) {
+    const help = Object.assign(make("p", text), { id: `${this.input.id}-help` });
+    this.input.setAttribute("aria-describedby", help.id);
+    this.node.append(help);
+  }
+
+  #jsonToo() {
+    const label = make("label", "", "tick");
+    this.#isJson = Object.assign(make("input"), { type: "checkbox" });
+    label.append(this.#isJson, ASKS.isJson);
+    this.node.append(label);
+  }
+}
