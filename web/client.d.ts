@@ -88,6 +88,57 @@ export type Question = {
      * Ends the following, and not the stream.
      */
     signal?: AbortSignal;
+    /**
+     * Told that a connection carries the stream, and that one is lost.
+     */
+    onConnection?: (open: boolean) => void;
+};
+export type Following = {
+    /**
+     * Ends the following, and not the stream.
+     */
+    signal?: AbortSignal;
+    /**
+     * Told that a connection carries the stream, and that one is lost.
+     */
+    onConnection?: (open: boolean) => void;
+};
+export type Saved = {
+    /**
+     * The stream's id; empty where the gateway has not told it yet.
+     */
+    id: string;
+    /**
+     * The id of the last event.
+     */
+    after: string;
+    /**
+     * What the events so far have come to.
+     */
+    stages: {
+        name: string;
+        run: number;
+        parent: string;
+        state: "started" | "finished";
+        text: string;
+        events: {
+            id: string;
+            type: string;
+            data: any;
+        }[];
+    }[];
+    /**
+     * The id of the event with which each stage began.
+     */
+    begun: string[];
+    /**
+     * Without an id: the request that starts it.
+     */
+    start?: {
+        path: string;
+        key: string;
+        body?: object;
+    };
 };
 export type Options = {
     /**
@@ -142,6 +193,21 @@ export type Options = {
  * @property {"reject" | "enqueue" | "interrupt" | "rollback"} [multitask_strategy] What happens where another stream of the thread runs.
  * @property {string} [key] The Idempotency-Key, a random one by default: the same key is the same stream.
  * @property {AbortSignal} [signal] Ends the following, and not the stream.
+ * @property {(open: boolean) => void} [onConnection] Told that a connection carries the stream, and that one is lost.
+ */
+/**
+ * @typedef {object} Following
+ * @property {AbortSignal} [signal] Ends the following, and not the stream.
+ * @property {(open: boolean) => void} [onConnection] Told that a connection carries the stream, and that one is lost.
+ */
+/**
+ * @typedef {object} Saved How far the following of a stream has come, as plain JSON. `Gateway.follow` goes on from it.
+ * @property {string} id The stream's id; empty where the gateway has not told it yet.
+ * @property {string} after The id of the last event.
+ * @property {{ name: string, run: number, parent: string, state: "started" | "finished", text: string,
+ *   events: { id: string, type: string, data: any }[] }[]} stages What the events so far have come to.
+ * @property {string[]} begun The id of the event with which each stage began.
+ * @property {{ path: string, key: string, body?: object }} [start] Without an id: the request that starts it.
  */
 /**
  * @typedef {object} Options
@@ -162,6 +228,7 @@ export declare class Refused extends GatewayError {
     code: string;
     problem: Record<string, any>;
     retryAfter: number | undefined;
+    get name(): string;
     /**
      * @param {number} status HTTP's.
      * @param {Record<string, any>} problem RFC 9457's document.
@@ -171,12 +238,14 @@ export declare class Refused extends GatewayError {
 }
 /** Nothing was heard of the gateway for as long as the client's patience lasts; `cause` is the last failure. */
 export declare class Unreachable extends GatewayError {
+    get name(): string;
 }
 /** The stream ended without a result. */
 export declare class StreamFailed extends GatewayError {
     code: string;
     retryable: boolean;
     text: string;
+    get name(): string;
     /**
      * @param {{ code: string, message: string, retryable: boolean }} error
      * @param {string} text What it had said.
@@ -189,6 +258,7 @@ export declare class StreamFailed extends GatewayError {
 }
 /** Somebody has cancelled the stream. */
 export declare class StreamCancelled extends GatewayError {
+    get name(): string;
 }
 /** One event: its id, its type (`message` for text) and its data. Types may be added to the protocol. */
 export declare class StreamEvent {
@@ -234,40 +304,37 @@ export declare class Gateway {
      * A new stream, started when it is iterated or its result is asked for.
      * @param {Question} question
      */
-    stream({ key, signal, ...body }: Question): Stream;
+    stream({ key, signal, onConnection, ...body }: Question): Stream;
     /**
-     * A stream that exists, from behind the event `after`, or from its beginning.
-     * @param {string} id
+     * A stream that exists, from behind the event `after`, or from its beginning; or, by what a stream's `saved` was, from
+     * where that one stood, with the text so far.
+     * @param {string | Saved} id
      * @param {string} [after]
-     * @param {{ signal?: AbortSignal }} [options]
+     * @param {Following} [options]
      */
-    follow(id: string, after?: string, { signal }?: {
-        signal?: AbortSignal;
-    }): Stream;
+    follow(id: string | Saved, after?: string, { signal, onConnection }?: Following): Stream;
     /**
      * Another try of a stream that has failed, started when it is iterated or its result is asked for. It goes on where
      * that one has failed, or from the stage `from`, or the id of the event with which one began; `params` are set anew.
      * @param {string} id
-     * @param {{ from?: string, params?: object, key?: string, signal?: AbortSignal }} [options]
+     * @param {{ from?: string, params?: object, key?: string } & Following} [options]
      */
-    retry(id: string, { key, signal, ...body }?: {
+    retry(id: string, { key, signal, onConnection, ...body }?: {
         from?: string;
         params?: object;
         key?: string;
-        signal?: AbortSignal;
-    }): Stream;
+    } & Following): Stream;
     /**
      * Answer what a stream has asked: the stream that goes on, started when it is iterated or its result is asked for.
      * The same answers are the same stream.
      * @param {string} id
      * @param {Record<string, unknown> | object[]} responses By the questions' ids, or as the gateway takes them.
-     * @param {{ update?: Record<string, unknown>, goto?: unknown, signal?: AbortSignal }} [options]
+     * @param {{ update?: Record<string, unknown>, goto?: unknown } & Following} [options]
      */
-    resume(id: string, responses: Record<string, unknown> | object[], { signal, ...more }?: {
+    resume(id: string, responses: Record<string, unknown> | object[], { signal, onConnection, ...more }?: {
         update?: Record<string, unknown>;
         goto?: unknown;
-        signal?: AbortSignal;
-    }): Stream;
+    } & Following): Stream;
     /**
      * The status document. Raises Refused or Unreachable.
      * @param {string} id
@@ -304,6 +371,15 @@ export declare class Stream {
     get interrupts(): Result["interrupts"];
     /** The last stage's text, as far as it has come; of a graph, that of its last node that has said something. */
     get text(): string;
+    /** @returns {Saved} Where it stands now: `Gateway.follow` goes on from there, in another page or after a reload too. */
+    get saved(): Saved;
+    /**
+     * Connect anew at once, as the network or the page is back. It ends the pause between two tries, and gives up a
+     * connection from which nothing came for `silence` seconds; the patience begins anew. A pause that the gateway has asked
+     * for goes on. Before and behind an iteration it does nothing.
+     * @param {number} [silence] Seconds; 0 gives up any connection.
+     */
+    reconnect(silence?: number): void;
     /** Every event once. Raises Refused, Unreachable, or the signal's reason. */
     [Symbol.asyncIterator](): AsyncGenerator<StreamEvent, void, unknown>;
     /**

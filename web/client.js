@@ -51,6 +51,23 @@ const LONGEST_RETRY_MS = 999_999_999; // eleven days
  * @property {"reject" | "enqueue" | "interrupt" | "rollback"} [multitask_strategy] What happens where another stream of the thread runs.
  * @property {string} [key] The Idempotency-Key, a random one by default: the same key is the same stream.
  * @property {AbortSignal} [signal] Ends the following, and not the stream.
+ * @property {(open: boolean) => void} [onConnection] Told that a connection carries the stream, and that one is lost.
+ */
+
+/**
+ * @typedef {object} Following
+ * @property {AbortSignal} [signal] Ends the following, and not the stream.
+ * @property {(open: boolean) => void} [onConnection] Told that a connection carries the stream, and that one is lost.
+ */
+
+/**
+ * @typedef {object} Saved How far the following of a stream has come, as plain JSON. `Gateway.follow` goes on from it.
+ * @property {string} id The stream's id; empty where the gateway has not told it yet.
+ * @property {string} after The id of the last event.
+ * @property {{ name: string, run: number, parent: string, state: "started" | "finished", text: string,
+ *   events: { id: string, type: string, data: any }[] }[]} stages What the events so far have come to.
+ * @property {string[]} begun The id of the event with which each stage began.
+ * @property {{ path: string, key: string, body?: object }} [start] Without an id: the request that starts it.
  */
 
 /**
@@ -64,13 +81,17 @@ const LONGEST_RETRY_MS = 999_999_999; // eleven days
 
 /** The gateway's client failed. */
 export class GatewayError extends Error {
-  get name() {
-    return this.constructor.name;
+  get name() { // not the class's own name, which a minifier changes
+    return "GatewayError";
   }
 }
 
 /** The gateway has refused a request. */
 export class Refused extends GatewayError {
+  get name() {
+    return "Refused";
+  }
+
   /**
    * @param {number} status HTTP's.
    * @param {Record<string, any>} problem RFC 9457's document.
@@ -87,10 +108,18 @@ export class Refused extends GatewayError {
 }
 
 /** Nothing was heard of the gateway for as long as the client's patience lasts; `cause` is the last failure. */
-export class Unreachable extends GatewayError {}
+export class Unreachable extends GatewayError {
+  get name() {
+    return "Unreachable";
+  }
+}
 
 /** The stream ended without a result. */
 export class StreamFailed extends GatewayError {
+  get name() {
+    return "StreamFailed";
+  }
+
   /**
    * @param {{ code: string, message: string, retryable: boolean }} error
    * @param {string} text What it had said.
@@ -104,7 +133,11 @@ export class StreamFailed extends GatewayError {
 }
 
 /** Somebody has cancelled the stream. */
-export class StreamCancelled extends GatewayError {}
+export class StreamCancelled extends GatewayError {
+  get name() {
+    return "StreamCancelled";
+  }
+}
 
 /** A connection that has ended or never was; the next one goes on. Never leaves this module, but as a cause. */
 class Lost extends Error {}
@@ -217,18 +250,20 @@ export class Gateway {
    * A new stream, started when it is iterated or its result is asked for.
    * @param {Question} question
    */
-  stream({ key = randomKey(), signal, ...body }) {
-    return new Stream(this.#ask, this.patience, { body, key, signal });
+  stream({ key = randomKey(), signal, onConnection, ...body }) {
+    return new Stream(this.#ask, this.patience, { body, key, signal, onConnection });
   }
 
   /**
-   * A stream that exists, from behind the event `after`, or from its beginning.
-   * @param {string} id
+   * A stream that exists, from behind the event `after`, or from its beginning; or, by what a stream's `saved` was, from
+   * where that one stood, with the text so far.
+   * @param {string | Saved} id
    * @param {string} [after]
-   * @param {{ signal?: AbortSignal }} [options]
+   * @param {Following} [options]
    */
-  follow(id, after = "", { signal } = {}) {
-    return new Stream(this.#ask, this.patience, { id, after, signal });
+  follow(id, after = "", { signal, onConnection } = {}) {
+    const saved = typeof id === "string" ? { id, after } : { ...id.start, ...id };
+    return new Stream(this.#ask, this.patience, { ...saved, signal, onConnection });
   }
 
   /**
@@ -236,10 +271,11 @@ export class Gateway {
    * that one has failed, or from the stage `from`, or the id of the event with which one began; `params` are set anew,
    * and the input by the merge patch `input_patch` (RFC 7396).
    * @param {string} id
-   * @param {{ from?: string, params?: object, input_patch?: any, key?: string, signal?: AbortSignal }} [options]
+   * @param {{ from?: string, params?: object, input_patch?: any, key?: string } & Following} [options]
    */
-  retry(id, { key = randomKey(), signal, ...body } = {}) {
-    return new Stream(this.#ask, this.patience, { body, key, signal, path: `stream/${encodeURIComponent(id)}/retry` });
+  retry(id, { key = randomKey(), signal, onConnection, ...body } = {}) {
+    const path = `stream/${encodeURIComponent(id)}/retry`;
+    return new Stream(this.#ask, this.patience, { body, key, signal, onConnection, path });
   }
 
   /**
@@ -247,14 +283,14 @@ export class Gateway {
    * The same answers are the same stream.
    * @param {string} id
    * @param {Record<string, unknown> | object[]} responses By the questions' ids, or as the gateway takes them.
-   * @param {{ update?: Record<string, unknown>, goto?: unknown, signal?: AbortSignal }} [options]
+   * @param {{ update?: Record<string, unknown>, goto?: unknown } & Following} [options]
    */
-  resume(id, responses, { signal, ...more } = {}) {
+  resume(id, responses, { signal, onConnection, ...more } = {}) {
     const told = Array.isArray(responses)
       ? responses
       : Object.entries(responses).map(([name, response]) => ({ interrupt_id: name, response }));
     const path = `stream/${encodeURIComponent(id)}/resume`;
-    return new Stream(this.#ask, this.patience, { body: { responses: told, ...more }, path, signal });
+    return new Stream(this.#ask, this.patience, { body: { responses: told, ...more }, path, signal, onConnection });
   }
 
   /**
@@ -296,32 +332,39 @@ export class Stream {
   #start;
   #key;
   #signal;
+  #onConnection;
+  /** @type {Exchange | undefined} The connection that is open, or being opened. */
+  #exchange;
+  #heard = 0; // when the last bytes came, in ms of Date: a clock that goes on while the machine sleeps
   /** @type {number | undefined} */
   #retryMs;
   /** @type {Record<string, any> | undefined} The terminal event's data. */
   #end;
   /** @type {string[]} Where each stage began, by its number. */
-  #begun = [];
+  #begun;
 
   /**
    * @internal
    * @param {(path: string, init: RequestInit & { headers: Record<string, string> }, signal?: AbortSignal) => any} ask
    * @param {number} patience
-   * @param {{ body?: object, path?: string, key?: string, id?: string, after?: string, signal?: AbortSignal }} what
+   * @param {{ body?: object, path?: string, key?: string } & Partial<Saved> & Following} what
    */
-  constructor(ask, patience, { body, path = "stream", key = "", id = "", after = "", signal }) {
+  constructor(ask, patience, what) {
+    const { body, path = "stream", key = "", id = "", after = "", stages = [], begun = [] } = what;
     this.#ask = ask;
     this.#pause = new Pause(patience);
     this.#body = body;
     this.#start = path;
     this.#key = key;
-    this.#signal = signal;
+    this.#signal = what.signal;
+    this.#onConnection = what.onConnection;
+    this.#begun = [...begun];
     /** The stream's id, once it is known. */
     this.id = id;
     /** The cursor behind which this stream goes on. */
     this.lastEventId = after;
     /** @type {Stage[]} As far as they have come. */
-    this.stages = [];
+    this.stages = stages.map((one) => ({ ...one, events: one.events.map(({ id, type, data }) => new StreamEvent(id, type, data)) }));
     /** @type {"" | "done" | "failed" | "cancelled" | "unknown"} How it ended; unknown: before it was followed. */
     this.ended = "";
   }
@@ -341,6 +384,25 @@ export class Stream {
     return this.stages.findLast((stage) => stage.text || !stage.parent)?.text ?? "";
   }
 
+  /** @returns {Saved} Where it stands now: `Gateway.follow` goes on from there, in another page or after a reload too. */
+  get saved() {
+    const stages = this.stages.map((one) => ({ ...one, events: one.events.map(({ id, type, data }) => ({ id, type, data })) }));
+    const start = { path: this.#start, key: this.#key, body: this.#body };
+    return { id: this.id, after: this.lastEventId, stages, begun: [...this.#begun], ...(this.id ? {} : { start }) };
+  }
+
+  /**
+   * Connect anew at once, as the network or the page is back. It ends the pause between two tries, and gives up a
+   * connection from which nothing came for `silence` seconds; the patience begins anew. A pause that the gateway has asked
+   * for goes on. Before and behind an iteration it does nothing.
+   * @param {number} [silence] Seconds; 0 gives up any connection.
+   */
+  reconnect(silence = 0) {
+    if (Date.now() - this.#heard < silence * 1000) return;
+    this.#exchange?.drop();
+    this.#pause.skip();
+  }
+
   /** Every event once. Raises Refused, Unreachable, or the signal's reason. */
   async *[Symbol.asyncIterator]() {
     this.#pause.reset();
@@ -353,7 +415,9 @@ export class Stream {
         if (!(error instanceof Lost) && !this.#again(error)) throw error;
         why = /** @type {Error} */ (error);
       }
-      if (!this.ended) await this.#pause.wait(why, this.#waitSeconds(why), this.#signal);
+      if (this.ended) return;
+      this.#onConnection?.(false);
+      await this.#pause.wait(why, this.#waitSeconds(why), this.#signal, why instanceof Refused && why.retryAfter !== undefined);
     }
   }
 
@@ -423,6 +487,7 @@ export class Stream {
     const asked = this.id
       ? this.#ask(this.#path, { headers }, this.#signal)
       : this.#ask(this.#start, { method: "POST", headers: starting, body: JSON.stringify(this.#body) }, this.#signal);
+    this.#exchange = asked;
     try {
       const answer = await asked.answer();
       if (answer.status === 204) {
@@ -432,15 +497,18 @@ export class Stream {
       if (answer.status !== 200) throw await asked.refusal();
       this.id ||= answer.headers.get("x-stream-id") ?? "";
       if (!this.id) throw new GatewayError("what answers there is no gateway: it names no stream");
+      this.#onConnection?.(true);
       const decoder = new Decoder();
       for (let bytes; !this.ended && (bytes = await asked.next()); ) {
         const messages = decoder.feed(bytes);
+        this.#heard = Date.now();
         this.#retryMs = decoder.retryMs;
         if (messages.length || bytes[0] === 0x3a) this.#pause.reset(); // more than `retry:` and good-bye
         for (const message of messages) yield this.#take(message);
       }
     } finally {
       asked.close();
+      if (this.#exchange === asked) this.#exchange = undefined;
     }
   }
 
@@ -586,6 +654,11 @@ class Exchange {
     this.#controller.abort();
   }
 
+  /** Give the connection up, as if it were lost. */
+  drop() {
+    this.#controller.abort(new Lost("given up"));
+  }
+
   /**
    * @template T
    * @param {() => Promise<T>} work
@@ -608,6 +681,9 @@ class Pause {
   #patience;
   #tries = 0;
   #since = performance.now();
+  #skip = false;
+  /** @type {Set<() => void>} What ends the pauses that may be cut short. */
+  #waiting = new Set();
 
   /** @param {number} patience Seconds. */
   constructor(patience) {
@@ -619,13 +695,24 @@ class Pause {
     [this.#tries, this.#since] = [0, performance.now()];
   }
 
+  /** Try again now: the pause ends, and where there is none the next one is left out. */
+  skip() {
+    this.reset();
+    this.#skip = !this.#waiting.size;
+    for (const over of this.#waiting) over();
+  }
+
   /**
    * Wait for the next try. Raises Unreachable when the patience is at its end.
    * @param {Error} cause
    * @param {number} [least] Seconds.
    * @param {AbortSignal} [signal]
+   * @param {boolean} [firm] Whether `skip` leaves it as it is.
    */
-  async wait(cause, least, signal) {
+  async wait(cause, least, signal, firm = false) {
+    const skipped = this.#skip && !firm;
+    this.#skip = false;
+    if (skipped) return;
     const [first, longest] = BACKOFF_SECONDS;
     let seconds = Math.min(first * 2 ** this.#tries, longest) * (0.5 + Math.random() / 2);
     seconds = this.#tries ? Math.max(seconds, least ?? 0) : least || seconds;
@@ -634,13 +721,15 @@ class Pause {
       throw new Unreachable("the gateway cannot be reached", { cause });
     }
     await new Promise((resolve, reject) => {
-      const timer = setTimeout(over, seconds * 1000);
-      function over() {
+      const over = () => {
         clearTimeout(timer);
+        this.#waiting.delete(over);
         signal?.removeEventListener("abort", over);
         if (signal?.aborted) reject(signal.reason);
         else resolve(undefined);
-      }
+      };
+      const timer = setTimeout(over, seconds * 1000);
+      if (!firm) this.#waiting.add(over);
       signal?.addEventListener("abort", over);
       if (signal?.aborted) over();
     });

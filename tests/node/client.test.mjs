@@ -194,6 +194,49 @@ test("what is no gateway is told as such, and not tried for ever", atFastClock(a
   await assert.rejects(gateway(answer("<html>")).client.status(NOBODY), no);
 }));
 
+test("what was saved goes on elsewhere, with what it had said, and a lost start is the same start", atFastClock(async () => {
+  const tool = frame("150-aaaa", "tool", { name: "t", call_id: "1", stage: "c", state: "started", input: {} });
+  const first = gateway(answer(START + begun("90-aaaa") + said("100-aaaa", "a") + tool)).client.stream({ user: "q" });
+  for await (const event of first) if (event.type === "tool") break;
+  const saved = JSON.parse(JSON.stringify(first.saved));
+  const { client, asked } = gateway(answer(said("200-aaaa", "b") + voids("300-bbbb", "90-aaaa") + said("400-aaaa", "c")), answer(DONE));
+  const second = client.follow(saved);
+  assert.deepEqual([second.id, second.text, second.stages[0].events[0].type], [NOBODY, "a", "tool"]);
+  assert.deepEqual((await all(second)).map((event) => event.text || event.type), ["b", "reset", "c", "done"]);
+  assert.deepEqual([second.text, asked[0].headers["last-event-id"], first.text, "start" in saved], ["c", "150-aaaa", "a", false]);
+
+  const over = new AbortController();
+  const away = gateway(new TypeError("fetch failed"));
+  const unheard = away.client.stream({ user: "q", signal: over.signal, onConnection: () => over.abort() });
+  await assert.rejects(all(unheard), { name: "AbortError" });
+  const again = gateway(answer(START + DONE));
+  await all(again.client.follow(JSON.parse(JSON.stringify(unheard.saved))));
+  const request = ({ method, url, body, headers }) => [method, url, body, headers["idempotency-key"]];
+  assert.deepEqual(request(again.asked[0]), request(away.asked[0]));
+}));
+
+test("reconnect ends a pause, but none that the gateway has asked for", { timeout: 20_000 }, atFastClock(async () => {
+  const states = [], long = "retry: 60000000\n";
+  const { client } = gateway(answer(long + START), answer(long + said("100-aaaa", "a")), answer(DONE));
+  client.patience = Infinity;
+  const stream = client.stream({ user: "q", onConnection: (open) => {
+    states.push(open);
+    if (!open) wait(() => stream.reconnect(), 1);
+  } });
+  assert.equal((await stream.result()).text, "a");
+  assert.deepEqual(states, [true, false, true, false, true]);
+
+  const busy = gateway(answer(START), answer('{"code":"too_many_readers"}', 429, { "retry-after": "999999" }));
+  busy.client.patience = Infinity;
+  const over = new AbortController();
+  let lost = 0;
+  const waits = busy.client.follow(NOBODY, "", { signal: over.signal, onConnection: (open) => {
+    if (!open && ++lost === 2) wait(() => { waits.reconnect(); wait(() => over.abort(), 5); }, 1);
+  } });
+  await assert.rejects(all(waits), { name: "AbortError" }); // and not for want of a third answer
+  assert.equal(busy.asked.length, 2);
+}));
+
 test("status and cancel are asked again while the gateway is away, and refused at once otherwise", atFastClock(async () => {
   const { client, asked } = gateway(answer("", 503), answer('{"status":"running"}'), answer('{"status":"cancelled"}'));
   assert.equal((await client.status("a/b")).status, "running");
@@ -263,6 +306,23 @@ test("leaving the loop closes the connection, and a second loop goes on behind t
   await closed[0];
   assert.equal((await stream.result()).text, "ab");
   assert.deepEqual(cursors, [undefined, "4-aaaa"]);
+});
+
+test("reconnect gives a connection up that is silent for so long, and no event is lost", { timeout: 20_000 }, async () => {
+  const cursors = [];
+  const url = await serve((request, reply) => {
+    cursors.push(request.headers["last-event-id"]);
+    reply.writeHead(200, { "content-type": "text/event-stream", "x-stream-id": NOBODY });
+    reply.write(cursors.length > 1 ? DONE : START);
+  });
+  const stream = new Gateway(url).stream({ user: "q" });
+  const types = [];
+  for await (const event of stream) {
+    types.push(event.type);
+    stream.reconnect(3600);
+    if (event.type === "start") wait(() => stream.reconnect(), 1);
+  }
+  assert.deepEqual([types, cursors], [["start", "done"], [undefined, "0-aaaa"]]);
 });
 
 test("a URL that is none is told at once", () => {
