@@ -25,13 +25,13 @@ QUICK = frozenset(
     f"tests.test_{name}"
     for name in (
         "append",
+        "appender",
         "cluster",
         "cluster_map",
         "connection",
         "connection_refusals",
         "conversations",
         "log",
-        "pen",
         "producer_scripts",
         "queue",
         "quota",
