@@ -13,8 +13,7 @@ from starlette.types import Message
 
 from gateway.protocol import sse
 from gateway.protocol.errors import HoldfastError, StoreUnavailable, TooManyReaders
-from gateway.relay.hub import STALLED
-from gateway.relay.reader import Ending
+from gateway.relay.reader import STALLED, Ending, Why
 from gateway.web.event_stream import CutStream, EventStream
 from tests.support.following import Stream, following
 
@@ -53,7 +52,7 @@ class Client:
 @pytest.mark.parametrize("why", ["terminal", "age", "expired", "stopping"])
 async def test_a_clean_end_has_the_reason_that_its_source_gave(why: str) -> None:
     client = Client()
-    await client.asks(EventStream(chunks(), ending=Ending(why)))
+    await client.asks(EventStream(chunks(), ending=Ending(Why(why))))
     assert client.told == [(why, len(client.body))]
     assert client.body.endswith(CHUNKS[-1])
 
@@ -61,8 +60,8 @@ async def test_a_clean_end_has_the_reason_that_its_source_gave(why: str) -> None
 @pytest.mark.parametrize("why", ["terminal", "age", "expired", "stopping", ""])
 async def test_who_takes_a_clean_close_for_the_end_is_cut_before_it(why: str) -> None:
     client, other = Client(), Client()
-    await client.asks(CutStream(chunks(), ending=Ending(why)))
-    await other.asks(EventStream(chunks(), ending=Ending(why)))
+    await client.asks(CutStream(chunks(), ending=Ending(Why(why))))
+    await other.asks(EventStream(chunks(), ending=Ending(Why(why))))
     assert client.body == b"".join(CHUNKS)  # without `retry:`
     assert (client.ended, other.ended) == (why == "terminal", True)
 

@@ -14,10 +14,10 @@ from contextlib import aclosing
 
 from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import HoldfastError, StoreUnavailable, TooManyReaders, stack_of
+from gateway.relay.block import HEARTBEAT, Block
 from gateway.relay.feed import Feed
 from gateway.relay.follow import Relay, retry_line
-from gateway.relay.hub import STALLED
-from gateway.relay.reader import HEARTBEAT, Block, Subscription
+from gateway.relay.reader import STALLED, Subscription
 
 GONE = "the reader has gone"
 _LAST_CHUNK = b"0\r\n\r\n"  # RFC 9112, 7.1
@@ -97,13 +97,9 @@ class DirectReader(asyncio.Protocol):
         return True
 
     def _wake(self) -> None:
-        if self._task is not None or self._ended:
-            return  # it looks again before it rests
-        if self._reader is not None:
-            self._reader.write = None
-            if self._reader.ended:
-                self._close(self._reader.why)
-                return
+        if self._reader is not None and self._reader.ended:
+            self._close(self._reader.why)
+            return
         self._task = asyncio.create_task(self._work(), name="reader")
 
     async def _work(self) -> None:
@@ -112,9 +108,9 @@ class DirectReader(asyncio.Protocol):
             while reader.has_work and not reader.ended:
                 async with aclosing(self._relay.serve(self._id, reader)) as chunks:
                     async for chunk in chunks:
-                        reader.sent_at, reader.busy = _now(), self._task
+                        reader.sending(_now(), self._task)
                         await self._write(chunk)
-                        reader.busy = None
+                        reader.sent()
         except (StoreUnavailable, TooManyReaders) as error:
             self._task = None
             self._away(error)
@@ -133,11 +129,10 @@ class DirectReader(asyncio.Protocol):
             if reader.ended:
                 self._close(reader.why)
             else:
-                reader.write = self._at_once
+                reader.rest(self._wake, self._at_once)
 
     async def _join(self) -> Subscription:
         self._feed, self._reader = self._relay.join(self._id, self._after, self._owner)
-        self._reader.waker = self._wake
         self._timer = self._relay.end_of_life(self._reader)
         await self._relay.hub.acknowledged(self._feed)
         return self._reader
@@ -183,7 +178,7 @@ class DirectReader(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._feed is not None and self._reader is not None:
-            self._reader.write = self._reader.waker = None
+            self._reader.rise()
             self._relay.leave(self._feed, self._reader)
         self._on_end(why or "cut", self._sent)
 

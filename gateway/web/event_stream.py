@@ -18,8 +18,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import HoldfastError, StoreUnavailable, TooManyReaders
 from gateway.relay.follow import Relay, retry_line
-from gateway.relay.hub import STALLED
-from gateway.relay.reader import Ending
+from gateway.relay.reader import STALLED, Ending
 from gateway.store.record import Record
 from gateway.web.direct_reader import GONE, DirectReader
 from gateway.web.headers import SECURE

@@ -19,7 +19,7 @@ import gateway.formats.durable.wire as wire
 from gateway.formats.base.serving import Route
 from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import CursorLost, HoldfastError, Malformed, StreamGone
-from gateway.relay.reader import Ending
+from gateway.relay.reader import Ending, Why
 from gateway.store.log import PIECE_BYTES
 from gateway.store.record import Piece, Record
 from gateway.streams.service import Gateway
@@ -129,7 +129,7 @@ async def _batches(gateway: Gateway, record: Record, asked: Asked) -> Response:
     if piece is not None and not piece.frames:  # it has everything, and is told so at once (6)
         first = wire.control(str(after), up_to_date=True, closed=piece.final, cursor=asked.cursor)
         if piece.final:
-            ending.why = "terminal"
+            ending.why = Why.TERMINAL
             return Batches(_only(first), _OURS, ending)
     chunks = gateway.parts.relay.follow(record.id, after, ending, record.owner)
     return Batches(_sent(chunks, first, asked.cursor, ending), _OURS, ending)
