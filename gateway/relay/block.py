@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gateway.protocol import TERMINAL_EVENTS, sse
+from gateway.protocol.chunked import chunk_of
 
 MERGED_BYTES = 64 * 1024  # about as much is joined into one block, and given to a reader at once
 _HEAD = re.compile("([0-9]{1,10}-[0-9a-f]{4}) ([0-9]{1,10}-[0-9a-f]{4}) ([a-z]*) (0|[1-9][0-9]{0,14})")
@@ -30,9 +31,9 @@ class Block:
 
     @property
     def chunk(self) -> bytes:
-        """The frames as one chunk of HTTP/1.1 (RFC 9112, 7.1), made once for all readers."""
+        """The frames as one chunk of HTTP/1.1, made once for all readers."""
         if not self._chunk:
-            self._chunk = b"%x\r\n%b\r\n" % (len(self.frames), self.frames)
+            self._chunk = chunk_of(self.frames)
         return self._chunk
 
     @classmethod

@@ -19,8 +19,6 @@ from enum import StrEnum
 from gateway.protocol import Cursor, sse
 from gateway.relay.block import HEARTBEAT, MERGED_BYTES, Block
 
-STALLED = "the reader takes nothing more"  # the message with which the task of a stalled reader is cancelled
-
 
 class Why(StrEnum):
     """Why a reader's connection came to its end."""
@@ -174,9 +172,9 @@ class Subscription:
         return now - self._sent_at
 
     def cut(self) -> None:
-        """Cancel the task that waits for the socket. The client can come back."""
+        """Cancel the task that waits for the socket: the message is STALLED. The client can come back."""
         if self._sender is not None:
-            self._sender.cancel(STALLED)
+            self._sender.cancel(Why.STALLED)
 
     # What is called by whoever serves the reader.
 
