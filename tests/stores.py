@@ -31,6 +31,7 @@ QUICK = frozenset(
         "connection",
         "connection_refusals",
         "conversations",
+        "handshake",
         "log",
         "producer_scripts",
         "queue",
