@@ -87,8 +87,12 @@ class EventStream(Response):
         except (StoreUnavailable, TooManyReaders) as error:
             if line := self._body.refuse(error):
                 await send(_part(line))
-        if self._body.in_order:
+        if self._in_order():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _in_order(self) -> bool:
+        """Whether the body is ended in order."""
+        return self._body.in_order
 
 
 class LiveStream(EventStream):
