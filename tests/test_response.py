@@ -54,25 +54,25 @@ class Client:
         await response({"type": "http"}, self.receive, self.send)
 
 
-@pytest.mark.parametrize("cut", [False, True])
-def test_the_retry_line_stands_once_before_the_first_frame(cut: bool) -> None:
-    body = StreamBody(cut=cut)
+@pytest.mark.parametrize("retry", [False, True])
+def test_the_retry_line_stands_once_before_the_first_frame(retry: bool) -> None:
+    body = StreamBody(retry=retry)
     sent = [body.add(chunk) for chunk in (sse.HEARTBEAT, *CHUNKS)]
     assert (sent[0], sent[2:]) == (sse.HEARTBEAT, [*CHUNKS[1:]])
     retry, found, frame = sent[1].rpartition(CHUNKS[0])
     assert (found, frame) == (CHUNKS[0], b"")
-    assert re.fullmatch(rb"" if cut else rb"retry: [0-9]+\n", retry)
+    assert re.fullmatch(rb"retry: [0-9]+\n" if retry else rb"", retry)
     assert body.sent == sum(map(len, sent))
 
 
-@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("retry", [False, True])
 @pytest.mark.parametrize("started", [False, True])
-def test_who_finds_no_room_gets_a_retry_line_and_no_second_one(started: bool, cut: bool) -> None:
-    body = StreamBody(cut=cut)
+def test_who_finds_no_room_gets_a_retry_line_and_no_second_one(started: bool, retry: bool) -> None:
+    body = StreamBody(retry=retry)
     before = body.add(CHUNKS[0]) if started else b""
     line = body.refuse(TooManyReaders())
-    assert bool(line) == (not started and not cut)
-    assert (body.why, body.sent, body.in_order) == (Why.FULL, len(before + line), not cut)
+    assert bool(line) == (not started and retry)
+    assert (body.why, body.sent, body.in_order) == (Why.FULL, len(before + line), True)
     body.end(Why.GONE)
     assert body.why is Why.FULL
 

@@ -33,7 +33,7 @@ TAKE = "holdfast.take"
 
 
 class EventStream(Response):
-    """Sends the chunks as they come. `ending` says why the chunks have ended."""
+    """Sends the chunks as they come. `ending` says why they have ended; the rest is as in `StreamBody`."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class EventStream(Response):
         headers: Mapping[str, str] | None = None,
         ending: Ending | None = None,
         *,
+        retry: bool = True,
         cut: bool = False,
     ) -> None:
         super().__init__(headers={**HEADERS, **(headers or {})}, media_type="text/event-stream")
@@ -49,7 +50,7 @@ class EventStream(Response):
         self.headers["content-type"] = "text/event-stream"
         self._chunks = chunks
         self._ending = ending or Ending()
-        self._body = StreamBody(cut=cut)
+        self._body = StreamBody(retry=retry, cut=cut)
         # Called once, when the body has ended: why, and how many bytes of the body were sent.
         self.on_end: Callable[[str, int], None] = lambda why, sent: None
 
@@ -121,7 +122,8 @@ class LiveStream(EventStream):
 class CutStream(EventStream):
     """For clients that take an orderly end for the end of the stream: any other end cuts the connection.
 
-    The server cuts a body that was begun and never ended (a chunked one, without its last chunk).
+    There is no `retry:` line. The server cuts a body that was begun and never ended (a chunked one, without
+    its last chunk).
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class CutStream(EventStream):
         headers: Mapping[str, str] | None = None,
         ending: Ending | None = None,
     ) -> None:
-        super().__init__(chunks, headers, ending, cut=True)
+        super().__init__(chunks, headers, ending, retry=False, cut=True)
 
 
 def _part(body: bytes) -> Message:

@@ -18,13 +18,15 @@ from gateway.relay.reader import Why
 class StreamBody:
     """Chunks in, bytes out. `retry:` stands directly before the first frame.
 
-    `cut`: for clients that take an orderly end for the end of the stream. They get no `retry:` line, and
-    their body is ended in order only where the stream has ended.
+    `retry`: whether there is such a line. Clients of other formats do not read it. `cut`: for clients that
+    take an orderly end for the end of the stream. Their body is ended in order only where the stream has
+    ended.
     """
 
-    __slots__ = ("_cut", "sent", "started", "why")
+    __slots__ = ("_cut", "_retry", "sent", "started", "why")
 
-    def __init__(self, *, cut: bool = False) -> None:
+    def __init__(self, *, retry: bool = True, cut: bool = False) -> None:
+        self._retry = retry
         self._cut = cut
         self.started = False  # whether a frame was sent
         self.sent = 0  # bytes of the body
@@ -34,7 +36,7 @@ class StreamBody:
         """The bytes to send for a chunk of the relay's."""
         if not self.started and chunk != sse.HEARTBEAT:
             self.started = True
-            if not self._cut:
+            if self._retry:
                 chunk = retry_line() + chunk
         self.sent += len(chunk)
         return chunk
@@ -46,7 +48,7 @@ class StreamBody:
         to come back. These are the bytes to send, which may be none.
         """
         self.end(Why.STORE if isinstance(error, StoreUnavailable) else Why.FULL)
-        line = b"" if self.started or self._cut else retry_line(error)
+        line = b"" if self.started or not self._retry else retry_line(error)
         self.sent += len(line)
         return line
 
