@@ -53,6 +53,9 @@ class Tokens(Credentials):
     async def current(self) -> Token:
         return Token("principal", "secret", 0.0)
 
+    async def after(self, token: Token) -> Token:
+        raise AssertionError("the handshake asks for one token")
+
 
 @pytest.mark.parametrize(
     ("user", "path", "commands"),

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from redis import exceptions as redis_errors
@@ -134,7 +134,8 @@ class Endpoint:
         if asked.socket_keepalive:
             socket = transport.get_extra_info("socket")
             socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
-            for option, value in asked.socket_keepalive_options.items():
+            options = cast(Mapping[int, int | bytes], asked.socket_keepalive_options)
+            for option, value in options.items():
                 socket.setsockopt(IPPROTO_TCP, option, value)
 
     def _greeting(self, token: Token | None) -> list[tuple[Any, ...]]:

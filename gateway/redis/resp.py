@@ -110,7 +110,7 @@ class Wire(asyncio.Protocol):
 
     def _error_of(self, text: str) -> Exception:
         """The exception for an error answer. Its class is redis-py's."""
-        error: Exception = DefaultParser.parse_error(text)
+        error: Exception = DefaultParser.parse_error(text)  # type: ignore[no-untyped-call]
         self._refused(error)
         return error
 
