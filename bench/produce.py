@@ -25,9 +25,9 @@ from gateway import protocol
 from gateway.protocol import sse
 from gateway.redis.connection import Connection
 from gateway.runtime.settled import settle
-from gateway.store.appender import Pen
+from gateway.store.appender import ClaimAppends
 from gateway.store.log import Log
-from gateway.store.record import Claim
+from gateway.store.record import Batch, Claim
 
 KEEP_MS = 600_000
 TICK_SECONDS = 0.001
@@ -38,7 +38,6 @@ class Stream:
     """One stream as its producer has it: where it ends, and what waits."""
 
     claim: Claim
-    pen: Pen
     tag: str
     end: int
     sent: int = 0
@@ -46,6 +45,8 @@ class Stream:
     last: str = ""
     busy: bool = False
     appends: int = 0
+    turns: ClaimAppends = field(init=False)
+    heard: Callable[[bool], None] = field(init=False)
 
     def say(self) -> None:
         """One event of about 75 bytes, with the time in it."""
@@ -55,6 +56,15 @@ class Stream:
         data = b'{"deployment":"m","delta_content":"%b","stage":"chat"}' % token
         self.frames.append(b"id: %b\ndata: %b\n\n" % (self.last.encode(), data))
         self.end += len(self.frames[-1])
+
+    def next_batch(self) -> Batch:
+        """What waits, for the appender."""
+        frames, self.frames = b"".join(self.frames), []
+        return Batch(self.end - len(frames), frames, self.last, "", {})
+
+    def batch_sent(self, batch: Batch, stands: bool) -> None:
+        """The appender's answer."""
+        self.heard(stands)
 
 
 async def made(log: Log) -> Stream:
@@ -76,7 +86,9 @@ async def made(log: Log) -> Stream:
     await log.append(
         claim, claim.log_end, b"", claim.record.last_id, KEEP_MS
     )  # the server knows the script now
-    return Stream(claim, log.pen(claim, KEEP_MS), claim.tag, claim.log_end)
+    stream = Stream(claim, claim.tag, claim.log_end)
+    stream.turns = log.appends(claim, KEEP_MS, stream)
+    return stream
 
 
 class Producer:
@@ -91,9 +103,8 @@ class Producer:
         """Write what waits, unless an append is in flight."""
         if stream.busy or not stream.frames:
             return
-        frames, stream.frames = b"".join(stream.frames), []
-        heard = partial(self._heard, stream)
-        stream.pen.append(stream.end - len(frames), frames, stream.last, {}, heard)
+        stream.heard = partial(self._heard, stream)
+        stream.turns.ask()
         stream.busy = True
         self._in_flight += 1
 

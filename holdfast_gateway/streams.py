@@ -27,7 +27,7 @@ from gateway.protocol.errors import (
     TooLarge,
 )
 from gateway.relay.follow import Relay
-from gateway.relay.reader import Ending
+from gateway.relay.reader import Ending, Why
 from gateway.settings import Settings
 from gateway.streams.service import Gateway
 from gateway.streams.start import DEFAULT_CHAIN, parse_json, parse_start
@@ -131,9 +131,9 @@ class Streams:
                 continue
             except HoldfastError as error:
                 raise _refused(error) from error
-            if ending.why in ("", "terminal"):
+            if ending.why in (Why.NONE, Why.TERMINAL):
                 return  # there was nothing behind `after`
-            if ending.why == "stopping":
+            if ending.why is Why.STOPPING:
                 raise Unreachable(ConnectionError("this gateway is being closed"))
             await pause.wait(ConnectionError(ending.why))
 
@@ -160,7 +160,7 @@ class Streams:
         gateway = self._gateway
         record = await gateway.find(stream_id, owner or ANONYMOUS)
         if record.ended and after == record.last_id:
-            ending.why = "terminal"
+            ending.why = Why.TERMINAL
             return
         gateway.parts.hub.check_room(record.id, record.owner)
         decoder = sse.Decoder()

@@ -25,13 +25,14 @@ QUICK = frozenset(
     f"tests.test_{name}"
     for name in (
         "append",
+        "appender",
         "cluster",
         "cluster_map",
         "connection",
         "connection_refusals",
         "conversations",
+        "handshake",
         "log",
-        "pen",
         "producer_scripts",
         "queue",
         "quota",

@@ -9,7 +9,6 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.protocol import Cursor, sse
-from gateway.relay.hub import STALLED
 from gateway.web.direct_reader import DirectReader
 from tests.support.following import Following, Stream, following, until
 
@@ -68,7 +67,7 @@ class Direct:
     def rests(self) -> bool:
         """Whether it has no task, and is written to at once."""
         reader = self.reader._reader
-        return self.reader._task is None and reader is not None and reader.write is not None
+        return self.reader._task is None and reader is not None and reader._write is not None
 
     async def has(self, expected: bytes) -> None:
         await until(lambda: len(self.pipe.frames) >= len(expected))
@@ -158,8 +157,8 @@ async def test_a_reader_that_takes_nothing_more_is_cut(redis_url: str) -> None:
         direct.reader.pause_writing()
         await until(lambda: bool(direct.pipe.written))
         [reader] = next(iter(f.hub.wanted())).readers
-        assert reader.busy is not None
-        reader.busy.cancel(STALLED)
+        assert reader.is_sending
+        reader.cut()
         await until(lambda: direct.pipe.aborted)
         assert [why for why, _ in direct.ends] == ["stalled"]
         assert f.hub.readers == 0

@@ -13,10 +13,11 @@ from starlette.datastructures import QueryParams
 
 from gateway import protocol
 from gateway.formats.durable import wire
-from gateway.protocol import Event, EventType, sse
+from gateway.protocol import Cursor, Event, EventType, sse
 from gateway.protocol.errors import Malformed
 from gateway.protocol.fold import Fold
-from gateway.relay.reader import Block, Subscription
+from gateway.relay.block import Block
+from gateway.relay.reader import Subscription
 
 TAG = "beef"
 TEXTS = ["plain", "a\nb", "\r\n\r\n", "data: x\n\nid: 9\n\n", "\u2028\u2029\u0085", "\0", "\U0001f600", " "]
@@ -219,8 +220,8 @@ def test_an_etag_tells_a_page_that_is_the_end_from_one_that_was() -> None:
 
 
 def test_a_reader_is_behind_while_blocks_wait_or_the_log_is_known_to_have_more() -> None:
-    reader = Subscription(1000, last="7-0001")
-    reader.reading()
+    reader = Subscription(1000, Cursor("7-0001"))
+    reader.begin_read()
     assert not reader.behind
     frame = logged(*CHAT[:1])
     for older in ("3-0001", "7-0001"):
@@ -228,9 +229,9 @@ def test_a_reader_is_behind_while_blocks_wait_or_the_log_is_known_to_have_more()
         assert not reader.behind
     reader.offer(Block("7-0001", f"9-{TAG}", False, 0, frame))
     assert reader.behind
-    assert reader.take() == (frame, False)
+    assert reader.take() == frame
     assert not reader.behind
     reader.offer(Block(f"9-{TAG}", f"99-{TAG}", False, 0, b"x" * 1001))  # past its bound, and dropped
     assert (reader.behind, reader.doubt) == (True, True)
-    reader.reading()
+    reader.begin_read()
     assert not reader.behind

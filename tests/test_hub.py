@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from gateway.protocol import Cursor
 from gateway.protocol.errors import StoreUnavailable, TooManyReaders
 from gateway.relay import feed as feed_module
 from gateway.relay import hub as hub_module
@@ -65,10 +66,11 @@ async def test_left_and_joined_again_at_once_hears_what_is_published(redis_url: 
             async with f.hub.subscribe(stream.id):
                 pass
         async with f.hub.subscribe(stream.id) as subscription:
-            subscription.last = (await f.log.heads([stream.id]))[0].last_id
-            subscription.reading()
+            last = Cursor.parse((await f.log.heads([stream.id]))[0].last_id)
+            subscription.begin_read()
+            subscription.read_to(last, more=False)
             await stream.texts("a")
-            await until(lambda: subscription.head != subscription.last)
+            await until(lambda: subscription.head != str(last))
 
 
 async def test_subscribe_waits_for_the_servers_acknowledgement(redis_url: str, redis: Redis) -> None:
@@ -268,12 +270,12 @@ async def test_what_was_published_before_a_new_connections_acknowledgement_is_re
     async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
         stream = await Stream.create(f.log)
         async with f.hub.subscribe(stream.id) as subscription:
-            subscription.reading()
+            subscription.begin_read()
             proxy.hold("hub")
             assert proxy.cut("hub") == 1
             await until(lambda: subscription.doubt)
             await until_subscribers(redis, stream, 0)
-            subscription.reading()
+            subscription.begin_read()
             await stream.texts("a")  # nobody hears it
             assert not subscription.doubt
             proxy.release()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.protocol.errors import StoreUnavailable
-from gateway.redis.connect import connection_to
+from gateway.redis.connect import Endpoint
 from gateway.redis.connection import Connection
 from tests.support.certificates import certify
 from tests.support.following import Stream, connected, following, reading
@@ -57,9 +57,9 @@ async def test_a_stream_is_written_and_followed_over_tls(tmp_path: Path) -> None
             await stream.texts("a", "b")
             await stream.end()
             assert b'"b"' in await reader.all()
-        assert f.redis._link is not None
-        assert f.redis._link._writer is not None
-        spoken = f.redis._link._writer.get_extra_info("ssl_object")
+        assert f.redis._wire is not None
+        assert f.redis._wire._transport is not None
+        spoken = f.redis._wire._transport.get_extra_info("ssl_object")
         assert spoken.version() in ("TLSv1.2", "TLSv1.3")
         assert spoken.getpeercert()["subjectAltName"] == (("DNS", "localhost"),)
 
@@ -110,8 +110,8 @@ async def test_a_wrong_password_is_told_without_it(tmp_path: Path, caplog: pytes
 
 
 def test_tls_is_1_2_at_least() -> None:
-    link = connection_to("rediss://redis.example:10000", name="test")
-    context = link._connection_arguments()["ssl"]  # type: ignore[attr-defined]
+    context = Endpoint("rediss://redis.example:10000", name="test").tls
+    assert context is not None
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.check_hostname
     assert context.verify_mode == ssl.CERT_REQUIRED
@@ -119,5 +119,5 @@ def test_tls_is_1_2_at_least() -> None:
 
 def test_nothing_that_is_shown_holds_the_password() -> None:
     shown = repr(Connection(f"rediss://somebody:{CANARY}@redis.example", name="test")._place)
-    link = connection_to(f"rediss://somebody:{CANARY}@redis.example", name="test")
-    assert CANARY not in shown + repr(link)
+    endpoint = Endpoint(f"rediss://somebody:{CANARY}@redis.example", name="test")
+    assert CANARY not in shown + repr(endpoint) + endpoint.address

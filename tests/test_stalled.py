@@ -124,7 +124,9 @@ class Watched(Host):
 
         def condition() -> bool:
             readers = [reader for feed in hub.wanted() for reader in feed.readers]
-            return bool(readers) and all(r.busy and loop.time() - r.sent_at > STILL_SECONDS for r in readers)
+            return bool(readers) and all(
+                r.is_sending and r.silent_seconds(loop.time()) > STILL_SECONDS for r in readers
+            )
 
         await until(condition)
 

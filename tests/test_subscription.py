@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.reader import TAKE_BYTES, Block, Subscription, merged
+from gateway.protocol import Cursor
+from gateway.relay.block import MERGED_BYTES, Block, merged
+from gateway.relay.reader import Subscription, Why
 
 BOUND = 1000
 
@@ -21,25 +23,25 @@ def block(number: int, *, before: str | None = None, tag: str = "aaaa", final: b
 def at(number: int, tag: str = "aaaa", bound: int = BOUND) -> Subscription:
     """A reader that has just read the log up to this event."""
     reader = Subscription(bound)
-    reader.reading()
-    reader.last = f"{number}-{tag}"
+    reader.begin_read()
+    reader.read_to(Cursor(f"{number}-{tag}"), more=False)
     return reader
 
 
 def taken(reader: Subscription) -> str:
-    return reader.take()[0].decode().strip()
+    return reader.take().decode().strip()
 
 
 def test_live_3_history_1_live_4_history_2_gives_1_2_3_4() -> None:
     reader = Subscription(BOUND)
     got = []
-    reader.reading()
+    reader.begin_read()
     reader.offer(block(3))
     got.append("1")  # the first piece of the log
-    reader.last = "1-aaaa"
+    reader.read_to(Cursor("1-aaaa"), more=True)
     reader.offer(block(4))
     got.append("2")  # the second
-    reader.last = "2-aaaa"
+    reader.read_to(Cursor("2-aaaa"), more=False)
     got.append(taken(reader))
     assert " ".join(got) == "1 2 3 4"
     assert not reader.doubt
@@ -49,7 +51,7 @@ def test_a_new_reader_doubts_so_it_reads_the_log_first() -> None:
     reader = Subscription(BOUND)
     reader.offer(block(1))
     assert reader.doubt
-    assert reader.take() == (b"", False)
+    assert reader.take() == b""
 
 
 def test_blocks_that_follow_are_passed_on_as_they_are() -> None:
@@ -58,7 +60,7 @@ def test_blocks_that_follow_are_passed_on_as_they_are() -> None:
     reader.offer(block(3))
     assert reader.head == "3-aaaa"
     assert taken(reader) == "2 3"
-    assert reader.last == reader.head == "3-aaaa"
+    assert str(reader.last) == reader.head == "3-aaaa"
 
 
 def test_a_gap_becomes_doubt_and_nothing_behind_it_is_given() -> None:
@@ -67,7 +69,7 @@ def test_a_gap_becomes_doubt_and_nothing_behind_it_is_given() -> None:
         reader.offer(block(number))
     assert taken(reader) == "2"
     assert reader.doubt
-    assert reader.last == "2-aaaa"
+    assert str(reader.last) == "2-aaaa"
     reader.offer(block(6))
     assert taken(reader) == ""
 
@@ -131,32 +133,29 @@ def test_past_the_bound_it_holds_a_position_and_no_data_and_what_is_taken_makes_
         reader.offer(block(number))
         assert sum(len(b.frames) for b in reader._blocks) <= 10
     assert reader.doubt
-    assert reader.head == reader.last == "0-aaaa"
+    assert reader.head == str(reader.last) == "0-aaaa"
 
 
 def test_the_final_block_ends_it_and_nothing_follows() -> None:
     reader = at(1)
     reader.offer(block(2, final=True))
     reader.offer(block(3))
-    assert reader.take() == (b"2 ", True)
+    assert reader.take() == b"2 "
+    assert (reader.ended, reader.why) == (True, Why.TERMINAL)
 
 
 def test_it_takes_about_64_kib_at_a_time() -> None:
     reader = at(0, bound=1 << 20)
-    large = b"x" * (TAKE_BYTES // 2)
+    large = b"x" * (MERGED_BYTES // 2)
     for number in range(1, 5):
         reader.offer(Block(f"{number - 1}-aaaa", f"{number}-aaaa", False, 0, large))
-    assert reader.take() == (2 * large, False)
-    assert reader.take() == (2 * large, False)
-    assert reader.take() == (b"", False)
+    assert reader.take() == 2 * large
+    assert reader.take() == 2 * large
+    assert reader.take() == b""
 
 
 async def test_it_wakes_for_a_block_a_doubt_a_beat_and_the_end() -> None:
-    def beat(reader: Subscription) -> None:
-        reader.beat = True
-        reader.wake()
-
-    for cause in (lambda r: r.offer(block(2)), Subscription.lose, beat, Subscription.end):
+    for cause in (lambda r: r.offer(block(2)), Subscription.lose, lambda r: r.pulse(7.0), Subscription.end):
         reader = at(1)
         waiting = asyncio.create_task(reader.wait())
         await asyncio.sleep(0)
@@ -217,20 +216,20 @@ def test_any_interleaving_of_publishes_and_log_reads_gives_exactly_the_log(
     reader, got = Subscription(bound), list[int]()
 
     def has(number: int) -> None:
-        reader.last = f"{number}-aaaa"
+        reader.read_to(Cursor(f"{number}-aaaa"), more=False)
 
     def piece() -> None:
         """Two events at most, as the relay reads: what is published meanwhile counts as new."""
-        reader.reading()
+        reader.begin_read()
         for number in log[len(got) :][:2]:
             got.append(number)
             has(number)
         if len(got) < len(log):
-            reader.doubt = True  # the relay reads on
+            reader.lose()  # the relay reads on
 
     def take() -> None:
         if not reader.doubt:
-            got.extend(int(word) for word in reader.take()[0].split())
+            got.extend(int(word) for word in reader.take().split())
 
     for step in steps:
         match step:
@@ -271,31 +270,76 @@ def test_blocks_that_follow_on_one_another_are_one_and_the_final_one_stays_alone
 
 
 def test_a_merged_block_has_a_bound() -> None:
-    large = [Block(f"{n}-aaaa", f"{n + 1}-aaaa", False, 0, bytes(TAKE_BYTES // 2)) for n in range(6)]
-    assert [len(one.frames) for one in merged(large)] == [TAKE_BYTES] * 3
+    large = [Block(f"{n}-aaaa", f"{n + 1}-aaaa", False, 0, bytes(MERGED_BYTES // 2)) for n in range(6)]
+    assert [len(one.frames) for one in merged(large)] == [MERGED_BYTES] * 3
 
 
 def test_a_reader_that_rests_is_written_to_at_once_and_any_other_is_not() -> None:
-    reader, written = at(1), []
+    reader, written, woken = at(1), list[str](), list[str]()
 
     def write(one: Block) -> bool:
         written.append(one.last)
         return len(written) < 3
 
+    def wake() -> None:
+        woken.append(str(reader.last))
+
     reader.offer(block(2))  # it does not rest
     assert (written, taken(reader)) == ([], "2")
-    reader.write = write
+    reader.rest(wake, write)
     reader.offer(block(3), 7.0)
-    assert (reader.last, reader.sent_at, reader.has_work) == ("3-aaaa", 7.0, False)
+    assert (str(reader.last), reader.silent_seconds(9.0), reader.has_work) == ("3-aaaa", 2.0, False)
     reader.offer(block(5, before="4-aaaa"))  # a gap waits for the reader's task, which sees it
-    assert written == ["3-aaaa"]
+    reader.offer(block(6, before="5-aaaa"))
+    assert written == woken == ["3-aaaa"]  # it is woken once
     assert reader.has_work
     reader.take()
     assert reader.doubt
-    reader.reading()
+    reader.begin_read()
+    reader.rest(wake, write)
     reader.offer(block(4))
     reader.offer(block(5))  # the socket is behind
     assert (written, taken(reader)) == (["3-aaaa", "4-aaaa", "5-aaaa"], "5")
+    reader.rest(wake, write)
     reader.offer(block(6, final=True))
     assert written == ["3-aaaa", "4-aaaa", "5-aaaa"]
-    assert reader.take() == (b"6 ", True)
+    assert woken == ["3-aaaa", "4-aaaa", "5-aaaa"]
+    assert (reader.take(), reader.why) == (b"6 ", Why.TERMINAL)
+
+
+def test_who_rests_with_something_to_do_is_woken_at_once_and_who_rises_is_not() -> None:
+    reader, woken = at(1), list[int]()
+    reader.offer(block(2))
+    reader.rest(lambda: woken.append(1))
+    assert woken == [1]
+    assert taken(reader) == "2"
+    reader.rest(lambda: woken.append(2))
+    reader.rise()
+    reader.offer(block(3))
+    assert woken == [1]
+
+
+def test_a_heartbeat_is_written_to_a_reader_that_rests_and_waits_for_any_other() -> None:
+    reader, written = at(1), list[bytes]()
+
+    def write(one: Block) -> bool:
+        written.append(one.frames)
+        return True
+
+    reader.rest(lambda: None, write)
+    reader.pulse(7.0)
+    assert (written, reader.has_work, reader.silent_seconds(8.0)) == ([b":\n"], False, 1.0)
+    reader.rise()
+    reader.pulse(9.0)
+    assert (reader.has_work, reader.take(), reader.has_work) == (True, b":\n", False)
+    reader.pulse(9.0)
+    reader.offer(block(2))
+    assert (reader.take(), reader.has_work) == (b"2 ", False)  # frames are a sign of life themselves
+
+
+def test_the_first_reason_to_end_counts() -> None:
+    reader = at(1)
+    assert (reader.ended, reader.why) == (False, Why.NONE)
+    reader.end(Why.AGE)
+    reader.end(Why.STOPPING)
+    assert (reader.ended, reader.why) == (True, Why.AGE)

@@ -1,24 +1,32 @@
-"""One connection to Redis, not yet open: where it goes, over TLS or not, and who says so.
+"""Opens a connection to Redis: where the server is, over TLS or not, and who we are.
 
-TLS is 1.2 at least, and the certificate is checked, for the name that the operator gave. Private authorities
-are named in the URL (`?ssl_ca_certs=/path.pem`), as redis-py has it. A token is asked for at each connect.
-Invariant: no time-outs and no retries of redis-py's own; those are decided by who holds the connection.
+redis-py reads the URL, and makes the TLS context of the URL's options. We connect and make the handshake
+ourselves: AUTH, CLIENT SETNAME and SELECT, written together. TLS is 1.2 at least, and the certificate is
+checked for the host name that the operator gave. Private authorities are named in the URL
+(`?ssl_ca_certs=/path.pem`). A token is asked for at each connect.
+
+Invariant: there is no time-out and no retry here. Whoever holds the connection decides on both.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from redis import exceptions as redis_errors
-from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection
-from redis.credentials import CredentialProvider
+from redis.asyncio.connection import Connection as TcpConnection
+from redis.asyncio.connection import ConnectionPool, SSLConnection, UnixDomainSocketConnection
+
+from gateway.redis.replies import Answer
+from gateway.redis.resp import Wire, packed
 
 TIMEOUT_SECONDS = 5.0
-_CAUSES = 10  # links of a chain of exceptions that are looked at
+_CAUSES = 10  # so many exceptions of a chain of causes are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +39,25 @@ class Token:
 
 
 class Credentials(Protocol):
-    """Whoever has tokens, and newer ones in time."""
+    """Gives tokens, and newer ones in time."""
 
     async def current(self) -> Token:
         """A token that is valid now. Raises OSError when there is none."""
 
     async def after(self, token: Token) -> Token:
-        """The one that follows this one; waits for it."""
+        """Wait for the token that follows this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A server's URL, the tokens that it takes (None: as the URL says), the name on its certificate."""
+    """A server: its URL, who gives tokens for it (None: the URL has the password), its certificate's name."""
 
     url: str = field(repr=False)
     credentials: Credentials | None = None
     tls_name: str = ""  # empty: the URL's host
 
     def at(self, host: str, port: int, tls_name: str) -> Place:
-        """Another server that is spoken to in the same way."""
+        """Another server with the same credentials and options."""
         parts = urlsplit(self.url)
         before, _, _ = parts.netloc.rpartition("@")
         there = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -61,51 +69,122 @@ Where = str | Place | Callable[[], Place]
 
 
 def place_of(where: Where) -> Place:
-    """A URL alone is a place; one that may change is asked for."""
+    """The place itself, of a URL alone, or of a function that is asked for it at each connect."""
     if isinstance(where, str):
         return Place(where)
     return where if isinstance(where, Place) else where()
 
 
-def connection_to(where: Where, *, name: str) -> AbstractConnection:
-    """A connection that is not yet open; `name` is what the server knows it by."""
-    place = place_of(where)
-    options: dict[str, Any] = {}
-    if place.credentials is not None:
-        options["credential_provider"] = _Provider(place.credentials)
-    if place.url.startswith("rediss://"):
-        options["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
-    pool = ConnectionPool.from_url(
-        place.url,
-        protocol=2,
-        socket_timeout=None,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        client_name=name,
-        retry=None,
-        retry_on_error=[],
-        health_check_interval=0,
-        **options,
-    )
-    if place.tls_name and pool.connection_class is SSLConnection:
-        return _Named(place.tls_name, **pool.connection_kwargs)
-    connection: AbstractConnection = pool.make_connection()
-    return connection
+class Endpoint:
+    """A server that can be connected to. `name` is what the server calls the connection (CLIENT SETNAME)."""
+
+    def __init__(self, where: Where, *, name: str) -> None:
+        place = place_of(where)
+        options: dict[str, Any] = {}
+        if place.url.startswith("rediss://"):
+            options["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
+        # redis-py makes an object of the URL and its options. It is never connected: only its values are
+        # read.
+        self._asked = ConnectionPool.from_url(place.url, **options).make_connection()
+        self._credentials = place.credentials
+        self._tls_name = place.tls_name
+        self._name = name
+
+    @property
+    def address(self) -> str:
+        """The server's address for the log: host and port, or the path of a socket."""
+        asked = self._asked
+        return asked.path if isinstance(asked, UnixDomainSocketConnection) else f"{asked.host}:{asked.port}"
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """How the server's certificate is checked. None where there is no TLS."""
+        return self._asked.ssl_context.get() if isinstance(self._asked, SSLConnection) else None
+
+    async def open(self) -> tuple[Wire, Token | None]:
+        """Connect and make the handshake. Gives the connection, and the token with which it was opened.
+
+        Raises OSError, or redis-py's error for what the server has refused.
+        """
+        greeting = _Greeting()
+        wire = Wire(greeting.answered, greeting.lost)
+        try:
+            await self._connect(wire)
+            token = await self._credentials.current() if self._credentials is not None else None
+            commands = self._greeting(token)
+            await greeting.send(wire, commands)
+        except BaseException as error:
+            wire.end(error)
+            if isinstance(error, Exception) and not isinstance(error, (OSError, redis_errors.RedisError)):
+                raise redis_errors.ConnectionError(type(error).__name__) from error  # of a host's name, say
+            raise
+        return wire, token
+
+    async def _connect(self, wire: Wire) -> None:
+        loop, asked = asyncio.get_running_loop(), self._asked
+        if isinstance(asked, UnixDomainSocketConnection):
+            await loop.create_unix_connection(lambda: wire, asked.path)
+            return
+        assert isinstance(asked, TcpConnection)
+        context = self.tls
+        name = (self._tls_name or asked.host) if context is not None else None
+        transport, _ = await loop.create_connection(
+            lambda: wire, asked.host, asked.port, ssl=context, server_hostname=name
+        )
+        if asked.socket_keepalive:
+            socket = transport.get_extra_info("socket")
+            socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+            options = cast(Mapping[int, int | bytes], asked.socket_keepalive_options)
+            for option, value in options.items():
+                socket.setsockopt(IPPROTO_TCP, option, value)
+
+    def _greeting(self, token: Token | None) -> list[tuple[Any, ...]]:
+        """The commands of the handshake."""
+        asked, commands = self._asked, list[tuple[Any, ...]]()
+        if token is not None:
+            commands.append(("AUTH", token.user, token.secret))
+        elif asked.username:
+            commands.append(("AUTH", asked.username, asked.password or ""))
+        elif asked.password:
+            commands.append(("AUTH", asked.password))
+        commands.append(("CLIENT", "SETNAME", self._name))
+        if asked.db:
+            commands.append(("SELECT", asked.db))
+        return commands
 
 
-def cut(link: AbstractConnection) -> None:
-    """End a connection at once. An orderly close waits for ever for unsent bytes that nobody takes."""
-    if link._writer is not None:
-        link._writer.transport.abort()
+class _Greeting:
+    """The answers to the commands of a handshake."""
 
+    def __init__(self) -> None:
+        self._answers: list[Answer] = []
+        self._count = 0
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-def token_of(link: AbstractConnection) -> Token | None:
-    """The token with which this connection was opened."""
-    provider = link.credential_provider
-    return provider.given if isinstance(provider, _Provider) else None
+    async def send(self, wire: Wire, commands: list[tuple[Any, ...]]) -> None:
+        """Write the commands together and wait for all answers. Raises the first answer that is an error."""
+        self._count = len(commands)
+        wire.send(*map(packed, commands), at_once=True)
+        await self._done
+        for answer in self._answers:
+            if isinstance(answer, Exception):
+                raise answer
+
+    def answered(self, answer: Answer) -> None:
+        """One more answer has come."""
+        self._answers.append(answer)
+        if len(self._answers) == self._count and not self._done.done():
+            self._done.set_result(None)
+
+    def lost(self, reason: BaseException) -> None:
+        """The connection has ended before all answers came."""
+        if not self._done.done():
+            self._done.set_exception(reason)
+            self._done.exception()  # marked as seen: it may be that nobody waits yet
 
 
 def reason_of(error: BaseException) -> str:
-    """Why there is no connection, for the log: no secret is in it, nor is a foreign error's text."""
+    """Why there is no connection, for the log. It holds no secret, and no text of a foreign error."""
     cause: BaseException | None = error
     for _ in range(_CAUSES):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -116,27 +195,3 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, redis_errors.AuthenticationError):
         return "it refuses our credentials"
     return type(error).__name__
-
-
-class _Provider(CredentialProvider):
-    """redis-py's view of `Credentials`; remembers what it gave."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
-        self.given: Token | None = None
-
-    async def get_credentials_async(self) -> tuple[str, str]:
-        """User and password of AUTH."""
-        self.given = await self._credentials.current()
-        return self.given.user, self.given.secret
-
-
-class _Named(SSLConnection):
-    """A node of a cluster is known by its address, and its certificate by a name."""
-
-    def __init__(self, server_hostname: str, **options: Any) -> None:
-        super().__init__(**options)
-        self._server_hostname = server_hostname
-
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        return {**super()._connection_arguments(), "server_hostname": self._server_hostname}

@@ -1,12 +1,14 @@
 """One pipelined connection to Redis, shared by every task of a process.
 
-Commands of concurrent tasks are written together and their answers matched in order, so the number of
-connections does not grow with readers or streams. redis-py opens the connection (TLS, credentials,
-handshake); what is left to us is the order. Before a token expires its successor is
-sent on the live connection: AUTH goes its way between the commands.
-A server that is not the primary any more is left, and its name asked again: where it refuses a write for that
-reason, or says so when it is asked for its role every two seconds. How often is bounded, with jitter.
-Invariant: answers belong to the pending exchanges in order; a connection that breaks fails them all.
+Commands of concurrent tasks are written together, and the answers are matched to them in order. So the number
+of connections does not grow with readers or streams. Before a token expires, the next one is sent on the live
+connection, by an AUTH between other commands.
+
+A server that is not the primary any more is left, and the connection is made anew to where the server's name
+leads now. Such a server refuses a write, or says that it is a replica when it is asked for its role every two
+seconds. How often a server is left is bounded, with jitter.
+
+Invariant: answers belong to the pending exchanges in order. A connection that breaks fails all of them.
 """
 
 from __future__ import annotations
@@ -18,19 +20,16 @@ from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as redis_errors
-from redis.asyncio.connection import AbstractConnection
 
 from gateway.protocol.errors import StoreUnavailable
 from gateway.redis.connect import (
     TIMEOUT_SECONDS,
     Credentials,
+    Endpoint,
     Place,
     Token,
-    connection_to,
-    cut,
     place_of,
     reason_of,
-    token_of,
 )
 from gateway.redis.refusals import is_elsewhere, is_forbidden, is_unavailable, told_by_hello, word_of
 from gateway.redis.replies import Answer, Pending
@@ -38,22 +37,24 @@ from gateway.redis.resp import Wire, packed
 from gateway.runtime.backoff import Backoff
 
 BROKEN = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
-# What a server says of a command, and not of the connection; the second is LOADING.
+# An answer of one of these classes refuses a command. Any other error ends the connection. The second is
+# LOADING.
 _ANSWERS = (redis_errors.ResponseError, redis_errors.BusyLoadingError)
-_OPENS = 2  # the second meets a connection that had been closed while it was idle
-# A server that closes connections again and again (client eviction, a proxy that restarts): more tries, with
-# pauses in seconds before those after the second.
+_OPENS = 2  # so many connects of one call may fail
+# The pauses in seconds before each try of a call. The second try follows at once, because the connection may
+# have been closed while it was idle. The others are for a server that closes connections again and again
+# (client eviction, a proxy that restarts).
 _PAUSES_SECONDS = (0.0, 0.0, 0.1, 0.2, 0.4)
-_REOPEN_SECONDS = (0.05, 0.2)  # between two connects of which the first has failed
-_LEAVE_SECONDS = (0.1, 1.0)  # between leaving one connection for its server's role and leaving the next
-CALM_SECONDS = 10.0  # without a refusal: the next one is a first one
+_REOPEN_SECONDS = (0.05, 0.2)  # the shortest and the longest pause after a connect that has failed
+_LEAVE_SECONDS = (0.1, 1.0)  # the shortest and the longest pause between leaving two servers for their role
+CALM_SECONDS = 10.0  # after so long without a refusal the next refusal counts as the first
 ROLE_SECONDS = 2.0  # between two questions for the server's role
 
 _log = logging.getLogger("holdfast.connection")
 
 
 def checked(answers: list[Answer]) -> list[Answer]:
-    """These answers, unless one is an error: the first is raised, as StoreUnavailable where it is that."""
+    """These answers. Raises the first error, or StoreUnavailable where the server cannot do it now."""
     for answer in answers:
         if isinstance(answer, Exception):
             if is_unavailable(answer):
@@ -69,31 +70,32 @@ class Connection:
         self._place = place_of(where)
         self._name = name
         self._timeout = timeout
-        self._link: AbstractConnection | None = None
+        self._address = "its address"  # of the server that was connected to last, for the log
         self._wire: Wire | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Wire] | None = None
         self._reopening = Backoff(*_REOPEN_SECONDS, forget=CALM_SECONDS)
         self._leaving = Backoff(*_LEAVE_SECONDS, forget=CALM_SECONDS)
-        self._left: Wire | None = None  # the last one that was left for its server's role
-        self._forbidden_at = float("-inf")  # when a server has last said that its user may not
-        self._refused_at: float | None = None  # when a server has last said that it is not the primary
-        # Told of the primary that was found after a leave; where somebody is, it is looked for at once.
+        self._left: Wire | None = None  # the last connection that was left for its server's role
+        self._forbidden_at = float("-inf")  # when a server last refused a command with NOPERM
+        self._refused_at: float | None = None  # when a server last said that it is not the primary
+        # Called when a primary was found after a server was left. Where it is set, the primary is looked for
+        # at once, and not only by the next call.
         self.moved: Callable[[], None] | None = None
-        self._complaint = ""  # why the last connect failed; said once
+        self._complaint = ""  # why the last connect failed: the log says it once
         self._closed = False
         self._pending = Pending(timeout, self._overdue)
 
     async def call(self, *command: str | bytes | int | float) -> Answer:
-        """The answer of one command; sent up to four times more, so it must be idempotent."""
+        """The answer of one command. The command is sent up to five times, so it must be idempotent."""
         return checked(await self.answers([command]))[0]
 
     async def call_all(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
-        """The answers of several commands, written together. Raises what the first failed one raises."""
+        """The answers of several commands, written together. Raises as `call`, for the first error."""
         return checked(await self.answers(commands))
 
     async def answers(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
-        """The same, but the answer of a command that is refused is its ResponseError."""
+        """As `call_all`, but a command that is refused has its ResponseError as its answer."""
         if not commands:  # an exchange that waits for no answer would take the next one's
             return []
         for attempt, pause in enumerate(_PAUSES_SECONDS, start=1):
@@ -107,55 +109,56 @@ class Connection:
                 answers = await self._exchange(wire, commands)
                 if last or wire is not self._left or not any(map(is_elsewhere, answers)):
                     return answers
-            except TimeoutError as error:  # half open, or too slow to be of use
+            except TimeoutError as error:  # the connection is half open, or too slow to be of use
                 raise StoreUnavailable from error
             except BROKEN as error:
-                if wire is not None:  # also one that is not let in any more
+                if wire is not None:  # it may be alive: the server may have refused our credentials
                     wire.end(error)
                 if last or (wire is None and attempt >= _OPENS):
                     raise StoreUnavailable from error
-            except redis_errors.ResponseError as error:  # of the handshake
+            except redis_errors.ResponseError as error:  # the server has refused the handshake
                 checked([error])
         raise AssertionError("unreachable")
 
     def slot(self, key: str) -> int:
-        """Keys of one slot may go in one script; of a single server all have the same."""
+        """The key's slot: keys of one slot may go in one script. A single server has only one."""
         return 0
 
-    def post(self, key: str, command: tuple[Any, ...], heard: Callable[[Answer], None]) -> bool:
-        """Send a command of this key without a task; `heard` gets its answer, or the exception in its place.
+    def post(self, key: str, command: tuple[Any, ...], answered: Callable[[Answer], None]) -> bool:
+        """Send a command of this key without a task. `answered` gets the answer, or an exception instead.
 
-        False where no connection is open: nothing was sent, and `heard` is not called. There is no second
-        try: what has failed is asked again by `call`, so it must be idempotent.
+        False where no connection is open: then nothing was sent, and `answered` is not called. There is no
+        second try. The caller repeats a command that has failed by `call`, so the command must be idempotent.
+        Raises TypeError for a value that cannot be sent.
         """
         if self._wire is None:
             return False
-        whole = packed(command)  # may raise
+        whole = packed(command)  # may raise: nothing was sent then
         self._wire.send(whole, at_once=True)
-        self._pending.add(1, lambda answers, error: heard(error or answers[0]))
+        self._pending.add(1, lambda answers, error: answered(error or answers[0]))
         return True
 
     async def by_node(self, keys: list[str]) -> list[list[str]]:
-        """These keys, apart by the server that has them: each has its own clock, and its own faults."""
+        """These keys, grouped by the server that has them: each server has its own clock and faults."""
         return [keys] if keys else []
 
     async def nodes(self) -> list[Connection]:
-        """A connection to each server that has keys, for what is asked of all of them."""
+        """A connection to each server that has keys."""
         return [self]
 
     async def close(self) -> None:
-        """Close for good; whoever waits for an answer, or asks from now on, gets StoreUnavailable."""
+        """Close for good. Calls that wait for an answer, and calls from now on, raise StoreUnavailable."""
         self._closed = True
         await self._let_go("closed")
 
     async def _exchange(self, wire: Wire, commands: list[tuple[Any, ...]]) -> list[Answer]:
         if wire is not self._wire:
             raise redis_errors.ConnectionError("the connection has ended")
-        packed_commands = [packed(command) for command in commands]  # may raise
+        packed_commands = [packed(command) for command in commands]  # may raise: nothing was sent then
         done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
 
-        def heard(answers: list[Answer], error: Exception | None) -> None:
-            if done.done():  # its caller was cancelled
+        def answered(answers: list[Answer], error: Exception | None) -> None:
+            if done.done():  # the caller was cancelled
                 return
             if error is None:
                 done.set_result(answers)
@@ -163,7 +166,7 @@ class Connection:
                 done.set_exception(error)
 
         wire.send(*packed_commands, at_once=not self._pending)
-        self._pending.add(len(commands), heard)
+        self._pending.add(len(commands), answered)
         answers = await done
         for answer in answers:
             if isinstance(answer, Exception) and not isinstance(answer, _ANSWERS):
@@ -171,9 +174,10 @@ class Connection:
         return answers
 
     async def _opened(self) -> Wire:
-        """One try serves all who wait for it, also when it fails: a dead server sees no storm of connects.
+        """Connect, once for all callers that wait for it: a dead server sees no storm of connects.
 
-        Who stops waiting leaves the try to the others. Raises TimeoutError, or what the try raises.
+        A caller that is cancelled leaves the connect to the others. Raises TimeoutError, or what the connect
+        raises.
         """
         opening = self._begin_opening()
         try:
@@ -181,7 +185,7 @@ class Connection:
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if opening.cancelled() and not (caller and caller.cancelling()):
-                raise StoreUnavailable from None  # it was closed meanwhile
+                raise StoreUnavailable from None  # this connection was closed meanwhile
             raise
 
     def _begin_opening(self) -> asyncio.Task[Wire]:
@@ -195,43 +199,41 @@ class Connection:
         async with asyncio.timeout(self._timeout):
             await asyncio.sleep(self._reopening.left(loop.time()))
             self._reopening.tried(loop.time())
-            link = await self._connect()
+            wire, token = await self._connect()
+        wire.serve(self._pending.answered, self._lost, refused=self._refused)
         self._reopening.reset()
-        self._link = link
-        self._wire = wire = Wire(link, self._pending.answered, self._lost, refused=self._refused)
-        if (token := token_of(link)) is not None and self._place.credentials is not None:
+        self._wire = wire
+        if token is not None and self._place.credentials is not None:
             renewing = self._renew(wire, self._place.credentials, token)
             self._renewing = asyncio.create_task(renewing, name="redis-renew")
         self._ask_role_later(wire, 0.0 if self._refused_at is not None else ROLE_SECONDS)
         return wire
 
-    async def _connect(self) -> AbstractConnection:
+    async def _connect(self) -> tuple[Wire, Token | None]:
         if self._closed:
             raise StoreUnavailable
-        link = connection_to(self._place, name=self._name)
+        endpoint = Endpoint(self._place, name=self._name)
+        self._address = endpoint.address
         try:
-            await link.connect()
-            if self._closed:
-                raise StoreUnavailable
+            wire, token = await endpoint.open()
         except BaseException as error:
-            self._complain(error, link)
-            cut(link)
-            await link.disconnect(nowait=True)
+            self._complain(error)
             raise
+        if self._closed:
+            wire.end(redis_errors.ConnectionError("closed"))
+            raise StoreUnavailable
         self._complaint = ""
-        return link
+        return wire, token
 
-    def _complain(self, error: BaseException, link: AbstractConnection) -> None:
-        """Say why there is no connection; no second time while it stays the same."""
+    def _complain(self, error: BaseException) -> None:
+        """Log why there is no connection, and the same reason again only after a connect has succeeded."""
         reason = reason_of(error)
         if isinstance(error, (*BROKEN, redis_errors.RedisError)) and reason != self._complaint:
             self._complaint = reason
-            _log.warning(
-                "%s has no connection to the store at %s: %s", self._name, link._host_error(), reason
-            )
+            _log.warning("%s has no connection to the store at %s: %s", self._name, self._address, reason)
 
     async def _renew(self, wire: Wire, credentials: Credentials, token: Token) -> None:
-        """Send each new token. Where it is refused, the connection goes on until the old one expires."""
+        """Send each new token. Where the server refuses it, the old token serves until it expires."""
         try:
             while True:
                 token = await credentials.after(token)
@@ -243,25 +245,25 @@ class Connection:
             wire.end(error)
 
     def _refused(self, error: Exception) -> None:
-        """A server has refused something: perhaps it is not the one to ask any more."""
+        """The server has refused a command. Perhaps it is not the primary any more."""
         if is_elsewhere(error):
             self._leave(word_of(error))
         elif is_forbidden(error):
             before, self._forbidden_at = self._forbidden_at, asyncio.get_running_loop().time()
             if self._forbidden_at - before > CALM_SECONDS:
                 _log.warning(
-                    "%s: the store at %s forbids its user a command (NOPERM)", self._name, self._where()
+                    "%s: the store at %s forbids its user a command (NOPERM)", self._name, self._address
                 )
 
     def _leave(self, why: str) -> None:
-        """End this connection, so that the next one goes where the name leads now; not too often.
+        """End this connection, but not too often. The next one goes where the server's name leads now.
 
-        Answers that have come go their way first; whoever still waits is answered by the next connection.
+        Answers that have come are handed on first. Calls that still wait are repeated on the next connection.
         """
         wire, loop = self._wire, asyncio.get_running_loop()
         now = loop.time()
         if self._refused_at is None:
-            _log.warning("%s leaves the store at %s and asks for it anew: %s", self._name, self._where(), why)
+            _log.warning("%s leaves the store at %s and asks for it anew: %s", self._name, self._address, why)
         self._refused_at = now
         if wire is None or wire is self._left or self._leaving.left(now):
             return
@@ -278,7 +280,7 @@ class Connection:
         asyncio.get_running_loop().call_later(seconds, self._ask_role, wire)
 
     def _ask_role(self, wire: Wire) -> None:
-        """HELLO is allowed to every user, and changes nothing when nothing is asked with it."""
+        """Ask for the server's role, by HELLO: every user may, and without arguments it changes nothing."""
         if wire is self._wire and not self._closed:
             wire.send(packed(("HELLO",)))
             self._pending.add(1, lambda answers, error: self._told_role(wire, answers))
@@ -290,39 +292,33 @@ class Connection:
         now = asyncio.get_running_loop().time()
         if role not in (b"master", b""):
             self._leave("it is a replica")
-            self._ask_role_later(wire, self._leaving.left(now))  # again, where it may not be left yet
+            self._ask_role_later(wire, self._leaving.left(now))  # where it was too early to leave the server
             return
         if self._left is not None:
             self._left = None
             if self.moved is not None:
                 self.moved()
         if not role:
-            return  # a server that does not tell is not asked again
+            return  # a server that does not say its role is not asked again
         if self._refused_at is not None and now - self._refused_at > CALM_SECONDS:
             self._refused_at = None
-            _log.info("%s: the store at %s serves", self._name, self._where())
+            _log.info("%s: the store at %s serves", self._name, self._address)
         self._ask_role_later(wire, ROLE_SECONDS)
-
-    def _where(self) -> str:
-        """The server's address, as the log tells it."""
-        return self._link._host_error() if self._link is not None else "its address"
 
     def _overdue(self) -> None:
         if self._wire is not None:
             self._wire.end(redis_errors.ConnectionError("no answer in time"))
 
     def _lost(self, reason: BaseException) -> None:
-        """The connection has ended: everyone who waits on it fails."""
-        link, self._link, self._wire = self._link, None, None
-        if link is not None:
-            link._close()
+        """The connection has ended: every call that waits for an answer fails."""
+        self._wire = None
         self._pending.fail(str(reason))
         renewing, self._renewing = self._renewing, None
         if renewing is not None and renewing is not asyncio.current_task():
             renewing.cancel()
 
     async def _let_go(self, why: str) -> None:
-        """End the connection, and wait for what has gone with it."""
+        """End the connection, and wait for the tasks that belong to it."""
         renewing, opening = self._renewing, self._opening
         if opening is not None and not opening.done():
             opening.cancel()
@@ -334,6 +330,6 @@ class Connection:
 
 
 def _seen(opening: asyncio.Task[Wire]) -> None:
-    """Whoever waited for it is told; where nobody does any more, its error is no news."""
+    """Mark the exception as retrieved: without a caller that waits, asyncio would log it."""
     if not opening.cancelled():
         opening.exception()

@@ -1,13 +1,16 @@
 """The one subscriber connection of a process: SUBSCRIBE, acknowledgements, published payloads.
 
-Acknowledgements come in the order in which the SUBSCRIBEs were sent, so each goes to the very feed that
-asked, also when a stream was left and joined again meanwhile. A connection that does not even answer PING
-is cut. Where the log moves and an acknowledged feed hears nothing of it, the connection is with a server to
-which nobody publishes any more: it is left and the name asked again, not too often.
-A subscribed connection takes no AUTH (RESP2 allows it (UN)SUBSCRIBE, PING, RESET, QUIT), so when its token
-has a successor it is replaced by a new one at once. That loses as little as any other loss of it: every
-reader looks into the log. RESP3 would allow AUTH, at the price of another reply format and push handling.
-Invariant: what is written goes through one wire, so its order is that of the calls.
+Acknowledgements come in the order in which the SUBSCRIBEs were sent. So each acknowledgement goes to the feed
+that asked for it, also when a stream was left and joined again meanwhile. A connection that does not even
+answer PING is ended. When logs grow and a feed hears no block although it is acknowledged, the connection
+leads to a server to which nobody publishes any more. Then the connection is made anew to where the server's
+name leads now, but not too often.
+
+A subscribed connection takes no AUTH: RESP2 allows only (UN)SUBSCRIBE, PING, RESET and QUIT. So when there is
+a newer token, a new connection replaces this one at once. That loses nothing, because every reader reads the
+log then. RESP3 would allow AUTH, but has another format of replies and needs handling of pushes.
+
+Invariant: all that is written goes through one `Wire`, so it has the order of the calls.
 """
 
 from __future__ import annotations
@@ -20,89 +23,87 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from redis import exceptions as redis_errors
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from gateway.protocol.errors import stack_of
 from gateway.redis.connect import (
     TIMEOUT_SECONDS,
+    Endpoint,
     Place,
     Token,
     Where,
-    connection_to,
-    cut,
     place_of,
     reason_of,
-    token_of,
 )
 from gateway.redis.resp import Wire, packed
 from gateway.runtime.backoff import Backoff
 
-DEAF_SECONDS = 10.0
-UNHEARD_SECONDS = 1.0  # a connection that is being made, or an answer on its way, is no fault
-MISTRUST_SECONDS = 15.0  # after the last sign that nothing is heard, while nothing speaks for the contrary
+DEAF_SECONDS = 10.0  # a connection on which nothing comes for so long is ended
+UNHEARD_SECONDS = 1.0  # a subscription may wait so long for its acknowledgement before the state is `lost`
+MISTRUST_SECONDS = 15.0  # the state stays `unheard` so long after the last sign, unless a block is heard
 _BACKOFF_SECONDS = (0.05, 2.0)
-_LEAVE_SECONDS = (2.0, 15.0)  # between two connections that are left, each of which makes every reader look
-_CALM_SECONDS = 60.0  # without leaving one: the next time is a first time
+# The shortest and the longest pause between leaving two connections. Each time every reader reads the log.
+_LEAVE_SECONDS = (2.0, 15.0)
+_CALM_SECONDS = 60.0  # after so long without leaving a connection the next time counts as the first
 _log = logging.getLogger("holdfast.subscriber")
 
 
 class Left(redis_errors.ConnectionError):
-    """A connection that works and is of no use."""
+    """Why a connection was ended that works but to whose server nobody publishes."""
 
 
-class Feed(Protocol):
-    """What is subscribed to."""
+class Subscribed(Protocol):
+    """What asks for a channel."""
 
     @property
     def channel(self) -> bytes:
         """The channel's name."""
 
     def acknowledge(self) -> None:
-        """The server has answered this feed's SUBSCRIBE."""
+        """The server has acknowledged the SUBSCRIBE that was sent for this one."""
 
 
 class Listener(Protocol):
-    """Whom the subscriber serves."""
+    """The owner of the subscriber, which gets all that is heard."""
 
-    def wanted(self) -> Iterable[Feed]:
+    def wanted(self) -> Iterable[Subscribed]:
         """All feeds that a new connection must subscribe to."""
 
     def heard(self, channel: bytes, payload: bytes) -> None:
-        """Something was published."""
+        """This was published on a channel."""
 
     def deliver(self) -> None:
-        """What was published together has been heard."""
+        """All payloads that have come together were handed to `heard`."""
 
     def lost(self) -> None:
-        """The connection has ended: whatever was published since is unknown."""
+        """The connection has ended: what was published since may be missed."""
 
 
 class Subscriber:
-    """`run` is its task; it holds a connection while anything is wanted."""
+    """The subscriber connection. The task of `run` holds it while the listener wants anything."""
 
     def __init__(self, where: Where, listener: Listener) -> None:
         self._where = where
         self._listener = listener
         self._wire: Wire | None = None
         self._called = asyncio.Event()
-        self._unacknowledged: deque[Feed] = deque()
-        self._heard_at = 0.0
-        self._outdated = False
-        self.ended = False  # whom it serves serves nobody any more
+        self._unacknowledged: deque[Subscribed] = deque()
+        self._heard_at = 0.0  # when anything came last
+        self._outdated = False  # there is a newer token than the connection's
+        self.ended = False  # the listener serves nobody any more
         self._unheard_at: float | None = None  # since when something wanted is not acknowledged
-        self.mistrusted_at: float | None = None  # when the log has last moved and nothing was heard
-        self._still: Callable[[], bool] | None = None  # asked when the sign of life has come: still nothing?
+        self.mistrusted_at: float | None = None  # when a log was last seen to grow and no block was heard
+        self._still: Callable[[], bool] | None = None  # asked at the answer to PING: is still no block heard?
         self._leaving = Backoff(*_LEAVE_SECONDS, forget=_CALM_SECONDS)
         self._leave_due: asyncio.TimerHandle | None = None
-        self._complaint = ""  # why there is no connection; said once
+        self._complaint = ""  # why there is no connection: the log says it once
 
     @property
     def state(self) -> str:
         """`ended`, `idle`, `ok`, `lost` or `unheard`.
 
-        `idle`: nothing is wanted. `lost`: what is wanted is not acknowledged for over 1 s. `unheard`: it is
-        acknowledged, and the log moves without a word of it.
+        `idle`: nothing is wanted. `lost`: something wanted has not been acknowledged for over 1 s. `unheard`:
+        all is acknowledged, and logs grow, but no block is heard.
         """
         if self.ended:
             return "ended"
@@ -113,18 +114,18 @@ class Subscriber:
         mistrusted = self.mistrusted_at is not None and _now() - self.mistrusted_at < MISTRUST_SECONDS
         return "unheard" if mistrusted else "ok"
 
-    def subscribe(self, feed: Feed) -> None:
-        """Ask for a feed; `feed.acknowledge` is called when the server has answered."""
+    def subscribe(self, feed: Subscribed) -> None:
+        """Ask for a feed. `feed.acknowledge` is called when the server has answered."""
         self._unheard_at = self._unheard_at or _now()
         self._send("SUBSCRIBE", feed)
         self._called.set()
 
-    def unsubscribe(self, feed: Feed) -> None:
-        """The last reader has left."""
+    def unsubscribe(self, feed: Subscribed) -> None:
+        """The feed is not wanted any more."""
         self._send("UNSUBSCRIBE", feed)
 
     def pulse(self) -> None:
-        """Called now and then: a connection long silent is asked for a sign of life, then cut."""
+        """Called twice a second: a connection that is silent for long is sent a PING, and later ended."""
         if self._wire is None:
             return
         silent = _now() - self._heard_at
@@ -134,27 +135,27 @@ class Subscriber:
             self._send("PING")
 
     def mistrust(self, still: Callable[[], bool]) -> None:
-        """The log moves and nothing is heard of it. Where that is `still` so after a sign of life, leave.
+        """Logs grow and no block is heard. Leave the connection where `still` says so after a PING.
 
-        What was published before the server answers PING has come before its answer.
+        All that was published before the server answers the PING comes before that answer.
         """
         if self._wire is not None and self._still is None:
             self._still = still
             self._send("PING")
 
     def trust(self) -> None:
-        """Something was heard again."""
+        """A block was heard again."""
         self.mistrusted_at = None
         _log.info("what is published is heard again")
 
     def leave(self, why: str, still: Callable[[], bool] = lambda: True) -> None:
-        """Replace the connection by one to where the name leads now: at once, or as soon as it may be.
+        """Replace the connection by one to where the server's name leads now, as soon as is allowed.
 
-        `still` is asked before a leave that had to wait.
+        `still` is asked before a connection is left that had to wait for this.
         """
         wire, loop = self._wire, asyncio.get_running_loop()
         if wire is None or self._leave_due is not None:
-            return  # a new one is on its way
+            return  # a new connection is under way
 
         def now() -> None:
             self._leave_due = None
@@ -168,7 +169,7 @@ class Subscriber:
             now()
 
     async def run(self) -> None:
-        """Connect while anybody follows; back off, with jitter, while no connection lasts."""
+        """Hold a connection while anything is wanted. Back off, with jitter, while no connection lasts."""
         loop = asyncio.get_running_loop()
         backoff = _BACKOFF_SECONDS[0]
         while True:
@@ -178,33 +179,31 @@ class Subscriber:
                 await self._called.wait()
             began = loop.time()
             place, self._outdated = place_of(self._where), False
-            link = connection_to(place, name="holdfast-hub")
+            endpoint = Endpoint(place, name="holdfast-hub")
             try:
                 async with asyncio.timeout(TIMEOUT_SECONDS):
-                    await link.connect()
-                await self._serve(link, place)
+                    wire, token = await endpoint.open()
+                await self._serve(wire, place, token)
             except (RedisError, OSError) as error:
                 if self._outdated:
                     _log.info("subscriber connection replaced: there is a new token")
                     continue
                 self._complain(str(error) if isinstance(error, Left) else reason_of(error))
-            except Exception as error:  # without this task nobody here would hear anything
+            except Exception as error:  # this task must go on: without it no reader here hears anything
                 self._complain(stack_of(error))
-            finally:
-                cut(link)
-                await link.disconnect(nowait=True)
             if loop.time() - began > _BACKOFF_SECONDS[1]:
                 backoff = _BACKOFF_SECONDS[0]
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
 
     def _complain(self, reason: str) -> None:
-        """Say why a connection has ended; no second time before a subscription is acknowledged."""
+        """Log why a connection has ended, and the same reason again only after an acknowledgement."""
         if reason != self._complaint:
             self._complaint = reason
             _log.warning("subscriber connection lost: %s", reason)
 
-    async def _serve(self, link: AbstractConnection, place: Place) -> None:
+    async def _serve(self, wire: Wire, place: Place, token: Token | None) -> None:
+        """Subscribe, and hand on what is published, until the connection ends. Raises why it has ended."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         self._heard_at = _now()
@@ -214,14 +213,15 @@ class Subscriber:
             if not ended.done():
                 ended.set_exception(reason)
 
-        self._wire = wire = Wire(link, self._answered, lost, self._listener.deliver)
+        wire.serve(self._answered, lost, self._listener.deliver)
+        self._wire = wire
         wanted = list(self._listener.wanted())
         self._unheard_at = self._unheard_at if wanted else None
         for feed in wanted:
             self._send("SUBSCRIBE", feed)
         renewing: asyncio.Task[None] | None = None
-        if (token := token_of(link)) is not None:
-            renewing = asyncio.create_task(self._replace(link, place, token), name="hub-renew")
+        if token is not None:
+            renewing = asyncio.create_task(self._replace(wire, place, token), name="hub-renew")
         try:
             await ended
         finally:
@@ -248,21 +248,22 @@ class Subscriber:
             raise answer
 
     def _prove(self) -> None:
-        """A sign of life: all that was published before it was asked for has been heard."""
+        """The answer to a PING has come: all that was published before the PING has been heard."""
         still, self._still = self._still, None
         if still is not None and still():
             self.mistrusted_at = _now()
-            self.leave("the log moves and nothing is heard", still)
+            self.leave("logs grow and no block is heard", still)
 
-    async def _replace(self, link: AbstractConnection, place: Place, token: Token) -> None:
+    async def _replace(self, wire: Wire, place: Place, token: Token) -> None:
+        """End the connection as soon as there is a newer token."""
         assert place.credentials is not None
         await place.credentials.after(token)
         self._outdated = True
-        cut(link)
+        wire.end(redis_errors.ConnectionError("there is a newer token"))
 
-    def _send(self, command: str, feed: Feed | None = None) -> None:
+    def _send(self, command: str, feed: Subscribed | None = None) -> None:
         if self._wire is None:
-            return  # a new connection subscribes to all feeds itself
+            return  # a new connection subscribes to all wanted feeds
         if feed is not None and command == "SUBSCRIBE":
             self._unacknowledged.append(feed)
         self._wire.send(packed((command, feed.channel) if feed else (command,)))

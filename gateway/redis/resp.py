@@ -1,8 +1,8 @@
-"""An open connection to Redis, taken over from redis-py: answers to a callback, without a coroutine for each.
+"""An open connection to Redis: bytes out, answers to a callback, without a coroutine for each answer.
 
-redis-py has connected it, with TLS, credentials and handshake; from then on bytes go straight from the event
-loop into hiredis's reader. What is sent goes out at once, or with what else is sent within one turn of the
-event loop, as the sender says; what gathers while the socket is full goes in one write.
+Received bytes go straight from the event loop into hiredis's reader. Commands are written at once, or
+together with the others of the same turn of the event loop, as the sender says. Commands that gather while
+the socket takes nothing go in one write later.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import hiredis
 from redis import exceptions as redis_errors
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import DefaultParser
 
 from gateway.protocol.errors import stack_of
 from gateway.redis.replies import Answer
@@ -22,41 +23,40 @@ _log = logging.getLogger("holdfast.connection")
 
 
 class Wire(asyncio.Protocol):
-    """`answered` is called with each answer in turn, an error's too, and `lost` once, when no more can come.
+    """One connection. `serve` says who gets its answers, and can be called again with other callbacks.
 
-    `read` is called after the answers that have come together, `refused` with each answer that is an error,
-    before `answered`; answers that are none cost nothing for it. What these raise ends the connection: the
-    order of answers is lost with it.
+    `answered` is called with each answer in turn, also when the answer is an error. `lost` is called once,
+    when no more answers can come. `read` is called after the answers that have come together. `refused` is
+    called with each answer that is an error, before `answered`. When one of them raises, the connection is
+    ended, because the order of answers is lost.
     """
 
-    def __init__(
+    def __init__(self, answered: Callable[[Answer], None], lost: Callable[[BaseException], None]) -> None:
+        self._answered = answered
+        self._lost: Callable[[BaseException], None] | None = lost  # None: the connection has ended
+        self._read: Callable[[], None] = lambda: None
+        self._refused: Callable[[Exception], None] = lambda _: None
+        self._reader = hiredis.Reader(protocolError=redis_errors.InvalidResponse, replyError=self._error_of)
+        self._loop = asyncio.get_running_loop()
+        self._outbox: list[bytes] = []
+        self._due = False  # a write is scheduled for this turn of the event loop
+        self._full = False  # the socket takes nothing now
+        self._transport: asyncio.Transport | None = None
+
+    def serve(
         self,
-        link: AbstractConnection,
         answered: Callable[[Answer], None],
         lost: Callable[[BaseException], None],
         read: Callable[[], None] = lambda: None,
         refused: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        assert link._writer is not None
-        self._answered = answered
-        self._read = read
-        self._lost: Callable[[BaseException], None] | None = lost
-        parse_error: Callable[[str], Exception] = link._parser.parse_error
-
-        def error_of(text: str) -> Exception:
-            error = parse_error(text)
-            refused(error)
-            return error
-
-        self._reader = hiredis.Reader(protocolError=redis_errors.InvalidResponse, replyError=error_of)
-        self._loop = asyncio.get_running_loop()
-        self._outbox: list[bytes] = []
-        self._due = self._full = False
-        self._transport = link._writer.transport
-        self._transport.set_protocol(self)
+        """From now on answers go to these callbacks. Raises redis-py's ConnectionError where it has ended."""
+        if self._lost is None:
+            raise redis_errors.ConnectionError("the connection has ended")
+        self._answered, self._lost, self._read, self._refused = answered, lost, read, refused
 
     def send(self, *packed: bytes, at_once: bool = False) -> None:
-        """Write these bytes with what else is sent in this turn of the event loop, or at once."""
+        """Write these bytes at once, or with all that is sent in this turn of the event loop."""
         self._outbox += packed
         if self._due or self._full:
             return
@@ -67,12 +67,20 @@ class Wire(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def end(self, reason: BaseException) -> None:
-        """End the connection at once. `lost` is called if it has not been."""
-        self._transport.abort()
+        """End the connection at once. `lost` is called, unless it was called before.
+
+        An orderly close would wait without end for bytes that the other side does not take.
+        """
+        if self._transport is not None:
+            self._transport.abort()
         self._outbox.clear()
         lost, self._lost = self._lost, None
         if lost is not None:
             lost(reason)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is open."""
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Hand on every answer that is whole."""
@@ -82,33 +90,39 @@ class Wire(asyncio.Protocol):
                 self._answered(answer)
             self._read()
         except Exception as error:
-            if not isinstance(error, redis_errors.RedisError):  # nothing that a server has said
+            if not isinstance(error, redis_errors.RedisError):  # a mistake of ours
                 _log.error("the order of answers is lost:\n%s", stack_of(error))
             self.end(error)
 
     def pause_writing(self) -> None:
-        """The socket takes nothing more for now."""
+        """The socket takes nothing now."""
         self._full = True
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The socket takes bytes again."""
         self._full = False
         if self._outbox:
             self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing comes any more."""
+        """The connection has ended."""
         self.end(exc or redis_errors.ConnectionError("Connection closed by server."))
+
+    def _error_of(self, text: str) -> Exception:
+        """The exception for an error answer. Its class is redis-py's."""
+        error: Exception = DefaultParser.parse_error(text)  # type: ignore[no-untyped-call]
+        self._refused(error)
+        return error
 
     def _flush(self) -> None:
         self._due = False
-        if self._lost is None or self._full:
+        if self._lost is None or self._full or self._transport is None:
             return
         outbox, self._outbox = self._outbox, []
         self._transport.write(b"".join(outbox))
 
 
 def packed(command: Sequence[str | bytes | int | float]) -> bytes:
-    """A command as Redis reads it (RESP arrays of bulk strings)."""
+    """A command as Redis reads it (RESP arrays of bulk strings). Raises TypeError for other values."""
     whole: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type] # of any length
     return whole

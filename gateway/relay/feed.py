@@ -1,61 +1,75 @@
-"""One followed stream in a process: its readers, and when the store must be looked at for their sake."""
+"""One stream that readers of this process follow: its readers, and when to ask the store about it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 
-from gateway.relay.reader import Block, Subscription
+from gateway.relay.block import Block
+from gateway.relay.reader import Subscription
 from gateway.store.record import Head
 
-SILENT_SECONDS = 1.0  # after this silence a stream's head is looked at
-LIVELY_SECONDS = 10.0  # this long after the last event it stays a look a second
-LONGEST_LOOK_SECONDS = 14.0
-MARGIN_SECONDS = 0.05  # a lease is looked at when it is surely over
+SILENT_SECONDS = 1.0  # after this silence the store is asked for a stream's last event
+LIVELY_SECONDS = 10.0  # for this long after an event the store is asked once a second, then ever more rarely
+LONGEST_LOOK_SECONDS = 14.0  # between two questions
+MARGIN_SECONDS = 0.05  # the store is asked so long after the end of a lease, when it is surely over
 
 
 class Feed:
-    """One followed stream in this process."""
+    """One stream that readers of this process follow. Times are seconds of the event loop's clock."""
 
     __slots__ = (
-        *("acknowledged", "channel", "fresh", "heard_at", "id", "lease_at", "looked_at", "moved_at"),
-        *("readers", "unheard", "_untold"),
+        "_unheard_id",
+        "acknowledged",
+        "channel",
+        "fresh",
+        "heard_at",
+        "id",
+        "lease_at",
+        "looked_at",
+        "moved_at",
+        "readers",
+        "unheard",
     )
 
     def __init__(self, stream_id: str) -> None:
         self.id = stream_id
         self.channel = channel_of(stream_id)
+        # Done once the server has acknowledged the subscription. Then what is published reaches this process.
         self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.heard_at = self.looked_at = self.moved_at = _now()
-        self.unheard = 0  # looks in a row that found an event of which nothing was heard
-        self._untold = ""  # the last event that was found so
-        self.lease_at = math.inf  # when the worker's lease, or a queued job's wait, ends, as far as is known
+        now = _now()
+        self.heard_at = now  # when a block was heard last
+        self.looked_at = now  # when the store was asked last
+        self.moved_at = now  # when the store last named an event that a reader lacked
+        self.unheard = 0  # answers of the store in a row that named an event of which no block was heard
+        self._unheard_id = ""  # the id of that event
+        self.lease_at = math.inf  # when the worker's lease ends, or a queued job's wait, as far as is known
         self.readers: set[Subscription] = set()
-        self.fresh: list[Block] = []  # heard, and not yet offered to the readers
+        self.fresh: list[Block] = []  # blocks that were heard and are not yet offered to the readers
 
     def acknowledge(self) -> None:
-        """Subscribed; what was published before is in the log only."""
+        """The server has subscribed this process. What was published before is in the log alone."""
         if not self.acknowledged.done():
             self.acknowledged.set_result(None)
         self.unheard = 0
         self.doubt()
 
     def doubt(self) -> None:
-        """Every reader reads the log at its own position."""
+        """Have every reader read the log from its own last event on."""
         for reader in self.readers:
             reader.lose()
 
     def look_at(self, now: float) -> float:
-        """When to look: after 1 s of silence, each second while events came lately, then ever more rarely.
+        """When to ask the store: after 1 s of silence, then once a second, and later ever more rarely.
 
-        And always when a lease or a wait may have ended.
+        The store is also asked when a lease or a wait may have ended.
         """
         silent = now - max(self.heard_at, self.moved_at)
         wait = SILENT_SECONDS if silent <= LIVELY_SECONDS else min(silent / 5, LONGEST_LOOK_SECONDS)
         return min(max(self.heard_at, self.looked_at) + wait, self.lease_at)
 
     def looked(self, head: Head) -> None:
-        """The store has told: a reader without its last event doubts; the end of lease or wait is known."""
+        """The store has answered. A reader that lacks the stream's last event must read the log."""
         if self.heard_at > self.looked_at:
             self.unheard = 0
         self.looked_at = _now()
@@ -63,10 +77,10 @@ class Feed:
         for reader in behind:
             reader.lose()
         if behind:
-            self.moved_at = self.looked_at  # an event has come, though nobody told
-            # A record that names an event which the log does not have is no sign of a lost publish.
-            self.unheard += head.last_id not in ("", self._untold)
-            self._untold = head.last_id
+            self.moved_at = self.looked_at
+            # A record may name an event that the log does not have. The same event again is no lost publish.
+            self.unheard += head.last_id not in ("", self._unheard_id)
+            self._unheard_id = head.last_id
         left = head.look_in_ms
         if left is None:
             self.lease_at = math.inf
@@ -75,7 +89,7 @@ class Feed:
 
 
 def channel_of(stream_id: str) -> bytes:
-    """Where a stream's blocks are published."""
+    """The channel on which a stream's blocks are published."""
     return b"live:%b" % stream_id.encode()
 
 

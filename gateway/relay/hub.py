@@ -1,9 +1,11 @@
 """Local fan-out: one subscriber connection for a process, many readers.
 
-The first reader of a stream subscribes, the last one leaves. Publish only wakes: whatever the hub cannot
-vouch for (a lost connection, a bound passed, a silent stream whose head has moved) sends a reader to the log.
-Invariant: `subscribe` enters after the server's acknowledgement, so what is published after a read of the
-log that follows is missed only by a lost publish.
+The first reader of a stream subscribes this process to the stream's channel, and the last reader that leaves
+unsubscribes it. A publish only wakes. A reader must read the log in each of these cases: the connection was
+lost; more waits for the reader than the bound allows; the store names an event that the reader lacks.
+
+Invariant: a reader reads the log only after the server has acknowledged the subscription. So a block that is
+published after that read can be missed only if the publish is lost.
 """
 
 from __future__ import annotations
@@ -15,25 +17,29 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from gateway.observe import telemetry
-from gateway.protocol import ANONYMOUS
+from gateway.protocol import ANONYMOUS, Cursor
 from gateway.protocol.errors import QueueUnavailable, StoreUnavailable, TooManyReaders, stack_of
 from gateway.redis.connect import TIMEOUT_SECONDS, Where
 from gateway.redis.pubsub import Subscriber
+from gateway.relay.block import Block, merged
 from gateway.relay.feed import Feed, channel_of
-from gateway.relay.reader import Block, Subscription, merged
+from gateway.relay.reader import Subscription, Why
 from gateway.store.log import Log
 
 PULSE_SECONDS = 0.5
 ORPHANS_AT_ONCE = 32
-UNHEARD_LOOKS = 2  # in a row, of one feed: a single publish may be lost
-STALLED_SECONDS = 60.0
-STALLED = "the reader takes nothing more"
-Orphaned = Callable[[str], Awaitable[object]]  # told of a stream whose lease, or whose wait, is over
+UNHEARD_LOOKS = 2  # so many answers of the store in a row, for one feed: a single publish may be lost
+STALLED_SECONDS = 60.0  # a reader whose socket takes nothing for so long is cut
+Orphaned = Callable[[str], Awaitable[object]]  # called with the id of a stream whose lease or wait is over
 _log = logging.getLogger("holdfast.hub")
 
 
 class Hub:
-    """`async with hub.subscribe(id) as subscription` is a reader's lifetime."""
+    """The readers of this process. `async with hub.subscribe(id) as subscription` is a reader's lifetime.
+
+    `heartbeat` is in seconds and `reader_bytes` in bytes. `most` limits the readers of this process,
+    `most_of_stream` those of one stream, and `most_of_owner` those of one owner's streams.
+    """
 
     def __init__(
         self,
@@ -54,16 +60,16 @@ class Hub:
         self._most = most
         self._most_of_stream = most_of_stream
         self._most_of_owner = most_of_owner
-        self.readers = 0  # how many are attached here
-        self._by_owner: Counter[str] = Counter()  # of these, how many each owner's streams have
+        self.readers = 0  # how many this process has now
+        self._by_owner: Counter[str] = Counter()  # how many of them each owner's streams have
         self._feeds: dict[bytes, Feed] = {}
-        self._fresh: list[Feed] = []  # that have heard something just now
+        self._fresh: list[Feed] = []  # feeds with blocks that are not offered to their readers yet
         self.subscriber = Subscriber(where, self)
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
 
     def open(self) -> None:
-        """Start the tasks of the process: the connection's, the shared pulse, and the look."""
+        """Start the tasks: the connection, the pulse for all readers, and the questions to the store."""
         works = (("listen", self.subscriber.run()), ("pulse", self._pulse()), ("look", self._looks()))
         for name, work in works:
             task = asyncio.create_task(work, name=f"hub-{name}")
@@ -71,7 +77,7 @@ class Hub:
             self._tasks.append(task)
 
     async def close(self) -> None:
-        """Stop; readers that are still attached end."""
+        """Stop. Readers that this process still has are ended."""
         self._end_readers()
         for task in self._tasks:
             task.cancel()
@@ -79,9 +85,9 @@ class Hub:
 
     @contextlib.asynccontextmanager
     async def subscribe(self, stream_id: str) -> AsyncIterator[Subscription]:
-        """Join a stream, acknowledged by the server.
+        """A reader of a stream, once the server has acknowledged the subscription.
 
-        Raises StoreUnavailable after 5 s without, or TooManyReaders.
+        Raises StoreUnavailable when the server does not within 5 s, or TooManyReaders.
         """
         feed, reader = self.join(stream_id)
         try:
@@ -90,17 +96,17 @@ class Hub:
         finally:
             self.leave(feed, reader)
 
-    def join(self, stream_id: str, owner: str = "") -> tuple[Feed, Subscription]:
-        """A new reader, to be given back by `leave`. Raises StoreUnavailable or TooManyReaders.
+    def join(self, stream_id: str, owner: str = "", after: Cursor | None = None) -> tuple[Feed, Subscription]:
+        """Add a reader that has the events up to `after`. The caller gives the reader back by `leave`.
 
-        `owner`: the stream's. Where nobody is asked who they are, all streams have the same, which then has
-        no bound of its own.
+        `owner` is the stream's owner. Where callers are not asked who they are, all streams have the same
+        owner; that owner then has no bound of its own. Raises StoreUnavailable or TooManyReaders.
         """
         if self._closed:
             raise StoreUnavailable
         owner = "" if owner == ANONYMOUS else owner
         self.check_room(stream_id, owner)
-        reader = Subscription(self._reader_bytes, sent_at=_now(), owner=owner)
+        reader = Subscription(self._reader_bytes, after, owner=owner, now=_now())
         if owner:
             self._by_owner[owner] += 1
         feed = self._feeds.get(channel_of(stream_id))
@@ -113,7 +119,7 @@ class Hub:
         return feed, reader
 
     async def acknowledged(self, feed: Feed) -> None:
-        """Until the server has answered. Raises StoreUnavailable after 5 s."""
+        """Wait until the server has acknowledged the subscription. Raises StoreUnavailable after 5 s."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await asyncio.shield(feed.acknowledged)
@@ -121,7 +127,7 @@ class Hub:
             raise StoreUnavailable from error
 
     def leave(self, feed: Feed, reader: Subscription) -> None:
-        """The reader has ended."""
+        """Remove a reader."""
         feed.readers.discard(reader)
         self.readers -= 1
         if reader.owner:
@@ -133,10 +139,10 @@ class Hub:
             self.subscriber.unsubscribe(feed)
 
     def check_room(self, stream_id: str = "", owner: str = "") -> None:
-        """Raises TooManyReaders when this process has as many as it may, in all, or of this stream or owner.
+        """Raise TooManyReaders when there is no room for one more: in all, or of this stream or owner.
 
-        An owner's streams have at most as many readers as there are places left, too: however few owners
-        flood this process, others find a place.
+        The streams of one owner also have at most as many readers as there are places left. So others find a
+        place, even when a few owners flood this process.
         """
         left = self._most - self.readers
         feed = self._feeds.get(channel_of(stream_id))
@@ -146,18 +152,18 @@ class Hub:
             raise TooManyReaders
 
     def wanted(self) -> Iterable[Feed]:
-        """The feeds with readers."""
+        """The feeds that have readers."""
         return self._feeds.values()
 
     def heard(self, channel: bytes, payload: bytes) -> None:
-        """A block for all readers of a stream; parsed once, and delivered with what else has come."""
+        """A block was published for all readers of a stream. It is offered to them by the next `deliver`."""
         feed = self._feeds.get(channel)
         if feed is None:
             return  # the last reader has just left
         feed.heard_at = _now()
         try:
             block = Block.parse(payload)
-        except ValueError:  # not a publish of this release's append: it wakes, the log decides
+        except ValueError:  # another release may have published it: readers read the log
             feed.doubt()
             return
         telemetry.relay_lag.heard(block.at_ms)
@@ -166,7 +172,7 @@ class Hub:
         feed.fresh.append(block)
 
     def deliver(self) -> None:
-        """What has been heard together, a stream's in one piece as far as it fits."""
+        """Offer what has been heard to the readers. Blocks of one stream that follow are offered as one."""
         now, fresh, self._fresh = _now(), self._fresh, []
         for feed in fresh:
             blocks, feed.fresh = feed.fresh, []
@@ -175,14 +181,14 @@ class Hub:
                     reader.offer(block, now)
 
     def lost(self) -> None:
-        """The connection ended: acknowledgements are void, and every reader doubts."""
+        """The connection has ended: no feed is subscribed any more, and every reader must read the log."""
         for feed in self._feeds.values():
             if feed.acknowledged.done():
                 feed.acknowledged = asyncio.get_running_loop().create_future()
             feed.doubt()
 
     async def _pulse(self) -> None:
-        """Every half second, for all readers: heartbeats, and the connection's sign of life. Never waits."""
+        """Every half second: heartbeats for all readers, and a check of the connection. It never waits."""
         while True:
             await asyncio.sleep(PULSE_SECONDS)
             now = _now()
@@ -192,37 +198,37 @@ class Hub:
             self.subscriber.pulse()
 
     async def _looks(self) -> None:
-        """Apart from the pulse: a store that is slow to answer delays no heartbeat."""
+        """Every half second: ask the store about feeds. In this task a slow store delays no heartbeat."""
         while True:
             await asyncio.sleep(PULSE_SECONDS)
             now = _now()
             try:
                 await self._look([feed for feed in self._feeds.values() if now >= feed.look_at(now)])
             except (StoreUnavailable, QueueUnavailable):
-                continue  # the next look is the retry; readers notice a store out of reach by themselves
-            except Exception as error:  # without this task nobody would notice a lost publish
-                _log.error("a look failed:\n%s", stack_of(error))
+                continue  # the next round is the retry; readers notice a store out of reach by themselves
+            except Exception as error:  # this task must go on: nobody else notices a lost publish
+                _log.error("asking the store about followed streams failed:\n%s", stack_of(error))
             finally:
                 self._judge()
 
     def _beat(self, reader: Subscription, now: float) -> None:
-        silent = now - reader.sent_at
-        if reader.busy is not None:
-            if silent > STALLED_SECONDS:  # its socket takes nothing more: cut it, it can come back
-                reader.busy.cancel(STALLED)
+        silent = reader.silent_seconds(now)
+        if reader.is_sending:
+            if silent > STALLED_SECONDS:
+                reader.cut()
         elif silent > self._heartbeat - 2 * PULSE_SECONDS:
             reader.pulse(now)
 
     async def _look(self, feeds: list[Feed]) -> None:
-        """What a lost publish hid: a stream's head that is not what a reader has or is about to get."""
+        """Ask the store for the last events of these feeds: a publish may have been lost."""
         of = {feed.id: feed for feed in feeds}
         looks = [self._look_at([of[i] for i in ids]) for ids in await self._log.by_node(list(of))]
         for result in await asyncio.gather(*looks, return_exceptions=True):
-            if isinstance(result, BaseException):  # when every node, of a cluster too, has had its look
+            if isinstance(result, BaseException):  # only now: of a cluster, every node has been asked
                 raise result
 
     def _judge(self) -> None:
-        """Tell the subscriber when the log moves and nothing is heard of it, and when something is again."""
+        """Tell the subscriber when logs grow and no block is heard, and when blocks are heard again."""
         since = self.subscriber.mistrusted_at
         if since is not None and any(feed.heard_at > since for feed in self._feeds.values()):
             self.subscriber.trust()
@@ -241,25 +247,25 @@ class Hub:
         orphans = [feed.id for feed, head in zip(feeds, heads, strict=True) if head.look_in_ms == 0]
         results: list[object] = []
         for first in range(0, len(orphans), ORPHANS_AT_ONCE):
-            told = map(self._orphaned, orphans[first : first + ORPHANS_AT_ONCE])
-            results += await asyncio.gather(*told, return_exceptions=True)
+            calls = map(self._orphaned, orphans[first : first + ORPHANS_AT_ONCE])
+            results += await asyncio.gather(*calls, return_exceptions=True)
         if errors := [result for result in results if isinstance(result, BaseException)]:
             raise errors[0]
 
     def _died(self, task: asyncio.Task[None]) -> None:
-        """Without one of its tasks the hub serves nobody: wake those who wait, so that they come back."""
+        """One of the tasks has ended, so the hub can serve nobody. End all readers: they can come back."""
         self._end_readers()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("%s died\n%s", task.get_name(), stack_of(error))
 
     def _end_readers(self) -> None:
         self._closed = self.subscriber.ended = True
-        for feed in tuple(self._feeds.values()):  # who rests leaves at once
+        for feed in tuple(self._feeds.values()):  # a copy: readers that rest leave at once
             if not feed.acknowledged.done():
                 feed.acknowledged.set_exception(StoreUnavailable())
-                feed.acknowledged.exception()  # somebody may be waiting for it, but need not be
+                feed.acknowledged.exception()  # marked as seen: without a waiter asyncio would log it
             for reader in tuple(feed.readers):
-                reader.end("stopping")
+                reader.end(Why.STOPPING)
 
 
 def _now() -> float:

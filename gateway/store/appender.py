@@ -1,19 +1,22 @@
-"""A claim's appends, without a task for each: the answer comes by a callback.
+"""Appends of all claims of a process: one script call for many claims, and no task for any of them.
 
-What the claims of a process append in one turn of the event loop goes in one script, which costs Redis less
-than a script for each. In a cluster those go together whose keys are in one slot; one that shows itself as a
-single server (Azure Managed Redis with the Enterprise policy) says so when it refuses the first.
-What is out of the ordinary (no connection, a refusal, an answer that never came) is not told apart here:
-whoever appends asks again by `Log.append`, with the same bytes at the same position, which is always safe.
+A writer that has something to append asks for its turn. Once in a turn of the event loop the appender takes
+the next batch of each writer that has asked, and sends these batches in as few script calls as it may. One
+call for many claims costs Redis less than a call for each. In a cluster the keys of one call must be in one
+slot. Azure Managed Redis with the Enterprise policy shows a cluster as a single server. There the first
+refusal (CROSSSLOT) tells the appender to group its calls by slot from then on.
+
+The appender tells a writer only whether its batch surely stands. It does not tell why a batch may not stand:
+no connection, a refusal, or no answer. The writer then appends the same bytes at the same position by
+`Log.append`. That is always safe, because the script recognizes bytes that stand already.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import ClusterCrossSlotError
 
@@ -21,94 +24,132 @@ from gateway.redis.connection import Connection
 from gateway.redis.replies import Answer
 from gateway.redis.script import Script
 from gateway.redis.slots import slot_of_key
+from gateway.store.record import Batch
 
-MOST_TOGETHER, MOST_BYTES = 32, 1024 * 1024  # of one script: Redis does nothing else meanwhile
+# The bounds of one script call. Redis serves nobody else while the script runs.
+MOST_CLAIMS, MOST_BYTES = 32, 1024 * 1024
 _STANDS = [b"ok"]
-Heard = Callable[[bool], None]
 
 
-@dataclass(slots=True)
-class _Append:
-    pen: Pen
-    arguments: tuple[Any, ...]
-    size: int
-    heard: Heard
+class BatchSource(Protocol):
+    """A writer, as the appender sees it. Neither method may raise: the appender then serves others."""
+
+    def next_batch(self) -> Batch | None:
+        """Give the batch to send now, or None where there is nothing to send any more."""
+
+    def batch_sent(self, batch: Batch, stands: bool) -> None:
+        """Take the result for a batch that `next_batch` gave: whether the store has surely appended it."""
 
 
-class Pens:
-    """Sends what its pens append."""
+class ClaimAppends:
+    """The appends of one claim. Each of them renews the claim's lease to `lease_ms` milliseconds.
+
+    `wait` is called when the claim asks for its turn. It must later call `next_batch` once.
+    """
+
+    __slots__ = ("_asked", "_wait", "claim", "keys", "lease_ms", "source")
+
+    def __init__(
+        self,
+        wait: Callable[[ClaimAppends], None],
+        keys: Sequence[str],
+        claim: tuple[str, str],
+        lease_ms: int,
+        source: BatchSource,
+    ) -> None:
+        self._wait = wait
+        self.keys = tuple(keys)
+        self.claim = claim  # the stream's id and the claim's token
+        self.lease_ms = lease_ms
+        self.source = source
+        self._asked = False
+
+    def ask(self) -> None:
+        """Ask for a turn. To ask again before that turn has come changes nothing."""
+        if not self._asked:
+            self._asked = True
+            self._wait(self)
+
+    def next_batch(self) -> Batch | None:
+        """The claim's turn has come: take the next batch of its writer."""
+        self._asked = False
+        return self.source.next_batch()
+
+    def arguments(self, batch: Batch) -> tuple[Any, ...]:
+        """The arguments of this batch for `append.lua`."""
+        return append_arguments(*self.claim, batch, self.lease_ms)
+
+
+Sent = tuple[ClaimAppends, Batch]
+
+
+class Appender:
+    """Takes the batches of the claims that have asked, and sends them together."""
 
     def __init__(self, redis: Connection, append: Script) -> None:
         self._redis = redis
         self._append = append
-        self._waiting: list[_Append] = []
-        self._apart = False  # what is asked as a single server is a cluster
+        self._waiting: list[ClaimAppends] = []
+        self._by_slot = False  # True once a server that seemed to be a single one has answered CROSSSLOT
 
-    def pen(self, keys: list[str], stream_id: str, token: str, lease_ms: int) -> Pen:
-        """One claim's."""
-        return Pen(self, tuple(keys), (stream_id, token), lease_ms)
-
-    def add(self, append: _Append) -> None:
-        """Send it with what else comes in this turn."""
+    def wait(self, claim: ClaimAppends) -> None:
+        """Take the next batch of this claim in the next turn of the event loop."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._send)
-        self._waiting.append(append)
+        self._waiting.append(claim)
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
-        groups: dict[int, list[_Append]] = {}
-        for append in waiting:
-            if not append.pen.closed:
-                key = append.pen.keys[0]
-                slot = slot_of_key(key) if self._apart else self._redis.slot(key)
-                groups.setdefault(slot, []).append(append)
+        groups: dict[int, list[Sent]] = {}
+        for claim in waiting:
+            if (batch := claim.next_batch()) is not None:
+                key = claim.keys[0]
+                slot = slot_of_key(key) if self._by_slot else self._redis.slot(key)
+                groups.setdefault(slot, []).append((claim, batch))
         for group in groups.values():
-            together, size = group[:1], group[0].size
-            for append in group[1:]:
-                if len(together) == MOST_TOGETHER or size + append.size > MOST_BYTES:
-                    self._post(together)
-                    together, size = [], 0
-                together.append(append)
-                size += append.size
-            self._post(together)
+            for call in _within_bounds(group):
+                self._call(call)
 
-    def _post(self, appends: list[_Append]) -> None:
-        keys = [key for append in appends for key in append.pen.keys]
-        arguments = [argument for append in appends for argument in append.arguments]
+    def _call(self, group: list[Sent]) -> None:
+        keys = [key for claim, _ in group for key in claim.keys]
+        arguments = [argument for claim, batch in group for argument in claim.arguments(batch)]
         command = ("EVALSHA", self._append.sha, len(keys), *keys, *arguments)
         try:
-            sent = self._redis.post(keys[0], command, partial(self._told, appends))
-        except Exception:  # a field that is none: whoever has it meets it again, and raises it
+            sent = self._redis.post(keys[0], command, partial(self._answered, group))
+        except Exception:
+            # A value of a field cannot be packed. Report every batch of this group as not done: each writer
+            # appends alone then, and the writer with the bad value raises TypeError in its own task.
             sent = False
         if not sent:
-            self._told(appends, None)
+            self._answered(group, None)
 
-    def _told(self, appends: list[_Append], answer: Answer) -> None:
-        """Of one append the answer is its own; of several a list; of none, or of all, an error."""
-        self._apart |= isinstance(answer, ClusterCrossSlotError)
-        answers = answer if isinstance(answer, list) and len(appends) > 1 else [answer] * len(appends)
-        for append, one in zip(appends, answers, strict=True):
-            append.heard(one == _STANDS)
+    def _answered(self, group: list[Sent], answer: Answer) -> None:
+        """The script answers a list of answers for several batches, and the answer itself for one batch."""
+        if isinstance(answer, ClusterCrossSlotError):
+            self._by_slot = True
+        answers = answer if isinstance(answer, list) and len(group) > 1 else [answer] * len(group)
+        for (claim, batch), one in zip(group, answers, strict=True):
+            claim.source.batch_sent(batch, one == _STANDS)
 
 
-class Pen:
-    """Appends for one claim; `lease_ms` is what each renews. Of one that is `closed` nothing more is sent."""
+def append_arguments(stream_id: str, token: str, batch: Batch, lease_ms: int) -> tuple[Any, ...]:
+    """The arguments of `append.lua` for one batch of the claim with this token, in its header's order."""
+    start = (stream_id, token, batch.position, batch.frames, batch.last_id, lease_ms, batch.status)
+    if not batch.fields:
+        return (*start, 0)
+    return (*start, 2 * len(batch.fields), *(item for pair in batch.fields.items() for item in pair))
 
-    def __init__(self, pens: Pens, keys: tuple[str, ...], claim: tuple[str, str], lease_ms: int) -> None:
-        self._pens = pens
-        self.keys = keys
-        self.closed = False
-        self._claim = claim
-        self._lease_ms = lease_ms
 
-    def append(
-        self, position: int, frames: bytes, last_id: str, fields: Mapping[str, Any], heard: Heard
-    ) -> None:
-        """Send these frames and fields of the record; `heard` is told later whether they surely stand.
-
-        It may not raise: others are told after it.
-        """
-        arguments = (*self._claim, position, frames, last_id, self._lease_ms, "", 2 * len(fields))
-        if fields:
-            arguments += tuple(item for pair in fields.items() for item in pair)
-        self._pens.add(_Append(self, arguments, len(frames), heard))
+def _within_bounds(group: list[Sent]) -> Iterator[list[Sent]]:
+    """Split a group so that each part keeps MOST_CLAIMS and MOST_BYTES. A larger batch goes alone."""
+    part: list[Sent] = []
+    size = 0
+    for one in group:
+        length = len(one[1].frames)
+        if part and (len(part) == MOST_CLAIMS or size + length > MOST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(one)
+        size += length
+    if part:
+        yield part

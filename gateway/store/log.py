@@ -16,8 +16,8 @@ from gateway.protocol import VERSION, Cursor, Event, Status, sse
 from gateway.protocol.errors import CursorLost, StoreUnavailable
 from gateway.redis.connection import Connection
 from gateway.redis.script import Script
-from gateway.store.appender import Pen, Pens
-from gateway.store.record import Answer, Claim, Head, Look, Piece, Record, ending, started
+from gateway.store.appender import Appender, BatchSource, ClaimAppends, append_arguments
+from gateway.store.record import Answer, Batch, Claim, Head, Look, Piece, Record, ending, started
 
 CREATED_EXPIRY_MS = 60_000
 BUCKETS = 256
@@ -51,7 +51,7 @@ class Log:
             "resume",
         )
         self._scripts = {name: Script(name) for name in names}
-        self._pens = Pens(redis, self._scripts["append"])
+        self._appender = Appender(redis, self._scripts["append"])
 
     @property
     def connection(self) -> Connection | None:
@@ -151,9 +151,12 @@ class Log:
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
         return Answer("claimed", 0, Claim(Record.claimed(stream_id, pairs), token, now_ms, log_end))
 
-    def pen(self, claim: Claim, lease_ms: int) -> Pen:
-        """What appends for this claim by callback, as long as all is well."""
-        return self._pens.pen(self.keys(claim.record.id), claim.record.id, claim.token, lease_ms)
+    def appends(self, claim: Claim, lease_ms: int, source: BatchSource) -> ClaimAppends:
+        """The appends of this claim that take no task: after each `ask`, `source` is asked for a batch."""
+        stream_id = claim.record.id
+        return ClaimAppends(
+            self._appender.wait, self.keys(stream_id), (stream_id, claim.token), lease_ms, source
+        )
 
     async def append(
         self,
@@ -167,9 +170,8 @@ class Log:
         fields: Mapping[str, Any] | None = None,
     ) -> Answer:
         """`ok`, `duplicate`, `lost` (number: log end), `fenced`, `ended` or `unknown`."""
-        pairs = [item for pair in (fields or {}).items() for item in pair]
-        args = (claim.token, position, frames, last_id, lease_ms, status, len(pairs), *pairs)
-        return await self._run("append", claim.record.id, *args)
+        batch = Batch(position, frames, last_id, status, fields or {})
+        return await self._run("append", *append_arguments(claim.record.id, claim.token, batch, lease_ms))
 
     async def advance(
         self, claim: Claim, position: int, lines: int, following: int, course: str, lease_ms: int

@@ -179,6 +179,21 @@ class Claim:
         return tag_of(self.token)
 
 
+@dataclass(slots=True)
+class Batch:
+    """One append of a claim: whole frames, and the fields of the record that are written with them.
+
+    Nobody changes a batch: a retry must send the same bytes. A frozen dataclass would double the cost of
+    making one, and one is made for every append.
+    """
+
+    position: int  # where the frames begin in the log, in bytes
+    frames: bytes  # empty: the append only renews the lease
+    last_id: str  # id of the last of these frames, or of the last event before them
+    status: str  # empty; a final status, which ends the stream; or `queued`, which lets the job go
+    fields: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A script's word, and what came with it: milliseconds or a log end, a claim, a trace context, a code."""

@@ -1,8 +1,8 @@
-"""A reader whose socket the relay writes itself: while it rests there is no task, no generator and no ASGI.
+"""Sends a stream's body to a socket that uvicorn has given away: a reader that rests has no task and no ASGI.
 
-uvicorn has sent the head of its response and has given the connection away. A live block that fits goes
-from the hub straight to the socket. For all else (to join, to read the log, a socket that is behind, the end)
-a task works until the reader rests again; what it does is the relay's own `serve`.
+uvicorn has sent the head of the answer. While the reader rests, the hub writes a live block that follows
+straight to the socket. For all else (to join, to read the log, a socket that takes nothing now, the end) a
+task works until the reader rests again.
 """
 
 from __future__ import annotations
@@ -12,36 +12,37 @@ import logging
 from collections.abc import Callable
 from contextlib import aclosing
 
-from gateway.protocol import Cursor, sse
-from gateway.protocol.errors import HoldfastError, StoreUnavailable, TooManyReaders, stack_of
+from gateway.protocol import Cursor
+from gateway.protocol.chunked import LAST_CHUNK, chunk_of
+from gateway.protocol.errors import StoreUnavailable, TooManyReaders, stack_of
+from gateway.relay.block import HEARTBEAT, Block
 from gateway.relay.feed import Feed
-from gateway.relay.follow import Relay, retry_line
-from gateway.relay.hub import STALLED
-from gateway.relay.reader import HEARTBEAT, Block, Subscription
+from gateway.relay.follow import Relay
+from gateway.relay.reader import Subscription, Why
+from gateway.web.stream_body import StreamBody, why_cancelled
 
-GONE = "the reader has gone"
-_LAST_CHUNK = b"0\r\n\r\n"  # RFC 9112, 7.1
 Take = Callable[[asyncio.Protocol], asyncio.Transport | None]
 _log = logging.getLogger("holdfast.reader")
 
 
 class DirectReader(asyncio.Protocol):
-    """One connection. `on_end` is told once why it has ended, and how many bytes of the body were sent."""
+    """One connection. `on_end` is called once: why it has ended, and how many bytes of the body were sent."""
 
     __slots__ = (
-        *(
-            "_after",
-            "_drained",
-            "_ended",
-            "_feed",
-            "_id",
-            "_on_end",
-            "_owner",
-            "_paused",
-            "_reader",
-            "_relay",
-        ),
-        *("_sent", "_started", "_task", "_timer", "_transport"),
+        "_after",
+        "_body",
+        "_drained",
+        "_ended",
+        "_feed",
+        "_id",
+        "_on_end",
+        "_owner",
+        "_paused",
+        "_reader",
+        "_relay",
+        "_task",
+        "_timer",
+        "_transport",
     )
 
     def __init__(
@@ -57,54 +58,55 @@ class DirectReader(asyncio.Protocol):
         self._owner = owner
         self._after = after
         self._on_end = on_end
+        self._body = StreamBody()
         self._transport: asyncio.Transport | None = None
         self._feed: Feed | None = None
         self._reader: Subscription | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._paused = self._started = self._ended = False
-        self._sent = 0
+        self._task: asyncio.Task[None] | None = None  # None while the reader rests, and after the end
+        self._drained: asyncio.Future[None] | None = None  # the task waits here for the socket
+        self._paused = False  # the socket takes nothing now
+        self._ended = False
 
     def begin(self, take: Take) -> None:
-        """Take the connection over."""
+        """Take the connection over. `take` answers None where the client has closed it already."""
         self._transport = take(self)
         if self._transport is None:
-            self._over("gone")
+            self._over(Why.GONE)
         else:
             self._wake()
 
     def pause_writing(self) -> None:
-        """The socket is behind."""
+        """The socket takes nothing now."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """It is not any more."""
+        """The socket takes bytes again."""
         self._paused = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The reader has gone, or we have closed."""
-        self._over("gone")
+        """The client has closed the connection, or we have."""
+        self._over(Why.GONE)
 
     def _at_once(self, block: Block) -> bool:
-        """Write a live block, or a heartbeat, of a reader that rests."""
-        if self._paused or self._transport is None or not (self._started or block is HEARTBEAT):
+        """Write a live block or a heartbeat for a reader that rests. False where this is not possible now.
+
+        The first frame is written by the task, because the `retry:` line stands before it.
+        """
+        if self._paused or self._transport is None or not (self._body.started or block is HEARTBEAT):
             return False
         self._transport.write(block.chunk)
-        self._sent += len(block.frames)
+        self._body.sent += len(block.frames)
         return True
 
     def _wake(self) -> None:
-        if self._task is not None or self._ended:
-            return  # it looks again before it rests
-        if self._reader is not None:
-            self._reader.write = None
-            if self._reader.ended:
-                self._close(self._reader.why)
-                return
-        self._task = asyncio.create_task(self._work(), name="reader")
+        """The reader has something to do: end the body here and now, or start the task."""
+        if self._reader is not None and self._reader.ended:
+            self._close(self._reader.why)
+        else:
+            self._task = asyncio.create_task(self._work(), name="reader")
 
     async def _work(self) -> None:
         try:
@@ -112,81 +114,70 @@ class DirectReader(asyncio.Protocol):
             while reader.has_work and not reader.ended:
                 async with aclosing(self._relay.serve(self._id, reader)) as chunks:
                     async for chunk in chunks:
-                        reader.sent_at, reader.busy = _now(), self._task
+                        reader.sending(asyncio.get_running_loop().time(), self._task)
                         await self._write(chunk)
-                        reader.busy = None
+                        reader.sent()
         except (StoreUnavailable, TooManyReaders) as error:
             self._task = None
-            self._away(error)
+            line = self._body.refuse(error)
+            if line and self._transport is not None:
+                self._transport.write(chunk_of(line))
+            self._close(self._body.why)
         except asyncio.CancelledError as error:
             self._task = None
-            if error.args != (STALLED,):
-                self._cut("cut")
+            why = why_cancelled(error)
+            self._cut(why or Why.CUT)
+            if why is not Why.STALLED:
                 raise
-            self._cut("stalled")
         except Exception as error:
             self._task = None
             _log.error("a reader failed:\n%s", stack_of(error))
-            self._cut("failed")
+            self._cut(Why.FAILED)
         else:
             self._task = None
             if reader.ended:
                 self._close(reader.why)
             else:
-                reader.write = self._at_once
+                reader.rest(self._wake, self._at_once)
 
     async def _join(self) -> Subscription:
         self._feed, self._reader = self._relay.join(self._id, self._after, self._owner)
-        self._reader.waker = self._wake
         self._timer = self._relay.end_of_life(self._reader)
         await self._relay.hub.acknowledged(self._feed)
         return self._reader
 
     async def _write(self, chunk: bytes) -> None:
-        """A chunk of the body, when the socket takes it; `retry:` stands directly before the first frame."""
-        if not self._started and chunk != sse.HEARTBEAT:
-            self._started = True
-            chunk = retry_line() + chunk
+        """Write a chunk of the relay's, and wait until the socket has taken it."""
         assert self._transport is not None
-        self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        self._sent += len(chunk)
+        self._transport.write(chunk_of(self._body.add(chunk)))
         if self._paused:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
             self._drained = None
 
-    def _away(self, error: HoldfastError) -> None:
-        """Who finds no store, or no room, is told when to come back."""
-        if not self._started and self._transport is not None:
-            line = retry_line(error)
-            self._transport.write(b"%x\r\n%b\r\n" % (len(line), line))
-            self._sent += len(line)
-        self._close("store" if isinstance(error, StoreUnavailable) else "full")
-
-    def _close(self, why: str) -> None:
+    def _close(self, why: Why) -> None:
+        """End the body in order."""
         if self._transport is not None and not self._ended:
-            self._transport.write(_LAST_CHUNK)
+            self._transport.write(LAST_CHUNK)
             self._transport.close()
         self._over(why)
 
-    def _cut(self, why: str) -> None:
+    def _cut(self, why: Why) -> None:
         self._over(why)
         if self._transport is not None:
             self._transport.abort()
 
-    def _over(self, why: str) -> None:
+    def _over(self, why: Why) -> None:
+        """The connection has ended, or is about to. Only the first call does something."""
         if self._ended:
             return
         self._ended = True
+        self._body.end(why)
         if self._task is not None:
-            self._task.cancel(GONE)
+            self._task.cancel(Why.GONE)
         if self._timer is not None:
             self._timer.cancel()
         if self._feed is not None and self._reader is not None:
-            self._reader.write = self._reader.waker = None
+            self._reader.rise()
             self._relay.leave(self._feed, self._reader)
-        self._on_end(why or "cut", self._sent)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+        self._on_end(self._body.why, self._body.sent)

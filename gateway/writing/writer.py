@@ -1,17 +1,21 @@
-"""A claim's pen: events in, one append in flight, everything that has gathered meanwhile in the next.
+"""Writes the events of one claim: one append at a time, and the next takes all events that came meanwhile.
 
-The first event goes out at once; there is no timer and no added delay. Silence renews the lease, which is
-also how a cancelled or fenced worker learns of it within 2 s.
-Appends that go well take no task: `gateway/store/appender.py` sends them, and the answer sends the next. The
-end, and what went in another way, is the task's. A tail that the store has lost is written again from memory.
-Invariant: an append that had no answer is made again with the same bytes at the same position.
+The first event is sent in the next turn of the event loop. No timer delays an event. A writer that has
+nothing to write appends nothing but a renewal of the lease from time to time; the answer tells it within 2 s
+that the stream was cancelled, or that another worker has the job.
+
+An append that succeeds takes no task: `gateway/store/appender.py` asks the writer for its next batch and
+reports the result. The writer's task makes the last append, and repeats an append that was not reported to
+stand. When the store has lost the end of the log, the task writes it again from memory
+(`gateway/writing/tail.py`).
+
+Invariant: an append without an answer is repeated with the same bytes at the same position.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -20,23 +24,24 @@ from gateway.observe import telemetry
 from gateway.protocol import TERMINAL_EVENTS, Event, Status, sse
 from gateway.protocol.errors import StoreUnavailable
 from gateway.store.log import Log
-from gateway.store.record import Answer, Claim, ending
-from gateway.writing.tail import Batch, Tail
+from gateway.store.record import Answer, Batch, Claim, ending
+from gateway.writing.tail import Tail
 
 LONGEST_SILENCE_SECONDS = 1.5
 BUFFER_BYTES = 256 * 1024
 _BACKOFF_SECONDS = (0.05, 2.0)
-
-
 TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway keeps.", retryable=False)
 
 
 class TooLong(Exception):
-    """An event or the log has passed its bound."""
+    """An event, or the whole log, would be longer than its bound."""
 
 
 class Writer:
-    """Writes one claim's events while `run`, its task, is there; that returns why the writing ended."""
+    """Writes one claim's events while the task of `run` runs; `run` returns why the writing ended.
+
+    `lease` and `patience` are seconds, `max_event` and `max_log` bytes.
+    """
 
     def __init__(
         self, log: Log, claim: Claim, *, lease: float, patience: float, max_event: int, max_log: int
@@ -45,55 +50,57 @@ class Writer:
         self._claim = claim
         self._tag = claim.tag
         self._lease_ms = round(lease * 1000)
-        self._pen = log.pen(claim, self._lease_ms)
+        self._appends = log.appends(claim, self._lease_ms, self)
         self._silence = min(lease / 3, LONGEST_SILENCE_SECONDS)
         self._patience = patience
         self._max_event, self._max_log = max_event, max_log
         self._end = claim.log_end  # where the next frame begins
-        self._frames: list[bytes] = []
-        self._size = 0
+        self._frames: list[bytes] = []  # what the next batch takes
+        self._size = 0  # of these frames, in bytes
         self._last: int | None = None  # where the last frame begins
         self._status = ""
         self._fields: dict[str, Any] = {}
         self._tail = Tail()
-        self.events = 0  # taken for an append
+        self.events = 0  # how many events batches have taken
         self.final: Event | None = None
         self._loop = asyncio.get_running_loop()
-        self._wanted = self._due = False  # there is something to append; in this turn of the event loop
-        self._busy = True  # an append is in flight, or `run` has not begun
-        self._over, self._began = False, 0.0  # and that append, by `monotonic`
+        self._wanted = False  # there is something to append
+        self._busy = True  # an append has no result yet, or `run` has not begun
+        self._over = False  # `run` has ended: nothing more is appended
+        self._began = 0.0  # when the newest batch was taken, by `monotonic`
         self._rest_since = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self._given: asyncio.Queue[Batch | Exception] = asyncio.Queue(1)  # the task's: to append, or to raise
-        self._room = asyncio.Event()
+        # For the task: a batch that the task must append, or an error that ends the task.
+        self._for_task: asyncio.Queue[Batch | Exception] = asyncio.Queue(1)
+        self._room = asyncio.Event()  # set while `put` need not wait
         self._room.set()
-        self._empty = asyncio.Event()  # everything put has been appended
+        self._empty = asyncio.Event()  # set while everything put stands in the log
         self._empty.set()
 
     @property
     def last_id(self) -> str:
-        """Id of the event that the next one follows: this claim's newest, or the log's last at the claim."""
+        """Id of this claim's newest event; before its first event, of the log's last event at the claim."""
         return self._claim.record.last_id if self._last is None else f"{self._last}-{self._tag}"
 
     @property
     def bytes(self) -> int:
-        """What this claim has to say, in bytes of the log."""
+        """The length of all events that this claim was given, in bytes of the log."""
         return self._end - self._claim.log_end
 
     async def put(self, *events: Event, fields: Mapping[str, Any] | None = None) -> None:
-        """Write these events in one append; waits while more than 256 KiB are not yet written.
+        """Write these events in one append. Waits first while more than 256 KiB are not yet written.
 
-        `fields` of the record (a checkpoint) are written in that same append: nothing can come between.
-        Without events the append is empty: it renews the lease, and finds out whether the log lost its tail.
-        Raises TooLong for an event or a log past its bound; a terminal event is always taken, and nothing
-        after it.
+        `fields` of the record (a checkpoint, for example) are written by the same script call as the events.
+        Without events the append is empty: it renews the lease, and finds out whether the log has lost its
+        end. A terminal event is always taken. After it, and after the end of `run`, events are dropped.
+        Raises TooLong for an event or a log that is longer than its bound.
         """
         if not self._room.is_set():
             await self._room.wait()
         if self.final is not None or self._over:
             return
         self._empty.clear()
-        self._stir()
+        self._want()
         for event in events:
             frame = sse.encode(event, self._end, self._tag)
             final = TERMINAL_EVENTS.get(event.type) if event.type else None
@@ -112,21 +119,21 @@ class Writer:
             self._room.clear()
 
     async def flush(self) -> None:
-        """Wait until everything put stands in the log, or this claim is over."""
+        """Wait until everything put stands in the log, or `run` has ended."""
         await self._empty.wait()
 
     def progressed(self) -> None:
-        """The chain has said what already stands: this attempt is no failure, though it writes nothing."""
+        """Note that the chain has said what stands already: this is progress, though nothing is written."""
         self.note(progress=1)
 
     def note(self, **fields: Any) -> None:
-        """Fields of the record that travel with the next append; empty ones are left out."""
+        """Write these fields of the record with the next append. A field with an empty text is left out."""
         self._fields |= {name: value for name, value in fields.items() if value != ""}
 
     def release(self) -> None:
-        """Let the job go after what is gathered: another worker may claim it at once."""
+        """Let the job go with the next append. From then on another worker may claim it."""
         self._status = self._status or Status.QUEUED
-        self._stir()
+        self._want()
 
     @property
     def released(self) -> bool:
@@ -134,32 +141,32 @@ class Writer:
         return self._status == Status.QUEUED
 
     async def run(self) -> str:
-        """Append until the final status is written (`ok`), or this claim is over.
+        """Append until the last append stands (`ok`), or until the store refuses this claim.
 
-        Then the store's word: `fenced`, `ended`, `lost` or `unknown`. Raises StoreUnavailable when
-        patience has run out.
+        Returns `ok`, or the store's answer: `fenced`, `ended`, `lost` or `unknown`. Raises StoreUnavailable
+        when the store could not be reached for `patience` seconds.
         """
         self._busy = False
-        self._timer = self._loop.call_later(self._silence, self._look)
+        self._timer = self._loop.call_later(self._silence, self._renew)
         try:
             if self._wanted:
-                self._stir()
+                self._want()
             return await self._write()
         finally:
-            self._over = self._pen.closed = True
+            self._over = True
             self._timer.cancel()
-            self._room.set()  # whoever still waits to put something is heard no more
+            self._room.set()  # nobody may wait for a writer that has ended
             self._empty.set()
 
     async def _write(self) -> str:
         while True:
-            batch = await self._given.get()
+            batch = await self._for_task.get()
             if isinstance(batch, Exception):
                 raise batch
             answer = await self._append(batch)
             if answer.word == "lost":
                 answer = await self._restore(answer.number, batch)
-            if answer.word == "lost":  # hold it no longer: another attempt matches what still stands
+            if answer.word == "lost":  # let the job go: another attempt goes on from what still stands
                 await self._append(Batch(answer.number, b"", "", "queued", {}))
             if answer.word not in ("ok", "duplicate"):
                 return answer.word
@@ -167,54 +174,55 @@ class Writer:
                 return "ok"
             self._stood(batch)
 
-    def _stir(self) -> None:
-        """There is something to append: with what else comes in this turn of the event loop."""
-        self._wanted = True
-        if not self._busy and not self._due:
-            self._due = True
-            self._loop.call_soon(self._begin)
+    def next_batch(self) -> Batch | None:
+        """For the appender: all that was put since the last batch, or an empty batch to renew the lease.
 
-    def _begin(self) -> None:
-        """One append, of what has gathered; of nothing, it renews the lease."""
-        self._due = False
+        None when the writer has ended, and for the last batch, which the writer's task appends.
+        """
         if self._busy or self._over:
-            return
+            return None
         self._busy, self._began, batch = True, monotonic(), self._take()
         if batch.status:
-            self._given.put_nowait(batch)
-            return
-        told = partial(self._heard, batch)
-        self._pen.append(batch.position, batch.frames, batch.last_id, batch.fields, told)
+            self._for_task.put_nowait(batch)
+            return None
+        return batch
 
-    def _heard(self, batch: Batch, stands: bool) -> None:
+    def batch_sent(self, batch: Batch, stands: bool) -> None:
+        """For the appender: whether the batch stands. The task appends it again where that is not sure."""
         try:
             if stands:
                 telemetry.append_time.record(monotonic() - self._began)
                 self._stood(batch)
             else:
-                self._given.put_nowait(batch)
-        except Exception as error:  # the task's as well: others are told after us
-            self._given.put_nowait(error)
+                self._for_task.put_nowait(batch)
+        except Exception as error:  # ends this writer's task alone: the appender serves other writers, too
+            self._for_task.put_nowait(error)
+
+    def _want(self) -> None:
+        """There is something to append: ask for a turn. The result of an append under way asks by itself."""
+        self._wanted = True
+        if not self._busy:
+            self._appends.ask()
 
     def _stood(self, batch: Batch) -> None:
-        """This batch stands: what has gathered meanwhile follows at once."""
+        """The batch stands in the log. Ask for the next turn, if more was put meanwhile."""
         if batch.frames:
             self._tail.add(batch)
         self._busy = False
         if self._wanted:
-            self._begin()
+            self._appends.ask()
         else:
             self._rest_since = self._loop.time()
             self._empty.set()
 
-    def _look(self) -> None:
-        """One timer for many rests: has this one lasted long enough?"""
+    def _renew(self) -> None:
+        """Renew the lease where nothing was appended for long. One timer serves for many appends."""
         now = self._loop.time()
         due = (now if self._busy else self._rest_since) + self._silence
         if due <= now:
-            self._begin()
+            self._appends.ask()
             due = now + self._silence
-        self._timer = self._loop.call_at(due, self._look)
+        self._timer = self._loop.call_at(due, self._renew)
 
     def _take(self) -> Batch:
         position = self._end - self._size
@@ -226,7 +234,7 @@ class Writer:
         return Batch(position, b"".join(frames), self.last_id, self._status, fields)
 
     async def _restore(self, log_end: int, batch: Batch) -> Answer:
-        """The store has lost the log's tail: append the same frames again, when they are still here."""
+        """The store has lost the end of the log: append the same frames again, if they are still here."""
         missing = self._tail.since(log_end)
         if not missing:
             return Answer("lost", log_end)
@@ -237,6 +245,7 @@ class Writer:
         return await self._append(batch)
 
     async def _append(self, batch: Batch) -> Answer:
+        """Append the batch in this task, and try again while the store is out of reach."""
         backoff = _BACKOFF_SECONDS[0]
         while True:
             began = monotonic()
@@ -253,7 +262,7 @@ class Writer:
                 telemetry.append_time.record(monotonic() - began)
                 return answer
             except StoreUnavailable:
-                if monotonic() > self._began + self._patience:  # since this batch was first sent
+                if monotonic() > self._began + self._patience:  # counted from when the batch was taken
                     raise
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_SECONDS[1])

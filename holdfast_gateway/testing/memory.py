@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.protocol import ENDED, VERSION, Cursor
 from gateway.protocol.sse import FRAME_END
-from gateway.store.appender import Heard, Pen
+from gateway.store.appender import BatchSource, ClaimAppends
 from gateway.store.log import Log
 from gateway.store.record import Answer, Claim, Piece, Record
 
@@ -53,9 +53,9 @@ class MemoryLog(Log):
         self._note({"status": "running", "attempt": self.stream.attempt + 1, "started_ms": began_ms})
         return Answer("claimed", 0, Claim(self.stream, token, now_ms, len(self.frames)))
 
-    def pen(self, claim: Claim, lease_ms: int) -> Pen:
-        """What appends for this claim by callback."""
-        return _Pen(self)
+    def appends(self, claim: Claim, lease_ms: int, source: BatchSource) -> ClaimAppends:
+        """The appends of this claim: each batch stands as soon as it is taken."""
+        return ClaimAppends(self._wait, (), (self._id, claim.token), lease_ms, source)
 
     async def append(
         self,
@@ -86,21 +86,16 @@ class MemoryLog(Log):
         self.frames += frames
         self._note({**fields, **({"last_id": last_id} if frames else {})})
 
+    def _wait(self, claim: ClaimAppends) -> None:
+        asyncio.get_running_loop().call_soon(self._take_next, claim)
+
+    def _take_next(self, claim: ClaimAppends) -> None:
+        batch = claim.next_batch()
+        if batch is not None:
+            self.take(batch.position, batch.frames, batch.last_id, batch.fields)
+            claim.source.batch_sent(batch, True)
+
     def _note(self, fields: Mapping[str, Any]) -> None:
         self._fields |= {
             name: value if isinstance(value, bytes) else str(value).encode() for name, value in fields.items()
         }
-
-
-class _Pen(Pen):
-    """A pen whose appends stand at once; the writer is told of each in the next turn of the event loop."""
-
-    def __init__(self, log: MemoryLog) -> None:
-        self._log = log
-        self.closed = False
-
-    def append(
-        self, position: int, frames: bytes, last_id: str, fields: Mapping[str, Any], heard: Heard
-    ) -> None:
-        self._log.take(position, frames, last_id, fields)
-        asyncio.get_running_loop().call_soon(heard, True)

@@ -10,7 +10,7 @@ from gateway import protocol
 from gateway.protocol import Cursor, Event, EventType, sse
 from gateway.protocol.sse import Decoder
 from gateway.queue.job_queue import Message as Job
-from gateway.relay.reader import Block
+from gateway.relay.block import Block
 from tests.fuzz.source import Source, pieces, same
 
 Told = tuple[list[sse.Message], str, int | None]

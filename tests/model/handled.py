@@ -20,6 +20,7 @@ from gateway.protocol import Cursor, Event
 from gateway.protocol.errors import StoreUnavailable
 from gateway.queue.job_queue import Message
 from gateway.settings import Settings
+from gateway.store.appender import BatchSource, ClaimAppends
 from gateway.store.log import Log
 from gateway.store.record import Answer, Claim, Piece
 from tests.model.script import STAGES
@@ -120,8 +121,11 @@ class Gate:
         wait = self._wait("append", claim, position, frames, last_id, status, fields or {})
         return cast(Answer, await wait)
 
-    def pen(self, claim: Claim, lease_ms: int) -> _Pen:
-        return _Pen(self, claim)
+    def appends(self, claim: Claim, lease_ms: int, source: BatchSource) -> ClaimAppends:
+        def wait(one: ClaimAppends) -> None:
+            asyncio.get_running_loop().call_soon(self._append_next, claim, one)
+
+        return ClaimAppends(wait, (), (claim.record.id, claim.token), lease_ms, source)
 
     def kill(self) -> None:
         """The process is gone: nothing more reaches the store, and what still runs here comes to its end."""
@@ -135,6 +139,18 @@ class Gate:
             _end(call)
         else:
             self.calls.append(call)
+
+    def _append_next(self, claim: Claim, appends: ClaimAppends) -> None:
+        batch = appends.next_batch()
+        if batch is not None:
+            self.add(
+                Call(
+                    "append",
+                    (claim, batch.position, batch.frames, batch.last_id, "", batch.fields),
+                    lambda answer: appends.source.batch_sent(batch, answer.word == "ok"),
+                    lambda: appends.source.batch_sent(batch, False),
+                )
+            )
 
     async def _wait(self, kind: str, *arguments: Any) -> Any:
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -159,32 +175,6 @@ def _end(call: Call) -> None:
         call.refuse()
     else:
         call.answer(Answer("fenced"))
-
-
-class _Pen:
-    """Appends by callback."""
-
-    def __init__(self, gate: Gate, claim: Claim) -> None:
-        self._gate = gate
-        self._claim = claim
-        self.closed = False
-
-    def append(
-        self,
-        position: int,
-        frames: bytes,
-        last_id: str,
-        fields: Mapping[str, Any],
-        heard: Callable[[bool], None],
-    ) -> None:
-        self._gate.add(
-            Call(
-                "append",
-                (self._claim, position, frames, last_id, "", fields),
-                lambda answer: heard(answer.word == "ok"),
-                lambda: heard(False),
-            )
-        )
 
 
 class Handled:

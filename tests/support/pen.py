@@ -1,4 +1,4 @@
-"""A claim's pen on a real store, whose appends are counted and whose answers can be lost."""
+"""A claim's writer on a real store, whose appends are counted and whose answers can be lost."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-import gateway.store.appender
 from gateway import protocol
 from gateway.protocol import Event
 from gateway.protocol.errors import StoreUnavailable
 from gateway.redis.connection import Connection
+from gateway.store.appender import BatchSource, ClaimAppends
 from gateway.store.log import Log
-from gateway.store.record import Answer, Claim
+from gateway.store.record import Answer, Batch, Claim
 from gateway.writing.writer import Writer
 from tests.support.jobs import Jobs, eventually
 
@@ -27,7 +27,7 @@ def text(delta: str) -> Event:
 class WatchedLog(Log):
     """The log, with a note of each append that was tried, and of those that failed.
 
-    `posted` and `asked`: those that went by callback, and those that the writer's task has made.
+    `posted` and `asked`: those that the appender has taken, and those that the writer's task has made.
     """
 
     def __init__(self, redis: Connection) -> None:
@@ -36,17 +36,8 @@ class WatchedLog(Log):
         self.posted = self.asked = 0
         self.failed = 0
 
-    def pen(self, claim: Claim, lease_ms: int) -> gateway.store.appender.Pen:
-        made = super().pen(claim, lease_ms)
-        append = made.append
-
-        def watched(position: int, frames: bytes, *rest: Any) -> None:
-            append(position, frames, *rest)
-            self.posted += 1
-            self.tried.append(frames)
-
-        made.append = watched  # type: ignore[assignment,method-assign]
-        return made
+    def appends(self, claim: Claim, lease_ms: int, source: BatchSource) -> ClaimAppends:
+        return super().appends(claim, lease_ms, _Watched(self, source))
 
     async def append(
         self,
@@ -68,6 +59,22 @@ class WatchedLog(Log):
         except StoreUnavailable:
             self.failed += 1
             raise
+
+
+class _Watched:
+    """A writer whose batches the log notes."""
+
+    def __init__(self, log: WatchedLog, source: BatchSource) -> None:
+        self._log = log
+        self._source = source
+        self.batch_sent = source.batch_sent
+
+    def next_batch(self) -> Batch | None:
+        batch = self._source.next_batch()
+        if batch is not None:
+            self._log.posted += 1
+            self._log.tried.append(batch.frames)
+        return batch
 
 
 class Deaf(Connection):

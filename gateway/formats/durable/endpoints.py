@@ -18,8 +18,8 @@ from starlette.responses import Response
 import gateway.formats.durable.wire as wire
 from gateway.formats.base.serving import Route
 from gateway.protocol import Cursor, sse
-from gateway.protocol.errors import CursorLost, HoldfastError, Malformed, StreamGone
-from gateway.relay.reader import Ending
+from gateway.protocol.errors import CursorLost, Malformed, StreamGone
+from gateway.relay.reader import Ending, Why
 from gateway.store.log import PIECE_BYTES
 from gateway.store.record import Piece, Record
 from gateway.streams.service import Gateway
@@ -69,13 +69,6 @@ class Asked:
         if self.offset == wire.NOW:
             return Cursor.parse(record.last_id)
         return None if self.offset == wire.BEGINNING else wire.event_id(self.offset)
-
-
-class Batches(EventStream):
-    """Without `retry:`, which these clients do not read."""
-
-    def _before(self, error: HoldfastError | None) -> bytes:
-        return b""
 
 
 @answered("/durable/{id}")
@@ -129,10 +122,10 @@ async def _batches(gateway: Gateway, record: Record, asked: Asked) -> Response:
     if piece is not None and not piece.frames:  # it has everything, and is told so at once (6)
         first = wire.control(str(after), up_to_date=True, closed=piece.final, cursor=asked.cursor)
         if piece.final:
-            ending.why = "terminal"
-            return Batches(_only(first), _OURS, ending)
+            ending.why = Why.TERMINAL
+            return EventStream(_only(first), _OURS, ending, retry=False)
     chunks = gateway.parts.relay.follow(record.id, after, ending, record.owner)
-    return Batches(_sent(chunks, first, asked.cursor, ending), _OURS, ending)
+    return EventStream(_sent(chunks, first, asked.cursor, ending), _OURS, ending, retry=False)
 
 
 async def _only(chunk: bytes) -> AsyncGenerator[bytes, None]:

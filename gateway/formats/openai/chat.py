@@ -181,8 +181,8 @@ class ChatStream(CutStream):
         super().__init__(frames, where(record.id), ending)
         self._chat = chat
 
-    def _closes(self, why: str) -> bool:
-        return self._chat.over or super()._closes(why)
+    def _in_order(self) -> bool:
+        return self._chat.over or super()._in_order()
 
 
 @dataclass(frozen=True, slots=True)

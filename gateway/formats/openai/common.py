@@ -24,7 +24,7 @@ from gateway.protocol.errors import (
     StreamNotFound,
     TooManyReaders,
 )
-from gateway.relay.reader import Ending
+from gateway.relay.reader import Ending, Why
 from gateway.store.record import Record
 from gateway.streams.service import Gateway
 from gateway.web.answers import json_answer
@@ -138,7 +138,7 @@ async def _read(gateway: Gateway, record: Record, start: Callable[[], P]) -> P |
             elif chunk != sse.HEARTBEAT:
                 for event_id, event in events(chunk):
                     reader.feed(event_id, event)
-    if ending.why == "expired":
+    if ending.why is Why.EXPIRED:
         raise StreamGone
     return reader if reader.fold.ended else None
 

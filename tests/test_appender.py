@@ -1,8 +1,9 @@
-"""Appends by callback: many claims in one script, each for itself, on a real Redis and on a cluster."""
+"""The appender: many claims in one script, each for itself, on a real Redis and on a cluster."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,28 +14,36 @@ from gateway import protocol
 from gateway.protocol import sse
 from gateway.redis.cluster import Router
 from gateway.redis.connection import Connection
-from gateway.store.appender import MOST_BYTES, MOST_TOGETHER, Pen
+from gateway.store.appender import MOST_BYTES, MOST_CLAIMS
 from gateway.store.log import Log
-from gateway.store.record import Claim
+from gateway.store.record import Batch, Claim
 from tests.support.following import LEASE_MS, Stream, connected, until
 from tests.support.pen import text
 from tests.support.redis_cluster import RedisCluster
 
 
 class Written:
-    """A claimed stream, its pen, and what the pen was told."""
+    """A claimed stream, the batches that it has for the appender, and what it was told of them."""
 
     def __init__(self, log: Log, claim: Claim, lease_ms: int = LEASE_MS) -> None:
         self.log, self.claim, self.id, self.lease_ms = log, claim, claim.record.id, lease_ms
         self.keys = log.keys(self.id)
-        self.pen: Pen = log.pen(claim, lease_ms)
+        self.appends = log.appends(claim, lease_ms, self)
         self.end = claim.log_end
+        self.batches: deque[Batch] = deque()
         self.told: list[bool] = []
 
     def say(self, word: str, **fields: object) -> None:
         frame = sse.encode(text(word), self.end, self.claim.tag)
-        self.pen.append(self.end, frame, f"{self.end}-{self.claim.tag}", fields, self.told.append)
+        self.batches.append(Batch(self.end, frame, f"{self.end}-{self.claim.tag}", "", fields))
         self.end += len(frame)
+        self.appends.ask()
+
+    def next_batch(self) -> Batch | None:
+        return self.batches.popleft() if self.batches else None
+
+    def batch_sent(self, batch: Batch, stands: bool) -> None:
+        self.told.append(stands)
 
     async def words(self) -> list[str]:
         messages = sse.Decoder().feed((await self.log.read(self.id, None)).frames)
@@ -66,12 +75,12 @@ async def test_what_comes_in_one_turn_goes_in_one_script_up_to_a_bound(
     connection: Connection, redis: Redis
 ) -> None:
     log = Log(connection)
-    them = [await written(log) for _ in range(MOST_TOGETHER + 3)]
+    them = [await written(log) for _ in range(MOST_CLAIMS + 3)]
     fields = set(await redis.hkeys(them[0].keys[0]))
     before = await scripts_run(redis)
     for number, one in enumerate(them):
         one.say(f"word {number}", usage=number, mark="x" * number)
-    assert not any(one.told for one in them)  # never before append returns
+    assert not any(one.told for one in them)  # never before `ask` returns
     await all_told(*them)
     assert [one.told for one in them] == [[True]] * len(them)
     assert await scripts_run(redis) == before + 2
@@ -169,6 +178,32 @@ async def test_a_field_that_cannot_be_sent_is_told_to_all_and_the_connection_goe
     assert await connection.call("ECHO", "x") == b"x"
 
 
+async def test_who_asks_is_asked_once_a_turn_and_who_has_nothing_left_sends_nothing(
+    connection: Connection, redis: Redis
+) -> None:
+    log = Log(connection)
+    many, none = await written(log), await written(log)
+    before = await scripts_run(redis)
+    many.say("a")
+    many.say("b")  # asks a second time: its turn is the same
+    none.appends.ask()
+    await all_told(many)
+    assert (many.told, len(many.batches), none.told) == ([True], 1, [])
+    assert await scripts_run(redis) == before + 1
+    none.appends.ask()
+    many.appends.ask()
+    await until(lambda: len(many.told) == 2)
+    assert await many.words() == ["a", "b"]
+    assert await scripts_run(redis) == before + 2
+
+
+async def test_what_is_said_in_this_turn_is_sent_in_the_next(connection: Connection) -> None:
+    one = await written(Log(connection))
+    one.say("a")
+    await asyncio.sleep(0)
+    assert not one.batches
+
+
 @pytest.mark.slow
 async def test_on_a_cluster_each_slot_has_a_script_of_its_own() -> None:
     async with RedisCluster() as cluster:
@@ -181,7 +216,7 @@ async def test_on_a_cluster_each_slot_has_a_script_of_its_own() -> None:
             await all_told(*them)
             assert all(one.told == [True] for one in them)
             assert [await one.words() for one in them] == [["w"]] * len(them)
-            assert len({router.slot(one.keys[0]) for one in them}) > MOST_TOGETHER / 4
+            assert len({router.slot(one.keys[0]) for one in them}) > MOST_CLAIMS / 4
             for node in cluster.nodes:
                 assert await node.said("CROSSSLOT") == 0
         finally:
