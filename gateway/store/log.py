@@ -146,7 +146,7 @@ class Log:
         args = (stream_id, token, lease_ms, known, foreign_ms, run_ms or "", producer)
         raw = await self._scripts["claim"](self._redis, self.keys(stream_id), *args)
         if raw[0] != "claimed":
-            return _answer(raw)
+            return Answer.said(raw)
         now_ms, log_end, flat = raw[1], raw[2], raw[3]
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
         return Answer("claimed", 0, Claim(Record.claimed(stream_id, pairs), token, now_ms, log_end))
@@ -362,15 +362,7 @@ class Log:
         return [item.decode() for found in await self._redis.call_all(commands) for item in found]
 
     async def _run(self, name: str, stream_id: str, *args: Any) -> Answer:
-        return _answer(await self._scripts[name](self._redis, self.keys(stream_id), stream_id, *args))
-
-
-def _answer(raw: list[Any]) -> Answer:
-    value = raw[1] if len(raw) > 1 else 0
-    if isinstance(value, int):
-        return Answer(raw[0], value)
-    said = value.decode()
-    return Answer(raw[0], trace=said if raw[0] == "yes" else "", code=said if raw[0] == "over" else "")
+        return Answer.said(await self._scripts[name](self._redis, self.keys(stream_id), stream_id, *args))
 
 
 def _head(

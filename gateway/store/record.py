@@ -204,6 +204,15 @@ class Answer:
     trace: str = ""
     code: str = ""
 
+    @classmethod
+    def said(cls, raw: list[Any]) -> Answer:
+        """A script's own list: its word, and a number or a text, or nothing."""
+        value = raw[1] if len(raw) > 1 else 0
+        if isinstance(value, int):
+            return cls(raw[0], value)
+        text = value.decode()
+        return cls(raw[0], trace=text if raw[0] == "yes" else "", code=text if raw[0] == "over" else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Look:

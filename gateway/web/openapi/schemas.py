@@ -157,6 +157,18 @@ def _resume(bounds: Bounds) -> Schema:
     }
 
 
+def _retry() -> Schema:
+    fields: dict[str, Schema] = {
+        "from": {**ANY_ID, "description": "a stage, or the id of the event with which one began"},
+        "params": {**ref("JsonObject"), "description": "set anew beside those of the failed stream"},
+        "input_patch": {
+            "not": {"type": "null"},
+            "description": "a merge patch (RFC 7396) of the failed stream's input",
+        },
+    }
+    return {**exactly(**fields), "required": []}
+
+
 def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Schema]:
     user: Schema = {"type": "string", "pattern": NOT_BLANK, "examples": ["Who are you?"]}
     most = min(bounds.messages, bounds.items)
@@ -203,22 +215,7 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
         "StartMessages": start("messages", messages),
         "StartInput": {"oneOf": [_asked_of(name, chains[name], start) for name in sorted(chains)]},
         "SampleStart": exactly(user=user),
-        "Retry": {
-            **exactly(
-                **{
-                    "from": {**ANY_ID, "description": "a stage, or the id of the event with which one began"},
-                    "params": {
-                        **ref("JsonObject"),
-                        "description": "set anew beside those of the failed stream",
-                    },
-                    "input_patch": {
-                        "not": {"type": "null"},
-                        "description": "a merge patch (RFC 7396) of the failed stream's input",
-                    },
-                }
-            ),
-            "required": [],
-        },
+        "Retry": _retry(),
     }
 
 
