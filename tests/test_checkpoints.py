@@ -18,7 +18,6 @@ from redis.asyncio import Redis
 
 from gateway.protocol.errors import StoreUnavailable
 from gateway.redis.cluster import Router
-from gateway.redis.connection import Connection
 from gateway.redis.embedded import EmbeddedRedis
 from gateway.settings import Settings
 from holdfast_gateway.checkpoints import Saver
@@ -191,7 +190,7 @@ class Forgetful(Router):
 
 
 @asynccontextmanager
-async def forgetful(url: str) -> AsyncIterator[Connection]:
+async def forgetful(url: str) -> AsyncIterator[Router]:
     connection = Forgetful(url)
     try:
         yield connection

@@ -206,7 +206,7 @@ async def test_a_replica_takes_over_and_streams_go_on() -> None:
         await again(stream.end)
         frames = (await f.log.read(stream.id, None)).frames
         assert frames.index(b'"before"') < frames.index(b'"after"')
-        assert len(f.redis._map.nodes) == 3  # type: ignore[attr-defined]
+        assert len(f.redis._cluster._map.nodes) == 3  # type: ignore[attr-defined]
 
 
 async def test_a_node_that_does_not_answer_is_given_up_in_time() -> None:

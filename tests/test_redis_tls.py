@@ -57,6 +57,7 @@ async def test_a_stream_is_written_and_followed_over_tls(tmp_path: Path) -> None
             await stream.texts("a", "b")
             await stream.end()
             assert b'"b"' in await reader.all()
+        assert isinstance(f.redis, Connection)
         assert f.redis._wire is not None
         assert f.redis._wire._transport is not None
         spoken = f.redis._wire._transport.get_extra_info("ssl_object")

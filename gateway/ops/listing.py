@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gateway.protocol import ENDED, Status, is_stream_id
 from gateway.protocol.errors import StoreUnavailable
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.store.log import Log
 from gateway.store.record import Record
 
@@ -39,7 +39,7 @@ class Listing:
     complete: bool
 
 
-async def listing(redis: Connection, log: Log, *, owner: str, status: str, limit: int) -> Listing:
+async def listing(redis: Commands, log: Log, *, owner: str, status: str, limit: int) -> Listing:
     """Up to `limit` streams, open ones before ended ones, each newest first. Raises StoreUnavailable.
 
     An empty `owner` or `status` is any; a stream that waits for an answer is `waiting`. Of ended ones those
@@ -71,7 +71,7 @@ async def listing(redis: Connection, log: Log, *, owner: str, status: str, limit
 class _Scan:
     """The ids of all streams, some at a time, up to the bound."""
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: Commands) -> None:
         self._redis = redis
         self._cut = False
         self.at_end = False
@@ -92,7 +92,7 @@ class _Scan:
             raise StoreUnavailable
         self.at_end = not lost and not self._cut
 
-    async def _keys(self, node: Connection, most: int) -> AsyncGenerator[list[bytes], None]:
+    async def _keys(self, node: Commands, most: int) -> AsyncGenerator[list[bytes], None]:
         cursor: bytes | int = 0
         for _ in range(0, most, SCAN_COUNT):
             cursor, keys = await node.call("SCAN", cursor, "MATCH", "{??}:job:*", "COUNT", SCAN_COUNT)

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.protocol.errors import QueueUnavailable, StoreUnavailable
 from gateway.queue.job_queue import JobQueue
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.relay.hub import Hub
 from gateway.store.log import BUCKETS, Log
 
@@ -56,7 +56,7 @@ class Parts(Protocol):
     """What is looked at."""
 
     @property
-    def redis(self) -> Connection:
+    def redis(self) -> Commands:
         """The store."""
 
     @property
@@ -155,7 +155,7 @@ async def _store(parts: Parts) -> str:
     return "refusing" if "refusing" in states else "unreachable"
 
 
-async def _node(redis: Connection, near: str) -> str:
+async def _node(redis: Commands, near: str) -> str:
     """`ok` when it takes a write beside this key; `refusing`, and why in the log, when it does not."""
     try:
         async with asyncio.timeout(LOOK_SECONDS):

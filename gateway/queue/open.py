@@ -9,14 +9,14 @@ import socket
 from gateway.queue.job_queue import JobQueue
 from gateway.queue.redis_queue import RedisQueue
 from gateway.redis.cluster import Router
+from gateway.redis.commands import Commands
 from gateway.redis.connect import Place
-from gateway.redis.connection import Connection
 from gateway.settings import Settings
 
 READ_TIMEOUT_SECONDS = 15.0  # a blocking read of the queue takes a second of it
 
 
-def open_queue(settings: Settings, redis: Connection, place: Place) -> JobQueue:
+def open_queue(settings: Settings, redis: Commands, place: Place) -> JobQueue:
     """The queue that the settings name; Azure's client is loaded only where it is used."""
     keep = settings.open_seconds  # a message lasts as long as its stream can do without an end
     if settings.queue == "azure-storage":

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from gateway.protocol.errors import QueueUnavailable, StoreUnavailable
 from gateway.queue.job_queue import Delivery, Message
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 
 _log = logging.getLogger("holdfast.queue")
@@ -31,8 +31,8 @@ class RedisQueue:
 
     def __init__(
         self,
-        sender: Connection,
-        receiver: Connection,
+        sender: Commands,
+        receiver: Commands,
         *,
         name: str,
         consumer: str,

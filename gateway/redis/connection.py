@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from redis import exceptions as redis_errors
 
 from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.commands import Command, Commands, checked
 from gateway.redis.connect import (
     TIMEOUT_SECONDS,
     Credentials,
@@ -31,7 +31,7 @@ from gateway.redis.connect import (
     place_of,
     reason_of,
 )
-from gateway.redis.refusals import is_elsewhere, is_forbidden, is_unavailable, told_by_hello, word_of
+from gateway.redis.refusals import is_elsewhere, is_forbidden, told_by_hello, word_of
 from gateway.redis.replies import Answer, Pending
 from gateway.redis.resp import Wire, packed
 from gateway.runtime.backoff import Backoff
@@ -53,18 +53,8 @@ ROLE_SECONDS = 2.0  # between two questions for the server's role
 _log = logging.getLogger("holdfast.connection")
 
 
-def checked(answers: list[Answer]) -> list[Answer]:
-    """These answers. Raises the first error, or StoreUnavailable where the server cannot do it now."""
-    for answer in answers:
-        if isinstance(answer, Exception):
-            if is_unavailable(answer):
-                raise StoreUnavailable from answer
-            raise answer
-    return answers
-
-
-class Connection:
-    """Commands over one connection. Raises StoreUnavailable when a try takes over `timeout` seconds."""
+class Connection(Commands):
+    """Commands over one connection. A try may take `timeout` seconds, a call up to five tries."""
 
     def __init__(self, where: str | Place, *, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._place = place_of(where)
@@ -86,16 +76,8 @@ class Connection:
         self._closed = False
         self._pending = Pending(timeout, self._overdue)
 
-    async def call(self, *command: str | bytes | int | float) -> Answer:
-        """The answer of one command. The command is sent up to five times, so it must be idempotent."""
-        return checked(await self.answers([command]))[0]
-
-    async def call_all(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
-        """The answers of several commands, written together. Raises as `call`, for the first error."""
-        return checked(await self.answers(commands))
-
-    async def answers(self, commands: list[tuple[Any, ...]]) -> list[Answer]:
-        """As `call_all`, but a command that is refused has its ResponseError as its answer."""
+    async def answers(self, commands: list[Command]) -> list[Answer]:
+        """As `Commands` says. The commands are sent up to five times."""
         if not commands:  # an exchange that waits for no answer would take the next one's
             return []
         for attempt, pause in enumerate(_PAUSES_SECONDS, start=1):
@@ -121,16 +103,11 @@ class Connection:
         raise AssertionError("unreachable")
 
     def slot(self, key: str) -> int:
-        """The key's slot: keys of one slot may go in one script. A single server has only one."""
+        """All keys have the same slot here."""
         return 0
 
-    def post(self, key: str, command: tuple[Any, ...], answered: Callable[[Answer], None]) -> bool:
-        """Send a command of this key without a task. `answered` gets the answer, or an exception instead.
-
-        False where no connection is open: then nothing was sent, and `answered` is not called. There is no
-        second try. The caller repeats a command that has failed by `call`, so the command must be idempotent.
-        Raises TypeError for a value that cannot be sent.
-        """
+    def post(self, key: str, command: Command, answered: Callable[[Answer], None]) -> bool:
+        """As `Commands` says."""
         if self._wire is None:
             return False
         whole = packed(command)  # may raise: nothing was sent then
@@ -139,19 +116,19 @@ class Connection:
         return True
 
     async def by_node(self, keys: list[str]) -> list[list[str]]:
-        """These keys, grouped by the server that has them: each server has its own clock and faults."""
+        """One group: all keys are on this server."""
         return [keys] if keys else []
 
-    async def nodes(self) -> list[Connection]:
-        """A connection to each server that has keys."""
+    async def nodes(self) -> Sequence[Commands]:
+        """This connection alone."""
         return [self]
 
     async def close(self) -> None:
-        """Close for good. Calls that wait for an answer, and calls from now on, raise StoreUnavailable."""
+        """As `Commands` says."""
         self._closed = True
-        await self._let_go("closed")
+        await self.let_go("closed")
 
-    async def _exchange(self, wire: Wire, commands: list[tuple[Any, ...]]) -> list[Answer]:
+    async def _exchange(self, wire: Wire, commands: list[Command]) -> list[Answer]:
         if wire is not self._wire:
             raise redis_errors.ConnectionError("the connection has ended")
         packed_commands = [packed(command) for command in commands]  # may raise: nothing was sent then
@@ -317,8 +294,8 @@ class Connection:
         if renewing is not None and renewing is not asyncio.current_task():
             renewing.cancel()
 
-    async def _let_go(self, why: str) -> None:
-        """End the connection, and wait for the tasks that belong to it."""
+    async def let_go(self, why: str) -> None:
+        """End the connection, and wait for the tasks that belong to it. A later call opens a new one."""
         renewing, opening = self._renewing, self._opening
         if opening is not None and not opening.done():
             opening.cancel()

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 
 _LUA = Path(__file__).parents[1] / "lua"
 
@@ -24,7 +24,7 @@ class Script:
         self.source = before + (_LUA / f"{name}.lua").read_text()
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, redis: Connection, keys: list[str], *args: Any) -> list[Any]:
+    async def __call__(self, redis: Commands, keys: list[str], *args: Any) -> list[Any]:
         """The script's answer, a list whose first item is a word."""
         try:
             answer = await redis.call("EVALSHA", self.sha, len(keys), *keys, *args)

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 from redis.crc import key_slot
 
+from gateway.redis.commands import Command
+
 _KEYLESS = {"TIME", "PING", "ECHO", "INFO", "SCRIPT", "ACL", "PUBLISH", "CLUSTER", "CLIENT"}
-Command = tuple[Any, ...]
 
 
 class Node(NamedTuple):

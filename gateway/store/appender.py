@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import ClusterCrossSlotError
 
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.redis.replies import Answer
 from gateway.redis.script import Script
 from gateway.redis.slots import slot_of_key
@@ -86,7 +86,7 @@ Sent = tuple[ClaimAppends, Batch]
 class Appender:
     """Takes the batches of the claims that have asked, and sends them together."""
 
-    def __init__(self, redis: Connection, append: Script) -> None:
+    def __init__(self, redis: Commands, append: Script) -> None:
         self._redis = redis
         self._append = append
         self._waiting: list[ClaimAppends] = []

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.protocol import sse
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.settings import Settings
 
@@ -32,7 +32,7 @@ class Conversation:
 class Conversations:
     """Those of all callers. Raises StoreUnavailable."""
 
-    def __init__(self, redis: Connection, settings: Settings) -> None:
+    def __init__(self, redis: Commands, settings: Settings) -> None:
         self._redis = redis
         self._script = Script("turn", shared=False)
         self._keep_ms = round((settings.max_run + settings.retention) * 1000)

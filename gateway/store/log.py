@@ -14,7 +14,7 @@ from typing import Any
 from gateway.observe import telemetry
 from gateway.protocol import VERSION, Cursor, Event, Status, sse
 from gateway.protocol.errors import CursorLost, StoreUnavailable
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.store.appender import Appender, BatchSource, ClaimAppends, append_arguments
 from gateway.store.record import Answer, Batch, Claim, Head, Look, Piece, Record, ending, started
@@ -36,7 +36,7 @@ def bucket(stream_id: str) -> str:
 class Log:
     """The data model; holds no state but the connection, and what is to be sent on it in this turn."""
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: Commands) -> None:
         self._redis = redis
         names = (
             "create",
@@ -54,7 +54,7 @@ class Log:
         self._appender = Appender(redis, self._scripts["append"])
 
     @property
-    def connection(self) -> Connection | None:
+    def connection(self) -> Commands | None:
         """The Redis that the streams are in; None for a log that is in no Redis."""
         return self._redis
 

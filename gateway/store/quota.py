@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.protocol import ANONYMOUS, ENDED
 from gateway.protocol.errors import OverQuota
-from gateway.redis.connection import Connection, checked
+from gateway.redis.commands import Commands, checked
 from gateway.redis.script import Script
 from gateway.settings import Settings
 from gateway.store.conversations import OF_STREAM, Conversations
@@ -46,7 +46,7 @@ Command = tuple[str | int, ...]
 class Quota:
     """Admits streams by their owner."""
 
-    def __init__(self, redis: Connection, settings: Settings) -> None:
+    def __init__(self, redis: Commands, settings: Settings) -> None:
         self._redis = redis
         self._most = (settings.max_owner_streams, settings.max_owner_starts, settings.max_owner_bytes)
         keep = max(settings.open_seconds, settings.retention, settings.thread_seconds) + settings.tombstone

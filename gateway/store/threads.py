@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.settings import Settings
 from gateway.store.record import Record
@@ -118,7 +118,7 @@ class Asked:
 class Threads:
     """All callers' threads. Raises StoreUnavailable."""
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: Commands) -> None:
         self._redis = redis
 
     async def look(self, owner: str, name: str) -> State:

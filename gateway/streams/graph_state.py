@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class GraphState:
 
 
 # Of the Redis, the owner and the thread. Raises StoreUnavailable.
-StateOf = Callable[[Connection, str, str], Awaitable[GraphState | None]]
+StateOf = Callable[[Commands, str, str], Awaitable[GraphState | None]]
 
 
-async def no_state(redis: Connection, owner: str, thread: str) -> GraphState | None:
+async def no_state(redis: Commands, owner: str, thread: str) -> GraphState | None:
     """Of a process that knows no LangGraph."""
     return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gateway.azure import credentials
 from gateway.queue.job_queue import JobQueue
 from gateway.queue.turns import Turns
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.relay.follow import Relay
 from gateway.relay.hub import Hub
 from gateway.store.conversations import Conversations
@@ -22,7 +22,7 @@ from gateway.streams.resuming import Resuming
 class Parts:
     """All of it, opened at the first use."""
 
-    redis: Connection
+    redis: Commands
     log: Log
     hub: Hub
     relay: Relay

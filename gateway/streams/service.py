@@ -169,7 +169,7 @@ class Gateway:
             most_of_stream=settings.max_stream_readers,
             most_of_owner=settings.max_owner_readers,
         )
-        redis.moved = partial(hub.subscriber.leave, "the store has another primary")
+        redis.on_moved(partial(hub.subscriber.leave, "the store has another primary"))
         hub.open()
         self.readiness.open()
         telemetry.queue_depth.ask = self.readiness.depth

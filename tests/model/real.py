@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.store.log import Log
 from gateway.store.record import Answer, Claim, Record
 from tests.model import streams
@@ -30,7 +30,7 @@ class Image:
 class Real:
     """The keys of one stream, past the product."""
 
-    def __init__(self, redis: Connection, stream: streams.Stream) -> None:
+    def __init__(self, redis: Commands, stream: streams.Stream) -> None:
         self._redis = redis
         self._stream = stream
         self._job, self._log, self._index = stream.keys

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from gateway import protocol
 from gateway.protocol import Cursor, Event, EventType, sse
+from gateway.redis.commands import Commands
 from gateway.redis.connect import Where
 from gateway.redis.connection import Connection
 from gateway.relay.follow import Relay
@@ -129,7 +130,7 @@ async def connected(url: str, timeout: float = 5.0) -> AsyncIterator[Connection]
 class Following:
     """What a web process holds for its readers."""
 
-    redis: Connection
+    redis: Commands
     log: Log
     hub: Hub
     relay: Relay

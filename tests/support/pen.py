@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from gateway import protocol
 from gateway.protocol import Event
 from gateway.protocol.errors import StoreUnavailable
+from gateway.redis.commands import Commands
 from gateway.redis.connection import Connection
 from gateway.store.appender import BatchSource, ClaimAppends
 from gateway.store.log import Log
@@ -30,7 +31,7 @@ class WatchedLog(Log):
     `posted` and `asked`: those that the appender has taken, and those that the writer's task has made.
     """
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: Commands) -> None:
         super().__init__(redis)
         self.tried: list[bytes] = []
         self.posted = self.asked = 0
@@ -89,12 +90,12 @@ class Deaf(Connection):
             raise StoreUnavailable
         return answer
 
-    def post(self, key: str, command: tuple[Any, ...], heard: Callable[[Any], None]) -> bool:
+    def post(self, key: str, command: tuple[Any, ...], answered: Callable[[Any], None]) -> bool:
         def deaf(answer: Any) -> None:
             if self.lose:
                 self.lose -= 1
                 answer = ConnectionError("its answer was lost")
-            heard(answer)
+            answered(answer)
 
         return super().post(key, command, deaf)
 

@@ -28,8 +28,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from gateway.azure.credentials import redis_tokens
 from gateway.redis.cluster import Router
+from gateway.redis.commands import Commands
 from gateway.redis.connect import Place
-from gateway.redis.connection import Connection
 from gateway.settings import Settings
 from gateway.streams.params import PRODUCT
 from workers.checkpoints.blocking import Blocking
@@ -58,7 +58,7 @@ class Saver(Blocking):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Commands,
         *,
         owner: str = "",
         seconds: float = SECONDS,
@@ -314,7 +314,7 @@ class Saver(Blocking):
 
 
 @asynccontextmanager
-async def _opened(place: Place) -> AsyncIterator[Connection]:
+async def _opened(place: Place) -> AsyncIterator[Commands]:
     connection = Router(place, name="holdfast-checkpoints")
     try:
         yield connection

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.record import Record
@@ -60,7 +60,7 @@ class Savers:
         self._settings = settings
         self._known: OrderedDict[str, Saver] = OrderedDict()
 
-    def of(self, owner: str, redis: Connection) -> Saver:
+    def of(self, owner: str, redis: Commands) -> Saver:
         """The checkpointer of this owner's threads."""
         from workers.checkpoints.saver import Saver
 

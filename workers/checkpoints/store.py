@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gateway.protocol.errors import StoreUnavailable
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.runtime.backoff import Backoff
 from gateway.store.threads import named_keys, own_thread
@@ -64,7 +64,7 @@ class Store:
     `in_turn`: in a thread that a caller has named, only the run that has the thread's turn may write.
     """
 
-    def __init__(self, redis: Connection, owner: str, bounds: Bounds, *, in_turn: bool = False) -> None:
+    def __init__(self, redis: Commands, owner: str, bounds: Bounds, *, in_turn: bool = False) -> None:
         self._redis = redis
         self._owner = owner
         self._bounds = bounds
@@ -72,7 +72,7 @@ class Store:
         self._in_turn = in_turn
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> Commands:
         """The Redis that it is in."""
         return self._redis
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.streams.graph_state import GraphState
 
 
-async def state_of(redis: Connection, owner: str, thread: str) -> GraphState | None:
+async def state_of(redis: Commands, owner: str, thread: str) -> GraphState | None:
     """The newest checkpoint of a caller's thread, as JSON; None where there is none.
 
     Raises StoreUnavailable.

@@ -11,7 +11,7 @@ from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
-from gateway.redis.connection import Connection
+from gateway.redis.commands import Commands
 from gateway.streams.graph_state import GraphState
 from gateway.streams.params import PRODUCT
 from workers.checkpoints.saver import Saver
@@ -21,7 +21,7 @@ _TRIGGER = "branch:to:"  # before a node's name: the channel that triggers it
 _INTERRUPT, _ERROR = "__interrupt__", "__error__"
 
 
-async def read(redis: Connection, owner: str, thread: str) -> GraphState | None:
+async def read(redis: Commands, owner: str, thread: str) -> GraphState | None:
     """The newest checkpoint, or None. Raises StoreUnavailable."""
     saver = Saver(redis, owner=owner)
     found = await saver.store.read(thread, "")
