@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.protocol.errors import QueueUnavailable, StoreUnavailable
-from gateway.queue.job_queue import JobQueue
+from gateway.queue.job_queue import Admission
 from gateway.redis.commands import Commands
 from gateway.relay.hub import Hub
 from gateway.store.log import BUCKETS, Log
@@ -64,7 +64,7 @@ class Parts(Protocol):
         """Its clocks."""
 
     @property
-    def queue(self) -> JobQueue:
+    def queue(self) -> Admission:
         """The queue."""
 
     @property
@@ -170,7 +170,7 @@ async def _node(redis: Commands, near: str) -> str:
     return "ok"
 
 
-async def _depth(queue: JobQueue) -> int | None:
+async def _depth(queue: Admission) -> int | None:
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             return await queue.depth()

@@ -1,6 +1,6 @@
-"""The queue's seam. A message holds the stream's id, the release's version and the trace context, no more.
+"""What a queue of jobs does. A message holds the stream's id, the release's version and the trace context.
 
-Delivery is at least once; a claim decides.
+A message is delivered at least once. When two workers get it, the claim decides which of them runs the job.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ class Message:
     id: str
     traceparent: str = ""
     version: int = VERSION
-    body: bytes = field(default=b"", repr=False, compare=False)  # as it came; another release's may say more
+    body: bytes = field(
+        default=b"", repr=False, compare=False
+    )  # as it came: another release may say more in it
 
     def encode(self) -> bytes:
         """One line of JSON."""
@@ -44,67 +46,79 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message in a worker's hands, and the receipt that settles it."""
+    """A message that a worker has received, and the receipt with which it is settled."""
 
     body: bytes
     receipt: str
 
 
 class Sender(Protocol):
-    """Takes jobs."""
+    """Sends jobs to workers. Both methods raise QueueUnavailable."""
 
     async def enqueue(self, message: Message) -> None:
-        """Returns when the queue has acknowledged it. Raises QueueUnavailable."""
+        """Send a job. Returns when the queue has acknowledged the message."""
 
     async def forget(self, stream_id: str) -> None:
-        """Its place is free: it was not enqueued, or its stream has ended. Raises QueueUnavailable."""
+        """Free the place of a job that was not enqueued, or whose stream has ended."""
 
 
-class JobQueue(Sender, Protocol):
-    """Carries jobs from the web to the workers, at least once."""
-
-    async def reserve(self, stream_id: str, most: int, others: int) -> bool:
-        """A place for a job about to be enqueued. False when `most` jobs are queued or running.
-
-        Also false for a caller whose `others` are as many as there are places left: whoever floods the queue
-        leaves room for the rest. Raises QueueUnavailable.
-        """
-
-    async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
-        """Returns when the queue has acknowledged it. Raises QueueUnavailable.
-
-        The delay is a wish: a queue that cannot hide a message delivers it at once, and the claim decides.
-        """
+class Receiver(Protocol):
+    """Gives jobs to workers, each at least once. All methods but `leave` raise QueueUnavailable."""
 
     async def receive(self, count: int) -> list[Delivery]:
-        """Up to `count` deliveries; waits a bounded time for the first. Raises QueueUnavailable."""
+        """Up to `count` deliveries. Waits a bounded time for the first."""
 
     async def done(self, delivery: Delivery) -> None:
-        """This delivery is settled and not delivered again. Raises QueueUnavailable."""
+        """Settle this delivery: it is not delivered again."""
 
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
-        """Deliver it again, to anybody, after the delay, or sooner if it is long. Raises QueueUnavailable."""
+        """Deliver it again, to any worker, after the delay. A long delay may be cut short."""
 
     def leave(self, delivery: Delivery) -> None:
-        """Nobody can settle it now: it is delivered again when its time is up."""
+        """Let go of a delivery that cannot be settled now. It is delivered again when its time is up."""
+
+
+class Admission(Protocol):
+    """Bounds how many jobs are queued or running. Both methods raise QueueUnavailable."""
+
+    async def reserve(self, stream_id: str, most: int, others: int) -> bool:
+        """Take a place for a job that is about to be enqueued. False when `most` jobs are queued or running.
+
+        Also False for a caller that has `others` jobs already, when only as many places are left: a caller
+        that floods the queue leaves room for the others.
+        """
 
     async def depth(self) -> int:
-        """How many jobs are queued or running. Raises QueueUnavailable."""
+        """How many jobs are queued or running."""
+
+
+class JobQueue(Sender, Receiver, Admission, Protocol):
+    """A queue as a whole, for whoever opens and closes it. All others take the part that they need."""
+
+    async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
+        """Send a job, if the queue can, after a delay. Returns when the queue has acknowledged the message.
+
+        A queue that cannot hide a message delivers it at once, and the claim decides.
+        """
 
     async def close(self) -> None:
-        """Let go of what belongs to the queue alone."""
+        """Close what belongs to the queue alone."""
 
 
 @runtime_checkable
-class Holding(JobQueue, Protocol):
-    """A queue whose workers look for jobs from time to time: who sends one may keep it, and need not wait."""
+class Holding(Protocol):
+    """What a queue has as well whose workers look for jobs only from time to time (Azure Storage).
+
+    A process that sends a job may hold its message and run the job itself, without waiting for that look.
+    Both methods raise QueueUnavailable.
+    """
 
     async def enqueue_held(self, message: Message) -> Delivery:
-        """Returns when the queue has acknowledged it, hidden from all others. Raises QueueUnavailable.
+        """Send a job whose message is hidden from all others. Returns when the queue has acknowledged it.
 
-        It stays hidden until it is settled or left; when this process dies it becomes visible within a lease,
-        and others get it at the next `release`.
+        The message stays hidden until it is settled or left. When this process dies it becomes visible within
+        a lease, and other workers get it after the next `release`.
         """
 
     async def release(self) -> int:
-        """Put messages that are hidden no longer where workers look; how many. Raises QueueUnavailable."""
+        """Put messages that are not hidden any more where workers look. Answers how many."""

@@ -28,7 +28,7 @@ from gateway.protocol.errors import (
     StoreUnavailable,
     ThreadRefused,
 )
-from gateway.queue.job_queue import JobQueue, Message
+from gateway.queue.job_queue import Admission, Message, Sender
 from gateway.settings import Settings
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
@@ -55,7 +55,8 @@ class Creation:
         settings: Settings,
         chains: Mapping[str, Sequence[str]],
         log: Log,
-        queue: JobQueue,
+        queue: Sender,
+        admission: Admission,
         quota: Quota,
         inputs: Inputs,
         conversations: Conversations,
@@ -65,6 +66,7 @@ class Creation:
         self._chains = chains
         self._log = log
         self._queue = queue
+        self._admission = admission
         self._quota = quota
         self._inputs = inputs
         self._conversations = conversations
@@ -170,7 +172,7 @@ class Creation:
         """
         others = await self._quota.admit(owner, stream_id)
         now_ms, reserved = await asyncio.gather(
-            self._log.now_ms(), self._queue.reserve(stream_id, self._settings.max_queue, others)
+            self._log.now_ms(), self._admission.reserve(stream_id, self._settings.max_queue, others)
         )
         if not reserved:
             await self._quota.release(owner, stream_id)

@@ -178,7 +178,7 @@ class Gateway:
         opening = Opening(settings, log, quota)
         conversations = Conversations(redis, settings)
         creation = Creation(
-            *(settings, self.chains, log, queue, quota, self.inputs, conversations),
+            *(settings, self.chains, log, queue, queue, quota, self.inputs, conversations),
             lambda job: self.direct_start(job),
         )
         resuming = Resuming(settings, log, creation)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.observe import telemetry
 from gateway.protocol.errors import HoldfastError, QueueUnavailable, StoreUnavailable, stack_of
-from gateway.queue.job_queue import Delivery, Holding, JobQueue, Message
+from gateway.queue.job_queue import Delivery, Holding, Message, Receiver
 from gateway.runtime.tasks import begin
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _log = logging.getLogger("holdfast.places")
 class Places:
     """Runs a job in each; `hand_over` when the process stops."""
 
-    def __init__(self, queue: JobQueue, runner: Runner, *, count: int) -> None:
+    def __init__(self, queue: Receiver, runner: Runner, *, count: int) -> None:
         self._queue = queue
         self._holding = queue if isinstance(queue, Holding) else None
         self._runner = runner
@@ -52,18 +52,18 @@ class Places:
 
         Returns when the queue has acknowledged it. Raises QueueUnavailable: then it is not run.
         """
-        queue = self._holding
-        if queue is None or self._stopping or not self.free:
+        holding = self._holding
+        if holding is None or self._stopping or not self.free:
             return False
         self._promised += 1
         try:
-            delivery = await queue.enqueue_held(message)
+            delivery = await holding.enqueue_held(message)
         finally:
             self._promised -= 1
             self._freed.set()
         if self._stopping:  # since it was sent
             with suppress(QueueUnavailable):  # it becomes visible within a lease
-                await queue.later(delivery, 0)
+                await self._queue.later(delivery, 0)
         else:
             telemetry.direct_starts.add(1)
             self.run(delivery)

@@ -11,7 +11,7 @@ import logging
 import random
 
 from gateway.protocol.errors import QueueUnavailable, stack_of
-from gateway.queue.job_queue import Delivery, JobQueue
+from gateway.queue.job_queue import Delivery, Receiver
 from workers.delivery.capacity import Places
 from workers.delivery.runner import Runner
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("holdfast.loop")
 class Loop:
     """`run` until it is cancelled; then running jobs are handed over."""
 
-    def __init__(self, queue: JobQueue, runner: Runner, *, concurrency: int) -> None:
+    def __init__(self, queue: Receiver, runner: Runner, *, concurrency: int) -> None:
         self._queue = queue
         self.places = Places(queue, runner, count=concurrency)
         self._receiving: asyncio.Task[list[Delivery]] | None = None
