@@ -1,8 +1,9 @@
-"""What a server's refusals mean: it cannot do it now, or it is not the server to ask any more.
+"""What a server's refusals mean: the server cannot do it now, or another server is the primary.
 
-A managed Redis has one name. At a planned failover the name leads new connections to the new primary, while
-the old primary becomes a replica of it and keeps its connections. What such a server answers is a reason to
-leave it and to ask the name again. The words are those of Redis's source (`server.c`, `blocked.c`, `acl.c`).
+A managed Redis has one host name. At a planned failover new connections to this name reach the new primary.
+The old primary becomes a replica and keeps its connections. When a server answers as a replica does, its
+connection is ended, and a new one is made by the name. The words of refusals are those of Redis's source
+(`server.c`, `blocked.c`, `acl.c`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from redis import exceptions as redis_errors
 
-# A server is there and cannot do it now. Permissions may come back: whoever rotates them takes them first.
+# The server is there and cannot do it now. A permission counts as such, because it may come back: who rotates
+# permissions takes the old ones away first.
 _UNAVAILABLE_ERRORS = (
     redis_errors.ReadOnlyError,
     redis_errors.OutOfMemoryError,
@@ -23,8 +25,9 @@ _UNAVAILABLE_ERRORS = (
     redis_errors.AuthenticationError,
     redis_errors.BusyLoadingError,
 )
-# The same, and those without a class, at the beginning, or where a script relays it: before Redis 7
-# `ERR Error running script (call to f_…): @user_script:9: -OOM command not allowed …`.
+# The same by their words, and refusals that have no class. The word stands at the beginning, or behind the
+# words of a script's error: before Redis 7 `ERR Error running script (call to f_…): @user_script:9: -OOM
+# command …`.
 UNAVAILABLE_WORDS = re.compile(
     r"(?:^|\s-?)(?:MISCONF|NOREPLICAS|MASTERDOWN|OOM|READONLY|LOADING|MOVED|CLUSTERDOWN|TRYAGAIN|BUSY|NOPERM"
     r"|NOAUTH)\s"
@@ -42,15 +45,15 @@ _ELSEWHERE_WORDS = re.compile(
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Whether a server says with this that it is there but cannot do it now."""
+    """Whether this error means that the server is there but cannot do it now."""
     return isinstance(error, _UNAVAILABLE_ERRORS) or bool(UNAVAILABLE_WORDS.search(str(error)))
 
 
 def is_elsewhere(error: object) -> bool:
-    """Whether it is the answer of a server that is perhaps not the primary any more.
+    """Whether this is the answer of a server that may not be the primary any more.
 
-    READONLY, MASTERDOWN, LOADING, a blocked read that a change of role has ended, and NOREPLICAS: a primary
-    without its replicas may be one that others have replaced.
+    These are READONLY, MASTERDOWN, LOADING, NOREPLICAS, and the end of a blocked read by a change of role.
+    NOREPLICAS is among them because a primary that has lost its replicas may have been replaced.
     """
     return isinstance(error, Exception) and (
         isinstance(error, _ELSEWHERE_ERRORS) or bool(_ELSEWHERE_WORDS.search(str(error)))
@@ -58,7 +61,7 @@ def is_elsewhere(error: object) -> bool:
 
 
 def is_forbidden(error: object) -> bool:
-    """Whether the user of this connection lacks a permission: NOPERM, also from within a script."""
+    """Whether the user of this connection lacks a permission (NOPERM), also of a command in a script."""
     return isinstance(error, redis_errors.NoPermissionError) or (
         isinstance(error, redis_errors.ResponseError)
         and bool(re.search(r"(?:^|\s-?)NOPERM\s|^The user executing the script", str(error)))
@@ -66,7 +69,7 @@ def is_forbidden(error: object) -> bool:
 
 
 def word_of(error: object) -> str:
-    """The refusal's word, for the log. What stands around it may quote names and keys."""
+    """The refusal's first word, for the log. The rest of the text may quote names and keys."""
     if is_forbidden(error):
         return "NOPERM"
     found = re.search(r"(?:^|\s-?)([A-Z]{4,})\s", str(error))
@@ -75,7 +78,7 @@ def word_of(error: object) -> str:
 
 
 def told_by_hello(answer: Any, name: bytes) -> bytes:
-    """A value of HELLO's answer (RESP2: a flat list of names and values); empty where it has none."""
+    """A value in the answer to HELLO (RESP2: a flat list of names and values). Empty where it is missing."""
     if not isinstance(answer, list):
         return b""
     for index in range(0, len(answer) - 1, 2):

@@ -1,4 +1,4 @@
-"""What was sent to Redis and is not yet answered: who hears of it, in the order in which it was sent."""
+"""The commands that were sent to Redis and are not answered yet, in order, and who gets the answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 from redis import exceptions as redis_errors
 
 Answer = Any
-# Told once: the answers, refusals among them; or why there are none, a TimeoutError or the connection's end.
-Heard = Callable[[list[Answer], Exception | None], None]
+# Called exactly once: `(answers, None)`, where an answer may be a refusal; or `([], error)`. The error is a
+# TimeoutError, or says that the connection has ended.
+Answered = Callable[[list[Answer], Exception | None], None]
 
 
 @dataclass(slots=True)
@@ -20,14 +21,14 @@ class Exchange:
     """Commands that were written together, and their answers so far."""
 
     count: int
-    heard: Heard
+    answered: Answered
     due: float  # when its answers are too late, by the event loop's clock
     answers: list[Answer] = field(default_factory=list)
-    late: bool = False  # its caller has been told so, and it keeps its place
+    late: bool = False  # `answered` got a TimeoutError; the exchange stays, for the order of answers
 
 
 class Pending:
-    """Exchanges in order. `overdue` is called when the first of them has waited for `timeout` seconds."""
+    """Exchanges in order. `overdue` is called when the first one has waited for `timeout` seconds."""
 
     def __init__(self, timeout: float, overdue: Callable[[], None]) -> None:
         self._timeout = timeout
@@ -38,35 +39,35 @@ class Pending:
     def __bool__(self) -> bool:
         return bool(self._exchanges)
 
-    def add(self, count: int, heard: Heard) -> None:
-        """The next exchange, of so many commands."""
+    def add(self, count: int, answered: Answered) -> None:
+        """So many commands were just written together."""
         loop = asyncio.get_running_loop()
-        exchange = Exchange(count, heard, loop.time() + self._timeout)
+        exchange = Exchange(count, answered, loop.time() + self._timeout)
         self._exchanges.append(exchange)
         if self._watch is None:
             self._watch = loop.call_at(exchange.due, self._look)
 
     def answered(self, answer: Answer) -> None:
-        """The next answer. Raises IndexError for one that nobody asked for: the order is lost."""
+        """The next answer has come. Raises IndexError where no command waits for one: the order is lost."""
         exchange = self._exchanges[0]
         exchange.answers.append(answer)
         if len(exchange.answers) == exchange.count:
             self._exchanges.popleft()
             if not exchange.late:
-                exchange.heard(exchange.answers, None)
+                exchange.answered(exchange.answers, None)
 
     def fail(self, why: str) -> None:
-        """No more answers come."""
+        """No more answers can come: every exchange that waits gets a ConnectionError."""
         exchanges, self._exchanges = self._exchanges, deque()
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
         for exchange in exchanges:
             if not exchange.late:
-                exchange.heard([], redis_errors.ConnectionError(why))
+                exchange.answered([], redis_errors.ConnectionError(why))
 
     def _look(self) -> None:
-        """One timer for all: is the answer that has been waited for longest too late?"""
+        """Find exchanges that are too late. One timer serves all: it is set for the oldest exchange."""
         self._watch = None
         now = asyncio.get_running_loop().time()
         if not self._exchanges:
@@ -77,5 +78,5 @@ class Pending:
         for exchange in self._exchanges:
             if exchange.due <= now:
                 exchange.late = True
-                exchange.heard([], TimeoutError())
+                exchange.answered([], TimeoutError())
         self._overdue()

@@ -1,6 +1,6 @@
-"""Which node of a Redis cluster has which slot, and which slot a command's key is in. No I/O.
+"""The map of a Redis cluster: which node has which slot, and the slot of a command's key. No I/O.
 
-The map is what `CLUSTER SLOTS` answers (redis.io, "Redis cluster specification").
+The map is the answer to `CLUSTER SLOTS` (redis.io, "Redis cluster specification").
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KEYLESS = {"TIME", "PING", "ECHO", "INFO", "SCRIPT", "ACL", "PUBLISH", "CLUSTER
 
 
 class Node(NamedTuple):
-    """A node's address, and the name that its certificate must bear."""
+    """A node's address, and the host name that must be in its certificate."""
 
     host: str
     port: int
@@ -25,7 +25,7 @@ class Node(NamedTuple):
 
 
 def key_of(command: Command) -> str | bytes | None:
-    """A command's first key; None when it has none. In a cluster all keys of a command have one slot."""
+    """A command's first key, or None. In a cluster all keys of a command must have the same slot."""
     name = str(command[0]).upper()
     if name in _KEYLESS:
         return None
@@ -39,12 +39,12 @@ def key_of(command: Command) -> str | bytes | None:
 
 
 def slot_of_key(key: str | bytes) -> int:
-    """CRC16 of what stands in the key's first braces, or of all of it."""
+    """The CRC16 of the text in the key's first braces, or of the whole key."""
     return key_slot(key.encode() if isinstance(key, str) else key)
 
 
 class Map:
-    """Owners of slots, and the nodes they are. `host` is the name by which an operator knows the cluster."""
+    """The owner of each slot, and all owners. `host` is the host name in the URL."""
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -52,27 +52,27 @@ class Map:
         self.nodes: list[Node] = []
 
     def learn(self, ranges: list[Any], asked: str) -> None:
-        """Take over what `CLUSTER SLOTS` says; `asked` is the host that said it."""
+        """Take over the answer to `CLUSTER SLOTS`. `asked` is the host that gave it."""
         self._owners = [None] * SLOTS
         for first, last, master, *_ in ranges:
             self._owners[first : last + 1] = [self._node(master, asked)] * (last - first + 1)
         self.nodes = list(dict.fromkeys(node for node in self._owners if node is not None))
 
     def moved(self, slot: int, node: Node) -> None:
-        """One slot has another owner."""
+        """One slot has another owner now."""
         self._owners[slot] = node
 
     def owner(self, key: str | bytes) -> Node | None:
-        """The node that has this key; None when nobody has its slot."""
+        """The node that has this key. None where no node has its slot."""
         return self._owners[slot_of_key(key)]
 
     def at(self, host: str, port: int) -> Node:
-        """The node at this address, with the name that it has announced."""
+        """The node at this address, with the host name that the node has announced."""
         known = (node for node in self.nodes if (node.host, node.port) == (host, port))
         return next(known, Node(host, port, self._name_of(host)))
 
     def _node(self, said: list[Any], asked: str) -> Node:
-        """[host, port, id, [name, value, …]]; without a host it is the one that was asked."""
+        """Of [host, port, id, [name, value, …]]. A node that names no host is the one that was asked."""
         host = (said[0] or b"").decode().strip("?") or asked
         more = [item.decode() for item in said[3]] if len(said) > 3 else []
         announced = dict(zip(more[::2], more[1::2], strict=True)).get("hostname", "")
