@@ -59,9 +59,9 @@ def test_the_retry_line_stands_once_before_the_first_frame(retry: bool) -> None:
     body = StreamBody(retry=retry)
     sent = [body.add(chunk) for chunk in (sse.HEARTBEAT, *CHUNKS)]
     assert (sent[0], sent[2:]) == (sse.HEARTBEAT, [*CHUNKS[1:]])
-    retry, found, frame = sent[1].rpartition(CHUNKS[0])
+    line, found, frame = sent[1].rpartition(CHUNKS[0])
     assert (found, frame) == (CHUNKS[0], b"")
-    assert re.fullmatch(rb"retry: [0-9]+\n" if retry else rb"", retry)
+    assert re.fullmatch(rb"retry: [0-9]+\n" if retry else rb"", line)
     assert body.sent == sum(map(len, sent))
 
 
