@@ -220,9 +220,7 @@ async def test_a_run_on_a_cluster() -> None:
         assert all(model.requests)
 
 
-async def test_a_single_server_is_asked_once_what_it_is(
-    redis_url: str, redis: Redis
-) -> None:
+async def test_a_single_server_is_asked_once_what_it_is(redis_url: str, redis: Redis) -> None:
     await redis.config_resetstat()
     async with Proxy(redis_url) as proxy, routed(proxy.url) as router:
         assert await asyncio.gather(*(router.call("ECHO", str(n)) for n in range(20))) == [

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from gateway import protocol
 from gateway.protocol import sse
 from gateway.protocol.fold import Fold
+from gateway.streams.order import Order
 from gateway.streams.start import parse_start
 from tests.support.jobs import Jobs
 from tests.support.model_server import ModelServer, script
@@ -184,10 +185,11 @@ async def record_without_a_job(redis_url: str, question: dict[str, Any], key: st
     """What a web process leaves that is killed after its first word to the store."""
     async with Jobs(redis_url) as jobs:
         start = parse_start(question, jobs.gateway.chains)
-        key_hash = protocol.idempotency_hash(protocol.ANONYMOUS, key)
+        order = Order(start, protocol.ANONYMOUS, key)
+        key_hash = order.key_hash
         stream_id = protocol.new_stream_id(key_hash)
         creation = jobs.gateway.parts.creation
-        fields = creation._fields(start, protocol.ANONYMOUS, "", 1)
+        fields = creation._fields(order, 1)
         answer = await creation._record(stream_id, start, key_hash, fields)
         assert answer == ("created", stream_id)
         assert await jobs.queue.depth() == 0

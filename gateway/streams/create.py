@@ -16,7 +16,6 @@ from weakref import WeakValueDictionary
 from opentelemetry.trace import SpanKind
 
 from gateway import protocol
-from gateway.callers.claims import NO_CLAIMS
 from gateway.observe import telemetry
 from gateway.protocol import sse
 from gateway.protocol.errors import (
@@ -35,6 +34,7 @@ from gateway.store.log import Log
 from gateway.store.quota import Quota
 from gateway.store.record import Record, started
 from gateway.streams.input_schemas import Inputs
+from gateway.streams.order import Order
 from gateway.streams.placing import Placing
 from gateway.streams.start import Start
 
@@ -80,39 +80,22 @@ class Creation:
         self._chains = {**self._chains, **chains}
         self._inputs = inputs
 
-    async def create(
-        self,
-        start: Start,
-        *,
-        owner: str,
-        key: str,
-        traceparent: str,
-        followed: bool = False,
-        claims: Mapping[str, Any] = NO_CLAIMS,
-    ) -> Record:
+    async def create(self, order: Order) -> Record:
         """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
 
         A stream that waits for the turn of its thread gets to the queue when it has it.
-        `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
         Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable; of a stream in
         a thread, ThreadBusy, ThreadWaiting or ThreadMoved.
         """
-        if not key:
-            return await self._create(start, owner, "", traceparent, followed, claims)
-        key_hash = protocol.idempotency_hash(owner, key)
+        key_hash = order.key_hash
+        if not key_hash:
+            return await self._create(order, "")
         turn = self._turns.setdefault(key_hash, asyncio.Lock())
-        async with turn:  # one place is taken, not one by each
-            return await self._create(start, owner, key_hash, traceparent, followed, claims)
+        async with turn:  # of several requests with one key, one takes a place
+            return await self._create(order, key_hash)
 
-    async def _create(
-        self,
-        start: Start,
-        owner: str,
-        key_hash: str,
-        traceparent: str,
-        followed: bool,
-        claims: Mapping[str, Any],
-    ) -> Record:
+    async def _create(self, order: Order, key_hash: str) -> Record:
+        start, owner = order.start, order.owner
         stream_id = protocol.new_stream_id(key_hash)
         word, found = await self._known(stream_id, key_hash, start)
         if word == "none" and start.thread:
@@ -122,15 +105,14 @@ class Creation:
                 now_ms = await self.admit(owner, stream_id)
             except (OverQuota, QueueFull):
                 word, found = await self._known(stream_id, key_hash, start)
-                if word == "none":  # else another process has made it meanwhile
+                if word == "none":  # else another process has made the stream meanwhile
                     raise
         if word == "none":
             await self._check(start, owner, stream_id)
-            fields = self._fields(start, owner, traceparent, now_ms)
-            fields |= {"claims": sse.dumps(dict(claims))} if claims else {}
+            fields = self._fields(order, now_ms)
             word, found = await self._record(stream_id, start, key_hash, fields)
             if word == "created":
-                return await self._placed(Record.made(stream_id, fields), start, followed)
+                return await self._placed(Record.made(stream_id, fields), order)
             await self.release(owner, stream_id)  # another process was quicker
         if word == "conflict":
             raise KeyReused
@@ -139,12 +121,13 @@ class Creation:
             raise StoreUnavailable
         if record.confirmed:
             return record
-        return await self._placed(record, start, followed)  # its first POST has died
+        return await self._placed(record, order)  # the process that took its first POST has died
 
-    async def _placed(self, record: Record, start: Start, followed: bool) -> Record:
-        """In the queue; or among those that wait for the turn of its thread."""
+    async def _placed(self, record: Record, order: Order) -> Record:
+        """Put the job into the queue, or the stream among those that wait for the turn of its thread."""
+        start = order.start
         if not record.thread:
-            return await self._queued(record, followed)
+            return await self._queued(record, order.followed)
         if start.keeps is not None:  # before the thread shows the stream to others
             await self._conversations.keep(record.owner, record.id, *start.keeps)
         try:
@@ -153,7 +136,7 @@ class Creation:
             await self.release(record.owner, record.id)  # the record expires by itself
             raise
         if has_turn:
-            return await self._queued(record, followed)
+            return await self._queued(record, order.followed)
         await self._queue.forget(record.id)
         # As long as it waits it is looked after like a job that nobody holds.
         if not await self._log.confirm(record.id, round(self._settings.lease * 1000)):
@@ -231,16 +214,18 @@ class Creation:
         if not (wanted and await self._direct_start(message)):
             await self._queue.enqueue(message)
 
-    def _fields(self, start: Start, owner: str, traceparent: str, now_ms: int) -> dict[str, Any]:
+    def _fields(self, order: Order, now_ms: int) -> dict[str, Any]:
+        start = order.start
         fields: dict[str, Any] = self.times(now_ms) | {
             "version": protocol.VERSION,
-            "owner": owner,
+            "owner": order.owner,
             "chain": start.chain,
             "stages": sse.dumps(list(self._chains[start.chain])),
             "input": sse.dumps(start.input),
             "params": sse.dumps(start.params),
-            "trace": traceparent,
+            "trace": order.traceparent,
         }
+        fields |= {"claims": sse.dumps(dict(order.claims))} if order.claims else {}
         fields |= {"thread": start.thread} if start.thread else {}
         fields |= {"whole": 1} if start.whole else {}
         fields |= {"unstored": 1} if start.unstored else {}

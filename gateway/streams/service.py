@@ -48,6 +48,7 @@ from gateway.streams.create import Creation, DirectStart, no_direct_start
 from gateway.streams.graph_state import StateOf, no_state
 from gateway.streams.input_schemas import Inputs, Schema
 from gateway.streams.opening import Opening
+from gateway.streams.order import Order
 from gateway.streams.parts import Parts
 from gateway.streams.resume import Resume
 from gateway.streams.resuming import Resuming
@@ -207,11 +208,8 @@ class Gateway:
         job in any case.
         """
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
-            trace = telemetry.traceparent_of(span)
-            creation = self.parts.creation
-            record = await creation.create(
-                start, owner=owner, key=key, traceparent=trace, followed=followed, claims=claims
-            )
+            order = Order(start, owner, key, telemetry.traceparent_of(span), followed, claims)
+            record = await self.parts.creation.create(order)
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
             return record
 
