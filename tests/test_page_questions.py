@@ -124,21 +124,27 @@ async def test_an_action_is_rejected_by_keyboard_and_why(person: Person) -> None
     assert await first_part(person, "asking") == f"You have answered.{SEND}Reject: too early"
     focus = "document.activeElement.className"
     assert await person.does("run", focus) == "asking"  # not lost with the form
+    await person.does("back")  # to before the question, not to the stream that has asked
+    await person.does("until", "document.querySelectorAll('.turn').length === 0")
 
 
-async def test_several_actions_are_decided_together_in_either_mode(person: Person) -> None:
-    for chain in ("letters", "letters-each"):
-        before = await asks(person, chain)
-        assert len((await status(person, before))["interrupts"]) == (1 if chain == "letters" else 2)
-        await person.does("decide", SEND, "Reject")  # the second
-        await person.does("press", "Send 2 answers")
-        await person.sees("problem", f"Not answered yet: {SEND}")
-        assert await person.does("focused") == "Approve"
-        await person.does("keys", "Enter")
-        await person.does("press", "Send 2 answers")
-        await person.sees("state", "Done")
-        said = await person.does("read", "answer")
-        assert ("sent to Ann" in said, "sent to Bob" in said) == (True, False)
+async def test_several_actions_are_decided_together_in_either_mode_on_a_phone(
+    driver: Process, url: str
+) -> None:
+    async with visit(driver, url, 375) as person:
+        for chain in ("letters", "letters-each"):
+            before = await asks(person, chain)
+            assert len((await status(person, before))["interrupts"]) == (1 if chain == "letters" else 2)
+            await person.does("decide", f"{SEND} (2 of 2)", "Reject")
+            await person.does("press", "Send 2 answers")
+            await person.sees("problem", f"Not answered yet: {SEND} (1 of 2)")
+            assert await person.does("focused") == "Approve"
+            assert await person.does("run", "document.documentElement.scrollWidth") <= 375
+            await person.does("keys", "Enter")
+            await person.does("press", "Send 2 answers")
+            await person.sees("state", "Done")
+            said = await person.does("read", "answer")
+            assert ("sent to Ann" in said, "sent to Bob" in said) == (True, False)
 
 
 async def test_a_raw_question_is_shown_as_text_and_outlives_a_reload(person: Person) -> None:

@@ -18,7 +18,12 @@ export class QuestionForm {
   constructor(interrupts, next, answer) {
     this.#answer = answer;
     this.#asked = interrupts.map((one) => ({ id: one.id, ...asked(one) }));
-    this.#items = this.#asked.flatMap(({ items }) => items).map((item) => new Item(item, () => this.#chosen()));
+    const items = this.#asked.flatMap(({ items }) => items);
+    const named = (title, at) => { // two calls of one tool are told apart
+      const same = items.filter((item) => item.title === title);
+      return same.length > 1 ? ASKS.numbered(title, same.indexOf(items[at]) + 1, same.length) : title;
+    };
+    this.#items = items.map((item, at) => new Item({ ...item, title: named(item.title, at) }, () => this.#chosen()));
     this.node = make("form");
     this.node.noValidate = true; // told by #check, in the page and not in a bubble that goes away
     this.node.setAttribute("aria-label", ASKS.question);
@@ -191,7 +196,7 @@ class Field {
     }
     if (kind === "line") return Object.assign(make("input"), { type: "text", autocomplete: "off" });
     if (kind === "number" || kind === "whole") return Object.assign(make("input"), { type: "number", step: kind === "whole" ? "1" : "any" });
-    const area = Object.assign(make("textarea"), { rows: 1, spellcheck: kind !== "json" });
+    const area = Object.assign(make("textarea"), { rows: 1, spellcheck: kind !== "json", className: kind });
     if (kind !== "json") area.onkeydown = (event) => { // as in the question's box
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();

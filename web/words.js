@@ -35,6 +35,7 @@ export const DECISIONS = { approve: "Approve", edit: "Edit", reject: "Reject", r
 export const ASKS = {
   question: "The chain asks",
   action: (name) => `May “${name}” be called?`,
+  numbered: (title, number, count) => `${title} (${number} of ${count})`,
   shown: "What it is about",
   edited: "Arguments, as JSON",
   why: "Why not? (may be left out)",
