@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.formats.ai_sdk.messages import parse_chat, standing
+from gateway.formats.ai_sdk.messages import parse_chat
+from gateway.formats.ai_sdk.standing import standing
 from gateway.protocol.errors import Invalid, Malformed
 from gateway.streams.start import DEFAULT, Start
 
