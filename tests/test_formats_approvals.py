@@ -54,7 +54,8 @@ def test_a_question_about_one_call_and_one_about_a_doubt() -> None:
         [name] = ids(question)
         assert answered_by(decided((name, True, "")))[1].responses == {TWO: yes}
         refused = answered_by(decided((name, False, "")))[1]
-        assert (refused.responses, refused.cancelled) == ({TWO: no}, {TWO} if no is None else set())
+        assert refused.responses == {TWO: no}
+        assert refused.cancelled == ({TWO} if no is None else set())
 
 
 def test_several_questions_are_one_answer() -> None:
@@ -136,9 +137,9 @@ def test_the_ai_sdk_is_asked_only_where_its_version_knows_how() -> None:
     assert kinds == ["tool-input-available", "tool-approval-request"] * 2 + ["finish"]
     assert [one["approvalId"] for one in asked if "approvalId" in one] == [A, B]
     assert {one.get("providerExecuted", True) for one in asked} == {True}  # no client runs it
-    for more in ({"approvals": False}, {"approvals": True}):
-        questions = [BATCHED] if not more["approvals"] else [BATCHED, FREE]
-        told = [one for one in done(UIMessageStream(STREAM, **more), *questions) if isinstance(one, dict)]
+    for knows, questions in ((False, [BATCHED]), (True, [BATCHED, FREE])):
+        frames = done(UIMessageStream(STREAM, approvals=knows), *questions)
+        told = [one for one in frames if isinstance(one, dict)]
         assert [one["type"] for one in told] == ["finish"]
         assert told[0]["messageMetadata"]["interrupts"] == questions
 

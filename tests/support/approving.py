@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 
 from tests.support import asking
-from tests.support.adapted import Scripted
+from tests.support.adapted import Scripted, calls
 from workers.chains.registry import chain
 
 
@@ -25,11 +25,11 @@ def burn(what: str) -> str:
 
 def _agent(mode: Any) -> Any:
     """One that says something, calls two tools, and says something more. Each call needs leave."""
-    calls = [
+    asked = [
         {"name": "send", "args": {"to": "Ann"}, "id": "c1", "type": "tool_call"},
         {"name": "burn", "args": {"what": "it"}, "id": "c2", "type": "tool_call"},
     ]
-    answers = [AIMessage("let me see", tool_calls=calls), AIMessage("so be it")]
+    answers = [AIMessage("let me see", tool_calls=asked), AIMessage("so be it")]
     asks: Any = HumanInTheLoopMiddleware(
         interrupt_on={"send": True, "burn": {"allowed_decisions": ["approve", "reject"]}}, interrupt_mode=mode
     )
@@ -52,7 +52,7 @@ def approves_each(_: Any) -> Any:
 def approves_no_refusal(_: Any) -> Any:
     """A question that takes no refusal."""
     asks: Any = HumanInTheLoopMiddleware(interrupt_on={"send": {"allowed_decisions": ["approve"]}})
-    answers = [asking.calls("send", to="Ann"), AIMessage("it is sent")]
+    answers = [calls("send", to="Ann"), AIMessage("it is sent")]
     return create_agent(Scripted(answers=answers), [asking.send], middleware=[asks])
 
 

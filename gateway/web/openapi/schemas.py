@@ -203,23 +203,20 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
         "StartMessages": start("messages", messages),
         "StartInput": {"oneOf": [_asked_of(name, chains[name], start) for name in sorted(chains)]},
         "SampleStart": exactly(user=user),
-        "Retry": {
-            **exactly(
-                **{
-                    "from": {**ANY_ID, "description": "a stage, or the id of the event with which one began"},
-                    "params": {
-                        **ref("JsonObject"),
-                        "description": "set anew beside those of the failed stream",
-                    },
-                    "input_patch": {
-                        "not": {"type": "null"},
-                        "description": "a merge patch (RFC 7396) of the failed stream's input",
-                    },
-                }
-            ),
-            "required": [],
+        "Retry": _retry(),
+    }
+
+
+def _retry() -> Schema:
+    told: dict[str, Schema] = {
+        "from": {**ANY_ID, "description": "a stage, or the id of the event with which one began"},
+        "params": {**ref("JsonObject"), "description": "set anew beside those of the failed stream"},
+        "input_patch": {
+            "not": {"type": "null"},
+            "description": "a merge patch (RFC 7396) of the failed stream's input",
         },
     }
+    return {**exactly(**told), "required": []}
 
 
 def _asked_of(name: str, schema: Schema | None, start: Callable[[str, Schema], Schema]) -> Schema:
