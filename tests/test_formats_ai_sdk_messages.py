@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.formats.ai_sdk.messages import parse_chat, standing
+from gateway.formats.ai_sdk.messages import parse_chat
+from gateway.formats.ai_sdk.standing import standing
 from gateway.protocol.errors import Invalid, Malformed
 from gateway.streams.start import DEFAULT, Start
 
@@ -38,10 +39,16 @@ def body(*messages: Any, **more: Any) -> dict[str, Any]:
     return {"id": "c", "messages": list(messages or [user(text("q"))]), **more}
 
 
+def started(value: Any) -> tuple[str, Start]:
+    """The chat, and what is started."""
+    chat, start = parse_chat(value, CHAINS)
+    assert isinstance(start, Start)
+    return chat, start
+
+
 def asked(*messages: Any, **more: Any) -> Any:
     """What a chain is asked."""
-    _, start = parse_chat(body(*messages, **more), CHAINS)
-    return start.input["messages"]
+    return started(body(*messages, **more))[1].input["messages"]
 
 
 def test_a_request_of_the_client_is_taken_whole() -> None:
@@ -53,7 +60,7 @@ def test_a_request_of_the_client_is_taken_whole() -> None:
         chain="report",
         params={"tone": "dry"},
     )
-    chat, start = parse_chat(whole, CHAINS)
+    chat, start = started(whole)
     assert (chat, start.chain, start.params) == ("c", "report", {"tone": "dry"})
     assert (start.metadata, start.sent) == ({"chat": "c"}, "messages")
     assert start.input["messages"] == [

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import protocol
-from gateway.formats.ai_sdk.messages import standing
 from gateway.formats.ai_sdk.projection import UIMessageStream
+from gateway.formats.ai_sdk.standing import standing
 from gateway.protocol import Event, EventType, sse
 from gateway.protocol.fold import Fold
 from tests.support.ai_sdk import Opens

@@ -356,7 +356,34 @@ PARTS = {
     "/v1/chat/completions": ('{"model":"chat","stream":true,"messages":[{"role":"user","content":', "}]}"),
     "/api/chat": ('{"id":"c","messages":[{"role":"user","parts":', "}]}"),
 }
+
+
+def decided(before: str, item: str, after: str) -> bytes:
+    """As many answers to approvals as one question may have calls; `#` stands for the approval's id."""
+    items = (item.replace("#", f"{'0' * 24}.{'a' * 32}.{number}-999") for number in range(1, 1000))
+    return f"{before}[{','.join(items)}]{after}".encode()
+
+
 BODIES: list[tuple[str, str, bytes]] = [
+    (
+        "/api/chat",
+        "approvals",
+        decided(
+            '{"id":"c","messages":[{"role":"assistant","parts":',
+            '{"type":"tool-t","toolCallId":"c","state":"approval-responded",'
+            '"approval":{"id":"#","approved":true}}',
+            "}]}",
+        ),
+    ),
+    (
+        "/v1/responses",
+        "approvals",
+        decided(
+            '{"model":"chat","input":',
+            '{"type":"mcp_approval_response","approval_request_id":"mcpr_#","approve":true}',
+            "}",
+        ),
+    ),
     *(
         (route, name, filled(*ends[:1], item, ends[1]))
         for route, ends in ANY.items()

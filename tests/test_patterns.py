@@ -69,6 +69,7 @@ TABLE: Mapping[Pattern, str] = {
     r"(?:^|_)(?:endpoints?|prox(?:y|ies)|headers?|credentials?|passwords?|secrets?|apikeys?|(?:api|access|secret|private|signing|subscription|account)_keys?|(?:api|ad|auth|access|session|bearer|refresh|security)_tokens?|token_provider|api_base|client_(?:kwargs|args|options)|(?:urls?|uris?|host|hostname)$|^token$|[a-z0-9]+_client$)(?:_|$)": "_aclient",  # noqa: E501
     r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+": "aA_ ",
     r"(?:^|_)(?:kwargs|args|options)$": "_args",
+    r"([A-Za-z0-9_-]{1,64})\.([^.]{1,200})\.(call|again|[0-9]{1,4}-[0-9]{1,4})": "a.0-c",
     # gateway, of what the operator has set
     r"(?=.{3,56}$)[a-z0-9]+(-[a-z0-9]+)*": "a-",
     r"https?://[a-z0-9.-]+(:[0-9]{1,5})?": "htps:/.0",

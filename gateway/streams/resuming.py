@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway import protocol
@@ -82,7 +83,7 @@ class Resuming:
             return await self._told(word, found, before)
         if left_ms is not None:
             await self._creation.uncount(before.owner, before.id, left_ms)
-        record = Record.made(new_id, fields)
+        record = replace(Record.made(new_id, fields), metadata=before.metadata)  # which the script copies
         telemetry.started.add(1, {"chain": record.chain})
         try:
             await self._creation.send(record, followed)

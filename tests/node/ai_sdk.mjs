@@ -80,7 +80,7 @@ const given = (answers) => async () => {
   return new Response(body, { headers: { 'content-type': 'text/event-stream' } });
 };
 
-function open({ chat: name, version, api, browser, messages = [], ended, answers, tools, ...options }) {
+function open({ chat: name, version, api, browser, messages = [], ended, answers, tools, approvals, ...options }) {
   const { AbstractChat, DefaultChatTransport } = VERSIONS[version];
   const state = new State(name, messages);
   const seen = { data: [], finish: null };
@@ -104,9 +104,10 @@ function open({ chat: name, version, api, browser, messages = [], ended, answers
       if (!tools) throw new Error('no tool is the client\'s');
       (seen.calls ??= []).push(toolCall);
     },
-    sendAutomaticallyWhen: VERSIONS[version].lastAssistantMessageIsCompleteWithToolCalls,
+    sendAutomaticallyWhen: approvals ? VERSIONS[version].lastAssistantMessageIsCompleteWithApprovalResponses
+      : VERSIONS[version].lastAssistantMessageIsCompleteWithToolCalls,
   });
-  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, tools, ...options } });
+  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, tools, approvals, ...options } });
 }
 
 // The documentation's own lines, with all but React: one that waits a second there waits none here.
@@ -137,6 +138,12 @@ const VERBS = {
   answer: async ({ chat: name, ...given }) => {
     const { chat } = chats.get(name);
     await (chat.addToolOutput ?? chat.addToolResult).call(chat, given);
+    while (chat.status !== 'ready' && chat.status !== 'error') await new Promise(setImmediate);
+  },
+  // Yes or no to a call of a tool; behind the last one the conversation goes on by itself.
+  approve: async ({ chat: name, ...given }) => {
+    const { chat } = chats.get(name);
+    await chat.addToolApprovalResponse(given);
     while (chat.status !== 'ready' && chat.status !== 'error') await new Promise(setImmediate);
   },
   stop: ({ chat }) => chats.get(chat).chat.stop(),

@@ -7,11 +7,15 @@ show an error's body as it is, so it is our words, and the code is in a header.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.formats.ai_sdk.messages import is_chat, parse_chat
-from gateway.formats.ai_sdk.projection import UIMessageStream
+from gateway.formats.ai_sdk.approvals import Answers
+from gateway.formats.ai_sdk.messages import APPROVALS, is_chat, parse_chat
+from gateway.formats.ai_sdk.projection import Settled, UIMessageStream
+from gateway.formats.base.approvals import answered_by, check_allowed
 from gateway.formats.base.serving import Route, begin, follow
 from gateway.protocol.errors import HoldfastError, Invalid, StoreUnavailable, StreamGone, StreamNotFound
 from gateway.store.record import Record
@@ -24,6 +28,7 @@ from gateway.web.event_stream import HEADERS
 KIND = "ai"
 VERSION = {"x-vercel-ai-ui-message-stream": "v1"}
 TURN_TRIES = 100
+MOST_RESUMED = 100  # answers by our own API that a chat's newest stream is looked for behind
 _ENDED = {"true": True, "false": False}
 
 
@@ -45,6 +50,10 @@ async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
     chains, bounds = gateway.chains, gateway.bounds
     chat, start = await read_json(request, bounds, lambda value: parse_chat(value, chains, bounds), owner)
     gateway.parts.hub.check_room(owner=owner)
+    if isinstance(start, Answers):
+        record = await _resume(gateway, request, start, owner)
+        await _remember(gateway, owner, chat, record)
+        return _events(gateway, record, again=True, settled=start.settled)
     record = await begin(gateway, request, start, owner, followed=True)
     await _remember(gateway, owner, chat, record)
     # Behind answers of its own tools a client begins with a copy of the message before, which is void here.
@@ -77,8 +86,30 @@ async def ai_sdk_cancel(gateway: Gateway, request: Request) -> Response:
     return json_answer(await gateway.cancel(record.id, owner))
 
 
-def _events(gateway: Gateway, record: Record, *, again: bool = False) -> Response:
-    projection = UIMessageStream(record.id, again=again)
+async def _resume(gateway: Gateway, request: Request, answers: Answers, owner: str) -> Record:
+    """The stream that goes on with these answers; the same for the same answers."""
+    stream_id, given = answered_by(answers.decisions)
+    before = await gateway.find(stream_id, owner)
+    check_allowed(stream_id, before.questions, answers.decisions)
+    record = await gateway.resume(
+        stream_id,
+        given,
+        owner=owner,
+        traceparent=request_head.traceparent(request),
+        followed=True,
+        claims=request_head.claims(request),
+    )
+    request_head.note(record)
+    return record
+
+
+def _events(
+    gateway: Gateway, record: Record, *, again: bool = False, settled: Sequence[Settled] = ()
+) -> Response:
+    told = record.metadata if isinstance(record.metadata, dict) else {}
+    projection = UIMessageStream(
+        record.id, again=again, approvals=told.get(APPROVALS) is True, settled=settled
+    )
     return follow(gateway, record, projection, headers={**VERSION, "x-stream-id": record.id})
 
 
@@ -93,6 +124,10 @@ async def _newest(gateway: Gateway, request: Request, owner: str) -> Record:
         raise StreamNotFound
     known = await gateway.parts.conversations.look(KIND, owner, chat)
     record = await gateway.find(known.stream, owner)  # of a chat without one: no id, so none is found
+    for _ in range(MOST_RESUMED):
+        if not record.resumed_by:
+            break
+        record = await gateway.find(record.resumed_by, owner)  # its question was answered elsewhere
     request_head.note(record)
     return record
 

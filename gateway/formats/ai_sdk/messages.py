@@ -11,17 +11,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.formats.ai_sdk.projection import OURS
+from gateway.formats.ai_sdk.approvals import Answers, answers_in
+from gateway.formats.ai_sdk.standing import standing
 from gateway.protocol import sse
 from gateway.protocol.errors import Invalid
 from gateway.streams.images import check_image
 from gateway.streams.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word
 from gateway.streams.start import DEFAULT, Bounds, Start, check_text, parse_start, shown
 
+APPROVALS = "approvals"  # in a stream's metadata: its client knows how they are asked for
 TRIGGERS = ("submit-message", "regenerate-message")
 ROLES = ("system", "user", "assistant")
 _ANSWERED = {"output-available": "output", "output-error": "errorText"}  # states, and where the answer is
-_FIELDS = ("id", "messages", "trigger", "messageId", "chain", "params")
+_FIELDS = ("id", "messages", "trigger", "messageId", "chain", "params", "approvals")
 # What may stand in a path as it is (RFC 3986, 3.3): a chat's id is asked for by its path.
 _CHAT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}")
 
@@ -31,8 +33,10 @@ def is_chat(name: str) -> bool:
     return bool(_CHAT.fullmatch(name)) and name not in (".", "..")
 
 
-def parse_chat(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> tuple[str, Start]:
-    """The body of `POST /api/chat`: the chat's id, and what is to be run."""
+def parse_chat(
+    value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT
+) -> tuple[str, Start | Answers]:
+    """The body of `POST /api/chat`: the chat's id, and what is to be run or answered."""
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
     for name in value:
@@ -45,34 +49,15 @@ def parse_chat(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) 
         raise Invalid("trigger", f"must be one of {', '.join(TRIGGERS)}")
     if not isinstance(value.get("messageId", ""), str | None):
         raise Invalid("messageId", "must be a string")
-    asked = {"messages": _messages(value.get("messages"), bounds), "metadata": {"chat": chat}}
+    approvals = value.get("approvals", False)
+    if not isinstance(approvals, bool):
+        raise Invalid("approvals", "must be true or false")
+    if (answers := answers_in(value.get("messages"))) is not None:
+        return chat, answers
+    metadata = {"chat": chat, **({APPROVALS: True} if approvals else {})}
+    asked = {"messages": _messages(value.get("messages"), bounds), "metadata": metadata}
     given = {name: value[name] for name in ("chain", "params") if name in value}
     return chat, parse_start(asked | given, chains, bounds)
-
-
-def standing(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A message's parts without those that a later `data-reset` or `data-replay` makes void."""
-    void: set[str] = set()
-    kept = []
-    for part in reversed(parts):
-        data = part.get("data")
-        if part["type"] == "data-replay":
-            break
-        if part["type"] == "data-reset":
-            named = data.get("parts") if isinstance(data, dict) else None
-            void |= {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
-        elif _name_of(part) not in void:
-            kept.append(part)
-    return kept[::-1]
-
-
-def _name_of(part: Any) -> str:
-    """What a reset knows a text or a tool by."""
-    if isinstance(part.get("toolCallId"), str):
-        return str(part["toolCallId"])
-    for name in ("providerMetadata", OURS, "part"):
-        part = part.get(name) if isinstance(part, dict) else None
-    return part if isinstance(part, str) else ""
 
 
 def _messages(value: Any, bounds: Bounds) -> list[dict[str, Any]]:

@@ -9,10 +9,11 @@ a delta of a part that is not open: here stands only what all three versions kno
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.formats.base.approvals import approvals_in
 from gateway.formats.base.calls import Unanswered
 from gateway.formats.base.projection import Frame, Projection
 from gateway.protocol.fold import StageText
@@ -55,15 +56,29 @@ class _Call:
         return (self.call_id, self.kind) == (asked.call_id, (asked.name, asked.stage, asked.run))
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A call as the client has it, and whether it may be made."""
+
+    call_id: str
+    name: str
+    is_approved: bool
+    input: Any = field(default=None, repr=False)
+
+
 @dataclass
 class UIMessageStream(Projection):
     """`message_id` is the stream's own, so that a replay is of the same message.
 
     `again`: the client may have parts in it already, of an earlier connection or of the message before.
+    `approvals`: the client knows how to be asked for leave to call a tool; an older one fails at that.
+    `settled`: calls in the message before that this stream's start has answered.
     """
 
     message_id: str
     again: bool = False
+    approvals: bool = False
+    settled: Sequence[Settled] = ()
     _stage: str = field(default="", init=False)  # its `started` event's id
     _in_step: bool = field(default=False, init=False)
     # The names of what stands, by stage; what is being written, by kind and run.
@@ -76,6 +91,10 @@ class UIMessageStream(Projection):
         """The message begins."""
         known = {"chain": data["chain"], "created_at": data["created_at"]}
         yield _chunk("start", messageId=self.message_id, messageMetadata=known)
+        # The client has begun with a copy of the message before. A call that is answered and not settled
+        # there would have it send the same answer again at the end, and again.
+        for call in self.settled:
+            yield _settle(call)
         if self.again:
             # Version 5 adds a replay to what it had, where it has seen the connection break. All versions
             # add an answer to a copy of the message whose tools they have answered.
@@ -158,6 +177,7 @@ class UIMessageStream(Projection):
         for asked in self.for_client:
             yield from (self._hand_over(call, asked) for call in self._calls if call.is_of(asked))
         yield from self._end_step()
+        yield from self._ask(data.get("interrupts"))
         reason = _REASONS.get(str(data["finish_reason"]).lower(), "other")
         yield _chunk("finish", finishReason=reason, messageMetadata={"status": "done", **data})
         yield DONE
@@ -228,6 +248,14 @@ class UIMessageStream(Projection):
         known = {"toolCallId": call.shown, "toolName": asked.name, "input": asked.input}
         return _chunk("tool-input-available", **known, dynamic=True, providerExecuted=False)
 
+    def _ask(self, questions: Any) -> Iterator[Frame]:
+        """Each call for which leave is asked. Without the model's id in it, it is known by the question's."""
+        for approval in approvals_in(questions) if self.approvals else ():
+            shown = approval.id(self.message_id)
+            known = {"toolCallId": shown, "toolName": approval.name, "input": approval.input}
+            yield _chunk("tool-input-available", **known, dynamic=True, providerExecuted=True)
+            yield _chunk("tool-approval-request", approvalId=shown, toolCallId=shown)
+
     def _called(self, data: Any) -> _Call | None:
         """The call that ends here. An attempt that goes on where another fell may know it by another id."""
         kind = _Call.kind_of(data)
@@ -238,3 +266,11 @@ class UIMessageStream(Projection):
 
 def _chunk(kind: str, **more: Any) -> Frame:
     return Frame({"type": kind, **more})
+
+
+def _settle(call: Settled) -> Frame:
+    """The call is under way, or will never be."""
+    if not call.is_approved:
+        return _chunk("tool-output-denied", toolCallId=call.call_id)
+    known = {"toolCallId": call.call_id, "toolName": call.name, "input": call.input}
+    return _chunk("tool-input-available", **known, dynamic=True, providerExecuted=True)

@@ -284,6 +284,44 @@ class FunctionCall(Item):
         yield self._done()
 
 
+@dataclass(eq=False, slots=True)
+class ApprovalRequest(Item):
+    """A call for which leave is asked.
+
+    `approval` is its name among all such calls; `label` is the chain's last stage.
+    """
+
+    approval: str = ""
+    name: str = ""
+    label: str = ""
+    arguments: str = ""
+
+    prefix: ClassVar[str] = "mcpr"
+
+    @property
+    def id(self) -> str:
+        """What the answer names."""
+        return f"{self.prefix}_{self.approval}"
+
+    def document(self) -> dict[str, Any]:
+        """What is asked."""
+        return {
+            "type": "mcp_approval_request",
+            "id": self.id,
+            "server_label": self.label,
+            "name": self.name,
+            "arguments": self.arguments,
+        }
+
+    def opening(self) -> Iterable[Told]:
+        """All of it."""
+        yield self._added()
+
+    def closing(self, status: str) -> Iterable[Told]:
+        """It is whole."""
+        yield self._done()
+
+
 def json_text(value: Any) -> str:
     """A text as it is, anything else as JSON."""
     return value if isinstance(value, str) else sse.dumps(value).decode()

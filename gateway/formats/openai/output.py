@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.formats.base.answer_text import Answer, Piece, is_of
+from gateway.formats.base.approvals import Approval, approvals_in
 from gateway.formats.base.calls import Unanswered
 from gateway.formats.base.projection import MOST_FRAMES, Frame, Projection
 from gateway.formats.openai.common import pages_of, result_of, seconds, tokens
 from gateway.formats.openai.items import (
+    ApprovalRequest,
     Aside,
     Call,
     FunctionCall,
@@ -185,6 +187,8 @@ class Responses(Projection):
         spoken = (stage for stage in reversed(self.fold.stages) if self._answer.is_told(stage))
         self._speaker = next(spoken, self._result_of or (rest[0].stage if rest else None))
         yield from self._tell([piece for piece in rest if piece.stage is self._speaker])
+        for approval in approvals_in(data.get("interrupts")):
+            yield from self._ask(approval)
         yield from self._end(f"response.{self._ended()}", "completed")
 
     def failed(self, data: Any) -> Iterable[Frame]:
@@ -210,6 +214,15 @@ class Responses(Projection):
         """A call that is the client's, as an item of its own; without room in the event, at the end alone."""
         item = FunctionCall(self._count, self._stream, call.offset, None)
         item.call_id, item.name, item.arguments = call.call_id, call.name, call.arguments
+        self._count += 1
+        self._items.append(item)
+        yield from self._if_room([*item.opening(), *item.closing("completed")])
+
+    def _ask(self, approval: Approval) -> Iterable[Frame]:
+        """A call for which leave is asked, likewise."""
+        item = ApprovalRequest(self._count, self._stream, self._offset(), None)
+        item.approval, item.name = approval.id(self._stream), approval.name
+        item.label, item.arguments = self.last, json_text(approval.input)
         self._count += 1
         self._items.append(item)
         yield from self._if_room([*item.opening(), *item.closing("completed")])

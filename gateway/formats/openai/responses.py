@@ -16,8 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import gateway.formats.openai.fields as fields
+from gateway.formats.base.approvals import Decision, answered_by, check_allowed
 from gateway.formats.base.projection import Place
 from gateway.formats.base.serving import Route, begin, follow, replayed, stands
+from gateway.formats.openai.approvals import REQUEST, RESPONSE, decisions_in
 from gateway.formats.openai.common import begun, refusal, settled, unknown, where
 from gateway.formats.openai.output import Responses
 from gateway.protocol import Status, sse
@@ -36,8 +38,9 @@ _OWN = frozenset(
     ("input", "instructions", "previous_response_id", "background", "store", "stream", "stream_options")
 )
 _PREFIX = "resp_"
-_KINDS = ("message", "function_call", "function_call_output")
-_SKIPPED = frozenset(("reasoning", "mcp_call"))  # of a response's output that is sent back as input
+_KINDS = ("message", "function_call", "function_call_output", RESPONSE)
+# Of a response's output that is sent back as input, and of answers to it.
+_SKIPPED = frozenset(("reasoning", "mcp_call", REQUEST, RESPONSE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Draft:
     said: list[dict[str, Any]]
     places: list[str]  # of `said`: the fields that they come from
     instructions: list[dict[str, Any]]
+    decisions: list[Decision]  # about what another response asks leave for; then it adds nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,6 @@ class Asked:
     must not be kept longer than the run.
     """
 
-    start: Start
     stream: bool
     kept: Mapping[str, Any]
     shown: Mapping[str, Any]
@@ -71,10 +74,14 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
     """POST /v1/responses."""
     owner = await request_head.owner(gateway, request)
     draft = await read_json(request, gateway.bounds, lambda value: parse(value, gateway), owner)
-    asked = await with_what_was_said(draft, gateway, owner)
-    gateway.parts.hub.check_room(owner=owner)
-    with _as_sent():
-        record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
+    if draft.decisions:
+        gateway.parts.hub.check_room(owner=owner)
+        record, asked = await _resumed(gateway, request, draft, owner)
+    else:
+        start, asked = await with_what_was_said(draft, gateway, owner)
+        gateway.parts.hub.check_room(owner=owner)
+        with _as_sent():
+            record = await begin(gateway, request, start, owner, followed=asked.stream)
     with begun(record):
         await gateway.parts.conversations.keep(owner, record.id, KIND, asked.kept)
         made = await _made(gateway, record, asked.shown)
@@ -112,12 +119,13 @@ def parse(value: Any, gateway: Gateway) -> Draft:
     options = value.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise Invalid("stream_options", "must be an object")
-    said, places = _messages(value.get("input"), gateway.bounds)
-    return Draft(value, chain, params, said, places, _instructions(value))
+    decisions = decisions_in(value.get("input"), value.get("previous_response_id") is not None)
+    said, places = ([], []) if decisions else _messages(value.get("input"), gateway.bounds)
+    return Draft(value, chain, params, said, places, _instructions(value), decisions)
 
 
-async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> Asked:
-    """The request with what was said before. Raises Invalid, TooLarge, or as `find`."""
+async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> tuple[Start, Asked]:
+    """What is started, and the request with what was said before. Raises Invalid, TooLarge, or as `find`."""
     value = draft.value
     previous = value.get("previous_response_id")
     before = [] if previous is None else await _conversation(gateway, previous, owner)
@@ -145,7 +153,52 @@ async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> Aske
         size = len(sse.dumps(start))
         start_it = await aside(size, lambda: parse_start(start, gateway.chains, gateway.bounds), owner)
         start_it = replace(start_it, unstored=not stored)
-        return Asked(start_it, fields.flag(value, "stream"), kept, shown)
+        return start_it, Asked(fields.flag(value, "stream"), kept, shown)
+
+
+async def _resumed(gateway: Gateway, request: Request, draft: Draft, owner: str) -> tuple[Record, Asked]:
+    """The stream that goes on with a draft's decisions; the same for the same ones.
+
+    Its instructions, params and metadata are those of the stream that has asked. Raises Invalid, or as `find`
+    and `Gateway.resume`.
+    """
+    stream_id, given = answered_by(draft.decisions)
+    try:
+        before = await gateway.find(stream_id, owner)
+    except StreamNotFound:
+        raise unknown(draft.decisions[0].at) from None
+    previous = draft.value.get("previous_response_id")
+    if previous not in (None, f"{_PREFIX}{stream_id}"):
+        raise Invalid("previous_response_id", "must be the id of the response that asks for the approvals")
+    if before.chain != draft.chain:
+        raise Invalid("model", "must be that of the response that asks for the approvals")
+    check_allowed(stream_id, before.questions, draft.decisions)
+    kept = await gateway.parts.conversations.kept(owner, stream_id, KIND) or {}
+    is_kept = kept.get("messages") is not None and draft.value.get("store") is not False
+    said = await _conversation(gateway, f"{_PREFIX}{stream_id}", owner) if is_kept else None
+    if said and not said[-1]["content"] and "tool_calls" not in said[-1]:
+        said.pop()  # it has asked, and said nothing
+    asked = Asked(
+        fields.flag(draft.value, "stream"),
+        {
+            **kept,
+            "background": fields.flag(draft.value, "background"),
+            "previous_response_id": f"{_PREFIX}{stream_id}",
+            "store": is_kept,
+            "messages": said,
+        },
+        {},
+    )
+    record = await gateway.resume(
+        stream_id,
+        given,
+        owner=owner,
+        traceparent=request_head.traceparent(request),
+        followed=asked.stream,
+        claims=request_head.claims(request),
+    )
+    request_head.note(record)
+    return record, asked
 
 
 def _messages(given: Any, bounds: Bounds) -> tuple[list[dict[str, Any]], list[str]]:

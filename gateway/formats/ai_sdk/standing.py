@@ -1,0 +1,32 @@
+"""Which parts of a message of the AI SDK stand. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.formats.ai_sdk.projection import OURS
+
+
+def standing(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A message's parts without those that a later `data-reset` or `data-replay` makes void."""
+    void: set[str] = set()
+    kept = []
+    for part in reversed(parts):
+        data = part.get("data")
+        if part["type"] == "data-replay":
+            break
+        if part["type"] == "data-reset":
+            named = data.get("parts") if isinstance(data, dict) else None
+            void |= {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
+        elif _name_of(part) not in void:
+            kept.append(part)
+    return kept[::-1]
+
+
+def _name_of(part: Any) -> str:
+    """What a reset knows a text or a tool by."""
+    if isinstance(part.get("toolCallId"), str):
+        return str(part["toolCallId"])
+    for name in ("providerMetadata", OURS, "part"):
+        part = part.get(name) if isinstance(part, dict) else None
+    return part if isinstance(part, str) else ""
