@@ -31,6 +31,7 @@ if sys.platform != "win32":  # uvloop has no wheel for Windows
     import uvloop
 
 from gateway.cli import commands
+from gateway.cli.store import stored
 from gateway.hosts.asgi import PROBES, ROUTES, Routes, app
 from gateway.hosts.uvicorn_protocol import bounded
 from gateway.observe import loglines, telemetry
@@ -94,8 +95,12 @@ def _gateway(settings: Settings, model_state: Callable[[], str]) -> Gateway:
     return gateway
 
 
-async def _retry(settings: Settings, given: argparse.Namespace) -> int:
-    return await commands.retry(_gateway(settings, lambda: "configured"), given)
+async def _look(settings: Settings, given: argparse.Namespace) -> int:
+    """Run a command that needs the store; answers the exit code."""
+    async with stored(settings, alone=False) as (settings, _):
+        if given.command == "retry":
+            return await commands.retry(_gateway(settings, lambda: "configured"), given)
+        return await commands.look(settings, given)
 
 
 class Host:
@@ -226,17 +231,14 @@ async def main(mode: str, settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as brought:
         brought.push_async_callback(asyncio.to_thread, configure(settings))
-        if not settings.redis_url:
-            try:
-                with needs("embedded", "a store of its own, as REDIS_URL is not set,"):
-                    from gateway.redis.embedded import EmbeddedRedis
-            except ImportError as error:
-                raise SystemExit(str(error)) from None
-            redis = EmbeddedRedis()
-            await redis.start()
-            brought.push_async_callback(redis.stop)
-            print(redis.notice, flush=True)
-            settings = replace(settings, redis_url=redis.url)
+        try:
+            with needs("embedded", "a store of its own, as REDIS_URL is not set,"):
+                store = stored(settings, alone=mode == "all")
+                settings, notice = await brought.enter_async_context(store)
+        except ImportError as error:
+            raise SystemExit(str(error)) from None
+        if notice:
+            print(notice, flush=True)
         model = None
         if mode == "all" and not settings.model_is_configured:
             model = LocalModel()
@@ -344,8 +346,9 @@ def run() -> int:
         own = threading.main_thread()
         _end_without([one for one in threading.enumerate() if one is not own and not one.daemon])
         return 0
-    others = {"ask": commands.ask, "retry": _retry}
-    return run_in_loop(others.get(given.command, commands.look)(settings, given))
+    if given.command == "ask":
+        return run_in_loop(commands.ask(settings, given))
+    return run_in_loop(_look(settings, given))
 
 
 if __name__ == "__main__":

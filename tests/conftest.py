@@ -44,6 +44,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("functions")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    if stores.IS_STAND_IN:
+        left_out = [item for item in items if item.get_closest_marker("tls")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     items[:] = [item for item in items if not stores.repeats(item)]
     if config.getoption("stores"):
         config.hook.pytest_deselected(items=[item for item in items if not stores.is_store_test(item)])

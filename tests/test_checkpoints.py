@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from redis.asyncio import Redis
 
 from gateway.protocol.errors import StoreUnavailable
 from gateway.redis.cluster import Router
-from gateway.redis.embedded import EmbeddedRedis
+from gateway.redis.embedded_fake import FakeStore
 from gateway.settings import Settings
 from holdfast_gateway.checkpoints import Saver
 from tests.support.checkpoints import listed, place, put, sound, values_of
@@ -48,17 +47,13 @@ async def test_the_conformance_suite_passes_in_full(redis_url: str) -> None:
 
 
 @pytest.mark.slow
-async def test_the_conformance_suite_passes_in_full_without_a_redis_server(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    redis = EmbeddedRedis()
-    await redis.start()
+async def test_the_conformance_suite_passes_in_full_without_a_redis_server() -> None:
+    fake = FakeStore()
+    url = await fake.start()
     try:
-        assert redis.kind == "fakeredis"
-        await conforms(redis.url)
+        await conforms(url)
     finally:
-        await redis.stop()
+        await fake.stop()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from gateway.protocol.sse import Decoder
 from gateway.queue.job_queue import Message
 from gateway.queue.redis_queue import RedisQueue
 from gateway.redis.cluster import Router
-from gateway.redis.embedded import EmbeddedRedis
+from gateway.redis.embedded_fake import FakeStore
 from gateway.relay.follow import Relay
 from gateway.relay.hub import Hub
 from gateway.settings import Settings
@@ -240,17 +240,14 @@ async def test_a_socket_on_this_machine_is_not_even_asked(redis_url: str, redis:
         assert await maps_asked(redis) == 0
 
 
-async def test_the_store_that_stands_in_for_redis_is_a_single_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    embedded = EmbeddedRedis()
-    await embedded.start()
+async def test_the_store_that_stands_in_for_redis_is_a_single_one() -> None:
+    fake = FakeStore()
+    url = await fake.start()
     try:
-        async with routed(embedded.url) as router:
+        async with routed(url) as router:
             assert await router.call("ECHO", "x") == b"x"
     finally:
-        await embedded.stop()
+        await fake.stop()
 
 
 async def test_a_server_that_is_away_sees_no_storm_and_is_found_when_it_is_back(redis_url: str) -> None:

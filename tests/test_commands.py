@@ -231,7 +231,9 @@ async def ran(*arguments: str, **environment: str) -> tuple[int, str, str]:
 
 async def test_the_command_line_lists_all_that_there_is_to_run(redis_url: str) -> None:
     (code, said, _), (ls_code, listed, told), (no_code, _, refused) = await asyncio.gather(
-        ran("--help"), ran("ls", REDIS_URL=redis_url, GATEWAY_LOG_LEVEL="debug"), ran("ls")
+        ran("--help"),
+        ran("ls", REDIS_URL=redis_url, GATEWAY_LOG_LEVEL="debug"),
+        ran("ls", GATEWAY_STORE_DIR="/nowhere"),
     )
     assert code == ls_code == 0
     for command in ("run (all)", "new", "web", "worker", "key", "inspect", "ls"):

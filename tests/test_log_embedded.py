@@ -1,7 +1,8 @@
-"""The same log on what `all` brings along when no Redis is given: a private server, or fakeredis."""
+"""The same log on what `run` brings along when no Redis is given: a server in a folder, or fakeredis."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,25 +11,29 @@ import pytest
 from gateway import protocol
 from gateway.protocol import Cursor
 from gateway.protocol.errors import CursorLost
-from gateway.redis.embedded import EmbeddedRedis
+from gateway.redis.embedded_fake import FakeStore
+from gateway.redis.embedded_folder import FolderStore
 from gateway.store.log import Log
 from tests.model.streams import CANCEL_TAG, DONE, LEASE_MS, Stream, open_log, said, start_frame, token
+from tests.support.processes import store_ended
 
 
-@pytest.fixture(params=["redis-server", "fakeredis"])
-async def embedded(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> AsyncIterator[Log]:
+@pytest.fixture(params=["in a folder", "fakeredis"])
+async def embedded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Log]:
     if request.param == "fakeredis":
-        monkeypatch.setenv("PATH", str(tmp_path))  # no redis-server there
-    redis = EmbeddedRedis()
-    await redis.start()
-    try:
-        assert redis.kind == request.param
-        async with open_log(redis.url) as log:
+        fake = FakeStore()
+        async with open_log(await fake.start()) as log:
             yield log
-    finally:
-        await redis.stop()
+        await fake.stop()
+        return
+    program = shutil.which("redis-server")
+    assert program
+    store = FolderStore(tmp_path, program)
+    await store.start()
+    async with open_log(store.url) as log:
+        yield log
+    store.stop()
+    await store_ended(tmp_path)
 
 
 async def test_a_life_on_each_embedded_redis(embedded: Log) -> None:

@@ -110,7 +110,7 @@ async def test_a_workers_metrics_are_not_shown_to_everybody(redis_url: str) -> N
 @pytest.mark.slow
 async def test_all_starts_with_nothing_and_its_curl_line_works() -> None:
     async with ModelServer() as model, GatewayProcess("all", model.environment(), anew=True) as gateway:
-        assert any(line.startswith("Embedded Redis: ") for line in gateway.lines)
+        assert any(line.startswith("Store: ") for line in gateway.lines)
         first = (await gateway.line("curl ")).strip()
         command = first + "\n" + await gateway.line(" ")
         shell = await asyncio.create_subprocess_exec(

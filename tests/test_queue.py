@@ -14,30 +14,25 @@ from redis.asyncio import Redis
 from gateway.protocol.errors import QueueUnavailable
 from gateway.queue.job_queue import Delivery, Message
 from gateway.queue.redis_queue import RedisQueue
-from gateway.redis.embedded import EmbeddedRedis
+from gateway.redis.embedded_fake import FakeStore
 from tests.support.queues import LEASE_MS, Store
 
 BOUND_SECONDS = 20
 
 
 @pytest.fixture(params=["redis-server", "fakeredis"])
-async def store(
-    request: pytest.FixtureRequest, redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> AsyncIterator[Store]:
-    """Redis itself, and what stands in for it where there is none: PATH leads to no redis-server."""
+async def store(request: pytest.FixtureRequest, redis_url: str) -> AsyncIterator[Store]:
+    """Redis itself, and what stands in for it where there is none."""
     if request.param == "redis-server":
         made = Store(redis_url)
         yield made
         await made.close()
         return
-    monkeypatch.setenv("PATH", str(tmp_path))
-    embedded = EmbeddedRedis()
-    await embedded.start()
-    assert embedded.kind == "fakeredis"
-    made = Store(embedded.url)
+    fake = FakeStore()
+    made = Store(await fake.start())
     yield made
     await made.close()
-    await embedded.stop()
+    await fake.stop()
 
 
 async def take(queue: RedisQueue, count: int = 1) -> list[Delivery]:

@@ -18,6 +18,7 @@ from tests.support.certificates import certify
 from tests.support.following import Stream, connected, following, reading
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.tls
 CANARY = "canary-password"
 LONG_SECONDS = 600.0  # a call that waited for its time to run out would outlast the test
 

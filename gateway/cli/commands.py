@@ -15,6 +15,7 @@ from typing import Any
 from gateway import protocol
 from gateway.azure import credentials
 from gateway.callers.auth import new_key
+from gateway.cli.store import folder_of
 from gateway.observe.loglines import one_line
 from gateway.ops.listing import Listing, listing
 from gateway.ops.timeline import Entry, Story, story_of
@@ -29,6 +30,7 @@ from gateway.streams.retrying import Wanted
 from gateway.streams.service import Gateway
 
 SERVING = ("all", "web", "worker")
+LOOKING = ("inspect", "ls", "retry")
 MOST_LISTED = 10_000
 _COLUMNS = (
     "id",
@@ -108,9 +110,9 @@ def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
     shown = settings.metrics and not settings.metrics_key
     if command == "worker" and settings.worker_port and shown and not settings.is_loopback and not told_twice:
         parser.error(f"HOST={settings.host} can be reached by others: set GATEWAY_METRICS_KEY")
-    if command in ("web", "worker") and not settings.redis_url:
+    if command in ("web", "worker") and not (settings.redis_url or settings.store_dir):
         parser.error("REDIS_URL must be set: web and worker meet in a Redis that both reach")
-    if command in ("inspect", "ls", "retry") and not settings.redis_url:
+    if command in LOOKING and not settings.redis_url and not folder_of(settings).is_dir():
         parser.error("REDIS_URL must be set: it names the store to look into")
     if command == "all" and settings.is_open and settings.is_loopback and not settings.development:
         return replace(settings, development="yes")

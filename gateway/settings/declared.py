@@ -66,7 +66,10 @@ class Fields:
     hosts: str = setting(
         "GATEWAY_HOSTS", "", "names of this gateway beside loopback ones, by space, where nobody is asked"
     )
-    redis_url: str = setting("REDIS_URL", "", "the store; empty: an embedded one (`all` only)", secret=True)
+    redis_url: str = setting("REDIS_URL", "", "the store; empty: one of this machine's own", secret=True)
+    store_dir: str = setting(
+        "GATEWAY_STORE_DIR", "", "its folder, without REDIS_URL; empty: `.holdfast`, for `run` alone"
+    )
     redis_auth: str = setting(
         "GATEWAY_REDIS_AUTH", "url", "who we are there: as the URL says, or `entra`: a managed identity"
     )

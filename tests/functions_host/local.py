@@ -1,6 +1,6 @@
 """`make run-functions`: the app in Azure Functions' own runtime, with all that it needs beside it.
 
-Azurite carries the jobs, a private Redis the streams, and the small local model answers unless
+Azurite carries the jobs, a store in the app's folder the streams, and the small local model answers unless
 one is configured. What is set in the environment wins: a REDIS_URL, a storage account, a model, the PORT.
 
 Invariant: everything started here is stopped here, in its order: Ctrl-C reaches this process alone.
@@ -16,7 +16,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from gateway.redis.embedded import EmbeddedRedis
+from gateway.redis.embedded import FOLDER, EmbeddedRedis
 from gateway.settings import Settings
 from tests.support.azurite import Azurite
 from workers.development.local_model import LocalModel
@@ -59,7 +59,7 @@ async def _run(port: int, app: Path) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     stopped = asyncio.create_task(stop.wait(), name="stop")
     async with AsyncExitStack() as stack:
-        environment = {**DEFAULTS, **os.environ, **await _brought(stack)}
+        environment = {**DEFAULTS, **os.environ, **await _brought(stack, app)}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.functions_host", "--listen"),
             *("--port", str(port), "--app-dir", str(app)),
@@ -86,11 +86,11 @@ async def _serving(process: asyncio.subprocess.Process) -> int:
     return await process.wait()
 
 
-async def _brought(stack: AsyncExitStack) -> dict[str, str]:
+async def _brought(stack: AsyncExitStack, app: Path) -> dict[str, str]:
     """What is not configured."""
     brought: dict[str, str] = {}
     if not os.environ.get("REDIS_URL"):
-        redis = EmbeddedRedis()
+        redis = EmbeddedRedis(Path(os.environ.get("GATEWAY_STORE_DIR") or app / FOLDER))
         await redis.start()
         stack.push_async_callback(redis.stop)
         print(redis.notice, flush=True)

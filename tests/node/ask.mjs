@@ -1,4 +1,4 @@
-// web/client.js at a gateway: node ask.mjs URL CALL, where CALL is {"stream": …}, {"follow": [id, after]},
+// web/client.js at a gateway: node ask.mjs URL CALL [OPTIONS of Gateway, in JSON], where CALL is {"stream": …}, {"follow": [id, after]},
 // {"retry": [id, options]}, {"status": id} or {"cancel": id}, in JSON. One JSON line for each event, then one with the result or the error.
 // Its clock runs fifty times as fast as the gateway's: how long it pauses is not what is tested (fast.mjs).
 import "./fast.mjs";
@@ -6,9 +6,9 @@ import { Gateway, GatewayError } from "../../web/client.js";
 
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
-const [url, call] = process.argv.slice(2);
+const [url, call, options = "{}"] = process.argv.slice(2);
 const [[verb, given]] = Object.entries(JSON.parse(call));
-const gateway = new Gateway(url, { silence: 3000 });
+const gateway = new Gateway(url, { silence: 3000, ...JSON.parse(options) });
 try {
   if (verb === "status" || verb === "cancel") say({ result: await gateway[verb](given) });
   else {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from gateway.redis.embedded_keeper import KEEPER, taken
 from tests.support import forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -22,10 +25,23 @@ SERVES = "Holdfast serves "
 IN_PRODUCTION = {"GATEWAY_DEVELOPMENT": "no"}  # `all` on loopback would show the text of chains' exceptions
 
 
+async def store_ended(folder: Path) -> None:
+    """Wait until the server of an embedded store, and its keeper, have ended. Raises TimeoutError."""
+    if (folder / KEEPER).exists():
+        lock = os.open(folder / KEEPER, os.O_RDWR)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                while not taken(lock, fcntl.LOCK_EX):  # noqa: ASYNC110 - a wait in a thread could not be ended
+                    await asyncio.sleep(0.01)
+        finally:
+            os.close(lock)
+
+
 class GatewayProcess:
     """`async with GatewayProcess("web", {"REDIS_URL": …}) as web`; then `web.url`, `web.pid`, `web.log()`.
 
     Only HOME, PATH and the like are inherited: no key or setting of the machine reaches the process.
+    Without a store in the environment it has one of its own, in a folder that goes with it.
     `anew`: the command itself, not a fork of what has its imports already. `module`: what runs instead of
     `gateway`, which must say the same first line.
     """
@@ -41,6 +57,10 @@ class GatewayProcess:
         self._mode = mode
         self._module = module
         self._anew = anew
+        self._folder: Path | None = None
+        if mode == "all" and not environment.keys() & {"REDIS_URL", "GATEWAY_STORE_DIR"}:
+            self._folder = Path(tempfile.mkdtemp(prefix="holdfast-store-"))
+            environment = {**environment, "GATEWAY_STORE_DIR": str(self._folder)}
         self._environment = {**inherited, "HOST": "127.0.0.1", "PORT": "0", **IN_PRODUCTION, **environment}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
         self.lines: list[str] = []
@@ -109,6 +129,10 @@ class GatewayProcess:
             if not self._stderr.closed:
                 self._last_log = self.log()
                 self._stderr.close()
+            if self._folder is not None:
+                await store_ended(self._folder)
+                shutil.rmtree(self._folder)
+                self._folder = None
         return self._process.returncode or 0
 
     async def _rest(self) -> None:
