@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway import protocol
 from gateway.formats.ai_sdk.approvals import answers_in
 from gateway.formats.ai_sdk.messages import parse_chat
-from gateway.formats.ai_sdk.projection import Settled, UIMessageStream
+from gateway.formats.ai_sdk.projection import AnsweredCall, UIMessageStream
 from gateway.formats.base.approvals import Decision, answered_by, approvals_in, check_allowed
 from gateway.formats.openai.approvals import decisions_in
 from gateway.formats.openai.output import Responses
@@ -145,7 +145,7 @@ def test_the_ai_sdk_is_asked_only_where_its_version_knows_how() -> None:
 
 
 def test_what_was_answered_is_settled_in_the_copy_before_it_is_void() -> None:
-    settled = [Settled("yes", "send", True, {"to": "Ann"}), Settled("no", "burn", False)]
+    settled = [AnsweredCall("yes", "send", True, {"to": "Ann"}), AnsweredCall("no", "burn", False)]
     stream = UIMessageStream(STREAM, again=True, settled=settled)
     frames = stream.feed("0-be0f", protocol.start(STREAM, "c", ["c"], "2026-01-01T00:00:00Z"))
     _, first, second, last = (frame.data for frame in frames)

@@ -17,8 +17,6 @@ DOCUMENTED = {  # named with an underscore, and yet described in Python's own do
     "_replace",  # of a named tuple
 }
 ALLOWED = {
-    ("gateway/redis/embedded.py", "fakeredis._helpers"): "replies that fakeredis does not export",
-    ("gateway/redis/embedded.py", "fakeredis._socket"): "the one class that runs commands without a client",
     ("workers/langchain/calls.py", "_get_ls_params"): "LangChain's only name for a model's provider",
     ("workers/langchain/keys.py", "_run"): "which arguments a tool's own method takes",
     ("workers/langchain/keys.py", "_arun"): "the same, where the tool is asynchronous",

@@ -66,10 +66,10 @@ async def test_it_serves_what_holdfast_new_makes_and_ctrl_c_ends_it_with_0_and_n
             assert told.text.count("delta_content") == len(DEFAULT_TEXT.split()), told.text
             assert "\nevent: done\n" in told.text
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, told = await process.communicate()
+        _, logged = await process.communicate()
     assert process.returncode == 0
-    assert b"Traceback" not in told
-    assert b"the worker exited with code 0" in told
+    assert b"Traceback" not in logged
+    assert b"the worker exited with code 0" in logged
     assert (project / ".holdfast" / "appendonlydir").is_dir()
     await store_ended(project / ".holdfast")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.formats.ai_sdk.projection import Settled
+from gateway.formats.ai_sdk.projection import AnsweredCall
 from gateway.formats.ai_sdk.standing import standing
 from gateway.formats.base.approvals import Decision
 from gateway.protocol.errors import Invalid
@@ -21,7 +21,7 @@ class Answers:
     """All answers of a message."""
 
     decisions: list[Decision]
-    settled: list[Settled]
+    settled: list[AnsweredCall]
 
 
 def answers_in(messages: Any) -> Answers | None:
@@ -59,4 +59,4 @@ def _take(found: Answers, at: str, part: Mapping[str, Any]) -> None:
     check_word(f"{at}.toolCallId", call_id, MOST_ID)
     check_word(f"{at}.toolName", tool, MOST_NAME)
     found.decisions.append(Decision(f"{at}.approval", name, is_approved, reason or ""))
-    found.settled.append(Settled(str(call_id), str(tool), is_approved, part.get("input")))
+    found.settled.append(AnsweredCall(str(call_id), str(tool), is_approved, part.get("input")))

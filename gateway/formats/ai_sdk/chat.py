@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from gateway.formats.ai_sdk.approvals import Answers
 from gateway.formats.ai_sdk.messages import APPROVALS, is_chat, parse_chat
-from gateway.formats.ai_sdk.projection import Settled, UIMessageStream
+from gateway.formats.ai_sdk.projection import AnsweredCall, UIMessageStream
 from gateway.formats.base.approvals import answered_by, check_allowed
 from gateway.formats.base.serving import Route, begin, follow
 from gateway.protocol.errors import HoldfastError, Invalid, StoreUnavailable, StreamGone, StreamNotFound
@@ -104,7 +104,7 @@ async def _resume(gateway: Gateway, request: Request, answers: Answers, owner: s
 
 
 def _events(
-    gateway: Gateway, record: Record, *, again: bool = False, settled: Sequence[Settled] = ()
+    gateway: Gateway, record: Record, *, again: bool = False, settled: Sequence[AnsweredCall] = ()
 ) -> Response:
     told = record.metadata if isinstance(record.metadata, dict) else {}
     projection = UIMessageStream(

@@ -57,7 +57,7 @@ class _Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class AnsweredCall:
     """A call as the client has it, and whether it may be made."""
 
     call_id: str
@@ -78,7 +78,7 @@ class UIMessageStream(Projection):
     message_id: str
     again: bool = False
     approvals: bool = False
-    settled: Sequence[Settled] = ()
+    settled: Sequence[AnsweredCall] = ()
     _stage: str = field(default="", init=False)  # its `started` event's id
     _in_step: bool = field(default=False, init=False)
     # The names of what stands, by stage; what is being written, by kind and run.
@@ -268,7 +268,7 @@ def _chunk(kind: str, **more: Any) -> Frame:
     return Frame({"type": kind, **more})
 
 
-def _settle(call: Settled) -> Frame:
+def _settle(call: AnsweredCall) -> Frame:
     """The call is under way, or will never be."""
     if not call.is_approved:
         return _chunk("tool-output-denied", toolCallId=call.call_id)
