@@ -58,7 +58,7 @@ CASES: dict[str, tuple[str, Any, list[Any], list[list[Any]], list[str]]] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def turns() -> AsyncIterator[dict[str, list[dict[str, Any]]]]:
+async def told() -> AsyncIterator[dict[str, dict[str, Any]]]:
     """What the SDK has seen of each case's runs: one script, one gateway."""
     cases = [
         {"name": name, "chain": chain, "input": given, "answers": answers}
@@ -73,7 +73,7 @@ async def turns() -> AsyncIterator[dict[str, list[dict[str, Any]]]]:
         }
         async with GatewayProcess("all", environment) as gateway:
             lines = await node("langgraph.mjs", gateway.url, "answer", json.dumps({"cases": cases}))
-    yield {line["name"]: line["turns"] for line in lines}
+    yield {line["name"]: line for line in lines}
 
 
 def questions(asked: list[Any]) -> list[Any]:
@@ -84,9 +84,10 @@ def questions(asked: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_a_question_is_read_and_answered(turns: dict[str, list[dict[str, Any]]], name: str) -> None:
+async def test_a_question_is_read_and_answered(told: dict[str, dict[str, Any]], name: str) -> None:
     *_, asked, said = CASES[name]
-    seen = turns[name]
+    assert "error" not in told[name]
+    seen = told[name]["turns"]
     assert [questions(turn["asked"]) for turn in seen] == asked
     assert all(turn["same"] for turn in seen)  # in the stream as in the thread's tasks
     *before, last = seen

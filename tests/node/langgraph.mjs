@@ -57,26 +57,28 @@ async function use() {
 // `command.resume` takes, or with `each` the answers by the values of the questions. What each run asks, by its stream and
 // by the thread; the state at its end.
 async function answer() {
-  for (const { name, chain, input, answers } of asked.cases) {
-    const thread = (await client.threads.create()).thread_id;
-    const turns = [];
-    let open = [];
-    for (const one of [undefined, ...answers]) {
-      const resume = one?.each ? Object.fromEntries(open.map(({ id, value }) => [id, one.each[value]])) : one?.one;
-      let values;
-      for await (const part of client.runs.stream(thread, chain, one ? { command: { resume } } : { input })) {
-        if (part.event === 'error') throw new Error(JSON.stringify(part.data));
-        if (part.event === 'values') values = part.data;
-      }
-      open = values.__interrupt__ ?? [];
-      const { tasks, next, values: state } = await client.threads.getState(thread);
-      const { status } = await client.threads.get(thread);
-      const [run] = await client.runs.list(thread);
-      const same = JSON.stringify(tasks.flatMap((task) => task.interrupts)) === JSON.stringify(open);
-      turns.push({ asked: open.map(({ value }) => value), same, values, state, next, thread: status, run: run.status });
+  for (const one of asked.cases) say({ name: one.name, ...(await answered(one).catch((error) => ({ turns: [], error: String(error) }))) });
+}
+
+async function answered({ chain, input, answers }) {
+  const thread = (await client.threads.create()).thread_id;
+  const turns = [];
+  let open = [];
+  for (const one of [undefined, ...answers]) {
+    const resume = one?.each ? Object.fromEntries(open.map(({ id, value }) => [id, one.each[value]])) : one?.one;
+    let values;
+    for await (const part of client.runs.stream(thread, chain, one ? { command: { resume } } : { input })) {
+      if (part.event === 'error') throw new Error(JSON.stringify(part.data));
+      if (part.event === 'values') values = part.data;
     }
-    say({ name, turns });
+    open = values.__interrupt__ ?? [];
+    const { tasks, next, values: state } = await client.threads.getState(thread);
+    const { status } = await client.threads.get(thread);
+    const [run] = await client.runs.list(thread);
+    const same = JSON.stringify(tasks.flatMap((task) => task.interrupts)) === JSON.stringify(open);
+    turns.push({ asked: open.map(({ value }) => value), same, values, state, next, thread: status, run: run.status });
   }
+  return { turns };
 }
 
 await { stream, use, answer }[mode]();
