@@ -1,6 +1,6 @@
 """`make dist-test`: what `make dist` has left, installed with its extras in empty folders, and used.
 
-    python -m tests.dist_walk [new] [client] [fastapi] [functions]
+    python -m tests.dist_walk [new] [client] [node] [fastapi] [functions]
 
 Packages come from the registry, so this takes minutes and is no part of the suite. Each way is: install, the
 lines of the documentation, serve, stream, resume. What runs there cannot import anything of this checkout.
@@ -24,12 +24,14 @@ from pathlib import Path
 
 import httpx
 
+from tests.support import npm
 from tests.support.azurite import Azurite
 from tests.support.installed import ROOT, Installed
 from tests.support.model_server import ModelServer, script
 from tests.support.redis_server import RedisServer
 
 START_SECONDS = 300.0
+NODES = ("20", "22")
 BESIDE = ("deepagents", "fastapi")  # what `pip check` must be content with, in their newest versions
 FASTAPI_APP = """
 from fastapi import FastAPI
@@ -197,21 +199,46 @@ async def client(walk: Walk) -> None:
     made = walk.installed("client", walk.ours(""))
     packages = json.loads(made.run(str(made.python), "-m", "pip", "list", "--format=json").splitlines()[0])
     print("the base install:", " ".join(sorted(one["name"] for one in packages)))
-    server = Installed(walk.folder / "new" / "venv", made.folder)
-    if not server.venv.exists():
-        server = walk.installed("server", walk.ours("[server,worker]"))
-    with walk.step("client: a stream"):
-        async with walk.running(
-            server,
-            *("uvicorn", "holdfast_gateway.asgi:app", "--port", "0", "--timeout-graceful-shutdown", "5"),
-            cwd=made.folder,
-            ready=after("Uvicorn running on "),
-            REDIS_URL=walk.redis.url,
-        ) as told:
-            words = script(["one ", "two"])
-            command = (str(made.python), "-c", CLIENT, told.split()[0], words)
+    async with served(walk) as url:
+        with walk.step("client: a stream"):
+            command = (str(made.python), "-c", CLIENT, url, script(["one ", "two"]))
             said = await asyncio.to_thread(made.run, *command)
             assert said == "one two done\n", said
+
+
+async def node(walk: Walk) -> None:
+    """npm's tarball with the newest React: the README's program on each Node, which npm has as a package."""
+    (tarball,) = (ROOT / "dist").glob("holdfast-client-*.tgz")
+    async with served(walk) as url:
+        for version in NODES:
+            with walk.step(f"node {version}: npm install, a stream"):
+                folder = walk.folder / "node" / version
+                folder.parent.mkdir(exist_ok=True)
+                beside = (f"node@{version}", "react", "react-dom")
+                project = await asyncio.to_thread(npm.install, tarball, folder, registry=beside)
+                project.write("readme.mjs", npm.aimed(url, script(["one ", "two"])))
+                program = str(folder / "node_modules" / ".bin" / "node")
+                assert project.run(program, "--version").startswith(f"v{version}.")
+                said = await asyncio.to_thread(project.run, program, "readme.mjs")
+                assert said.startswith("one two "), said
+                assert project.run(program, "server.js") == "<i>idle</i>\n"
+
+
+@asynccontextmanager
+async def served(walk: Walk) -> AsyncIterator[str]:
+    """The URL of a gateway that the wheel serves."""
+    server = Installed(walk.folder / "new" / "venv", walk.folder / "served")
+    if not server.venv.exists():
+        server = walk.installed("server", walk.ours("[server,worker]"))
+    server.folder.mkdir(parents=True, exist_ok=True)
+    async with walk.running(
+        server,
+        *("uvicorn", "holdfast_gateway.asgi:app", "--port", "0", "--timeout-graceful-shutdown", "5"),
+        cwd=server.folder,
+        ready=after("Uvicorn running on "),
+        REDIS_URL=walk.redis.url,
+    ) as told:
+        yield told.split()[0]
 
 
 async def functions(walk: Walk) -> None:
@@ -249,6 +276,7 @@ async def functions(walk: Walk) -> None:
 WAYS: Mapping[str, Callable[[Walk], Awaitable[None]]] = {
     "new": new,
     "client": client,
+    "node": node,
     "fastapi": fastapi,
     "functions": functions,
 }

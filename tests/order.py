@@ -77,6 +77,7 @@ FIRST = (
     "tests/test_faults_storm.py",
     "tests/test_main.py",
     "tests/test_progress.py",
+    "tests/test_npm.py",
     "tests/test_faults_store.py",
     "tests/test_identity.py",
     "tests/test_cluster.py",

@@ -40,10 +40,10 @@ async def test_the_module_by_itself() -> None:
     assert "# skipped 0" in told
 
 
-async def test_the_types_are_those_of_the_module(tmp_path: Path) -> None:
+async def test_the_types_are_those_of_the_modules(tmp_path: Path) -> None:
     await run(COMPILER, "-p", ".", "--rootDir", "../..", "--emitDeclarationOnly", "--outDir", str(tmp_path))
-    written = (tmp_path / "web" / "client.d.ts").read_text()
-    assert written == (REPOSITORY / "web" / "client.d.ts").read_text(), "run scripts/vendor"
+    for name in ("web/client.d.ts", "npm/react.d.ts"):
+        assert (tmp_path / name).read_text() == (REPOSITORY / name).read_text(), "run scripts/vendor"
 
 
 async def test_a_stream_has_text_stages_usage_and_status(host: Host) -> None:

@@ -68,6 +68,7 @@ const verbs = {
     }, dropped).then((now) => { dropped = now.dropped; return now.away; }), "the page is cut off");
   },
   online: () => context.setOffline(false),
+  network: (up) => context.setOffline(!up), // of any page
   reload: async () => void (await page.reload()),
   back: async () => void (await page.goBack()),
   tab: async () => { const address = page.url(); show(await context.newPage()); await page.goto(address); },

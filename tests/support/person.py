@@ -88,4 +88,4 @@ async def visit(driver: Process, url: str, *window: Any) -> AsyncIterator[Person
     yield person
     complaints = [text for text in await person.does("complaints") if not NO_CHAINS.search(text)]
     unexpected = [text for text in complaints if not person.may_complain or person.may_complain not in text]
-    assert not unexpected
+    assert not unexpected, unexpected
