@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.callers.auth import OwnerOf
 from gateway.hosts import asgi
 from gateway.observe.configure import configure
+from gateway.producer.producer import Producer
 from gateway.protocol.errors import Forbidden, HoldfastError, StoreUnavailable, stack_of
 from gateway.settings import Settings
 from gateway.streams.service import Gateway
@@ -27,6 +28,7 @@ from holdfast_gateway.streams import Streams
 from workers.chains.registry import Registry
 from workers.threads.states import state_of
 
+_NO_STORE = "REDIS_URL must be set: it names the store of the streams"
 _PAGE = ("/", "/web/{name}", "/web/vendor/{name}")
 _NOT_STARTED = (
     "this gateway is not started: the application that it is a part of has to run its lifespan, as "
@@ -40,7 +42,10 @@ _log = logging.getLogger("holdfast.mounted")
 
 
 class Holdfast:
-    """The ASGI application that `create_app` makes; `streams` starts and follows streams without HTTP."""
+    """The ASGI application that `create_app` makes.
+
+    `streams` starts and follows streams without HTTP. `producer` writes streams that no chain makes.
+    """
 
     def __init__(self, settings: Settings, owner: OwnerOf | None, *, worker: bool, page: bool) -> None:
         self._settings = settings
@@ -51,12 +56,23 @@ class Holdfast:
         )
         self._gateway.state_of = state_of
         self.streams = Streams(self._gateway)
+        self._producer = Producer(settings) if settings.redis_url else None
         routes = tuple(route for route in asgi.ROUTES if page or route[1] not in _PAGE)
         self._app = asgi.app(self._gateway, routes, self.lifespan)
         told_twice = settings.auth == "none" and settings.open_to_all == "yes"
         self._only_here = settings.is_open and not told_twice
         self._runs = False
         self._told: set[str] = set()
+
+    @property
+    def producer(self) -> Producer:
+        """Opens streams that this application's own code writes, as long as the lifespan runs.
+
+        Raises ValueError without REDIS_URL.
+        """
+        if self._producer is None:
+            raise ValueError(_NO_STORE)
+        return self._producer
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
@@ -67,14 +83,14 @@ class Holdfast:
         """
         if self._runs:
             raise RuntimeError("the lifespan of this gateway runs already: an application is mounted once")
-        if not self._settings.redis_url:
-            raise ValueError("REDIS_URL must be set: it names the store of the streams")
+        producer = self.producer
         end_telemetry = configure(self._settings)
         parts = self._gateway.parts
         work = asyncio.create_task(self._work(), name="holdfast") if self._worker else None
         self._runs = True
         try:
-            yield
+            async with producer:
+                yield
         finally:
             self._runs = False
             if work is not None:

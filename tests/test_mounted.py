@@ -241,6 +241,36 @@ async def test_where_nobody_is_asked_it_serves_this_machine_alone(given: dict[st
     assert answer.status_code == status
 
 
+async def test_the_applications_own_code_writes_streams_beside_the_chains(
+    redis_url: str, model: ModelServer
+) -> None:
+    holdfast = create_app(settings_of(redis_url, model), owner=asked, worker=False)
+    app = within(holdfast)
+
+    @app.post("/notes")
+    async def notes() -> dict[str, str]:
+        stream = await holdfast.producer.open(chain="notes", stages=("draft", "text"), owner="alice")
+        for stage, text in (("draft", "a"), ("text", "b")):
+            async with stream.write(stage) as out:
+                await out.text(text)
+        await stream.done()
+        return {"stream": stream.id}
+
+    async with served(app) as http:
+        http.cookies["who"] = "a"
+        stream_id = (await http.post("/notes")).json()["stream"]
+        read = Wire((await http.get(f"/api/ai/stream/{stream_id}", headers=EVENTS)).content)
+        assert read.events[-1] == "done"
+        told = (await http.get(f"/api/ai/stream/{stream_id}", headers=JSON)).json()
+        assert (told["chain"], told["text"], told["status"]) == ("notes", "b", "done")
+        http.cookies["who"] = "b"
+        assert (await http.get(f"/api/ai/stream/{stream_id}", headers=EVENTS)).status_code == 404
+    with pytest.raises(RuntimeError, match="or its application's lifespan"):
+        await holdfast.producer.open(chain="notes")
+    with pytest.raises(ValueError, match="REDIS_URL must be set"):
+        _ = create_app(Settings(), owner=asked).producer
+
+
 async def test_jobs_are_left_to_workers_where_it_has_none(redis_url: str, model: ModelServer) -> None:
     settings = settings_of(redis_url, model)
     web, worker = create_app(settings, worker=False), create_app(settings)

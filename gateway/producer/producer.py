@@ -75,7 +75,9 @@ class Producer:
         rule, or a key that came with another chain, other stages or metadata; 429 over quota) or Unreachable.
         """
         if self._opening is None:
-            raise RuntimeError("a producer opens streams within its own `async with`")
+            raise RuntimeError(
+                "a producer opens streams within its own `async with`, or its application's lifespan"
+            )
         try:
             asked = checked(chain, tuple(stages), None if metadata is None else dict(metadata))
             _bounded("owner", owner, MOST_OWNER)
