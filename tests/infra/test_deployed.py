@@ -86,7 +86,11 @@ def test_nothing_is_deployed_that_functions_does_not_use() -> None:
     names = {one.name for one in asked("requirements.txt", VERSION[1])}
     assert len(names) > 20
     assert closure(names) & NOT_ON_FUNCTIONS == set()
-    assert {one.name for one in asked("requirements-server.txt", VERSION[1])} >= NOT_ON_FUNCTIONS
+    elsewhere = [
+        *asked("requirements-server.txt", VERSION[1]),
+        *asked("requirements-dev.txt", VERSION[1]),
+    ]
+    assert {one.name for one in elsewhere} >= NOT_ON_FUNCTIONS
 
 
 def test_every_file_that_the_build_reads_goes_along() -> None:
