@@ -315,13 +315,15 @@ export declare class Gateway {
     follow(id: string | Saved, after?: string, { signal, onConnection }?: Following): Stream;
     /**
      * Another try of a stream that has failed, started when it is iterated or its result is asked for. It goes on where
-     * that one has failed, or from the stage `from`, or the id of the event with which one began; `params` are set anew.
+     * that one has failed, or from the stage `from`, or the id of the event with which one began; `params` are set anew,
+     * and the input by the merge patch `input_patch` (RFC 7396).
      * @param {string} id
-     * @param {{ from?: string, params?: object, key?: string } & Following} [options]
+     * @param {{ from?: string, params?: object, input_patch?: any, key?: string } & Following} [options]
      */
     retry(id: string, { key, signal, onConnection, ...body }?: {
         from?: string;
         params?: object;
+        input_patch?: any;
         key?: string;
     } & Following): Stream;
     /**
