@@ -70,7 +70,7 @@ async def another(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
         *(sys.executable, "-c", USER, str(folder), program),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
+        start_new_session=True,  # as in a terminal of its own
     )
     try:
         assert process.stdout is not None
@@ -160,20 +160,21 @@ async def test_a_killed_process_takes_the_store_from_nobody_and_the_last_one_tak
     async with another(folder) as first:
         async with using(new()) as client:
             pid = await pid_of(client)
+            of_terminal = {os.getpgid(first.pid), os.getpgid(0)}  # whom Ctrl-C reaches
+            assert not {os.getpgid(pid), os.getpgid(keeper_of(pid))} & of_terminal
             first.kill()
             await first.wait()
             assert await client.set("a", "1")
         await store_ended(folder)
         assert not is_there(pid)
     async with another(folder) as alone:
-        os.killpg(alone.pid, signal.SIGKILL)  # all of its group: keeper and server are in none of it
+        alone.kill()
         await alone.wait()
         await store_ended(folder)
     async with using(new()) as client:
         assert await client.get("a") == b"1"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells who has started the server")
 async def test_a_server_without_its_keeper_is_taken_over_and_ends_with_its_last_user(
     folder: Path, new: Callable[[], FolderStore]
 ) -> None:
