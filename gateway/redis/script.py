@@ -1,4 +1,4 @@
-"""Lua scripts: each a step that Redis takes whole."""
+"""Lua scripts: Redis runs each as a whole, or not at all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LUA = Path(__file__).parents[1] / "lua"
 
 
 class Script:
-    """One Lua script, sent by its hash, and whole when the server does not know it.
+    """One Lua script. It is sent by its hash, and by its text when the server does not know the hash.
 
-    `shared`: with the beginning that all scripts of a stream have in common, or those of a thread (`thread`).
+    `shared`: the script begins with `common.lua`, as all scripts of a stream do, or with another `beginning`.
     """
 
     def __init__(self, name: str, *, shared: bool = True, beginning: str = "common") -> None:

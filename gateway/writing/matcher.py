@@ -1,9 +1,10 @@
-"""A new attempt's events against what an earlier one has published: going on without a seam.
+"""Compares the events of a new attempt with those that an earlier attempt has published. No I/O.
 
-While an event equals the published one (type, and data without call ids, which may differ from run to run),
-nothing is repeated; nodes of a graph (`stage` events with a parent) are compared as text is. At the
-first difference, or at the end with published events unmatched, one `reset` goes out together with all
-of the stage so far (`docs/protocol.md`, Attempts). No I/O.
+An event that equals the published one is not written again. Two events are equal when their types and data
+are; ids of tool calls are left out, because they may differ from run to run. Nodes of a graph (`stage` events
+with a parent) are compared as text is. At the first difference one `reset` is written, together with all
+events of the stage so far (`docs/protocol.md`, Attempts). The same happens at the end of the stage when
+published events are left that found no match.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ _COMPARED = frozenset(
         EventType.CITATIONS,
     }
 )
-CALL_IDS = ("call_id", "within")  # fields that name a tool's call
-_PAST = -1  # nothing is left to match
+CALL_IDS = ("call_id", "within")  # the fields of an event that name a tool call
+_PAST = -1  # the state of a matcher that has nothing left to match
 
 
 @dataclass(slots=True)
 class Published:
-    """What stands in the log of the stage that is not finished."""
+    """What stands in the log of the stage that is not finished yet."""
 
     stage: str = ""
     run: int = 0
@@ -43,7 +44,7 @@ class Published:
 
     @classmethod
     def read(cls, messages: Iterable[Message]) -> Published:
-        """Fold a log's messages into its last unfinished stage and that stage's events that still stand."""
+        """The last unfinished stage of a log's messages, with the events of it that no `reset` has voided."""
         state = cls()
         for message in messages:
             event = message.event()
@@ -61,10 +62,10 @@ class Published:
 
 
 class Matcher:
-    """Takes a stage's events and gives those that must be written.
+    """Takes a stage's events, and gives the events that must be written.
 
-    `standing` are the numbers of published events that the stage will not say again, as its graph goes on
-    behind them; they need no match, and a reset repeats them.
+    `standing` has the numbers of the published events that the stage will not say again, because its graph
+    goes on after them. These events need no match, and a `reset` repeats them.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Matcher:
         self._expected = deque(e for number, e in enumerate(published.events) if number not in standing)
         self._standing = [e for number, e in enumerate(published.events) if number in standing]
         self._own: list[Event] = []
-        self._call_ids: dict[str, str] = {}  # of this attempt's tool calls, to the published ones
+        self._call_ids: dict[str, str] = {}  # ids of this attempt's tool calls → ids of the published ones
         self._reset = protocol.reset(
             attempt=attempt,
             stage_name=published.stage,
@@ -86,14 +87,14 @@ class Matcher:
         )
 
     def upcoming(self) -> Event | None:
-        """The published event that is to be said next; None: none. Any thread may ask."""
+        """The published event that must come next, or None. Any thread may call this."""
         try:
             return self._expected[0]
         except IndexError:
             return None
 
     def take(self, event: Event) -> list[Event]:
-        """The next event of this attempt."""
+        """Take the next event of this attempt. Answers the events to write, which may be none."""
         if not self._expected:
             return [self._as_published(event)] if self._call_ids else [event]
         self._own.append(event)
@@ -107,15 +108,15 @@ class Matcher:
         return self._give_up()
 
     def end(self) -> list[Event]:
-        """The stage is at its end; published events that found no match are void."""
+        """The stage is at its end. Answers a `reset`, if published events have found no match."""
         return self._give_up() if self._expected else []
 
     def state(self) -> tuple[int, dict[str, str]]:
-        """How many events have matched while others are still to match, else -1; ids of calls, by our own."""
+        """How many events have matched (-1: none is left to match), and the published ids of tool calls."""
         return len(self._own) if self._expected else _PAST, dict(self._call_ids)
 
     def go_on(self, matched: int, call_ids: Mapping[str, str]) -> None:
-        """Of a matcher just made: go on where one with the same published events has left this state."""
+        """Take over the state of a matcher with the same published events. Only for a matcher just made."""
         self._call_ids = dict(call_ids)
         if matched == _PAST:
             self._expected.clear()
@@ -126,7 +127,7 @@ class Matcher:
             self._own.clear()
 
     def _as_published(self, event: Event) -> Event:
-        """What belongs to a tool call that has begun in the log bears the id that the call has there."""
+        """The event with the ids that its tool calls have in the log."""
         return _with_calls(event, self._call_ids)
 
     def _give_up(self) -> list[Event]:
@@ -137,7 +138,7 @@ class Matcher:
 
 
 def _with_calls(event: Event, ids: Mapping[str, str]) -> Event:
-    """The same event, with these ids for those of its calls."""
+    """The event, with the ids of its tool calls replaced."""
     data = event.data
     known = {name: ids[data[name]] for name in CALL_IDS if data.get(name) in ids}
     return replace(event, data={**data, **known}) if known else event

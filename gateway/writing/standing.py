@@ -1,4 +1,4 @@
-"""What stands in the log before the place where a claim writes next: a new attempt must match just that."""
+"""What stands in the log before the position where a claim writes next: a new attempt must match this."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from gateway.store.log import Log
 from gateway.writing.matcher import Published
 from gateway.writing.writer import Writer
 
-MOST_READS = 5  # of a log whose tail the store loses again and again, each followed by a restored tail
+MOST_READS = 5  # of a log whose end the store loses again and again; after each the end is written again
 
 
 async def standing(log: Log, stream_id: str, writer: Writer) -> Published:
-    """The last unfinished stage as it stands, read when all that the writer was given has been appended.
+    """The last unfinished stage as it stands in the log, once all that the writer has was appended.
 
-    A store that fails over can lose the log's tail after the last append and before this read. The writer
-    would write that tail again with the next append, behind a stage that has matched less. So a read that
-    does not end at the writer's last event is thrown away. An empty append then makes the writer restore
-    the tail, or ends this claim; and the log is read again.
+    A store that fails over can lose the end of the log after the last append and before this read. The next
+    append would write that end again, although the stage was matched without it. So a read that does not end
+    at the writer's last event is dropped. Then an empty append makes the writer restore the end of the log,
+    or ends this claim, and the log is read again.
 
-    Raises StoreUnavailable when the store keeps losing it.
+    Raises StoreUnavailable when the store loses the end of the log again and again.
     """
     for _ in range(MOST_READS):
         await writer.flush()
@@ -31,7 +31,7 @@ async def standing(log: Log, stream_id: str, writer: Writer) -> Published:
 
 
 async def whole_log(log: Log, stream_id: str) -> tuple[list[sse.Message], str]:
-    """The log's messages, and the id of the last; no id when the log was cut while it was read."""
+    """The log's messages, and the id of the last one; no id when the log was cut during the read."""
     messages: list[sse.Message] = []
     after, at_end = None, False
     while not at_end:

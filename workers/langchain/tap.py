@@ -1,11 +1,18 @@
-"""The way of a stage's events to the writer, one at a time, from whatever thread they come.
+"""Hands the events of a stage on to the writer, one at a time, from whatever thread they come.
 
-LangChain awaits a callback before it goes on, and ours awaits the writer: nothing is buffered. Code that is
-not async calls it from another thread, in a loop of that moment, which waits while 256 KiB are on their way.
-Where that very code keeps our loop from running, nobody can make room: then all is taken, up to a whole log.
-So is what code in our loop says without awaiting us (LangGraph's `StreamWriter`).
-LangChain drops what a callback raises there, so it is kept, and raised where the stage ends.
-Invariants: events go out one at a time, in the order in which they came; one that is lost fails the stage.
+LangChain awaits a callback before it goes on, and this callback awaits the writer. So nothing is buffered.
+Code that is not async calls the callback from another thread. That thread waits while more than 256 KiB wait
+for the writer.
+
+Two kinds of events are taken without waiting, up to the size of a whole log. The first are those of code that
+blocks the event loop: while it does, nobody can make room. The second are those of code in the event loop
+that does not await the callback (LangGraph's `StreamWriter`).
+
+LangChain drops an exception that such a callback raises. So the exception is kept, and raised where the stage
+ends.
+
+Invariants: events are handed on one at a time, in the order in which they came. When one is lost the stage
+fails.
 """
 
 from __future__ import annotations
@@ -26,13 +33,15 @@ from workers.langchain.halves import Halves
 from workers.langchain.stage import Emit, Outcome, Stage
 
 _log = logging.getLogger("holdfast.tap")
-ON_THEIR_WAY_BYTES = 256 * 1024
-STANDSTILL_SECONDS = 0.5  # a loop that runs nothing for so long is kept from it by whoever waits
+ON_THEIR_WAY_BYTES = 256 * 1024  # so much may wait for the writer before other threads wait
+STANDSTILL_SECONDS = (
+    0.5  # an event loop that runs nothing for so long is blocked by the code that waits for it
+)
 OVER = "the stage is over"
 
 
 class Tap(AsyncCallbackHandler):
-    """One stage's events, in turn; used within `listening`."""
+    """The events of one stage. The callback works only within `listening`."""
 
     raise_error = True
     run_inline = True
@@ -42,11 +51,13 @@ class Tap(AsyncCallbackHandler):
         self._stage = stage
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
-        self._waiting: deque[tuple[Event, int]] = deque()  # from other threads, each with its bytes
+        self._waiting: deque[tuple[Event, int]] = (
+            deque()
+        )  # events of other threads, each with its size in bytes
         self._waiting_bytes = 0
-        self._room = Condition()  # guards the two above, and the three below
-        self._beats = 0  # moments in which our loop was seen to run
-        self._stood_at = -1  # the beat at which it was found to stand still
+        self._room = Condition()  # guards the two fields above and the three below
+        self._beats = 0  # how often the event loop was seen to run
+        self._stood_at = -1  # the beat at which the event loop was found to be blocked
         self._is_over = False
         self._draining: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
@@ -55,14 +66,14 @@ class Tap(AsyncCallbackHandler):
 
     @property
     def callbacks(self) -> list[BaseCallbackHandler]:
-        """What a run is configured with: the calls of models are judged before anybody else hears of them."""
+        """The callbacks of a run. `models` is the first: it judges a model's call before all others."""
         return [self.models, self]
 
     @asynccontextmanager
     async def listening(self, outcome: Outcome) -> AsyncIterator[Outcome]:
-        """The time of the stage: an outcome of its chunks, added up with what models' calls have said.
+        """While the stage runs. Gives the outcome of its chunks, which is added to that of the models' calls.
 
-        Raises what `emit` has raised, whatever the chain has made of it.
+        Raises what `emit` has raised, also when the chain has caught it.
         """
         own = Outcome()
         try:
@@ -83,7 +94,7 @@ class Tap(AsyncCallbackHandler):
             raise self._error
 
     def _add_up(self, outcome: Outcome, own: Outcome) -> None:
-        if own.usage and not self.models.usage:  # chunks have told it, and no call of a model was heard of
+        if own.usage and not self.models.usage:  # only the chunks had usage: no call of a model was seen
             self._stage.bill.add("", own.usage)
         for name, tokens in (self.models.usage or own.usage).items():
             outcome.usage[name] = outcome.usage.get(name, 0) + tokens
@@ -91,7 +102,7 @@ class Tap(AsyncCallbackHandler):
         outcome.finish_reason = said or "stop"
 
     async def emit(self, event: Event) -> None:
-        """Hand an event on, after all that came before."""
+        """Hand an event on, after all events that came before."""
         if asyncio.get_running_loop() is not self._loop:
             self._send(event)
             return
@@ -101,9 +112,10 @@ class Tap(AsyncCallbackHandler):
             await self._put(event)
 
     def emit_now(self, event: Event) -> None:
-        """Hand an event on without waiting, after all that came before; in another thread wait for room.
+        """Hand an event on without awaiting the writer, after all events that came before.
 
-        Raises what has failed, and TooLong where more than a whole log is on its way.
+        Another thread than the event loop's waits for room. Raises what has failed before, and TooLong where
+        more than a whole log waits.
         """
         try:
             in_ours = asyncio.get_running_loop() is self._loop
@@ -112,25 +124,25 @@ class Tap(AsyncCallbackHandler):
         self._send(event, waits=not in_ours)
 
     def fail(self, error: Exception) -> None:
-        """Have the stage fail at its end, whatever the chain makes of this."""
+        """Have the stage fail at its end, also when the chain catches the error."""
         self._error = self._error or error
 
     async def flush(self) -> None:
-        """Hand on what other threads have sent."""
+        """Hand on all events that other threads have sent."""
         async with self._turn:
             await self._drain()
 
     async def _end(self) -> None:
-        """Hand on what other threads have sent, and the halves of characters that have stayed alone."""
+        """Hand on all events of other threads, and halves of characters whose other half never came."""
         async with self._turn:
             await self._drain()
             for event in self._halves.rest():
                 await self._put_whole(event)
 
     def _send(self, event: Event, *, waits: bool = True) -> None:
-        """Take an event of another thread's, which waits for room as long as our loop can make some.
+        """Take an event of another thread, which waits for room as long as the event loop can make some.
 
-        Raises what has failed, which nobody may hear of here.
+        Raises what has failed before, although the chain may drop the exception.
         """
         size = len(sse.encode(event, 0, ""))
         with self._room:
@@ -147,7 +159,7 @@ class Tap(AsyncCallbackHandler):
         self._loop.call_soon_threadsafe(self._wake)
 
     def _wait_for_room(self, size: int) -> None:
-        """Without a bound in time: the writer has one, and a stage's end ends this too."""
+        """Wait for room. There is no time-out here: the writer has one, and the stage's end ends the wait."""
         while self._waiting and self._waiting_bytes + size > ON_THEIR_WAY_BYTES:
             if self._error is not None or self._is_over or self._stood_at == self._beats:
                 break
@@ -168,7 +180,7 @@ class Tap(AsyncCallbackHandler):
             self._draining = self._loop.create_task(self._drain_apart(), name="tap")
 
     async def _drain_apart(self) -> None:
-        with suppress(Exception):  # it is kept, and raised where the stage ends
+        with suppress(Exception):  # the exception is kept, and raised where the stage ends
             await self.flush()
 
     async def _drain(self) -> None:
@@ -188,7 +200,7 @@ class Tap(AsyncCallbackHandler):
             await self._put_whole(whole)
 
     async def _put_whole(self, event: Event) -> None:
-        if self._is_over:  # a task that the chain has left behind: another try may be under way
+        if self._is_over:  # a task of the chain has outlived the stage: another try may be under way
             raise RuntimeError(OVER)
         if self._error is None:
             try:
