@@ -13,6 +13,7 @@ const DRAW_MS = 16; // between two renders for events
 const SILENCE_SECONDS = 20; // longer than a heartbeat: a connection that is silent as long is given up when the tab is seen again
 const VERSION = 1; // of what is stored
 const GONE = new Set([404, 410]);
+const OVER = new Set(["interrupted", "done", "failed", "cancelled"]);
 
 /** @type {Readonly<State>} */
 export const IDLE = Object.freeze({ id: "", status: "idle", text: "", stages: [], events: [], interrupts: [], error: undefined });
@@ -85,7 +86,7 @@ export class Follower {
     if (kept && (!id || id === kept.id)) {
       this.#shown = id;
       this.#choose(kept);
-    } else if (this.#stream && !this.#stream.ended && this.#now.status !== "failed") {
+    } else if (this.#stream && !OVER.has(this.#now.status)) {
       this.#follow(this.#stream.saved);
     }
     this.show(id);
@@ -153,7 +154,7 @@ export class Follower {
   /** @param {number} silence Seconds without a byte, after which an open connection is given up. */
   #wake(silence) {
     const stream = this.#stream;
-    if (!stream || stream.ended || !this.#attached) return;
+    if (!stream || OVER.has(this.#now.status) || !this.#attached) return;
     if (this.#gaveUp) void this.#run(stream, this.#over.signal);
     else stream.reconnect(this.#now.status === "streaming" ? silence : 0);
   }

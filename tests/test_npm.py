@@ -151,6 +151,12 @@ async def test_a_server_renders_the_hook_as_idle(project: Project) -> None:
     assert project.run("node", "server.js") == "<i>idle</i>\n"
 
 
+async def test_what_ended_before_a_full_storage_and_an_unknown_id_are_followed_as_they_should(
+    project: Project,
+) -> None:
+    assert project.run("node", "follower.js") == "as it should be\n"
+
+
 @pytest.mark.parametrize(
     ("module", "resolution", "paths"),
     [("esnext", "bundler", {}), ("node16", "node16", OLDER_TYPES)],
