@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import re
@@ -20,8 +21,9 @@ from redis.asyncio import Redis
 
 import holdfast_gateway
 from gateway.store.log import Log
+from tests import hosts
+from tests.hosts import NOBODY
 from tests.support import npm
-from tests.support.cutter import Cutter
 from tests.support.model_server import ModelServer, script
 from tests.support.npm import Project
 from tests.support.person import Person, browser, visit
@@ -37,6 +39,7 @@ BESIDE = ("react", "react-dom", "@types/react")
 OLDER = NODE / "node_modules" / "types-react18"
 OLDER_TYPES = {"react": [str(OLDER)], "react/*": [f"{OLDER}/*"]}
 COMPILER = str(NODE / "node_modules" / ".bin" / "tsc")
+CUTS = 3
 NOT_REACHED = "net::ERR_"
 WORDS = [f"{number} wörd\n" for number in range(20)]
 
@@ -110,6 +113,11 @@ async def ids(redis: RedisServer, stream_id: str) -> list[str]:
 
 def page(pages: str, gateway: str, react: str = "19", **options: str) -> str:
     return f"{pages}/{react}/?{urlencode({'gateway': gateway, **options})}"
+
+
+def through(proxy: Proxy) -> str:
+    """The gateway's URL behind a proxy, which is made for Redis and passes bytes of anything."""
+    return f"http://{urlsplit(proxy.url).netloc}"
 
 
 async def starts(person: Person, content: str, **question: Any) -> str:
@@ -199,15 +207,18 @@ async def test_through_cuts_each_event_comes_once_and_one_job_is_run(
     driver: Process, pages: str, url: str, model: ModelServer, redis_server: RedisServer, react: str
 ) -> None:
     before = len(model.requests)
-    async with (
-        Cutter(url, [0, 0, 700, 900, 400, 600, 0, 500, 700, 600]) as cutter,
-        visit(driver, page(pages, cutter.url, react)) as person,
-    ):
-        person.may_complain = cutter.url
+    async with Proxy(url) as proxy, visit(driver, page(pages, through(proxy), react)) as person:
+        person.may_complain = through(proxy)
         assert await person.does("run", "stream.status") == "idle"
-        stream_id = await starts(person, script(WORDS, pace=0.005))
+        stream_id = await starts(person, script(WORDS, gate=f"cuts {react}", gate_at=10))
+        await until(person, f"stream.text === {json.dumps(''.join(WORDS[:10]))}")
+        for _ in range(CUTS):
+            accepted = proxy.accepted["commands"]
+            assert proxy.cut("commands")
+            await hosts.until(lambda: asyncio.sleep(0, proxy.accepted["commands"]), accepted.__lt__)
+            await until(person, "stream.status === 'streaming'")
+        model.open_gate(f"cuts {react}")
         await until(person, "stream.status === 'done'")
-        assert cutter.cuts >= 5
         told = await person.does("run", "({...stream, version, mounts, seen})")
     assert (told["version"][:2], told["mounts"]) == (react, 2)  # a strict mode's effects begin twice
     assert (told["id"], told["text"]) == (stream_id, "".join(WORDS))
@@ -237,7 +248,7 @@ async def test_a_silent_connection_is_given_up_when_the_tab_is_seen_again(
 ) -> None:
     async with (
         Proxy(url) as proxy,
-        visit(driver, page(pages, f"http://{urlsplit(proxy.url).netloc}")) as person,
+        visit(driver, page(pages, through(proxy))) as person,
     ):
         stream_id = await starts(person, script(["one ", "two"], gate="tab", gate_at=1))
         await until(person, "stream.text === 'one ' && stream.status === 'streaming'")
@@ -278,6 +289,38 @@ async def test_a_remounted_component_and_a_reloaded_page_go_on_behind_the_last_e
             await person.does("reload")
             await until(person, "stream.status === 'done'")
     assert len(model.requests) == before + 1
+
+
+async def test_where_the_storage_is_full_the_stream_is_read_from_its_beginning(
+    driver: Process, pages: str, url: str, model: ModelServer
+) -> None:
+    full = """const put = Storage.prototype.setItem; Storage.prototype.setItem = function (name, text) {
+        if (text.includes("one ")) throw new DOMException("full", "QuotaExceededError");
+        put.call(this, name, text); }"""
+    async with visit(driver, page(pages, url, storageKey="full")) as person:
+        stream_id = await starts(person, script(["one ", "two"], gate="full", gate_at=1))
+        await until(person, "stream.text === 'one '")
+        await person.does("run", full)
+        await person.does("reload")
+        await until(person, "stream.text === 'one ' && stream.status === 'streaming'")
+        model.open_gate("full")
+        await until(person, "stream.status === 'done' && stream.text === 'one two'")
+        assert await person.does("run", "stream.id") == stream_id
+
+
+async def test_an_id_that_is_given_is_followed_and_an_unknown_one_is_told(
+    driver: Process, pages: str, url: str, redis_server: RedisServer
+) -> None:
+    async with visit(driver, page(pages, url)) as person:
+        stream_id = await starts(person, script(["one ", "two"]))
+        await until(person, "stream.status === 'done'")
+        await person.does("open", page(pages, url, id=stream_id))
+        await until(person, "stream.status === 'done' && stream.text === 'one two'")
+        assert await person.does("run", "seen") == await ids(redis_server, stream_id)
+        await person.does("open", page(pages, url, id=NOBODY, storageKey="unknown"))
+        person.may_complain = "404"
+        await until(person, "stream.status === 'failed' && stream.error.status === 404")
+        assert await person.does("run", "sessionStorage.getItem('unknown')") is None
 
 
 async def test_a_question_is_answered_and_taken_back(driver: Process, pages: str, url: str) -> None:
