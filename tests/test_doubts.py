@@ -251,4 +251,5 @@ async def test_after_a_kill_within_the_tool_its_side_effect_is_made_once(
     assert [(tmp_path / f"{name}.paid").read_text() for name in names] == ["x", "x"]
     assert [(tmp_path / f"{name}.asked").read_text() for name in names] == ["xx", "x"]
     assert ends[0]["finish_reason"] == "stop"
+    assert "interrupts" in ends[1], ends[1]
     assert ends[1]["interrupts"][0]["value"]["reason"] == "tool_unknown"
