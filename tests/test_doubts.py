@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import wrap_tool_call
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import StructuredTool, tool
@@ -17,6 +18,7 @@ from gateway.streams.resume import parse_resume
 from tests.support.adapted import Scripted, calls
 from tests.support.jobs import Jobs, body, eventually
 from tests.support.processes import GatewayProcess
+from tests.support.proxy import Proxy
 from workers.chains.registry import chain
 from workers.langchain.doubts import ToolUnknown
 
@@ -220,6 +222,47 @@ def test_tools_of_others_may_have_such_metadata() -> None:
     assert pay.invoke({"to": "ada"}) == "ada"
 
 
+@pytest.mark.parametrize("in_a_thread", [False, True])
+@pytest.mark.parametrize("unknown", ["ask", "fail"])
+async def test_the_call_stands_in_the_log_before_its_tool_is_called(
+    redis_url: str, unknown: str, in_a_thread: bool
+) -> None:
+    """A tool may end its worker by its first instruction, and leaves no time to write."""
+    entered, held = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def pay(to: str) -> str:
+        """Pay."""
+        loop.call_soon_threadsafe(entered.set)
+        return to
+
+    async def pay_async(to: str) -> str:
+        """Pay."""
+        return pay(to)
+
+    @wrap_tool_call
+    async def hold(request: Any, handler: Any) -> Any:
+        proxy.hold("commands")
+        held.set()
+        return await handler(request)
+
+    pays = StructuredTool.from_function(
+        func=pay, coroutine=None if in_a_thread else pay_async, name="pay", metadata={"unknown": unknown}
+    )
+    name = f"doubt-stands-{unknown}-{in_a_thread}".lower()
+    answers = [calls("pay", to="ada"), AIMessage("done")]
+    chain(name)(lambda _: create_agent(Scripted(answers=answers), [pays], middleware=[hold]))
+    async with Proxy(redis_url) as proxy, Jobs(proxy.url) as jobs:
+        stream_id = await jobs.stream(ASKED, chain=name)
+        run = asyncio.create_task(goes_on(jobs, stream_id))
+        await held.wait()
+        with pytest.raises(TimeoutError):  # nothing else can tell that it is not called
+            await asyncio.wait_for(entered.wait(), 0.5)
+        proxy.release()
+        assert (await run)["finish_reason"] == "stop"
+    assert entered.is_set()
+
+
 async def test_after_a_kill_within_the_tool_its_side_effect_is_made_once(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -228,7 +271,7 @@ async def test_after_a_kill_within_the_tool_its_side_effect_is_made_once(
     environment = {
         "REDIS_URL": redis_url,
         "GATEWAY_CHAINS": "paying",
-        "GATEWAY_LEASE_SECONDS": "1",
+        "GATEWAY_LEASE_SECONDS": "2",
         "PYTHONPATH": str(tmp_path),
     }
     names = ("keyed", "asking")

@@ -118,9 +118,10 @@ class Writer:
         if self._size > BUFFER_BYTES:
             self._room.clear()
 
-    async def flush(self) -> None:
-        """Wait until everything put stands in the log, or `run` has ended."""
+    async def flush(self) -> bool:
+        """Wait until everything put stands in the log; False when `run` has ended, perhaps before that."""
         await self._empty.wait()
+        return not self._over
 
     def progressed(self) -> None:
         """Note that the chain has said what stands already: this is progress, though nothing is written."""

@@ -192,6 +192,7 @@ class StageRun:
             max_event=settings.max_event,
             max_log=settings.max_log,
             pace=pace,
+            stands=self._writer.flush,
         )
 
     def _kept(self, events: list[Event]) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from gateway.observe import telemetry
 from gateway.protocol import Event
+from gateway.streams.doubt import RETRY
 from workers.langchain.calls import Models
 from workers.langchain.keys import Call, CallKeys
 from workers.langchain.outputs import output_of
@@ -118,6 +119,8 @@ class Inside(Tap):
         if logged is not None:
             await self._stage.replays.turn(logged.started)
         await self.emit(event)
+        if call is not None and call.policy != RETRY and call.answered() is NOTHING:
+            await self.stands()  # a worker that dies within the tool leaves the call in the log
         if logged is not None and call is not None and call.answered() is not NOTHING:
             await self._say_below(logged, call_id)
 

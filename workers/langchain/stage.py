@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 Emit = Callable[[Event], Awaitable[None]]
 
 
+async def no_log() -> bool:
+    """Of a stage whose events are kept nowhere."""
+    return True
+
+
 class CheckpointLost(RuntimeError):
     """A graph is to go on, and its checkpointer does not know from where.
 
@@ -85,6 +90,8 @@ class Stage:
     aside: str = ""  # why its text is no part of the answer, as far as is known while it is said
     marks: Mapping[str, Any] = field(default_factory=dict)  # what its events bear beside
     pace: Pace = field(default_factory=Pace, repr=False, compare=False)
+    # Waits until all events that were handed on stand in the log; False where this attempt may write no more.
+    stands: Callable[[], Awaitable[bool]] = field(default=no_log, repr=False, compare=False)
     replays: Replays = field(default_factory=Replays, repr=False, compare=False)  # of earlier attempts
     bill: Bill = field(default_factory=Bill, repr=False, compare=False)
 

@@ -132,6 +132,31 @@ class Tap(AsyncCallbackHandler):
         async with self._turn:
             await self._drain()
 
+    async def stands(self) -> None:
+        """Wait until all events so far stand in the log. Raises RuntimeError where this attempt has ended.
+
+        Of code that blocks the event loop nothing can be written: there is no wait for it.
+        """
+        if asyncio.get_running_loop() is self._loop:
+            await self._stands()
+            return
+        written = asyncio.run_coroutine_threadsafe(self._stands(), self._loop)
+        while True:
+            beats = self._beats
+            self._loop.call_soon_threadsafe(self._beat)
+            try:
+                written.result(STANDSTILL_SECONDS)
+            except TimeoutError:
+                if beats != self._beats:
+                    continue
+                _log.warning("stage %s: code that is not async keeps the event loop", self._stage.name)
+            return
+
+    async def _stands(self) -> None:
+        await self.flush()
+        if not await self._stage.stands():
+            raise RuntimeError(OVER)
+
     async def _end(self) -> None:
         """Hand on all events of other threads, and halves of characters whose other half never came."""
         async with self._turn:
