@@ -232,7 +232,7 @@ async def test_fault_02_when_the_process_is_killed_its_message_comes_to_another(
 
 async def test_a_run_that_outlasts_its_lease_keeps_its_message_hidden(cloud: Cloud) -> None:
     async with StorageTap(cloud.azurite) as tap:
-        settings = {"AzureWebJobsStorage": tap.connection, "GATEWAY_LEASE_SECONDS": "3"}
+        settings = {"AzureWebJobsStorage": tap.connection, "GATEWAY_LEASE_SECONDS": "6"}
         async with (
             cloud.running(listen=False, **settings) as instance,
             reading(instance.http, ["a", "b"], gate="long", gate_at=1) as reader,
@@ -240,7 +240,7 @@ async def test_a_run_that_outlasts_its_lease_keeps_its_message_hidden(cloud: Clo
             await reader.until("a")
             sent = await tap.ever()
 
-            async def renewed() -> int:  # a renewal sends the message anew, each second
+            async def renewed() -> int:  # a renewal sends the message anew, each two seconds
                 assert await cloud.visible(HELD_JOBS) == []
                 return await tap.ever()
 
