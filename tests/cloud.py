@@ -85,7 +85,13 @@ class Cloud:
 
     async def gone(self) -> None:
         """Wait until no message is left, hidden ones neither."""
-        await until(self.depth, lambda depth: depth == 0)
+        try:
+            await until(self.depth, lambda depth: depth == 0)
+        except TimeoutError:
+            left = {name: (await self.count(name), await self.visible(name)) for name in (JOBS, HELD_JOBS)}
+            raise AssertionError(
+                f"messages are left, (how many, those that are not hidden): {left}"
+            ) from None
 
     async def depth(self) -> int:
         """How many messages stand in the jobs' queue and in that of the held ones, hidden ones too."""
