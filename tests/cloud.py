@@ -94,8 +94,11 @@ class Cloud:
             ) from None
 
     async def depth(self) -> int:
-        """How many messages stand in the jobs' queue and in that of the held ones, hidden ones too."""
-        return await self.count(JOBS) + await self.count(HELD_JOBS)
+        """How many messages stand in the queue of the held ones and in the jobs' queue, hidden ones too.
+
+        In this order: a message goes from the first to the second, and stands in both meanwhile.
+        """
+        return await self.count(HELD_JOBS) + await self.count(JOBS)
 
     async def count(self, name: str) -> int:
         """How many messages the service counts in a queue, hidden ones too: what the platform scales by."""
