@@ -100,6 +100,8 @@ class Paying:
             except ToolUnknown:
                 return "swallowed"
 
+        self.run = run
+
         def factory(_: Any) -> Any:
             if alone:
                 return RunnableLambda(run)
@@ -176,6 +178,29 @@ async def test_one_that_asks_goes_on_with_the_answer(redis_url: str, answer: Any
         assert (await goes_on(jobs, second))["finish_reason"] == "stop"
         assert paying.heard == [answer["output"] if isinstance(answer, dict) else "paid ada"]
         assert paying.paid == (1 if isinstance(answer, dict) else 2)
+
+
+async def test_what_was_called_before_it_may_differ(redis_url: str) -> None:
+    """The next attempt leaves out a call that had ended before; this one is unknown all the same."""
+    paying = Paying("doubt-differs", "fail", alone=True)
+    looks = [True, False]
+
+    @tool
+    async def look(where: str) -> str:
+        """Look."""
+        return where
+
+    async def run(given: Any) -> Any:
+        if looks.pop(0):
+            await look.ainvoke({"where": "here"})
+        return await paying.run(given)
+
+    chain("doubt-differs-alone")(lambda _: RunnableLambda(run))
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream(ASKED, chain="doubt-differs-alone")
+        await paying.dies(jobs, stream_id)
+        assert (await goes_on(jobs, stream_id))["code"] == "tool_unknown"
+    assert (looks, paying.paid) == ([], 1)
 
 
 async def test_one_that_dies_again_is_asked_about_again(redis_url: str) -> None:

@@ -360,12 +360,11 @@ async def test_of_starts_at_once_one_has_the_thread_and_nothing_else_runs(host: 
         body = {"assistant_id": "chat", "input": said(script(words, gate=gate))}
         return await host.http.post(f"/threads/{thread}/runs", json=body)
 
-    before = set(await host.redis.keys("*:job:*"))
+    before = {kind: set(await host.redis.keys(kind)) for kind in ("*:job:*", "*:conversation")}
     same = await asyncio.gather(*(post(["same"]) for _ in range(6)))
     assert {answer.status_code for answer in same} == {200}
-    made = set(await host.redis.keys("*:job:*")) - before
-    confirmed = [await host.redis.hget(key, "confirmed") for key in made]
-    assert len([word for word in confirmed if word is not None]) == 1  # the others expire by themselves
+    made = {kind: len(set(await host.redis.keys(kind)) - keys) for kind, keys in before.items()}
+    assert made == {"*:job:*": 1, "*:conversation": 1}  # nothing is left of those that were refused
     [run] = {answer.json()["run_id"] for answer in same}
     others = await asyncio.gather(*(post([str(number)]) for number in range(6)))
     assert {answer.status_code for answer in others} == {409}

@@ -29,7 +29,7 @@ from gateway.protocol.errors import (
 )
 from gateway.queue.job_queue import Admission, Message, Sender
 from gateway.settings import Settings
-from gateway.store.conversations import Conversations
+from gateway.store.conversations import OF_STREAM, Conversations
 from gateway.store.log import Log
 from gateway.store.quota import Quota
 from gateway.store.record import Record, started
@@ -133,7 +133,7 @@ class Creation:
         try:
             has_turn = await self._placing.enter(record, start)
         except ThreadRefused:
-            await self.release(record.owner, record.id)  # the record expires by itself
+            await self._withdraw(record)
             raise
         if has_turn:
             return await self._queued(record, order.followed)
@@ -144,6 +144,12 @@ class Creation:
         telemetry.started.add(1, {"chain": record.chain})
         await self._placing.tend(record)
         return record
+
+    async def _withdraw(self, record: Record) -> None:
+        """Leave nothing of a stream that its thread has refused: its key asks as if for the first time."""
+        await self.release(record.owner, record.id)
+        await self._conversations.drop(record.owner, [(OF_STREAM, record.id)])
+        await self._log.erase(record.id)
 
     async def _known(self, stream_id: str, key_hash: str, start: Start) -> tuple[str, str]:
         return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")

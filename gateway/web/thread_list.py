@@ -17,7 +17,7 @@ from gateway.web import request_head
 from gateway.web.answers import answered, json_answer
 from gateway.web.openapi.threads import MOST_ROWS, ROWS
 
-_NEXT = re.compile(r"(?P<at>[0-9]{1,15})-(?P<name>[!-~]{1,2000})", re.ASCII)
+_NEXT = re.compile(r"(?P<at>[0-9]{1,15})-(?P<name>[!-~]{1,2400})", re.ASCII)
 
 
 @answered("/threads")

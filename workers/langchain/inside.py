@@ -112,6 +112,8 @@ class Inside(Tap):
         event = stage.tool(name, call_id, "started", said)
         call = self.keys.write(name, said, str(given.get("tool_call_id") or ""), given.get("metadata"))
         logged = self._stage.replays.take(event)
+        if logged is None and call is not None and call.policy != RETRY:
+            logged = self._stage.replays.take_unknown(event)
         self._tools[run_id] = (name, call_id, stage, call, logged)
         if call is not None:
             call.fail = self.fail

@@ -108,6 +108,16 @@ class Replays:
                     return call
         return None
 
+    def take_unknown(self, started: Event) -> Logged | None:
+        """The call of the log that this one is, if nobody knows how it ended; whatever was called before."""
+        said = _comparable(started)
+        with self._lock:
+            for call in self._calls:
+                if not call.is_taken and call.is_unknown and _comparable(call.started) == said:
+                    call.is_taken = True
+                    return call
+        return None
+
     def end(self, call: Logged | None) -> None:
         """A call has ended; None is one that the log does not know."""
         if call is None and self._calls:
