@@ -241,6 +241,8 @@ async def said_in_the_store(host: Host, words: bytes) -> set[str]:
     redis: Any = host.redis
     async for key in redis.scan_iter("*"):
         kind = await redis.type(key)
+        if kind == b"none":  # deleted since it was listed
+            continue
         if kind == b"hash":
             values = [*(await redis.hgetall(key)).values()]
         elif kind == b"string":

@@ -75,6 +75,12 @@ def test_a_schema_that_is_none_is_told_at_the_start() -> None:
         Inputs({"c": {"type": "no-such-type"}})
 
 
+@pytest.mark.parametrize("wrong", [{"text": str}, {"maximum": float("nan")}, {"enum": [{1}]}])
+def test_a_schema_that_is_no_json_is_told_at_the_start(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"^the input of chain c is no JSON Schema$"):
+        Inputs({"c": wrong})
+
+
 def test_a_pattern_that_cannot_be_compiled_is_told_at_the_start_also_where_only_a_reference_leads() -> None:
     of_its_own = {"items": {"$ref": "#/forms/a~1b"}, "forms": {"a/b": {"type": "string", "pattern": "("}}}
     with pytest.raises(ValueError, match=r"^the input of chain c is no JSON Schema$"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -55,6 +56,34 @@ async def test_what_is_said_stands_in_the_log_when_the_call_returns(redis_url: s
     end = json.loads(whole[-1].data)
     assert (end["finish_reason"], end["usage"], end["attempts"]) == ("length", {"input_tokens": 3}, 1)
     assert 0 <= end["duration_ms"] < 60_000
+
+
+async def test_a_call_from_another_threads_loop_is_made_in_the_blocks_own(
+    redis_url: str, redis: Redis
+) -> None:
+    """LangChain calls an asynchronous handler so where a tool is a plain function."""
+    async with producer(redis_url) as made:
+        stream = await made.open(chain="report")
+        async with stream.write() as out:
+            elsewhere = (asyncio.to_thread(asyncio.run, out.text(f"{number} ")) for number in range(20))
+            await asyncio.gather(*elsewhere, *(out.text(f"{number} ") for number in range(20, 40)))
+            await asyncio.to_thread(asyncio.run, out.text(""))
+            said = (await told(redis, stream.id))[2:]
+            assert sorted(said, key=int) == [f"{number} " for number in range(40)]
+            with pytest.raises(Refused):
+                await asyncio.to_thread(asyncio.run, out.text("x" * 2_000_000))
+        await stream.done()
+
+
+async def test_a_call_from_another_thread_for_which_the_block_waits_is_told(redis_url: str) -> None:
+    """A chain's `invoke` within the block's loop: LangChain waits there for the handler's thread."""
+    async with producer(redis_url, store_patience=0.2) as made:
+        stream = await made.open(chain="report")
+        async with stream.write() as out:
+            with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="is blocked"):
+                pool.submit(asyncio.run, out.text("never")).result()
+            await out.text("said")
+        await stream.done()
 
 
 async def test_the_status_document_and_readers_know_it_as_any_other(redis_url: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypedDict
 
 import httpx
 import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
 
 from gateway.formats.langgraph.threads import Thread
 from gateway.hosts.asgi import app
@@ -126,6 +128,31 @@ async def test_each_question_gets_its_own_answer_and_a_cancelled_one_none(redis_
         record = await resume(jobs, stream_id, given)
         await runs(jobs, record.id)
         assert (await jobs.fold(record.id)).text == "a=[1] b=2 c=None"
+
+
+async def test_questions_stand_in_the_graphs_order_whichever_was_asked_first(redis_url: str) -> None:
+    has_asked = {name: asyncio.Event() for name in "abc"}
+
+    class Asks(TypedDict):
+        text: str
+
+    def node(name: str, after: str | None) -> Any:
+        async def asks(state: Asks) -> None:
+            if after:
+                await has_asked[after].wait()
+            has_asked[name].set()
+            interrupt(f"{name}?")
+
+        return asks
+
+    graph = StateGraph(Asks)
+    for name, after in {"a": "b", "b": "c", "c": None}.items():
+        graph.add_node(name, node(name, after)).add_edge(START, name)
+    chain("asks-backwards", input=Asks)(lambda settings: graph.compile())
+    async with Jobs(redis_url) as jobs:
+        for _ in range(3):
+            _, questions = await asked(jobs, "asks-backwards")
+            assert list(questions) == ["a?", "b?", "c?"]
 
 
 async def test_a_second_question_of_the_same_node_is_another_one(redis_url: str) -> None:

@@ -262,6 +262,28 @@ async def test_a_thread_that_the_store_has_lost_begins_anew(jobs: Jobs, redis: R
 # Deletion
 
 
+async def test_a_stream_that_was_ended_while_a_worker_claimed_it_does_not_come_back(jobs: Jobs) -> None:
+    first = await start(jobs)
+    read = await jobs.record(first)  # as the worker has read it, before the next start ends it
+    last = await start(jobs, "interrupt")
+    turns = Turns(jobs.log, jobs.queue)
+    for _ in range(2):  # while the last runs, and when it is over
+        assert not await turns.has_turn(read, 60_000, 60_000)
+        assert ((await state(jobs)).newest, (await state(jobs)).waiting) == (last, ())
+        await jobs.runner.run(body(last))
+    assert await status(jobs, last) is Status.DONE
+
+
+async def test_a_stream_that_the_store_has_begun_anew_runs_in_its_thread_again(
+    jobs: Jobs, redis: Redis
+) -> None:
+    first = await start(jobs)
+    read = await jobs.record(first)
+    assert await jobs.gateway.parts.threads.leave(OWNER, "trip", first) == ""  # its end was lost
+    assert await Turns(jobs.log, jobs.queue).has_turn(read, 60_000, 60_000)
+    assert (await state(jobs)).holder == first
+
+
 async def test_a_deletion_ends_what_runs_and_leaves_no_key(jobs: Jobs, redis: Redis) -> None:
     before = set(await redis.keys("*"))
     ids = [await start(jobs, "enqueue") for _ in range(3)]

@@ -3,9 +3,10 @@
 -- caller has seen to be over, or empty; `after` is the newest stream that the caller goes on from, or `*`.
 -- Where another has the turn, `strategy` decides: `reject`; `enqueue`, behind those that wait, of whom there are at most
 -- `most`; `interrupt` or `rollback`, in the place of all that are there: their ids are `leaving`, with `!` after those
--- whose traces go as well, until somebody has ended them. `answer` goes before those that wait.
--- Answers {'turn'}, {'waits'} (both also for our own call again), {'busy', holder}, {'full', holder} or {'moved'}:
--- another stream is the newest.
+-- whose traces go as well, until somebody has ended them. `answer` goes before those that wait. `again` is for a stream
+-- that its thread may have lost: it is put behind those that wait, and is the newest only where there is none.
+-- Answers {'turn'}, {'waits'} (both also for our own call again), {'busy', holder}, {'full', holder}, {'moved'}: another
+-- stream is the newest; or {'left'} to `again`: the thread knows the stream, which has left it.
 local id, over, after, strategy = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -14,12 +15,14 @@ local holder, waiting, leaving = thread[1] or '', thread[2] or '', thread[3] or 
 if holder == id and leaving == '' then return { 'turn' } end
 if holder == id or string.find(' ' .. waiting, ' ' .. id .. ' ', 1, true) then return { 'waits' } end
 if after ~= '*' and after ~= (thread[4] or '') then return { 'moved' } end
+local is_again = strategy == 'again'
+if is_again and redis.call('ZSCORE', KEYS[2], id) then return { 'left' } end
 local is_free = holder == '' or holder == over
 local _, count = string.gsub(waiting, ' ', '')
 local answer = { 'waits' }
 if is_free and leaving == '' and (waiting == '' or strategy == 'answer') then
   holder, answer = id, { 'turn' }
-elseif strategy == 'enqueue' then
+elseif strategy == 'enqueue' or is_again then
   if count >= tonumber(ARGV[5]) then return { 'full', holder } end
   waiting = waiting .. id .. ' '
 elseif strategy == 'interrupt' or strategy == 'rollback' then
@@ -35,8 +38,9 @@ else
   return { 'busy', holder ~= '' and holder or string.match(waiting .. leaving, '^[^! ]*') }
 end
 redis.call('HSETNX', KEYS[1], 'created_ms', NOW)
-redis.call('HSET', KEYS[1], 'holder', holder, 'waiting', waiting, 'leaving', leaving, 'newest', id, 'updated_ms', NOW,
-  'ms', ARGV[6], 'name', ARGV[8], 'chain', ARGV[9])
+redis.call('HSET', KEYS[1], 'holder', holder, 'waiting', waiting, 'leaving', leaving, 'updated_ms', NOW, 'ms', ARGV[6],
+  'name', ARGV[8])
+if not (is_again and thread[4]) then redis.call('HSET', KEYS[1], 'newest', id, 'chain', ARGV[9]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', NOW - tonumber(ARGV[7]))
 redis.call('ZADD', KEYS[2], NOW, id)

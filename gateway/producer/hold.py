@@ -77,6 +77,11 @@ class Hold:
         """How many bytes the results of a stream's stages may take in all."""
         return self._settings.max_checkpoints
 
+    @property
+    def patience(self) -> float:
+        """For how many seconds a call may wait for the store, or for its event loop."""
+        return self._settings.store_patience
+
     async def end(self, event: Event) -> None:
         """Write the terminal event. Raises what `error` says."""
         await self.writer.put(event)

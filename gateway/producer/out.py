@@ -8,8 +8,9 @@ with `asyncio.timeout`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from gateway.producer.course import Course
 from gateway.producer.hold import Hold, refused
 from gateway.protocol import Event
 from gateway.protocol.errors import HoldfastError
+from gateway.runtime.loops import within
 
 if TYPE_CHECKING:
     from gateway.producer.stream import ProducerStream
@@ -29,7 +31,8 @@ _NOT_GIVEN: Any = object()  # a tool's input, and a result, may be None
 class Out:
     """What a stage says.
 
-    Every call raises StreamTaken, StreamCancelled, StreamEnded, Unreachable or Refused.
+    Every call raises StreamTaken, StreamCancelled, StreamEnded, Unreachable or Refused. A call may come from
+    another thread, in an event loop of its own; it raises RuntimeError where the stream's loop is blocked.
     """
 
     def __init__(self, chain: str, stage: str, hold: Hold, course: Course) -> None:
@@ -40,6 +43,7 @@ class Out:
         self._result: Any = _NOT_GIVEN
         self._callers: set[asyncio.Task[Any] | None] = set()
         self._has_told = False
+        self._loop = asyncio.get_running_loop()
         self.stage = stage
         self.finished = course.passes_over
         self.closed = False
@@ -59,11 +63,10 @@ class Out:
     async def text(self, text: str) -> None:
         """A piece of text; it stands when this returns. The empty one only asks whether the claim holds."""
         event = self._made(lambda: said.text(text, chain=self._chain, stage=self.stage))
-        if not text:
-            with self._calling():
-                await self._hold.write()
-            return
-        await self._say(event, text)
+        if text:
+            await self._say(event, text)
+        else:
+            await self._within(self._ask)
 
     async def custom(self, name: str, data: Any) -> None:
         """An event of the producer's own; `data` is JSON."""
@@ -110,7 +113,17 @@ class Out:
             raise refused(error) from None
         return event
 
+    async def _within(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await within(self._loop, work, self._hold.patience)
+
+    async def _ask(self) -> None:
+        with self._calling():
+            await self._hold.write()
+
     async def _say(self, event: Event, text: str = "") -> None:
+        await self._within(partial(self._take, event, text))
+
+    async def _take(self, event: Event, text: str) -> None:
         with self._calling():
             if self.finished:
                 await self._hold.alive()

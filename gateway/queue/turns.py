@@ -78,17 +78,24 @@ class Turns:
         return bool(thread) and stream_id in (await self.tend(owner, thread)).waiting
 
     async def has_turn(self, record: Record, thread_ms: int, record_ms: int) -> bool:
-        """Whether this stream may run now. A thread that the store has lost begins anew with it."""
+        """Whether this stream may run now. A thread that the store has lost begins anew with it.
+
+        False also where the stream has left its thread since the caller has read `record`: it was ended.
+        """
         if not record.thread:
             return True
         if await self.must_wait(record.id, record.owner, record.thread):
             return False
         with suppress(ThreadRefused):
-            return (await self.enter(record, Asked("enqueue"), thread_ms, record_ms)) == "turn"
+            word = await self.enter(record, Asked("again"), thread_ms, record_ms)
+            if word == "left" and not is_over(await self._look(record.id, record.owner)):
+                # The store has lost the end of a stream, and not that the stream has left: it runs again.
+                word = await self.enter(record, Asked("enqueue"), thread_ms, record_ms)
+            return word == "turn"
         return False
 
     async def enter(self, record: Record, asked: Asked, thread_ms: int, record_ms: int) -> str:
-        """Ask for the turn: `turn`, `waits` or `moved`. Raises ThreadBusy, which names who has it.
+        """Ask for the turn: `turn`, `waits`, `moved` or `left`. Raises ThreadBusy, which names who has it.
 
         Raises ThreadWaiting where that one has asked a question, unless the question lapses. After `waits`
         the caller has to tend the thread once the stream's record lasts.

@@ -131,7 +131,7 @@ class Threads:
         return [_state(values) for values in await self._redis.call_all(commands)]
 
     async def enter(self, record: Record, asked: Asked, *, thread_ms: int, record_ms: int) -> tuple[str, str]:
-        """(`turn` | `waits` | `busy` | `full` | `moved`, the stream that has the turn).
+        """(`turn` | `waits` | `busy` | `full` | `moved` | `left`, the stream that has the turn).
 
         The thread is kept for `thread_ms`, and `record_ms` is how long a stream's record may last.
         """

@@ -89,12 +89,13 @@ class Inputs:
 
     def _validator(self, chain: str, what: str, schema: Schema) -> Any:
         try:
+            written = json.dumps(schema, allow_nan=False)
             for one in (schema, *_referred(schema)):
                 Draft202012Validator.check_schema(one)
-        except SchemaError:
+        except (SchemaError, TypeError, ValueError):  # `{"text": str}`, for example, is no JSON
             is_are = "is" if what == "input" else "are"
             raise ValueError(f"the {what} of chain {chain} {is_are} no JSON Schema") from None
-        if '"pattern' in json.dumps(schema, default=str):
+        if '"pattern' in written:
             self._patterned.add(chain)
         return _Bounded(schema)
 

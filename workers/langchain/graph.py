@@ -141,11 +141,17 @@ class Run:
 
 
 async def _tell_stop(outcome: Outcome, run: Run, known: Any) -> None:
-    """What the graph asks, all of it, and the nodes before which it has stopped."""
+    """What the graph asks, all of it, and the nodes before which it has stopped.
+
+    Nodes that run side by side ask in any order. The questions have the order of the graph's tasks, by its
+    checkpointer, so that they stand in the same order each time.
+    """
+    order: dict[str, int] = {}
     if known is not None:
         run.ask(one for one in known.interrupts if one.id not in run.asked)
         outcome.upcoming = sorted(set(known.next))
-    outcome.interrupts = list(run.asked.values())
+        order = {one.id: place for place, one in enumerate(known.interrupts)}
+    outcome.interrupts = sorted(run.asked.values(), key=lambda one: order.get(one["id"], len(order)))
 
 
 async def _tell_end(tap: NodeTap, stage: Stage, run: Run, asked: Any, standing: Sequence[Event]) -> None:
