@@ -27,6 +27,7 @@ from gateway.protocol.errors import (
 )
 from gateway.store.quota import Quota
 from gateway.store.record import Record
+from gateway.store.threads import keys_of, own_thread_of
 from gateway.streams.resume import Resume, parse_resume
 from gateway.streams.start import Start
 from tests.support import asking
@@ -506,6 +507,44 @@ async def test_of_a_deleted_thread_no_stream_is_counted_any_more(redis_url: str)
         assert set(await counted()) == {other, f"{other}."}
         assert int(await jobs.connection.call("GET", size)) == sum((await counted()).values())
         assert await jobs.connection.call("ZRANGE", live, 0, -1) == [begun.encode()]
+
+
+@pytest.mark.parametrize(
+    ("ends", "thread"),
+    [("done", ""), ("done", "trip"), ("taken back", ""), ("taken back", "trip"), ("deleted", "trip")],
+)
+async def test_what_a_graph_among_stages_keeps_is_counted_and_goes_with_its_streams(
+    redis_url: str, ends: str, thread: str
+) -> None:
+    both = {"first": asking.asks_once(), "last": asking.asks_within()}
+    chain("asks-among-stages", stages=tuple(both))(lambda _: both)
+    async with Jobs(redis_url) as jobs:
+        start = Start("asks-among-stages", {"input": {"text": "q"}}, {}, thread=thread)
+        first = (await jobs.gateway.create(start, owner="ann")).id
+        questions = await runs(jobs, first)
+        own = keys_of("ann", own_thread_of(first))
+
+        async def kept() -> int:
+            return int(await jobs.connection.call("HGET", own[0], "#bytes") or 0)
+
+        one = await kept()
+        [(_, word, size, *_)] = await Quota(jobs.connection, jobs.settings)._look("ann", [first])
+        assert word == "ended"
+        assert size > one > 1000
+        given = answers(dict.fromkeys(questions.values(), 1))
+        second = (await resume(jobs, first, given, owner="ann")).id
+        questions = await runs(jobs, second)
+        assert len(questions) == 1
+        assert await kept() > one
+        if ends == "taken back":
+            await jobs.gateway.cancel(second, "ann")
+        elif ends == "deleted":
+            await Thread(jobs.gateway, "ann", thread).end()
+        else:
+            last = await resume(jobs, second, answers(dict.fromkeys(questions.values(), 1)), owner="ann")
+            assert await runs(jobs, last.id) == {}
+            assert (await jobs.record(last.id)).status == "done"
+        assert await jobs.connection.call("EXISTS", *own) == 0
 
 
 async def test_a_stream_that_waits_takes_no_place_and_an_answer_counts_as_a_start(redis_url: str) -> None:

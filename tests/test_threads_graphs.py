@@ -22,6 +22,7 @@ from gateway.streams.start import Start
 from tests.support.asking import register
 from tests.support.jobs import Jobs, body, eventually
 from workers.chains.registry import chain
+from workers.checkpoints.draft import Draft
 from workers.checkpoints.errors import TurnOver
 from workers.checkpoints.saver import Saver
 from workers.delivery.runner import DONE
@@ -100,6 +101,31 @@ async def test_a_swarm_keeps_its_active_agent_over_turns(jobs: Jobs) -> None:
     assert (await values(jobs))["active_agent"] == "support"
     assert (await values(jobs))["visits"] == 4
     assert [one["content"] for one in (await values(jobs))["messages"]][-2:] == ["and now?", "support 5"]
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "failed"])
+async def test_what_a_run_has_stored_that_did_not_end_well_is_not_gone_on_from(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """It is cancelled, or fails, between its stored checkpoints and the end of its log."""
+    await turn(jobs, "it is broken")
+    keep = Draft.keep
+
+    async def keep_and_end(draft: Draft) -> None:
+        await keep(draft)
+        if ends == "failed":
+            raise ValueError
+        await jobs.gateway.cancel(lost, OWNER)
+
+    lost = await begin(jobs, "lost")
+    monkeypatch.setattr(Draft, "keep", keep_and_end)
+    await jobs.runner.run(body(lost))
+    monkeypatch.undo()
+    assert (await jobs.record(lost)).status == ends
+    assert (await values(jobs))["visits"] == 3  # as it stands until the next run
+    assert await turn(jobs, "and now?") == "support 3"
+    assert (await values(jobs))["visits"] == 3
+    assert "lost" not in str(await values(jobs))
 
 
 async def test_a_swarm_keeps_its_active_agent_over_a_workers_death(jobs: Jobs) -> None:

@@ -3,6 +3,7 @@
 --   saved  h<id> a checkpoint's head: its parent, its run and the values that it needs
 --          c<id> the checkpoint, m<id> its metadata, w<id>/<task>/<index> a task's write
 --          v<value> a channel's value in one version, u<value> how many checkpoints need it
+--          a<run> the newest attempt at a run that has stored something, where that is not the first
 --          #bytes the sum of all, #seq the number of the newest put, #delta see `room`
 --   names  all scores are 0: c<id>, w<id>/<task>/<index>, r/<run><id>, for ranges by name
 --   order  <id> by the number of its put
@@ -106,6 +107,12 @@ local function may_write(run)
   local leaving = ' ' .. (thread[2] or '')
   return thread[1] == run and not string.find(leaving, ' ' .. run .. ' ', 1, true)
     and not string.find(leaving, ' ' .. run .. '! ', 1, true)
+end
+
+-- Whether a newer attempt at this run has been here: an older one, which was paused, changes nothing any more.
+-- `attempt` 0 is of a caller that has no attempts.
+local function is_fenced(run, attempt)
+  return tonumber(attempt) < number_of('a' .. run)
 end
 
 local function settle()

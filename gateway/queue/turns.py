@@ -138,12 +138,12 @@ class Turns:
     async def left(self, record: Record) -> None:
         """A stream has ended: it leaves its thread, wherever it stood there, and the next has the turn.
 
-        One that has asked a question keeps the turn until it is answered, or the question taken back. Of one
-        that is in no caller's thread, what it has kept for itself is deleted as soon as nothing needs it.
+        One that has asked a question keeps the turn until it is answered, or the question taken back. What a
+        stream has kept for itself is deleted as soon as nothing needs it.
         """
+        if record.resumes:
+            await self._forget_own(record.id)
         if not record.thread:
-            if record.resumes:
-                await self._forget_own(record.id)
             return
         now = await self._look(record.id, record.owner)
         if now is None or (is_over(now) and not now.resumed_by):
@@ -164,7 +164,7 @@ class Turns:
                 waited[stream_id] = max(waited.get(stream_id, 0), await self._cancel(stream_id))
             streams = await self._threads.streams(owner, name)
             for first in range(0, len(streams), _AT_ONCE):
-                erasing = (self._erase(one, waited) for one in streams[first : first + _AT_ONCE])
+                erasing = (self._erase(owner, one, waited) for one in streams[first : first + _AT_ONCE])
                 for stream_id, left in await asyncio.gather(*erasing):
                     ended.setdefault(stream_id, left)
             if await self._threads.end(owner, name, state):
@@ -197,10 +197,13 @@ class Turns:
                 await self._queue.forget(stream_id)
         return answer.number if answer.word == "dropped" else 0
 
-    async def _erase(self, stream_id: str, waited: Mapping[str, int]) -> tuple[str, tuple[int, int]]:
+    async def _erase(
+        self, owner: str, stream_id: str, waited: Mapping[str, int]
+    ) -> tuple[str, tuple[int, int]]:
         """Delete it; for how many ms its log and its record were counted to be kept."""
         longest = max(waited.get(stream_id, 0), await self._cancel(stream_id))
         left, record = await self._log.erase(stream_id)
+        await self._threads.forget_own(owner, stream_id)
         longer = max(longest - left, 0) if left > 0 else 0
         return stream_id, (left + longer, record + longer)
 

@@ -208,7 +208,7 @@ class Threads:
         return True
 
     async def forget_own(self, owner: str, stream_id: str) -> None:
-        """Delete the checkpoints of a stream that is in no caller's thread."""
+        """Delete the checkpoints that a stream has kept for itself, and for those that resume it."""
         name = own_thread_of(stream_id)
         aside = aside_of(name)
         await self._redis.call_all(

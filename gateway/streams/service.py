@@ -333,9 +333,8 @@ class Gateway:
                 await self.parts.queue.forget(stream_id)
         if answer.word == "dropped":
             await self.parts.creation.uncount(owner, stream_id, answer.number)
-            if not record.thread:
-                with suppress(StoreUnavailable):  # they expire by themselves, then
-                    await self.parts.threads.forget_own(owner, record.first or stream_id)
+            with suppress(StoreUnavailable):  # they expire by themselves, then
+                await self.parts.threads.forget_own(owner, record.first or stream_id)
         if answer.word in ("cancelled", "dropped"):
             with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread hands it on
                 await self.parts.turns.left(record)

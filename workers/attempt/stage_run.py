@@ -16,7 +16,7 @@ from gateway.protocol import Event, EventType
 from gateway.protocol.errors import HoldfastError, StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.record import ANSWER, Claim, Record
-from gateway.store.threads import thread_id
+from gateway.store.threads import own_thread_of, thread_id
 from gateway.writing.matcher import Matcher, Published
 from gateway.writing.writer import TooLong, Writer
 from workers import langchain
@@ -169,7 +169,12 @@ class StageRun:
     def _place(self, step: Step, pace: Pace) -> langchain.Stage:
         """Where the stage's run belongs. Only a graph that is its whole chain is in the caller's thread."""
         record, settings = self._claim.record, self._settings
-        thread = thread_id(record) if step.alone else f"stream:{record.first or record.id} {step.name}"
+        own = own_thread_of(record.first or record.id)
+        thread = thread_id(record) if step.alone else f"{own} {step.name}"
+        memory = None
+        if self._savers is not None:
+            kept, space = (thread, "") if step.alone else (own, step.name)
+            memory = self._savers.memory(record, kept, space)
         lasts = step.alone and bool(record.thread)
         turn = record.turn and as_input(record.turn, partial(self._put, step.stage))
         return langchain.Stage(
@@ -177,7 +182,7 @@ class StageRun:
             settings.model,
             f"{record.owner}/{thread}" if lasts else thread,
             lasts=lasts,
-            memory=None if self._savers is None else self._savers.memory(record, thread),
+            memory=memory,
             answer=_answer(record) if step.name == record.stopped_at else None,
             turn=turn if lasts else None,
             first=record.first,

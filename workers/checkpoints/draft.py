@@ -24,9 +24,9 @@ from langgraph.checkpoint.base import (
 )
 
 from workers.checkpoints.blocking import Blocking
-from workers.checkpoints.names import aside_of, parts_of
+from workers.checkpoints.names import aside_of, is_within, parts_of, within, without
 from workers.checkpoints.saver import Saver
-from workers.checkpoints.store import Store, Stored
+from workers.checkpoints.store import Author, Stored
 
 Place = tuple[str, str]  # a namespace, and a checkpoint's id
 # Of a task's write: its channel, and its value. Regular writes have numbers from 0 on, special ones below 0.
@@ -34,14 +34,18 @@ Writes = dict[tuple[str, int], tuple[str, Any]]
 
 
 class Draft(Blocking):
-    """What a graph takes for its checkpointer. `keep` stores what the graph has put."""
+    """What a graph takes for its checkpointer. `keep` stores what the graph has put.
 
-    def __init__(self, saver: Saver, thread: str, run: str, *, is_new: bool) -> None:
+    `space`: the names of its namespaces begin so in the thread, where several graphs of a chain share it.
+    """
+
+    def __init__(self, saver: Saver, thread: str, by: Author, *, is_new: bool, space: str = "") -> None:
         super().__init__(serde=saver.serde)
         self._saver = saver
         self._thread = thread
-        self._run = run
+        self._by = by
         self._is_new = is_new
+        self._space = space
         self._puts: list[tuple[RunnableConfig, Checkpoint, CheckpointMetadata, ChannelVersions]] = []
         self._told: list[tuple[RunnableConfig, Sequence[tuple[str, Any]], str, str]] = []
         self._own: dict[Place, CheckpointTuple] = {}
@@ -51,23 +55,28 @@ class Draft(Blocking):
     async def keep(self) -> None:
         """Store it all.
 
-        Raises StoreUnavailable, CheckpointTooLarge, ThreadFull, CheckpointGone, and TypeError or ValueError
-        for a value that LangGraph cannot write down. A part may have been stored then.
+        Raises StoreUnavailable, CheckpointTooLarge, ThreadFull, CheckpointGone, TurnOver, and TypeError or
+        ValueError for a value that LangGraph cannot write down. A part may have been stored then.
         """
         self.is_stored = True
-        changed = [place for place in self._writes if place not in self._own]
-        await _set_aside(self._saver, self._thread, self._run, changed)
+        if self._by.number > 1:  # an older attempt may have been paused, and have stored something meanwhile
+            await self._saver.store.fence(self._thread, self._by)
+            await take_back(self._saver, self._thread, self._by)
+        changed = [
+            (within(self._space, place[0]), place[1]) for place in self._writes if place not in self._own
+        ]
+        await _set_aside(self._saver, self._thread, self._by, changed)
         for put in self._puts:
-            await self._saver.aput(self._here(put[0]), *put[1:])
+            await self._saver.aput(self._here(put[0]), *put[1:], by=self._by)
         for told in self._told:
-            await self._saver.aput_writes(self._here(told[0]), *told[1:])
+            await self._saver.aput_writes(self._here(told[0]), *told[1:], by=self._by)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `Saver.aget_tuple`, of the thread with this run's checkpoints."""
         found = self._known(config)
         if found is None and not self._is_new:
             found = await self._saver.aget_tuple(self._here(config))
-            found = None if found is None else self._whole(found)
+            found = None if found is None else self._whole(self._own_of(found))
         return found
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -94,10 +103,18 @@ class Draft(Blocking):
                     return
                 left = None if left is None else left - 1
                 yield self._whole(one)
-        if not self._is_new:
-            here = None if config is None else self._here(config)
-            async for one in self._saver.alist(here, filter=filter, before=before, limit=left):
-                yield self._whole(one)
+        if self._is_new:
+            return
+        here = self._here(config or {"configurable": {}})
+        if namespace is None:  # all of this graph's, of which the thread may have others as well
+            here["configurable"].pop("checkpoint_ns", None)
+        most = left if namespace is not None or not self._space else None
+        async for one in self._saver.alist(here, filter=filter, before=before, limit=most):
+            if left is not None and left <= 0:
+                return
+            if is_within(self._space, _place_of(one.config)[0]):
+                left = None if left is None else left - 1
+                yield self._whole(self._own_of(one))
 
     async def aput(
         self,
@@ -177,7 +194,20 @@ class Draft(Blocking):
 
     def _here(self, config: RunnableConfig) -> RunnableConfig:
         """The same place in the thread as the saver has it, which knows the owner."""
-        return {**config, "configurable": {**config["configurable"], "thread_id": self._thread}}
+        namespace = within(self._space, _place_of(config)[0])
+        place = {**config["configurable"], "thread_id": self._thread, "checkpoint_ns": namespace}
+        return {**config, "configurable": place}
+
+    def _own_of(self, found: CheckpointTuple) -> CheckpointTuple:
+        """A checkpoint of the saver's, with the namespace that the graph knows."""
+        if not self._space:
+            return found
+        places = [None if one is None else _place_of(one) for one in (found.config, found.parent_config)]
+        config, parent = [
+            None if one is None else self._config(without(self._space, one[0]), one[1]) for one in places
+        ]
+        assert config is not None
+        return found._replace(config=config, parent_config=parent)
 
     def _config(self, namespace: str, identity: str) -> RunnableConfig:
         place = {"thread_id": self._thread, "checkpoint_ns": namespace, "checkpoint_id": identity}
@@ -188,30 +218,34 @@ def _place_of(config: RunnableConfig) -> Place:
     return config["configurable"].get("checkpoint_ns") or "", get_checkpoint_id(config) or ""
 
 
-async def _set_aside(saver: Saver, thread: str, run: str, places: Sequence[Place]) -> None:
+async def _set_aside(saver: Saver, thread: str, by: Author, places: Sequence[Place]) -> None:
     """Keep these checkpoints as they are, writes and all, for `take_back`; what was kept before is over."""
     if not places:
         return
-    store, aside = saver.store, aside_of(thread)
-    await store.delete(aside)
+    aside = aside_of(thread)
+    await saver.store.fence(aside, by, empty=True)
     for namespace, identity in places:
-        if (one := await store.read(thread, namespace, identity)) is not None:
-            await _copy(store, aside, one, run=run)
+        if (one := await saver.store.read(thread, namespace, identity)) is not None:
+            await _copy(saver, aside, one, run=by.run, by=by)
 
 
-async def take_back(saver: Saver, thread: str, run: str) -> None:
-    """The thread as it was before this run: without its checkpoints, and without what it wrote to others."""
+async def take_back(saver: Saver, thread: str, by: Author) -> None:
+    """The thread as it was before this run: without its checkpoints, and without what it wrote to others.
+
+    Raises StoreUnavailable, or TurnOver where a newer attempt at the run has been here.
+    """
     store, aside = saver.store, aside_of(thread)
-    await store.drop(thread, await store.ids_of_run(thread, run))
-    for identity in await store.ids_of_run(aside, run):
+    await store.drop(thread, await store.ids_of_run(thread, by.run), by=by)
+    for identity in await store.ids_of_run(aside, by.run):
         one = await store.read(aside, *parts_of(identity))
         if one is not None:
-            await store.drop(thread, [identity])
-            await _copy(store, thread, one, run=saver.run_of(one))
+            await store.drop(thread, [identity], by=by)
+            await _copy(saver, thread, one, run=saver.run_of(one), by=by)
 
 
-async def _copy(store: Store, thread: str, one: Stored, *, run: str) -> None:
-    await store.put(thread, replace(one, run=run), delta=False, copied=True)
+async def _copy(saver: Saver, thread: str, one: Stored, *, run: str, by: Author) -> None:
+    """The checkpoint comes last: as long as it does not stand, nobody takes what stands for all of it."""
     if one.writes:
         writes = [(name, True, data) for name, data in one.writes.items()]
-        await store.put_writes(thread, one.id, writes, copied=True)
+        await saver.store.put_writes(thread, one.id, writes, copied=True, by=by)
+    await saver.store.put(thread, replace(one, run=run), delta=saver.is_delta(one), copied=True, by=by)

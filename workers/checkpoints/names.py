@@ -13,14 +13,18 @@ __all__ = [
     "channel_of",
     "id_of",
     "is_aside",
+    "is_within",
     "keys_of",
     "parts_of",
     "quoted",
     "threads_of",
     "unquoted",
     "value_of",
+    "within",
+    "without",
 ]
 Version = str | int | float
+_BELOW = "|"  # LangGraph has it between the names of a namespace
 
 
 def id_of(namespace: str, checkpoint: str) -> str:
@@ -32,6 +36,21 @@ def parts_of(identity: str) -> tuple[str, str]:
     """Namespace and checkpoint, of which `id_of` made it."""
     _, namespace, checkpoint = identity.split("/")
     return unquoted(namespace), unquoted(checkpoint)
+
+
+def within(space: str, namespace: str) -> str:
+    """The name of a namespace in a thread that graphs share, each with a space; empty: it is alone."""
+    return _BELOW.join(filter(None, (space, namespace)))
+
+
+def is_within(space: str, name: str) -> bool:
+    """Whether it is the name of a namespace of this space."""
+    return not space or name == space or name.startswith(space + _BELOW)
+
+
+def without(space: str, name: str) -> str:
+    """The namespace of which `within` made this name."""
+    return name[len(space) :].removeprefix(_BELOW) if space else name
 
 
 def value_of(namespace: str, channel: str, version: Version) -> str:

@@ -34,7 +34,7 @@ from gateway.settings import Settings
 from gateway.streams.params import PRODUCT
 from workers.checkpoints.blocking import Blocking
 from workers.checkpoints.names import aside_of, channel_of, id_of, parts_of, quoted, unquoted, value_of
-from workers.checkpoints.store import Bounds, Store, Stored
+from workers.checkpoints.store import NOBODYS, Author, Bounds, Store, Stored
 
 SECONDS = 30 * 86400.0  # as GATEWAY_THREAD_SECONDS
 CHECKPOINT_BYTES = 4 * 1024 * 1024
@@ -136,6 +136,8 @@ class Saver(Blocking):
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
+        *,
+        by: Author = NOBODYS,
     ) -> RunnableConfig:
         """Store a checkpoint; `config` names the one that it goes on from, if any.
 
@@ -161,7 +163,7 @@ class Saver(Blocking):
             metadata=self._dumped(told),
             values=values,
         )
-        await self._store.put(thread, one, delta=bool(told.get(_DELTA)))
+        await self._store.put(thread, one, delta=bool(told.get(_DELTA)), by=by)
         return _config(thread, namespace, checkpoint["id"])
 
     async def aput_writes(
@@ -170,6 +172,8 @@ class Saver(Blocking):
         writes: Sequence[tuple[str, Any]],
         task_id: str,
         task_path: str = "",
+        *,
+        by: Author = NOBODYS,
     ) -> None:
         """Store what a task has written after the checkpoint that `config` names.
 
@@ -183,7 +187,7 @@ class Saver(Blocking):
             about = f"{quoted(task_path)} {quoted(channel)} ".encode()
             given.append((f"/{quoted(task_id)}/{index}", index < 0, about + self._dumped(value)))
         run = (config.get("metadata") or {}).get("run_id") or config["configurable"].get("run_id") or ""
-        await self._store.put_writes(thread, id_of(namespace, checkpoint), given, str(run))
+        await self._store.put_writes(thread, id_of(namespace, checkpoint), given, str(run), by=by)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete all of a thread: no key of it is left, and no word of it in another key."""
@@ -207,8 +211,7 @@ class Saver(Blocking):
             one = await self._store.read(source_thread_id, *parts_of(identity))
             if one is None:
                 continue
-            metadata = self._loaded(one.metadata)
-            await self._store.put(target_thread_id, one, delta=bool(metadata.get(_DELTA)))
+            await self._store.put(target_thread_id, one, delta=self.is_delta(one))
             if one.writes:
                 writes = [(name, True, data) for name, data in one.writes.items()]
                 await self._store.put_writes(target_thread_id, identity, writes)
@@ -244,6 +247,10 @@ class Saver(Blocking):
     def run_of(self, one: Stored) -> str:
         """The run that its metadata name, or nothing."""
         return str(self._loaded(one.metadata).get("run_id") or "")
+
+    def is_delta(self, one: Stored) -> bool:
+        """Whether its state needs the writes of its ancestors."""
+        return bool(self._loaded(one.metadata).get(_DELTA))
 
     async def _ids(
         self, thread: str, config: RunnableConfig | None, before: RunnableConfig | None

@@ -7,10 +7,11 @@ dropped is made again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.protocol import Status
 from gateway.redis.commands import Commands
 from gateway.settings import Settings
 from gateway.store.log import Log
@@ -21,35 +22,63 @@ if TYPE_CHECKING:
     from workers.checkpoints.saver import Saver
 
 MOST_OWNERS = 256
+_LAST = 1_000_000_000  # an attempt at a run that has ended: no other follows it
 
 
 class Memory:
     """Where the graph of one stage's run has its checkpoints, when it brings no checkpointer.
 
-    `run` is the stream's id. `is_new`: nothing stands in the thread but what this run has left there.
-    `is_left`: an earlier attempt of the run may have stored something.
+    `run` is the stream's id, and `attempt` counts from 1. `space` is of the one graph among several of a
+    chain. `is_new`: nothing stands in the thread but what this run has left there. `has_failed`: whether a
+    run of the thread has ended without a result.
     """
 
     def __init__(
-        self, saver: Callable[[], Saver], thread: str, run: str, *, is_new: bool, is_left: bool
+        self,
+        saver: Callable[[], Saver],
+        thread: str,
+        run: str,
+        attempt: int,
+        *,
+        space: str,
+        is_new: bool,
+        has_failed: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._saver = saver
         self._thread = thread
         self._run = run
+        self._attempt = attempt
+        self._space = space
         self._is_new = is_new
-        self._is_left = is_left
+        self._has_failed = has_failed
+        self._is_left = attempt > 1  # an earlier attempt may have stored something
         self._last: Draft | None = None
 
     async def draft(self) -> Draft:
-        """A draft on the thread as it was before this run. Raises StoreUnavailable."""
+        """A draft on the thread as it was before this run. Raises StoreUnavailable or TurnOver."""
         from workers.checkpoints.draft import Draft, take_back
+        from workers.checkpoints.store import Author
 
-        saver = self._saver()
+        saver, by = self._saver(), Author(self._run, self._attempt)
         if self._is_left or (self._last is not None and self._last.is_stored):
-            await take_back(saver, self._thread, self._run)
+            await take_back(saver, self._thread, by)
+        if self._last is None and not self._is_new:
+            await self._without_failed(saver)
         self._is_left = False
-        self._last = Draft(saver, self._thread, self._run, is_new=self._is_new)
+        self._last = Draft(saver, self._thread, by, is_new=self._is_new, space=self._space)
         return self._last
+
+    async def _without_failed(self, saver: Saver) -> None:
+        """Take back what runs have stored that were cancelled, or failed, before their end stood."""
+        from workers.checkpoints.draft import take_back
+        from workers.checkpoints.store import Author
+
+        seen = {self._run}
+        while (run := await saver.store.newest_run(self._thread, self._space)) and run not in seen:
+            seen.add(run)
+            if not await self._has_failed(run):
+                return
+            await take_back(saver, self._thread, Author(run, _LAST))
 
 
 class Savers:
@@ -73,10 +102,21 @@ class Savers:
             self._known.popitem(last=False)
         return found
 
-    def memory(self, record: Record, thread: str) -> Memory | None:
+    def memory(self, record: Record, thread: str, space: str = "") -> Memory | None:
         """Where the graph of a stage's run has its checkpoints; None where no Redis is there for them."""
         if (redis := self._log.connection) is None:
             return None
-        is_new = not record.resumes and thread != record.thread
-        saver = partial(self.of, record.owner, redis)
-        return Memory(saver, thread, record.id, is_new=is_new, is_left=record.attempt > 1)
+        return Memory(
+            partial(self.of, record.owner, redis),
+            thread,
+            record.id,
+            record.attempt,
+            space=space,
+            is_new=not record.resumes and thread != record.thread,
+            has_failed=partial(_has_failed, redis),
+        )
+
+
+async def _has_failed(redis: Commands, stream_id: str) -> bool:
+    status: bytes | None = await redis.call("HGET", Log.keys(stream_id)[0], "status")
+    return status is not None and status.decode() in (Status.CANCELLED, Status.FAILED)

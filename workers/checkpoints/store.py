@@ -22,9 +22,9 @@ from workers.checkpoints.names import id_of, is_aside, keys_of, quoted, threads_
 
 PAGE = 100  # names in one answer, or checkpoints that are dropped by one call
 _PAUSES_SECONDS = (0.1, 2.0)  # between two calls to a store that is out of reach
-_PUT, _WRITE, _READ, _DROP = (
+_PUT, _WRITE, _READ, _DROP, _FENCE = (
     Script(name, beginning="thread")
-    for name in ("put_checkpoint", "put_writes", "read_checkpoint", "drop_checkpoints")
+    for name in ("put_checkpoint", "put_writes", "read_checkpoint", "drop_checkpoints", "fence_checkpoints")
 )
 _KEEP = Script("keep_thread", shared=False)
 _Answer = TypeVar("_Answer")
@@ -42,6 +42,20 @@ class Bounds:
     def __post_init__(self) -> None:
         if min(self.seconds, self.checkpoint_bytes, self.thread_bytes) <= 0 or self.patience < 0:
             raise ValueError("seconds and bounds must be more than 0, and patience may not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who changes a thread: a run, and which attempt at it.
+
+    From a newer attempt's `fence` on, what an older one asks for is refused.
+    """
+
+    run: str = ""
+    number: int = 0  # 0: of a caller that has no attempts
+
+
+NOBODYS = Author()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,18 @@ class Store:
         """The Redis that it is in."""
         return self._redis
 
-    async def put(self, thread: str, one: Stored, *, delta: bool, copied: bool = False) -> None:
+    async def fence(self, thread: str, by: Author, *, empty: bool = False) -> None:
+        """Let no older attempt change the thread any more. `empty`: delete all that stands in it before.
+
+        Raises TurnOver where a newer attempt has been here.
+        """
+        given = (quoted(by.run), by.number, self._ms, "empty" if empty else "")
+        if (await self._run(_FENCE, thread, *given))[0] == "left":
+            raise TurnOver
+
+    async def put(
+        self, thread: str, one: Stored, *, delta: bool, copied: bool = False, by: Author = NOBODYS
+    ) -> None:
         """Store a checkpoint, but not its writes. `delta`: its state needs the writes of its ancestors.
 
         `copied`: it is put where it has stood before, whichever run has made it.
@@ -87,7 +112,7 @@ class Store:
         size = sum(map(len, (*given, needs, one.checkpoint, one.metadata)))
         about = (one.id, one.parent, quoted(one.run), needs, "delta" if delta else "")
         data = (one.checkpoint, one.metadata, *given)
-        await self._change(_PUT, thread, size, about, data, free=copied)
+        await self._change(_PUT, thread, size, about, data, free=copied, by=by)
 
     async def put_writes(
         self,
@@ -97,6 +122,7 @@ class Store:
         run: str = "",
         *,
         copied: bool = False,
+        by: Author = NOBODYS,
     ) -> None:
         """Writes of a task, each its /task/index, whether it replaces one that stands, and its bytes.
 
@@ -104,7 +130,7 @@ class Store:
         """
         given = [part for name, again, data in writes for part in (name, "again" if again else "once", data)]
         size = sum(map(len, given))
-        await self._change(_WRITE, thread, size, (identity, quoted(run)), given, free=copied)
+        await self._change(_WRITE, thread, size, (identity, quoted(run)), given, free=copied, by=by)
 
     async def read(self, thread: str, namespace: str, checkpoint: str = "") -> Stored | None:
         """A checkpoint with its values and writes; without `checkpoint` the newest of the namespace."""
@@ -161,10 +187,23 @@ class Store:
         found = await self._call("ZRANGEBYLEX", keys_of(self._owner, thread)[1], f"[{first}/", f"({first}0")
         return [name[len(first) :].decode() for name in found]
 
-    async def drop(self, thread: str, ids: Sequence[str]) -> None:
-        """Delete these checkpoints, their writes, and the values that no other checkpoint needs."""
+    async def newest_run(self, thread: str, namespace: str) -> str:
+        """The run that has made a namespace's newest checkpoint; empty where there is none."""
+        saved, names, _ = keys_of(self._owner, thread)
+        first = f"c/{quoted(namespace)}/"
+        newest = await self._call("ZREVRANGEBYLEX", names, f"({first[:-1]}0", f"[{first}", "LIMIT", 0, 1)
+        head = await self._call("HGET", saved, f"h{newest[0][1:].decode()}") if newest else None
+        return unquoted(head.decode().split(" ")[1][1:]) if head else ""
+
+    async def drop(self, thread: str, ids: Sequence[str], *, by: Author = NOBODYS) -> None:
+        """Delete these checkpoints, their writes, and the values that no other checkpoint needs.
+
+        Raises TurnOver where a newer attempt has been here.
+        """
         for start in range(0, len(ids), PAGE):
-            await self._run(_DROP, thread, *ids[start : start + PAGE])
+            answer = await self._run(_DROP, thread, quoted(by.run), by.number, *ids[start : start + PAGE])
+            if answer[0] == "left":
+                raise TurnOver
 
     async def delete(self, thread: str) -> None:
         """Delete all of a thread."""
@@ -184,7 +223,8 @@ class Store:
         about: Sequence[str],
         data: Sequence[str | bytes],
         *,
-        free: bool = False,
+        free: bool,
+        by: Author,
     ) -> None:
         """Call the script until it needs no second call, and keep the thread in the index.
 
@@ -194,7 +234,7 @@ class Store:
         if size > bounds.checkpoint_bytes:
             raise CheckpointTooLarge(size, bounds.checkpoint_bytes)
 
-        args = (*about, self._ms, bounds.thread_bytes, *data)
+        args = (quoted(by.run), by.number, *about, self._ms, bounds.thread_bytes, *data)
         keys = keys_of(self._owner, thread)
         if self._in_turn and not (free or own_thread(thread) or is_aside(thread)):
             keys += named_keys(self._owner, thread)[:1]
