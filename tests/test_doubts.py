@@ -203,6 +203,40 @@ async def test_what_was_called_before_it_may_differ(redis_url: str) -> None:
     assert (looks, paying.paid) == ([], 1)
 
 
+@pytest.mark.parametrize("deaths", [1, 2])
+async def test_attempts_that_differ_do_not_forget_it(redis_url: str, deaths: int) -> None:
+    """Attempts in between say something else, which voids the call, and die before they come to it."""
+    paying = Paying(f"doubt-voided-{deaths}", "fail", alone=True)
+    gate, said = asyncio.Event(), 0
+
+    @tool
+    async def look(where: str) -> str:
+        """Look."""
+        if 1 < said <= 1 + deaths:
+            gate.set()
+            await asyncio.Event().wait()
+        return where
+
+    async def run(given: Any) -> Any:
+        nonlocal said
+        said += 1
+        await look.ainvoke({"where": f"place {said}"})
+        return await paying.run(given)
+
+    chain(f"doubt-voided-{deaths}-alone")(lambda _: RunnableLambda(run))
+    async with Jobs(redis_url) as jobs:
+        stream_id = await jobs.stream(ASKED, chain=f"doubt-voided-{deaths}-alone")
+        await paying.dies(jobs, stream_id)
+        for _ in range(deaths):
+            gate.clear()
+            attempt = asyncio.create_task(jobs.runner.run(body(stream_id)))
+            await gate.wait()
+            attempt.cancel()
+            await attempt
+        assert (await goes_on(jobs, stream_id))["code"] == "tool_unknown"
+    assert (said, paying.paid) == (deaths + 2, 1)
+
+
 async def test_one_that_dies_again_is_asked_about_again(redis_url: str) -> None:
     paying = Paying("doubt-again", "ask")
     async with Jobs(redis_url) as jobs:

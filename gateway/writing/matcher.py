@@ -34,13 +34,17 @@ _PAST = -1  # the state of a matcher that has nothing left to match
 
 @dataclass(slots=True)
 class Published:
-    """What stands in the log of the stage that is not finished yet."""
+    """What stands in the log of the stage that is not finished yet.
+
+    `doubtful`: the events with which calls of tools began that a `reset` has voided before they had ended.
+    """
 
     stage: str = ""
     run: int = 0
     started_id: str = ""
     finished: list[tuple[str, int]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    doubtful: list[Event] = field(default_factory=list)
 
     @classmethod
     def read(cls, messages: Iterable[Message]) -> Published:
@@ -52,13 +56,27 @@ class Published:
                 state.events.append(event)
             elif event.type is EventType.STAGE and event.data["state"] == "started":
                 state.stage, state.run = event.data["name"], event.data["run"]
-                state.started_id, state.events = message.id, []
+                state.started_id, state.events, state.doubtful = message.id, [], []
             elif event.type is EventType.STAGE:
                 state.finished.append((event.data["name"], event.data["run"]))
-                state.stage, state.run, state.started_id, state.events = "", 0, "", []
+                state.stage, state.run, state.started_id = "", 0, ""
+                state.events, state.doubtful = [], []
             elif event.type is EventType.RESET and event.data["discard_after"] == state.started_id:
+                state.doubtful += _under_way(state.events)
                 state.events = []
         return state
+
+
+def _under_way(events: Iterable[Event]) -> Iterable[Event]:
+    """The events with which calls of tools began that have no end among these."""
+    began: dict[str, Event] = {}
+    for event in events:
+        if event.type is EventType.TOOL:
+            if event.data["state"] == "started":
+                began[event.data["call_id"]] = event
+            else:
+                began.pop(event.data["call_id"], None)
+    return began.values()
 
 
 class Matcher:

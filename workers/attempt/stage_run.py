@@ -118,7 +118,7 @@ class StageRun:
             bill = Bill()
             self._spending.begin(_nodes(kept))
             void = [event for number, event in enumerate(published.events) if number not in standing]
-            replays = Replays(void, self._answers, run.matcher.upcoming)
+            replays = Replays(void, self._answers, run.matcher.upcoming, published.doubtful)
             try:
                 fresh = step.index == 0 and not published.events
                 here = replace(place, bill=bill, replays=replays)

@@ -69,13 +69,16 @@ class Replays:
         events: Sequence[Event] = (),
         answers: Mapping[str, bytes] | None = None,
         upcoming: Callable[[], Event | None] = lambda: None,
+        doubtful: Sequence[Event] = (),
     ) -> None:
         """`events` stand in the log, and are to be said again; `answers` is what the record keeps of them.
 
-        `upcoming` tells which of them is to be said next; None: none.
+        `upcoming` tells which of them is to be said next; None: none. `doubtful`: how calls began of which
+        nobody knows the end, and that are not to be said again.
         """
         self._upcoming = upcoming
         self._calls: list[Logged] = []
+        self._doubtful = [Logged(event, 0) for event in doubtful]
         self._is_over = False  # another call has been made than the log has
         self._lock = Lock()
         for number, event in enumerate(events):
@@ -112,7 +115,7 @@ class Replays:
         """The call of the log that this one is, if nobody knows how it ended; whatever was called before."""
         said = _comparable(started)
         with self._lock:
-            for call in self._calls:
+            for call in (*self._calls, *self._doubtful):
                 if not call.is_taken and call.is_unknown and _comparable(call.started) == said:
                     call.is_taken = True
                     return call
