@@ -14,7 +14,8 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command
 from redis.asyncio import Redis
 
-from gateway.protocol.errors import StoreUnavailable, ThreadWaiting
+from gateway.formats.langgraph.threads import Thread
+from gateway.protocol.errors import StoreUnavailable, ThreadWaiting, TooManyReaders
 from gateway.queue.turns import Turns
 from gateway.store.threads import keys_of, named_keys, threads_of
 from gateway.streams.resume import parse_resume
@@ -89,7 +90,7 @@ async def turn(jobs: Jobs, said: str, name: str = "team", **more: Any) -> str:
 
 
 async def values(jobs: Jobs, owner: str = OWNER) -> Any:
-    told = await state_of(jobs.connection, owner, "trip")
+    told = await state_of(jobs.connection, owner, "trip", jobs.gateway.room)
     assert told is not None
     return told.values
 
@@ -126,6 +127,36 @@ async def test_what_a_run_has_stored_that_did_not_end_well_is_not_gone_on_from(
     assert await turn(jobs, "and now?") == "support 3"
     assert (await values(jobs))["visits"] == 3
     assert "lost" not in str(await values(jobs))
+
+
+async def test_a_state_is_read_within_the_memory_for_documents(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As large as the newest checkpoint, whatever the thread has before it."""
+    monkeypatch.setattr("gateway.streams.room.PATIENCE_SECONDS", 0.1)
+    async with Jobs(redis_url, max_documents=1_000_000) as jobs:
+        jobs.gateway.state_of = state_of
+        for _ in range(20):
+            await turn(jobs, "hello")
+        room = jobs.gateway._room
+        size = await Saver(jobs.connection, owner=OWNER).store.size("trip", "")
+        assert 1000 < size < 40_000
+        thread = Thread(jobs.gateway, OWNER, "trip")
+        graph = await thread.graph()
+        assert graph is not None
+        assert 0 < room.held == graph.size < 8 * size
+        messages = await thread.messages("")
+        del graph
+        assert room.held > 0
+        assert len(messages) == 40
+        del messages
+        assert room.held == 0
+        taken = await room.take(1_000_000 - 8 * size + 1)
+        with pytest.raises(TooManyReaders):
+            await thread.graph()
+        del taken
+        assert await thread.graph() is not None
+        assert room.held == 0
 
 
 async def test_a_swarm_keeps_its_active_agent_over_a_workers_death(jobs: Jobs) -> None:
@@ -212,7 +243,7 @@ async def test_a_thread_with_an_open_question_takes_no_other_stream(jobs: Jobs) 
     state = await jobs.gateway.parts.threads.look(OWNER, "trip")
     assert (state.holder, state.waiting) == (first, (behind,))
     assert await jobs.gateway.parts.turns.status(OWNER, state) == "interrupted"
-    told = await state_of(jobs.connection, OWNER, "trip")
+    told = await state_of(jobs.connection, OWNER, "trip", jobs.gateway.room)
     assert told is not None
     assert [one["value"] for one in told.interrupts] == [{"question": "Send it?"}]
     assert told.next == ["ask"]

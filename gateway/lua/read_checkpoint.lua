@@ -1,10 +1,19 @@
--- read_checkpoint(saved, names, order | namespace, id)
--- A checkpoint with its values and writes; without an id the newest of the namespace.
--- Answers {'none'} or {'ok', id, head, checkpoint, metadata, {value, data, ...}, {/task/index, data, ...}}.
+-- read_checkpoint(saved, names, order | namespace, id, size)
+-- A checkpoint with its values and writes; without an id the newest of the namespace. Where `size` is not empty, only how
+-- many bytes these are.
+-- Answers {'none'}, {'ok', id, head, checkpoint, metadata, {value, data, ...}, {/task/index, data, ...}} or {'size', bytes}.
 local id = ARGV[2]
 if id == '' then id = newest_of(ARGV[1]) end
 local head = id and redis.call('HGET', SAVED, 'h' .. id)
 if not head then return { 'none' } end
+local first = 'w' .. id
+local written = redis.call('ZRANGEBYLEX', NAMES, '[' .. first .. '/', '(' .. first .. '0')
+if ARGV[3] ~= '' then
+  local size = redis.call('HSTRLEN', SAVED, 'c' .. id) + redis.call('HSTRLEN', SAVED, 'm' .. id)
+  for value in needs_of(head) do size = size + redis.call('HSTRLEN', SAVED, 'v' .. value) end
+  for _, write in ipairs(written) do size = size + redis.call('HSTRLEN', SAVED, write) end
+  return { 'size', size }
+end
 local values, writes = {}, {}
 for value in needs_of(head) do
   local data = redis.call('HGET', SAVED, 'v' .. value)
@@ -13,8 +22,7 @@ for value in needs_of(head) do
     values[#values + 1] = data
   end
 end
-local first = 'w' .. id
-for _, write in ipairs(redis.call('ZRANGEBYLEX', NAMES, '[' .. first .. '/', '(' .. first .. '0')) do
+for _, write in ipairs(written) do
   writes[#writes + 1] = string.sub(write, #first + 1)
   writes[#writes + 1] = redis.call('HGET', SAVED, write)
 end

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.redis.commands import Commands
+from gateway.streams.room import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,15 @@ class GraphState:
     metadata: Mapping[str, Any] = field(repr=False)
     created_at: str
     run: str  # the stream that has made it
+    size: int = 0  # bytes of memory
+    share: Share | None = None  # for them
 
 
-# Of the Redis, the owner and the thread. Raises StoreUnavailable.
-StateOf = Callable[[Commands, str, str], Awaitable[GraphState | None]]
+Take = Callable[[int], Awaitable[Share]]  # as `Room.take`
+# Of the Redis, the owner, the thread, and what gives memory. Raises StoreUnavailable or TooManyReaders.
+StateOf = Callable[[Commands, str, str, Take], Awaitable[GraphState | None]]
 
 
-async def no_state(redis: Commands, owner: str, thread: str) -> GraphState | None:
+async def no_state(redis: Commands, owner: str, thread: str, take: Take) -> GraphState | None:
     """Of a process that knows no LangGraph."""
     return None

@@ -37,18 +37,26 @@ class Share:
 
 
 class Document(dict[str, Any]):
-    """A JSON object, and the share of memory that it takes."""
+    """A JSON object, the bytes of memory that it takes, and the share for them."""
 
+    size = 0
     share: Share | None = None
 
     @classmethod
-    def of(cls, value: dict[str, Any], share: Share | None) -> Document:
-        """The object; its share becomes as large as the object is."""
+    def of(cls, value: dict[str, Any], share: Share | None, size: int | None = None) -> Document:
+        """The object; its share becomes as large as the object is. `size`: where that is known already."""
         made = cls(value)
         made.share = share
+        made.size = size_of(value) if size is None else size
         if share is not None:
-            share.keep(size_of(value))
+            share.keep(made.size)
         return made
+
+
+class HeldList(list[Any]):
+    """A JSON array, and the share of memory that it takes."""
+
+    share: Share | None = None
 
 
 class Room:

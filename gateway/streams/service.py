@@ -343,6 +343,10 @@ class Gateway:
         """The caller's stream as a document. Raises StreamNotFound or StreamGone."""
         return await self.status_of(await self.find(stream_id, owner))
 
+    async def room(self, size: int) -> Share:
+        """So many bytes of memory for a document. Raises TooManyReaders when there are none for 10 s."""
+        return await self._room.take(size)
+
     async def room_for(self, record: Record) -> Share:
         """Memory for what is made of the whole log. Raises TooManyReaders when there is none for 10 s."""
         return await self._room.take(Cursor.parse(record.last_id).offset * BYTES_OF_A_BYTE)

@@ -31,7 +31,8 @@ from gateway.protocol.errors import (
     TooManyReaders,
     stack_of,
 )
-from gateway.runtime.json_pieces import is_long, pieces
+from gateway.runtime.json_pieces import LARGE, is_long, pieces
+from gateway.streams.room import Document
 from gateway.streams.service import Gateway
 from gateway.web.event_stream import EventStream
 from gateway.web.headers import SECURE, cors
@@ -147,7 +148,7 @@ def problem(error: HoldfastError) -> Response:
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON document; a long one is written and sent in pieces, as fast as the client takes it."""
     whole = {"cache-control": "no-store", **SECURE, **(headers or {})}
-    if is_long(value):
+    if value.size > LARGE if isinstance(value, Document) else is_long(value):
         return Pieces(value, status, whole)
     return Response(sse.dumps(value), status, headers=whole, media_type=JSON)
 

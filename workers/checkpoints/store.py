@@ -135,7 +135,7 @@ class Store:
     async def read(self, thread: str, namespace: str, checkpoint: str = "") -> Stored | None:
         """A checkpoint with its values and writes; without `checkpoint` the newest of the namespace."""
         identity = id_of(namespace, checkpoint) if checkpoint else ""
-        word, *found = await self._run(_READ, thread, quoted(namespace), identity)
+        word, *found = await self._run(_READ, thread, quoted(namespace), identity, "")
         if word == "none":
             return None
         identity, head, body, metadata, values, writes = found
@@ -150,6 +150,11 @@ class Store:
             _pairs(values),
             _pairs(writes),
         )
+
+    async def size(self, thread: str, namespace: str) -> int:
+        """How many bytes `read` would give of the newest checkpoint of a namespace."""
+        word, *found = await self._run(_READ, thread, quoted(namespace), "", "size")
+        return int(found[0]) if word == "size" else 0
 
     async def metadata(self, thread: str, identity: str) -> bytes | None:
         """A checkpoint's metadata alone."""

@@ -9,16 +9,16 @@ import asyncio
 from typing import Any
 
 from gateway.redis.commands import Commands
-from gateway.streams.graph_state import GraphState
+from gateway.streams.graph_state import GraphState, Take
 
 
-async def state_of(redis: Commands, owner: str, thread: str) -> GraphState | None:
+async def state_of(redis: Commands, owner: str, thread: str, take: Take) -> GraphState | None:
     """The newest checkpoint of a caller's thread, as JSON; None where there is none.
 
-    Raises StoreUnavailable.
+    Raises StoreUnavailable or TooManyReaders.
     """
     read = await asyncio.to_thread(_reader)
-    told: GraphState | None = await read(redis, owner, thread)
+    told: GraphState | None = await read(redis, owner, thread, take)
     return told
 
 

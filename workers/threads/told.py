@@ -7,25 +7,33 @@ LangGraph's own are no values, and the product's own metadata are not told.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
 from gateway.redis.commands import Commands
-from gateway.streams.graph_state import GraphState
+from gateway.runtime.json_pieces import size_of
+from gateway.streams.graph_state import GraphState, Take
 from gateway.streams.params import PRODUCT
 from workers.checkpoints.saver import Saver
 from workers.langchain.values import plain
 
 _TRIGGER = "branch:to:"  # before a node's name: the channel that triggers it
+_COPIES = 8  # bytes of memory for each byte that is read: its objects, and what is told of them
 _INTERRUPT, _ERROR = "__interrupt__", "__error__"
 
 
-async def read(redis: Commands, owner: str, thread: str) -> GraphState | None:
-    """The newest checkpoint, or None. Raises StoreUnavailable."""
+async def read(redis: Commands, owner: str, thread: str, take: Take) -> GraphState | None:
+    """The newest checkpoint, or None. Raises StoreUnavailable or TooManyReaders."""
     saver = Saver(redis, owner=owner)
+    share = await take(_COPIES * await saver.store.size(thread, ""))
     found = await saver.store.read(thread, "")
-    return None if found is None else await asyncio.to_thread(lambda: _told(saver.tuple_of(thread, found)))
+    if found is None:
+        return None
+    state = await asyncio.to_thread(lambda: _told(saver.tuple_of(thread, found)))
+    share.keep(state.size)
+    return replace(state, share=share)
 
 
 def _told(found: CheckpointTuple) -> GraphState:
@@ -49,8 +57,9 @@ def _told(found: CheckpointTuple) -> GraphState:
             one["name"] = upcoming[0]
     metadata = {name: value for name, value in found.metadata.items() if not name.startswith(PRODUCT)}
     asked = [each for one in tasks.values() for each in one["interrupts"]]
-    run = str(metadata.get("run_id") or "")
-    return GraphState(values, upcoming, list(tasks.values()), asked, plain(metadata), checkpoint["ts"], run)
+    run, known = str(metadata.get("run_id") or ""), plain(metadata)
+    size = size_of([values, upcoming, *tasks.values(), known])
+    return GraphState(values, upcoming, list(tasks.values()), asked, known, checkpoint["ts"], run, size)
 
 
 def _next(checkpoint: Any) -> list[str]:

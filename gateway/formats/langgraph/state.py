@@ -6,6 +6,7 @@ A thread is a name: one that has no run yet is empty, and nothing is stored for 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -18,8 +19,8 @@ from gateway.formats.langgraph.projection import CANCELLED
 from gateway.formats.langgraph.threads import MOST_WALKED, Began, Thread, name_of, refused, whole_number
 from gateway.protocol import Status
 from gateway.protocol.errors import Invalid, ThreadBusy
-from gateway.runtime.json_pieces import size_of
 from gateway.store.record import Record
+from gateway.streams.graph_state import GraphState
 from gateway.streams.room import Document
 from gateway.streams.service import Gateway
 from gateway.streams.start import as_it_is, read_json
@@ -99,7 +100,7 @@ async def langgraph_thread_history(gateway: Gateway, request: Request) -> Respon
     async with aclosing(thread.history(_before(body.get("before")))) as runs:
         async for record, began in runs:
             told.append(await _state(thread, record, began))
-            size += size_of(told[-1])
+            size += told[-1].size
             if len(told) >= most or size > _HISTORY_BYTES:
                 break
     return json_answer(told)
@@ -116,54 +117,59 @@ def _before(given: Any) -> str:
     return given or ""
 
 
-async def _stands(thread: Thread, newest: Record | None) -> Document | dict[str, Any]:
+async def _stands(thread: Thread, newest: Record | None) -> Document:
     """How a thread stands: a graph's by its checkpoint, another's by the newest run, or by what was said."""
     began = Began({}) if newest is None else await thread.began(newest)
-    whole: Document | dict[str, Any] = {**_EMPTY}
+    if (graph := await thread.graph()) is not None:
+        return _of_graph(thread, newest, began, graph)
     if newest is not None and began.thread:
-        whole = await _state(thread, newest, began)
-    elif messages := await thread.remembered():
-        whole = {**_EMPTY, "values": {"messages": messages}}
-    graph = await thread.graph()
-    if graph is None:
-        return whole
-    share = whole.share if isinstance(whole, Document) else None
-    metadata = {"thread_id": thread.name, **graph.metadata}
+        return await _state(thread, newest, began)
+    if messages := await thread.remembered():
+        return Document.of({**_EMPTY, "values": {"messages": messages}}, None)
+    return Document.of({**_EMPTY}, None)
+
+
+def _of_graph(thread: Thread, newest: Record | None, began: Began, graph: GraphState) -> Document:
     told = {
-        **whole,
         "values": graph.values,
         "next": graph.next,
-        "tasks": graph.tasks or whole["tasks"],
-        "interrupts": graph.interrupts,
+        "tasks": graph.tasks or (_tasks(newest) if newest is not None and began.thread else []),
         "checkpoint": _checkpoint(thread, newest.id if newest is not None else graph.run),
-        "metadata": metadata | {"run_id": graph.run},
+        "metadata": {"thread_id": thread.name, **graph.metadata, "run_id": graph.run},
         "created_at": graph.created_at,
+        "parent_checkpoint": _checkpoint(thread, began.before) if began.before else None,
+        "interrupts": graph.interrupts,
     }
-    return Document.of(told, share)
+    return Document.of(told, graph.share, graph.size)
 
 
 async def _state(thread: Thread, record: Record, began: Began) -> Document:
     run = await thread.state(record, began)
-    before = _checkpoint(thread, began.before) if began.before else None
-    task: dict[str, Any] = {"id": record.id, "name": record.chain, "interrupts": [], "error": None}
-    if record.status is Status.FAILED:
-        task["error"] = (record.error or {}).get("message")
-    if record.status is Status.CANCELLED:
-        task["error"] = CANCELLED["message"]
     values = run.values()
-    task["interrupts"] = values.pop("__interrupt__", [])
-    over = record.status is Status.DONE and not task["interrupts"]
+    interrupts = values.pop("__interrupt__", [])
     whole = {
         "values": values,
-        "next": [] if record.ended and not task["interrupts"] else [record.chain],
-        "tasks": [] if over else [task],
+        "next": [] if record.ended and not interrupts else [record.chain],
+        "tasks": _tasks(record, interrupts),
         "checkpoint": _checkpoint(thread, record.id),
         "metadata": {"run_id": record.id, "thread_id": thread.name, **(record.metadata or {})},
         "created_at": protocol.iso(record.ended_ms or record.created_ms),
-        "parent_checkpoint": before,
-        "interrupts": task["interrupts"],
+        "parent_checkpoint": _checkpoint(thread, began.before) if began.before else None,
+        "interrupts": interrupts,
     }
     return Document.of(whole, run.share)
+
+
+def _tasks(record: Record, interrupts: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """What a run that is not over, or has failed, has to do: its chain."""
+    if record.status is Status.DONE and not interrupts:
+        return []
+    error = None
+    if record.status is Status.FAILED:
+        error = (record.error or {}).get("message")
+    if record.status is Status.CANCELLED:
+        error = CANCELLED["message"]
+    return [{"id": record.id, "name": record.chain, "interrupts": interrupts, "error": error}]
 
 
 def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
@@ -176,7 +182,6 @@ async def _told(thread: Thread, newest: Record | None) -> Document:
     at = protocol.iso(newest.created_ms if newest else await thread.gateway.parts.log.now_ms())
     stands = await _stands(thread, newest)
     values, interrupts = (stands["values"] or None), stands["interrupts"]
-    share = stands.share if isinstance(stands, Document) else None
     state = await thread.stands()
     status = await thread.gateway.parts.turns.status(thread.owner, state)
     if status == "idle" and interrupts:
@@ -192,7 +197,7 @@ async def _told(thread: Thread, newest: Record | None) -> Document:
         "values": values,
         "interrupts": {newest.id: interrupts} if newest is not None and interrupts else {},
     }
-    return Document.of(whole, share)
+    return Document.of(whole, stands.share, stands.size)
 
 
 ROUTES = (

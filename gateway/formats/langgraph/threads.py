@@ -24,6 +24,7 @@ from gateway.store.conversations import OF_STREAM, Conversation
 from gateway.store.record import Record
 from gateway.store.threads import State
 from gateway.streams.graph_state import GraphState
+from gateway.streams.room import Document, HeldList
 from gateway.streams.service import Gateway
 from gateway.streams.start import check_thread
 from gateway.web import request_head
@@ -160,7 +161,9 @@ class Thread:
         began = None if record is None else await self.began(record)
         if self.name and (graph := await self.graph()) is not None and isinstance(graph.values, dict):
             said = graph.values.get("messages")
-            return [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+            held = HeldList(one for one in said if isinstance(one, dict)) if isinstance(said, list) else HeldList()
+            held.share = graph.share
+            return held
         if record is None or began is None or not began.thread:
             return await self.remembered(undone) if self.name else []
         run = await self.state(record, began)
@@ -172,12 +175,12 @@ class Thread:
         gateway = self.gateway
         if not await gateway.parts.threads.has_checkpoints(self.owner, self.name):
             return None
-        return await gateway.state_of(gateway.parts.redis, self.owner, self.name)
+        return await gateway.state_of(gateway.parts.redis, self.owner, self.name, gateway.room)
 
     async def values(self, record: Record, began: Began) -> dict[str, Any]:
         """The state that a run has left: its graph's by the checkpoint, where that is here."""
         if (graph := await self.graph()) is not None and isinstance(graph.values, dict):
-            return {"messages": [], **graph.values}
+            return Document.of({"messages": [], **graph.values}, graph.share, graph.size)
         values = (await self.state(record, began)).values()
         return {name: value for name, value in values.items() if name != "__interrupt__"}
 
