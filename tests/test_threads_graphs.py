@@ -15,7 +15,7 @@ from langgraph.types import Command
 from redis.asyncio import Redis
 
 from gateway.formats.langgraph.threads import Thread
-from gateway.protocol.errors import StoreUnavailable, ThreadWaiting, TooManyReaders
+from gateway.protocol.errors import OverQuota, StoreUnavailable, ThreadWaiting, TooManyReaders
 from gateway.queue.turns import Turns
 from gateway.store.threads import keys_of, named_keys, threads_of
 from gateway.streams.resume import parse_resume
@@ -157,6 +157,25 @@ async def test_a_state_is_read_within_the_memory_for_documents(
         del taken
         assert await thread.graph() is not None
         assert room.held == 0
+
+
+async def test_a_caller_may_have_so_many_bytes_in_threads(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Jobs(redis_url, max_owner_bytes=20_000) as jobs:
+        monkeypatch.setattr("gateway.streams.placing._MEASURED_SECONDS", 0.0)
+        monkeypatch.setattr("gateway.streams.placing._MEASURED_SECONDS_EACH", 0.0)
+
+        async def talks() -> None:
+            for _ in range(30):
+                await turn(jobs, "hello")
+
+        with pytest.raises(OverQuota, match="20000 bytes in threads"):
+            await talks()
+        assert int(await jobs.connection.call("HGET", keys_of(OWNER, "trip")[0], "#bytes")) > 20_000
+        assert await turn(jobs, "hello", owner="bob") == "sales"
+        await Thread(jobs.gateway, OWNER, "trip").end()
+        assert await turn(jobs, "hello") == "sales"
 
 
 async def test_a_swarm_keeps_its_active_agent_over_a_workers_death(jobs: Jobs) -> None:

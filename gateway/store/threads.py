@@ -21,6 +21,7 @@ from gateway.settings import Settings
 from gateway.store.record import Record
 
 MOST_WAITING = 100  # streams of one thread
+_AT_ONCE = 500  # threads that one round trip measures
 _OWN = "stream:"  # before the id of the stream whose thread it is
 _ENTER, _LEAVE, _HAND, _BACK, _REMEMBER, _END, _LIST = (
     Script(name, shared=False)
@@ -218,6 +219,20 @@ class Threads:
                 ("ZREM", threads_of(owner), quoted(name), quoted(aside)),
             ]
         )
+
+    async def names(self, owner: str) -> list[str]:
+        """The owner's threads with checkpoints, but for those of single streams, which count with these."""
+        found = await self._redis.call("ZRANGE", threads_of(owner), 0, -1)
+        return [name for name in (unquoted(raw.decode()) for raw in found) if not own_thread(name)]
+
+    async def bytes_of(self, owner: str, names: Sequence[str]) -> int:
+        """How many bytes these threads have in checkpoints."""
+        total = 0
+        for first in range(0, len(names), _AT_ONCE):
+            some = names[first : first + _AT_ONCE]
+            sizes = await self._redis.call_all([("HGET", keys_of(owner, one)[0], "#bytes") for one in some])
+            total += sum(int(size or 0) for size in sizes)
+        return total
 
     async def note(self, owner: str, name: str, *, thread_ms: int, most: int) -> bool:
         """Put it into its owner's list; False when the owner has `most` others."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import suppress
+from time import monotonic
 
+from gateway.protocol import ANONYMOUS
 from gateway.protocol.errors import (
     OverQuota,
     QueueUnavailable,
@@ -21,6 +24,9 @@ from gateway.store.threads import Asked, lifetimes
 from gateway.streams.start import Start
 
 _FULL_SECONDS = 3600  # after which a caller with too many threads may try again
+# A caller's threads are measured again after so many seconds, and these more for each thread.
+_MEASURED_SECONDS, _MEASURED_SECONDS_EACH = 5.0, 0.01
+_MOST_MEASURED = 1000  # callers whose threads' bytes one process knows
 
 
 class Placing:
@@ -30,13 +36,17 @@ class Placing:
         self._threads = threads_in(log)
         self._turns = Turns(log, queue)
         self._most = settings.max_owner_threads
+        self._most_bytes = settings.max_owner_bytes
+        self._measured: OrderedDict[str, tuple[float, int]] = OrderedDict()  # until when, and the bytes
         self._thread_ms, self._record_ms = lifetimes(settings)
 
     async def check(self, start: Start, owner: str) -> None:
         """Refuse a stream before anything is stored for it, where its thread surely does not take it.
 
-        Raises ThreadBusy, ThreadWaiting or ThreadMoved, or OverQuota where the caller has too many threads.
+        Raises ThreadBusy, ThreadWaiting or ThreadMoved, or OverQuota where the caller has too many threads,
+        or too much in them.
         """
+        await self._measure(owner)
         state = await self._turns.tend(owner, start.thread)
         if start.after not in ("*", state.newest):
             raise ThreadMoved
@@ -59,6 +69,22 @@ class Placing:
         """End those whom the stream displaces, and let it begin. What does not go now is met again later."""
         with suppress(StoreUnavailable, QueueUnavailable):
             await self._turns.tend(record.owner, record.thread)
+
+    async def _measure(self, owner: str) -> None:
+        """Refuse a caller whose threads have too many bytes. A process learns it some seconds later."""
+        if owner == ANONYMOUS:  # everybody would share the bound
+            return
+        now = monotonic()
+        until, size = self._measured.pop(owner, (now, 0))
+        if until <= now or size > self._most_bytes:  # one that is refused may have deleted some
+            names = await self._threads.names(owner)
+            size = await self._threads.bytes_of(owner, names)
+            until = now + _MEASURED_SECONDS + _MEASURED_SECONDS_EACH * len(names)
+        self._measured[owner] = until, size
+        if len(self._measured) > _MOST_MEASURED:
+            self._measured.popitem(last=False)
+        if size > self._most_bytes:
+            raise OverQuota(f"a caller may have {self._most_bytes} bytes in threads", _FULL_SECONDS)
 
     async def _list(self, owner: str, name: str) -> None:
         if not await self._threads.note(owner, name, thread_ms=self._thread_ms, most=self._most):

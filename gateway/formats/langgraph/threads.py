@@ -161,7 +161,11 @@ class Thread:
         began = None if record is None else await self.began(record)
         if self.name and (graph := await self.graph()) is not None and isinstance(graph.values, dict):
             said = graph.values.get("messages")
-            held = HeldList(one for one in said if isinstance(one, dict)) if isinstance(said, list) else HeldList()
+            held = (
+                HeldList(one for one in said if isinstance(one, dict))
+                if isinstance(said, list)
+                else HeldList()
+            )
             held.share = graph.share
             return held
         if record is None or began is None or not began.thread:
