@@ -15,8 +15,10 @@ from gateway.protocol import Status
 from gateway.protocol.errors import OverQuota, ThreadBusy, ThreadMoved
 from gateway.queue.turns import Turns
 from gateway.settings import Settings
+from gateway.store.quota import Quota
 from gateway.store.record import Record
 from gateway.store.threads import MOST_WAITING, State, Threads, keys_of, named_keys, named_of, thread_id
+from gateway.streams.placing import Placing
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start
 from tests.support.jobs import Jobs, body, eventually
@@ -98,6 +100,29 @@ async def test_the_places_of_those_who_were_refused_are_free(redis_url: str) -> 
             await start(jobs, "enqueue")
         with pytest.raises(OverQuota):  # what waits is one of the caller's streams
             await start(jobs, "enqueue")
+
+
+async def test_the_key_of_a_start_that_its_thread_refused_asks_as_if_for_the_first_time(
+    jobs: Jobs, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start(jobs)
+    before = set(await redis.keys())
+    places = await redis.zcard(Quota.keys(OWNER)[0])
+
+    async def passes(*_: Any) -> None:
+        """Another start has come between this look and the turn."""
+
+    monkeypatch.setattr(Placing, "check", passes)
+    for _ in range(2):
+        with pytest.raises(ThreadBusy) as refused:
+            await start(jobs, key="k")
+        assert refused.value.problem()["stream"] == first
+        assert await redis.zcard(Quota.keys(OWNER)[0]) == places
+    assert set(await redis.keys()) == before
+    await jobs.runner.run(body(first))
+    second = await start(jobs, key="k")
+    assert await jobs.runner.run(body(second)) == DONE
+    assert await start(jobs, key="k") == second
 
 
 async def test_those_that_wait_run_one_after_the_other(jobs: Jobs) -> None:
