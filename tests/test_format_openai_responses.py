@@ -29,6 +29,7 @@ from tests.openai_clients import (
     stream_of,
 )
 from tests.support.cutter import Cutter
+from tests.support.everything import keys_with
 from tests.support.model_server import script
 from tests.support.programs import talking
 
@@ -235,27 +236,9 @@ async def test_a_conversation_goes_on_without_the_instructions_before(host: Host
         assert [one["content"] for one in json.loads(again.output_text)[0]] == [first.output_text, "three"]
 
 
-async def said_in_the_store(host: Host, words: bytes) -> set[str]:
+async def said_in_the_store(host: Host, words: str) -> set[str]:
     """The kinds of keys that hold these words."""
-    found = set()
-    redis: Any = host.redis
-    async for key in redis.scan_iter("*"):
-        kind = await redis.type(key)
-        if kind == b"none":  # deleted since it was listed
-            continue
-        if kind == b"hash":
-            values = [*(await redis.hgetall(key)).values()]
-        elif kind == b"string":
-            values = [await redis.get(key)]
-        elif kind == b"stream":
-            values = [value for _, entry in await redis.xrange(key) for value in entry.values()]
-        elif kind == b"list":
-            values = list(await redis.lrange(key, 0, -1))
-        else:
-            values = list(await redis.zrange(key, 0, -1))
-        if any(words in value for value in values if value is not None):
-            found.add(key.decode().split(":")[1])
-    return found
+    return {key.split(":")[1] for key in await keys_with(host.redis, words)}
 
 
 @pytest.mark.parametrize("background", [False, True], ids=["awaited", "background"])
@@ -276,8 +259,8 @@ async def test_fault_82_of_what_is_not_to_be_stored_nothing_outlives_the_run(
             ended = await until(standing, lambda response: response.status == "completed")
             assert ended.instructions == (told if store else None)
             assert ended.to_dict()["store"] is store
-            assert await said_in_the_store(host, told.encode()) == kept
-            assert await said_in_the_store(host, asks.encode()) == kept
+            assert await said_in_the_store(host, told) == kept
+            assert await said_in_the_store(host, asks) == kept
 
 
 async def test_what_a_conversation_cannot_go_on_from_is_refused(host: Host) -> None:

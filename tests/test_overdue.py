@@ -17,6 +17,7 @@ from gateway.queue.overdue import ENDINGS, TIME_LIMIT, WAIT_LIMIT, end
 from gateway.queue.redeliver import revive
 from gateway.store.log import Log
 from gateway.store.record import Head
+from gateway.streams import token_giving
 from tests.model.streams import (
     CANCEL_TAG,
     DONE,
@@ -315,7 +316,7 @@ async def test_fault_96_who_asks_for_its_status_or_by_a_token_is_told(redis_url:
     """Before the process has looked after it: whoever looks first ends it."""
     async with Jobs(redis_url, token_keys="k" * 32) as jobs:
         asked, by_token = [await jobs.stream("q", chain="chat") for _ in range(2)]
-        given = await jobs.gateway.token(by_token, protocol.ANONYMOUS)
+        given = await token_giving.give(jobs.gateway, by_token, protocol.ANONYMOUS)
         for stream_id in (asked, by_token):
             await redis.hset(jobs.log.keys(stream_id)[0], "since_ms", 1)
         document = await jobs.gateway.status(asked, protocol.ANONYMOUS)

@@ -48,6 +48,7 @@ ROUTES: Routes = (
     ("POST", "/stream/{id}/retry", streams.retry),
     ("POST", "/stream/{id}/resume", streams.resume),
     ("POST", "/stream/{id}/token", streams.token),
+    ("DELETE", "/stream/{id}/token", streams.token_end),
     ("POST", "/stream/{id}/events", producers.produce),
     ("POST", "/api/http_trigger", streams.http_trigger),
     *_with_heads(

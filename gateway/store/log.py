@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.observe import telemetry
-from gateway.protocol import VERSION, Cursor, Event, Status, sse
+from gateway.protocol import VERSION, Cursor, Event, sse
 from gateway.protocol.errors import CursorLost, StoreUnavailable
 from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.store.appender import Appender, BatchSource, ClaimAppends, append_arguments
-from gateway.store.record import Answer, Batch, Claim, Head, Look, Piece, Record, ending, started
+from gateway.store.record import Answer, Batch, Claim, Head, Look, Piece, Record, ending, head_of, started
 
 CREATED_EXPIRY_MS = 60_000
 BUCKETS = 256
@@ -41,6 +41,7 @@ class Log:
         names = (
             "create",
             "confirm",
+            "end_tokens",
             "claim",
             "append",
             "advance",
@@ -189,6 +190,10 @@ class Log:
         end = await self._redis.call("STRLEN", self.keys(claim.record.id)[1])
         return await self.append(claim, end, b"", claim.record.last_id, lease_ms)
 
+    async def end_tokens(self, stream_id: str) -> Answer:
+        """End all tokens of a stream: `ok`, or `unknown`."""
+        return await self._run("end_tokens", stream_id)
+
     async def cancel(self, stream_id: str, tag: str) -> Answer:
         """`cancelled`, `dropped` (number: for how many ms the log was kept), `ended` or `unknown`."""
         return await self._run("cancel", stream_id, tag)
@@ -201,8 +206,8 @@ class Log:
         job, log, index = self.keys(stream_id)
         idem = await self._redis.call("HGET", job, "idem")
         names = (job, log, self.kept_key(stream_id), *([idem] if idem else []))
-        left = [("PTTL", log), ("PTTL", job)]
-        answers = await self._redis.call_all([*left, ("ZREM", index, stream_id), ("UNLINK", *names)])
+        dropping = [("ZREM", index, stream_id), ("UNLINK", *names)]
+        answers = await self._redis.call_all([("PTTL", log), ("PTTL", job), *dropping])
         return answers[0], answers[1]
 
     async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
@@ -282,7 +287,7 @@ class Log:
         commands: list[tuple[str, ...]] = [("HMGET", self.keys(s)[0], *fields) for s in stream_ids]
         clock, *raw = await self._redis.call_all([("TIME",), *commands])
         now_ms = self._clock(clock)
-        return [_head(now_ms, *values) for values in raw]
+        return [head_of(now_ms, *values) for values in raw]
 
     async def due(self, most: int, *, all_of_them: bool = False) -> list[str]:
         """Streams that are not ended and whose time to be looked at has come, `most` of each bucket.
@@ -363,28 +368,6 @@ class Log:
 
     async def _run(self, name: str, stream_id: str, *args: Any) -> Answer:
         return Answer.said(await self._scripts[name](self._redis, self.keys(stream_id), stream_id, *args))
-
-
-def _head(
-    now_ms: int,
-    last: bytes | None,
-    status: bytes | None,
-    lease_end: bytes | None,
-    lease: bytes | None,
-    since: bytes | None,
-    begun: bytes | None,
-    wait: bytes | None,
-    run: bytes | None,
-) -> Head:
-    """An end that is further away than the whole time was set by a clock that has gone back: it is now."""
-    last_id, longest = (last or b"").decode(), run if begun else wait
-    if status == Status.RUNNING.encode():
-        left = int(lease_end or 0) - now_ms
-        return Head(last_id, left if 0 < left <= int(lease or 0) else 0)
-    if status == Status.QUEUED.encode() and since and longest:
-        left = int(since) + int(longest) - now_ms
-        return Head(last_id, wait_left_ms=left if 0 < left <= int(longest) else 0)
-    return Head(last_id)
 
 
 def _piece(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:

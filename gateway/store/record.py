@@ -73,6 +73,7 @@ class Record:
     questions: list[Any] | None = field(default=None, repr=False)  # open ones; None: it waits for nothing
     resumed_by: str = ""  # the stream that has answered them
     dropped: bool = False  # its questions were taken back
+    tokens_ended: int = 0  # how often all its tokens were ended
 
     @property
     def finished_before(self) -> set[tuple[str, int]]:
@@ -127,6 +128,7 @@ class Record:
             claims=value("claims", {}),
             usage=value("usage"),
             error=value("error"),
+            tokens_ended=number("tokens_ended") or 0,
             used=value("used", {}),
             lost=value("lost", {}),
             handovers=number("handovers") or 0,
@@ -242,6 +244,28 @@ class Head:
     def look_in_ms(self) -> int | None:
         """When somebody must look after the stream, in ms from now; None: nothing is known to come."""
         return self.wait_left_ms if self.lease_left_ms is None else self.lease_left_ms
+
+
+def head_of(
+    now_ms: int,
+    last: bytes | None,
+    status: bytes | None,
+    lease_end: bytes | None,
+    lease: bytes | None,
+    since: bytes | None,
+    begun: bytes | None,
+    wait: bytes | None,
+    run: bytes | None,
+) -> Head:
+    """An end that is further away than the whole time was set by a clock that has gone back: it is now."""
+    last_id, longest = (last or b"").decode(), run if begun else wait
+    if status == Status.RUNNING.encode():
+        left = int(lease_end or 0) - now_ms
+        return Head(last_id, left if 0 < left <= int(lease or 0) else 0)
+    if status == Status.QUEUED.encode() and since and longest:
+        left = int(since) + int(longest) - now_ms
+        return Head(last_id, wait_left_ms=left if 0 < left <= int(longest) else 0)
+    return Head(last_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Gateway:
         self.auth = auth_of(settings)
         self.named = None if owner is None else Named(owner)
         self._token_life = life_of(settings.token_seconds, settings.max_run)
-        self._tokens = StreamTokens(settings.token_keys.split(), self._token_life.seconds)
+        self.tokens = StreamTokens(settings.token_keys.split(), self._token_life.seconds)
         if self._token_life.is_short:
             _log.warning(
                 "GATEWAY_TOKEN_SECONDS is shorter than a stream may run: an EventSource that comes back "
@@ -290,26 +290,20 @@ class Gateway:
         log = self.parts.log
         _, _, index = log.keys(stream_id)  # of its node, and the same for every stream there
         now_ms = await log.now_ms(index)
-        expiry_ms = self._tokens.expiry_ms(stream_id, token)
-        if expiry_ms is None or (now_ms >= expiry_ms and not self._token_life.follows_run):
+        read = self.tokens.read(stream_id, token)
+        if read is None or (now_ms >= read[0] and not self._token_life.follows_run):
             raise Unauthorized
+        expiry_ms, ended = read
         look = await log.look(stream_id, "", any_owner=True)
         look = await self._ended_in_time(look, look.record.owner if look.record else "")
-        if now_ms >= expiry_ms and (
-            look.record is None or self._token_life.is_over(look.record.ended_ms, now_ms)
+        if look.record is None and (ended or now_ms >= expiry_ms):
+            raise Unauthorized
+        if look.record is not None and (
+            ended != look.record.tokens_ended
+            or (now_ms >= expiry_ms and self._token_life.is_over(look.record.ended_ms, now_ms))
         ):
             raise Unauthorized
         return _still_there(look)
-
-    async def token(self, stream_id: str, owner: str, base: str = "") -> dict[str, Any]:
-        """A token that lets whoever has it read this stream, at least until `expires_at`.
-
-        `base`: below which path the gateway is asked, for the URL.
-        """
-        record = await self.find(stream_id, owner)
-        token, expires_ms = self._tokens.issue(record.id, await self.parts.log.now_ms())
-        url = f"{base}/stream/{record.id}?token={token}"
-        return {"token": token, "expires_at": protocol.iso(expires_ms), "stream": url}
 
     async def cancel(self, stream_id: str, owner: str) -> Document:
         """End it now, if it has not ended, and answer the status document.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 # A reader who was cut off shortly before its stream's end has this long after it to fetch that end. It is
 # three of a connection's ages (GATEWAY_STREAM_MAX_AGE_SECONDS), and covers a laptop that sleeps for a moment.
 MARGIN_SECONDS = 600.0
-_TOKEN = re.compile(r"([1-9][0-9]{9,11})\.([A-Za-z0-9_-]{43})")
+_TOKEN = re.compile(r"([1-9][0-9]{9,11})(?:-([1-9][0-9]{0,8}))?\.([A-Za-z0-9_-]{43})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +45,38 @@ class StreamTokens:
     """Tokens that let their bearer read one stream until they expire, for clients that cannot send headers.
 
     `<expiry>.<mac>`: seconds of Redis's clock, and HMAC-SHA256 over purpose, id and expiry. The first key
-    signs, all of them verify, so that keys are rotated without a token lost.
+    signs, all of them verify, so that keys are rotated without a token lost. After the tokens of the stream
+    were ended, `<expiry>-<ended>.<mac>` is given, with how often they were.
     """
 
     def __init__(self, keys: Sequence[str], seconds: float) -> None:
         self._keys = [key.encode() for key in keys] or [secrets.token_bytes(32)]
         self._seconds = round(seconds)
 
-    def issue(self, stream_id: str, now_ms: int) -> tuple[str, int]:
-        """A token, and when it expires, in ms of Redis's clock."""
+    def issue(self, stream_id: str, now_ms: int, ended: int = 0) -> tuple[str, int]:
+        """A token, and when it expires, in ms of Redis's clock. `ended`: how often they were ended so far."""
         expiry = now_ms // 1000 + self._seconds
-        return f"{expiry}.{self._mac(self._keys[0], stream_id, expiry)}", expiry * 1000
+        about = f"{expiry}-{ended}" if ended else f"{expiry}"
+        return f"{about}.{self._mac(self._keys[0], stream_id, about)}", expiry * 1000
 
     def holds(self, stream_id: str, token: str, now_ms: int) -> bool:
-        """Whether it is ours, of this stream, and not expired."""
-        expiry_ms = self.expiry_ms(stream_id, token)
-        return expiry_ms is not None and now_ms < expiry_ms
+        """Whether it is ours, of this stream, and not expired; whether it was ended says the record."""
+        read = self.read(stream_id, token)
+        return read is not None and now_ms < read[0]
 
-    def expiry_ms(self, stream_id: str, token: str) -> int | None:
-        """When a token of ours for this stream expires, in ms of Redis's clock; None for any other text.
+    def read(self, stream_id: str, token: str) -> tuple[int, int] | None:
+        """When a token of ours for this stream expires, in ms of Redis's clock, and its `ended`.
 
-        Compared in constant time.
+        None for any other text. Compared in constant time.
         """
         found = _TOKEN.fullmatch(token)
         if found is None:
             return None
-        expiry = int(found[1])
-        macs = [self._mac(key, stream_id, expiry) for key in self._keys]
-        ours = sum(hmac.compare_digest(found[2], mac) for mac in macs) > 0  # all of them, found or not
-        return expiry * 1000 if ours else None
+        about = token.partition(".")[0]
+        macs = [self._mac(key, stream_id, about) for key in self._keys]
+        ours = sum(hmac.compare_digest(found[3], mac) for mac in macs) > 0  # all of them, found or not
+        return (int(found[1]) * 1000, int(found[2] or 0)) if ours else None
 
-    def _mac(self, key: bytes, stream_id: str, expiry: int) -> str:
-        digest = hmac.digest(key, f"holdfast read {stream_id} {expiry}".encode(), "sha256")
+    def _mac(self, key: bytes, stream_id: str, about: str) -> str:
+        digest = hmac.digest(key, f"holdfast read {stream_id} {about}".encode(), "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from gateway import protocol
 from gateway.protocol import Cursor, sse
-from gateway.protocol.errors import NotAcceptable, StoreUnavailable, TooManyReaders
+from gateway.protocol.errors import Invalid, NotAcceptable, StoreUnavailable, TooManyReaders
 from gateway.relay.reader import Ending
 from gateway.store.record import Record
-from gateway.streams import producer_asked
+from gateway.streams import producer_asked, purging, token_giving
 from gateway.streams.producer_asked import Asked
 from gateway.streams.resume import parse_resume
 from gateway.streams.retrying import parse_retry
@@ -82,8 +82,14 @@ async def follow(gateway: Gateway, request: Request) -> Response:
 
 @answered("/stream/{id}")
 async def cancel(gateway: Gateway, request: Request) -> Response:
-    """DELETE /stream/{id}."""
+    """DELETE /stream/{id}: end it; with `purge=true` also delete it."""
     owner = await request_head.owner(gateway, request)
+    given = request.query_params.getlist("purge")
+    if given not in ([], ["true"], ["false"]):
+        raise Invalid("purge", "must be true or false")
+    if given == ["true"]:
+        await purging.purge(gateway, request.path_params["id"], owner)
+        return Response(status_code=204, headers=SECURE)
     return json_answer(await gateway.cancel(request.path_params["id"], owner))
 
 
@@ -132,7 +138,16 @@ async def resume(gateway: Gateway, request: Request) -> Response:
 async def token(gateway: Gateway, request: Request) -> Response:
     """POST /stream/{id}/token."""
     owner = await request_head.owner(gateway, request)
-    return json_answer(await gateway.token(request.path_params["id"], owner, base(request)), 201)
+    given = await token_giving.give(gateway, request.path_params["id"], owner, base(request))
+    return json_answer(given, 201)
+
+
+@answered("/stream/{id}/token")
+async def token_end(gateway: Gateway, request: Request) -> Response:
+    """DELETE /stream/{id}/token: all that were given so far."""
+    owner = await request_head.owner(gateway, request)
+    await token_giving.end(gateway, request.path_params["id"], owner)
+    return Response(status_code=204, headers=SECURE)
 
 
 @answered("*")

@@ -96,6 +96,7 @@ class _Contract:
             "/stream/{id}/token": {
                 "parameters": [stream],
                 "post": self._token(),
+                "delete": self._token_end(),
                 "options": {**_preflight("token", "no_route"), "parameters": [any_stream]},
             },
             "/stream/{id}/events": {
@@ -227,11 +228,13 @@ class _Contract:
         seen = {"id": "$request.path.id", "header.Last-Event-ID": "$response.body#/last_event_id"}
         links = {"seen": {"operationId": "follow", "parameters": seen}}
         return {
-            **_named("cancel", "End a stream now; it can be read as before"),
+            **_named("cancel", "End a stream now; it can be read as before, unless it is purged"),
             "security": self._asked(),
+            "parameters": [parameters.purge()],
             "responses": {
                 "200": {**responses.json("as it ended", ref("Status")), "links": links},
-                **self._refused(*_ONE),
+                "204": responses.empty("with `purge=true`: it is deleted"),
+                **self._refused(*_ONE, "invalid"),
             },
         }
 
@@ -280,6 +283,13 @@ class _Contract:
                 "201": responses.json("to be shown as `?token=`", ref("Token")),
                 **self._refused(*_ONE, "encoded"),
             },
+        }
+
+    def _token_end(self) -> Operation:
+        return {
+            **_named("token_end", "End all tokens of this stream that were given so far"),
+            "security": self._asked(),
+            "responses": {"204": responses.empty("they are ended"), **self._refused(*_ONE)},
         }
 
     def _produce(self) -> Operation:

@@ -43,6 +43,12 @@ def cursor() -> list[Parameter]:
     ]
 
 
+def purge() -> Parameter:
+    """Whether a stream is deleted as well."""
+    told = "end it, and delete everything that is kept of it"
+    return _named("purge", "query", {"type": "string", "enum": ["true", "false"]}, told)
+
+
 def idempotency_key() -> Parameter:
     """What makes a POST safe to repeat."""
     told = "same key and same body: the same stream, however often; another body: 422"
