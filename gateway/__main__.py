@@ -31,6 +31,7 @@ if sys.platform != "win32":  # uvloop has no wheel for Windows
     import uvloop
 
 from gateway.cli import commands
+from gateway.cli.purge import purge
 from gateway.cli.store import stored
 from gateway.hosts.asgi import PROBES, ROUTES, Routes, app
 from gateway.hosts.uvicorn_protocol import bounded
@@ -100,6 +101,8 @@ async def _look(settings: Settings, given: argparse.Namespace) -> int:
     async with stored(settings, alone=False) as (settings, _):
         if given.command == "retry":
             return await commands.retry(_gateway(settings, lambda: "configured"), given)
+        if given.command == "purge":
+            return await purge(_gateway(settings, lambda: "configured"), given.owner, asks=sys.stdin.isatty())
         return await commands.look(settings, given)
 
 

@@ -185,6 +185,7 @@ def common(collector: Collector) -> dict[str, str]:
         "GATEWAY_METRICS": "prometheus",
         "GATEWAY_METRICS_KEY": METRICS_KEY,
         "GATEWAY_LOG_LEVEL": "debug",
+        "GATEWAY_LIST_METADATA": "about number",
         "GATEWAY_MAX_OWNER_STREAMS": str(MOST_STREAMS),
         "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "10000",
         "GATEWAY_PRODUCER_GRACE_SECONDS": "5",  # what Schemathesis opens ends by itself

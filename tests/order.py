@@ -36,6 +36,7 @@ SHARING = {  # a test holds this against the fixtures that each file asks for
             "test_quota_http",
             "test_producer_hosts",
             "test_purge",
+            "test_stream_list",
             "test_stream_tokens",
             "test_threads_http",
         ),

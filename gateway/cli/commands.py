@@ -30,7 +30,7 @@ from gateway.streams.retrying import Wanted
 from gateway.streams.service import Gateway
 
 SERVING = ("all", "web", "worker")
-LOOKING = ("inspect", "ls", "retry")
+LOOKING = ("inspect", "ls", "retry", "purge")
 MOST_LISTED = 10_000
 _COLUMNS = (
     "id",
@@ -90,6 +90,8 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
         default="",
         help="a stage, or the id of its first event",
     )
+    purge = command("purge", "delete all that is kept of an owner's streams and threads")
+    purge.add_argument("--owner", metavar="NAME", required=True, help="as ls names it")
     for looks in (inspect, ls):
         looks.add_argument("--json", action="store_true", help="for machines")
     return whole

@@ -18,7 +18,17 @@ from gateway import formats
 from gateway.formats.langgraph import state
 from gateway.protocol.errors import HoldfastError, MethodNotAllowed, RouteNotFound
 from gateway.streams.service import Gateway
-from gateway.web import catalogue, hostnames, openapi_document, pages, probes, producers, streams, thread_list
+from gateway.web import (
+    catalogue,
+    hostnames,
+    openapi_document,
+    pages,
+    probes,
+    producers,
+    stream_list,
+    streams,
+    thread_list,
+)
 from gateway.web.answers import NO_ROUTE, Handler, answered
 from gateway.web.where import route_path
 
@@ -53,6 +63,7 @@ ROUTES: Routes = (
     ("POST", "/api/http_trigger", streams.http_trigger),
     *_with_heads(
         (
+            ("GET", "/streams", stream_list.streams),
             ("GET", "/threads", thread_list.threads),
             ("GET", "/threads/{thread}/state", state.thread_state),
         )
@@ -67,6 +78,7 @@ ROUTES: Routes = (
             "/stream/{id}/resume",
             "/stream/{id}/token",
             "/stream/{id}/events",
+            "/streams",
             "/api/http_trigger",
             "/chains",
             "/threads/{thread}/state",

@@ -168,6 +168,9 @@ class Fields:
     max_owner_bytes: int = setting(
         "GATEWAY_MAX_OWNER_BYTES", 268_435_456, "what Redis holds for a caller's ended streams"
     )
+    list_metadata: str = setting(
+        "GATEWAY_LIST_METADATA", "", "keys of metadata by which a caller may filter his streams, by space"
+    )
     max_queue: int = setting("GATEWAY_MAX_QUEUE_DEPTH", 10_000, "jobs queued or running, of all callers")
     max_readers: int = setting("GATEWAY_MAX_READERS", 10_000, "connections of readers to one process")
     connections: int = setting(

@@ -44,6 +44,7 @@ class Record:
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the owner, for the chain alone
     usage: Mapping[str, int] | None = None
     error: Mapping[str, Any] | None = None
+    finish_reason: str = ""  # of `done`
     used: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by the unfinished run, of each node
     lost: Mapping[str, int] = field(default_factory=dict)  # usage of tries and attempts that do not stand
     handovers: int = 0  # claims that ended at a finished stage, their time being up
@@ -128,6 +129,7 @@ class Record:
             claims=value("claims", {}),
             usage=value("usage"),
             error=value("error"),
+            finish_reason=text("finish_reason"),
             tokens_ended=number("tokens_ended") or 0,
             used=value("used", {}),
             lost=value("lost", {}),
@@ -321,10 +323,12 @@ def started(record: Record) -> Event:
 
 
 def ending(event: Event) -> dict[str, bytes]:
-    """What the record keeps of a terminal event: fields, in JSON."""
+    """What the record keeps of a terminal event: fields, `usage` and `error` in JSON."""
     kept = {}
     if "usage" in event.data:
         kept["usage"] = sse.dumps(event.data["usage"])
+    if "finish_reason" in event.data:
+        kept["finish_reason"] = event.data["finish_reason"].encode()
     if "code" in event.data:
         kept["error"] = sse.dumps(event.data)
     return kept

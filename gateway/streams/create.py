@@ -31,6 +31,7 @@ from gateway.queue.job_queue import Admission, Message, Sender
 from gateway.settings import Settings
 from gateway.store.conversations import OF_STREAM, Conversations
 from gateway.store.log import Log
+from gateway.store.mine import Mine
 from gateway.store.quota import Quota
 from gateway.store.record import Record, started
 from gateway.streams.input_schemas import Inputs
@@ -58,6 +59,7 @@ class Creation:
         queue: Sender,
         admission: Admission,
         quota: Quota,
+        mine: Mine,
         inputs: Inputs,
         conversations: Conversations,
         direct_start: DirectStart,
@@ -68,6 +70,7 @@ class Creation:
         self._queue = queue
         self._admission = admission
         self._quota = quota
+        self._mine = mine
         self._inputs = inputs
         self._conversations = conversations
         self._direct_start = direct_start
@@ -166,12 +169,14 @@ class Creation:
         if not reserved:
             await self._quota.release(owner, stream_id)
             raise QueueFull
+        await self._mine.note(owner, stream_id, now_ms)
         return now_ms
 
     async def release(self, owner: str, stream_id: str) -> None:
         """Give them back: the stream does not come to be. A record that it has expires by itself."""
         await self._quota.release(owner, stream_id)
         await self._queue.forget(stream_id)
+        await self._mine.forget(owner, [stream_id])
 
     async def uncount(self, owner: str, stream_id: str, left_ms: int) -> None:
         """As `Quota.uncount`; a store that is out of reach leaves it counted for longer."""
@@ -182,6 +187,7 @@ class Creation:
         """As `Quota.forget`; a store that is out of reach leaves them counted until they had expired."""
         with suppress(StoreUnavailable):
             await self._quota.forget(owner, streams)
+            await self._mine.forget(owner, list(streams))
 
     async def _check(self, start: Start, owner: str, stream_id: str) -> None:
         """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
@@ -190,6 +196,7 @@ class Creation:
         except Invalid:
             await self._quota.release(owner, stream_id, started=True)
             await self._queue.forget(stream_id)
+            await self._mine.forget(owner, [stream_id])
             raise
 
     async def _record(

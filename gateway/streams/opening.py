@@ -16,6 +16,7 @@ from gateway.protocol import sse
 from gateway.protocol.errors import KeyReused, OverQuota, StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.log import Log
+from gateway.store.mine import Mine
 from gateway.store.quota import Quota
 from gateway.store.record import Claim, Record
 from gateway.streams.producer_asked import Asked
@@ -25,10 +26,11 @@ from gateway.streams.write_tokens import new_key
 class Opening:
     """Opens streams, and takes them over."""
 
-    def __init__(self, settings: Settings, log: Log, quota: Quota) -> None:
+    def __init__(self, settings: Settings, log: Log, quota: Quota, mine: Mine) -> None:
         self.settings = settings
         self.log = log
         self._quota = quota
+        self._mine = mine
         # By key, for as long as somebody is at it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -68,11 +70,14 @@ class Opening:
                 if word == "none":  # else another process has made it meanwhile
                     raise
         if word == "none":
-            fields = self._fields(asked, owner, traceparent, await self.log.now_ms())
+            now_ms = await self.log.now_ms()
+            await self._mine.note(owner, stream_id, now_ms)
+            fields = self._fields(asked, owner, traceparent, now_ms)
             word, found = await self._record(stream_id, asked, key_hash, fields)
             if word == "created":
                 return await self._confirmed(Record.made(stream_id, fields))
             await self._quota.release(owner, stream_id)  # another process was quicker
+            await self._mine.forget(owner, [stream_id])
         if word == "conflict":
             raise KeyReused
         record, _ = await self.log.record(found)

@@ -12,6 +12,7 @@ from gateway.relay.follow import Relay
 from gateway.relay.hub import Hub
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
+from gateway.store.mine import Mine
 from gateway.store.threads import Threads
 from gateway.streams.create import Creation
 from gateway.streams.opening import Opening
@@ -32,5 +33,6 @@ class Parts:
     resuming: Resuming
     conversations: Conversations
     threads: Threads
+    mine: Mine
     turns: Turns
     tokens: credentials.RedisTokens | None

@@ -41,6 +41,7 @@ from gateway.relay.hub import Hub
 from gateway.settings import Settings
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
+from gateway.store.mine import Mine
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
 from gateway.store.threads import Threads
@@ -176,17 +177,18 @@ class Gateway:
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(log, hub, max_age=settings.stream_max_age)
         quota = Quota(redis, settings)
-        opening = Opening(settings, log, quota)
+        mine = Mine(redis, settings)
+        opening = Opening(settings, log, quota, mine)
         conversations = Conversations(redis, settings)
         creation = Creation(
-            *(settings, self.chains, log, queue, queue, quota, self.inputs, conversations),
+            *(settings, self.chains, log, queue, queue, quota, mine, self.inputs, conversations),
             lambda job: self.direct_start(job),
         )
         resuming = Resuming(settings, log, creation)
         threads, turns = Threads(redis), Turns(log, queue)
         return Parts(
-            *(redis, log, hub, relay, queue, creation, opening, resuming, conversations, threads, turns),
-            tokens,
+            *(redis, log, hub, relay, queue, creation, opening, resuming, conversations, threads),
+            *(mine, turns, tokens),
         )
 
     async def create(

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.protocol import VERSION
 from gateway.settings import Settings
+from gateway.streams.rows import MOST_ROWS, ROWS, STATES
 from gateway.streams.start import Bounds
 from gateway.web.openapi import basics, page, parameters, producers, responses, schemas, threads
 from gateway.web.openapi.basics import Schema, ref
@@ -104,6 +105,7 @@ class _Contract:
                 "post": self._produce(),
                 "options": {**_preflight("produce", "no_route"), "parameters": [any_stream]},
             },
+            "/streams": {"get": self._mine(), "options": _preflight("streams")},
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
             **threads.paths(self.thread),
             "/chains": {"get": self._chains(), "options": _preflight("chains")},
@@ -200,6 +202,11 @@ class _Contract:
                 **self._refused(*_START, *_THREAD, "idempotency_key_reused", *self._apart()),
             },
         }
+
+    def _mine(self) -> Operation:
+        told = {"200": responses.json("the newest first", ref("Streams"))}
+        asked = self.thread("streams", "The caller's own streams", told, "not_acceptable")
+        return {**asked, "parameters": parameters.mine(MOST_ROWS, ROWS, [*STATES])}
 
     def _chains(self) -> Operation:
         return {

@@ -7,6 +7,7 @@ from typing import Any
 from gateway.web.openapi.basics import IDEMPOTENCY_KEY, LAST_EVENT_ID, THREAD_NAME, Schema
 
 Parameter = dict[str, Any]
+_BEFORE = "^[0-9]{1,15}-[A-Za-z0-9_-]{24}$"
 
 
 def stream(schema: Schema) -> Parameter:
@@ -26,6 +27,20 @@ def page(most: int, usual: int) -> list[Parameter]:
     return [
         _named("limit", "query", limit, "how many"),
         _named("next", "query", {"type": "string", "pattern": "^[0-9]{1,15}-[!-~]{1,2000}$"}, told),
+    ]
+
+
+def mine(most: int, usual: int, states: list[str]) -> list[Parameter]:
+    """Of the list of a caller's streams, which, how many, and behind which."""
+    limit = {"type": "integer", "minimum": 1, "maximum": most, "default": usual}
+    state = {"type": "string", "pattern": f"^({'|'.join(states)})(,({'|'.join(states)}))*$"}
+    text = {"type": "string"}
+    return [
+        _named("limit", "query", limit, "how many"),
+        _named("before", "query", {"type": "string", "pattern": _BEFORE}, "`next` of the page before"),
+        _named("status", "query", state, "only those in one of these states"),
+        _named("chain", "query", text, "only this chain's"),
+        _named("thread", "query", text, "only this thread's"),
     ]
 
 

@@ -74,8 +74,25 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
 
 
 def _threads() -> dict[str, Schema]:
-    """A caller's threads."""
+    """A caller's streams and threads, as they are listed."""
     return {
+        "Streams": exactly(
+            streams={"type": "array", "items": ref("StreamRow")}, next=or_null({"type": "string"})
+        ),
+        "StreamRow": exactly(
+            id=ID,
+            status={"enum": [*(status.value for status in Status), WAITING]},
+            chain=TEXT,
+            thread=or_null(THREAD_NAME),
+            created_at=TIME,
+            started_at=or_null(TIME),
+            ended_at=or_null(TIME),
+            metadata={"type": ["object", "null"]},
+            last_event_id=EVENT_ID,
+            finish_reason=or_null(TEXT),
+            error=or_null(ref("Failure")),
+            usage=or_null(ref("Usage")),
+        ),
         "Threads": exactly(
             threads={"type": "array", "items": ref("Thread")}, next=or_null({"type": "string"})
         ),

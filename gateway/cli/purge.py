@@ -1,0 +1,58 @@
+"""`python -m gateway purge --owner NAME`: everything that is kept of one owner's streams and threads."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+
+from gateway.formats.langgraph.threads import Thread
+from gateway.protocol.errors import HoldfastError, StreamNotFound
+from gateway.store.threads import quoted
+from gateway.streams import purging
+from gateway.streams.service import Gateway
+
+_AT_ONCE = 100
+
+
+async def purge(gateway: Gateway, owner: str, *, asks: bool) -> int:
+    """Delete them; answers the exit code: 1 when that was not wanted, or could not be done to its end.
+
+    `asks`: whether somebody is there to confirm it.
+    """
+    question = f"Delete all streams and threads of {owner!r}? Type yes: "
+    try:
+        if asks and await asyncio.to_thread(input, question) != "yes":
+            print("nothing was deleted", file=sys.stderr)
+            return 1
+        threads = await _threads(gateway, owner)
+        streams = await _streams(gateway, owner)
+    except HoldfastError as error:
+        print(f"{error.detail}; what was deleted is deleted: run it again for the rest", file=sys.stderr)
+        return 1
+    finally:
+        await gateway.close()
+    print(f"deleted: {threads} threads, and {streams} streams beside them")
+    return 0
+
+
+async def _threads(gateway: Gateway, owner: str) -> int:
+    names: list[str] = []
+    before: tuple[int, str] | None = None
+    while page := await gateway.parts.threads.listed(owner, before, _AT_ONCE):
+        names += [name for _, name in page]
+        before = page[-1][0], quoted(page[-1][1])
+    for name in names:
+        await Thread(gateway, owner, name).end()
+    return len(names)
+
+
+async def _streams(gateway: Gateway, owner: str) -> int:
+    count = 0
+    while page := await gateway.parts.mine.page(owner, None, _AT_ONCE):
+        for _, stream_id in page:
+            with suppress(StreamNotFound):  # it has expired, or did not come to be
+                await purging.purge(gateway, stream_id, owner)
+                count += 1
+            await gateway.parts.mine.forget(owner, [stream_id])
+    return count

@@ -1,0 +1,138 @@
+"""The caller's own streams, a row each, newest first.
+
+A page takes bounded work whatever its filter leaves out: so it may be short, or empty, and have a `next`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway import protocol
+from gateway.protocol import sse
+from gateway.protocol.errors import Invalid
+from gateway.store.mine import Entry
+from gateway.store.record import WAITING, Look, Record
+from gateway.streams.service import Gateway
+
+ROWS, MOST_ROWS = 50, 100  # of one page
+MOST_LOOKS = 500  # streams that one page looks at
+_AT_ONCE = 100
+STATES = (*(str(status.value) for status in protocol.Status), WAITING)
+_MAKING_MS = 120_000  # after which an id without a record is that of a stream that did not come to be
+_NEXT = re.compile(r"(?P<at>[0-9]{1,15})-(?P<id>[A-Za-z0-9_-]{24})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which streams: a row has to be as all of these say. Empty: any."""
+
+    limit: int = ROWS
+    before: Entry | None = None
+    states: frozenset[str] = frozenset()
+    chain: str = ""
+    thread: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def fits(self, record: Record) -> bool:
+        """Whether this stream is wanted."""
+        told = record.metadata or {}
+        return (
+            (not self.states or record.state in self.states)
+            and (not self.chain or record.chain == self.chain)
+            and (not self.thread or record.thread == self.thread)
+            and all(name in told and _text(told[name]) == value for name, value in self.metadata.items())
+        )
+
+
+def wanted(given: list[tuple[str, str]], metadata_keys: frozenset[str]) -> Wanted:
+    """What a query string asks for. Raises Invalid, which names the parameter."""
+    query: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    for name, value in given:
+        if name.startswith("metadata."):
+            if name.removeprefix("metadata.") not in metadata_keys:
+                raise Invalid(name, "is not one of the keys that may be asked for (GATEWAY_LIST_METADATA)")
+            metadata[name.removeprefix("metadata.")] = value
+        elif name in query:
+            raise Invalid(name, "must be given once")
+        else:
+            query[name] = value
+    limit = query.get("limit", str(ROWS))
+    if not re.fullmatch(r"[0-9]{1,3}", limit, re.ASCII) or not 1 <= int(limit) <= MOST_ROWS:
+        raise Invalid("limit", f"must be a whole number from 1 to {MOST_ROWS}")
+    before = _NEXT.fullmatch(query["before"]) if "before" in query else None
+    if "before" in query and before is None:
+        raise Invalid("before", "must be the `next` of a page before")
+    states = frozenset(query["status"].split(",")) if "status" in query else frozenset()
+    if not states <= set(STATES):
+        raise Invalid("status", f"must be some of {', '.join(STATES)}, by comma")
+    return Wanted(
+        int(limit),
+        (int(before["at"]), before["id"]) if before else None,
+        states,
+        query.get("chain", ""),
+        query.get("thread", ""),
+        metadata,
+    )
+
+
+async def page(gateway: Gateway, owner: str, asked: Wanted) -> dict[str, Any]:
+    """One page: `streams`, and `next`, behind which more may come; None: there is nothing more.
+
+    Raises StoreUnavailable.
+    """
+    mine = gateway.parts.mine
+    rows: list[dict[str, Any]] = []
+    gone: list[str] = []
+    before, looked, is_more = asked.before, 0, True
+    while is_more and len(rows) < asked.limit and looked < MOST_LOOKS:
+        most = min(_AT_ONCE, MOST_LOOKS - looked)
+        if not (asked.states or asked.chain or asked.thread or asked.metadata):
+            most = min(most, asked.limit - len(rows) + 1)
+        entries = await mine.page(owner, before, most)
+        looks = await asyncio.gather(*(gateway.parts.log.look(one, owner) for _, one in entries))
+        is_more = len(entries) == most
+        for entry, look in zip(entries, looks, strict=True):
+            if len(rows) == asked.limit:
+                is_more = True
+                break
+            before, looked = entry, looked + 1
+            if look.record is None and entry[0] < look.now_ms - _MAKING_MS:
+                gone.append(entry[1])
+            elif (record := _listed(look)) is not None and asked.fits(record):
+                rows.append(row(record))
+    await mine.forget(owner, gone)
+    return {"streams": rows, "next": f"{before[0]}-{before[1]}" if is_more and before else None}
+
+
+def _listed(look: Look) -> Record | None:
+    """The stream, where it has come to be and is within its retention."""
+    record = look.record
+    return record if record is not None and look.log_end and (record.confirmed or record.ended) else None
+
+
+def row(record: Record) -> dict[str, Any]:
+    """A stream as the list tells it; the values are those of the status document."""
+    return {
+        "id": record.id,
+        "status": record.state,
+        "chain": record.chain,
+        "thread": record.thread or None,
+        "created_at": protocol.iso(record.created_ms),
+        "started_at": record.started_ms and protocol.iso(record.started_ms),
+        "ended_at": record.ended_ms and protocol.iso(record.ended_ms),
+        "metadata": record.metadata,
+        "last_event_id": record.last_id,
+        "finish_reason": record.finish_reason or None,
+        "error": record.error,
+        "usage": record.usage,
+    }
+
+
+def _text(value: Any) -> str:
+    """A value of the metadata as a query string writes it: a text itself, anything else as JSON."""
+    return value if isinstance(value, str) else sse.dumps(value).decode()
