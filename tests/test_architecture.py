@@ -175,7 +175,7 @@ def pattern_of(key: str) -> str:
         (r"\{[0-9a-f]{2}\}:", "{bb}:"),
         (r"\{[0-9a-f]{32}\}:conversation", "{name}:conversation"),
         (r"\{[0-9a-f]{32}\}:(saved|names|order|thread|streams|memory)$", r"{thread}:\1"),
-        (r"\{[0-9a-f]{32}\}:(threads|named)", r"{owner}:\1"),
+        (r"\{[0-9a-f]{32}\}:(threads|named|mine)", r"{owner}:\1"),
         (r"\{[0-9a-f]{32}\}:", "{caller}:"),
         (r"\{jobs\}:", "{queue}:"),
         (r"(:job:|:log:|:kept:).+", r"\1<id>"),

@@ -29,7 +29,7 @@ async def start(jobs: Jobs, owner: str = OWNER, **more: Any) -> str:
 
 
 async def listed(jobs: Jobs, owner: str = OWNER, **asked: Any) -> list[str]:
-    page = await rows.page(jobs.gateway, owner, rows.Wanted(**asked))
+    page = await rows.page(jobs.gateway, owner, rows.Filter(**asked))
     return [row["id"] for row in page["streams"]]
 
 
@@ -102,14 +102,14 @@ async def test_a_page_looks_at_so_many_and_goes_on_behind_them(
     async with Jobs(redis_url, says, max_owner_streams=100, max_owner_starts=100) as jobs:
         made = [await start(jobs, metadata={"n": number % 5}) for number in range(10)]
         seen: list[str] = []
-        asked, pages = rows.Wanted(metadata={"n": "0"}), 0
+        asked, pages = rows.Filter(metadata={"n": "0"}), 0
         while True:
             page = await rows.page(jobs.gateway, OWNER, asked)
             pages += 1
             seen += [row["id"] for row in page["streams"]]
             if page["next"] is None:
                 break
-            asked = rows.wanted([("metadata.n", "0"), ("before", page["next"])], frozenset({"n"}))
+            asked = rows.filter_of([("metadata.n", "0"), ("before", page["next"])], frozenset({"n"}))
         assert (seen, pages) == ([made[5], made[0]], 3)
 
 

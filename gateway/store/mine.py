@@ -7,11 +7,11 @@ Every key expires.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from gateway.redis.commands import Commands
 from gateway.settings import Settings
-from gateway.store.quota import Quota
 
 Entry = tuple[int, str]  # when it was made, in ms of Redis's clock, and the stream's id
 
@@ -29,7 +29,8 @@ class Mine:
     @staticmethod
     def key(owner: str) -> str:
         """Where it stands: a sorted set, ids by when they were made."""
-        return Quota.keys(owner)[0].replace(":live", ":mine")
+        tag = hashlib.sha256(owner.encode()).hexdigest()[:32]
+        return f"{{{tag}}}:mine"
 
     async def note(self, owner: str, stream_id: str, now_ms: int) -> None:
         """A stream is about to be made."""

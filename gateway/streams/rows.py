@@ -27,7 +27,7 @@ _NEXT = re.compile(r"(?P<at>[0-9]{1,15})-(?P<id>[A-Za-z0-9_-]{24})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Filter:
     """Which streams: a row has to be as all of these say. Empty: any."""
 
     limit: int = ROWS
@@ -48,7 +48,7 @@ class Wanted:
         )
 
 
-def wanted(given: list[tuple[str, str]], metadata_keys: frozenset[str]) -> Wanted:
+def filter_of(given: list[tuple[str, str]], metadata_keys: frozenset[str]) -> Filter:
     """What a query string asks for. Raises Invalid, which names the parameter."""
     query: dict[str, str] = {}
     metadata: dict[str, str] = {}
@@ -70,7 +70,7 @@ def wanted(given: list[tuple[str, str]], metadata_keys: frozenset[str]) -> Wante
     states = frozenset(query["status"].split(",")) if "status" in query else frozenset()
     if not states <= set(STATES):
         raise Invalid("status", f"must be some of {', '.join(STATES)}, by comma")
-    return Wanted(
+    return Filter(
         int(limit),
         (int(before["at"]), before["id"]) if before else None,
         states,
@@ -80,7 +80,7 @@ def wanted(given: list[tuple[str, str]], metadata_keys: frozenset[str]) -> Wante
     )
 
 
-async def page(gateway: Gateway, owner: str, asked: Wanted) -> dict[str, Any]:
+async def page(gateway: Gateway, owner: str, asked: Filter) -> dict[str, Any]:
     """One page: `streams`, and `next`, behind which more may come; None: there is nothing more.
 
     Raises StoreUnavailable.

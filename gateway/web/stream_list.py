@@ -21,4 +21,5 @@ async def streams(gateway: Gateway, request: Request) -> Response:
     if negotiate(request.headers.getlist("accept"), (JSON,), JSON) is None:
         raise NotAcceptable
     keys = frozenset(gateway.settings.list_metadata.split())
-    return json_answer(await rows.page(gateway, owner, rows.wanted(request.query_params.multi_items(), keys)))
+    asked = rows.filter_of(request.query_params.multi_items(), keys)
+    return json_answer(await rows.page(gateway, owner, asked))
