@@ -34,6 +34,7 @@ SHARING = {  # a test holds this against the fixtures that each file asks for
             "test_openapi",
             "test_operations",
             "test_quota_http",
+            "test_joint",
             "test_producer_hosts",
             "test_purge",
             "test_stream_list",

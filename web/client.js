@@ -294,6 +294,55 @@ export class Gateway {
   }
 
   /**
+   * The events of several streams as they come, each with its stream's id, until all have ended. They share one
+   * connection; each event comes once, through cuts. Raises Refused or Unreachable.
+   * @param {string[]} ids
+   * @param {Following} [options]
+   * @returns {AsyncGenerator<[string, StreamEvent], void, void>}
+   */
+  async *followMany(ids, { signal, onConnection } = {}) {
+    const [left, pause] = [new Set(ids), new Pause(this.patience)];
+    /** @type {number | undefined} */
+    let retryMs;
+    let position = "";
+    while (left.size) {
+      let why = /** @type {Error} */ (new Lost("the connection was closed"));
+      const headers = { accept: "text/event-stream", "content-type": "application/json" };
+      const body = JSON.stringify({ streams: [...left].map((id) => ({ id })) });
+      const behind = position ? { ...headers, "last-event-id": position } : headers;
+      const asked = this.#ask("streams/events", { method: "POST", headers: behind, body }, signal);
+      try {
+        const answer = await asked.answer();
+        if (answer.status === 204) return;
+        if (answer.status !== 200) throw await asked.refusal();
+        onConnection?.(true);
+        const decoder = new Decoder();
+        for (let bytes; (bytes = await asked.next()); ) {
+          const messages = decoder.feed(bytes);
+          retryMs = decoder.retryMs;
+          if (messages.length || bytes[0] === 0x3a) pause.reset();
+          for (const { id, type, data } of messages) {
+            const told = parsed(data);
+            const event = new StreamEvent(told.id, type, told.data);
+            position = id;
+            if (event.final) left.delete(told.stream);
+            yield [told.stream, event];
+          }
+        }
+      } catch (error) {
+        if (!(error instanceof Lost) && !(error instanceof Refused && AGAIN.has(error.status))) throw error;
+        why = error;
+      } finally {
+        asked.close();
+      }
+      if (!left.size) return;
+      onConnection?.(false);
+      const after = why instanceof Refused ? why.retryAfter : retryMs && retryMs / 1000;
+      await pause.wait(why, after, signal);
+    }
+  }
+
+  /**
    * The status document. Raises Refused or Unreachable.
    * @param {string} id
    * @param {{ signal?: AbortSignal }} [options]

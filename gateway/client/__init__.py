@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,6 +29,7 @@ from gateway.client.events import (
     StreamFailed,
     Unreachable,
 )
+from gateway.client.many import Many
 from gateway.client.stream import Pause, Stream, document
 
 __all__ = [
@@ -156,6 +158,15 @@ class Gateway:
         body |= {} if update is None else {"update": update}
         body |= {} if goto is None else {"goto": goto}
         return Stream(self._http, self.patience, body=body, path=f"/stream/{stream_id}/resume")
+
+    async def follow_many(self, stream_ids: Iterable[str]) -> AsyncGenerator[tuple[str, Event], None]:
+        """The events of several streams as they come, each with its stream's id, until all have ended.
+
+        They share one connection; each event comes once, through cuts. Raises Refused or Unreachable.
+        """
+        async with aclosing(aiter(Many(self._http, self.patience, list(stream_ids)))) as pairs:
+            async for pair in pairs:
+                yield pair
 
     async def status(self, stream_id: str) -> dict[str, Any]:
         """The status document. Raises Refused or Unreachable."""

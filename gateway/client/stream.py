@@ -170,7 +170,7 @@ class Stream:
                     return
 
     def _take(self, message: Message) -> Event:
-        event = Event(message.id, message.type, _json(message.data))
+        event = Event(message.id, message.type, read_json(message.data))
         if event.type in _KNOWN or event.type == "message":
             kind = EventType.MESSAGE if event.type == "message" else EventType(event.type)
             self._fold.feed(event.id, ProtocolEvent(kind, event.data))
@@ -233,7 +233,7 @@ async def document(
             await pause.wait(error)
             continue
         if answer.is_success:
-            told: dict[str, Any] = _json(answer.content)
+            told: dict[str, Any] = read_json(answer.content)
             return told
         refused = await refusal(answer)
         if answer.status_code not in AGAIN:
@@ -241,7 +241,8 @@ async def document(
         await pause.wait(refused, refused.retry_after)
 
 
-def _json(text: str | bytes) -> Any:
+def read_json(text: str | bytes) -> Any:
+    """What a gateway has sent. Raises GatewayError."""
     try:
         return json.loads(text)
     except ValueError:

@@ -21,6 +21,7 @@ from gateway.streams.service import Gateway
 from gateway.web import (
     catalogue,
     hostnames,
+    joint_streams,
     openapi_document,
     pages,
     probes,
@@ -64,10 +65,12 @@ ROUTES: Routes = (
     *_with_heads(
         (
             ("GET", "/streams", stream_list.streams),
+            ("GET", "/streams/events", joint_streams.follow_many),
             ("GET", "/threads", thread_list.threads),
             ("GET", "/threads/{thread}/state", state.thread_state),
         )
     ),
+    ("POST", "/streams/events", joint_streams.follow_many),
     ("DELETE", "/threads/{thread}", state.thread_delete),
     *(
         ("OPTIONS", path, streams.preflight)
@@ -79,6 +82,7 @@ ROUTES: Routes = (
             "/stream/{id}/token",
             "/stream/{id}/events",
             "/streams",
+            "/streams/events",
             "/api/http_trigger",
             "/chains",
             "/threads/{thread}/state",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.protocol import VERSION
+from gateway.relay.joint import MOST_STREAMS
 from gateway.settings import Settings
 from gateway.streams.rows import MOST_ROWS, ROWS, STATES
 from gateway.streams.start import Bounds
@@ -106,6 +107,11 @@ class _Contract:
                 "options": {**_preflight("produce", "no_route"), "parameters": [any_stream]},
             },
             "/streams": {"get": self._mine(), "options": _preflight("streams")},
+            "/streams/events": {
+                "get": self._joint(),
+                "post": self._joint(by_body=True),
+                "options": _preflight("joint"),
+            },
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
             **threads.paths(self.thread),
             "/chains": {"get": self._chains(), "options": _preflight("chains")},
@@ -207,6 +213,22 @@ class _Contract:
         told = {"200": responses.json("the newest first", ref("Streams"))}
         asked = self.thread("streams", "The caller's own streams", told, "not_acceptable")
         return {**asked, "parameters": parameters.mine(MOST_ROWS, ROWS, [*STATES])}
+
+    def _joint(self, *, by_body: bool = False) -> Operation:
+        codes = {"malformed", "invalid", "not_acceptable", "too_many_readers", *_ONE} - {"no_route"}
+        refused = codes | set(_BODY) if by_body else codes
+        given = {"requestBody": self._body("Joint")} if by_body else {}
+        return {
+            **_named("follow_many_by_body" if by_body else "follow_many", "Follow several streams at once"),
+            "security": self._asked(),
+            "parameters": [*([] if by_body else [parameters.ids(MOST_STREAMS)]), *parameters.position()],
+            **given,
+            "responses": {
+                "200": responses.events("their events, interleaved", event="JointEvent"),
+                "204": responses.seen(),
+                **self._refused(*sorted(refused)),
+            },
+        }
 
     def _chains(self) -> Operation:
         return {

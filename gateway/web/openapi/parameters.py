@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.openapi.basics import IDEMPOTENCY_KEY, LAST_EVENT_ID, THREAD_NAME, Schema
+from gateway.web.openapi.basics import ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, THREAD_NAME, Schema
 
 Parameter = dict[str, Any]
 _BEFORE = "^[0-9]{1,15}-[A-Za-z0-9_-]{24}$"
@@ -62,6 +62,21 @@ def purge() -> Parameter:
     """Whether a stream is deleted as well."""
     told = "end it, and delete everything that is kept of it"
     return _named("purge", "query", {"type": "string", "enum": ["true", "false"]}, told)
+
+
+def ids(most: int) -> Parameter:
+    """Several streams."""
+    schema = {"type": "array", "items": ID, "minItems": 1, "maxItems": most}
+    return {**_named("id", "query", schema, "a stream; as often as there are streams"), "required": True}
+
+
+def position() -> list[Parameter]:
+    """Where to go on with several streams, in both places."""
+    told = "the id of an event: the events of each stream after it"
+    return [
+        _named("Last-Event-ID", "header", {"type": "string"}, told),
+        _named("last_event_id", "query", {"type": "string"}, "the same; the header wins"),
+    ]
 
 
 def idempotency_key() -> Parameter:

@@ -13,6 +13,7 @@ from gateway.store.record import WAITING
 from gateway.streams.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
 from gateway.streams.resume import MOST_RESPONSES
 from gateway.streams.start import DEFAULT_CHAIN, MAX_METADATA_BYTES, STRATEGIES, Bounds
+from gateway.web.openapi import lists
 from gateway.web.openapi.basics import (
     ANY_ID,
     CURSOR_OR_NONE,
@@ -50,7 +51,7 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
             exactly(name=TEXT, stages={"type": "array", "items": TEXT}, input=or_null({})),
             params={"type": "object", "description": "JSON Schema of all that callers may set, if declared"},
         ),
-        **_threads(),
+        **lists.components(),
         "Token": exactly(token=TEXT, expires_at=TIME, stream=TEXT),
         "Health": exactly(status={"const": "ok"}, model=TEXT),
         "Ready": _ready(),
@@ -70,53 +71,6 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
         **{_name(kind): _event(kind, data) for kind, data in _data().items()},
         "Event": {"oneOf": [ref(_name(kind)) for kind in EventType]},
         "SampleEvent": {"oneOf": [ref(_name(kind)) for kind in SAMPLE_EVENTS]},
-    }
-
-
-def _threads() -> dict[str, Schema]:
-    """A caller's streams and threads, as they are listed."""
-    return {
-        "Streams": exactly(
-            streams={"type": "array", "items": ref("StreamRow")}, next=or_null({"type": "string"})
-        ),
-        "StreamRow": exactly(
-            id=ID,
-            status={"enum": [*(status.value for status in Status), WAITING]},
-            chain=TEXT,
-            thread=or_null(THREAD_NAME),
-            created_at=TIME,
-            started_at=or_null(TIME),
-            ended_at=or_null(TIME),
-            metadata={"type": ["object", "null"]},
-            last_event_id=EVENT_ID,
-            finish_reason=or_null(TEXT),
-            error=or_null(ref("Failure")),
-            usage=or_null(ref("Usage")),
-        ),
-        "Threads": exactly(
-            threads={"type": "array", "items": ref("Thread")}, next=or_null({"type": "string"})
-        ),
-        "Thread": exactly(
-            thread=THREAD_NAME,
-            status={"enum": ["idle", "busy", "interrupted", "error"]},
-            chain=TEXT,
-            created_at=TIME,
-            updated_at=TIME,
-            stream=or_null(ID),
-        ),
-        "ThreadState": {
-            **exactly(
-                values={},
-                next={"type": "array", "items": TEXT},
-                tasks={"type": "array", "items": {"type": "object"}},
-                checkpoint=or_null({"type": "object"}),
-                metadata={"type": "object"},
-                created_at=or_null(TIME),
-                parent_checkpoint=or_null({"type": "object"}),
-                interrupts={"type": "array", "items": {"type": "object"}},
-            ),
-            "description": "as LangGraph's server tells it",
-        },
     }
 
 

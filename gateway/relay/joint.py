@@ -1,0 +1,130 @@
+"""Several streams on one connection: their events interleaved, each behind the one before it.
+
+Each stream is followed as by a reader of its own. A frame's id is the joint position: of every stream the
+last event that was sent. So one `Last-Event-ID` goes on with all of them, in whatever order they are asked
+for, and a stream that the position does not know begins at its first event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+
+from gateway.protocol import Cursor, sse
+from gateway.relay.follow import Relay
+from gateway.relay.reader import Ending, Why
+
+MOST_STREAMS = 100
+HEARTBEAT_SECONDS = 10.0  # between two heartbeats of the connection; each stream's own are not passed on
+_PART = re.compile(r"(?P<name>[A-Za-z0-9_-]{6})(?P<tag>[0-9a-f]{4})(?P<offset>0|[1-9a-z][0-9a-z]{0,8})")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+Positions = dict[str, Cursor]  # by the streams' ids
+Chunk = tuple[str, bytes]  # a stream's id, and frames of it; none: it is at its end
+
+
+def written(positions: Mapping[str, Cursor]) -> str:
+    """The joint position: of each stream six letters of its id's hash, the tag, and the offset in base 36."""
+    parts = (f"{_name(one)}{_tag(at)}{_base36(at.offset)}" for one, at in positions.items())
+    return ".".join(parts)
+
+
+def read(text: str, stream_ids: Sequence[str]) -> Positions:
+    """Of these streams, those that a joint position knows. Raises ValueError for what is none."""
+    names = {_name(one): one for one in stream_ids}
+    found: Positions = {}
+    for part in text.split("."):
+        told = _PART.fullmatch(part)
+        if told is None:
+            raise ValueError("no joint position")
+        if told["name"] in names:
+            cursor = Cursor.parse(f"{int(told['offset'], 36)}-{told['tag']}")
+            found[names[told["name"]]] = cursor
+    return found
+
+
+async def follow(
+    relay: Relay, stream_ids: Sequence[str], positions: Mapping[str, Cursor], ending: Ending, owner: str
+) -> AsyncGenerator[bytes, None]:
+    """The frames of these streams behind these positions, until all have ended.
+
+    Ends also where the connection of one of them would end: at its age, or as its process stops. Raises
+    StoreUnavailable or TooManyReaders.
+    """
+    chunks: asyncio.Queue[Chunk] = asyncio.Queue(1)
+    at: Positions = dict(positions)
+    endings = {one: Ending() for one in stream_ids}
+
+    async def pump(stream_id: str) -> None:
+        frames = relay.follow(stream_id, at.get(stream_id), endings[stream_id], owner)
+        async with aclosing(frames):
+            async for chunk in frames:
+                await chunks.put((stream_id, chunk))
+        await chunks.put((stream_id, b""))  # its end
+
+    pumps = {asyncio.create_task(pump(one), name=f"joint-{one}") for one in stream_ids}
+    left, beat = set(stream_ids), 0.0
+    try:
+        while left:
+            stream_id, chunk = await _next(chunks, pumps)
+            if not chunk:
+                left.discard(stream_id)
+                if (why := endings[stream_id].why) not in (Why.TERMINAL, Why.EXPIRED):
+                    ending.why = why
+                    return
+                continue
+            frames = b"".join(_joint(stream_id, message, at) for message in sse.Decoder().feed(chunk))
+            now = asyncio.get_running_loop().time()
+            if frames or now - beat >= HEARTBEAT_SECONDS:
+                beat = now
+                yield frames or sse.HEARTBEAT
+        ending.why = Why.TERMINAL
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _next(chunks: asyncio.Queue[Chunk], pumps: set[asyncio.Task[None]]) -> Chunk:
+    """The next chunk of whichever stream. Raises what has ended one of them before its end."""
+    getting = asyncio.ensure_future(chunks.get())
+    try:
+        while not getting.done():
+            done, _ = await asyncio.wait({getting, *pumps}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done & pumps:
+                pumps.discard(task)
+                task.result()
+        return getting.result()
+    finally:
+        getting.cancel()
+
+
+def _joint(stream_id: str, message: sse.Message, at: Positions) -> bytes:
+    """A frame of one stream as the connection of several has it."""
+    if message.id in ("", "0"):  # its log is lost: it begins anew
+        at.pop(stream_id, None)
+    else:
+        at[stream_id] = Cursor.parse(message.id)
+    kind = f"event: {message.type}\n" if message.type != "message" else ""
+    about = sse.dumps({"stream": stream_id, "id": message.id}).decode()
+    return f'id: {written(at)}\n{kind}data: {about[:-1]},"data":{message.data}}}\n\n'.encode()
+
+
+def _name(stream_id: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(stream_id.encode()).digest()[:6]).decode()[:6]
+
+
+def _tag(cursor: Cursor) -> str:
+    return cursor.text.partition("-")[2]
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return digits or "0"

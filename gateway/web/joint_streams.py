@@ -1,0 +1,88 @@
+"""GET and POST /streams/events: several of the caller's streams on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.protocol import Cursor, is_stream_id
+from gateway.protocol.errors import Invalid, Malformed, NotAcceptable
+from gateway.relay import joint
+from gateway.relay.reader import Ending
+from gateway.streams.service import Gateway
+from gateway.streams.start import read_json
+from gateway.web import request_head
+from gateway.web.answers import answered
+from gateway.web.event_stream import HEADERS, EventStream
+from gateway.web.negotiate import negotiate
+
+EVENT_STREAM = "text/event-stream"
+Asked = dict[str, Cursor | None]  # the streams, each with the event behind which it begins
+
+
+@answered("/streams/events")
+async def follow_many(gateway: Gateway, request: Request) -> Response:
+    """GET: by `id`, as often as there are streams. POST: `streams`, each its `id` and perhaps a cursor."""
+    owner = await request_head.owner(gateway, request)
+    if negotiate(request.headers.getlist("accept"), (EVENT_STREAM,), EVENT_STREAM) is None:
+        raise NotAcceptable
+    if request.method == "POST":
+        asked = await read_json(request, gateway.bounds, _of_body, owner)
+    else:
+        asked = _checked(dict.fromkeys(request.query_params.getlist("id")), "id")
+    positions = {one: cursor for one, cursor in asked.items() if cursor is not None}
+    positions |= _position(request, list(asked))
+    records = await asyncio.gather(*(gateway.find(one, owner) for one in asked))
+    open_ones = [one for one in records if not one.ended or str(positions.get(one.id)) != one.last_id]
+    if not open_ones:
+        return Response(status_code=204, headers=HEADERS)  # EventSource stops
+    for record in open_ones:
+        gateway.parts.hub.check_room(record.id, record.owner)
+    ending = Ending()
+    ids = [record.id for record in open_ones]
+    # Also of those that have ended: so that a position says of each stream where it is.
+    chunks = joint.follow(gateway.parts.relay, ids, positions, ending, owner)
+    return EventStream(chunks, None, ending)
+
+
+def _of_body(value: Any) -> Asked:
+    streams = value.get("streams") if isinstance(value, dict) else None
+    if not isinstance(streams, list) or not all(isinstance(one, Mapping) for one in streams):
+        raise Invalid("streams", "must be a list of objects, each with an id")
+    asked: Asked = {}
+    for number, one in enumerate(streams):
+        given = one.get("last_event_id")
+        if not isinstance(one.get("id"), str):
+            raise Invalid(f"streams.{number}.id", "must be a stream's id")
+        if given is not None and not isinstance(given, str):
+            raise Invalid(f"streams.{number}.last_event_id", "must be an event's id")
+        try:
+            asked[one["id"]] = None if given in (None, "", "0") else Cursor.parse(given)
+        except ValueError:
+            raise Invalid(f"streams.{number}.last_event_id", "is not an event id of this gateway") from None
+    return _checked(asked, "streams")
+
+
+def _checked(asked: Asked, name: str) -> Asked:
+    if not 1 <= len(asked) <= joint.MOST_STREAMS:
+        raise Invalid(name, f"must name 1 to {joint.MOST_STREAMS} streams")
+    if not all(map(is_stream_id, asked)):
+        raise Invalid(name, "must be ids of streams")
+    return asked
+
+
+def _position(request: Request, stream_ids: list[str]) -> joint.Positions:
+    """The joint position of `Last-Event-ID`; the header wins over the query. Raises Malformed."""
+    for given in (request.headers.getlist("last-event-id"), request.query_params.getlist("last_event_id")):
+        if len(given) > 1:
+            raise Malformed("Last-Event-ID was given twice")
+        if given and given[0] not in ("", "0"):
+            try:
+                return joint.read(given[0], stream_ids)
+            except ValueError:
+                raise Malformed("Last-Event-ID is not a position of this gateway") from None
+    return {}

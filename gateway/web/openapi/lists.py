@@ -1,0 +1,86 @@
+"""JSON Schemas of what a caller has: streams and threads as they are listed, and several streams at once."""
+
+from __future__ import annotations
+
+from gateway.protocol import Status
+from gateway.relay.joint import MOST_STREAMS
+from gateway.store.record import WAITING
+from gateway.web.openapi.basics import (
+    EVENT_ID,
+    ID,
+    LAST_EVENT_ID,
+    TEXT,
+    THREAD_NAME,
+    TIME,
+    Schema,
+    exactly,
+    or_null,
+    ref,
+)
+
+
+def components() -> dict[str, Schema]:
+    """A caller's streams and threads, as they are listed."""
+    return {
+        "Joint": {
+            "type": "object",
+            "required": ["streams"],
+            "properties": {
+                "streams": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": MOST_STREAMS,
+                    "items": {
+                        "type": "object",
+                        "required": ["id"],
+                        "properties": {"id": ID, "last_event_id": or_null(LAST_EVENT_ID)},
+                    },
+                }
+            },
+        },
+        "JointEvent": {
+            **exactly(stream=ID, id=TEXT, data={"type": "object"}),
+            "description": "an event of one of the streams: `data` is as in its own log, and so is `event:`",
+        },
+        "Streams": exactly(
+            streams={"type": "array", "items": ref("StreamRow")}, next=or_null({"type": "string"})
+        ),
+        "StreamRow": exactly(
+            id=ID,
+            status={"enum": [*(status.value for status in Status), WAITING]},
+            chain=TEXT,
+            thread=or_null(THREAD_NAME),
+            created_at=TIME,
+            started_at=or_null(TIME),
+            ended_at=or_null(TIME),
+            metadata={"type": ["object", "null"]},
+            last_event_id=EVENT_ID,
+            finish_reason=or_null(TEXT),
+            error=or_null(ref("Failure")),
+            usage=or_null(ref("Usage")),
+        ),
+        "Threads": exactly(
+            threads={"type": "array", "items": ref("Thread")}, next=or_null({"type": "string"})
+        ),
+        "Thread": exactly(
+            thread=THREAD_NAME,
+            status={"enum": ["idle", "busy", "interrupted", "error"]},
+            chain=TEXT,
+            created_at=TIME,
+            updated_at=TIME,
+            stream=or_null(ID),
+        ),
+        "ThreadState": {
+            **exactly(
+                values={},
+                next={"type": "array", "items": TEXT},
+                tasks={"type": "array", "items": {"type": "object"}},
+                checkpoint=or_null({"type": "object"}),
+                metadata={"type": "object"},
+                created_at=or_null(TIME),
+                parent_checkpoint=or_null({"type": "object"}),
+                interrupts={"type": "array", "items": {"type": "object"}},
+            ),
+            "description": "as LangGraph's server tells it",
+        },
+    }
