@@ -349,7 +349,7 @@ def run() -> int:
         own = threading.main_thread()
         _end_without([one for one in threading.enumerate() if one is not own and not one.daemon])
         return 0
-    if given.command == "ask":
+    if given.command in commands.ASKING:
         return run_in_loop(commands.ask(settings, given))
     return run_in_loop(_look(settings, given))
 

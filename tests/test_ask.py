@@ -15,7 +15,7 @@ import pytest
 
 from gateway.cli.ask import Shown
 from gateway.client import Event
-from tests.hosts import Host, uvicorn_host
+from tests.hosts import NOBODY, Host, uvicorn_host
 from tests.support.cutter import Cutter
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import REPOSITORY
@@ -29,12 +29,13 @@ LIMIT_SECONDS = 60
 
 
 @asynccontextmanager
-async def asking(url: str, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def asking(url: str, *words: str, command: str = "ask") -> AsyncIterator[asyncio.subprocess.Process]:
     """The command, with nothing of this process's settings."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "ask", *words),
+        *(sys.executable, "-m", "gateway", command, *words),
         cwd=REPOSITORY,
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "GATEWAY_URL": url},
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -129,6 +130,61 @@ async def test_no_gateway_and_no_url_are_told(unused_url: str) -> None:
         said, told, code = await printed(process)
     assert (said, code) == ("", 2)
     assert "begins with http:// or https://" in told
+
+
+async def test_what_machines_are_told_is_an_object_a_line(hosts: dict[str, Host]) -> None:
+    host = hosts["uvicorn"]
+    asked = ("-", "--json", "--url", str(host.http.base_url), "--params", '{"tone": "dry"}')
+    async with asking("http://localhost:1", *asked) as process:
+        out, err = await process.communicate(script(["a", "b"]).encode())
+        assert process.returncode == 0, err.decode()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["type"] for line in lines] == ["start", "stage", "message", "message", "stage", "done"]
+    stream_id, second = lines[0]["data"]["id"], lines[2]["id"]
+    behind = ("--after", second, "--json")
+    async with asking(str(host.http.base_url), stream_id, *behind, command="follow") as process:
+        said, told, code = await printed(process)
+    assert ([json.loads(line) for line in said.splitlines()], code) == (lines[3:], 0), told
+    async with asking(str(host.http.base_url), stream_id, command="follow") as process:
+        assert (await printed(process))[0] == "ab\n"
+    async with asking(str(host.http.base_url), stream_id, "--json", command="cancel") as process:
+        said, _, code = await printed(process)
+    assert (json.loads(said)["status"], code) == ("done", 0)
+
+
+async def test_who_only_follows_does_not_end_the_stream_and_cancel_does(hosts: dict[str, Host]) -> None:
+    host = hosts["uvicorn"]
+    url = str(host.http.base_url)
+    where = await host.start(["first\n", "never"], gate="ask-follow", gate_at=1)
+    stream_id = where.rpartition("/")[2]
+    async with asking(url, stream_id, command="follow") as process:
+        assert process.stdout is not None
+        async with asyncio.timeout(LIMIT_SECONDS):
+            assert await process.stdout.readline() == b"first\n"
+        process.send_signal(signal.SIGINT)
+        assert (await printed(process))[2] == 130
+    assert (await host.status(where))["status"] == "running"
+    async with asking(url, stream_id, command="cancel") as process:
+        assert await printed(process) == ("cancelled\n", "", 0)
+    assert (await host.status(where))["status"] == "cancelled"
+
+
+async def test_the_chains_and_what_is_wrong_are_told(hosts: dict[str, Host]) -> None:
+    url = str(hosts["uvicorn"].http.base_url)
+    async with asking(url, command="chains") as process:
+        said, _, code = await printed(process)
+    assert code == 0
+    assert "chat" in said.splitlines()
+    async with asking(url, "--json", command="chains") as process:
+        told = json.loads((await printed(process))[0])
+    assert {one["name"] for one in told["chains"]} == {line.split()[0] for line in said.splitlines()}
+    for command in ("follow", "cancel"):
+        async with asking(url, NOBODY, command=command) as process:
+            said, told, code = await printed(process)
+        assert (said, code) == ("", 1)
+        assert told.startswith("refused: ")
+    async with asking(url, "q", "--params", "[1]") as process:
+        assert await printed(process) == ("", "--params: must be a JSON object\n", 2)
 
 
 @pytest.fixture

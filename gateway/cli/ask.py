@@ -1,7 +1,8 @@
-"""`python -m gateway ask "…"`: one question, its tokens as they come, its stages as progress on stderr.
+"""`python -m gateway ask "…"` and its like: what asks a gateway, over HTTP.
 
-It survives its connection. Ctrl-C cancels the stream at the gateway, not only here; so does a reader of its
-output that goes away.
+A stream's tokens are printed as they come, and its stages as progress on stderr. It survives its connection.
+Of `ask`, Ctrl-C cancels the stream at the gateway, not only here; so does a reader of its output that goes
+away. `follow` leaves it alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import os
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.status import Status
@@ -84,20 +86,48 @@ class Shown:
             sys.stdout.flush()
 
 
-async def ask(url: str, key: str, question: str, chain: str) -> int:
-    """Follow one question to its end; answers the process's exit code. Raises ValueError for a wrong URL."""
-    async with Gateway(url, key=key) as gateway:
-        stream = gateway.stream(user=question, chain=chain or None)
-        try:
-            with Shown(chain or "chat") as shown:
-                return await _followed(stream, shown, url)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may its last flush fail
+def asked(question: str, params: str) -> tuple[str, dict[str, Any] | None]:
+    """A question, `-` from stdin, and params. Raises ValueError for params that are no JSON object."""
+    if question == "-":
+        question = sys.stdin.read()
+    if not params:
+        return question, None
+    try:
+        given = json.loads(params)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise ValueError("--params: must be a JSON object")
+    return question, given
+
+
+async def show(stream: Stream, url: str, name: str, *, as_json: bool, cancels: bool) -> int:
+    """Follow a stream to its end; answers the process's exit code. `cancels`: who stops reading ends it."""
+    try:
+        if as_json:
+            return await _followed(stream, Lines(), url, cancels=cancels)
+        with Shown(name) as shown:
+            return await _followed(stream, shown, url, cancels=cancels)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may its last flush fail
+        if cancels:
             await _cancelled(stream)
-            return PIPE_CLOSED
+        return PIPE_CLOSED
 
 
-async def _followed(stream: Stream, shown: Shown, url: str) -> int:
+class Lines:
+    """For machines: an object a line on stdout, and words on stderr."""
+
+    def show(self, event: Event) -> None:
+        """One event."""
+        print(json.dumps({"id": event.id, "type": event.type, "data": event.data}), flush=True)
+
+    def say(self, text: str) -> None:
+        """A line on stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+
+async def _followed(stream: Stream, shown: Shown | Lines, url: str, *, cancels: bool) -> int:
     said = f"no word from {url} yet; it is tried again"
     silence = asyncio.get_running_loop().call_later(SILENT_SECONDS, shown.say, said)
     try:
@@ -109,6 +139,8 @@ async def _followed(stream: Stream, shown: Shown, url: str) -> int:
         task = asyncio.current_task()
         assert task is not None
         task.uncancel()
+        if not cancels:
+            return CANCELLED
         done = await _cancelled(stream)
         shown.say(
             "cancelled" if done else "not cancelled: the gateway could not be told, so it may go on there"
@@ -125,6 +157,32 @@ async def _followed(stream: Stream, shown: Shown, url: str) -> int:
         return FAILED
     finally:
         silence.cancel()
+    return 0
+
+
+async def cancel(gateway: Gateway, stream_id: str, *, as_json: bool) -> int:
+    """End a stream, and print its state, or its status document; answers the exit code."""
+    try:
+        told = await gateway.cancel(stream_id)
+    except GatewayError as error:
+        print(f"{'refused' if isinstance(error, Refused) else 'failed'}: {error}", file=sys.stderr)
+        return FAILED
+    print(json.dumps(told) if as_json else told["status"])
+    return 0
+
+
+async def chains(gateway: Gateway, *, as_json: bool) -> int:
+    """Print the chains, a line each with its stages, or the document; answers the exit code."""
+    try:
+        told = await gateway.chains()
+    except GatewayError as error:
+        print(f"{'refused' if isinstance(error, Refused) else 'failed'}: {error}", file=sys.stderr)
+        return FAILED
+    if as_json:
+        print(json.dumps(told))
+        return 0
+    for one in told["chains"]:
+        print(" ".join([one["name"], *(one["stages"] if len(one["stages"]) > 1 else ())]))
     return 0
 
 

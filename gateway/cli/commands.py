@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from gateway.streams.retrying import Wanted
 from gateway.streams.service import Gateway
 
 SERVING = ("all", "web", "worker")
+ASKING = ("ask", "follow", "cancel", "chains")
 LOOKING = ("inspect", "ls", "retry", "purge")
 MOST_LISTED = 10_000
 _COLUMNS = (
@@ -78,9 +79,7 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
     ls.add_argument(
         "--limit", metavar="N", type=int, default=50, help=f"at most so many, up to {MOST_LISTED}"
     )
-    ask = command("ask", "ask a gateway (GATEWAY_URL, GATEWAY_KEY), and print its tokens as they come")
-    ask.add_argument("question", metavar="QUESTION")
-    ask.add_argument("--chain", metavar="NAME", default="", help="another chain than chat")
+    _asking(command)
     retry = command("retry", "try a failed stream again, as its owner may; print the new stream's id")
     retry.add_argument("id", metavar="ID")
     retry.add_argument(
@@ -95,6 +94,25 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
     for looks in (inspect, ls):
         looks.add_argument("--json", action="store_true", help="for machines")
     return whole
+
+
+def _asking(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that ask a gateway over HTTP."""
+    ask = command("ask", "ask a gateway, and print its tokens as they come")
+    ask.add_argument("question", metavar="QUESTION", help="- reads it from stdin")
+    ask.add_argument("--chain", metavar="NAME", default="", help="another chain than chat")
+    ask.add_argument("--params", metavar="JSON", default="", help="an object, for the chain")
+    follow = command("follow", "follow a stream of a gateway to its end, and print its tokens as they come")
+    follow.add_argument("id", metavar="ID")
+    follow.add_argument("--after", metavar="EVENT", default="", help="only what comes after this event's id")
+    cancel = command("cancel", "end a stream of a gateway now")
+    cancel.add_argument("id", metavar="ID")
+    chains = command("chains", "list the chains of a gateway")
+    for asks in (ask, follow, cancel, chains):
+        asks.add_argument("--url", metavar="URL", default="", help="the gateway's address (GATEWAY_URL)")
+        asks.add_argument("--key", metavar="KEY", default="", help="an API key or a JWT (GATEWAY_KEY)")
+        told = "an object a line: id, type and data" if asks in (ask, follow) else "for machines"
+        asks.add_argument("--json", action="store_true", help=told)
 
 
 def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
@@ -128,16 +146,35 @@ def make_key(name: str) -> str:
 
 
 async def ask(settings: Settings, given: argparse.Namespace) -> int:
-    """Run `ask`; answers the exit code."""
-    from gateway.cli.ask import ask as ask_gateway
+    """Run a command that asks a gateway; answers the exit code: 2 when it was asked in a wrong way."""
+    from gateway import client
+    from gateway.cli import ask as asking
 
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = settings.url or f"http://{host}:{settings.port}"
+    url = given.url or settings.url or f"http://{host}:{settings.port}"
     try:
-        return await ask_gateway(url, settings.key, given.question, given.chain)
+        gateway = client.Gateway(url, key=given.key or settings.key)
     except ValueError as error:
-        print(f"GATEWAY_URL: {error}", file=sys.stderr)
+        print(f"{'--url' if given.url else 'GATEWAY_URL'}: {error}", file=sys.stderr)
         return 2
+    async with gateway:
+        match given.command:
+            case "ask":
+                try:
+                    question, params = asking.asked(given.question, given.params)
+                except ValueError as error:
+                    print(error, file=sys.stderr)
+                    return 2
+                chain = given.chain or None
+                stream = gateway.stream(user=question, chain=chain, params=params)
+                return await asking.show(stream, url, given.chain or "chat", as_json=given.json, cancels=True)
+            case "follow":
+                stream = gateway.follow(given.id, given.after)
+                return await asking.show(stream, url, given.id, as_json=given.json, cancels=False)
+            case "cancel":
+                return await asking.cancel(gateway, given.id, as_json=given.json)
+            case _:
+                return await asking.chains(gateway, as_json=given.json)
 
 
 async def look(settings: Settings, given: argparse.Namespace) -> int:

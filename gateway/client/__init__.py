@@ -172,6 +172,10 @@ class Gateway:
         """The status document. Raises Refused or Unreachable."""
         return await document(self._http, Pause(self.patience), "GET", f"/stream/{stream_id}")
 
+    async def chains(self) -> dict[str, Any]:
+        """The chains of this gateway: names, stages, and schemas. Raises Refused or Unreachable."""
+        return await document(self._http, Pause(self.patience), "GET", "/chains")
+
     async def cancel(self, stream_id: str) -> dict[str, Any]:
         """End it now; answers the status document. Raises Refused or Unreachable."""
         return await document(self._http, Pause(self.patience), "DELETE", f"/stream/{stream_id}")

@@ -21,6 +21,10 @@ from gateway.web.openapi.basics import (
 
 def components() -> dict[str, Schema]:
     """A caller's streams and threads, as they are listed."""
+    return {**_streams(), **_threads()}
+
+
+def _streams() -> dict[str, Schema]:
     return {
         "Joint": {
             "type": "object",
@@ -59,6 +63,11 @@ def components() -> dict[str, Schema]:
             error=or_null(ref("Failure")),
             usage=or_null(ref("Usage")),
         ),
+    }
+
+
+def _threads() -> dict[str, Schema]:
+    return {
         "Threads": exactly(
             threads={"type": "array", "items": ref("Thread")}, next=or_null({"type": "string"})
         ),
