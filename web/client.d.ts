@@ -338,6 +338,14 @@ export declare class Gateway {
         goto?: unknown;
     } & Following): Stream;
     /**
+     * The events of several streams as they come, each with its stream's id, until all have ended. They share one
+     * connection; each event comes once, through cuts. Raises Refused or Unreachable.
+     * @param {string[]} ids
+     * @param {Following} [options]
+     * @returns {AsyncGenerator<[string, StreamEvent], void, void>}
+     */
+    followMany(ids: string[], { signal, onConnection }?: Following): AsyncGenerator<[string, StreamEvent], void, void>;
+    /**
      * The status document. Raises Refused or Unreachable.
      * @param {string} id
      * @param {{ signal?: AbortSignal }} [options]

@@ -20,7 +20,8 @@ from gateway.relay.reader import Ending, Why
 
 MOST_STREAMS = 100
 HEARTBEAT_SECONDS = 10.0  # between two heartbeats of the connection; each stream's own are not passed on
-_PART = re.compile(r"(?P<name>[A-Za-z0-9_-]{6})(?P<tag>[0-9a-f]{4})(?P<offset>0|[1-9a-z][0-9a-z]{0,8})")
+_PART = re.compile(r"(?P<name>[A-Za-z0-9_-]{6})(?P<tag>[0-9a-f]{4})(?P<offset>0|[1-9a-z][0-9a-z]{0,5})")
+FORM = "[A-Za-z0-9_-]{6}[0-9a-f]{4}(0|[1-9a-z][0-9a-z]{0,5})"  # a part of a position, for clients
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 Positions = dict[str, Cursor]  # by the streams' ids

@@ -19,12 +19,12 @@ from gateway.web.openapi.basics import (
 )
 
 
-def components() -> dict[str, Schema]:
+def components(most_items: int) -> dict[str, Schema]:
     """A caller's streams and threads, as they are listed."""
-    return {**_streams(), **_threads()}
+    return {**_streams(most_items), **_threads()}
 
 
-def _streams() -> dict[str, Schema]:
+def _streams(most_items: int) -> dict[str, Schema]:
     return {
         "Joint": {
             "type": "object",
@@ -33,7 +33,7 @@ def _streams() -> dict[str, Schema]:
                 "streams": {
                     "type": "array",
                     "minItems": 1,
-                    "maxItems": MOST_STREAMS,
+                    "maxItems": min(MOST_STREAMS, most_items),
                     "items": {
                         "type": "object",
                         "required": ["id"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.relay.joint import FORM
 from gateway.web.openapi.basics import ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, THREAD_NAME, Schema
 
 Parameter = dict[str, Any]
@@ -73,9 +74,10 @@ def ids(most: int) -> Parameter:
 def position() -> list[Parameter]:
     """Where to go on with several streams, in both places."""
     told = "the id of an event: the events of each stream after it"
+    schema = {"type": "string", "pattern": f"^(0|({FORM}(\\.{FORM})*)?)$"}
     return [
-        _named("Last-Event-ID", "header", {"type": "string"}, told),
-        _named("last_event_id", "query", {"type": "string"}, "the same; the header wins"),
+        _named("Last-Event-ID", "header", schema, told),
+        _named("last_event_id", "query", schema, "the same; the header wins"),
     ]
 
 

@@ -51,7 +51,7 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
             exactly(name=TEXT, stages={"type": "array", "items": TEXT}, input=or_null({})),
             params={"type": "object", "description": "JSON Schema of all that callers may set, if declared"},
         ),
-        **lists.components(),
+        **lists.components(bounds.items),
         "Token": exactly(token=TEXT, expires_at=TIME, stream=TEXT),
         "Health": exactly(status={"const": "ok"}, model=TEXT),
         "Ready": _ready(),
