@@ -123,6 +123,7 @@ READING: dict[str, Any] = {  # by path: a body that is looked at in a thread
     "/runs": {"assistant_id": "chat", "input": {"messages": ["x" * LARGE]}},
     "/threads": {"thread_id": "x" * LARGE},
     "/threads/t/history": {"x": "x" * LARGE},
+    "/streams/events": {"x": "x" * LARGE},
     "/v1/responses": {"model": "chat", "input": "x" * LARGE, "background": True},
     "/v1/chat/completions": {"model": "chat", "messages": "x" * LARGE},
     "/api/chat": {"id": "c", "messages": "x" * LARGE},
@@ -338,6 +339,7 @@ ANY = {
     "/runs": ('{"assistant_id":"chat","input":{"messages":["x"]},"context":{"a":', "}}"),
     "/threads": ('{"x":', "}"),
     "/threads/t/history": ('{"x":', "}"),
+    "/streams/events": ('{"streams":[{"id":"x","last_event_id":', "}]}"),
     "/v1/responses": ('{"model":"chat","background":true,"input":"x","reasoning":{"a":', "}}"),
     "/v1/chat/completions": (
         '{"model":"chat","messages":[{"role":"user","content":"x"}],"stream":true,"reasoning":{"a":',
@@ -390,6 +392,7 @@ BODIES: list[tuple[str, str, bytes]] = [
         for name, item in ITEMS.items()
     ),
     *((route, "parts", flat(*ends[:1], PART, ends[1])) for route, ends in PARTS.items()),
+    ("/streams/events", "streams", flat('{"streams":', '{"id":"000000000000000000000000"}', "}")),
     (RESUME, "answers", flat('{"responses":', '{"interrupt_id":"x","response":1}', "}", 1000)),
     ("/stream", "messages", flat('{"chain":"chat","messages":', TALK, "}", 1000)),
     ("/stream", "a conversation", flat('{"chain":"chat","input":', '{"role":"user","content":"a"}', "}")),

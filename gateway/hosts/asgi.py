@@ -70,7 +70,7 @@ ROUTES: Routes = (
             ("GET", "/threads/{thread}/state", state.thread_state),
         )
     ),
-    ("POST", "/streams/events", joint_streams.follow_many),
+    ("POST", "/streams/events", joint_streams.follow_many_by_body),
     ("DELETE", "/threads/{thread}", state.thread_delete),
     *(
         ("OPTIONS", path, streams.preflight)

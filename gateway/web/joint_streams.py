@@ -26,14 +26,28 @@ Asked = dict[str, Cursor | None]  # the streams, each with the event behind whic
 
 @answered("/streams/events")
 async def follow_many(gateway: Gateway, request: Request) -> Response:
-    """GET: by `id`, as often as there are streams. POST: `streams`, each its `id` and perhaps a cursor."""
+    """GET: by `id`, as often as there are streams."""
+    owner = await _owner(gateway, request)
+    asked = _checked(dict.fromkeys(request.query_params.getlist("id")), "id")
+    return await _followed(gateway, request, owner, asked)
+
+
+@answered("/streams/events")
+async def follow_many_by_body(gateway: Gateway, request: Request) -> Response:
+    """POST: `streams`, each its `id` and perhaps a cursor."""
+    owner = await _owner(gateway, request)
+    asked = await read_json(request, gateway.bounds, _of_body, owner)
+    return await _followed(gateway, request, owner, asked)
+
+
+async def _owner(gateway: Gateway, request: Request) -> str:
     owner = await request_head.owner(gateway, request)
     if negotiate(request.headers.getlist("accept"), (EVENT_STREAM,), EVENT_STREAM) is None:
         raise NotAcceptable
-    if request.method == "POST":
-        asked = await read_json(request, gateway.bounds, _of_body, owner)
-    else:
-        asked = _checked(dict.fromkeys(request.query_params.getlist("id")), "id")
+    return owner
+
+
+async def _followed(gateway: Gateway, request: Request, owner: str, asked: Asked) -> Response:
     positions = {one: cursor for one, cursor in asked.items() if cursor is not None}
     positions |= _position(request, list(asked))
     records = await asyncio.gather(*(gateway.find(one, owner) for one in asked))
@@ -51,7 +65,9 @@ async def follow_many(gateway: Gateway, request: Request) -> Response:
 
 def _of_body(value: Any) -> Asked:
     streams = value.get("streams") if isinstance(value, dict) else None
-    if not isinstance(streams, list) or not all(isinstance(one, Mapping) for one in streams):
+    if not isinstance(streams, list) or not 1 <= len(streams) <= joint.MOST_STREAMS:
+        raise Invalid("streams", f"must be a list of 1 to {joint.MOST_STREAMS} streams")
+    if not all(isinstance(one, Mapping) for one in streams):
         raise Invalid("streams", "must be a list of objects, each with an id")
     asked: Asked = {}
     for number, one in enumerate(streams):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from gateway.redis.embedded_keeper import KEEPER, taken
+from gateway.redis.embedded_keeper import KEEPER, SERVER, taken
 from tests.support import forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,8 +27,10 @@ IN_PRODUCTION = {"GATEWAY_DEVELOPMENT": "no"}  # `all` on loopback would show th
 
 async def store_ended(folder: Path) -> None:
     """Wait until the server of an embedded store, and its keeper, have ended. Raises TimeoutError."""
-    if (folder / KEEPER).exists():
-        lock = os.open(folder / KEEPER, os.O_RDWR)
+    for name in (KEEPER, SERVER):  # each holds its own as long as it runs
+        if not (folder / name).exists():
+            continue
+        lock = os.open(folder / name, os.O_RDWR)
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 while not taken(lock, fcntl.LOCK_EX):  # noqa: ASYNC110 - a wait in a thread could not be ended
