@@ -339,7 +339,8 @@ async def test_after_a_kill_within_the_tool_its_side_effect_is_made_once(
         jobs.gateway.learn(jobs.gateway.chains, {}, {})
 
         async def have_paid() -> bool:
-            return all((tmp_path / f"{name}.asked").exists() for name in names)
+            files = [tmp_path / f"{name}.{kind}" for name in names for kind in ("asked", "paid")]
+            return all(one.exists() and one.stat().st_size for one in files)  # it is written, not only made
 
         async with GatewayProcess("worker", environment) as first:
             streams = [await jobs.stream(ASKED, chain=name) for name in names]
