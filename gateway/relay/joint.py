@@ -11,7 +11,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
 from gateway.protocol import Cursor, sse
@@ -28,10 +28,29 @@ Positions = dict[str, Cursor]  # by the streams' ids
 Chunk = tuple[str, bytes]  # a stream's id, and frames of it; none: it is at its end
 
 
-def written(positions: Mapping[str, Cursor]) -> str:
-    """The joint position: of each stream six letters of its id's hash, the tag, and the offset in base 36."""
-    parts = (f"{_name(one)}{_tag(at)}{_base36(at.offset)}" for one, at in positions.items())
-    return ".".join(parts)
+class Position:
+    """The joint position: of each stream six letters of its id's hash, the tag, and the offset in base 36.
+
+    An event changes the part of its own stream alone.
+    """
+
+    def __init__(self, stream_ids: Iterable[str], positions: Mapping[str, Cursor]) -> None:
+        self._names = {one: _name(one) for one in (*stream_ids, *positions)}
+        self._parts: dict[str, str] = {}
+        for stream_id, cursor in positions.items():
+            self.at(stream_id, cursor)
+
+    def at(self, stream_id: str, cursor: Cursor) -> None:
+        """The stream's last event is this one."""
+        offset, _, tag = cursor.text.partition("-")
+        self._parts[stream_id] = f"{self._names[stream_id]}{tag}{_base36(int(offset))}"
+
+    def forget(self, stream_id: str) -> None:
+        """The stream begins anew."""
+        self._parts.pop(stream_id, None)
+
+    def __str__(self) -> str:
+        return ".".join(self._parts.values())
 
 
 def read(text: str, stream_ids: Sequence[str]) -> Positions:
@@ -57,11 +76,11 @@ async def follow(
     StoreUnavailable or TooManyReaders.
     """
     chunks: asyncio.Queue[Chunk] = asyncio.Queue(1)
-    at: Positions = dict(positions)
+    at = Position(stream_ids, positions)
     endings = {one: Ending() for one in stream_ids}
 
     async def pump(stream_id: str) -> None:
-        frames = relay.follow(stream_id, at.get(stream_id), endings[stream_id], owner)
+        frames = relay.follow(stream_id, positions.get(stream_id), endings[stream_id], owner)
         async with aclosing(frames):
             async for chunk in frames:
                 await chunks.put((stream_id, chunk))
@@ -104,23 +123,19 @@ async def _next(chunks: asyncio.Queue[Chunk], pumps: set[asyncio.Task[None]]) ->
         getting.cancel()
 
 
-def _joint(stream_id: str, message: sse.Message, at: Positions) -> bytes:
+def _joint(stream_id: str, message: sse.Message, at: Position) -> bytes:
     """A frame of one stream as the connection of several has it."""
     if message.id in ("", "0"):  # its log is lost: it begins anew
-        at.pop(stream_id, None)
+        at.forget(stream_id)
     else:
-        at[stream_id] = Cursor.parse(message.id)
+        at.at(stream_id, Cursor(message.id))
     kind = f"event: {message.type}\n" if message.type != "message" else ""
     about = sse.dumps({"stream": stream_id, "id": message.id}).decode()
-    return f'id: {written(at)}\n{kind}data: {about[:-1]},"data":{message.data}}}\n\n'.encode()
+    return f'id: {at}\n{kind}data: {about[:-1]},"data":{message.data}}}\n\n'.encode()
 
 
 def _name(stream_id: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(stream_id.encode()).digest()[:6]).decode()[:6]
-
-
-def _tag(cursor: Cursor) -> str:
-    return cursor.text.partition("-")[2]
 
 
 def _base36(number: int) -> str:

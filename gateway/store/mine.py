@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from gateway.redis.commands import Commands
 from gateway.settings import Settings
+from gateway.store.newest import Entry, newest
 
-Entry = tuple[int, str]  # when it was made, in ms of Redis's clock, and the stream's id
+_AT_ONCE = 500  # ids that one command drops
 
 
 class Mine:
@@ -46,20 +47,9 @@ class Mine:
 
     async def forget(self, owner: str, stream_ids: Sequence[str]) -> None:
         """These are not there, or are deleted."""
-        if stream_ids:
-            await self._redis.call("ZREM", self.key(owner), *stream_ids)
+        for first in range(0, len(stream_ids), _AT_ONCE):
+            await self._redis.call("ZREM", self.key(owner), *stream_ids[first : first + _AT_ONCE])
 
     async def page(self, owner: str, before: Entry | None, most: int) -> list[Entry]:
         """`most` of them, the newest first; `before`: only those behind this one."""
-        found: list[Entry] = []
-        last, at = "+inf" if before is None else str(before[0]), 0
-        while len(found) < most:
-            command = ("ZREVRANGEBYSCORE", self.key(owner), last, "-inf", "WITHSCORES", "LIMIT", at, most)
-            raw = await self._redis.call(*command)
-            pairs = zip(raw[::2], raw[1::2], strict=True)
-            items = [(int(float(score)), member.decode()) for member, score in pairs]
-            found += [item for item in items if before is None or item < before]
-            at += most
-            if len(items) < most:
-                break
-        return found[:most]
+        return await newest(self._redis, self.key(owner), before, most)

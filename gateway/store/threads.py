@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.settings import Settings
+from gateway.store.newest import newest
 from gateway.store.record import Record
 
 MOST_WAITING = 100  # streams of one thread
@@ -244,19 +245,8 @@ class Threads:
 
         `before`: only those behind this one, whose name is quoted.
         """
-        found: list[tuple[int, str]] = []
-        last = "+inf" if before is None else str(before[0])
-        at = 0
-        while len(found) < most:
-            command = ("ZREVRANGEBYSCORE", named_of(owner), last, "-inf", "WITHSCORES", "LIMIT", at, most)
-            page = await self._redis.call(*command)
-            pairs = zip(page[::2], page[1::2], strict=True)
-            items = [(int(float(score)), member.decode()) for member, score in pairs]
-            found += [item for item in items if before is None or item < before]
-            at += most
-            if len(items) < most:
-                break
-        return [(at_ms, unquoted(name)) for at_ms, name in found[:most]]
+        found = await newest(self._redis, named_of(owner), before, most)
+        return [(at_ms, unquoted(name)) for at_ms, name in found]
 
 
 def lifetimes(settings: Settings) -> tuple[int, int]:

@@ -76,10 +76,12 @@ class Placing:
             return
         now = monotonic()
         until, size = self._measured.pop(owner, (now, 0))
-        if until <= now or size > self._most_bytes:  # one that is refused may have deleted some
+        if until <= now:
             names = await self._threads.names(owner)
             size = await self._threads.bytes_of(owner, names)
-            until = now + _MEASURED_SECONDS + _MEASURED_SECONDS_EACH * len(names)
+            lasts = _MEASURED_SECONDS + _MEASURED_SECONDS_EACH * len(names)
+            # Who is refused deletes some, and asks again soon.
+            until = now + (lasts if size <= self._most_bytes else lasts / 5)
         self._measured[owner] = until, size
         if len(self._measured) > _MOST_MEASURED:
             self._measured.popitem(last=False)

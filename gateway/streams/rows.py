@@ -14,7 +14,7 @@ from typing import Any
 from gateway import protocol
 from gateway.protocol import sse
 from gateway.protocol.errors import Invalid
-from gateway.store.mine import Entry
+from gateway.store.newest import Entry
 from gateway.store.record import WAITING, Look, Record
 from gateway.streams.service import Gateway
 
