@@ -169,7 +169,12 @@ async def test_a_lost_log_of_one_begins_anew_and_the_others_go_on(guarded: Guard
     one, other = await started(guarded, 2)
     logs = {stream_id: await own(guarded, stream_id) for stream_id in (one, other)}
     position = str(joint.Position((), {one: Cursor.parse("7-beef"), other: Cursor.parse(logs[other][-2].id)}))
-    found = apart(Decoder().feed((await get(guarded, [one, other], position)).content))
+    messages = Decoder().feed((await get(guarded, [one, other], position)).content)
+    [lost] = [message for message in messages if message.type == "reset"]
+    assert (
+        joint.read(lost.id or "AAAAAAbeef0", [one]) == {}
+    )  # whoever is cut here begins anew, and is not told again
+    found = apart(messages)
     assert same(found[other], logs[other][-1:])
     assert (found[one][0].type, json.loads(found[one][0].data)) == ("reset", {"reason": "log_lost"})
     assert same(found[one][1:], logs[one])
