@@ -7,6 +7,7 @@ import json
 import signal
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from gateway.client import Gateway, Stream
 from tests.support import forked
 from tests.support.model_server import ModelServer, script
+from tests.support.person import browser, visit
 from tests.support.processes import REPOSITORY, GatewayProcess, store_ended
 from tests.support.programs import node
 from tests.support.redis_server import free_port
@@ -114,6 +116,34 @@ async def test_a_restart_in_the_middle_of_an_answer_costs_its_readers_nothing(
     assert all(f"id: {event_id}\n" in read for event_id, _ in events)
     assert (told["status"], told["text"]) == ("done", before.text)
     assert "trip" in json.dumps(history)
+
+
+@pytest.mark.timeout(300)
+async def test_the_page_goes_on_after_a_restart_and_shows_what_was_before(
+    model: ModelServer, environment: dict[str, str]
+) -> None:
+    environment |= {"PORT": str(free_port())}
+    question = script(WORDS, gate="page", gate_at=1, again=OTHERS)
+    async with asyncio.timeout(BOUND_SECONDS), browser() as driver, AsyncExitStack() as visits:
+        async with GatewayProcess("all", environment) as first:
+            person = await visits.enter_async_context(visit(driver, first.url))
+            person.may_complain = "net::ERR_"
+            await person.does("ask", question)
+            await person.sees("answer", WORDS[0].strip())
+            first.signal(signal.SIGTERM)
+            await first.ended()
+        model.open_gate("page")
+        async with GatewayProcess("all", environment) as second:
+            assert second.url == first.url
+            await person.sees("answer", "".join(OTHERS))
+            document = await person.until_ended()
+            await person.does("reload")
+            await person.sees("asked", question)
+            await person.sees("answer", "".join(OTHERS))
+            async with Gateway(second.url) as gateway:
+                events = [event async for event in gateway.follow(document["id"])]
+    assert (document["status"], document["text"]) == ("done", "".join(OTHERS))
+    assert [event.type for event in events].count("reset") == 1
 
 
 @pytest.mark.timeout(300)

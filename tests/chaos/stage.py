@@ -14,9 +14,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as Lost
 
 from tests.chaos.model import MOST_FAILURES, KnownModel
 from tests.chaos.plan import Stores
@@ -46,6 +47,21 @@ _TAIL_LINES = 40
 _NOTES = 30
 
 
+class _Look(Connection):
+    """A connection that says so when it is closed.
+
+    CPython 3.13.0 raises `AttributeError` where a transport that was closed is written to by `writelines`,
+    and redis-py would go on with that connection for ever.
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except AttributeError as closed:
+            await self.disconnect(nowait=True)
+            raise Lost("the transport is closed") from closed
+
+
 class Stage:
     """Who is there now, and what the dead have left in their logs."""
 
@@ -55,7 +71,7 @@ class Stage:
         self.window = window
         self.model = model
         # The driver's own look at the store. A connection may have been left by a server that fell: ask anew.
-        self.redis: Any = Redis.from_url(window.url, retry=Retry(NoBackoff(), 1))
+        self.redis: Any = Redis.from_url(window.url, connection_class=_Look, retry=Retry(NoBackoff(), 1))
         self.webs: list[GatewayProcess] = []
         self.workers: list[GatewayProcess] = []
         self.paused: set[GatewayProcess] = set()
