@@ -1,6 +1,6 @@
 """`make dist-test`: what `make dist` has left, installed with its extras in empty folders, and used.
 
-    python -m tests.dist_walk [new] [client] [node] [fastapi] [functions]
+    python -m tests.dist_walk [new] [client] [node] [fastapi] [producer] [functions]
 
 Packages come from the registry, so this takes minutes and is no part of the suite. Each way is: install, the
 lines of the documentation, serve, stream, resume. What runs there cannot import anything of this checkout.
@@ -28,7 +28,7 @@ from tests.support import npm
 from tests.support.azurite import Azurite
 from tests.support.installed import ROOT, Installed
 from tests.support.model_server import ModelServer, script
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, free_port
 
 START_SECONDS = 300.0
 NODES = ("20", "22")
@@ -53,6 +53,27 @@ with SyncGateway(sys.argv[1]) as gateway:
     rest = gateway.follow(first.id, after=event.id)
     print(event.text + "".join(one.text for one in rest), gateway.status(first.id)["status"])
 assert not {"redis", "starlette", "langchain_core"} & set(sys.modules)
+"""
+PRODUCER = """
+import asyncio
+import sys
+from holdfast_gateway import Producer
+
+
+async def main():
+    async with Producer.from_env() as producer:
+        stream = await producer.open(chain="report", stages=("outline", "text"), key=sys.argv[1])
+        print(stream.id, flush=True)
+        async with stream.write("outline") as out:
+            await out.text("one ")
+        if sys.argv[2] == "dies":
+            await asyncio.Event().wait()
+        async with stream.write("text") as out:
+            await out.text("two")
+        await stream.done()
+
+asyncio.run(main())
+assert "langchain_core" not in sys.modules
 """
 FUNCTIONS_APP = """
 import azure.functions as func
@@ -194,6 +215,40 @@ async def fastapi(walk: Walk) -> None:
             await streamed(told.split()[0], "/ai", {"x-who": "alice"})
 
 
+async def producer(walk: Walk) -> None:
+    """A program without LangChain writes, is killed, and goes on when it is started again."""
+    made = walk.installed("producer", walk.ours("[server]"))
+    async with served(walk) as url:
+        with walk.step("producer: written, killed, gone on with, read"):
+            program = (str(made.python), "-c", PRODUCER, "one job")
+            async with (
+                walk.running(
+                    made, *program, "dies", cwd=made.folder, ready=str.strip, REDIS_URL=walk.redis.url
+                ) as stream_id,
+                httpx.AsyncClient(base_url=url, timeout=START_SECONDS) as http,
+            ):
+                where = f"/stream/{stream_id}"
+                events = {"accept": "text/event-stream"}
+                async with http.stream("GET", where, headers=events) as answer:
+                    async for line in answer.aiter_lines():
+                        if line.startswith("id: "):
+                            last = line[4:]
+                        if "one " in line:
+                            break
+            again = {**made.environment, "REDIS_URL": walk.redis.url}
+            process = await asyncio.create_subprocess_exec(
+                *program, "ends", env=again, cwd=made.folder, stdout=asyncio.subprocess.PIPE
+            )
+            said, _ = await process.communicate()
+            assert (process.returncode, said.decode().strip()) == (0, stream_id)
+            async with httpx.AsyncClient(base_url=url, timeout=START_SECONDS) as http:
+                rest = (await http.get(where, headers=events | {"last-event-id": last})).text
+                told = (await http.get(where, headers={"accept": "application/json"})).json()
+            assert "one " not in rest, rest
+            assert "event: done" in rest, rest
+            assert (told["status"], told["text"]) == ("done", "two"), told
+
+
 async def client(walk: Walk) -> None:
     """The base install follows a stream of a gateway through its end and from its middle."""
     made = walk.installed("client", walk.ours(""))
@@ -246,6 +301,16 @@ async def functions(walk: Walk) -> None:
     made = walk.installed("functions", walk.ours("[azure]"), "azure-functions-runtime", "pytest")
     made.run("holdfast", "new", "trip")
     project = made.folder / "trip"
+    checked = await asyncio.to_thread(
+        made.run, sys.executable, "-m", "tests.infra.check", str(project / "infra" / "main.bicep"), cwd=ROOT
+    )
+    assert checked.splitlines()[-1] == "faults: 0", checked
+    with walk.step("functions: the host of make run-functions, a stream"):
+        command = (sys.executable, "-m", "tests.functions_host.local", "--app", str(project))
+        async with walk.running(
+            made, *command, cwd=ROOT, ready=after("Holdfast serves "), PORT=str(free_port())
+        ) as said:
+            await streamed(said.split(",")[0], "", chain="trip")
     (project / "function_app.py").write_text(FUNCTIONS_APP)
     host = json.loads((project / "host.json").read_text())
     del host["extensions"]["http"]  # so the prefix is the host's own, /api
@@ -278,6 +343,7 @@ WAYS: Mapping[str, Callable[[Walk], Awaitable[None]]] = {
     "client": client,
     "node": node,
     "fastapi": fastapi,
+    "producer": producer,
     "functions": functions,
 }
 

@@ -1,0 +1,67 @@
+"""The documentation: each link leads somewhere, the site has each page, each command has its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from gateway.cli.commands import parser
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    [
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    ]
+)
+FENCED = re.compile(r"^ *(```|~~~).*?^ *\1\s*$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`[^`\n]*`")
+LINK = re.compile(r"\[[^]\n]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.MULTILINE)
+IN_NAV = re.compile(r"^ +- [^:]+: ([a-z/-]+\.md)$", re.MULTILINE)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub and the site make them of headings."""
+    found: dict[str, int] = {}
+    for heading in HEADING.findall(FENCED.sub("", page.read_text())):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", words).strip().replace(" ", "-")
+        found[slug] = found.get(slug, -1) + 1
+    return {slug if not n else f"{slug}-{n}" for slug, most in found.items() for n in range(most + 1)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_each_link_leads_somewhere(page: Path) -> None:
+    wrong = []
+    for link in LINK.findall(SPAN.sub("", FENCED.sub("", page.read_text()))):
+        if re.match(r"[a-z]+:", link):
+            continue  # elsewhere: tests have no network
+        path, _, anchor = link.partition("#")
+        target = (page.parent / unquote(path)).resolve() if path else page
+        if not target.exists():
+            wrong.append(f"{link}: there is no such file")
+        elif anchor and target.suffix == ".md" and unquote(anchor) not in anchors(target):
+            wrong.append(f"{link}: no such heading")
+    assert wrong == []
+
+
+def test_the_site_has_each_page_once() -> None:
+    listed = IN_NAV.findall((ROOT / "mkdocs.yml").read_text())
+    assert sorted(listed) == sorted(
+        str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")
+    )
+
+
+def test_each_command_has_its_line() -> None:
+    page = (ROOT / "docs/commands.md").read_text()
+    told = re.findall(r"^    ([a-z]+)(?: \([a-z]+\))?(?:  |$)", parser().format_help(), re.MULTILINE)
+    assert len(told) > 10
+    assert [command for command in told if f"`holdfast {command}" not in page] == []
