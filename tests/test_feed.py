@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,9 +13,9 @@ import httpx
 import pytest
 
 from gateway.protocol.sse import Decoder, Message
-from tests.callers import ALICE, BOB, CAROL, Guarded, by_key
+from tests.callers import BOB, CAROL, Guarded, by_key
 from tests.hosts import EVENTS
-from tests.support.model_server import ModelServer, script
+from tests.support.model_server import ModelServer
 
 pytest_plugins = ("tests.hosts", "tests.callers")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -73,7 +72,7 @@ async def test_it_tells_what_becomes_of_a_stream_as_it_happens(guarded: Guarded,
         found = await one.until(4, stream_id)
         assert [message.type for message in found] == ["started", "stage", "stage", "ended"]
         await other.until(4, foreign)
-    status = await guarded.http.get(f"/streams?limit=100", headers=by_key(CAROL))
+    status = await guarded.http.get("/streams?limit=100", headers=by_key(CAROL))
     [listed] = [each for each in status.json()["streams"] if each["id"] == stream_id]
     assert row(found[-1]) == listed
     assert {row(message)["id"] for message in one.messages} & {foreign} == set()

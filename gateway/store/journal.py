@@ -7,17 +7,15 @@ entries for so long that the process which was to do it must have died.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.protocol.errors import StoreUnavailable
 from gateway.redis.commands import Commands
 from gateway.redis.script import Script
+from gateway.store.due import due
 from gateway.store.record import Record
 
-BUCKETS = 256
 MOST_ENTRIES = 100  # of one look at a stream
 MOST_OF_A_BUCKET = 100  # streams of one sweep
 TOKENS = ("input_tokens", "output_tokens")
@@ -104,23 +102,8 @@ class Journal:
         return bool(answer[0] == "more")
 
     async def due(self) -> list[str]:
-        """Streams whose entries somebody has left behind, or whose question has expired.
-
-        A node of a cluster that is out of reach does not hide the others' streams.
-        """
-        nodes = await self._redis.by_node([f"{{{number:02x}}}:due" for number in range(BUCKETS)])
-        found = await asyncio.gather(*map(self._due, nodes), return_exceptions=True)
-        lost = [one for one in found if isinstance(one, BaseException)]
-        if len(lost) == len(found) or not all(isinstance(one, StoreUnavailable) for one in lost):
-            raise lost[0]
-        return [stream_id for one in found if isinstance(one, list) for stream_id in one]
-
-    async def _due(self, keys: list[str]) -> list[str]:
-        # The clock of this very node, whose scripts have written the scores.
-        (seconds, micros), *_ = await self._redis.call_all([("TIME",), ("EXISTS", keys[0])])
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        looks = [("ZRANGEBYSCORE", key, "-inf", now_ms, "LIMIT", 0, MOST_OF_A_BUCKET) for key in keys]
-        return [item.decode() for found in await self._redis.call_all(looks) for item in found]
+        """Streams whose entries somebody has left behind, or whose question expires now."""
+        return await due(self._redis, "due", MOST_OF_A_BUCKET)
 
 
 def _tag(stream_id: str) -> str:

@@ -7,22 +7,21 @@ lost is made again with the same arguments. Time is Redis's own. Every key expir
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.observe import telemetry
 from gateway.protocol import VERSION, Cursor, Event, sse
-from gateway.protocol.errors import CursorLost, StoreUnavailable
+from gateway.protocol.errors import CursorLost
 from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.store.appender import Appender, BatchSource, ClaimAppends, append_arguments, tells
+from gateway.store.due import due
 from gateway.store.journal import Journal
 from gateway.store.projector import Projector
 from gateway.store.record import Answer, Batch, Claim, Head, Look, Piece, Record, ending, head_of, started
 
 CREATED_EXPIRY_MS = 60_000
-BUCKETS = 256
 SEEN_MS = 86_400_000  # how long the last turn's time is remembered
 CLOCK_SPARE_MS = 1000  # two processes' turns may come out of order by less
 PIECE_BYTES = 64 * 1024
@@ -310,16 +309,9 @@ class Log:
     async def due(self, most: int, *, all_of_them: bool = False) -> list[str]:
         """Streams that are not ended and whose time to be looked at has come, `most` of each bucket.
 
-        `all_of_them`: also those whose time has not. A node of a cluster that is out of reach does not hide
-        the others' streams.
+        `all_of_them`: also those whose time has not.
         """
-        nodes = await self._redis.by_node([f"{{{number:02x}}}:open" for number in range(BUCKETS)])
-        looks = (self._due(keys, most, all_of_them) for keys in nodes)
-        found = await asyncio.gather(*looks, return_exceptions=True)
-        lost = [one for one in found if isinstance(one, BaseException)]
-        if len(lost) == len(found) or not all(isinstance(one, StoreUnavailable) for one in lost):
-            raise lost[0]
-        return [stream_id for one in found if isinstance(one, list) for stream_id in one]
+        return await due(self._redis, "open", most, all_of_them=all_of_them)
 
     async def by_node(self, stream_ids: list[str]) -> list[list[str]]:
         """These streams, apart by the node that has them: each has its own clock, and its own faults."""
@@ -378,11 +370,6 @@ class Log:
         args = (stream_id, CREATED_EXPIRY_MS, body_hash, *made)
         answer = await self._scripts["create"](self._redis, keys, *args)
         return answer[0], answer[1].decode() if len(answer) > 1 else stream_id
-
-    async def _due(self, keys: list[str], most: int, all_of_them: bool) -> list[str]:
-        until = "+inf" if all_of_them else await self.now_ms(keys[0])
-        commands = [("ZRANGEBYSCORE", key, "-inf", until, "LIMIT", 0, most) for key in keys]
-        return [item.decode() for found in await self._redis.call_all(commands) for item in found]
 
     async def _telling(self, name: str, stream_id: str, *args: Any) -> Answer:
         """As `_run`, of a script that may write to the stream's journal."""
