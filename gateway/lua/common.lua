@@ -96,7 +96,7 @@ end
 -- its kind, its time, its number in the stream (`seq`), and the record's fields as they are now; the due index says when
 -- somebody should look whether the process that has called this script has died before it could.
 local TOLD = { 'owner', 'chain', 'thread', 'status', 'created_ms', 'started_ms', 'ended_ms', 'metadata', 'last_id',
-  'finish_reason', 'error', 'usage', 'used', 'lost', 'pieces', 'dropped' }
+  'finish_reason', 'error', 'usage', 'used', 'lost', 'pieces', 'paid', 'dropped' }
 local LEFT_MS, JOURNAL_MS = 5000, 86400000
 local function journal_of() return (string.gsub(JOB, ':job:', ':journal:', 1)) end
 

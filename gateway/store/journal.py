@@ -60,13 +60,19 @@ class Entry:
         """Tokens in and out of the whole stream, in the one entry that counts them; else none.
 
         Those of finished stages, of the unfinished one, and of lost tries; and where the model has told no
-        usage, the pieces of text that came.
+        usage, the pieces of text that came. What a retry has from the failed stream was paid there.
         """
         if "spends" not in self.raw:
             return 0, 0
-        parts = [json.loads(self.raw[name]) for name in ("usage", "lost") if name in self.raw]
-        parts += json.loads(self.raw.get("used", b"{}")).values()
-        tokens_in, tokens_out = (sum(int(part.get(name, 0)) for part in parts) for name in TOKENS)
+        told = {name: json.loads(self.raw.get(name, b"{}")) for name in ("usage", "lost", "used", "paid")}
+        tokens_in, tokens_out = (
+            sum(
+                max(int(told[part].get(name, 0)) - int(told["paid"].get(part, {}).get(name, 0)), 0)
+                for part in ("usage", "lost")
+            )
+            + sum(int(one.get(name, 0)) for one in told["used"].values())
+            for name in TOKENS
+        )
         return tokens_in, tokens_out + int(self.raw.get("pieces", b"0"))
 
 
