@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from gateway.observe import telemetry
 from gateway.protocol import ANONYMOUS
 from gateway.protocol.errors import StoreUnavailable, stack_of
 from gateway.redis.commands import Commands
 from gateway.settings import Settings
 from gateway.store.feeds import Feeds
 from gateway.store.journal import Entry, Journal
+from gateway.store.usage import Usage
 
 AT_ONCE = 32
 MOST_ROUNDS = 1000  # of one stream
@@ -29,6 +31,7 @@ class Projector:
     def __init__(self, redis: Commands, settings: Settings) -> None:
         self.journal = Journal(redis)
         self.feeds = Feeds(redis, settings)
+        self._usage = Usage(redis)
         # Where everybody may ask and nobody is asked who he is, all would share one feed.
         self._is_shared = settings.is_open and settings.open_to_all == "yes"
         self._pending: dict[str, None] = {}  # streams whose journals have something new, in order
@@ -89,6 +92,12 @@ class Projector:
         """`ok`, `again` or `stale`. What another release has written is passed over."""
         if entry.kind not in ("started", "stage", "waiting", "ended"):
             return "again"
-        if entry.owner == ANONYMOUS and self._is_shared:
-            return "ok"
-        return await self.feeds.project(entry)
+        word, spent = "ok", entry.spent
+        if entry.owner != ANONYMOUS or not self._is_shared:
+            if any(spent):
+                await self._usage.note(entry.owner, entry.at_ms)
+            word = await self.feeds.project(entry)
+        if word == "ok":
+            for kind, tokens in zip(("input", "output"), spent, strict=True):
+                telemetry.tokens.add(tokens, {"chain": entry.record.chain, "kind": kind})
+        return word

@@ -43,6 +43,7 @@ from gateway.settings import Settings
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.plans import Plans
 from gateway.store.projector import Projector
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
@@ -91,6 +92,7 @@ class Gateway:
         self.model_state = model_state
         self.bounds = Bounds.of(settings)
         self.auth = auth_of(settings)
+        self.plans = Plans(settings)
         self.named = None if owner is None else Named(owner)
         self._token_life = life_of(settings.token_seconds, settings.max_run)
         self.tokens = StreamTokens(settings.token_keys.split(), self._token_life.seconds)
@@ -182,7 +184,7 @@ class Gateway:
         self.readiness.open()
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(sources, hub, max_age=settings.stream_max_age)
-        quota = Quota(redis, settings)
+        quota = Quota(redis, settings, self.plans)
         mine = Mine(redis, settings)
         opening = Opening(settings, log, quota, mine)
         conversations = Conversations(redis, settings)
