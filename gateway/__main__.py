@@ -33,6 +33,7 @@ if sys.platform != "win32":  # uvloop has no wheel for Windows
 from gateway.cli import commands
 from gateway.cli.purge import purge
 from gateway.cli.store import stored
+from gateway.cli.usage import usage
 from gateway.hosts.asgi import PROBES, ROUTES, Routes, app
 from gateway.hosts.uvicorn_protocol import bounded
 from gateway.observe import loglines, telemetry
@@ -103,6 +104,8 @@ async def _look(settings: Settings, given: argparse.Namespace) -> int:
             return await commands.retry(_gateway(settings, lambda: "configured"), given)
         if given.command == "purge":
             return await purge(_gateway(settings, lambda: "configured"), given.owner, asks=sys.stdin.isatty())
+        if given.command == "usage":
+            return await usage(_gateway(settings, lambda: "configured"), as_json=given.json)
         return await commands.look(settings, given)
 
 

@@ -44,6 +44,9 @@ FLOODS = (
     "langgraph",
     "openai",
     "ai",
+    "day",
+    "minute",
+    "reloaded",
 )  # tests that fill a quota: it is free again a second later only
 
 
@@ -169,6 +172,21 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def plans_of(**more: object) -> str:
+    """The text of a file of plans: who may take few tokens."""
+    plans = {"day": {"tokens_per_day": 5}, "minute": {"tokens_per_minute": 5}}
+    owners = {f"key:{plan}-{host}": plan for plan in plans for host in HOST_NAMES}
+    return json.dumps({"plans": plans, "owners": owners} | more)
+
+
+@pytest.fixture(scope="session")
+def plans_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of plans of `guarded`."""
+    path = tmp_path_factory.mktemp("plans") / "plans.json"
+    path.write_text(plans_of())
+    return path
+
+
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The app's folder."""
@@ -200,10 +218,11 @@ def common(collector: Collector) -> dict[str, str]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def keyed(
-    model: ModelServer, collector: Collector, deployed: Path, key_file: Path
+    model: ModelServer, collector: Collector, deployed: Path, key_file: Path, plans_file: Path
 ) -> AsyncIterator[dict[str, Guarded]]:
     """Both hosts, with API keys."""
-    settings = {**common(collector), "GATEWAY_AUTH": "keys", "GATEWAY_KEYS_FILE": str(key_file)}
+    files = {"GATEWAY_KEYS_FILE": str(key_file), "GATEWAY_PLANS_FILE": str(plans_file)}
+    settings = {**common(collector), **files, "GATEWAY_AUTH": "keys"}
     async with both(model, deployed, settings) as started:
         yield started
 

@@ -175,10 +175,11 @@ def pattern_of(key: str) -> str:
         (r"\{[0-9a-f]{2}\}:", "{bb}:"),
         (r"\{[0-9a-f]{32}\}:conversation", "{name}:conversation"),
         (r"\{[0-9a-f]{32}\}:(saved|names|order|thread|streams|memory)$", r"{thread}:\1"),
-        (r"\{[0-9a-f]{32}\}:(threads|named|mine)", r"{owner}:\1"),
+        (r"\{[0-9a-f]{32}\}:seen:.+", "{owner}:seen:<name>"),
+        (r"\{[0-9a-f]{32}\}:(threads|named|mine|feed|feeding|running|spent|minute)$", r"{owner}:\1"),
         (r"\{[0-9a-f]{32}\}:", "{caller}:"),
         (r"\{jobs\}:", "{queue}:"),
-        (r"(:job:|:log:|:kept:).+", r"\1<id>"),
+        (r"(:job:|:log:|:kept:|:journal:).+", r"\1<id>"),
         (r":idem:.+", ":idem:<hash>"),
     ):
         key = re.sub(form, name, key)
@@ -213,11 +214,16 @@ async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redi
         failed = (await gateway.create(start, owner="alice")).id
         claim = (await parts.log.claim(failed, protocol.new_token(), 60_000)).claim
         assert claim is not None
-        await parts.log.append(claim, claim.log_end, b"", claim.record.last_id, 60_000, status="failed")
+        spent = {"usage": '{"input_tokens":1}'}
+        await parts.log.append(
+            claim, claim.log_end, b"", claim.record.last_id, 60_000, status="failed", fields=spent
+        )
         assert await parts.log.take_turn("sweep", 60_000) == "yes"
         await gateway.readiness()
         assert await redis.exists("{" + stream_id[:2] + "}:open")
         await put(Saver(parts.redis, owner="alice"), place(), {"a": (1, "x")})
+        assert parts.log.projector is not None
+        await parts.log.projector.close()
         jobs = [key async for key in redis.scan_iter("*:job:*")]
         fields = {plain(name) for key in jobs for name in await redis.hkeys(key)}
         found = {(pattern_of(plain(key)), plain(await redis.type(key))) async for key in redis.scan_iter()}
@@ -225,7 +231,8 @@ async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redi
         await gateway.close()
     types = {"sorted set": "zset"}
     table = {pattern: types.get(kind, kind) for pattern, (kind, _) in keys().items() if kind != "channel"}
-    brief = {"{caller}:looked", "turn:ready:{bb}:open"}  # they last a second
+    # They last a second, or until the projector has done its work.
+    brief = {"{caller}:looked", "turn:ready:{bb}:open", "{bb}:journal:<id>", "{bb}:due"}
     assert {pair for pair in found if pair[0] not in brief} == {
         pair for pair in table.items() if pair[0] not in brief
     }

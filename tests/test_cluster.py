@@ -21,7 +21,8 @@ from gateway.redis.embedded_fake import FakeStore
 from gateway.relay.follow import Relay
 from gateway.relay.hub import Hub
 from gateway.settings import Settings
-from gateway.store.log import BUCKETS, Log
+from gateway.store.due import BUCKETS
+from gateway.store.log import Log
 from gateway.store.quota import Quota
 from tests.support.following import Following, Stream, reading, until
 from tests.support.model_server import ModelServer, script

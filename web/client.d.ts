@@ -346,6 +346,19 @@ export declare class Gateway {
      */
     followMany(ids: string[], { signal, onConnection }?: Following): AsyncGenerator<[string, StreamEvent], void, void>;
     /**
+     * What becomes of the caller's streams, without end: `started`, `stage`, `waiting`, `ended`. An event's data is the
+     * stream's row, as the list tells it; in `stage` it has `stage` too. First comes what ended in the last minute, and
+     * what runs; or, behind the event `after`, what came since. Each event comes once, through cuts; after a `reset` the
+     * feed begins anew. Raises Refused or Unreachable.
+     * @param {{ after?: string, signal?: AbortSignal, onConnection?: (connected: boolean) => void }} [options]
+     * @returns {AsyncGenerator<StreamEvent, void>}
+     */
+    feed({ after, signal, onConnection }?: {
+        after?: string;
+        signal?: AbortSignal;
+        onConnection?: (connected: boolean) => void;
+    }): AsyncGenerator<StreamEvent, void>;
+    /**
      * The status document. Raises Refused or Unreachable.
      * @param {string} id
      * @param {{ signal?: AbortSignal }} [options]

@@ -343,6 +343,55 @@ export class Gateway {
   }
 
   /**
+   * What becomes of the caller's streams, without end: `started`, `stage`, `waiting`, `ended`. An event's data is the
+   * stream's row, as the list tells it; in `stage` it has `stage` too. First comes what ended in the last minute, and
+   * what runs; or, behind the event `after`, what came since. Each event comes once, through cuts; after a `reset` the
+   * feed begins anew. Raises Refused or Unreachable.
+   * @param {{ after?: string, signal?: AbortSignal, onConnection?: (connected: boolean) => void }} [options]
+   * @returns {AsyncGenerator<StreamEvent, void>}
+   */
+  async *feed({ after = "", signal, onConnection } = {}) {
+    const pause = new Pause(this.patience);
+    /** @type {number | undefined} */
+    let retryMs;
+    let position = after;
+    for (;;) {
+      let why = /** @type {Error} */ (new Lost("the connection was closed"));
+      const headers = { accept: "text/event-stream" };
+      const behind = position ? { ...headers, "last-event-id": position } : headers;
+      const asked = this.#ask("streams", { headers: behind }, signal);
+      /** @type {StreamEvent[]} */
+      let beginning = []; // is handed out when all of it is here, as it may be cut
+      try {
+        const answer = await asked.answer();
+        if (answer.status !== 200) throw await asked.refusal();
+        onConnection?.(true);
+        const decoder = new Decoder();
+        for (let bytes; (bytes = await asked.next()); ) {
+          const messages = decoder.feed(bytes);
+          retryMs = decoder.retryMs;
+          if (messages.length || bytes[0] === 0x3a) pause.reset();
+          for (const { id, type, data } of messages) {
+            beginning.push(new StreamEvent(id, type, parsed(data)));
+            if ((id === "" || id === "0") && type !== "reset") continue;
+            const events = beginning;
+            [position, beginning] = [id, []];
+            yield* events;
+          }
+        }
+      } catch (error) {
+        if (!(error instanceof Lost) && !(error instanceof Refused && AGAIN.has(error.status))) throw error;
+        why = error;
+      } finally {
+        asked.close();
+      }
+      onConnection?.(false);
+      const least = why instanceof Refused ? why.retryAfter : retryMs && retryMs / 1000;
+      await pause.wait(why, least, signal);
+    }
+  }
+
+  /**
    * The status document. Raises Refused or Unreachable.
    * @param {string} id
    * @param {{ signal?: AbortSignal }} [options]

@@ -135,7 +135,8 @@ class Stages:
     def leave(self, step: Step, usage: Mapping[str, int]) -> dict[str, bytes]:
         """The fields of the record for a run that another worker goes on with: the tokens spent so far."""
         name = _SPENT + step.name
-        return {CHECKPOINT + name: sse.dumps(added([usage, self._spent.get(name, {})]))}
+        spent = added([usage, self._spent.get(name, {})])
+        return {CHECKPOINT + name: sse.dumps(spent), "usage": sse.dumps(added([*self._usage, spent]))}
 
     @property
     def usage(self) -> dict[str, int]:

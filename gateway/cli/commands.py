@@ -31,7 +31,7 @@ from gateway.streams.service import Gateway
 
 SERVING = ("all", "web", "worker")
 ASKING = ("ask", "follow", "cancel", "chains")
-LOOKING = ("inspect", "ls", "retry", "purge")
+LOOKING = ("inspect", "ls", "retry", "purge", "usage")
 MOST_LISTED = 10_000
 _COLUMNS = (
     "id",
@@ -91,7 +91,8 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
     )
     purge = command("purge", "delete all that is kept of an owner's streams and threads")
     purge.add_argument("--owner", metavar="NAME", required=True, help="as ls names it")
-    for looks in (inspect, ls):
+    usage = command("usage", "tell what each owner's streams have taken today: tokens, a line an owner")
+    for looks in (inspect, ls, usage):
         looks.add_argument("--json", action="store_true", help="for machines")
     return whole
 

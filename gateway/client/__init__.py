@@ -29,6 +29,7 @@ from gateway.client.events import (
     StreamFailed,
     Unreachable,
 )
+from gateway.client.feed import Feed
 from gateway.client.many import Many
 from gateway.client.stream import Pause, Stream, document
 
@@ -167,6 +168,17 @@ class Gateway:
         async with aclosing(aiter(Many(self._http, self.patience, list(stream_ids)))) as pairs:
             async for pair in pairs:
                 yield pair
+
+    async def feed(self, after: str = "") -> AsyncGenerator[Event, None]:
+        """What becomes of the caller's streams, without end: `started`, `stage`, `waiting`, `ended`.
+
+        An event's data is the stream's row, as the list tells it; in `stage` it has `stage` too. First comes
+        what ended in the last minute, and what runs; or, behind the event `after`, what came since. Each
+        event comes once, through cuts; after a `reset` the feed begins anew. Raises Refused or Unreachable.
+        """
+        async with aclosing(aiter(Feed(self._http, self.patience, after))) as events:
+            async for event in events:
+                yield event
 
     async def status(self, stream_id: str) -> dict[str, Any]:
         """The status document. Raises Refused or Unreachable."""

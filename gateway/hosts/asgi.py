@@ -29,6 +29,7 @@ from gateway.web import (
     stream_list,
     streams,
     thread_list,
+    usage,
 )
 from gateway.web.answers import NO_ROUTE, Handler, answered
 from gateway.web.where import route_path
@@ -66,6 +67,7 @@ ROUTES: Routes = (
         (
             ("GET", "/streams", stream_list.streams),
             ("GET", "/streams/events", joint_streams.follow_many),
+            ("GET", "/usage", usage.usage),
             ("GET", "/threads", thread_list.threads),
             ("GET", "/threads/{thread}/state", state.thread_state),
         )
@@ -84,6 +86,7 @@ ROUTES: Routes = (
             "/streams",
             "/streams/events",
             "/api/http_trigger",
+            "/usage",
             "/chains",
             "/threads/{thread}/state",
         )

@@ -38,6 +38,7 @@ local function append(at, to)
   if position < log_end then return { 'fenced' } end
   if frames ~= '' then
     publish(id, job[3], last, status, frames, 'progress', 1, unpack(ARGV, at + 8, to))
+    tell_stages(id, frames)
   elseif to > at + 7 then
     redis.call('HSET', JOB, unpack(ARGV, at + 8, to))
   end

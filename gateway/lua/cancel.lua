@@ -12,6 +12,7 @@ if job[1] == 'done' and redis.call('HEXISTS', JOB, 'pending') == 1 then
   redis.call('HDEL', JOB, 'questions', 'pending')
   drop_run()
   keep()
+  tell(id, 'ended')
   return { 'dropped', left }
 end
 if ENDED[job[1]] then return { 'ended', job[1] } end

@@ -37,6 +37,7 @@ if not (status == 'running' and job[2] == token) then
   if producer then redis.call('HSET', JOB, 'lines', 0, 'course', '', 'claimed_at', redis.call('STRLEN', LOG)) end
 end
 redis.call('HSET', JOB, 'confirmed', 1, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms, 'run_ms', ARGV[6])
+tell_started(id)
 keep()
 look_at(id, NOW + lease_ms)
 return { 'claimed', NOW, redis.call('STRLEN', LOG), redis.call('HGETALL', JOB) }

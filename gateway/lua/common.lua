@@ -91,9 +91,62 @@ local function drop_run(failed)
   if failed then redis.call('PEXPIRE', name, (lifetimes())) end
 end
 
+-- The journal: what the owner is to be told of the stream, in the stream's own bucket, written by the script that makes
+-- it so. An owner's keys are in another slot: `Projector` brings each entry there, and then takes it off. An entry has
+-- its kind, its time, its number in the stream (`seq`), and the record's fields as they are now; the due index says when
+-- somebody should look whether the process that has called this script has died before it could.
+local TOLD = { 'owner', 'chain', 'thread', 'status', 'created_ms', 'started_ms', 'ended_ms', 'metadata', 'last_id',
+  'finish_reason', 'error', 'usage', 'used', 'lost', 'pieces', 'paid', 'dropped' }
+local LEFT_MS, JOURNAL_MS = 5000, 86400000
+local function journal_of() return (string.gsub(JOB, ':job:', ':journal:', 1)) end
+
+-- When somebody should look at this stream's journal. The index outlives each of its members.
+local function due_at(id, when, ms)
+  local due = string.gsub(JOB, ':job:.*$', ':due', 1)
+  redis.call('ZADD', due, when, id)
+  if redis.call('PTTL', due) < ms then redis.call('PEXPIRE', due, ms) end
+end
+
+local function tell(id, kind, ...)
+  local entry = { 'kind', kind, 'at', NOW, 'seq', redis.call('HINCRBY', JOB, 'told', 1), ... }
+  for i, value in ipairs(redis.call('HMGET', JOB, unpack(TOLD))) do
+    if value then
+      entry[#entry + 1] = TOLD[i]
+      entry[#entry + 1] = value
+    end
+  end
+  if redis.call('HEXISTS', JOB, 'questions') == 1 then
+    entry[#entry + 1] = 'questions'
+    entry[#entry + 1] = '[]'
+  end
+  local _, ms = lifetimes()
+  ms = math.max(ms, JOURNAL_MS)
+  redis.call('XADD', journal_of(), '*', unpack(entry))
+  redis.call('PEXPIRE', journal_of(), ms)
+  due_at(id, NOW + LEFT_MS, ms)
+end
+
+-- The first entry of each stream, whichever script comes first to a stream that is there for good.
+local function tell_started(id)
+  if redis.call('HEXISTS', JOB, 'told') == 0 then tell(id, 'started') end
+end
+
+-- Each `stage` event of these frames. No other line of a frame can be such a line: data is one line of JSON.
+local function tell_stages(id, frames)
+  local from = 1
+  while true do
+    local _, at = string.find(frames, '\nevent: stage\ndata: ', from, true)
+    if not at then return end
+    from = string.find(frames, '\n', at + 1, true)
+    tell(id, 'stage', 'stage', string.sub(frames, at + 1, from - 1))
+  end
+end
+
 -- The stream ends; the tombstone stays. One that waits for an answer keeps what the run that answers it needs.
 local function finish(id, status)
+  tell_started(id)
   redis.call('HSET', JOB, 'status', status, 'ended_ms', NOW)
+  tell(id, redis.call('HEXISTS', JOB, 'questions') == 1 and 'waiting' or 'ended', 'spends', 1)
   redis.call('HDEL', JOB, 'lease_ms', 'lease_end_ms')
   if redis.call('HEXISTS', JOB, 'questions') == 0 then
     drop_run(status == 'failed' and redis.call('HEXISTS', JOB, 'unstored') == 0)

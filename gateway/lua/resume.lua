@@ -32,11 +32,13 @@ redis.call('HSET', JOB, 'resumed_by', new, 'answered', digest)
 redis.call('HDEL', JOB, 'questions', 'pending')
 drop_run()
 keep()
+tell(ARGV[1], 'ended')
 JOB, LOG = KEYS[4], KEYS[5]
 redis.call('HSET', JOB, 'status', 'queued', 'attempt', 0, 'failures', 0, 'since_ms', NOW, 'confirmed', 1)
 redis.call('HSET', JOB, unpack(given))
 redis.call('HSET', JOB, unpack(ARGV, 7))
 redis.call('SET', LOG, frame)
+tell_started(new)
 keep()
 look_at(new, NOW + tonumber(ARGV[6]))
 return { 'resumed', new, left }

@@ -60,6 +60,7 @@ refusals = _meter.create_counter(
 )
 started = _meter.create_counter("holdfast.streams_started", "{stream}", "streams whose job is in the queue")
 ended = _meter.create_counter("holdfast.streams_ended", "{stream}", "streams ended here, by status and code")
+tokens = _meter.create_counter("holdfast.tokens", "{token}", "tokens of streams that have ended, by kind")
 running = _meter.create_up_down_counter("holdfast.running", "{attempt}", "attempts that run here now")
 takeovers = _meter.create_counter(
     "holdfast.takeovers", "{claim}", "claims of a job that an earlier attempt had begun, or handed over"

@@ -18,7 +18,8 @@ from gateway.protocol.errors import QueueUnavailable, StoreUnavailable
 from gateway.queue.job_queue import Admission
 from gateway.redis.commands import Commands
 from gateway.relay.hub import Hub
-from gateway.store.log import BUCKETS, Log
+from gateway.store.due import BUCKETS
+from gateway.store.log import Log
 
 KEPT_SECONDS = 1.0
 LOOK_SECONDS = 2.0  # within which a part answers, or is out of reach

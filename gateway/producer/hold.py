@@ -84,6 +84,8 @@ class Hold:
 
     async def end(self, event: Event) -> None:
         """Write the terminal event. Raises what `error` says."""
+        if event.data.get("usage"):
+            self.writer.paid()
         await self.writer.put(event)
         await asyncio.wait({self.writing})
         if self.writing.exception() is not None or self.writing.result() != "ok":

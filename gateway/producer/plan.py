@@ -76,10 +76,14 @@ class Planning:
             self._final, self._fields = TOO_LONG, {}
             frames, last_id = self._encoded([TOO_LONG])
         state, fields = self._course.state(), self._fields
+        if said_now := sum(not event.type for event in self._events):
+            fields["pieces"] = self._record.pieces + said_now
         if self._final is None:
             return Plan(frames, last_id, "", state, None, fields | {"lines": position, "course": state})
         status = TERMINAL_EVENTS[self._final.type].value
         fields |= ending(self._final)
+        if self._final.data.get("usage"):
+            fields["pieces"] = 0
         if self._final is not TOO_LONG:
             fields["lines"] = position
         return Plan(frames, last_id, status, state, self._final, fields)

@@ -22,6 +22,7 @@ from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.mine import Mine
 from gateway.store.own_connection import connected
+from gateway.store.projector import Projector
 from gateway.store.quota import Quota
 from gateway.streams.opening import Opening
 from gateway.streams.producer_asked import checked
@@ -52,7 +53,9 @@ class Producer:
     async def __aenter__(self) -> Self:
         redis = await self._stack.enter_async_context(connected(self._settings, "holdfast-producer"))
         quota, mine = Quota(redis, self._settings), Mine(redis, self._settings)
-        self._opening = Opening(self._settings, Log(redis), quota, mine)
+        projector = Projector(redis, self._settings)
+        self._stack.push_async_callback(projector.close)
+        self._opening = Opening(self._settings, Log(redis, projector), quota, mine)
         return self
 
     async def __aexit__(

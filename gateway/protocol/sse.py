@@ -21,6 +21,7 @@ ID_PREFIX = b"id: "
 NEXT_FRAME = FRAME_END + ID_PREFIX
 LOG_LOST = b'id: 0\nevent: reset\ndata: {"reason":"log_lost"}\n\n'
 _LONGEST_RETRY_MS = 999_999_999  # eleven days; `int` refuses a number of thousands of digits
+STAGE_LINE = b"\nevent: " + EventType.STAGE.encode() + b"\n"
 RESET = b"event: " + EventType.RESET.encode()
 # Ends of lines to some readers (as Python's `splitlines`), and not to SSE: escaped in JSON.
 _LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))

@@ -19,7 +19,7 @@ from gateway.protocol.errors import CursorLost, HoldfastError, TooManyReaders
 from gateway.relay.feed import Feed
 from gateway.relay.hub import Hub
 from gateway.relay.reader import Ending, Subscription, Why
-from gateway.store.log import Log
+from gateway.relay.sources import Source
 
 RETRY_MS = (500, 2000)
 BUSY_RETRY_MS = (5000, 15_000)
@@ -29,8 +29,8 @@ _YOUNGEST_SHARE = 0.75
 class Relay:
     """Follows streams for the readers of this process."""
 
-    def __init__(self, log: Log, hub: Hub, *, max_age: float) -> None:
-        self._log = log
+    def __init__(self, source: Source, hub: Hub, *, max_age: float) -> None:
+        self._source = source
         self.hub = hub
         self._max_age = max_age
 
@@ -90,7 +90,7 @@ class Relay:
         """The log's frames from the reader's last event to the log's end."""
         while not reader.ended:
             try:
-                piece = await self._log.read(stream_id, reader.begin_read())
+                piece = await self._source.read(stream_id, reader.begin_read())
             except CursorLost:
                 reader.start_over()
                 yield sse.LOG_LOST

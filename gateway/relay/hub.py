@@ -24,7 +24,7 @@ from gateway.redis.pubsub import Subscriber
 from gateway.relay.block import Block, merged
 from gateway.relay.feed import Feed, channel_of
 from gateway.relay.reader import Subscription, Why
-from gateway.store.log import Log
+from gateway.relay.sources import Source
 
 PULSE_SECONDS = 0.5
 ORPHANS_AT_ONCE = 32
@@ -44,7 +44,7 @@ class Hub:
     def __init__(
         self,
         where: Where,
-        log: Log,
+        source: Source,
         orphaned: Orphaned,
         *,
         heartbeat: float,
@@ -53,7 +53,7 @@ class Hub:
         most_of_stream: int,
         most_of_owner: int,
     ) -> None:
-        self._log = log
+        self._source = source
         self._orphaned = orphaned
         self._heartbeat = heartbeat
         self._reader_bytes = reader_bytes
@@ -222,7 +222,7 @@ class Hub:
     async def _look(self, feeds: list[Feed]) -> None:
         """Ask the store for the last events of these feeds: a publish may have been lost."""
         of = {feed.id: feed for feed in feeds}
-        looks = [self._look_at([of[i] for i in ids]) for ids in await self._log.by_node(list(of))]
+        looks = [self._look_at([of[i] for i in ids]) for ids in await self._source.by_node(list(of))]
         for result in await asyncio.gather(*looks, return_exceptions=True):
             if isinstance(result, BaseException):  # only now: of a cluster, every node has been asked
                 raise result
@@ -241,7 +241,7 @@ class Hub:
         )
 
     async def _look_at(self, feeds: list[Feed]) -> None:
-        heads = await self._log.heads([feed.id for feed in feeds])
+        heads = await self._source.heads([feed.id for feed in feeds])
         for feed, head in zip(feeds, heads, strict=True):
             feed.looked(head)
         orphans = [feed.id for feed, head in zip(feeds, heads, strict=True) if head.look_in_ms == 0]

@@ -168,6 +168,13 @@ class Fields:
     max_owner_bytes: int = setting(
         "GATEWAY_MAX_OWNER_BYTES", 268_435_456, "what Redis holds for a caller's ended streams"
     )
+    owner_tokens_per_day: int = setting(
+        "GATEWAY_MAX_OWNER_TOKENS_PER_DAY", 0, "tokens in and out of a caller's streams a day; 0: any"
+    )
+    owner_tokens_per_minute: int = setting(
+        "GATEWAY_MAX_OWNER_TOKENS_PER_MINUTE", 0, "those of the last minute; 0: any"
+    )
+    plans_file: str = setting("GATEWAY_PLANS_FILE", "", "JSON: other limits than these, by caller")
     list_metadata: str = setting(
         "GATEWAY_LIST_METADATA", "", "keys of metadata by which a caller may filter his streams, by space"
     )

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import ClusterCrossSlotError
 
+from gateway.protocol import sse
 from gateway.redis.commands import Commands
 from gateway.redis.replies import Answer
 from gateway.redis.script import Script
@@ -86,8 +87,10 @@ Sent = tuple[ClaimAppends, Batch]
 class Appender:
     """Takes the batches of the claims that have asked, and sends them together."""
 
-    def __init__(self, redis: Commands, append: Script) -> None:
+    def __init__(self, redis: Commands, append: Script, told: Callable[[str], None]) -> None:
+        """`told` is called with the id of a stream to whose journal the script has written."""
         self._redis = redis
+        self._told = told
         self._append = append
         self._waiting: list[ClaimAppends] = []
         self._by_slot = False  # True once a server that seemed to be a single one has answered CROSSSLOT
@@ -130,6 +133,13 @@ class Appender:
         answers = answer if isinstance(answer, list) and len(group) > 1 else [answer] * len(group)
         for (claim, batch), one in zip(group, answers, strict=True):
             claim.source.batch_sent(batch, one == _STANDS)
+            if tells(batch):  # also where the answer was lost
+                self._told(claim.claim[0])
+
+
+def tells(batch: Batch) -> bool:
+    """Whether the script writes to the stream's journal with this batch: its owner is told of it."""
+    return bool(batch.status) or sse.STAGE_LINE in batch.frames
 
 
 def append_arguments(stream_id: str, token: str, batch: Batch, lease_ms: int) -> tuple[Any, ...]:

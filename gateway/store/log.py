@@ -7,25 +7,29 @@ lost is made again with the same arguments. Time is Redis's own. Every key expir
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.observe import telemetry
 from gateway.protocol import VERSION, Cursor, Event, sse
-from gateway.protocol.errors import CursorLost, StoreUnavailable
+from gateway.protocol.errors import CursorLost
 from gateway.redis.commands import Commands
 from gateway.redis.script import Script
-from gateway.store.appender import Appender, BatchSource, ClaimAppends, append_arguments
+from gateway.store.appender import Appender, BatchSource, ClaimAppends, append_arguments, tells
+from gateway.store.due import due
+from gateway.store.journal import Journal
+from gateway.store.projector import Projector
 from gateway.store.record import Answer, Batch, Claim, Head, Look, Piece, Record, ending, head_of, started
 
 CREATED_EXPIRY_MS = 60_000
-BUCKETS = 256
 SEEN_MS = 86_400_000  # how long the last turn's time is remembered
 CLOCK_SPARE_MS = 1000  # two processes' turns may come out of order by less
 PIECE_BYTES = 64 * 1024
 EVENT_BYTES = 16 * 1024  # of one event that is looked at by its id
 MAX_FRAME_BYTES = 16 * 1024 * 1024
+_TELLING = frozenset(
+    {"ok", "duplicate", "cancelled", "dropped", "over"}
+)  # answers of scripts that have told owners
 
 
 def bucket(stream_id: str) -> str:
@@ -36,8 +40,10 @@ def bucket(stream_id: str) -> str:
 class Log:
     """The data model; holds no state but the connection, and what is to be sent on it in this turn."""
 
-    def __init__(self, redis: Commands) -> None:
+    def __init__(self, redis: Commands, projector: Projector | None = None) -> None:
+        """`projector`: brings to owners what the scripts tell them; None: another process does it later."""
         self._redis = redis
+        self.projector = projector
         names = (
             "create",
             "confirm",
@@ -52,7 +58,7 @@ class Log:
             "resume",
         )
         self._scripts = {name: Script(name) for name in names}
-        self._appender = Appender(redis, self._scripts["append"])
+        self._appender = Appender(redis, self._scripts["append"], self._told)
 
     @property
     def connection(self) -> Commands | None:
@@ -114,6 +120,9 @@ class Log:
         made = () if frame is None else (frame, grace_ms, *pairs)
         keys = [*self.keys(stream_id), *self.keys(new_id)[:2]]
         answer = await self._scripts["resume"](self._redis, keys, stream_id, new_id, pending, digest, *made)
+        if made and answer[0] == "resumed":
+            self._told(stream_id)
+            self._told(new_id)
         return (
             answer[0],
             answer[1].decode() if len(answer) > 1 else "",
@@ -122,7 +131,7 @@ class Log:
 
     async def confirm(self, stream_id: str, grace_ms: int) -> bool:
         """Raise the expiry to that of a stream that has not ended; False when the record has expired."""
-        return (await self._run("confirm", stream_id, grace_ms)).word == "ok"
+        return (await self._telling("confirm", stream_id, grace_ms)).word == "ok"
 
     async def claim(
         self,
@@ -150,6 +159,7 @@ class Log:
             return Answer.said(raw)
         now_ms, log_end, flat = raw[1], raw[2], raw[3]
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        self._told(stream_id)
         return Answer("claimed", 0, Claim(Record.claimed(stream_id, pairs), token, now_ms, log_end))
 
     def appends(self, claim: Claim, lease_ms: int, source: BatchSource) -> ClaimAppends:
@@ -172,7 +182,9 @@ class Log:
     ) -> Answer:
         """`ok`, `duplicate`, `lost` (number: log end), `fenced`, `ended` or `unknown`."""
         batch = Batch(position, frames, last_id, status, fields or {})
-        return await self._run("append", *append_arguments(claim.record.id, claim.token, batch, lease_ms))
+        name = "append"
+        run = self._telling if tells(batch) else self._run
+        return await run(name, *append_arguments(claim.record.id, claim.token, batch, lease_ms))
 
     async def advance(
         self, claim: Claim, position: int, lines: int, following: int, course: str, lease_ms: int
@@ -196,7 +208,7 @@ class Log:
 
     async def cancel(self, stream_id: str, tag: str) -> Answer:
         """`cancelled`, `dropped` (number: for how many ms the log was kept), `ended` or `unknown`."""
-        return await self._run("cancel", stream_id, tag)
+        return await self._telling("cancel", stream_id, tag)
 
     async def erase(self, stream_id: str) -> tuple[int, int]:
         """Delete every key of a stream. Its worker, if it has one, finds it unknown and stops.
@@ -204,10 +216,15 @@ class Log:
         Answers for how many ms its log and its record were kept until now; negative where there was none.
         """
         job, log, index = self.keys(stream_id)
-        idem = await self._redis.call("HGET", job, "idem")
-        names = (job, log, self.kept_key(stream_id), *([idem] if idem else []))
-        dropping = [("ZREM", index, stream_id), ("UNLINK", *names)]
+        if self.projector is not None:
+            await self.projector.settle(stream_id)  # what it has spent is counted
+        idem, owner = await self._redis.call("HMGET", job, "idem", "owner")
+        journal, due = Journal.key(stream_id), Journal.due_key(stream_id)
+        names = (job, log, self.kept_key(stream_id), journal, *([idem] if idem else []))
+        dropping = [("ZREM", index, stream_id), ("ZREM", due, stream_id), ("UNLINK", *names)]
         answers = await self._redis.call_all([("PTTL", log), ("PTTL", job), *dropping])
+        if self.projector is not None and owner:
+            await self.projector.feeds.forget(owner.decode(), stream_id)
         return answers[0], answers[1]
 
     async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
@@ -227,7 +244,7 @@ class Log:
         if record is None:
             return Answer("unknown")
         bodies = [sse.encode(event, 0, tag).partition(b"\n")[2] for event in (started(record), failed)]
-        return await self._run(
+        return await self._telling(
             "give_up", stream_id, tag, failed.data["code"], *bodies, ending(failed)["error"]
         )
 
@@ -292,16 +309,9 @@ class Log:
     async def due(self, most: int, *, all_of_them: bool = False) -> list[str]:
         """Streams that are not ended and whose time to be looked at has come, `most` of each bucket.
 
-        `all_of_them`: also those whose time has not. A node of a cluster that is out of reach does not hide
-        the others' streams.
+        `all_of_them`: also those whose time has not.
         """
-        nodes = await self._redis.by_node([f"{{{number:02x}}}:open" for number in range(BUCKETS)])
-        looks = (self._due(keys, most, all_of_them) for keys in nodes)
-        found = await asyncio.gather(*looks, return_exceptions=True)
-        lost = [one for one in found if isinstance(one, BaseException)]
-        if len(lost) == len(found) or not all(isinstance(one, StoreUnavailable) for one in lost):
-            raise lost[0]
-        return [stream_id for one in found if isinstance(one, list) for stream_id in one]
+        return await due(self._redis, "open", most, all_of_them=all_of_them)
 
     async def by_node(self, stream_ids: list[str]) -> list[list[str]]:
         """These streams, apart by the node that has them: each has its own clock, and its own faults."""
@@ -361,10 +371,16 @@ class Log:
         answer = await self._scripts["create"](self._redis, keys, *args)
         return answer[0], answer[1].decode() if len(answer) > 1 else stream_id
 
-    async def _due(self, keys: list[str], most: int, all_of_them: bool) -> list[str]:
-        until = "+inf" if all_of_them else await self.now_ms(keys[0])
-        commands = [("ZRANGEBYSCORE", key, "-inf", until, "LIMIT", 0, most) for key in keys]
-        return [item.decode() for found in await self._redis.call_all(commands) for item in found]
+    async def _telling(self, name: str, stream_id: str, *args: Any) -> Answer:
+        """As `_run`, of a script that may write to the stream's journal."""
+        answer = await self._run(name, stream_id, *args)
+        if answer.word in _TELLING:
+            self._told(stream_id)
+        return answer
+
+    def _told(self, stream_id: str) -> None:
+        if self.projector is not None:
+            self.projector.told(stream_id)
 
     async def _run(self, name: str, stream_id: str, *args: Any) -> Answer:
         return Answer.said(await self._scripts[name](self._redis, self.keys(stream_id), stream_id, *args))

@@ -22,11 +22,14 @@ from gateway.redis.script import Script
 from gateway.settings import Settings
 from gateway.store.conversations import OF_STREAM, Conversations
 from gateway.store.log import Log
+from gateway.store.plans import Limits, Plans
 from gateway.store.threads import keys_of, own_thread_of
+from gateway.store.usage import Usage
 
 LOOKS = 16  # streams that one start looks at, the longest unseen first
 FORGOTTEN_AT_ONCE = 100  # deleted streams of one call
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2, 3600
+LONGEST_BUDGET_SECONDS = 86_400
 INDEX_BYTES = 320  # of a stream's entries in `kept`, and of the expiries of its keys
 KEY_BYTES = 256  # of a stream's idempotency key
 # Where the store cannot say what a key takes. Redis gives a string that grows up to twice its length.
@@ -46,9 +49,11 @@ Command = tuple[str | int, ...]
 class Quota:
     """Admits streams by their owner."""
 
-    def __init__(self, redis: Commands, settings: Settings) -> None:
+    def __init__(self, redis: Commands, settings: Settings, plans: Plans | None = None) -> None:
+        """`plans`: what each caller may have; None: they are read here."""
         self._redis = redis
-        self._most = (settings.max_owner_streams, settings.max_owner_starts, settings.max_owner_bytes)
+        self._plans = Plans(settings) if plans is None else plans
+        self._usage = Usage(redis)
         keep = max(settings.open_seconds, settings.retention, settings.thread_seconds) + settings.tombstone
         self._keep_ms = round(keep * 1000)
         self._tombstone_ms = round(settings.tombstone * 1000)
@@ -69,13 +74,15 @@ class Quota:
         """
         if owner == ANONYMOUS:
             return 0
-        word, number = await self._ask(owner, stream_id, LOOKS)
+        limits = self._plans.of(owner)
+        await self._check_tokens(owner, limits)
+        word, number = await self._ask(owner, stream_id, LOOKS, limits)
         if word == "look":
-            word, number = await self._ask(owner, stream_id, self._most[0])
+            word, number = await self._ask(owner, stream_id, limits.streams, limits)
         if word == "ok":
             return number - 1
         seconds = min(max(math.ceil(number / 1000), SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
-        most = dict(zip(_RULES, self._most, strict=True))[word]
+        most = dict(zip(_RULES, _most(limits), strict=True))[word]
         raise OverQuota(f"a caller may have {_RULES[word].format(most)}", seconds)
 
     async def release(self, owner: str, stream_id: str, *, started: bool = False) -> None:
@@ -112,12 +119,21 @@ class Quota:
             given = [value for stream_id, left in some for value in (stream_id, *left)]
             await self._uncount(self._redis, [live, kept, size], 1, *given)
 
-    async def _ask(self, owner: str, stream_id: str, looks: int) -> tuple[str, int]:
+    async def _check_tokens(self, owner: str, limits: Limits) -> None:
+        """Raises OverQuota where the caller's streams have taken what they may."""
+        if not (limits.tokens_per_day or limits.tokens_per_minute):
+            return
+        rule, wait_ms = (await self._usage.of(owner)).wait_ms(limits)
+        if rule:
+            seconds = min(max(math.ceil(wait_ms / 1000), 1), LONGEST_BUDGET_SECONDS)
+            raise OverQuota(f"a caller's streams may take {rule}", seconds)
+
+    async def _ask(self, owner: str, stream_id: str, looks: int, limits: Limits) -> tuple[str, int]:
         keys = self.keys(owner)
         raw = await self._redis.call("ZRANGE", keys[0], 0, looks - 1)
         seen = await self._look(owner, [item.decode() for item in raw])
         given = [value for look in seen for value in look]
-        answer = await self._script(self._redis, keys, stream_id, *self._most, self._keep_ms, *given)
+        answer = await self._script(self._redis, keys, stream_id, *_most(limits), self._keep_ms, *given)
         return answer[0], answer[1] if len(answer) > 1 else 0
 
     async def _look(self, owner: str, stream_ids: list[str]) -> list[Look]:
@@ -137,6 +153,10 @@ class Quota:
         for at in range(len(known), len(answers), SIZES):
             answers[at : at + 2] = [RECORD_BYTES, answers[at + 1] * LOG_FACTOR]
         return _looks(stream_ids, answers)
+
+
+def _most(limits: Limits) -> tuple[int, int, int]:
+    return limits.streams, limits.starts_per_minute, limits.bytes
 
 
 def _state_of(stream_id: str) -> list[Command]:

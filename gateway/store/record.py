@@ -47,6 +47,7 @@ class Record:
     finish_reason: str = ""  # of `done`
     used: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by the unfinished run, of each node
     lost: Mapping[str, int] = field(default_factory=dict)  # usage of tries and attempts that do not stand
+    pieces: int = 0  # of text, of which no model has told what they took
     handovers: int = 0  # claims that ended at a finished stage, their time being up
     unknown_ms: int = 0  # when a worker first found that it lacks the chain
     producer: bool = False  # a producer writes it: there is no job
@@ -133,6 +134,7 @@ class Record:
             tokens_ended=number("tokens_ended") or 0,
             used=value("used", {}),
             lost=value("lost", {}),
+            pieces=number("pieces") or 0,
             handovers=number("handovers") or 0,
             unknown_ms=number("unknown_ms") or 0,
             producer="producer" in raw,

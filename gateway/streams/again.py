@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,5 +27,14 @@ class Again:
     def fields(self) -> dict[str, Any]:
         """What the new stream's record has of it."""
         told = {"retries": self.retries, "from": self.stage, "kept": sse.dumps(list(self.kept))}
+        told["paid"] = sse.dumps({"usage": _usage_of(self.kept.values()), "lost": self.lost})
         told |= {"lost": sse.dumps(self.lost)} if self.lost else {}
         return {**self.own, **told} | {CHECKPOINT + name: raw for name, raw in self.kept.items()}
+
+
+def _usage_of(results: Iterable[bytes]) -> dict[str, int]:
+    """What these runs of stages have used, in all."""
+    whole: Counter[str] = Counter()
+    for raw in results:
+        whole.update(json.loads(raw).get("usage", {}))
+    return dict(whole)

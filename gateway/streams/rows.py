@@ -16,6 +16,7 @@ from gateway.protocol import sse
 from gateway.protocol.errors import Invalid
 from gateway.store.newest import Entry
 from gateway.store.record import WAITING, Look, Record
+from gateway.store.row import row
 from gateway.streams.service import Gateway
 
 ROWS, MOST_ROWS = 50, 100  # of one page
@@ -113,24 +114,6 @@ def _listed(look: Look) -> Record | None:
     """The stream, where it has come to be and is within its retention."""
     record = look.record
     return record if record is not None and look.log_end and (record.confirmed or record.ended) else None
-
-
-def row(record: Record) -> dict[str, Any]:
-    """A stream as the list tells it; the values are those of the status document."""
-    return {
-        "id": record.id,
-        "status": record.state,
-        "chain": record.chain,
-        "thread": record.thread or None,
-        "created_at": protocol.iso(record.created_ms),
-        "started_at": record.started_ms and protocol.iso(record.started_ms),
-        "ended_at": record.ended_ms and protocol.iso(record.ended_ms),
-        "metadata": record.metadata,
-        "last_event_id": record.last_id,
-        "finish_reason": record.finish_reason or None,
-        "error": record.error,
-        "usage": record.usage,
-    }
 
 
 def _text(value: Any) -> str:

@@ -38,10 +38,13 @@ from gateway.redis.cluster import Router
 from gateway.redis.connect import Place
 from gateway.relay.follow import Relay
 from gateway.relay.hub import Hub
+from gateway.relay.sources import Sources
 from gateway.settings import Settings
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.plans import Plans
+from gateway.store.projector import Projector
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
 from gateway.store.threads import Threads
@@ -89,6 +92,7 @@ class Gateway:
         self.model_state = model_state
         self.bounds = Bounds.of(settings)
         self.auth = auth_of(settings)
+        self.plans = Plans(settings)
         self.named = None if owner is None else Named(owner)
         self._token_life = life_of(settings.token_seconds, settings.max_run)
         self.tokens = StreamTokens(settings.token_keys.split(), self._token_life.seconds)
@@ -146,6 +150,8 @@ class Gateway:
         parts, self._parts = self._parts, None
         self.readiness.close()
         await parts.hub.close()
+        if parts.log.projector is not None:
+            await parts.log.projector.close()
         await parts.queue.close()
         await parts.redis.close()
         if parts.tokens is not None:
@@ -159,11 +165,13 @@ class Gateway:
         tokens = credentials.redis_tokens(settings)
         place = Place(settings.redis_url, tokens)
         redis = Router(place, name="holdfast")
-        log = Log(redis)
+        projector = Projector(redis, settings)
+        log = Log(redis, projector)
         queue = open_queue(settings, redis, place)
+        sources = Sources(log, projector.feeds)
         hub = Hub(
             redis.place,
-            log,
+            sources,
             partial(revive, log, queue, backoff=settings.lease),
             heartbeat=settings.heartbeat,
             reader_bytes=settings.max_reader,
@@ -175,8 +183,8 @@ class Gateway:
         hub.open()
         self.readiness.open()
         telemetry.queue_depth.ask = self.readiness.depth
-        relay = Relay(log, hub, max_age=settings.stream_max_age)
-        quota = Quota(redis, settings)
+        relay = Relay(sources, hub, max_age=settings.stream_max_age)
+        quota = Quota(redis, settings, self.plans)
         mine = Mine(redis, settings)
         opening = Opening(settings, log, quota, mine)
         conversations = Conversations(redis, settings)

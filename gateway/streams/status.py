@@ -30,7 +30,7 @@ def document(record: Record, fold: Fold) -> dict[str, Any]:
         "chain": record.chain,
         "stages": [stage.document() for stage in fold.stages],
         "text": fold.text,
-        "usage": fold.usage,
+        "usage": record.usage if fold.usage is None else fold.usage,
         "attempt": record.attempt,
         "last_event_id": fold.last_id,
         "created_at": protocol.iso(record.created_ms),

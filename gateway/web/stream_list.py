@@ -1,25 +1,42 @@
-"""GET /streams: the caller's own streams."""
+"""GET /streams: the caller's own streams, as a page of them or as a feed of what becomes of them."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.protocol.errors import NotAcceptable
+from gateway.protocol.errors import NotAcceptable, StoreUnavailable, TooManyReaders
+from gateway.relay.reader import Ending
+from gateway.store.feeds import Feeds
 from gateway.streams import rows
 from gateway.streams.service import Gateway
 from gateway.web import request_head
 from gateway.web.answers import JSON, answered, json_answer
+from gateway.web.event_stream import EventStream, sent_away
 from gateway.web.negotiate import negotiate
+
+EVENT_STREAM = "text/event-stream"
 
 
 @answered("/streams")
 async def streams(gateway: Gateway, request: Request) -> Response:
-    """GET /streams: `limit` of them, those behind the cursor `before`, which are as the filters say."""
+    """GET /streams: a page, or with `Accept: text/event-stream` the feed, behind its `Last-Event-ID`."""
     owner = await request_head.owner(gateway, request)
     request_head.check_apart(gateway)
-    if negotiate(request.headers.getlist("accept"), (JSON,), JSON) is None:
+    preferred = negotiate(request.headers.getlist("accept"), (JSON, EVENT_STREAM), JSON)
+    if preferred is None:
         raise NotAcceptable
+    if preferred == EVENT_STREAM:
+        return _feed(gateway, request, owner)
     keys = frozenset(gateway.settings.list_metadata.split())
     asked = rows.filter_of(request.query_params.multi_items(), keys)
     return json_answer(await rows.page(gateway, owner, asked))
+
+
+def _feed(gateway: Gateway, request: Request, owner: str) -> Response:
+    after, feed_id, ending = request_head.cursor(request), Feeds.id_of(owner), Ending()
+    try:
+        gateway.parts.hub.check_room(feed_id, owner)
+    except (StoreUnavailable, TooManyReaders) as error:
+        return EventStream(sent_away(error))
+    return EventStream(gateway.parts.relay.follow(feed_id, after, ending, owner), None, ending)

@@ -62,6 +62,8 @@ class Writer:
         self._fields: dict[str, Any] = {}
         self._tail = Tail()
         self.events = 0  # how many events batches have taken
+        # Pieces of text of which no model has told what they took: of earlier claims, and of this one.
+        self._pieces_before, self._pieces, self._pieces_noted = claim.record.pieces, 0, 0
         self.final: Event | None = None
         self._loop = asyncio.get_running_loop()
         self._wanted = False  # there is something to append
@@ -104,6 +106,7 @@ class Writer:
         for event in events:
             frame = sse.encode(event, self._end, self._tag)
             final = TERMINAL_EVENTS.get(event.type) if event.type else None
+            self._pieces += not event.type
             if not final and (len(frame) > self._max_event or self._end + len(frame) > self._max_log):
                 raise TooLong
             self._frames.append(frame)
@@ -122,6 +125,10 @@ class Writer:
         """Wait until everything put stands in the log; False when `run` has ended, perhaps before that."""
         await self._empty.wait()
         return not self._over
+
+    def paid(self) -> None:
+        """A model has told what it took: the pieces of text so far stand for nothing."""
+        self._pieces = 0
 
     def progressed(self) -> None:
         """Note that the chain has said what stands already: this is progress, though nothing is written."""
@@ -232,6 +239,9 @@ class Writer:
         self._size, self._wanted = 0, False
         self._room.set()
         fields, self._fields = self._fields, {}
+        if self._pieces != self._pieces_noted:
+            self._pieces_noted = self._pieces
+            fields["pieces"] = self._pieces_before + self._pieces
         return Batch(position, b"".join(frames), self.last_id, self._status, fields)
 
     async def _restore(self, log_end: int, batch: Batch) -> Answer:

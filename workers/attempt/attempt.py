@@ -152,14 +152,15 @@ class Attempt:
                 return
             self.result = run.outcome.result
             checkpoint = stages.finish(step, run.outcome.result, run.outcome.usage)
-            checkpoint |= self._spending.settled()
+            settled = self._spending.settled()
             end = [*run.rest(), step.event(finished=True)]
             if step.last or run.outcome.finish_reason == "interrupted":
                 if said is not None:
                     await said.keep(await self._folded(end))
                 done = self._done(run.outcome, stages.usage)
-                await self._writer.put(*end, done, fields=self._waiting(step, run.outcome))
+                await self._writer.put(*end, done, fields=settled | self._waiting(step, run.outcome))
                 return
+            checkpoint |= settled | ({"usage": sse.dumps(stages.usage)} if stages.usage else {})
             following = chain.stages[step.index + (not step.several) : step.index + 2]
             if not all(map(limits.lets_begin, following)):
                 await self._leave(end, checkpoint)

@@ -148,8 +148,7 @@ class StageRun:
         async def emit(event: Event) -> None:
             nonlocal first
             self._count(event)
-            if paid := self._spending.news(place.bill):
-                self._writer.note(**paid)
+            self._note(place.bill)
             if new := noted(run.matcher.take(event)):
                 await self._writer.put(*new, fields=self._kept(new))
                 if first:
@@ -162,9 +161,16 @@ class StageRun:
         try:
             await langchain.stream(step.runnable, step.given, params, emit, place, run.outcome, kept)
         finally:
-            self._writer.note(**self._spending.news(place.bill))
+            self._note(place.bill)
         if "output_tokens" in run.outcome.usage:
             telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
+
+    def _note(self, bill: Bill) -> None:
+        """Have the record say what the model calls have used, where it does not yet."""
+        if news := self._spending.news(bill):
+            self._writer.note(**news)
+            if bill.paid:
+                self._writer.paid()
 
     def _place(self, step: Step, pace: Pace) -> langchain.Stage:
         """Where the stage's run belongs. Only a graph that is its whole chain is in the caller's thread."""

@@ -42,6 +42,7 @@ class Outcome:
             "attempt",
             stream=record.id,
             chain=record.chain,
+            owner=record.owner,
             attempt=record.attempt,
             word=word,
             status=status,

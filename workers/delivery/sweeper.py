@@ -52,6 +52,8 @@ class Sweeper:
         turn = await self._log.take_turn("sweep", round(TURN_SECONDS * 900))
         self._went_back |= turn == "back"
         if turn != "no":
+            if self._log.projector is not None:
+                await self._log.projector.sweep()
             await self.sweep(all_of_them=self._went_back)
             self._went_back = False
 

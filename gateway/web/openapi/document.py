@@ -113,6 +113,7 @@ class _Contract:
                 "options": _preflight("joint"),
             },
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
+            "/usage": {"get": self._usage(), "options": _preflight("usage")},
             **threads.paths(self.thread),
             "/chains": {"get": self._chains(), "options": _preflight("chains")},
             "/health": {"get": _open("health", "Is it alive?", responses.json("yes", ref("Health")))},
@@ -210,9 +211,15 @@ class _Contract:
         }
 
     def _mine(self) -> Operation:
-        told = {"200": responses.json("the newest first", ref("Streams"))}
-        asked = self.thread("streams", "The caller's own streams", told, "not_acceptable")
-        return {**asked, "parameters": parameters.mine(MOST_ROWS, ROWS, [*STATES])}
+        told = responses.events_or("the newest first, or what becomes of them", ref("Streams"), "FeedEvent")
+        codes = ("not_acceptable", "malformed", "too_many_readers")
+        asked = self.thread("streams", "The caller's own streams, as a page or a feed", {"200": told}, *codes)
+        given = [*parameters.mine(MOST_ROWS, ROWS, [*STATES]), *parameters.cursor()]
+        return {**asked, "parameters": given}
+
+    def _usage(self) -> Operation:
+        told = {"200": responses.json("today's (UTC), and the last minute's", ref("OwnUsage"))}
+        return self.thread("usage", "Tokens that the caller's streams have taken", told, "not_acceptable")
 
     def _joint(self, *, by_body: bool = False) -> Operation:
         codes = {"malformed", "invalid", "not_acceptable", "too_many_readers", *_ONE} - {"no_route"}

@@ -21,7 +21,7 @@ from gateway.web.openapi.basics import (
 
 def components(most_items: int) -> dict[str, Schema]:
     """A caller's streams and threads, as they are listed."""
-    return {**_streams(most_items), **_threads()}
+    return {**_streams(most_items), **_usage(), **_threads()}
 
 
 def _streams(most_items: int) -> dict[str, Schema]:
@@ -49,21 +49,43 @@ def _streams(most_items: int) -> dict[str, Schema]:
         "Streams": exactly(
             streams={"type": "array", "items": ref("StreamRow")}, next=or_null({"type": "string"})
         ),
-        "StreamRow": exactly(
-            id=ID,
-            status={"enum": [*(status.value for status in Status), WAITING]},
-            chain=TEXT,
-            thread=or_null(THREAD_NAME),
-            created_at=TIME,
-            started_at=or_null(TIME),
-            ended_at=or_null(TIME),
-            metadata={"type": ["object", "null"]},
-            last_event_id=EVENT_ID,
-            finish_reason=or_null(TEXT),
-            error=or_null(ref("Failure")),
-            usage=or_null(ref("Usage")),
-        ),
+        "StreamRow": exactly(**_row()),
+        "FeedEvent": {
+            "type": "object",
+            "required": [*_row()],
+            "properties": {**_row(), "stage": {"type": "object"}},
+            "description": "the row of a stream as of `event:` (`started`, `stage`, `waiting`, `ended`); in "
+            "`stage` it has the data of the stream's own event",
+        },
     }
+
+
+def _row() -> dict[str, Schema]:
+    return {
+        "id": ID,
+        "status": {"enum": [*(status.value for status in Status), WAITING]},
+        "chain": TEXT,
+        "thread": or_null(THREAD_NAME),
+        "created_at": TIME,
+        "started_at": or_null(TIME),
+        "ended_at": or_null(TIME),
+        "metadata": {"type": ["object", "null"]},
+        "last_event_id": EVENT_ID,
+        "finish_reason": or_null(TEXT),
+        "error": or_null(ref("Failure")),
+        "usage": or_null(ref("Usage")),
+    }
+
+
+def _usage() -> dict[str, Schema]:
+    count: Schema = {"type": "integer", "minimum": 0}
+    told = exactly(
+        input_tokens=count,
+        output_tokens=count,
+        total_tokens=count,
+        limit={"type": ["integer", "null"], "minimum": 1},
+    )
+    return {"OwnUsage": exactly(day=told, minute=told)}
 
 
 def _threads() -> dict[str, Schema]:

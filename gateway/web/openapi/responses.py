@@ -111,9 +111,9 @@ def events(description: str, *, created: bool = False, event: str = "Event") -> 
     return {**empty(description, _streamed(created)), "content": {"text/event-stream": media}}
 
 
-def events_or(description: str, schema: Schema) -> Answer:
+def events_or(description: str, schema: Schema, event: str = "Event") -> Answer:
     """Events, or JSON, as the client accepts."""
-    streamed = events(description)["content"]
+    streamed = events(description, event=event)["content"]
     return {
         **empty(description, {"Cache-Control": "NotStoredOrKept"}),
         "content": {**streamed, "application/json": {"schema": schema}},

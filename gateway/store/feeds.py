@@ -1,0 +1,141 @@
+"""The feed of each owner: what has become of the owner's streams, as frames that every reader gets alike.
+
+A feed is read like a stream's log, by the same relay: `read` and `heads` are those of `Log`, and a published
+block wakes its readers. Its cursors are the events' numbers, each with a tag. It holds the newest events
+alone; a reader who has missed others begins anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import CursorLost
+from gateway.redis.commands import Commands
+from gateway.redis.script import Script
+from gateway.settings import Settings
+from gateway.store.journal import Entry
+from gateway.store.record import Head, Piece
+from gateway.store.row import row
+
+FEED_MS = 3_600_000  # how long an event is kept for readers that come back
+SEEN_MS = 86_400_000  # at least so long a stream's last number is known
+AT_ONCE = 100
+ID_LENGTH = 32  # of a feed's id; a stream's has another length
+
+
+class Feeds:
+    """The feeds of all owners. Raises StoreUnavailable."""
+
+    def __init__(self, redis: Commands, settings: Settings) -> None:
+        self._redis = redis
+        ended = settings.retention + settings.tombstone
+        longest = settings.open_seconds + max(ended, settings.thread_seconds + settings.tombstone)
+        self._keep_ms = round(longest * 1000)
+        self._seen_ms = max(round(ended * 1000), SEEN_MS)
+        self._feed_ms = min(FEED_MS, round(settings.retention * 1000))
+        self._project = Script("project", shared=False)
+        self._feed = Script("feed", shared=False)
+        self._unfeed = Script("unfeed", shared=False)
+
+    @staticmethod
+    def id_of(owner: str) -> str:
+        """The id by which the relay knows an owner's feed."""
+        return hashlib.sha256(owner.encode()).hexdigest()[:ID_LENGTH]
+
+    @staticmethod
+    def is_feed(name: str) -> bool:
+        """Whether this is a feed's id, not a stream's."""
+        return len(name) == ID_LENGTH
+
+    @staticmethod
+    def keys(feed_id: str) -> list[str]:
+        """An owner's keys: the events, where the feed is, what runs, what was spent today and just now."""
+        names = ("feed", "feeding", "running", "spent", "minute")
+        return [f"{{{feed_id}}}:{name}" for name in names]
+
+    @staticmethod
+    def seen_key(feed_id: str, name: str) -> str:
+        """What the feed has of one stream; `name` stands for the stream."""
+        return f"{{{feed_id}}}:seen:{name}"
+
+    async def project(self, entry: Entry) -> str:
+        """Make an entry the feed's next event, if it is not there yet: `ok`, `again`, or `stale`."""
+        feed_id, name = self.id_of(entry.owner), _name(entry.stream_id)
+        events, feeding, running, spent, minute = self.keys(feed_id)
+        keys = [events, feeding, running, self.seen_key(feed_id, name), spent, minute]
+        place = (entry.number, entry.kind, entry.read_ms, feed_id, name, _tag(), _tail(entry))
+        kept = (self._keep_ms, self._seen_ms, self._feed_ms)
+        at = (entry.at_ms, entry.at_ms // 86_400_000, *entry.spent)
+        answer = await self._project(self._redis, keys, *place, *kept, *at)
+        return str(answer[0])
+
+    async def forget(self, owner: str, stream_id: str) -> None:
+        """A stream is deleted: nothing of it is told any more."""
+        feed_id, name = self.id_of(owner), _name(stream_id)
+        keys = [*self.keys(feed_id)[:3], self.seen_key(feed_id, name)]
+        await self._unfeed(self._redis, keys, name, self._seen_ms)
+
+    async def read(self, feed_id: str, after: Cursor | None) -> Piece:
+        """The events behind a cursor; without one the beginning, of which only the last frame has an id.
+
+        Raises CursorLost where the feed does not hold what came behind it.
+        """
+        keys, most = self.keys(feed_id)[:3], AT_ONCE
+        if after is None:
+            answer = await self._feed(self._redis, keys, self._keep_ms, _tag(), most)
+            return _beginning(*answer[1:])
+        number, _, tag = after.text.partition("-")
+        answer = await self._feed(self._redis, keys, self._keep_ms, tag, most, number)
+        if answer[0] == "lost":
+            raise CursorLost
+        found = [(_cursor(one), tail) for one, tail in zip(answer[2::2], answer[3::2], strict=True)]
+        frames = b"".join(b"id: %b\n%b" % (cursor.encode(), tail) for cursor, tail in found)
+        # Between the newest event that was found and the feed's newest one others may have been deleted.
+        last = Cursor(found[-1][0] if len(found) == most else answer[1].decode())
+        return Piece(frames, last, False, len(found) < most)
+
+    async def heads(self, feed_ids: list[str]) -> list[Head]:
+        """Each feed's last event."""
+        asks = [("HGET", self.keys(feed_id)[1], "last") for feed_id in feed_ids]
+        return [Head((last or b"").decode()) for last in await self._redis.call_all(asks)]
+
+    async def by_node(self, feed_ids: list[str]) -> list[list[str]]:
+        """These feeds, apart by the node that has them."""
+        of = {self.keys(feed_id)[1]: feed_id for feed_id in feed_ids}
+        return [[of[key] for key in keys] for keys in await self._redis.by_node(list(of))]
+
+
+def _beginning(position: bytes, ended: list[bytes], running: list[bytes]) -> Piece:
+    """What ended in the last minute, the oldest first, and what runs, in the order in which it began."""
+    pairs = sorted((int(number), tail) for number, _, tail in (one.partition(b" ") for one in running))
+    tails = [*reversed(ended), *(tail for _, tail in pairs)]
+    if tails:
+        tails[-1] = b"id: %b\n%b" % (position, tails[-1])
+    return Piece(b"".join(tails), Cursor(position.decode()), False, True)
+
+
+def _tail(entry: Entry) -> bytes:
+    """The event's frame without its id."""
+    told = row(entry.record)
+    if (stage := entry.raw.get("stage")) is not None:
+        data = b'%b,"stage":%b}' % (sse.dumps(told)[:-1], stage)
+    else:
+        data = sse.dumps(told)
+    return b"event: %b\ndata: %b\n\n" % (entry.kind.encode(), data)
+
+
+def _cursor(entry_id: bytes) -> str:
+    """The event's id, from that of an entry in Redis, whose second number is the tag."""
+    number, _, tag = entry_id.decode().partition("-")
+    return f"{number}-{int(tag):04x}"
+
+
+def _tag() -> str:
+    return secrets.token_hex(2)
+
+
+def _name(stream_id: str) -> str:
+    """What stands for a stream: its id would be found in Redis after the stream was deleted."""
+    return hashlib.sha256(stream_id.encode()).hexdigest()[:16]

@@ -1,0 +1,123 @@
+"""What each caller may have: the settings' numbers, or those of a plan in GATEWAY_PLANS_FILE.
+
+The file is read again when it changes. One that becomes wrong, or goes away, changes nothing, and the log
+says so. `owners` names the plan of a caller, as `ls` names him; `default` is that of all others.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from gateway.settings import Settings
+
+LOOK_SECONDS = 1.0
+TOLD_SECONDS = 60.0  # how often the log says that the file is wrong
+LARGEST_FILE = 4 * 1024 * 1024
+LARGEST_NUMBER = 2**53
+_log = logging.getLogger("holdfast.plans")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one caller; of tokens 0 means that there is no limit."""
+
+    streams: int
+    starts_per_minute: int
+    bytes: int
+    tokens_per_day: int
+    tokens_per_minute: int
+
+
+_NAMES = frozenset(item.name for item in fields(Limits))
+
+
+class Plans:
+    """The limits of all callers. Raises ValueError for a file that is wrong at the start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._plain = Limits(
+            settings.max_owner_streams,
+            settings.max_owner_starts,
+            settings.max_owner_bytes,
+            settings.owner_tokens_per_day,
+            settings.owner_tokens_per_minute,
+        )
+        self._path = Path(settings.plans_file) if settings.plans_file else None
+        self._default = self._plain
+        self._owners: Mapping[str, Limits] = {}
+        self._looked_at = 0.0
+        self._stamp: tuple[int, ...] = ()
+        self._told, self._told_at = "", 0.0  # what the log says of it, and since when
+        try:
+            self._read()
+        except OSError as error:
+            raise ValueError(f"GATEWAY_PLANS_FILE cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"GATEWAY_PLANS_FILE: {error}") from None
+
+    def of(self, owner: str) -> Limits:
+        """What this caller may have now."""
+        now = time.monotonic()
+        if self._path is not None and now - self._looked_at > LOOK_SECONDS:
+            self._look(now)
+        return self._owners.get(owner, self._default)
+
+    def _look(self, now: float) -> None:
+        """Read the file again; a wrong one is told at once, and then once a minute."""
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            why = (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+            if why != self._told or now - self._told_at > TOLD_SECONDS:
+                self._told, self._told_at = why, now
+                _log.error("the plans that were read before hold: the file of plans is wrong: %s", why)
+        else:
+            if self._told:
+                self._told = ""
+                _log.info("the file of plans is right again")
+
+    def _read(self) -> None:
+        self._looked_at = time.monotonic()
+        if self._path is None:
+            return
+        status = self._path.stat()
+        stamp = (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
+        if stamp == self._stamp:
+            return
+        if status.st_size > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE} bytes")
+        try:
+            told = json.loads(self._path.read_bytes())
+        except (ValueError, RecursionError):  # its text is not quoted
+            raise ValueError("it is not JSON") from None
+        self._default, self._owners = self._taken(told)
+        self._stamp = stamp
+        _log.info("plans of %d callers", len(self._owners))
+
+    def _taken(self, told: Any) -> tuple[Limits, Mapping[str, Limits]]:
+        """The default, and the limits by owner. Raises ValueError."""
+        if not isinstance(told, dict) or not told.keys() <= {"plans", "owners", "default"}:
+            raise ValueError("it must be an object with plans, owners and default")
+        plans, owners = told.get("plans", {}), told.get("owners", {})
+        if not isinstance(plans, dict) or not isinstance(owners, dict):
+            raise ValueError("plans and owners must be objects")
+        known = {name: self._plan(name, plan) for name, plan in plans.items()}
+        named = [*owners.values(), *([told["default"]] if "default" in told else [])]
+        if not all(isinstance(name, str) and name in known for name in named):
+            raise ValueError("owners and default must name plans that are in it")
+        default = known[told["default"]] if "default" in told else self._plain
+        return default, {owner: known[name] for owner, name in owners.items()}
+
+    def _plan(self, name: str, plan: Any) -> Limits:
+        if not isinstance(plan, dict) or not plan.keys() <= _NAMES:
+            raise ValueError(f"the plan {name} may have {', '.join(sorted(_NAMES))}")
+        for number in plan.values():
+            if type(number) is not int or not 0 < number <= LARGEST_NUMBER:
+                raise ValueError(f"the plan {name}: each must be a whole number above 0")
+        return replace(self._plain, **plan)

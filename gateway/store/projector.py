@@ -1,0 +1,103 @@
+"""Brings the entries of streams' journals to their owners' keys: within a second, once, whatever dies.
+
+The process whose script has written an entry does it at once, as it knows the stream (`told`). Where it dies
+first, the entry comes due, and whoever has the turn to sweep does it. Each step may be made twice, by several
+processes at once: the owner's side knows the number of each stream's last entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gateway.observe import telemetry
+from gateway.protocol import ANONYMOUS
+from gateway.protocol.errors import StoreUnavailable, stack_of
+from gateway.redis.commands import Commands
+from gateway.settings import Settings
+from gateway.store.feeds import Feeds
+from gateway.store.journal import Entry, Journal
+from gateway.store.usage import Usage
+
+AT_ONCE = 32
+MOST_ROUNDS = 1000  # of one stream
+CLOSE_SECONDS = 5.0
+_log = logging.getLogger("holdfast.projector")
+
+
+class Projector:
+    """Of one process. Must be used within its event loop."""
+
+    def __init__(self, redis: Commands, settings: Settings) -> None:
+        self.journal = Journal(redis)
+        self.feeds = Feeds(redis, settings)
+        self._usage = Usage(redis)
+        # Where everybody may ask and nobody is asked who he is, all would share one feed.
+        self._is_shared = settings.is_open and settings.open_to_all == "yes"
+        self._pending: dict[str, None] = {}  # streams whose journals have something new, in order
+        self._task: asyncio.Task[None] | None = None
+
+    def told(self, stream_id: str) -> None:
+        """A script has written to this stream's journal: project it soon."""
+        self._pending[stream_id] = None
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain(), name="projector")
+
+    async def settle(self, stream_id: str) -> None:
+        """Project all that the stream's journal has. Raises StoreUnavailable."""
+        for _ in range(MOST_ROUNDS):
+            entries = await self.journal.read(stream_id)
+            for entry in entries:
+                if await self._project(entry) == "stale":
+                    break
+            else:
+                if not await self.journal.acknowledge(stream_id, entries):
+                    return
+
+    async def sweep(self) -> int:
+        """Project what others have left behind; how many streams that were. Raises StoreUnavailable."""
+        due = await self.journal.due()
+        for first in range(0, len(due), AT_ONCE):
+            await self._settle_all(due[first : first + AT_ONCE])
+        return len(due)
+
+    async def close(self) -> None:
+        """Project what is pending, for some seconds; the rest is for others."""
+        if self._task is not None and not self._task.done():
+            _, running = await asyncio.wait({self._task}, timeout=CLOSE_SECONDS)
+            if running:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        while self._pending:
+            some = list(self._pending)[:AT_ONCE]
+            for stream_id in some:
+                del self._pending[stream_id]
+            try:
+                await self._settle_all(some)
+            except StoreUnavailable as error:  # they come due
+                _log.warning("the journals of %d streams are projected later: %s", len(some), error.code)
+
+    async def _settle_all(self, stream_ids: list[str]) -> None:
+        """Raises StoreUnavailable; any other error is told, and leaves the others alone."""
+        results = await asyncio.gather(*map(self.settle, stream_ids), return_exceptions=True)
+        for stream_id, result in zip(stream_ids, results, strict=True):
+            if isinstance(result, StoreUnavailable):
+                raise result
+            if isinstance(result, BaseException):
+                _log.error("the journal of stream %s cannot be projected:\n%s", stream_id, stack_of(result))
+
+    async def _project(self, entry: Entry) -> str:
+        """`ok`, `again` or `stale`. What another release has written is passed over."""
+        if entry.kind not in ("started", "stage", "waiting", "ended"):
+            return "again"
+        word, spent = "ok", entry.spent
+        if entry.owner != ANONYMOUS or not self._is_shared:
+            if any(spent):
+                await self._usage.note(entry.owner, entry.at_ms)
+            word = await self.feeds.project(entry)
+        if word == "ok":
+            for kind, tokens in zip(("input", "output"), spent, strict=True):
+                telemetry.tokens.add(tokens, {"chain": entry.record.chain, "kind": kind})
+        return word
