@@ -20,6 +20,11 @@ from tests.support.redis_server import RedisServer
 gc.disable()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """As a plugin: what a conftest says of fixtures is not asked for the session's."""
+    config.pluginmanager.register(order.Closing())
+
+
 def pytest_collection_finish() -> None:
     """From here on garbage is collected, of what the tests themselves make."""
     gc.freeze()

@@ -1,15 +1,21 @@
 """Which tests run together, and in which order: for `make test`, which runs several workers side by side.
 
-A file's tests stay together, and so do files that share the session's hosts: these hosts are started in a few
-workers of a run instead of in each, where they would cost CPU until its end. What takes longest begins first,
-so that no worker is left alone with it at the end.
+A file's tests stay together, and so do files that share hosts: these hosts are started in a few workers of a
+run instead of in each. Hosts cost CPU while nobody asks them. So they are closed after the last test of a
+group that asks for them (`Closing`), and files that ask for the same hosts follow each other. What takes
+longest begins first, so that no worker is left alone with it at the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
 import pytest
 
 SESSION_HOSTS = frozenset({"hosts", "keyed", "signed"})  # fixtures of tests/hosts.py and tests/callers.py
+CLOSED = SESSION_HOSTS | {"mortals", "store"}  # what is closed when the rest of a group does not ask for it
 # The files of foreign formats share hosts of their own (tests/mortals.py). They run as two groups. A file's
 # group is that of the first of these beginnings that the file's name has.
 FORMATS = {
@@ -17,31 +23,37 @@ FORMATS = {
     "tests/test_format_durable": "formats: AI SDK and Durable Streams",
     "tests/test_format_": "formats: LangGraph and OpenAI",
 }
+# Of these groups, the files that ask for hosts which ask who is there; they go last.
+FORMATS_KEYED = (
+    "tests/test_format_openai_requests.py",
+    "tests/test_format_durable_client.py",
+    "tests/test_format_durable_refusals.py",
+    "tests/test_format_ai_sdk_http.py",
+)
 KEYED = "those that share hosts which ask who is there"
 PLAIN = "those that share hosts which ask nobody"
-SHARING = {  # a test holds this against the fixtures that each file asks for
+SHARING = {  # in this order; a test holds it against the fixtures that each file asks for
     f"tests/{name}.py": group
     for group, names in {
         KEYED: (
             "contract/test_contract",
             "guess/test_guess",
-            "test_auth_jwt",
             "test_auth_keys",
             "test_auth_owners",
-            "test_canary",
-            "test_cors",
+            "test_auth_jwt",  # asks for `signed`
+            "test_canary",  # asks for `signed`, too, and reads the logs of all that came before
             "test_foreign_owners",
-            "test_openapi",
             "test_operations",
             "test_quota_http",
             "test_joint",
-            "test_producer_hosts",
             "test_purge",
             "test_feed",
             "test_stream_list",
             "test_usage",
             "test_stream_tokens",
-            "test_threads_http",
+            "test_producer_hosts",  # from here on they ask for `hosts`, too
+            "test_cors",
+            "test_openapi",
         ),
         PLAIN: (
             "test_ask",
@@ -55,6 +67,7 @@ SHARING = {  # a test holds this against the fixtures that each file asks for
             "test_pages",
             "test_routes",
             "test_sample_endpoint",
+            "test_threads_http",
             "test_wire_clients",
         ),
     }.items()
@@ -101,6 +114,49 @@ def group(nodeid: str) -> str:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Sort the groups; within one the order stays."""
+    """Sort the groups, and the files of a group that are named here; the rest stays in its order."""
     place = {name: number for number, name in enumerate(FIRST)}
-    items.sort(key=lambda item: place.get(group(item.nodeid), len(place)))
+    within = {name: number for number, name in enumerate((*SHARING, *FORMATS_KEYED), 1)}
+
+    def key(item: pytest.Item) -> tuple[int, int]:
+        file = item.nodeid.partition("::")[0]
+        return place.get(group(file), len(place)), within.get(file, 0)
+
+    items.sort(key=key)
+
+
+class Closing:
+    """Closes hosts that the rest of a group does not ask for; the next group that does starts them anew."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, list[str]] = {}  # names of fixtures, by the last test that asks for them
+        self._started: dict[str, Callable[[], None]] = {}
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._last = closing(session.items)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> None:
+        if fixturedef.argname in CLOSED:
+            self._started[fixturedef.argname] = partial(fixturedef.finish, request)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
+        yield
+        for name in self._last.get(item.nodeid, ()):
+            if close := self._started.pop(name, None):
+                close()
+
+
+def closing(items: Iterable[pytest.Item]) -> dict[str, list[str]]:
+    """Which fixtures of `CLOSED` nobody of the same group asks for, after the test of this name."""
+    last = {
+        (group(item.nodeid), name): item.nodeid
+        for item in items
+        if isinstance(item, pytest.Function)
+        for name in CLOSED.intersection(item.fixturenames)
+    }
+    found: dict[str, list[str]] = {}
+    for (_, name), nodeid in last.items():
+        found.setdefault(nodeid, []).append(name)
+    return found
