@@ -70,6 +70,14 @@ def mirror(settings):
 @chain("figures")
 def figures(settings):
     return RunnableLambda(lambda given: {"total": 42, "of": ["é"]})
+
+@chain("shaped", structured=True)
+def shaped(settings):
+    async def tell(given, config: RunnableConfig):
+        asked = config["configurable"]["response_format"]
+        return json.dumps({"name": asked["name"], "age": len(asked["schema"]["properties"])})
+
+    return RunnableLambda(tell)
 """
 _WIRE = re.compile(
     rb"(?P<retry>retry: [0-9]+\n)|(?P<beat>:\n)"

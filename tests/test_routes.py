@@ -112,6 +112,31 @@ async def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
         assert answer.json()["code"] == "method_not_allowed"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/embeddings", 404, "no_route"),
+        ("DELETE", "/v1/responses", 405, "method_not_allowed"),
+        ("GET", "/threads/a/b/c", 404, "no_route"),
+        ("PATCH", "/threads/a", 405, "method_not_allowed"),
+        ("POST", "/runs/crons", 404, "no_route"),
+    ],
+)
+async def test_where_no_route_is_the_refusal_has_the_shape_of_the_paths_format(
+    hosts: dict[str, Host], method: str, path: str, status: int, code: str
+) -> None:
+    answer = await hosts["uvicorn"].http.request(method, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    told = answer.json()
+    if path.startswith("/v1"):
+        assert set(told["error"]) == {"message", "type", "param", "code"}
+        assert (told["error"]["code"], told["error"]["type"]) == (code, "invalid_request_error")
+    else:
+        assert told == {"detail": told["detail"], "code": code}
+        assert isinstance(told["detail"], str)
+    assert ("allow" in answer.headers) == (status == 405)
+
+
 @pytest.mark.parametrize(("method", "path"), [("PUT", f"/stream/{NOBODY}"), ("GET", "/nothing")])
 async def test_what_no_function_takes_the_platform_answers_itself(
     hosts: dict[str, Host], method: str, path: str

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from gateway.formats import ai_sdk, durable, langgraph, openai
 from gateway.formats.base.serving import Route
+from gateway.formats.langgraph import threads
+from gateway.formats.openai import common
 from gateway.web import streams
+from gateway.web.answers import Shape, problem
 
 # A format is a folder, and its routes here.
 _ROUTES: tuple[Route, ...] = (
@@ -22,5 +25,15 @@ def _with_preflights(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     return (*routes, *asked)
 
 
+def shape_at(path: str) -> Shape:
+    """How a refusal is told at this path, also where no route is: in the words of the format that has it."""
+    first = path.split("/", 2)[1] if path.startswith("/") else ""
+    return _SHAPES.get(first, problem)
+
+
+_SHAPES: dict[str, Shape] = {  # by what its paths begin with
+    **dict.fromkeys(("threads", "runs", "assistants"), threads.refused),
+    "v1": common.refusal,
+}
 ROUTES = _with_preflights(_ROUTES)
-__all__ = ["ROUTES", "Route"]
+__all__ = ["ROUTES", "Route", "shape_at"]

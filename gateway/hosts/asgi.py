@@ -31,7 +31,7 @@ from gateway.web import (
     thread_list,
     usage,
 )
-from gateway.web.answers import NO_ROUTE, Handler, answered
+from gateway.web.answers import NO_ROUTE, Handler, Shape, answered, problem
 from gateway.web.where import route_path
 
 Routes = tuple[tuple[str, str, Handler], ...]
@@ -124,11 +124,14 @@ def app(
         return made
 
     async def refused(request: Request, error: Exception) -> Response:
-        """The router's own refusals, as problems; a 405 names the path's methods (RFC 9110, 15.5.6)."""
-        if not isinstance(error, HTTPException) or error.status_code != 405:
-            return await _no_route(gateway, request)
-        answer = await _no_method(gateway, request)
+        """The router's own refusals, in the shape of the path's format.
+
+        A 405 names the path's methods (RFC 9110, 15.5.6).
+        """
         path = route_path(request.scope)
+        if not isinstance(error, HTTPException) or error.status_code != 405:
+            return await _refuse(gateway, request, RouteNotFound(), formats.shape_at(path))
+        answer = await _refuse(gateway, request, MethodNotAllowed(), formats.shape_at(path))
         answer.headers["allow"] = ", ".join(m for m, route, _ in routes if compile_path(route)[0].match(path))
         return answer
 
@@ -161,25 +164,19 @@ class OwnName:
             try:
                 hostnames.check(Headers(scope=scope), scope["http_version"], self._names)
             except HoldfastError as error:
-                response = await _wrong_host(self._gateway, Request(scope, receive), error)
+                response = await _refuse(self._gateway, Request(scope, receive), error)
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-async def _wrong_host(gateway: Gateway, request: Request, error: HoldfastError) -> Response:
-    @answered(NO_ROUTE)
+async def _refuse(
+    gateway: Gateway, request: Request, error: HoldfastError, shape: Shape = problem
+) -> Response:
+    """This error, which no route's handler has raised."""
+
+    @answered(NO_ROUTE, shape=shape)
     async def refuse(gateway: Gateway, request: Request) -> Response:
         raise error
 
     return await refuse(gateway, request)
-
-
-@answered(NO_ROUTE)
-async def _no_route(gateway: Gateway, request: Request) -> Response:
-    raise RouteNotFound
-
-
-@answered(NO_ROUTE)
-async def _no_method(gateway: Gateway, request: Request) -> Response:
-    raise MethodNotAllowed

@@ -148,6 +148,11 @@ class Fields:
         268_435_456,
         "memory of one process for documents that are made or sent",
     )
+    max_projections: int = setting(
+        "GATEWAY_MAX_PROJECTIONS_BYTES",
+        67_108_864,
+        "memory of one process for what readers of one stream share in other formats",
+    )
     max_run: float = setting(
         "GATEWAY_MAX_RUN_SECONDS", 3600.0, "how long a stream may run, from its first attempt on"
     )

@@ -27,6 +27,7 @@ from gateway.protocol.errors import Invalid
 from gateway.runtime.off_loop import LARGE, aside
 from gateway.streams import params
 from gateway.streams.forms import Form, Kind, form_of, shape_of
+from gateway.streams.params import RESPONSE_FORMAT
 from gateway.streams.start import Start, shown
 
 Schema = Mapping[str, Any]
@@ -106,6 +107,10 @@ class Inputs:
     def params(self, chain: str) -> Schema | None:
         """The JSON Schema of the params that callers may set, if the chain declares them."""
         return self._params.get(chain)
+
+    def is_structured(self, chain: str) -> bool:
+        """Whether the chain is declared to heed the form that its answer is asked for in."""
+        return RESPONSE_FORMAT in self._allowed.get(chain, ())
 
     async def hold(self, start: Start, owner: str = "") -> None:
         """As `check`; what takes more than some milliseconds is done aside from the event loop.

@@ -19,6 +19,8 @@ ATTEMPT = f"{PRODUCT}attempt"
 METADATA = f"{PRODUCT}metadata"
 CLAIMS = f"{PRODUCT}claims"
 KEY = f"{PRODUCT}idempotency_key"
+# What a chain that is declared `structured` is told of the form of its answer: {"name", "schema", "strict"}.
+RESPONSE_FORMAT = "response_format"
 # Names that say who the caller is. A chain may read them from an object within the params, too, so they are
 # taken out at every depth. `langgraph_` is the namespace in which LangGraph's own server puts the caller.
 _IDENTITY = (PRODUCT, "langgraph_")

@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.protocol import name as checked_name
 from gateway.settings import Settings
-from gateway.streams.params import own
+from gateway.streams.params import RESPONSE_FORMAT, own
 from workers.chains.explain import explained
 from workers.chains.making import Maker, checked
 from workers.chains.retries import Judge, judges_of
@@ -58,6 +58,7 @@ def chain(
     tries: int | Mapping[str, int] | None = None,
     limits: float | Mapping[str, float] | None = None,
     retry_on: Any = None,
+    structured: bool = False,
 ) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
 
@@ -72,10 +73,12 @@ def chain(
     all; 0: never. None: GATEWAY_STAGE_LIMIT_SECONDS.
     `retry_on`: exceptions that may pass beside those of which it is known: a class, several, or a function of
     the exception that gives True, False, or None for what is known; by the stage's name or for all.
+    `structured`: the chain heeds the param `response_format`, as OpenAI's clients ask for structured output:
+    `{"name", "schema", "strict"}`. A request for one to any other chain is refused.
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
-    allowed = _allowed(name, params)
+    allowed = _with_format(_allowed(name, params)) if structured else _allowed(name, params)
     named = tuple(map(checked_name, stages)) or (name,)
     told = dict.fromkeys(named, tries) if isinstance(tries, int) else dict(tries or {})
     if not set(told) <= set(named) or any(type(most) is not int or most < 1 for most in told.values()):
@@ -126,6 +129,14 @@ def _allowed(name: str, params: Any) -> tuple[str, ...] | Schema:
     if nobodys := [param for param in members if not own({param: None})]:
         raise ValueError(f"no caller can set the param {nobodys[0]} of {name}: its name is taken")
     return schema
+
+
+def _with_format(allowed: tuple[str, ...] | Schema) -> tuple[str, ...] | Schema:
+    """What callers may set, and the form of the answer."""
+    if not isinstance(allowed, Mapping):
+        return (*allowed, RESPONSE_FORMAT)
+    members = allowed.get("properties", {}) | {RESPONSE_FORMAT: {"type": "object"}}
+    return {**allowed, "properties": members}
 
 
 def _schema_of(kind: Any) -> Schema:

@@ -24,6 +24,9 @@ TRIGGERS = ("submit-message", "regenerate-message")
 ROLES = ("system", "user", "assistant")
 _ANSWERED = {"output-available": "output", "output-error": "errorText"}  # states, and where the answer is
 _FIELDS = ("id", "messages", "trigger", "messageId", "chain", "params", "approvals")
+# What other transports of the same client add to each request, and this gateway has no use for.
+_UNSERVED = ("tools", "metadata", "system", "config", "callSettings")
+_EMPTY: tuple[Any, ...] = (None, {}, [], "")
 # What may stand in a path as it is (RFC 3986, 3.3): a chat's id is asked for by its path.
 _CHAT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}")
 
@@ -40,8 +43,10 @@ def parse_chat(
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
     for name in value:
-        if name not in _FIELDS:
+        if name not in (*_FIELDS, *_UNSERVED):
             raise Invalid(shown(name), "is not a field of this request")
+        if name in _UNSERVED and value[name] not in _EMPTY:
+            raise Invalid(name, "must be empty: this gateway's chains have their own")
     chat = value.get("id")
     if not isinstance(chat, str) or not is_chat(chat):
         raise Invalid("id", "must be 1 to 128 letters, digits or -._~!$&'()*+,;=:@, and not . or ..")

@@ -9,13 +9,14 @@ a delta of a part that is not open: here stands only what all three versions kno
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.formats.base.approvals import approvals_in
 from gateway.formats.base.calls import Unanswered
 from gateway.formats.base.projection import Frame, Projection
+from gateway.protocol import sse
 from gateway.protocol.fold import StageText
 
 OURS = "holdfast"  # whose names they are, in a part's provider metadata
@@ -86,6 +87,11 @@ class UIMessageStream(Projection):
     _open: dict[tuple[str, str], str] = field(default_factory=dict, init=False)
     _calls: list[_Call] = field(default_factory=list, init=False)  # that have no end yet
     _shown: set[str] = field(default_factory=set, init=False)
+
+    def shared_as(self) -> Hashable:
+        """What the client has already, and what it knows."""
+        settled = [(one.call_id, one.name, one.is_approved, one.input) for one in self.settled]
+        return self.again, self.approvals, sse.dumps(settled)
 
     def start(self, data: Any) -> Iterator[Frame]:
         """The message begins."""

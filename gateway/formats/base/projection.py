@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Hashable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -151,6 +151,14 @@ class Projection:
         """The run that an event belongs to; without a number, the latest of its name."""
         named = [stage for stage in reversed(self.fold.stages) if stage.name == data["stage"]]
         return next((stage for stage in named if stage.run == data.get("run")), named[0] if named else None)
+
+    def shared_as(self) -> Hashable | None:
+        """What its frames depend on beside the log: readers with the same share one projection (`shared.py`).
+
+        None: each reader has its own. What a reader wants of the frames is no part of it; `wants` then must
+        look at nothing but a frame's `event`.
+        """
+        return None
 
     def place(self, frame: int) -> Place:
         """Where this event's frame of this number is."""

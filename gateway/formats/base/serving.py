@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.base.projection import Place, Projection, alive, events, projected
+from gateway.formats.base.shared import shared
 from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import CursorLost, StoreUnavailable, StreamGone
 from gateway.relay.reader import Ending
@@ -85,9 +86,14 @@ def follow(
 
     Raises TooManyReaders.
     """
-    chunks, ending = _from_the_start(gateway, record)
-    frames = alive(projected(chunks, projection, after), gateway.settings.heartbeat)
-    return CutStream(frames, headers, ending)
+    gateway.parts.hub.check_room(record.id, record.owner)
+    ending = Ending()
+    if projection.shared_as() is not None:
+        made = shared(gateway, record, projection, after, ending)
+    else:
+        chunks = gateway.parts.relay.follow(record.id, None, ending, record.owner)
+        made = projected(chunks, projection, after)
+    return CutStream(alive(made, gateway.settings.heartbeat), headers, ending)
 
 
 async def stands(gateway: Gateway, record: Record, after: Place) -> bool:

@@ -15,6 +15,7 @@ from gateway.streams.strict_json import check_text
 
 PREFIX = "mcpr_"
 REQUEST, RESPONSE = "mcp_approval_request", "mcp_approval_response"
+REFERENCE = "item_reference"  # instead of the request itself
 
 
 def decisions_in(given: Any, has_previous: bool) -> list[Decision]:
@@ -31,7 +32,7 @@ def decisions_in(given: Any, has_previous: bool) -> list[Decision]:
         raise Invalid(f"input[{kinds.index(RESPONSE)}]", "must stand at the end of the input")
     if first == len(kinds):
         return []
-    if first and (has_previous or kinds[first - 1] != REQUEST):
+    if first and (has_previous or kinds[first - 1] not in (REQUEST, REFERENCE)):
         raise Invalid(f"input[{first - 1}]", "is not taken with answers to approvals: send it afterwards")
     return [_decision(f"input[{number}]", items[number]) for number in range(first, len(items))]
 

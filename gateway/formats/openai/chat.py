@@ -22,8 +22,10 @@ from gateway.formats.base.answer_text import Piece
 from gateway.formats.base.calls import CALLS, Unanswered
 from gateway.formats.base.projection import Frame, Projection, alive, projected
 from gateway.formats.base.serving import Route, begin, replayed
-from gateway.formats.openai.common import begun, error_of, pages_of, refusal, seconds, settled, tokens, where
+from gateway.formats.openai import repeats
+from gateway.formats.openai.common import begun, error_of, pages_of, refusal, seconds, tokens, where
 from gateway.formats.openai.spoken import Spoken
+from gateway.formats.openai.waiting import Told, at_the_end
 from gateway.protocol import Cursor, Event, Status
 from gateway.protocol.errors import Invalid
 from gateway.protocol.fold import StageText
@@ -33,7 +35,7 @@ from gateway.streams.messages import call
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start, parse_start, read_json
 from gateway.web import request_head
-from gateway.web.answers import answered, json_answer
+from gateway.web.answers import answered
 from gateway.web.event_stream import CutStream
 
 _OWN = frozenset(("messages", "stream", "stream_options"))
@@ -196,7 +198,7 @@ class Asked:
 
 def parse(value: Any, gateway: Gateway) -> Asked:
     """The rules of the body. Raises Invalid, which names the field, and ModelNotFound."""
-    chain, params = fields.common(value, _OWN, gateway.chains)
+    chain, params = fields.common(value, _OWN, gateway.chains, gateway.inputs)
     messages = value.get("messages")
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise Invalid("messages", "must be a list of objects")
@@ -218,32 +220,43 @@ def parse(value: Any, gateway: Gateway) -> Asked:
 async def openai_chat_completions(gateway: Gateway, request: Request) -> Response:
     """POST /v1/chat/completions."""
     owner = await request_head.owner(gateway, request)
-    asked = await read_json(request, gateway.bounds, lambda value: parse(value, gateway), owner)
+    asked, digest = await read_json(
+        request,
+        gateway.bounds,
+        lambda value: (parse(value, gateway), repeats.digest_of(request, value)),
+        owner,
+    )
     gateway.parts.hub.check_room(owner=owner)
-    record = await begin(gateway, request, asked.start, owner, followed=asked.stream)
+    again = await repeats.joined(gateway, request, owner, digest)
+    record = again or await begin(gateway, request, asked.start, owner, followed=asked.stream)
     with begun(record):
+        if again is None:
+            await repeats.note(gateway, owner, digest, record)
         if not asked.stream:
-            return whole(record, await settled(gateway, request, record, Whole))
+            answer = await at_the_end(gateway, request, record, Whole, lambda told: whole(record, told))
+            if answer.status_code != 200:
+                await repeats.forget(gateway, owner, digest)
+            return answer
         gateway.parts.hub.check_room(record.id, record.owner)
         void: set[str] = set()
-        if request_head.idempotency_key(request):  # perhaps it is asked again
+        if again or request_head.idempotency_key(request):  # perhaps it is asked again
             void = (await replayed(gateway, record, Void)).void
         return ChatStream(gateway, record, Chat(frozenset(void), asked.usage))
 
 
-def whole(record: Record, told: Whole) -> Response:
+def whole(record: Record, told: Whole) -> Told:
     """The answer to who has waited for the end."""
-    fold, headers = told.fold, dict(where(record.id))
+    fold = told.fold
     if fold.ended is not Status.DONE:
         error = fold.error or {"message": CANCELLED, "code": "cancelled", "retryable": False}
-        headers["x-should-retry"] = "true" if error["retryable"] else "false"
         status = 500 if fold.error else 409
-        return json_answer(error_of(error["message"], error["code"], status), status, headers)
+        should = {"x-should-retry": "true" if error["retryable"] else "false"}
+        return Told(error_of(error["message"], error["code"], status), status, should)
     message = told.message()
     finish = finish_of(told.reason, told.for_client, refuses=message["refusal"] is not None)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     first = head(record.id, record.chain, protocol.iso(record.created_ms), "chat.completion")
-    return json_answer({**first, "choices": [choice], "usage": usage_of(fold.usage)}, 200, headers)
+    return Told({**first, "choices": [choice], "usage": usage_of(fold.usage)})
 
 
 def head(stream_id: str, chain: str, created_at: str, kind: str = "chat.completion.chunk") -> dict[str, Any]:

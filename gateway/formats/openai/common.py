@@ -1,4 +1,4 @@
-"""What OpenAI's two formats share: errors as their clients read them, ids, tokens, waiting for the end.
+"""What OpenAI's two formats share: errors as their clients read them, ids, tokens.
 
 Their clients repeat a POST by themselves, without an Idempotency-Key: so each error says whether to
 (`x-should-retry`), and does not where a run may have begun.
@@ -6,31 +6,23 @@ Their clients repeat a POST by themselves, without an Idempotency-Key: so each e
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.formats.base.projection import Projection, events
 from gateway.protocol import sse
 from gateway.protocol.errors import (
     HoldfastError,
     StoreUnavailable,
-    StreamGone,
     StreamNotFound,
     TooManyReaders,
 )
-from gateway.relay.reader import Ending, Why
 from gateway.store.record import Record
-from gateway.streams.service import Gateway
 from gateway.web.answers import json_answer
-from gateway.web.event_stream import disconnected
 
-P = TypeVar("P", bound=Projection)
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -98,26 +90,6 @@ def pages_of(cited: Sequence[Any]) -> Iterator[dict[str, Any]]:
             yield {name: page[name] for name in ("url", "title", "start_index", "end_index") if name in page}
 
 
-async def settled(gateway: Gateway, request: Request, record: Record, start: Callable[[], P]) -> P:
-    """What `start` makes when it was fed the whole stream, which is waited for.
-
-    Raises Unfinished where the connection's age or the caller ends the waiting, StreamGone, StoreUnavailable
-    or TooManyReaders.
-    """
-    reading = asyncio.create_task(_read(gateway, record, start), name="read-to-the-end")
-    gone = asyncio.create_task(disconnected(request.receive), name="caller-gone")
-    try:
-        await asyncio.wait({reading, gone}, return_when=asyncio.FIRST_COMPLETED)
-        told = reading.result() if reading.done() else None
-    finally:
-        for task in (reading, gone):
-            task.cancel()
-        await asyncio.gather(reading, gone, return_exceptions=True)
-    if told is None:
-        raise Unfinished(stream=record.id)
-    return told
-
-
 @contextmanager
 def begun(record: Record) -> Iterator[None]:
     """The run goes on, whatever fails here: no client is to start another. Raises Unfinished."""
@@ -125,22 +97,6 @@ def begun(record: Record) -> Iterator[None]:
         yield
     except (StoreUnavailable, TooManyReaders):
         raise Unfinished(stream=record.id) from None
-
-
-async def _read(gateway: Gateway, record: Record, start: Callable[[], P]) -> P | None:
-    """To the end, or None where that is further away than a connection may be old."""
-    ending, reader = Ending(), start()
-    relay = gateway.parts.relay
-    async with aclosing(relay.follow(record.id, None, ending, record.owner)) as chunks:
-        async for chunk in chunks:
-            if chunk == sse.LOG_LOST:
-                reader = start()
-            elif chunk != sse.HEARTBEAT:
-                for event_id, event in events(chunk):
-                    reader.feed(event_id, event)
-    if ending.why is Why.EXPIRED:
-        raise StreamGone
-    return reader if reader.fold.ended else None
 
 
 def unknown(field: str) -> StreamNotFound:

@@ -13,7 +13,9 @@ from typing import Any
 from gateway.formats.openai.common import ModelNotFound
 from gateway.protocol.errors import Invalid
 from gateway.streams.images import check_image
+from gateway.streams.input_schemas import Inputs
 from gateway.streams.messages import ROLES, call
+from gateway.streams.params import RESPONSE_FORMAT
 from gateway.streams.strict_json import check_text, shown
 
 MOST_METADATA = 16  # as OpenAI's own
@@ -42,14 +44,6 @@ def _are_stops(value: Any) -> bool:
 
 def _are_biases(value: Any) -> bool:
     return _is_object(value) and all(map(_is_number(-100, 100), value.values()))
-
-
-def _is_format(value: Any) -> bool:
-    return _is_object(value) and value.get("type") == "text"
-
-
-def _is_text_config(value: Any) -> bool:
-    return _is_object(value) and (value.get("format") is None or _is_format(value["format"]))
 
 
 HANDED_ON: Mapping[str, tuple[Check, str]] = {
@@ -89,8 +83,6 @@ NEUTRAL: Mapping[str, Check] = {
     "moderation": lambda value: False,
     "n": lambda value: type(value) is int and value == 1,
     "prompt": lambda value: False,
-    "response_format": _is_format,
-    "text": _is_text_config,
     "tool_choice": lambda value: value in ("none", "auto"),
     "tools": lambda value: value == [],
     "top_logprobs": lambda value: type(value) is int and value == 0,
@@ -98,7 +90,18 @@ NEUTRAL: Mapping[str, Check] = {
 }
 
 
-def common(value: Any, own: frozenset[str], chains: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+FORMS = ("response_format", "text")  # where the two formats ask for the form of an answer
+_OF_FORM = ("name", "schema", "strict")
+MOST_FORM_NAME = 64  # as OpenAI's own
+UNSTRUCTURED = (
+    "asks for structured output, and this chain is not declared for it: its author can, by "
+    "@chain(name, structured=True), where the chain heeds the param response_format"
+)
+
+
+def common(
+    value: Any, own: frozenset[str], chains: Mapping[str, Any], inputs: Inputs
+) -> tuple[str, dict[str, Any]]:
     """The chain, and its params; `own` are the fields that the format reads itself.
 
     Raises Invalid for what is no object, and for a field that is unknown, malformed or cannot be honoured;
@@ -110,7 +113,7 @@ def common(value: Any, own: frozenset[str], chains: Mapping[str, Any]) -> tuple[
     for name, given in value.items():
         if (
             name in own
-            or name in ("model", "metadata")
+            or name in ("model", "metadata", *FORMS)
             or name in IGNORED
             or (given is None and _known(name))
         ):
@@ -129,7 +132,32 @@ def common(value: Any, own: frozenset[str], chains: Mapping[str, Any]) -> tuple[
         raise Invalid("model", "must be a string")
     if model not in chains:
         raise ModelNotFound(field="model")
+    if (form := _form(value)) is not None:
+        if not inputs.is_structured(model):
+            raise Invalid(next(name for name in FORMS if value.get(name)), UNSTRUCTURED)
+        params[RESPONSE_FORMAT] = form
     return model, params
+
+
+def _form(value: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The form that the answer is asked for in; None: a text. Raises Invalid."""
+    given, at = value.get("response_format"), "response_format"
+    if given is None and value.get("text") is not None:
+        config, at = value["text"], "text"
+        if not _is_object(config):
+            raise Invalid(at, "must be an object")
+        given = config.get("format")
+    if given is None or (_is_object(given) and given.get("type") == "text"):
+        return None
+    if not _is_object(given) or given.get("type") != "json_schema":
+        raise Invalid(at, "must be of the type text or json_schema: chains here know no other")
+    told = given if at == "text" else given.get("json_schema")
+    name, schema, strict = (told.get(one) if _is_object(told) else None for one in _OF_FORM)
+    if not isinstance(name, str) or not 0 < len(name) <= MOST_FORM_NAME or not name.isascii():
+        raise Invalid(at, f"must have a name of 1 to {MOST_FORM_NAME} ASCII characters")
+    if not _is_object(schema) or not isinstance(strict, bool | None):
+        raise Invalid(at, "must have a schema, which is an object; strict must be true or false")
+    return {"name": name, "schema": schema, "strict": bool(strict)}
 
 
 def flag(value: Mapping[str, Any], name: str) -> bool:
@@ -234,4 +262,4 @@ def _string(at: str, value: Any) -> str:
 
 
 def _known(name: str) -> bool:
-    return name in HANDED_ON or name in NEUTRAL
+    return name in HANDED_ON or name in NEUTRAL or name in FORMS

@@ -28,7 +28,7 @@ from gateway.formats.openai.items import (
     Told,
     json_text,
 )
-from gateway.protocol import Cursor, Event, EventType, Status
+from gateway.protocol import Cursor, Event, EventType, Status, sse
 from gateway.protocol.fold import StageText
 
 # Each may take three frames to close, and one event has at most 64: a reset closes all.
@@ -66,6 +66,10 @@ class Responses(Projection):
             begun = [self._frame("response.in_progress", {"response": self.document()})]
         return [*begun, *super().feed(event_id, event)]
 
+    def shared_as(self) -> Hashable:
+        """What its request has asked for."""
+        return sse.dumps(sorted(self.asked.items()))
+
     def document(self) -> dict[str, Any]:
         """The response, as it stands after the events so far."""
         given, said, both = tokens(self.fold.usage)
@@ -99,6 +103,11 @@ class Responses(Projection):
             "usage": usage if self.fold.usage is not None else None,
             **self.asked,
         }
+
+    @property
+    def items(self) -> int:
+        """How many items the response has had, with those that do not stand."""
+        return self._count
 
     def answer(self) -> str:
         """The text that a client adds up: of all messages."""

@@ -19,14 +19,18 @@ import gateway.formats.openai.fields as fields
 from gateway.formats.base.approvals import Decision, answered_by, check_allowed
 from gateway.formats.base.projection import Place
 from gateway.formats.base.serving import Route, begin, follow, replayed, stands
-from gateway.formats.openai.approvals import REQUEST, RESPONSE, decisions_in
-from gateway.formats.openai.common import begun, refusal, settled, unknown, where
+from gateway.formats.openai import repeats
+from gateway.formats.openai.approvals import REFERENCE, REQUEST, RESPONSE, decisions_in
+from gateway.formats.openai.common import begun, refusal, unknown, where
 from gateway.formats.openai.output import Responses
+from gateway.formats.openai.references import reference_in, refers, resolved
+from gateway.formats.openai.waiting import Told, at_the_end
 from gateway.protocol import Status, sse
 from gateway.protocol.errors import CursorLost, Invalid, StreamNotFound, TooLarge
 from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
 from gateway.streams.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word, with_answers
+from gateway.streams.params import RESPONSE_FORMAT
 from gateway.streams.room import Document
 from gateway.streams.service import Gateway
 from gateway.streams.start import Bounds, Start, parse_start, read_json
@@ -38,7 +42,7 @@ _OWN = frozenset(
     ("input", "instructions", "previous_response_id", "background", "store", "stream", "stream_options")
 )
 _PREFIX = "resp_"
-_KINDS = ("message", "function_call", "function_call_output", RESPONSE)
+_KINDS = ("message", "function_call", "function_call_output", REFERENCE, RESPONSE)
 # Of a response's output that is sent back as input, and of answers to it.
 _SKIPPED = frozenset(("reasoning", "mcp_call", REQUEST, RESPONSE))
 
@@ -73,24 +77,31 @@ class Asked:
 async def openai_responses_create(gateway: Gateway, request: Request) -> Response:
     """POST /v1/responses."""
     owner = await request_head.owner(gateway, request)
-    draft = await read_json(request, gateway.bounds, lambda value: parse(value, gateway), owner)
+    draft, digest = await read_json(
+        request,
+        gateway.bounds,
+        lambda value: (parse(value, gateway), repeats.digest_of(request, value)),
+        owner,
+    )
     if draft.decisions:
         gateway.parts.hub.check_room(owner=owner)
         record, asked = await _resumed(gateway, request, draft, owner)
     else:
         start, asked = await with_what_was_said(draft, gateway, owner)
         gateway.parts.hub.check_room(owner=owner)
+        again = await repeats.joined(gateway, request, owner, digest)
         with _as_sent():
-            record = await begin(gateway, request, start, owner, followed=asked.stream)
+            record = again or await begin(gateway, request, start, owner, followed=asked.stream)
     with begun(record):
+        if not draft.decisions and again is None:
+            await repeats.note(gateway, owner, digest, record)
         await gateway.parts.conversations.keep(owner, record.id, KIND, asked.kept)
         made = await _made(gateway, record, asked.shown)
         if asked.stream:
             return follow(gateway, record, made(), headers=where(record.id))
-        if asked.kept["background"]:
-            told = await replayed(gateway, record, made)
-        else:
-            told = await settled(gateway, request, record, made)
+        if not asked.kept["background"]:
+            return await at_the_end(gateway, request, record, made, lambda told: Told(told.document()))
+        told = await replayed(gateway, record, made)
     return json_answer(Document.of(told.document(), told.share), 200, dict(where(record.id)))
 
 
@@ -115,7 +126,7 @@ async def openai_responses_cancel(gateway: Gateway, request: Request) -> Respons
 
 def parse(value: Any, gateway: Gateway) -> Draft:
     """The rules of the body alone. Raises Invalid, which names the field, or ModelNotFound."""
-    chain, params = fields.common(value, _OWN, gateway.chains)
+    chain, params = fields.common(value, _OWN, gateway.chains, gateway.inputs)
     options = value.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise Invalid("stream_options", "must be an object")
@@ -129,8 +140,10 @@ async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> tupl
     value = draft.value
     previous = value.get("previous_response_id")
     before = [] if previous is None else await _conversation(gateway, previous, owner)
-    before = with_answers(before, draft.said)
-    conversation = [*before, *draft.said]
+    is_more = previous is not None or refers(draft.said)  # than the body holds
+    said, places = await resolved(gateway, draft.said, draft.places, owner)
+    before = with_answers(before, said)
+    conversation = [*before, *said]
     start: dict[str, Any] = {
         "chain": draft.chain,
         "params": draft.params,
@@ -138,10 +151,10 @@ async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> tupl
     }
     if told := fields.metadata(value):
         start["metadata"] = told
-    if previous is not None and len(sse.dumps(start["messages"])) > gateway.bounds.bytes:
+    if is_more and len(sse.dumps(start["messages"])) > gateway.bounds.bytes:
         raise TooLarge(f"the conversation's bound is {gateway.bounds.bytes} bytes")
     stored = value.get("store") is None or fields.flag(value, "store")
-    shown = {"instructions": value.get("instructions") or None}
+    shown = {"instructions": value.get("instructions") or None, **_text_asked(draft.params)}
     kept = {
         "background": fields.flag(value, "background"),
         "previous_response_id": previous,
@@ -149,7 +162,7 @@ async def with_what_was_said(draft: Draft, gateway: Gateway, owner: str) -> tupl
         "messages": conversation if stored else None,
         **(shown if stored else {}),
     }
-    with _as_sent(len(draft.instructions) + len(before), draft.places):
+    with _as_sent(len(draft.instructions) + len(before), places):
         size = len(sse.dumps(start))
         start_it = await aside(size, lambda: parse_start(start, gateway.chains, gateway.bounds), owner)
         start_it = replace(start_it, unstored=not stored)
@@ -227,6 +240,9 @@ def _messages(given: Any, bounds: Bounds) -> tuple[list[dict[str, Any]], list[st
         elif kind == "function_call":
             if asked := _asked(at, item, messages, bounds):
                 messages.append(asked)
+        elif kind == REFERENCE:
+            if referred := reference_in(at, item):
+                messages.append(referred)
         elif not isinstance(kind, str) or kind not in _SKIPPED:
             raise Invalid(f"{at}.type", f"must be one of {', '.join(_KINDS)}")
         places += [at] * (len(messages) - len(places))
@@ -245,6 +261,12 @@ def _asked(
         messages[-1].setdefault("tool_calls", []).append(made)
         return None
     return {"role": "assistant", "content": "", "tool_calls": [made]}
+
+
+def _text_asked(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The form of the text, as a response shows it, where it was asked for in one."""
+    form = params.get(RESPONSE_FORMAT)
+    return {"text": {"format": {"type": "json_schema", **form}}} if form else {}
 
 
 def _instructions(value: Mapping[str, Any]) -> list[dict[str, Any]]:
