@@ -67,6 +67,7 @@ SLOW = frozenset(
         "log_model",
         "orphans",
         "producer",
+        "projector",
         "protocol",
         "readiness",
         "relay",

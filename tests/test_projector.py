@@ -257,3 +257,25 @@ async def test_what_a_stream_has_used_in_all_its_parts(redis_url: str) -> None:
         paid = {"usage": {"input_tokens": 1, "output_tokens": 1}, "lost": {"input_tokens": 10}}
         await store.projector.settle(await store.whole(**parts, paid=json.dumps(paid)))
         assert await store.spent() == (111 + 100, 1222 + 1221)
+
+
+async def test_a_feed_that_has_expired_goes_on(redis_url: str) -> None:
+    async with store_at(redis_url) as store:
+        events, feeding, *_ = Feeds.keys(Feeds.id_of(OWNER))
+        await store.projector.settle(await store.whole())
+        first = (await store.projector.feeds.read(Feeds.id_of(OWNER), None)).last
+        await store.redis.call("DEL", events)  # as its expiry does
+        assert (
+            await store.projector.feeds.read(Feeds.id_of(OWNER), first)
+        ).last == first  # nothing is missing
+        stream_id = await store.whole()
+        await store.projector.settle(stream_id)
+        piece = await store.projector.feeds.read(Feeds.id_of(OWNER), first)
+        assert piece.frames.count(b"event: ") == 3
+        entries = await store.redis.call("XRANGE", events, "-", "+")
+        assert int(await store.redis.call("HGET", feeding, "bytes")) == sum(
+            len(flat[7]) for _, flat in entries
+        )
+        await store.redis.call("DEL", events)
+        with pytest.raises(CursorLost):
+            await store.projector.feeds.read(Feeds.id_of(OWNER), first)

@@ -264,6 +264,8 @@ class TestCreation:
     async def test_over_quota_nothing_is_stored(self, redis_url: str, redis: Redis) -> None:
         async with Jobs(redis_url, max_owner_streams=1) as jobs:
             await self.make(jobs)
+            assert jobs.log.projector is not None
+            await jobs.log.projector.close()  # what is told of the streams before stands
             before = sorted(await redis.keys("*"))
             with pytest.raises(OverQuota):
                 await self.make(jobs)

@@ -10,13 +10,18 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from gateway.store.record import Record
+from gateway.store.usage import Usage
+from gateway.streams.retrying import Wanted
+from gateway.streams.start import Start
 from gateway.streams.status import document
 from tests.support.adapted import Scripted, calls
-from tests.support.jobs import Jobs, body
+from tests.support.jobs import Jobs, body, eventually
 from workers.attempt import retry
 from workers.chains.registry import chain
 from workers.spending import Bill, Spending
@@ -141,3 +146,50 @@ async def test_a_try_that_fails_is_told_apart(redis_url: str, monkeypatch: pytes
         assert fold.usage == {name: usage(1)[name] + usage(2)[name] for name in usage(1)}
         assert fold.usage_lost == usage(1)
         assert (await jobs.record(stream_id)).attempt == 1
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+async def test_what_finished_stages_took_stands_where_the_stream_has_no_result(
+    redis_url: str, end: str
+) -> None:
+    entered, gate, failing = asyncio.Event(), asyncio.Event(), [True]
+
+    async def last(_: Any) -> str:
+        entered.set()
+        if end == "cancelled":
+            await gate.wait()
+        if failing:
+            raise ValueError("in vain")
+        return "made"
+
+    name = f"staged-{end}"
+    first = RunnableLambda(lambda given: given["input"]) | Paid(answers=[AIMessage("a")]) | StrOutputParser()
+    chain(name, stages=("draft", "text"), tries=1)(lambda _: {"draft": first, "text": RunnableLambda(last)})
+    async with Jobs(redis_url) as jobs:
+        spent = Usage(jobs.connection)
+        stream_id = (await jobs.gateway.create(Start(name, {"input": "q"}, {}), owner="key:a")).id
+        attempt = asyncio.create_task(jobs.runner.run(body(stream_id)))
+        await entered.wait()
+        if end == "cancelled":
+            await jobs.gateway.end(stream_id, "key:a")
+        await attempt
+        fold, record = await jobs.fold(stream_id), await jobs.record(stream_id)
+        assert (fold.ended, fold.usage) == (end, None)
+        assert document(record, fold)["usage"] == usage(1)
+
+        async def counted(tokens: tuple[int, int]) -> None:
+            async def right() -> bool:
+                return (await spent.of("key:a")).day == tokens
+
+            await eventually(right)
+
+        await counted((10, 1))
+        if end == "failed":  # what the retry has from it is not counted again
+            failing.clear()
+            again = (await jobs.gateway.retry(stream_id, Wanted(), owner="key:a")).id
+            await jobs.runner.run(body(again))
+            assert (await jobs.fold(again)).usage == usage(1)
+            projector = jobs.log.projector
+            assert projector is not None
+            await projector.settle(again)
+            await counted((10, 1 + 1))  # the text that no model has told of

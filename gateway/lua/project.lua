@@ -20,6 +20,9 @@ if seq <= tonumber(seen[1] or 0) and not is_end then return { 'again' } end
 redis.call('HSET', SEEN, 'seq', math.max(seq, tonumber(seen[1] or 0)), kind, 1)
 redis.call('PEXPIRE', SEEN, is_end and seen_ms or keep_ms)
 
+if redis.call('EXISTS', FEED) == 0 then -- all of it has expired
+  redis.call('HSET', FEEDING, 'bytes', 0, 'dropped', redis.call('HGET', FEEDING, 'number') or 0)
+end
 local before = redis.call('HGET', FEEDING, 'last') or '0-' .. tag
 local number = redis.call('HINCRBY', FEEDING, 'number', 1)
 local last = number .. '-' .. tag

@@ -40,6 +40,8 @@ def bucket(stream_id: str) -> str:
 class Log:
     """The data model; holds no state but the connection, and what is to be sent on it in this turn."""
 
+    projector: Projector | None = None
+
     def __init__(self, redis: Commands, projector: Projector | None = None) -> None:
         """`projector`: brings to owners what the scripts tell them; None: another process does it later."""
         self._redis = redis

@@ -43,10 +43,15 @@ class Projector:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain(), name="projector")
 
-    async def settle(self, stream_id: str) -> None:
-        """Project all that the stream's journal has. Raises StoreUnavailable."""
+    async def settle(self, stream_id: str, *, is_due: bool = False) -> None:
+        """Project all that the stream's journal has. Raises StoreUnavailable.
+
+        `is_due`: also where there is nothing in it, the stream leaves the due index, or its question expires.
+        """
         for _ in range(MOST_ROUNDS):
             entries = await self.journal.read(stream_id)
+            if not entries and not is_due:
+                return  # another call has done it
             for entry in entries:
                 if await self._project(entry) == "stale":
                     break
@@ -58,7 +63,7 @@ class Projector:
         """Project what others have left behind; how many streams that were. Raises StoreUnavailable."""
         due = await self.journal.due()
         for first in range(0, len(due), AT_ONCE):
-            await self._settle_all(due[first : first + AT_ONCE])
+            await self._settle_all(due[first : first + AT_ONCE], is_due=True)
         return len(due)
 
     async def close(self) -> None:
@@ -79,9 +84,10 @@ class Projector:
             except StoreUnavailable as error:  # they come due
                 _log.warning("the journals of %d streams are projected later: %s", len(some), error.code)
 
-    async def _settle_all(self, stream_ids: list[str]) -> None:
+    async def _settle_all(self, stream_ids: list[str], *, is_due: bool = False) -> None:
         """Raises StoreUnavailable; any other error is told, and leaves the others alone."""
-        results = await asyncio.gather(*map(self.settle, stream_ids), return_exceptions=True)
+        work = (self.settle(stream_id, is_due=is_due) for stream_id in stream_ids)
+        results = await asyncio.gather(*work, return_exceptions=True)
         for stream_id, result in zip(stream_ids, results, strict=True):
             if isinstance(result, StoreUnavailable):
                 raise result
