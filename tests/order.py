@@ -40,6 +40,7 @@ SHARING = {  # a test holds this against the fixtures that each file asks for
             "test_stream_list",
             "test_stream_tokens",
             "test_threads_http",
+            "test_webhooks_hosts",
         ),
         PLAIN: (
             "test_ask",

@@ -29,6 +29,7 @@ from gateway.web import (
     stream_list,
     streams,
     thread_list,
+    webhook_secret,
 )
 from gateway.web.answers import NO_ROUTE, Handler, answered
 from gateway.web.where import route_path
@@ -67,6 +68,7 @@ ROUTES: Routes = (
             ("GET", "/streams", stream_list.streams),
             ("GET", "/streams/events", joint_streams.follow_many),
             ("GET", "/threads", thread_list.threads),
+            ("GET", "/webhooks/secret", webhook_secret.webhook_secret),
             ("GET", "/threads/{thread}/state", state.thread_state),
         )
     ),

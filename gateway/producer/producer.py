@@ -21,6 +21,7 @@ from gateway.protocol.errors import HoldfastError, Invalid
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.outbox import Outbox
 from gateway.store.own_connection import connected
 from gateway.store.quota import Quota
 from gateway.streams.opening import Opening
@@ -52,7 +53,7 @@ class Producer:
     async def __aenter__(self) -> Self:
         redis = await self._stack.enter_async_context(connected(self._settings, "holdfast-producer"))
         quota, mine = Quota(redis, self._settings), Mine(redis, self._settings)
-        self._opening = Opening(self._settings, Log(redis), quota, mine)
+        self._opening = Opening(self._settings, Log(redis), quota, mine, Outbox(redis, self._settings))
         return self
 
     async def __aexit__(

@@ -19,6 +19,7 @@ from gateway.protocol.errors import CursorLost, HoldfastError, TooManyReaders
 from gateway.relay.feed import Feed
 from gateway.relay.hub import Hub
 from gateway.relay.reader import Ending, Subscription, Why
+from gateway.relay.seen import Seen
 from gateway.store.log import Log
 
 RETRY_MS = (500, 2000)
@@ -32,6 +33,7 @@ class Relay:
     def __init__(self, log: Log, hub: Hub, *, max_age: float) -> None:
         self._log = log
         self.hub = hub
+        self.seen = Seen(log)
         self._max_age = max_age
 
     async def follow(
@@ -44,6 +46,7 @@ class Relay:
         """
         feed, reader = self.join(stream_id, after, owner)
         timer = self.end_of_life(reader)
+        told = False
         try:
             await self.hub.acknowledged(feed)
             while not reader.ended:
@@ -55,8 +58,9 @@ class Relay:
                         yield chunk
                         reader.sent()
                 await reader.wait()
+            told = reader.why is Why.TERMINAL
         finally:
-            self.leave(feed, reader)
+            self.leave(feed, reader, told=told)
             if ending is not None:
                 ending.why = reader.why
             if timer is not None:
@@ -71,9 +75,11 @@ class Relay:
         telemetry.readers.add(1)
         return feed, reader
 
-    def leave(self, feed: Feed, reader: Subscription) -> None:
-        """Remove a reader."""
+    def leave(self, feed: Feed, reader: Subscription, *, told: bool = False) -> None:
+        """Remove a reader. `told`: the terminal event was sent to it."""
         telemetry.readers.add(-1)
+        if told:
+            self.seen.had(feed.id)
         self.hub.leave(feed, reader)
 
     async def serve(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:

@@ -18,6 +18,8 @@ from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.store.appender import Appender, BatchSource, ClaimAppends, append_arguments
 from gateway.store.record import Answer, Batch, Claim, Head, Look, Piece, Record, ending, head_of, started
+from gateway.webhooks.asked import EVENTS
+from gateway.webhooks.keys import webhook_key, webhook_sets
 
 CREATED_EXPIRY_MS = 60_000
 BUCKETS = 256
@@ -50,6 +52,7 @@ class Log:
             "give_up",
             "look",
             "resume",
+            "see",
         )
         self._scripts = {name: Script(name) for name in names}
         self._appender = Appender(redis, self._scripts["append"])
@@ -198,6 +201,10 @@ class Log:
         """`cancelled`, `dropped` (number: for how many ms the log was kept), `ended` or `unknown`."""
         return await self._run("cancel", stream_id, tag)
 
+    async def see(self, stream_id: str) -> bool:
+        """A reader has had the terminal event; whether that was news to a webhook, which is not sent now."""
+        return (await self._run("see", stream_id)).word == "seen"
+
     async def erase(self, stream_id: str) -> tuple[int, int]:
         """Delete every key of a stream. Its worker, if it has one, finds it unknown and stops.
 
@@ -206,7 +213,10 @@ class Log:
         job, log, index = self.keys(stream_id)
         idem = await self._redis.call("HGET", job, "idem")
         names = (job, log, self.kept_key(stream_id), *([idem] if idem else []))
-        dropping = [("ZREM", index, stream_id), ("UNLINK", *names)]
+        webhooks = [f"{stream_id}_{event}" for event in EVENTS]
+        unnaming = [("ZREM", key, *webhooks) for key in webhook_sets(stream_id)]
+        unlinking = ("UNLINK", *names, *map(webhook_key, webhooks))
+        dropping = [("ZREM", index, stream_id), *unnaming, unlinking]
         answers = await self._redis.call_all([("PTTL", log), ("PTTL", job), *dropping])
         return answers[0], answers[1]
 
