@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from gateway.cli import doctor as doctor_module
 from gateway.cli.doctor import doctor
 from tests.support.processes import REPOSITORY
 from tests.support.redis_server import RedisServer
+from workers.chains.registry import forget
 
 SECRET = "hf-secret-word"
 CHAINS = {
@@ -60,11 +61,16 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chains of an author's own."""
-    for name, text in CHAINS.items():
-        (tmp_path / f"doctor_{name}.py").write_text(text)
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Chains of an author's own; this process forgets them afterwards."""
+    names = [f"doctor_{name}" for name in CHAINS]
+    for name, text in zip(names, CHAINS.values(), strict=True):
+        (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    forget(names)
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 async def asked(

@@ -19,7 +19,7 @@ from gateway.protocol.errors import Invalid
 from gateway.webhooks.addresses import Address, is_public
 from gateway.webhooks.asked import EVENTS, Webhook, of_url, parse
 from gateway.webhooks.resolving import resolve
-from gateway.webhooks.sender import LONGEST_HEAD, Sender
+from gateway.webhooks.sender import LONGEST_HEAD, Poster
 from gateway.webhooks.signature import Secrets
 from gateway.webhooks.urls import Rules, host_of
 from tests.support.certificates import certify
@@ -229,7 +229,7 @@ def resolving(*rounds: Sequence[str]) -> tuple[list[str], Any]:
 async def test_what_is_sent_comes_to_the_address_that_was_checked() -> None:
     async with Receiver() as receiver:
         asked, look = resolving(["127.0.0.1"])
-        sender = Sender(NEAR, resolving=look)
+        sender = Poster(NEAR, resolving=look)
         url = f"http://some.localhost:{receiver.port}/a?b=c"
         assert await sender.send(url, HEADERS, b"{}") == "204"
         [one] = receiver.received
@@ -245,11 +245,11 @@ async def test_tls_asks_for_the_name_and_not_for_the_address(tmp_path: Path) -> 
     served.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
     _, look = resolving(["127.0.0.1"])
     async with Receiver(tls=served) as receiver:
-        sender = Sender(NEAR, resolving=look, tls=trusting)
+        sender = Poster(NEAR, resolving=look, tls=trusting)
         assert await sender.send(f"https://localhost:{receiver.port}/", HEADERS, b"{}") == "204"
         assert await sender.send(f"https://other.localhost:{receiver.port}/", HEADERS, b"{}") == "tls"
         assert (
-            await Sender(NEAR, resolving=look).send(f"https://localhost:{receiver.port}/", HEADERS, b"{}")
+            await Poster(NEAR, resolving=look).send(f"https://localhost:{receiver.port}/", HEADERS, b"{}")
             == "tls"
         )
         assert len(receiver.received) == 1
@@ -260,7 +260,7 @@ async def test_a_name_that_becomes_private_is_asked_no_more() -> None:
         url = f"http://hooks.localhost:{receiver.port}/"
         for number, address in enumerate(("10.0.0.1", "169.254.169.254", "::ffff:7f00:1", "8.8.8.8"), 1):
             asked, look = resolving(["127.0.0.1"], [address], ["127.0.0.1", address])
-            sender = Sender(NEAR, resolving=look)
+            sender = Poster(NEAR, resolving=look)
             assert await sender.send(url, HEADERS, b"{}") == "204"
             for _ in range(2):
                 assert await sender.send(url, HEADERS, b"{}") == "refused"
@@ -271,9 +271,9 @@ async def test_a_public_name_leads_to_no_private_address() -> None:
     async with Receiver() as receiver:
         url = f"https://hooks.example:{receiver.port}/"
         for addresses in (["127.0.0.1"], ["10.0.0.1"], ["169.254.169.254"], ["::ffff:7f00:1"], ["::1"]):
-            sender = Sender(RULES, resolving=resolving(addresses)[1])
+            sender = Poster(RULES, resolving=resolving(addresses)[1])
             assert await sender.send(url, HEADERS, b"{}") == "refused"
-            mixed = Sender(RULES, resolving=resolving(["8.8.8.8", *addresses])[1])
+            mixed = Poster(RULES, resolving=resolving(["8.8.8.8", *addresses])[1])
             assert await mixed.send(url, HEADERS, b"{}") == "refused"  # none is asked, not the first either
         assert receiver.connections == 0
 
@@ -281,17 +281,17 @@ async def test_a_public_name_leads_to_no_private_address() -> None:
 async def test_loopback_is_asked_by_http_only_where_the_name_leads_there() -> None:
     async with Receiver() as receiver:
         _, look = resolving(["8.8.8.8"])
-        sender = Sender(NEAR, resolving=look)
+        sender = Poster(NEAR, resolving=look)
         assert await sender.send(f"http://a.localhost:{receiver.port}/", HEADERS, b"{}") == "refused"
         hosts = replace(NEAR, hosts=frozenset({"other.example"}))
-        assert await Sender(hosts).send(receiver.url(), HEADERS, b"{}") == "refused"
+        assert await Poster(hosts).send(receiver.url(), HEADERS, b"{}") == "refused"
         assert receiver.connections == 0
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(status: int) -> None:
     async with Receiver() as other, Receiver([answer(status, f"location: {other.url()}")]) as receiver:
-        assert await Sender(NEAR).send(receiver.url(), HEADERS, b"{}") == str(status)
+        assert await Poster(NEAR).send(receiver.url(), HEADERS, b"{}") == str(status)
         assert other.connections == 0
 
 
@@ -312,7 +312,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
 )
 async def test_of_the_answer_the_status_counts(told: bytes, outcome: str) -> None:
     async with Receiver([told]) as receiver:
-        assert await Sender(NEAR).send(receiver.url(), HEADERS, b"{}") == outcome
+        assert await Poster(NEAR).send(receiver.url(), HEADERS, b"{}") == outcome
 
 
 async def test_a_slow_one_is_left_in_time_whatever_it_is_slow_at() -> None:
@@ -322,15 +322,15 @@ async def test_a_slow_one_is_left_in_time_whatever_it_is_slow_at() -> None:
 
     async with Receiver([None]) as receiver:
         began = time.monotonic()
-        assert await Sender(NEAR, timeout=0.2).send(receiver.url(), HEADERS, b"{}") == "timeout"
-        slow = Sender(NEAR, timeout=0.2, resolving=never)
+        assert await Poster(NEAR, timeout=0.2).send(receiver.url(), HEADERS, b"{}") == "timeout"
+        slow = Poster(NEAR, timeout=0.2, resolving=never)
         assert await slow.send("http://a.localhost/", HEADERS, b"{}") == "timeout"
         assert time.monotonic() - began < 5
-    assert await Sender(NEAR).send(receiver.url(), HEADERS, b"{}") == "no_connection"
+    assert await Poster(NEAR).send(receiver.url(), HEADERS, b"{}") == "no_connection"
 
 
 async def test_names_are_looked_up_and_a_name_that_is_none_is_told() -> None:
     assert ip_address("127.0.0.1") in await resolve("localhost", 80)
     with pytest.raises(OSError, match="gaierror"):
         await resolve("no-such-name.invalid", 80)
-    assert await Sender(RULES).send("https://no-such-name.invalid/", HEADERS, b"{}") == "no_address"
+    assert await Poster(RULES).send("https://no-such-name.invalid/", HEADERS, b"{}") == "no_address"

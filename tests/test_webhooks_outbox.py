@@ -17,7 +17,7 @@ from gateway.outbox.deliverer import MOST_CLAIMS, Deliverer
 from gateway.protocol import Status, sse
 from gateway.protocol.errors import OverQuota
 from gateway.settings import Settings
-from gateway.store.outbox import Entry, Outbox
+from gateway.store.outbox import Outbox, Outgoing
 from gateway.store.record import Record
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start
@@ -51,7 +51,7 @@ def deliverer_of(gateway: Gateway) -> Deliverer:
     return Deliverer(gateway.settings, gateway.parts.log, gateway.parts.outbox)
 
 
-async def entry_of(gateway: Gateway, name: str) -> Entry | None:
+async def entry_of(gateway: Gateway, name: str) -> Outgoing | None:
     return next((one for one in await gateway.parts.outbox.listed(100) if one.name == name), None)
 
 

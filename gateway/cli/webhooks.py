@@ -11,7 +11,7 @@ from gateway import protocol
 from gateway.cli.commands import table
 from gateway.observe.loglines import one_line
 from gateway.protocol.errors import HoldfastError
-from gateway.store.outbox import Entry, Outbox
+from gateway.store.outbox import Outbox, Outgoing
 from gateway.streams.service import Gateway
 from gateway.webhooks.asked import EVENTS
 from gateway.webhooks.urls import host_of
@@ -56,7 +56,7 @@ async def _redriven(outbox: Outbox, wanted: str) -> int:
     return 0
 
 
-def _told(found: list[Entry], *, as_json: bool) -> int:
+def _told(found: list[Outgoing], *, as_json: bool) -> int:
     rows = [_row(entry) for entry in sorted(found, key=lambda entry: (entry.due_ms, entry.name))]
     if as_json:
         print(json.dumps({"webhooks": rows}, indent=2))
@@ -65,7 +65,7 @@ def _told(found: list[Entry], *, as_json: bool) -> int:
     return 0
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: Outgoing) -> dict[str, Any]:
     """Of the URL only the host: the rest may hold a secret."""
     state = "dead" if entry.dead else ("sending" if entry.held else "waiting")
     return {

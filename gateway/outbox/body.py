@@ -10,7 +10,7 @@ from gateway import protocol
 from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import CursorLost
 from gateway.store.log import Log
-from gateway.store.outbox import Entry
+from gateway.store.outbox import Outgoing
 from gateway.store.record import Record
 from gateway.streams.rows import row
 from gateway.streams.status import document, fold_of
@@ -20,7 +20,7 @@ MOST_LOG_BYTES = 1_048_576  # of a longer log no text is made here
 _TRIES = 3
 
 
-async def body_of(log: Log, entry: Entry) -> bytes | None:
+async def body_of(log: Log, entry: Outgoing) -> bytes | None:
     """The bytes, or None where the stream is not there any more. Raises StoreUnavailable."""
     record, size = await log.record(entry.stream_id)
     if record is None:
@@ -43,7 +43,7 @@ async def body_of(log: Log, entry: Entry) -> bytes | None:
     return body
 
 
-def _as_of(record: Record, entry: Entry) -> Record:
+def _as_of(record: Record, entry: Outgoing) -> Record:
     """The record as it was then: a question may have been answered, or taken back, since."""
     if entry.event != "interrupted":
         return record

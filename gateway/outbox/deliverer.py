@@ -20,8 +20,8 @@ from gateway.outbox.body import body_of
 from gateway.protocol.errors import HoldfastError, StoreUnavailable, stack_of
 from gateway.settings import Settings
 from gateway.store.log import Log
-from gateway.store.outbox import Entry, Outbox
-from gateway.webhooks.sender import Sender
+from gateway.store.outbox import Outbox, Outgoing
+from gateway.webhooks.sender import Poster
 from gateway.webhooks.signature import Secrets
 from gateway.webhooks.urls import Rules
 
@@ -38,12 +38,12 @@ _log = logging.getLogger("holdfast.webhooks")
 class Deliverer:
     """`run` until it is cancelled, or `sweep` from time to time. Does nothing where there are no keys."""
 
-    def __init__(self, settings: Settings, log: Log, outbox: Outbox, sender: Sender | None = None) -> None:
+    def __init__(self, settings: Settings, log: Log, outbox: Outbox, sender: Poster | None = None) -> None:
         self._log = log
         self._outbox = outbox
         self._is_on = bool(settings.webhook_keys.split())
         self._secrets = Secrets(settings.webhook_keys.split())
-        self._sender = sender or Sender(Rules.of(settings))
+        self._sender = sender or Poster(Rules.of(settings))
         self._pauses = settings.webhook_pauses
         self._lease = settings.lease
         self._places = asyncio.Semaphore(PLACES)
@@ -126,7 +126,7 @@ class Deliverer:
         except Exception as error:
             _log.error("webhook msg_%s failed:\n%s", name, stack_of(error))
 
-    async def _try(self, entry: Entry, token: str) -> None:
+    async def _try(self, entry: Outgoing, token: str) -> None:
         if entry.claims > MOST_CLAIMS:
             await self._settle(entry, token, "lost")
             return
@@ -140,7 +140,7 @@ class Deliverer:
         headers = self._secrets.headers(entry.owner, entry.webhook_id, int(time.time()), kept)
         await self._settle(entry, token, await self._sender.send(entry.url, headers, kept))
 
-    async def _settle(self, entry: Entry, token: str, outcome: str) -> None:
+    async def _settle(self, entry: Outgoing, token: str, outcome: str) -> None:
         """Delivered by a 2xx; else tried again after the next pause, as long as there is one."""
         word, pause = "dead", 0.0
         if outcome.startswith("2"):

@@ -28,7 +28,7 @@ _UNENDED = (b"queued", b"running")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Outgoing:
     """A webhook that is to be sent. `body` is empty until it was written; `questions` are JSON."""
 
     name: str
@@ -52,7 +52,7 @@ class Entry:
         return f"msg_{self.name}"
 
     @classmethod
-    def of(cls, name: str, flat: Sequence[bytes]) -> Entry:
+    def of(cls, name: str, flat: Sequence[bytes]) -> Outgoing:
         """Read the hash's fields."""
         raw = {flat[at].decode(): flat[at + 1] for at in range(0, len(flat), 2)}
 
@@ -145,23 +145,23 @@ class Outbox:
         """Names of webhooks that are due, `most` of each bucket; those of nodes that answer."""
         return await self._listed(0, most, all_of_them=all_of_them)
 
-    async def listed(self, most: int) -> list[Entry]:
+    async def listed(self, most: int) -> list[Outgoing]:
         """Webhooks that are to be sent, and those that were given up, `most` of each bucket and kind."""
         names = [
             *(await self._listed(0, most, all_of_them=True)),
             *(await self._listed(1, most, all_of_them=True)),
         ]
-        found: list[Entry] = []
+        found: list[Outgoing] = []
         for first in range(0, len(names), MOST_LOOKS):
             some = names[first : first + MOST_LOOKS]
             raw = await self._redis.call_all([("HGETALL", self.keys(name)[0]) for name in some])
-            found += [Entry.of(name, flat) for name, flat in zip(some, raw, strict=True) if flat]
+            found += [Outgoing.of(name, flat) for name, flat in zip(some, raw, strict=True) if flat]
         return found
 
-    async def take(self, name: str, token: str, lease_ms: int) -> Entry | None:
+    async def take(self, name: str, token: str, lease_ms: int) -> Outgoing | None:
         """The webhook, if it is due and nobody sends it; by the same token again: its lease is renewed."""
         raw = await self._scripts["take_webhook"](self._redis, self.keys(name), name, token, lease_ms)
-        return Entry.of(name, raw[1:]) if raw[0] == "taken" else None
+        return Outgoing.of(name, raw[1:]) if raw[0] == "taken" else None
 
     async def fill(self, name: str, token: str, body: bytes) -> bytes | None:
         """Keep what is sent, and answer what was kept first; None where the webhook is held no more."""

@@ -23,7 +23,7 @@ _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
-class Sender:
+class Poster:
     """Sends to where the rules allow. `resolving` and `tls` are a test's, or the system's."""
 
     def __init__(

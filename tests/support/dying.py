@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.store.outbox import Outbox
-from gateway.webhooks.sender import Sender
+from gateway.webhooks.sender import Poster
 
 POINTS = tuple(
     f"{when} {what}" for what in ("take", "fill", "send", "settle") for when in ("before", "after")
@@ -43,4 +43,4 @@ def _dying(kind: type, what: str) -> None:
 if "KILLED" in os.environ:
     for one in ("take", "fill", "settle"):
         _dying(Outbox, one)
-    _dying(Sender, "send")
+    _dying(Poster, "send")
