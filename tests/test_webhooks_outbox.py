@@ -19,10 +19,13 @@ from gateway.protocol.errors import OverQuota
 from gateway.settings import Settings
 from gateway.store.outbox import Outbox, Outgoing
 from gateway.store.record import Record
+from gateway.streams.resume import Resume
+from gateway.streams.retrying import Wanted
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start
 from gateway.webhooks.asked import Webhook
 from tests.support.receiver import Receiver, answer
+from tests.support.redis_cluster import RedisCluster
 
 HOOK = Webhook("https://example.org/")
 START = Start("c", {"input": 1}, {}, webhook=HOOK)
@@ -309,3 +312,61 @@ async def test_an_owner_who_is_slow_holds_up_his_own(redis_url: str) -> None:
         assert await entry_of(gateway, late) is not None
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_stream_that_goes_on_with_an_answer_or_tries_again_has_the_same_webhook(
+    redis_url: str, redis: Redis
+) -> None:
+    async with gateway_of(redis_url) as gateway:
+        log = gateway.parts.log
+        waiting, failed = [await gateway.create(START, owner="alice") for _ in range(2)]
+        for record, status, fields in (
+            (waiting, "done", {"questions": '[{"id": "q"}]', "pending": '["q"]', "thread_ms": LONG_MS}),
+            (failed, "failed", {}),
+        ):
+            claim = (await log.claim(record.id, protocol.new_token(), LONG_MS)).claim
+            assert claim is not None
+            end = sse.encode(DONE, claim.log_end, claim.tag)
+            last = f"{claim.log_end}-{claim.tag}"
+            told = await log.append(claim, claim.log_end, end, last, LONG_MS, status=status, fields=fields)
+            assert told.word == "ok"
+        resumed = await gateway.resume(waiting.id, Resume({"q": 1}), owner="alice")
+        retried = await gateway.retry(failed.id, Wanted(""), owner="alice")
+        for record in (resumed, retried):
+            await gateway.end(record.id, "alice")
+            entry = await entry_of(gateway, f"{record.id}_cancelled")
+            assert entry is not None
+            assert (entry.url, entry.owner) == (HOOK.url, "alice")
+        events = {entry.event for entry in await gateway.parts.outbox.listed(100)}
+        assert events == {"interrupted", "failed", "cancelled"}
+
+
+async def test_two_processes_send_each_of_many_once(redis_url: str) -> None:
+    async with (
+        Receiver() as receiver,
+        gateway_of(redis_url, max_owner_streams=100) as one,
+        gateway_of(redis_url) as other,
+    ):
+        sent = {await ended(one, Webhook(receiver.url()), owner=f"owner-{n % 10}") for n in range(40)}
+        sending = [asyncio.create_task(deliverer_of(gateway).run()) for gateway in (one, other)]
+        await receiver.until(lambda: len(receiver.received) >= len(sent))
+        async with asyncio.timeout(60):
+            while await one.parts.outbox.listed(100):  # noqa: ASYNC110 - only the store can tell
+                await asyncio.sleep(0.05)
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+        assert sorted(received.id for received in receiver.received) == sorted(f"msg_{name}" for name in sent)
+
+
+async def test_a_cluster_keeps_each_webhook_beside_its_stream() -> None:
+    async with Receiver() as receiver, RedisCluster() as cluster, gateway_of(cluster.url) as gateway:
+        names = {await ended(gateway, Webhook(receiver.url()), owner=f"owner-{n}") for n in range(6)}
+        assert {entry.name for entry in await gateway.parts.outbox.listed(100)} == names
+        dead = names.pop()
+        assert await gateway.parts.outbox.take(dead, "t", LONG_MS)
+        assert await gateway.parts.outbox.settle(dead, "t", "dead") == "settled"
+        await deliverer_of(gateway).sweep()
+        assert {received.id for received in receiver.received} == {f"msg_{name}" for name in names}
+        assert await gateway.parts.outbox.redrive(dead)
+        assert [entry.name for entry in await gateway.parts.outbox.listed(100)] == [dead]
