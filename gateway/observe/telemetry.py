@@ -121,6 +121,8 @@ def begin() -> None:
     """Show zeros from the beginning: a rate knows nothing of the step from no counter to its first value."""
     for counter in (resets, tools_replayed, takeovers, revived, direct_starts, readers, running):
         counter.add(0)
+    for outcome in ("sent", "again", "dead"):
+        webhooks.add(0, {"outcome": outcome})
 
 
 def quiet(settings: Settings) -> None:
