@@ -31,13 +31,16 @@ if sys.platform != "win32":  # uvloop has no wheel for Windows
     import uvloop
 
 from gateway.cli import commands
+from gateway.cli.doctor import Finding, doctor
 from gateway.cli.purge import purge
 from gateway.cli.store import stored
 from gateway.cli.usage import usage
+from gateway.cli.webhooks import webhooks
 from gateway.hosts.asgi import PROBES, ROUTES, Routes, app
 from gateway.hosts.uvicorn_protocol import bounded
 from gateway.observe import loglines, telemetry
 from gateway.observe.configure import configure
+from gateway.outbox.deliverer import Deliverer
 from gateway.protocol.errors import stack_of
 from gateway.runtime.settled import settle
 from gateway.settings import Settings, read_env_file
@@ -49,6 +52,7 @@ from holdfast_gateway import __version__
 from holdfast_gateway.extras import needs
 from holdfast_gateway.new import made
 from workers import guard
+from workers.chains.checking import wrong_with
 from workers.chains.registry import Registry
 from workers.delivery.shift import Shift
 from workers.development.local_model import LocalModel
@@ -106,7 +110,16 @@ async def _look(settings: Settings, given: argparse.Namespace) -> int:
             return await purge(_gateway(settings, lambda: "configured"), given.owner, asks=sys.stdin.isatty())
         if given.command == "usage":
             return await usage(_gateway(settings, lambda: "configured"), as_json=given.json)
+        if given.command == "webhooks":
+            return await webhooks(_gateway(settings, lambda: "configured"), given)
         return await commands.look(settings, given)
+
+
+async def _chains(settings: Settings) -> list[Finding]:
+    """What `doctor` is told of the chains."""
+    wrong = await wrong_with(settings)
+    own = settings.chains or "none of GATEWAY_CHAINS"
+    return [Finding("chains", not wrong, wrong or f"can be made: {own}")]
 
 
 class Host:
@@ -131,6 +144,9 @@ class Host:
         sockets = [self._socket()] if server else []
         worker = asyncio.create_task(self._work(), name="worker") if self._mode != "web" else None
         serving = asyncio.create_task(server.serve(sockets=sockets), name="server") if server else None
+        parts = self.gateway.parts
+        deliverer = Deliverer(self._settings, parts.log, parts.outbox)
+        delivering = asyncio.create_task(deliverer.run(), name="webhooks")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         tasks = [task for task in (worker, serving) if task is not None]
         await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -138,6 +154,8 @@ class Host:
         if worker is not None:
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
+        delivering.cancel()
+        await asyncio.gather(delivering, return_exceptions=True)
         await self.gateway.parts.hub.close()
         if server is not None:
             server.should_exit = True
@@ -344,6 +362,9 @@ def run() -> int:
         except ValueError as error:
             parser.error(str(error))
         return 0
+    if given.command == "doctor":
+        logging.disable()  # what is wrong is told once, by its name
+        return run_in_loop(doctor(_chains))
     settings = commands.settings_for(parser, given.command)
     loglines.set_up(settings.log_level, settings.log_format)
     telemetry.quiet(settings)

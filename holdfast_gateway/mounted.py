@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.callers.auth import OwnerOf
 from gateway.hosts import asgi
 from gateway.observe.configure import configure
+from gateway.outbox.deliverer import Deliverer
 from gateway.producer.producer import Producer
 from gateway.protocol.errors import Forbidden, HoldfastError, StoreUnavailable, stack_of
 from gateway.settings import Settings
@@ -86,16 +87,18 @@ class Holdfast:
         producer = self.producer
         end_telemetry = configure(self._settings)
         parts = self._gateway.parts
-        work = asyncio.create_task(self._work(), name="holdfast") if self._worker else None
+        work = [asyncio.create_task(self._work(), name="holdfast")] if self._worker else []
+        deliverer = Deliverer(self._settings, parts.log, parts.outbox)
+        work.append(asyncio.create_task(deliverer.run(), name="webhooks"))
         self._runs = True
         try:
             async with producer:
                 yield
         finally:
             self._runs = False
-            if work is not None:
-                work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
             await parts.hub.close()
             await self._gateway.close()
             await asyncio.to_thread(end_telemetry)

@@ -34,6 +34,7 @@ CANARY = "canary-7f3a"  # in every secret, and in every question
 ORIGIN = "https://app.example"
 TOKEN_SECONDS = 300
 TOKEN_KEYS = [f"{CANARY}-of-stream-tokens-{name}-{'x' * 16}" for name in ("new", "old", "removed")]
+WEBHOOK_KEYS = [f"{CANARY}-of-webhooks-{name}-{'w' * 16}" for name in ("new", "old")]
 ALICE, ALICE_TOO, BOB, CAROL = (
     f"hf_{CANARY}-{name}-{'k' * 24}" for name in ("alice", "alice-too", "bob", "carol")
 )
@@ -204,6 +205,9 @@ def common(collector: Collector) -> dict[str, str]:
         "GATEWAY_METRICS_KEY": METRICS_KEY,
         "GATEWAY_LOG_LEVEL": "debug",
         "GATEWAY_LIST_METADATA": "about number",
+        "GATEWAY_WEBHOOK_KEYS": " ".join(WEBHOOK_KEYS),
+        "GATEWAY_WEBHOOK_LOOPBACK": "yes",
+        "GATEWAY_WEBHOOK_RETRY_SECONDS": "0.5 0.5",
         "GATEWAY_MAX_OWNER_STREAMS": str(MOST_STREAMS),
         "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "10000",
         "GATEWAY_PRODUCER_GRACE_SECONDS": "5",  # what Schemathesis opens ends by itself

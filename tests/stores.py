@@ -42,6 +42,7 @@ QUICK = frozenset(
         "scripts",
         "stores",
         "subscriber",
+        "webhooks_outbox",
     )
 )
 SLOW = frozenset(

@@ -20,6 +20,7 @@ from gateway.store.log import Log
 from gateway.store.quota import Quota
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start
+from gateway.webhooks.asked import Webhook
 from holdfast_gateway.checkpoints import Saver
 from tests.support.checkpoints import place, put
 from tests.test_layout import PACKAGES, PRODUCT, name_of, package_of
@@ -27,7 +28,7 @@ from tests.test_layout import PACKAGES, PRODUCT, name_of, package_of
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
 LUA = sorted((ROOT / "gateway/lua").glob("*.lua"))
-BEGINNINGS = ("common", "thread")  # what several scripts begin with
+BEGINNINGS = ("common", "thread", "outbox")  # what several scripts begin with
 SCRIPTS = [path for path in LUA if path.stem not in BEGINNINGS]
 MOST_LINES_OF_A_RECIPE = 20
 HOLE = "\0"  # stands for what is put into a string when the product runs
@@ -176,11 +177,12 @@ def pattern_of(key: str) -> str:
         (r"\{[0-9a-f]{32}\}:conversation", "{name}:conversation"),
         (r"\{[0-9a-f]{32}\}:(saved|names|order|thread|streams|memory)$", r"{thread}:\1"),
         (r"\{[0-9a-f]{32}\}:seen:.+", "{owner}:seen:<name>"),
-        (r"\{[0-9a-f]{32}\}:(threads|named|mine|feed|feeding|running|spent|minute)$", r"{owner}:\1"),
+        (r"\{[0-9a-f]{32}\}:(threads|named|mine|feed|feeding|running|spent|minute|webhooks)$", r"{owner}:\1"),
         (r"\{[0-9a-f]{32}\}:", "{caller}:"),
         (r"\{jobs\}:", "{queue}:"),
         (r"(:job:|:log:|:kept:|:journal:).+", r"\1<id>"),
         (r":idem:.+", ":idem:<hash>"),
+        (r":webhook:.+", ":webhook:<name>"),
     ):
         key = re.sub(form, name, key)
     return key
@@ -193,6 +195,7 @@ def plain(text: bytes | str) -> str:
 async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redis) -> None:
     settings = Settings(redis_url=redis_url, queue_name="jobs")
     gateway = Gateway(settings, {"c": ("c",)})
+    hook = Webhook("https://example.org", unseen=60.0)
     start = Start("c", {"input": 1}, {}, {"ticket": 7})
     try:
         parts = gateway.parts
@@ -219,6 +222,12 @@ async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redi
             claim, claim.log_end, b"", claim.record.last_id, 60_000, status="failed", fields=spent
         )
         assert await parts.log.take_turn("sweep", 60_000) == "yes"
+        assert await parts.log.take_turn("webhooks", 60_000) == "yes"
+        for webhook in (hook, replace(hook, unseen=None)):
+            told = (await gateway.create(replace(start, webhook=webhook), owner="alice")).id
+            await gateway.end(told, "alice")
+        assert await parts.outbox.take(f"{told}_cancelled", "t", 60_000)
+        assert await parts.outbox.settle(f"{told}_cancelled", "t", "dead") == "settled"
         await gateway.readiness()
         assert await redis.exists("{" + stream_id[:2] + "}:open")
         await put(Saver(parts.redis, owner="alice"), place(), {"a": (1, "x")})

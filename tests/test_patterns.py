@@ -27,6 +27,16 @@ METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"
 # A pattern that is not here fails `test_fault_61_every_pattern_is_in_the_table`.
 TABLE: Mapping[Pattern, str] = {
     # gateway
+    r"(?P<scheme>(?i:https?))://"
+    r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<target>(?:/[!-~]*)?(?:\?[!-~]*)?)": "https://a.[:1/?",
+    r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?": "a-",
+    r"[0-9]+|0x[0-9a-f]*": "0xa",
+    r"[0-9a-f:.]{2,45}|[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9_])?": "a.:-",
+    r"[0-9]{1,7}(\.[0-9]{1,3})?": "0.",
+    r"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n": "HTTP/1. 0\r\n",
+    r"\r?\n\r?\n": "\r\n",
     r"[$()*+.?]": "$a",
     r"[0-9a-f]{32}": "0z",
     r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)": "export a=",

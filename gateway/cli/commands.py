@@ -31,7 +31,7 @@ from gateway.streams.service import Gateway
 
 SERVING = ("all", "web", "worker")
 ASKING = ("ask", "follow", "cancel", "chains")
-LOOKING = ("inspect", "ls", "retry", "purge", "usage")
+LOOKING = ("inspect", "ls", "retry", "purge", "usage", "webhooks")
 MOST_LISTED = 10_000
 _COLUMNS = (
     "id",
@@ -92,7 +92,17 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
     purge = command("purge", "delete all that is kept of an owner's streams and threads")
     purge.add_argument("--owner", metavar="NAME", required=True, help="as ls names it")
     usage = command("usage", "tell what each owner's streams have taken today: tokens, a line an owner")
-    for looks in (inspect, ls, usage):
+    hooks = command("webhooks", "list the webhooks that are not delivered, or send them again")
+    hooks.add_argument("action", metavar="ACTION", nargs="?", default="list", choices=["list", "redrive"])
+    hooks.add_argument(
+        "id",
+        metavar="ID",
+        nargs="?",
+        default="",
+        help="for redrive: of a webhook or a stream; none: all dead",
+    )
+    command("doctor", "check settings, chains, store, queue and model, and name what is wrong")
+    for looks in (inspect, ls, usage, hooks):
         looks.add_argument("--json", action="store_true", help="for machines")
     return whole
 

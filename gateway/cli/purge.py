@@ -55,4 +55,8 @@ async def _streams(gateway: Gateway, owner: str) -> int:
                 await purging.purge(gateway, stream_id, owner)
                 count += 1
             await gateway.parts.mine.forget(owner, [stream_id])
+    for stream_id in await gateway.parts.outbox.of_owner(owner):  # of which the list knows no more
+        with suppress(StreamNotFound):
+            await purging.purge(gateway, stream_id, owner)
+    await gateway.parts.outbox.forget(owner)
     return count

@@ -30,6 +30,7 @@ from gateway.web import (
     streams,
     thread_list,
     usage,
+    webhook_secret,
 )
 from gateway.web.answers import NO_ROUTE, Handler, Shape, answered, problem
 from gateway.web.where import route_path
@@ -69,6 +70,7 @@ ROUTES: Routes = (
             ("GET", "/streams/events", joint_streams.follow_many),
             ("GET", "/usage", usage.usage),
             ("GET", "/threads", thread_list.threads),
+            ("GET", "/webhooks/secret", webhook_secret.webhook_secret),
             ("GET", "/threads/{thread}/state", state.thread_state),
         )
     ),

@@ -11,6 +11,7 @@ if job[1] == 'done' and redis.call('HEXISTS', JOB, 'pending') == 1 then
   redis.call('HSET', JOB, 'dropped', 1)
   redis.call('HDEL', JOB, 'questions', 'pending')
   drop_run()
+  tell_webhook(id, 'cancelled')
   keep()
   tell(id, 'ended')
   return { 'dropped', left }

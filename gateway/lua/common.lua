@@ -16,13 +16,14 @@ end
 -- For how many ms from now the log is kept, and for how many the record is. The log of an ended stream is kept for
 -- the retention (keep_ms), that of one that waits for an answer for thread_ms if that is longer, that of any other for
 -- open_ms, and the record is kept for tombstone_ms longer than its log.
--- A record without open_ms was made by an earlier release, which kept every log for the retention.
+-- A record without open_ms was made by an earlier release, which kept every log for the retention. While a webhook
+-- is to be sent the record is kept for told_ms at least, so that whoever deletes the stream finds what is to be sent.
 local function lifetimes()
-  local job = redis.call('HMGET', JOB, 'status', 'keep_ms', 'tombstone_ms', 'open_ms', 'questions', 'thread_ms')
+  local job = redis.call('HMGET', JOB, 'status', 'keep_ms', 'tombstone_ms', 'open_ms', 'questions', 'thread_ms', 'told_ms')
   local log_ms = tonumber(job[2])
   if job[5] then log_ms = math.max(log_ms, tonumber(job[6])) end
   if job[4] and not ENDED[job[1]] then log_ms = tonumber(job[4]) end
-  return log_ms, log_ms + tonumber(job[3])
+  return log_ms, math.max(log_ms + tonumber(job[3]), tonumber(job[7] or 0))
 end
 
 -- Set every expiry of a stream anew: those of the log and the idempotency key, and that of the record.
@@ -142,6 +143,31 @@ local function tell_stages(id, frames)
   end
 end
 
+-- The key of the webhook that tells of this event, and the sets of those to be sent and of those given up.
+local function webhook(id, event)
+  local tag = string.sub(JOB, 1, string.find(JOB, '}', 1, true))
+  return tag .. ':webhook:' .. id .. '_' .. event, tag .. ':outbox', tag .. ':undelivered'
+end
+
+-- A webhook of this stream may want to be told of this event: then it is put into the bucket's outbox, in the same step
+-- as the event. It is due at once, or, with webhook_unseen_ms, so much later. What is sent is made of the log by whoever
+-- sends it first. The outbox outlives each of its members.
+local function tell_webhook(id, event)
+  local job = redis.call('HMGET', JOB, 'webhook', 'webhook_events', 'webhook_ms', 'webhook_unseen_ms', 'owner', 'questions')
+  if not job[1] or not string.find(job[2], ' ' .. event .. ' ', 1, true) then return end
+  local entry, outbox = webhook(id, event)
+  local wait = tonumber(job[4] or 0)
+  local keep_ms = tonumber(job[3]) + wait
+  redis.call('HSET', entry, 'stream', id, 'event', event, 'url', job[1], 'owner', job[5] or '', 'at_ms', NOW,
+    'tries', 0, 'claims', 0, 'due_ms', NOW + wait, 'wait_ms', wait)
+  if job[4] then redis.call('HSET', entry, 'unseen', 1) end
+  if job[6] then redis.call('HSET', entry, 'questions', job[6]) end
+  redis.call('PEXPIRE', entry, keep_ms)
+  redis.call('ZADD', outbox, NOW + wait, id .. '_' .. event)
+  if redis.call('PTTL', outbox) < keep_ms then redis.call('PEXPIRE', outbox, keep_ms) end
+  redis.call('HSET', JOB, 'told_ms', keep_ms)
+end
+
 -- The stream ends; the tombstone stays. One that waits for an answer keeps what the run that answers it needs.
 local function finish(id, status)
   tell_started(id)
@@ -150,6 +176,9 @@ local function finish(id, status)
   redis.call('HDEL', JOB, 'lease_ms', 'lease_end_ms')
   if redis.call('HEXISTS', JOB, 'questions') == 0 then
     drop_run(status == 'failed' and redis.call('HEXISTS', JOB, 'unstored') == 0)
+    tell_webhook(id, status)
+  else
+    tell_webhook(id, 'interrupted')
   end
   redis.call('ZREM', OPEN, id)
   keep()

@@ -7,7 +7,8 @@ local owner = redis.call('HGET', JOB, 'owner')
 if not owner or (ARGV[2] ~= '1' and owner ~= ARGV[1]) then return { 'unknown', NOW } end
 local names = { 'owner', 'chain', 'status', 'attempt', 'failures', 'confirmed', 'last_id', 'created_ms', 'started_ms',
   'ended_ms', 'version', 'trace', 'metadata', 'stages', 'usage', 'error', 'finish_reason', 'retries',
-  'questions', 'resumes', 'resumed_by', 'dropped', 'thread', 'first', 'tokens_ended' }
+  'questions', 'resumes', 'resumed_by', 'dropped', 'thread', 'first', 'tokens_ended',
+  'webhook_ms', 'webhook_unseen_ms' }
 local values = redis.call('HMGET', JOB, unpack(names))
 local answer = { 'found', NOW, redis.call('STRLEN', LOG), overdue() or '' }
 for i, name in ipairs(names) do

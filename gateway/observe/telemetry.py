@@ -69,6 +69,9 @@ revived = _meter.create_counter("holdfast.revived", "{job}", "jobs that nobody h
 direct_starts = _meter.create_counter(
     "holdfast.direct_starts", "{job}", "jobs that the process which took the POST has run at once"
 )
+webhooks = _meter.create_counter(
+    "holdfast.webhooks", "{try}", "tries of webhooks: sent, again (after a pause) or dead (no more of them)"
+)
 # What `/metrics` answers, text and media type; none where the settings ask for no such thing.
 exposition: Callable[[], Awaitable[tuple[bytes, str]]] | None = None
 
@@ -119,6 +122,8 @@ def begin() -> None:
     """Show zeros from the beginning: a rate knows nothing of the step from no counter to its first value."""
     for counter in (resets, tools_replayed, takeovers, revived, direct_starts, readers, running):
         counter.add(0)
+    for outcome in ("sent", "again", "dead"):
+        webhooks.add(0, {"outcome": outcome})
 
 
 def quiet(settings: Settings) -> None:

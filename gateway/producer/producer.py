@@ -21,6 +21,7 @@ from gateway.protocol.errors import HoldfastError, Invalid
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.outbox import Outbox
 from gateway.store.own_connection import connected
 from gateway.store.projector import Projector
 from gateway.store.quota import Quota
@@ -55,7 +56,8 @@ class Producer:
         quota, mine = Quota(redis, self._settings), Mine(redis, self._settings)
         projector = Projector(redis, self._settings)
         self._stack.push_async_callback(projector.close)
-        self._opening = Opening(self._settings, Log(redis, projector), quota, mine)
+        outbox = Outbox(redis, self._settings)
+        self._opening = Opening(self._settings, Log(redis, projector), quota, mine, outbox)
         return self
 
     async def __aexit__(

@@ -68,6 +68,13 @@ class StreamNotFound(HoldfastError):
     code = "not_found"
 
 
+class NoWebhooks(HoldfastError):
+    """This gateway sends no webhooks: it has no GATEWAY_WEBHOOK_KEYS."""
+
+    status = 404
+    code = "no_webhooks"
+
+
 class RouteNotFound(HoldfastError):
     """There is nothing at this path."""
 

@@ -20,6 +20,7 @@ from gateway.relay.feed import Feed
 from gateway.relay.hub import Hub
 from gateway.relay.reader import Ending, Subscription, Why
 from gateway.relay.sources import Source
+from gateway.relay.seen import Seen
 
 RETRY_MS = (500, 2000)
 BUSY_RETRY_MS = (5000, 15_000)
@@ -29,10 +30,16 @@ _YOUNGEST_SHARE = 0.75
 class Relay:
     """Follows streams for the readers of this process."""
 
-    def __init__(self, source: Source, hub: Hub, *, max_age: float) -> None:
+    def __init__(self, source: Source, hub: Hub, *, max_age: float, seen: Seen | None = None) -> None:
         self._source = source
         self.hub = hub
+        self._seen = seen
         self._max_age = max_age
+
+    def watch(self, stream_id: str) -> None:
+        """A webhook of this stream is sent only where no reader has the terminal event: note whether one has."""
+        if self._seen is not None:
+            self._seen.watch(stream_id)
 
     async def follow(
         self, stream_id: str, after: Cursor | None, ending: Ending | None = None, owner: str = ""
@@ -44,6 +51,7 @@ class Relay:
         """
         feed, reader = self.join(stream_id, after, owner)
         timer = self.end_of_life(reader)
+        told = False
         try:
             await self.hub.acknowledged(feed)
             while not reader.ended:
@@ -55,8 +63,9 @@ class Relay:
                         yield chunk
                         reader.sent()
                 await reader.wait()
+            told = reader.why is Why.TERMINAL
         finally:
-            self.leave(feed, reader)
+            self.leave(feed, reader, told=told)
             if ending is not None:
                 ending.why = reader.why
             if timer is not None:
@@ -71,9 +80,12 @@ class Relay:
         telemetry.readers.add(1)
         return feed, reader
 
-    def leave(self, feed: Feed, reader: Subscription) -> None:
-        """Remove a reader."""
+    def leave(self, feed: Feed, reader: Subscription, *, told: bool = False) -> None:
+        """Remove a reader. `told`: the terminal event was sent to it."""
         telemetry.readers.add(-1)
+        if told:
+            if self._seen is not None:
+                self._seen.had(feed.id)
         self.hub.leave(feed, reader)
 
     async def serve(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:

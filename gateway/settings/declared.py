@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+UNDELIVERED_SECONDS = 7 * 86400.0  # how long a webhook is kept, beyond its tries
 TELLING_SECONDS = 86400.0  # a stream whose time is over is kept so long, for somebody to tell of its end
 
 
@@ -61,6 +62,23 @@ class Fields:
     )
     token_seconds: float = setting(
         "GATEWAY_TOKEN_SECONDS", 0.0, "how long a stream token holds; 0: as long as its stream may run"
+    )
+    webhook_keys: str = setting(
+        "GATEWAY_WEBHOOK_KEYS",
+        "",
+        "secrets from which the owners' secrets of webhooks are derived, by space; empty: no webhooks",
+        secret=True,
+    )
+    webhook_hosts: str = setting(
+        "GATEWAY_WEBHOOK_HOSTS", "", "hosts that webhooks may be sent to, by space; empty: any public one"
+    )
+    webhook_loopback: str = setting(
+        "GATEWAY_WEBHOOK_LOOPBACK", "", "yes: also to this machine, and by http; for development"
+    )
+    webhook_retry: str = setting(
+        "GATEWAY_WEBHOOK_RETRY_SECONDS",
+        "30 120 600 3600 14400 43200 86400 86400",
+        "pauses between the tries of a webhook, by space",
     )
     cors_origins: str = setting("GATEWAY_CORS_ORIGINS", "", "origins of web pages that may ask, by space")
     hosts: str = setting(
@@ -180,6 +198,10 @@ class Fields:
         "GATEWAY_MAX_OWNER_TOKENS_PER_MINUTE", 0, "those of the last minute; 0: any"
     )
     plans_file: str = setting("GATEWAY_PLANS_FILE", "", "JSON: other limits than these, by caller")
+    max_owner_webhooks: int = setting(
+        "GATEWAY_MAX_OWNER_WEBHOOKS", 1000, "webhooks of a caller that are not delivered"
+    )
+    max_webhooks: int = setting("GATEWAY_MAX_WEBHOOKS", 100_000, "webhooks to be delivered, of all callers")
     list_metadata: str = setting(
         "GATEWAY_LIST_METADATA", "", "keys of metadata by which a caller may filter his streams, by space"
     )
@@ -270,6 +292,16 @@ class Fields:
         Longer by a day than the stream may wait and run: so long somebody may come and tell of its end.
         """
         return self.max_wait + self.max_run + TELLING_SECONDS
+
+    @property
+    def webhook_pauses(self) -> tuple[float, ...]:
+        """Seconds between the tries of a webhook; one try more than there are pauses."""
+        return tuple(map(float, self.webhook_retry.split()))
+
+    @property
+    def webhook_kept_ms(self) -> int:
+        """How long what a webhook sends is kept: all its tries, and a week for who sends it again."""
+        return round((sum(self.webhook_pauses) + UNDELIVERED_SECONDS) * 1000)
 
     @property
     def origins(self) -> frozenset[str]:

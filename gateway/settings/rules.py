@@ -12,6 +12,7 @@ LONGEST_SECONDS = 10 * 365 * 86400.0
 SHORTEST_LEASE_SECONDS = 0.1
 LAST_PORT = 65535
 SHORTEST_SECRET = 32  # characters
+MOST_PAUSES, LONGEST_PAUSE_SECONDS = 20, 604_800  # of a webhook
 DEEPEST = 200  # orjson goes to 254
 MOST_CLAIMS = 32  # that chains are told
 LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
@@ -70,6 +71,7 @@ def check(settings: Fields) -> None:
     if not set(settings.model_lacks.split()) <= {"stream_options", "finish_reason"}:
         raise ValueError("GATEWAY_MODEL_LACKS may hold stream_options and finish_reason, by space")
     _check_auth(settings)
+    _check_webhooks(settings)
     _check_operations(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise ValueError("GATEWAY_LOG_LEVEL must be debug, info, warning or error")
@@ -145,6 +147,26 @@ def keeps_keys(url: str) -> bool:
 
 def _is_loopback(host: str) -> bool:
     return host == "localhost" or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}|::1", host))
+
+
+def _check_webhooks(settings: Fields) -> None:
+    if any(len(key) < SHORTEST_SECRET for key in settings.webhook_keys.split()):
+        raise ValueError(f"GATEWAY_WEBHOOK_KEYS: each must have at least {SHORTEST_SECRET} characters")
+    for host in settings.webhook_hosts.split():
+        if not re.fullmatch(r"[0-9a-f:.]{2,45}|[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9_])?", host):
+            raise ValueError(
+                "GATEWAY_WEBHOOK_HOSTS: each is a name or an address in lower case, without a port"
+            )
+    if settings.webhook_loopback not in ("", "no", "yes"):
+        raise ValueError("GATEWAY_WEBHOOK_LOOPBACK must be yes or no")
+    pauses = settings.webhook_retry.split()
+    number = re.compile(r"[0-9]{1,7}(\.[0-9]{1,3})?")
+    if len(pauses) > MOST_PAUSES or not all(map(number.fullmatch, pauses)):
+        raise ValueError(
+            f"GATEWAY_WEBHOOK_RETRY_SECONDS must be up to {MOST_PAUSES} numbers of seconds, by space"
+        )
+    if any(float(one) > LONGEST_PAUSE_SECONDS for one in pauses):
+        raise ValueError(f"GATEWAY_WEBHOOK_RETRY_SECONDS: each may be {LONGEST_PAUSE_SECONDS} at most")
 
 
 def _check_operations(settings: Fields) -> None:

@@ -20,6 +20,8 @@ from gateway.store.due import due
 from gateway.store.journal import Journal
 from gateway.store.projector import Projector
 from gateway.store.record import Answer, Batch, Claim, Head, Look, Piece, Record, ending, head_of, started
+from gateway.webhooks.asked import EVENTS
+from gateway.webhooks.keys import webhooks_dropped
 
 CREATED_EXPIRY_MS = 60_000
 SEEN_MS = 86_400_000  # how long the last turn's time is remembered
@@ -27,9 +29,8 @@ CLOCK_SPARE_MS = 1000  # two processes' turns may come out of order by less
 PIECE_BYTES = 64 * 1024
 EVENT_BYTES = 16 * 1024  # of one event that is looked at by its id
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-_TELLING = frozenset(
-    {"ok", "duplicate", "cancelled", "dropped", "over"}
-)  # answers of scripts that have told owners
+# Answers of scripts that have told owners.
+_TELLING = frozenset({"ok", "duplicate", "cancelled", "dropped", "over"})
 
 
 def bucket(stream_id: str) -> str:
@@ -58,6 +59,7 @@ class Log:
             "give_up",
             "look",
             "resume",
+            "see",
         )
         self._scripts = {name: Script(name) for name in names}
         self._appender = Appender(redis, self._scripts["append"], self._told)
@@ -212,6 +214,10 @@ class Log:
         """`cancelled`, `dropped` (number: for how many ms the log was kept), `ended` or `unknown`."""
         return await self._telling("cancel", stream_id, tag)
 
+    async def see(self, stream_id: str) -> bool:
+        """A reader has had the terminal event; whether that was news to a webhook, which is not sent now."""
+        return (await self._run("see", stream_id)).word == "seen"
+
     async def erase(self, stream_id: str) -> tuple[int, int]:
         """Delete every key of a stream. Its worker, if it has one, finds it unknown and stops.
 
@@ -224,6 +230,7 @@ class Log:
         journal, due = Journal.key(stream_id), Journal.due_key(stream_id)
         names = (job, log, self.kept_key(stream_id), journal, *([idem] if idem else []))
         dropping = [("ZREM", index, stream_id), ("ZREM", due, stream_id), ("UNLINK", *names)]
+        dropping += webhooks_dropped(stream_id, EVENTS)
         answers = await self._redis.call_all([("PTTL", log), ("PTTL", job), *dropping])
         if self.projector is not None and owner:
             await self.projector.feeds.forget(owner.decode(), stream_id)

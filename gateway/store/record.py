@@ -76,6 +76,17 @@ class Record:
     resumed_by: str = ""  # the stream that has answered them
     dropped: bool = False  # its questions were taken back
     tokens_ended: int = 0  # how often all its tokens were ended
+    webhook: Mapping[str, str] = field(default_factory=dict, repr=False)  # its fields, by their names
+
+    @property
+    def has_webhook(self) -> bool:
+        """Whether somebody is to be told of its end."""
+        return bool(self.webhook)
+
+    @property
+    def unseen(self) -> bool:
+        """Whether its webhook is sent only where no reader has had the terminal event."""
+        return "webhook_unseen_ms" in self.webhook
 
     @property
     def finished_before(self) -> set[tuple[str, int]]:
@@ -150,6 +161,7 @@ class Record:
             kept=value("kept", []),
             answers=_named(ANSWER, raw),
             checkpoints=_named(CHECKPOINT, raw),
+            webhook={name: text(name) for name in raw if name.startswith("webhook")},
             **_of_thread(raw),
         )
 

@@ -32,6 +32,7 @@ from gateway.settings import Settings
 from gateway.store.conversations import OF_STREAM, Conversations
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.outbox import Outbox
 from gateway.store.quota import Quota
 from gateway.store.record import Record, started
 from gateway.streams.input_schemas import Inputs
@@ -62,6 +63,7 @@ class Creation:
         mine: Mine,
         inputs: Inputs,
         conversations: Conversations,
+        outbox: Outbox,
         direct_start: DirectStart,
     ) -> None:
         self._settings = settings
@@ -73,6 +75,7 @@ class Creation:
         self._mine = mine
         self._inputs = inputs
         self._conversations = conversations
+        self._outbox = outbox
         self._direct_start = direct_start
         self._placing = Placing(settings, log, queue)
         # By key, for as long as somebody is at it.
@@ -103,6 +106,8 @@ class Creation:
         word, found = await self._known(stream_id, key_hash, start)
         if word == "none" and start.thread:
             await self._placing.check(start, owner)
+        if word == "none" and start.tells:
+            await self._outbox.admit(owner, stream_id)
         if word == "none":
             try:
                 now_ms = await self.admit(owner, stream_id)
@@ -171,6 +176,10 @@ class Creation:
             raise QueueFull
         await self._mine.note(owner, stream_id, now_ms)
         return now_ms
+
+    async def note_webhook(self, owner: str, stream_id: str) -> None:
+        """A stream that goes on with another's webhook is about to be made."""
+        await self._outbox.note(owner, stream_id)
 
     async def release(self, owner: str, stream_id: str) -> None:
         """Give them back: the stream does not come to be. A record that it has expires by itself."""
@@ -243,6 +252,8 @@ class Creation:
         fields |= {"whole": 1} if start.whole else {}
         fields |= {"unstored": 1} if start.unstored else {}
         fields |= {"turn": sse.dumps(start.turn)} if start.turn is not None else {}
+        if start.webhook is not None:
+            fields |= start.webhook.fields(self._settings.webhook_kept_ms)
         if start.again is not None:
             fields |= start.again.fields
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}

@@ -17,6 +17,7 @@ from gateway.protocol.errors import KeyReused, OverQuota, StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.outbox import Outbox
 from gateway.store.quota import Quota
 from gateway.store.record import Claim, Record
 from gateway.streams.producer_asked import Asked
@@ -26,11 +27,12 @@ from gateway.streams.write_tokens import new_key
 class Opening:
     """Opens streams, and takes them over."""
 
-    def __init__(self, settings: Settings, log: Log, quota: Quota, mine: Mine) -> None:
+    def __init__(self, settings: Settings, log: Log, quota: Quota, mine: Mine, outbox: Outbox) -> None:
         self.settings = settings
         self.log = log
         self._quota = quota
         self._mine = mine
+        self._outbox = outbox
         # By key, for as long as somebody is at it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -62,6 +64,8 @@ class Opening:
     async def _open(self, asked: Asked, owner: str, key_hash: str, traceparent: str) -> Record:
         stream_id = protocol.new_stream_id(key_hash)
         word, found = await self._known(stream_id, key_hash, asked)
+        if word == "none" and asked.webhook is not None:
+            await self._outbox.admit(owner, stream_id)
         if word == "none":
             try:
                 await self._quota.admit(owner, stream_id)
@@ -119,4 +123,5 @@ class Opening:
             "open_ms": round(settings.open_seconds * 1000),
             "wait_ms": self.lease_ms,
         }
+        fields |= asked.webhook.fields(settings.webhook_kept_ms) if asked.webhook else {}
         return fields if asked.metadata is None else fields | {"metadata": sse.dumps(asked.metadata)}

@@ -13,6 +13,7 @@ from gateway.relay.hub import Hub
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.outbox import Outbox
 from gateway.store.threads import Threads
 from gateway.streams.create import Creation
 from gateway.streams.opening import Opening
@@ -34,5 +35,6 @@ class Parts:
     conversations: Conversations
     threads: Threads
     mine: Mine
+    outbox: Outbox
     turns: Turns
     tokens: credentials.RedisTokens | None

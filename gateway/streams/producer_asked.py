@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway import protocol
 from gateway.protocol.errors import Invalid
 from gateway.streams.start import MAX_METADATA_BYTES
 from gateway.streams.strict_json import check_text, shown
+from gateway.webhooks import asked as hooks
+from gateway.webhooks.asked import Webhook
+from gateway.webhooks.urls import Rules
 
 MOST_STAGES = 100
-_FIELDS = ("producer", "chain", "stages", "metadata")
+_FIELDS = ("producer", "chain", "stages", "metadata", "webhook")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,13 @@ class Asked:
     chain: str
     stages: tuple[str, ...]
     metadata: Any = None
+    webhook: Webhook | None = None
 
     @property
     def digest(self) -> str:
         """SHA-256 in hex of all of it, which is no chain's; the same key must come with the same."""
         whole = ["producer", self.chain, self.stages, self.metadata]
+        whole += [self.webhook.told()] if self.webhook else []
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
@@ -60,7 +65,7 @@ def is_producer(value: Any) -> bool:
     return isinstance(value, dict) and "producer" in value
 
 
-def parse(value: dict[str, Any]) -> Asked:
+def parse(value: dict[str, Any], rules: Rules) -> Asked:
     """The body of a producer's POST /stream. Raises Invalid."""
     for name in value:
         if name not in _FIELDS:
@@ -69,7 +74,8 @@ def parse(value: dict[str, Any]) -> Asked:
         raise Invalid("producer", "must be true, or left out")
     if "chain" not in value:
         raise Invalid("chain", "must be given")
-    return checked(value["chain"], value.get("stages", ()), value.get("metadata"))
+    asked = checked(value["chain"], value.get("stages", ()), value.get("metadata"))
+    return replace(asked, webhook=hooks.parse(value["webhook"], rules)) if "webhook" in value else asked
 
 
 def _name(field: str, value: Any) -> str:

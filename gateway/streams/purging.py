@@ -35,6 +35,8 @@ async def purge(gateway: Gateway, stream_id: str, owner: str) -> None:
     await parts.threads.forget_own(owner, record.first or record.id)
     await parts.conversations.drop(owner, [(OF_STREAM, record.id)])
     left = await parts.log.erase(record.id)  # the last, so that an error before leaves it to be found again
+    if record.has_webhook:
+        await parts.outbox.forget(owner, record.id)
     waited = answer.number if answer.word == "dropped" else 0
     longer = max(waited - left[0], 0) if left[0] > 0 else 0
     await parts.creation.forget(owner, {record.id: (left[0] + longer, left[1] + longer)})

@@ -11,6 +11,7 @@ from typing import Any
 from gateway.protocol import sse
 from gateway.protocol.errors import Invalid
 from gateway.streams.strict_json import shown
+from gateway.webhooks.asked import Webhook
 
 MOST_RESPONSES = 1000
 _FIELDS, _OF_RESPONSE = ("responses", "update", "goto"), ("interrupt_id", "status", "response")
@@ -28,6 +29,7 @@ class Resume:
     cancelled: frozenset[str] = frozenset()
     update: Mapping[str, Any] | None = field(default=None, repr=False)
     goto: Sequence[Any] = ()
+    webhook: Webhook | None = None  # instead of that of the stream that asks
 
     @property
     def pending(self) -> bytes:

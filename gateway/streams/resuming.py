@@ -71,6 +71,8 @@ class Resuming:
                 return known
             raise
         fields = await self._fields(before, given, traceparent, now_ms, claims)
+        if "webhook" in fields:
+            await self._creation.note_webhook(before.owner, new_id)
         tag = protocol.tag_of(protocol.new_token())
         fields["last_id"] = f"0-{tag}"
         frame = sse.encode(started(Record.made(new_id, fields)), 0, tag)
@@ -148,6 +150,9 @@ class Resuming:
             "carried": sse.dumps(kept),
         }
         fields |= {"thread": before.thread} if before.thread else {}
+        fields |= whole.webhook
+        if given.webhook is not None:
+            fields |= given.webhook.fields(self._settings.webhook_kept_ms)
         if doubted := doubts_in(whole.questions or ()):
             fields["doubted"] = sse.dumps(doubted)
         return fields | ({"claims": sse.dumps(dict(claims))} if claims else {})

@@ -196,6 +196,7 @@ def _own(record: Record, raw: Mapping[str, bytes], kept: Mapping[str, bytes]) ->
     fields |= {name: raw[name] for name in ("turn", "answer", "doubted") if name in raw}
     if carried := [name for name in json.loads(raw.get("carried", b"[]")) if name in kept]:
         fields["carried"] = json.dumps(carried)
+    fields |= record.webhook
     return fields | {"keyed": record.keyed or record.first or record.id}
 
 

@@ -38,6 +38,7 @@ from gateway.redis.cluster import Router
 from gateway.redis.connect import Place
 from gateway.relay.follow import Relay
 from gateway.relay.hub import Hub
+from gateway.relay.seen import Seen
 from gateway.relay.sources import Sources
 from gateway.settings import Settings
 from gateway.store.conversations import Conversations
@@ -45,6 +46,7 @@ from gateway.store.log import Log
 from gateway.store.mine import Mine
 from gateway.store.plans import Plans
 from gateway.store.projector import Projector
+from gateway.store.outbox import Outbox
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
 from gateway.store.threads import Threads
@@ -183,20 +185,20 @@ class Gateway:
         hub.open()
         self.readiness.open()
         telemetry.queue_depth.ask = self.readiness.depth
-        relay = Relay(sources, hub, max_age=settings.stream_max_age)
+        relay = Relay(sources, hub, max_age=settings.stream_max_age, seen=Seen(log))
         quota = Quota(redis, settings, self.plans)
-        mine = Mine(redis, settings)
-        opening = Opening(settings, log, quota, mine)
+        mine, outbox = Mine(redis, settings), Outbox(redis, settings)
+        opening = Opening(settings, log, quota, mine, outbox)
         conversations = Conversations(redis, settings)
         creation = Creation(
-            *(settings, self.chains, log, queue, queue, quota, mine, self.inputs, conversations),
+            *(settings, self.chains, log, queue, queue, quota, mine, self.inputs, conversations, outbox),
             lambda job: self.direct_start(job),
         )
         resuming = Resuming(settings, log, creation)
         threads, turns = Threads(redis), Turns(log, queue)
         return Parts(
             *(redis, log, hub, relay, queue, creation, opening, resuming, conversations, threads),
-            *(mine, turns, tokens),
+            *(mine, outbox, turns, tokens),
         )
 
     async def create(
@@ -221,7 +223,7 @@ class Gateway:
             order = Order(start, owner, key, telemetry.traceparent_of(span), followed, claims)
             record = await self.parts.creation.create(order)
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
-            return record
+            return self._watched(record)
 
     async def retry(
         self,
@@ -268,7 +270,7 @@ class Gateway:
         if before.thread:
             with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread does it
                 await self.parts.turns.tend(owner, before.thread)
-        return record
+        return self._watched(record)
 
     async def find(self, stream_id: str, owner: str) -> Record:
         """The caller's stream. Raises StreamNotFound (also for another's) or StreamGone.
@@ -285,7 +287,7 @@ class Gateway:
             look = await self.parts.log.look(stream_id, owner)
             if look.record is None:
                 await refusing
-            return _still_there(await self._ended_in_time(look, owner))
+            return self._found(await self._ended_in_time(look, owner))
         finally:
             timer.cancel()
 
@@ -313,7 +315,7 @@ class Gateway:
             or (now_ms >= expiry_ms and self._token_life.is_over(look.record.ended_ms, now_ms))
         ):
             raise Unauthorized
-        return _still_there(look)
+        return self._found(look)
 
     async def cancel(self, stream_id: str, owner: str) -> Document:
         """End it now, if it has not ended, and answer the status document.
@@ -377,6 +379,19 @@ class Gateway:
             # The store lost the end after the end was read.
         raise StoreUnavailable
 
+    def _found(self, look: Look) -> Record:
+        if look.record is None:
+            raise StreamNotFound
+        if look.log_end == 0:
+            raise StreamGone
+        return self._watched(look.record)
+
+    def _watched(self, record: Record) -> Record:
+        """A stream that is about to be read, perhaps."""
+        if record.unseen:
+            self.parts.relay.watch(record.id)
+        return record
+
     async def _ended_in_time(self, look: Look, owner: str) -> Look:
         """This look, or a new one after the end of a stream whose time is over. Raises StoreUnavailable."""
         if look.record is None or not look.over:
@@ -385,11 +400,3 @@ class Gateway:
         with suppress(StoreUnavailable):  # a store that takes no writes can still be read
             await overdue.end_queued(parts.log, parts.queue, stream_id, look.over)
         return await parts.log.look(stream_id, owner)
-
-
-def _still_there(look: Look) -> Record:
-    if look.record is None:
-        raise StreamNotFound
-    if look.log_end == 0:
-        raise StreamGone
-    return look.record

@@ -22,6 +22,8 @@ from gateway.streams.again import Again
 from gateway.streams.images import check_input
 from gateway.streams.messages import conversation
 from gateway.streams.strict_json import DEFAULT, Bounds, check_text, parse_json, shown
+from gateway.webhooks import asked as hooks
+from gateway.webhooks.asked import Webhook
 
 __all__ = [
     "BODY_SECONDS",
@@ -64,6 +66,7 @@ _FIELDS = (
     "metadata",
     "thread",
     "multitask_strategy",
+    "webhook",
 )
 _INPUTS = ("user", "messages", "input")
 
@@ -88,12 +91,19 @@ class Start:
     )  # a format's name, and what it needs later
     after: str = "*"  # the thread's newest stream that this one goes on from; `*`: whichever it is
     again: Again | None = None  # the failed stream of which this is another try
+    webhook: Webhook | None = None  # whom to tell of the end
+
+    @property
+    def tells(self) -> bool:
+        """Whether it has a webhook, also one that it has from the stream that it tries again."""
+        return self.webhook is not None or (self.again is not None and "webhook" in self.again.own)
 
     @property
     def digest(self) -> str:
         """SHA-256 in hex of what was asked, the same for the same body however it is spelled."""
         whole = [self.chain, self.input, self.params, self.metadata]
         whole += [self.thread, self.strategy] if self.thread else []
+        whole += [self.webhook.told()] if self.webhook else []
         if self.again is not None:
             whole = [self.again.retries, self.again.wanted]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
@@ -180,7 +190,8 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
         raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
     asked = _input(given[0], value[given[0]], bounds)
     own = chain_params.own(params | context)
-    return Start(chain, asked, own, metadata, given[0], *_thread(value))
+    webhook = hooks.parse(value["webhook"], bounds.webhooks) if "webhook" in value else None
+    return Start(chain, asked, own, metadata, given[0], *_thread(value), webhook=webhook)
 
 
 def _thread(value: Mapping[str, Any]) -> tuple[str, str]:

@@ -8,23 +8,28 @@ from typing import Any, NoReturn
 
 from gateway.protocol.errors import Invalid, Malformed
 from gateway.settings import Settings
+from gateway.webhooks.urls import NONE, Rules
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a body may have: bytes, nesting, members of a list or object, messages, characters of a name."""
+    """What a body may have: bytes, nesting, members of a list or object, messages, characters of a name.
+
+    `webhooks`: where a webhook of it may lead.
+    """
 
     bytes: int
     depth: int
     items: int
     messages: int
     name: int
+    webhooks: Rules = NONE
 
     @classmethod
     def of(cls, settings: Settings) -> Bounds:
         """Those that are set."""
         lengths = settings.max_items, settings.max_messages, settings.max_name
-        return cls(settings.max_body, settings.max_depth, *lengths)
+        return cls(settings.max_body, settings.max_depth, *lengths, Rules.of(settings))
 
 
 DEFAULT = Bounds.of(Settings())

@@ -179,5 +179,5 @@ class DirectReader(asyncio.Protocol):
             self._timer.cancel()
         if self._feed is not None and self._reader is not None:
             self._reader.rise()
-            self._relay.leave(self._feed, self._reader)
+            self._relay.leave(self._feed, self._reader, told=why is Why.TERMINAL)
         self._on_end(self._body.why, self._body.sent)

@@ -40,10 +40,12 @@ async def create(gateway: Gateway, request: Request) -> Response:
 
     def parse(value: Any) -> Start | Asked:
         if producer_asked.is_producer(value):
-            return producer_asked.parse(value)
+            return producer_asked.parse(value, bounds.webhooks)
         return parse_start(value, chains, bounds)
 
     start = await read_json(request, bounds, parse, owner)
+    if start.webhook is not None:
+        request_head.check_apart(gateway)
     if isinstance(start, Asked):
         return await producers.opened(gateway, request, start, owner)
     if start.thread:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from gateway.outbox.deliverer import Deliverer
 from gateway.queue.job_queue import Holding, Message
 from gateway.runtime.tasks import begin
 from gateway.streams.service import Gateway
@@ -32,6 +33,8 @@ class Trigger:
         self._runner: Runner | None = None
         self._places: Places | None = None
         self._sweeper: Sweeper | None = None
+        self._deliverer: Deliverer | None = None
+        self._delivering: asyncio.Task[None] | None = None
         self._handling: dict[asyncio.Task[Settled], asyncio.Task[object]] = {}  # by whom it is awaited
         self._stopping = False
 
@@ -70,6 +73,8 @@ class Trigger:
             parts = self._gateway.parts
             self._sweeper = Sweeper(parts.log, parts.queue, backoff=self._gateway.settings.lease)
         await self._sweeper.turn()
+        if not self._stopping:
+            await self._webhooks().sweep()
 
     async def hand_over(self) -> None:
         """Start no more jobs, and let go of those that run: others have them at once.
@@ -79,13 +84,25 @@ class Trigger:
         self._stopping = True
         for task in self._handling:
             task.cancel()
+        if self._delivering is not None:
+            self._delivering.cancel()
         waiting = set(self._handling.values())
         await asyncio.gather(
             *([self._places.hand_over()] if self._places else []),
             *([asyncio.wait(waiting)] if waiting else []),
+            *([asyncio.wait({self._delivering})] if self._delivering else []),
         )
 
+    def _webhooks(self) -> Deliverer:
+        """Sends webhooks; an instance that runs jobs does it between the timer's calls, too."""
+        if self._deliverer is None:
+            parts = self._gateway.parts
+            self._deliverer = Deliverer(self._gateway.settings, parts.log, parts.outbox)
+        return self._deliverer
+
     def _opened(self) -> Runner:
+        if self._delivering is None and not self._stopping:
+            self._delivering = asyncio.create_task(self._webhooks().run(), name="webhooks")
         if self._runner is None:
             from workers.delivery.runner import (
                 Runner,  # with LangChain: an instance that runs no job starts without it

@@ -11,7 +11,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.formats.base.projection import whole
@@ -33,6 +33,7 @@ from gateway.streams.messages import (
 from gateway.streams.resume import Resume, goto_of
 from gateway.streams.start import DEFAULT, STRATEGIES, Bounds, Start, parse_start
 from gateway.streams.strict_json import shown
+from gateway.webhooks.asked import Webhook, of_url
 
 _KINDS = {
     "human": "user",
@@ -52,7 +53,7 @@ _COMMANDS = ("resume", "update", "goto")
 _INTERRUPT = re.compile(r"[0-9a-f]{32}")  # the form of the ids of LangGraph's questions
 NOTHING: Any = object()
 # What changes what is run, and is not to be had here, unless it is empty.
-_NOT_HERE = ("interrupt_before", "interrupt_after", "webhook", "after_seconds", "checkpoint_id")
+_NOT_HERE = ("interrupt_before", "interrupt_after", "after_seconds", "checkpoint_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Asked:
     checkpoint: str  # the run after which this one goes on, where that was named
     size: int  # bytes of the body, about
     command: Command | None = None  # what a run that waits goes on with
+    webhook: Webhook | None = None  # whom to tell of the run's end
 
 
 def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
@@ -125,8 +127,11 @@ def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
     told = _object("metadata", metadata) or None
     given = whole(value.get("input"))
     command = _command(value)
-    size = len(spelled)
-    return Asked(chain, given, params, told, modes, strategy, key, digest, checkpoint, size, command)
+    url = value.get("webhook")
+    return Asked(
+        *(chain, given, params, told, modes, strategy, key, digest, checkpoint, len(spelled), command),
+        webhook=of_url(url, bounds.webhooks) if url is not None else None,
+    )
 
 
 def _command(value: Mapping[str, Any]) -> Command | None:
@@ -203,7 +208,7 @@ def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], 
     try:
         if "input" in body:
             conversation("messages", messages, bounds)  # within an input nobody else looks at them
-        return parse_start(body, chains, bounds)
+        return replace(parse_start(body, chains, bounds), webhook=asked.webhook)
     except Invalid as error:
         names = {"chain": "assistant_id", "params": "config.configurable", "metadata": "metadata"}
         field_name, rule = error.extensions["field"], error.extensions["rule"]

@@ -231,7 +231,7 @@ async def _resumed(
     given = await thread.values(newest, before)
     record = await thread.gateway.resume(
         newest.id,
-        command.answers(newest.questions or ()),
+        replace(command.answers(newest.questions or ()), webhook=asked.webhook),
         owner=thread.owner,
         traceparent=request_head.traceparent(request),
         followed=followed,

@@ -15,7 +15,16 @@ from gateway.relay.joint import MOST_STREAMS
 from gateway.settings import Settings
 from gateway.streams.rows import MOST_ROWS, ROWS, STATES
 from gateway.streams.start import Bounds
-from gateway.web.openapi import basics, page, parameters, producers, responses, schemas, threads
+from gateway.web.openapi import (
+    basics,
+    page,
+    parameters,
+    producers,
+    responses,
+    schemas,
+    threads,
+    webhooks,
+)
 from gateway.web.openapi.basics import Schema, ref
 from gateway.web.openapi.responses import Answer
 
@@ -115,6 +124,7 @@ class _Contract:
             "/api/http_trigger": {"post": self._sample(), "options": _preflight("sample")},
             "/usage": {"get": self._usage(), "options": _preflight("usage")},
             **threads.paths(self.thread),
+            "/webhooks/secret": {"get": self._secret()},
             "/chains": {"get": self._chains(), "options": _preflight("chains")},
             "/health": {"get": _open("health", "Is it alive?", responses.json("yes", ref("Health")))},
             "/ready": {"get": self._ready()},
@@ -220,6 +230,13 @@ class _Contract:
     def _usage(self) -> Operation:
         told = {"200": responses.json("today's (UTC), and the last minute's", ref("OwnUsage"))}
         return self.thread("usage", "Tokens that the caller's streams have taken", told, "not_acceptable")
+
+    def _secret(self) -> Operation:
+        return {
+            **_named("webhook_secret", "The secret of the caller's webhooks"),
+            "security": self._asked(),
+            "responses": {"200": webhooks.secret(), **self._refused("no_webhooks", *self._apart())},
+        }
 
     def _joint(self, *, by_body: bool = False) -> Operation:
         codes = {"malformed", "invalid", "not_acceptable", "too_many_readers", *_ONE} - {"no_route"}

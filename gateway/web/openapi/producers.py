@@ -33,6 +33,7 @@ def components(bounds: Bounds, base: str) -> dict[str, Schema]:
         "chain": {**NAME, "description": "need not be registered"},
         "stages": {"type": "array", "items": NAME, "maxItems": most, "uniqueItems": True},
         "metadata": {**metadata, "description": told},
+        "webhook": ref("Webhook"),
     }
     stage = _object(name=_TEXT, state={"enum": ["open", "finished"]}, result={})
     opened = _object(

@@ -13,7 +13,7 @@ from gateway.store.record import WAITING
 from gateway.streams.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
 from gateway.streams.resume import MOST_RESPONSES
 from gateway.streams.start import DEFAULT_CHAIN, MAX_METADATA_BYTES, STRATEGIES, Bounds
-from gateway.web.openapi import lists
+from gateway.web.openapi import lists, webhooks
 from gateway.web.openapi.basics import (
     ANY_ID,
     CURSOR_OR_NONE,
@@ -168,6 +168,7 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
             "default": STRATEGIES[0],
             "description": "needs a thread: what happens where another stream of it runs",
         },
+        "webhook": ref("Webhook"),
     }
 
     def start(name: str, schema: Schema) -> Schema:
@@ -176,6 +177,7 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
         return {**whole, "required": [name], "dependentRequired": needed}
 
     return {
+        **webhooks.schemas(),
         "Resume": _resume(bounds),
         "Start": {
             "description": f"Nested {bounds.depth} deep at most. Lists and objects, those of a chain's "

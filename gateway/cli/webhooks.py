@@ -1,0 +1,81 @@
+"""`python -m gateway webhooks [list|redrive [ID]]`: what is not delivered, and having it sent again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from gateway import protocol
+from gateway.cli.commands import table
+from gateway.observe.loglines import one_line
+from gateway.protocol.errors import HoldfastError
+from gateway.store.outbox import Outbox, Outgoing
+from gateway.streams.service import Gateway
+from gateway.webhooks.asked import EVENTS
+from gateway.webhooks.urls import host_of
+
+MOST_OF_A_BUCKET = 100  # of each kind: 51,200 webhooks in all
+_COLUMNS = ("webhook", "state", "tries", "outcome", "due_at", "host", "owner")
+
+
+async def webhooks(gateway: Gateway, given: argparse.Namespace) -> int:
+    """Run it; answers the exit code: 1 where there is no such webhook, or no store."""
+    try:
+        outbox = gateway.parts.outbox
+        if given.action == "redrive":
+            return await _redriven(outbox, given.id)
+        return _told(await outbox.listed(MOST_OF_A_BUCKET), as_json=given.json)
+    except HoldfastError as error:
+        print(error.detail, file=sys.stderr)
+        return 1
+    finally:
+        await gateway.close()
+
+
+async def _redriven(outbox: Outbox, wanted: str) -> int:
+    """By a webhook's id, by its stream's, or all that were given up."""
+    name = wanted.removeprefix("msg_")
+    if not wanted:
+        names = [entry.name for entry in await outbox.listed(MOST_OF_A_BUCKET) if entry.dead]
+    elif protocol.is_stream_id(name):
+        names = [f"{name}_{event}" for event in EVENTS]
+    elif protocol.is_stream_id(name.rpartition("_")[0]) and name.rpartition("_")[2] in EVENTS:
+        names = [name]
+    else:
+        names = []
+    redriven = [one for one in names if await outbox.redrive(one)]
+    for one in redriven:
+        print(f"msg_{one} is sent again")
+    if wanted and not redriven:
+        print("there is no such webhook", file=sys.stderr)
+        return 1
+    if not wanted:
+        print(f"{len(redriven)} are sent again")
+    return 0
+
+
+def _told(found: list[Outgoing], *, as_json: bool) -> int:
+    rows = [_row(entry) for entry in sorted(found, key=lambda entry: (entry.due_ms, entry.name))]
+    if as_json:
+        print(json.dumps({"webhooks": rows}, indent=2))
+    else:
+        print(table(_COLUMNS, [[one_line(str(row[name] or "-")) for name in _COLUMNS] for row in rows]))
+    return 0
+
+
+def _row(entry: Outgoing) -> dict[str, Any]:
+    """Of the URL only the host: the rest may hold a secret."""
+    state = "dead" if entry.dead else ("sending" if entry.held else "waiting")
+    return {
+        "webhook": entry.webhook_id,
+        "stream": entry.stream_id,
+        "event": entry.event,
+        "state": state,
+        "tries": str(entry.tries),
+        "outcome": entry.outcome,
+        "due_at": None if entry.dead else protocol.iso(entry.due_ms),
+        "host": host_of(entry.url),
+        "owner": entry.owner,
+    }

@@ -1,0 +1,8 @@
+-- fill_webhook(entry, outbox, undelivered, job, log | name, token, body)
+-- What is sent is written before it is sent for the first time, and never changes: each try sends the same bytes.
+-- Answers {'filled', body} (the one that stands), {'fenced'} (somebody else holds the webhook) or {'unknown'}.
+local told = redis.call('HMGET', ENTRY, 'token', 'body')
+if redis.call('EXISTS', ENTRY) == 0 then return { 'unknown' } end
+if told[1] ~= ARGV[2] then return { 'fenced' } end
+if not told[2] then redis.call('HSET', ENTRY, 'body', ARGV[3]) end
+return { 'filled', told[2] or ARGV[3] }

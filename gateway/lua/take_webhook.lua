@@ -1,0 +1,27 @@
+-- take_webhook(entry, outbox, undelivered, job, log | name, token, lease_ms)
+-- Whoever sends the webhook holds it by a lease. A second call with the same token renews the lease.
+-- Answers {'taken', field, value, ...}, {'wait', ms} (it is not due, or somebody else holds it) or {'unknown'} (it was
+-- delivered, given up or deleted).
+local token, lease = ARGV[2], tonumber(ARGV[3])
+local told = redis.call('HMGET', ENTRY, 'stream', 'token', 'due_ms', 'wait_ms', 'dead')
+if not told[1] then
+  forget()
+  return { 'unknown' }
+end
+if told[5] then
+  redis.call('ZREM', OUTBOX, NAME)
+  return { 'unknown' }
+end
+if told[2] ~= token then
+  local left = tonumber(told[3]) - NOW
+  if left > 0 and left <= tonumber(told[4]) then
+    redis.call('ZADD', OUTBOX, NOW + left, NAME)
+    return { 'wait', left }
+  end
+  redis.call('HSET', ENTRY, 'token', token)
+  redis.call('HINCRBY', ENTRY, 'claims', 1)
+end
+due_in(lease)
+local answer = { 'taken' }
+for _, item in ipairs(redis.call('HGETALL', ENTRY)) do answer[#answer + 1] = item end
+return answer

@@ -1,0 +1,1 @@
+"""Delivers the webhooks that are due; every process that lives may."""

@@ -1,0 +1,221 @@
+"""The webhooks that are to be sent: who may have one more, which are due, and what came of each.
+
+The script that ends a stream puts its webhook into the outbox of the stream's own bucket, in the same step
+as the terminal event, so no death loses one. Whoever sends it holds it by a lease. A name here is the
+stream's id, an underscore and the event. Every key expires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.protocol import ANONYMOUS
+from gateway.protocol.errors import OverQuota, StoreUnavailable
+from gateway.redis.commands import Commands
+from gateway.redis.script import Script
+from gateway.settings import Settings
+from gateway.store.log import BUCKETS, CREATED_EXPIRY_MS, Log
+from gateway.webhooks.asked import EVENTS
+from gateway.webhooks.keys import webhook_key, webhook_sets
+
+LOOKS, MOST_LOOKS = 16, 256  # of an owner's webhooks that one start looks at, and where he has too many
+RETRY_SECONDS = 60
+_UNENDED = (b"queued", b"running")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A webhook that is to be sent. `body` is empty until it was written; `questions` are JSON."""
+
+    name: str
+    stream_id: str
+    event: str
+    owner: str
+    url: str = field(repr=False)
+    at_ms: int
+    tries: int
+    claims: int  # since the last try that came to an end
+    due_ms: int
+    outcome: str
+    dead: bool
+    held: bool  # somebody sends it
+    questions: bytes = field(default=b"", repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    @property
+    def webhook_id(self) -> str:
+        """The same at each try."""
+        return f"msg_{self.name}"
+
+    @classmethod
+    def of(cls, name: str, flat: Sequence[bytes]) -> Outgoing:
+        """Read the hash's fields."""
+        raw = {flat[at].decode(): flat[at + 1] for at in range(0, len(flat), 2)}
+
+        def text(field: str) -> str:
+            return raw.get(field, b"").decode()
+
+        stream_id, _, event = name.rpartition("_")
+        return cls(
+            name=name,
+            stream_id=stream_id,
+            event=event,
+            owner=text("owner"),
+            url=text("url"),
+            at_ms=int(raw.get("at_ms", 0)),
+            tries=int(raw.get("tries", 0)),
+            claims=int(raw.get("claims", 0)),
+            due_ms=int(raw.get("due_ms", 0)),
+            outcome=text("outcome"),
+            dead="dead" in raw,
+            held="token" in raw,
+            questions=raw.get("questions", b""),
+            body=raw.get("body", b""),
+        )
+
+
+class Outbox:
+    """Holds no state but the connection. Raises StoreUnavailable."""
+
+    def __init__(self, redis: Commands, settings: Settings) -> None:
+        self._redis = redis
+        self._most_of_owner = settings.max_owner_webhooks
+        self._most_of_bucket = -(-settings.max_webhooks // BUCKETS)
+        self._keep_ms = settings.webhook_kept_ms
+        self._index_ms = round(settings.open_seconds * 1000) + self._keep_ms
+        names = ("take_webhook", "fill_webhook", "settle_webhook", "redrive_webhook")
+        self._scripts = {name: Script(name, beginning="outbox") for name in names}
+
+    @staticmethod
+    def keys(name: str) -> list[str]:
+        """Of a webhook: entry, outbox, undelivered, and its stream's job and log."""
+        stream_id = name.rpartition("_")[0]
+        return [webhook_key(name), *webhook_sets(stream_id), *Log.keys(stream_id)[:2]]
+
+    @staticmethod
+    def index(owner: str) -> str:
+        """Where an owner's streams with webhooks stand, by when each was looked at last."""
+        tag = hashlib.sha256(owner.encode()).hexdigest()[:32]
+        return f"{{{tag}}}:webhooks"
+
+    async def admit(self, owner: str, stream_id: str) -> None:
+        """A stream with a webhook is about to be made. Raises OverQuota.
+
+        An owner's webhooks are those of his streams that have not ended, and those that are not delivered,
+        also the ones that were given up. Where callers are not told apart only the sum of all is bounded.
+        """
+        outbox, _ = webhook_sets(stream_id)
+        if await self._redis.call("ZCARD", outbox) >= self._most_of_bucket:
+            raise OverQuota("too many webhooks wait to be delivered here", RETRY_SECONDS)
+        if owner == ANONYMOUS:
+            return
+        index = self.index(owner)
+        count = await self._look(index, LOOKS)
+        if count >= self._most_of_owner:
+            count = await self._look(index, MOST_LOOKS)
+        if count >= self._most_of_owner:
+            raise OverQuota(
+                f"a caller may have {self._most_of_owner} webhooks that are not delivered", RETRY_SECONDS
+            )
+        await self.note(owner, stream_id)
+
+    async def note(self, owner: str, stream_id: str) -> None:
+        """Count a stream's webhook, however many there are."""
+        index = self.index(owner)
+        if owner != ANONYMOUS:
+            now_ms = await self._now_ms(index)
+            await self._redis.call_all(
+                [("ZADD", index, now_ms, stream_id), ("PEXPIRE", index, self._index_ms)]
+            )
+
+    async def of_owner(self, owner: str) -> list[str]:
+        """Ids of an owner's streams that have, or may have, a webhook; bounded as their number is."""
+        return [one.decode() for one in await self._redis.call("ZRANGE", self.index(owner), 0, -1)]
+
+    async def forget(self, owner: str, stream_id: str = "") -> None:
+        """Count none of an owner's webhooks, or not this one's: they were deleted."""
+        index = self.index(owner)
+        await self._redis.call(*(("ZREM", index, stream_id) if stream_id else ("UNLINK", index)))
+
+    async def due(self, most: int, *, all_of_them: bool = False) -> list[str]:
+        """Names of webhooks that are due, `most` of each bucket; those of nodes that answer."""
+        return await self._listed(0, most, all_of_them=all_of_them)
+
+    async def listed(self, most: int) -> list[Outgoing]:
+        """Webhooks that are to be sent, and those that were given up, `most` of each bucket and kind."""
+        names = [
+            *(await self._listed(0, most, all_of_them=True)),
+            *(await self._listed(1, most, all_of_them=True)),
+        ]
+        found: list[Outgoing] = []
+        for first in range(0, len(names), MOST_LOOKS):
+            some = names[first : first + MOST_LOOKS]
+            raw = await self._redis.call_all([("HGETALL", self.keys(name)[0]) for name in some])
+            found += [Outgoing.of(name, flat) for name, flat in zip(some, raw, strict=True) if flat]
+        return found
+
+    async def take(self, name: str, token: str, lease_ms: int) -> Outgoing | None:
+        """The webhook, if it is due and nobody sends it; by the same token again: its lease is renewed."""
+        raw = await self._scripts["take_webhook"](self._redis, self.keys(name), name, token, lease_ms)
+        return Outgoing.of(name, raw[1:]) if raw[0] == "taken" else None
+
+    async def fill(self, name: str, token: str, body: bytes) -> bytes | None:
+        """Keep what is sent, and answer what was kept first; None where the webhook is held no more."""
+        raw = await self._scripts["fill_webhook"](self._redis, self.keys(name), name, token, body)
+        return raw[1] if raw[0] == "filled" else None
+
+    async def settle(self, name: str, token: str, word: str, outcome: str = "", pause_ms: int = 0) -> str:
+        """What came of a try: `sent`, `again`, `back` or `dead`. Answers `settled`, `fenced` or `unknown`."""
+        args = (name, token, word, outcome, pause_ms, self._keep_ms, self._most_of_bucket)
+        return str((await self._scripts["settle_webhook"](self._redis, self.keys(name), *args))[0])
+
+    async def redrive(self, name: str) -> bool:
+        """Have it sent now, with all its tries before it; False where there is none of this name."""
+        raw = await self._scripts["redrive_webhook"](self._redis, self.keys(name), name, self._keep_ms)
+        return bool(raw[0] == "due")
+
+    async def _look(self, index: str, most: int) -> int:
+        """Look at those that nobody has looked at for longest; how many there are then."""
+        raw = await self._redis.call("ZRANGE", index, 0, most - 1, "WITHSCORES")
+        ids, scores = [one.decode() for one in raw[::2]], [float(one) for one in raw[1::2]]
+        if ids:
+            states = await self._redis.call_all([one for stream_id in ids for one in _state_of(stream_id)])
+            now_ms = await self._now_ms(index)
+            gone, left = [], []
+            for one, score, told, status in zip(ids, scores, states[::2], states[1::2], strict=True):
+                if told or status in _UNENDED:
+                    left += [now_ms, one]
+                elif status or not now_ms - CREATED_EXPIRY_MS < score <= now_ms:  # else it is being made
+                    gone.append(one)
+            changes = [("ZREM", index, *gone)] if gone else []
+            changes += [("ZADD", index, "XX", *left)] if left else []
+            await self._redis.call_all(changes)
+        return int(await self._redis.call("ZCARD", index))
+
+    async def _now_ms(self, near: str) -> int:
+        clock, _ = await self._redis.call_all([("TIME",), ("EXISTS", near)])
+        return int(clock[0]) * 1000 + int(clock[1]) // 1000
+
+    async def _listed(self, which: int, most: int, *, all_of_them: bool) -> list[str]:
+        """Names in one of the sets of `webhook_sets` of each bucket."""
+        keys = [webhook_sets(f"{number:02x}")[which] for number in range(BUCKETS)]
+        looks = (self._of_node(some, most, all_of_them) for some in await self._redis.by_node(keys))
+        found = await asyncio.gather(*looks, return_exceptions=True)
+        lost = [one for one in found if isinstance(one, BaseException)]
+        if len(lost) == len(found) or not all(isinstance(one, StoreUnavailable) for one in lost):
+            raise lost[0]
+        return [name for one in found if isinstance(one, list) for name in one]
+
+    async def _of_node(self, keys: list[str], most: int, all_of_them: bool) -> list[str]:
+        until = "+inf" if all_of_them else await self._now_ms(keys[0])
+        commands = [("ZRANGEBYSCORE", key, "-inf", until, "LIMIT", 0, most) for key in keys]
+        return [item.decode() for found in await self._redis.call_all(commands) for item in found]
+
+
+def _state_of(stream_id: str) -> list[tuple[Any, ...]]:
+    entries = [webhook_key(f"{stream_id}_{event}") for event in EVENTS]
+    return [("EXISTS", *entries), ("HGET", Log.keys(stream_id)[0], "status")]
