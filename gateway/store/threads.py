@@ -24,9 +24,9 @@ from gateway.store.record import Record
 MOST_WAITING = 100  # streams of one thread
 _AT_ONCE = 500  # threads that one round trip measures
 _OWN = "stream:"  # before the id of the stream whose thread it is
-_ENTER, _LEAVE, _HAND, _BACK, _REMEMBER, _END, _LIST = (
-    Script(name, shared=False)
-    for name in ("enter", "leave", "hand", "back", "remember", "end_thread", "list_thread")
+_ENTER, _LEAVE, _HAND = (Script(name, beginning="turns") for name in ("enter", "leave", "hand"))
+_BACK, _REMEMBER, _END, _LIST = (
+    Script(name, shared=False) for name in ("back", "remember", "end_thread", "list_thread")
 )
 _DROP = Script("drop_run", beginning="thread")
 _FIELDS = ("name", "holder", "waiting", "leaving", "newest", "chain", "created_ms", "updated_ms")
@@ -74,9 +74,14 @@ def keys_of(owner: str, thread: str) -> list[str]:
 
 
 def named_keys(owner: str, thread: str) -> list[str]:
-    """The keys of a thread that a caller has named: who has the turn, its streams, what was said."""
+    """The keys of a thread that a caller has named: who has the turn, its streams, what was said, turns."""
     tag = _tag(owner, thread)
-    return [f"{tag}:thread", f"{tag}:streams", f"{tag}:memory"]
+    return [f"{tag}:thread", f"{tag}:streams", f"{tag}:memory", f"{tag}:turns"]
+
+
+def turns_channel(owner: str, thread: str) -> bytes:
+    """The channel on which the scripts say that a stream has got the thread's turn (`turns.lua`)."""
+    return f"turn:{named_keys(owner, thread)[0]}".encode()
 
 
 def threads_of(owner: str) -> str:
@@ -105,6 +110,14 @@ class State:
     def streams(self) -> list[str]:
         """All that may not have ended."""
         return [*([self.holder] if self.holder else []), *(self.leaving or ()), *self.waiting]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """That a stream has got its thread's turn: the first one's number is 0."""
+
+    number: int
+    stream_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +150,23 @@ class Threads:
 
         The thread is kept for `thread_ms`, and `record_ms` is how long a stream's record may last.
         """
-        keys = named_keys(record.owner, record.thread)[:2]
+        thread, streams, _, turns = named_keys(record.owner, record.thread)
         about = (asked.over, asked.after, asked.strategy, MOST_WAITING, thread_ms, record_ms)
-        word, *rest = await _ENTER(self._redis, keys, record.id, *about, record.thread, record.chain)
+        word, *rest = await _ENTER(
+            self._redis, [thread, streams, turns], record.id, *about, record.thread, record.chain
+        )
         return word, rest[0].decode() if rest else ""
 
     async def leave(self, owner: str, name: str, stream_id: str) -> str:
         """A stream that is over leaves its thread; the one that gets the turn by that, or an empty id."""
-        word, *rest = await _LEAVE(self._redis, named_keys(owner, name)[:1], stream_id)
+        thread, _, _, turns = named_keys(owner, name)
+        word, *rest = await _LEAVE(self._redis, [thread, turns], stream_id)
         return rest[0].decode() if word == "next" else ""
 
     async def hand(self, owner: str, name: str, over: str, stream_id: str) -> None:
         """The turn of a stream that was answered goes to the one that goes on with the answer."""
-        await _HAND(self._redis, named_keys(owner, name)[:2], over, stream_id)
+        thread, streams, _, turns = named_keys(owner, name)
+        await _HAND(self._redis, [thread, streams, turns], over, stream_id)
 
     async def back(self, owner: str, name: str, stream_id: str, before: str) -> None:
         """Undo the newest stream: the thread stands where it stood before it."""
@@ -169,7 +186,7 @@ class Threads:
 
         Where the record is `whole`, these are instead of all that was said before.
         """
-        thread, _, memory = named_keys(record.owner, record.thread)
+        thread, _, memory, _ = named_keys(record.owner, record.thread)
         text = json.dumps({"whole": record.whole, "messages": said})
         word, *_ = await _REMEMBER(self._redis, [thread, memory], record.id, thread_ms, most_bytes, text)
         return bool(word == "ok")
@@ -192,6 +209,20 @@ class Threads:
         """The ids of its streams, the newest first, as far back as their records may last."""
         found = await self._redis.call("ZREVRANGE", named_keys(owner, name)[1], 0, -1)
         return [stream_id.decode() for stream_id in found]
+
+    async def turn_from(self, owner: str, name: str, number: int) -> Turn | None:
+        """The first turn of this number or a later one, of the newest 1000; None: it was not given yet."""
+        key, at = named_keys(owner, name)[3], (number, "+inf", "WITHSCORES", "LIMIT", 0, 1)
+        return _turn(await self._redis.call("ZRANGEBYSCORE", key, *at))
+
+    async def last_turn(self, owner: str, name: str) -> Turn | None:
+        """The turn that was given last."""
+        return _turn(await self._redis.call("ZREVRANGE", named_keys(owner, name)[3], 0, 0, "WITHSCORES"))
+
+    async def turn_of(self, owner: str, name: str, stream_id: str) -> int | None:
+        """The number of a stream's turn; None: it had none."""
+        found = await self._redis.call("ZSCORE", named_keys(owner, name)[3], stream_id)
+        return None if found is None else int(float(found))
 
     async def end(self, owner: str, name: str, seen: State) -> bool:
         """Delete all of it; False when it is not as it was seen."""
@@ -253,6 +284,10 @@ def lifetimes(settings: Settings) -> tuple[int, int]:
     """How long a thread is kept after its last use, and how long a stream's record may last; milliseconds."""
     record = settings.open_seconds + settings.retention + settings.tombstone
     return round(settings.thread_seconds * 1000), round(max(record, settings.thread_seconds) * 1000)
+
+
+def _turn(found: list[Any]) -> Turn | None:
+    return Turn(int(float(found[1])), found[0].decode()) if found else None
 
 
 def _state(values: Sequence[bytes | None]) -> State:

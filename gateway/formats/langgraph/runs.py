@@ -191,13 +191,18 @@ async def _begin(
         await thread.keep(record, began)
         return thread, record, began, asked
     thread = Thread(gateway, owner, name_of(gateway, request))
-    if key and (known := await thread.of_key(asked)) is not None:
-        return thread, _noted(known), await thread.began(known), asked
+    return thread, *await begin_in(thread, request, asked, followed=followed), asked
+
+
+async def begin_in(thread: Thread, request: Request, asked: Asked, *, followed: bool) -> tuple[Record, Began]:
+    """Start a run in a thread, or go on where it waits, or find the run that the same POST has started."""
+    if asked.key and (known := await thread.of_key(asked)) is not None:
+        return _noted(known), await thread.began(known)
     for _ in range(_TURNS):
         base = await thread.base(asked)
         if base.again is not None:
             record, began = base.again
-            return thread, _noted(record), began, asked
+            return _noted(record), began
         try:
             if (found := await _resumed(thread, request, asked, base, followed)) is not None:
                 record, began = found
@@ -205,9 +210,9 @@ async def _begin(
                 record, began = await _start(thread, request, asked, base, followed)
         except (ThreadBusy, ThreadMoved):  # another went on from there first: look again
             continue
-        if key:
+        if asked.key:
             await thread.remember(asked, record)
-        return thread, record, began, asked
+        return record, began
     raise ThreadBusy(base.newest)
 
 
