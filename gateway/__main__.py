@@ -52,7 +52,7 @@ from workers.chains.registry import Registry
 from workers.delivery.shift import Shift
 from workers.development.local_model import LocalModel
 from workers.development.reload import Reload
-from workers.threads.states import state_of
+from workers.threads.states import state_of, states_of
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
@@ -93,6 +93,7 @@ def _gateway(settings: Settings, model_state: Callable[[], str]) -> Gateway:
     schemas, params = registry.schemas(), registry.params()
     gateway = Gateway(settings, registry.catalogue(), schemas=schemas, params=params, model_state=model_state)
     gateway.state_of = state_of
+    gateway.states_of = states_of
     return gateway
 
 

@@ -243,6 +243,7 @@ class Creation:
         fields |= {"whole": 1} if start.whole else {}
         fields |= {"unstored": 1} if start.unstored else {}
         fields |= {"turn": sse.dumps(start.turn)} if start.turn is not None else {}
+        fields |= {"graph": sse.dumps(start.graph)} if start.graph is not None else {}
         if start.again is not None:
             fields |= start.again.fields
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}

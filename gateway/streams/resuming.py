@@ -148,6 +148,7 @@ class Resuming:
             "carried": sse.dumps(kept),
         }
         fields |= {"thread": before.thread} if before.thread else {}
+        fields |= {"graph": sse.dumps({})} if whole.graph is not None else {}
         if doubted := doubts_in(whole.questions or ()):
             fields["doubted"] = sse.dumps(doubted)
         return fields | ({"claims": sse.dumps(dict(claims))} if claims else {})

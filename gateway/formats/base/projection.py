@@ -136,6 +136,8 @@ class Projection:
                 return []
             case EventType.CITATIONS:
                 return list(self.citations(data))
+            case EventType.GRAPH:
+                return list(self.graph(data))
             case EventType.RESET:
                 self.calls.void(Cursor.parse(data["discard_after"]).offset)
                 return list(self.reset(data))
@@ -186,6 +188,10 @@ class Projection:
 
     def custom(self, data: Any) -> Iterable[Frame]:
         """What a chain dispatches itself."""
+        return ()
+
+    def graph(self, data: Any) -> Iterable[Frame]:
+        """A step of a graph, as LangGraph tells it (`protocol/steps.py`)."""
         return ()
 
     def reset(self, data: Any) -> Iterable[Frame]:

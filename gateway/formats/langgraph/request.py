@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.formats.base.projection import whole
-from gateway.formats.langgraph.projection import EVENT_OF_MODE, message
+from gateway.formats.langgraph.projection import EVENTS_OF_MODE, message
 from gateway.protocol import sse
 from gateway.protocol.errors import Invalid, UnansweredInterrupts
 from gateway.streams.images import check_parts
@@ -93,6 +93,7 @@ class Asked:
     checkpoint: str  # the run after which this one goes on, where that was named
     size: int  # bytes of the body, about
     command: Command | None = None  # what a run that waits goes on with
+    subgraphs: bool = False  # their frames are asked for, too
 
 
 def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
@@ -126,7 +127,8 @@ def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
     given = whole(value.get("input"))
     command = _command(value)
     size = len(spelled)
-    return Asked(chain, given, params, told, modes, strategy, key, digest, checkpoint, size, command)
+    asked = (chain, given, params, told, modes, strategy, key, digest, checkpoint, size, command)
+    return Asked(*asked, subgraphs=value.get("stream_subgraphs") is True)
 
 
 def _command(value: Mapping[str, Any]) -> Command | None:
@@ -168,8 +170,8 @@ def parse_modes(given: Any) -> tuple[str, ...]:
     modes = [given] if isinstance(given, str) else given
     if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
         raise Invalid("stream_mode", "must be a string or a list of strings")
-    if any(mode not in EVENT_OF_MODE for mode in modes):
-        raise Invalid("stream_mode", f"must be of {', '.join(EVENT_OF_MODE)}")
+    if any(mode not in EVENTS_OF_MODE for mode in modes):
+        raise Invalid("stream_mode", f"must be of {', '.join(EVENTS_OF_MODE)}")
     return tuple(dict.fromkeys(modes))
 
 

@@ -117,12 +117,14 @@ async def langgraph_run(gateway: Gateway, request: Request) -> Response:
 @answered("/threads/{thread}/runs/{id}/stream", shape=refused, relative=True)
 async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
     """GET: read a run, after a `Last-Event-ID`; without one, what comes from now on."""
-    modes = parse_modes(request.query_params.getlist("stream_mode") or "values")
+    asked = [mode for mode in request.query_params.getlist("stream_mode") if mode]
+    modes = parse_modes(asked) if asked else ()
     thread, record, began = await _found(gateway, request)
+    modes = modes or tuple(began.modes)
     after = _after(request, record)
     if after is not None and not await stands(gateway, record, after):
         after = None  # the store has lost what the reader has seen: from the start
-    projection = thread.projection(record, began, modes)
+    projection = thread.projection(record, began, modes, subgraphs=began.subgraphs)
     headers = told.located(thread, record, told.stream_path(thread, record, modes))
     return follow(gateway, record, projection, after, headers)
 
@@ -148,7 +150,7 @@ async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
 
 async def _streamed(gateway: Gateway, request: Request) -> Response:
     thread, record, began, asked = await _begin(gateway, request, attached=True, followed=True)
-    projection = thread.projection(record, began, asked.modes)
+    projection = thread.projection(record, began, asked.modes, subgraphs=asked.subgraphs)
     headers = told.located(thread, record, told.stream_path(thread, record, asked.modes))
     return follow(gateway, record, projection, None, headers)
 
@@ -186,7 +188,7 @@ async def _begin(
         if asked.command is not None:
             raise Invalid("command", "needs a thread")
         nowhere = Thread(gateway, owner, "")
-        record, began = await _start(nowhere, request, asked, Base("", asked.checkpoint), followed)
+        record, began = await _start(nowhere, request, asked, Base("", ""), followed)
         thread, began = Thread(gateway, owner, record.id), replace(began, thread=record.id)
         await thread.keep(record, began)
         return thread, record, began, asked
@@ -242,7 +244,7 @@ async def _resumed(
         followed=followed,
         claims=request_head.claims(request),
     )
-    began = Began(given, newest.id, asked.digest, thread.name, asked.key)
+    began = Began(given, newest.id, asked.digest, thread.name, asked.key, asked.modes, asked.subgraphs)
     await thread.keep(record, began)
     return _noted(record), began
 
@@ -264,7 +266,10 @@ async def _start(
 
     state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read, thread.owner)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
-    began = Began(state, before, asked.digest, thread.name, asked.key)
+    began = Began(state, before, asked.digest, thread.name, asked.key, asked.modes, asked.subgraphs)
+    start = replace(
+        start, graph={"input": asked.input} | ({"checkpoint": base.checkpoint} if base.checkpoint else {})
+    )
     if thread.name:
         start = replace(
             start,

@@ -84,6 +84,26 @@ async def thread_state(gateway: Gateway, request: Request) -> Response:
     return json_answer(await _stands(thread, await thread.newest()))
 
 
+@answered("/threads/{thread}/state/{id}", shape=refused)
+async def langgraph_thread_state_at(gateway: Gateway, request: Request) -> Response:
+    """GET: how a thread stood at a checkpoint."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
+    return json_answer(await _at(thread, request.path_params["id"]))
+
+
+@answered("/threads/{thread}/state/checkpoint", shape=refused)
+async def langgraph_thread_state_of(gateway: Gateway, request: Request) -> Response:
+    """POST: the same, where the checkpoint is named by an object."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
+    body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
+    if not isinstance(body, dict):
+        raise Invalid("body", "must be an object")
+    checkpoint = _before("checkpoint", body.get("checkpoint"))
+    if not checkpoint:
+        return json_answer(await _stands(thread, await thread.newest()))
+    return json_answer(await _at(thread, checkpoint))
+
+
 @answered("/threads/{thread}/history", shape=refused)
 async def langgraph_thread_history(gateway: Gateway, request: Request) -> Response:
     """POST: the states that its runs have left, the newest first; about 1 MiB of them."""
@@ -91,13 +111,19 @@ async def langgraph_thread_history(gateway: Gateway, request: Request) -> Respon
     body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
-    for name in ("metadata", "checkpoint"):
-        if body.get(name):
-            raise Invalid(name, "is not to be had here")
     most = whole_number("limit", body.get("limit") or 10, MOST_WALKED)
+    before, only = _before("before", body.get("before")), _before("checkpoint", body.get("checkpoint"))
+    metadata = body.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise Invalid("metadata", "must be an object")
+    wanted = {"most": most, "before": before, "checkpoint": only, "metadata": metadata}
+    if graphs := await thread.graphs(**wanted):
+        return json_answer([_of_graph(thread, None, Began({}), one) for one in graphs])
+    if only or metadata or await thread.graph() is not None:
+        return json_answer([])
     told: list[Document] = []
     size = 0
-    async with aclosing(thread.history(_before(body.get("before")))) as runs:
+    async with aclosing(thread.history(before)) as runs:
         async for record, began in runs:
             told.append(await _state(thread, record, began))
             size += told[-1].size
@@ -106,15 +132,26 @@ async def langgraph_thread_history(gateway: Gateway, request: Request) -> Respon
     return json_answer(told)
 
 
-def _before(given: Any) -> str:
-    """The run that `before` names: a checkpoint's id, the checkpoint, or a config with it."""
+def _before(where: str, given: Any) -> str:
+    """What this names: a checkpoint's id, the checkpoint, or a config with it."""
     if isinstance(given, dict):
         given = given.get("configurable", given)
     if isinstance(given, dict):
         given = given.get("checkpoint_id", "")
     if given is not None and not isinstance(given, str):
-        raise Invalid("before", "must be a checkpoint, or its id")
+        raise Invalid(where, "must be a checkpoint, or its id")
     return given or ""
+
+
+async def _at(thread: Thread, checkpoint: str) -> Document:
+    """How the thread stood at a checkpoint; of a chain that is no graph, after a run.
+
+    Raises StreamNotFound.
+    """
+    if graphs := await thread.graphs(checkpoint=checkpoint):
+        return _of_graph(thread, None, Began({}), graphs[0])
+    record, began = await thread.own(checkpoint)
+    return await _state(thread, record, began)
 
 
 async def _stands(thread: Thread, newest: Record | None) -> Document:
@@ -134,10 +171,10 @@ def _of_graph(thread: Thread, newest: Record | None, began: Began, graph: GraphS
         "values": graph.values,
         "next": graph.next,
         "tasks": graph.tasks or (_tasks(newest) if newest is not None and began.thread else []),
-        "checkpoint": _checkpoint(thread, newest.id if newest is not None else graph.run),
+        "checkpoint": _checkpoint(thread, graph.id),
         "metadata": {"thread_id": thread.name, **graph.metadata, "run_id": graph.run},
         "created_at": graph.created_at,
-        "parent_checkpoint": _checkpoint(thread, began.before) if began.before else None,
+        "parent_checkpoint": _checkpoint(thread, graph.parent) if graph.parent else None,
         "interrupts": graph.interrupts,
     }
     return Document.of(told, graph.share, graph.size)
@@ -204,4 +241,6 @@ ROUTES = (
     Route("POST", "/threads", langgraph_thread_create),
     Route("GET", "/threads/{thread}", langgraph_thread),
     Route("POST", "/threads/{thread}/history", langgraph_thread_history),
+    Route("POST", "/threads/{thread}/state/checkpoint", langgraph_thread_state_of),
+    Route("GET", "/threads/{thread}/state/{id}", langgraph_thread_state_at),
 )

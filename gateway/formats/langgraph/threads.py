@@ -23,7 +23,7 @@ from gateway.protocol.errors import HoldfastError, Invalid, KeyReused, StreamGon
 from gateway.store.conversations import OF_STREAM, Conversation
 from gateway.store.record import Record
 from gateway.store.threads import State
-from gateway.streams.graph_state import GraphState
+from gateway.streams.graph_state import GraphState, Wanted
 from gateway.streams.room import Document, HeldList
 from gateway.streams.service import Gateway
 from gateway.streams.start import check_thread
@@ -45,6 +45,8 @@ class Began:
     digest: str = ""
     thread: str = ""  # empty: it was started in another format
     key: str = ""  # its Idempotency-Key
+    modes: Sequence[str] = ("values",)  # that it was started with
+    subgraphs: bool = False
 
     def kept(self) -> dict[str, Any]:
         """Its fields as JSON; the state is not copied."""
@@ -54,6 +56,8 @@ class Began:
             "digest": self.digest,
             "thread": self.thread,
             "key": self.key,
+            "modes": list(self.modes),
+            "subgraphs": self.subgraphs,
         }
 
 
@@ -66,6 +70,7 @@ class Base:
     again: tuple[Record, Began] | None = None
     waits: bool = False  # the new run begins when those that are there have ended
     undone: frozenset[str] = frozenset()  # runs of which the new one leaves nothing
+    checkpoint: str = ""  # of a graph's, from which the new run goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +109,11 @@ class Thread:
             raise StreamNotFound
         return record, began
 
-    def projection(self, record: Record, began: Began, modes: Sequence[str] = ()) -> Run:
+    def projection(
+        self, record: Record, began: Began, modes: Sequence[str] = (), *, subgraphs: bool = False
+    ) -> Run:
         """A run's frames, of these modes."""
-        return Run(record.id, self.name, began.given, modes)
+        return Run(record.id, self.name, began.given, modes, subgraphs=subgraphs)
 
     async def state(self, record: Record, began: Began) -> Run:
         """A run as it stands now. Raises StreamGone."""
@@ -132,12 +139,14 @@ class Thread:
         while before in undone:
             displaced = await self.found(before)
             before = (await self.began(displaced)).before if displaced is not None else ""
+        waits = runs and asked.strategy == "enqueue"
+        threads = self.gateway.parts.threads
+        if asked.checkpoint and await threads.has_checkpoints(self.owner, self.name):
+            if not await self.graphs(checkpoint=asked.checkpoint):
+                raise Invalid("checkpoint.checkpoint_id", "must be the id of a checkpoint of this thread")
+            return Base(newest, before, waits=waits, undone=undone, checkpoint=asked.checkpoint)
         if asked.checkpoint and await self.found(asked.checkpoint) is None:
             raise Invalid("checkpoint.checkpoint_id", "must be the id of a run that is still kept")
-        threads = self.gateway.parts.threads
-        if asked.checkpoint not in ("", newest) and await threads.has_checkpoints(self.owner, self.name):
-            raise Invalid("checkpoint.checkpoint_id", "must be the newest run's: a graph goes on from there")
-        waits = runs and asked.strategy == "enqueue"
         return Base(newest, asked.checkpoint or before, waits=waits, undone=undone)
 
     async def of_key(self, asked: Asked) -> Record | None:
@@ -180,6 +189,14 @@ class Thread:
         if not await gateway.parts.threads.has_checkpoints(self.owner, self.name):
             return None
         return await gateway.state_of(gateway.parts.redis, self.owner, self.name, gateway.room)
+
+    async def graphs(self, **wanted: Any) -> Sequence[GraphState]:
+        """Checkpoints of the graph of this thread, as `Wanted` names them."""
+        gateway = self.gateway
+        if not await gateway.parts.threads.has_checkpoints(self.owner, self.name):
+            return []
+        redis, room = gateway.parts.redis, gateway.room
+        return await gateway.states_of(redis, self.owner, self.name, room, Wanted(**wanted))
 
     async def values(self, record: Record, began: Began) -> dict[str, Any]:
         """The state that a run has left: its graph's by the checkpoint, where that is here."""

@@ -299,6 +299,27 @@ def _event(kind: EventType, data: Schema) -> Schema:
     return {**whole, "required": ["id", "event", "data"] if kind.value else ["id", "data"]}
 
 
+def _graph(run: Schema) -> Schema:
+    """A step of a graph."""
+    anything: Schema = {"type": "object"}
+    return also(
+        exactly(kind={"enum": ["message", "updates", "values", "piece", "last_piece"]}, stage=TEXT),
+        run=run,
+        ns=TEXT,
+        number=run,
+        state={"enum": ["started", "finished"]},
+        node=TEXT,
+        step={"type": "integer"},
+        tags={},
+        shown={"const": True},
+        message=anything,
+        own=anything,
+        data={},
+        text=TEXT,
+        changes=anything,
+    )
+
+
 def _data() -> Mapping[EventType, Schema]:
     """An event's data, by its type."""
     run = {"type": "integer", "minimum": 1}
@@ -324,21 +345,40 @@ def _data() -> Mapping[EventType, Schema]:
             member=TEXT,
             path=below["path"],
             aside=TEXT,
+            number=run,
         ),
         EventType.START: also(
             exactly(id=ID, chain=TEXT, stages={"type": "array", "items": TEXT}, created_at=TIME),
             **{"resumes": ID, "retries": ID, "from": TEXT},
         ),
-        EventType.STAGE: also(stage, parent=TEXT, step={"type": "integer"}, aside={"type": "boolean"}),
+        EventType.STAGE: also(
+            stage,
+            parent=TEXT,
+            step={"type": "integer"},
+            aside={"type": "boolean"},
+            graph={"const": True},
+        ),
         EventType.TOOL: {**also(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
-        EventType.CUSTOM: also(exactly(name=TEXT, stage=TEXT, data={}), run=run, message=number, **below),
-        EventType.NESTED: also(nested, message=number),
+        EventType.CUSTOM: also(
+            exactly(name=TEXT, stage=TEXT, data={}), run=run, message=number, number=run, ns=TEXT, **below
+        ),
+        EventType.NESTED: also(nested, message=number, number=run),
         EventType.REFUSAL: also(
-            exactly(delta=TEXT, stage=TEXT), run=run, message=number, path=below["path"], aside=TEXT
+            exactly(delta=TEXT, stage=TEXT),
+            run=run,
+            message=number,
+            path=below["path"],
+            aside=TEXT,
+            number=run,
         ),
         EventType.CITATIONS: also(
-            exactly(stage=TEXT, citations={"type": "array", "items": {}}), run=run, message=number, **below
+            exactly(stage=TEXT, citations={"type": "array", "items": {}}),
+            run=run,
+            message=number,
+            number=run,
+            **below,
         ),
+        EventType.GRAPH: _graph(run),
         EventType.RESET: {"oneOf": [reset, exactly(reason={"const": "log_lost"})]},
         EventType.DONE: also(
             done,
