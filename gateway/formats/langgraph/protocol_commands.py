@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from gateway.formats.base.projection import events
 from gateway.formats.base.serving import Route
-from gateway.formats.langgraph.protocol_events import projection_of
+from gateway.formats.langgraph.protocol_events import projection_of, read_body
 from gateway.formats.langgraph.protocol_filter import Filter, first_of_turn, object_in, strings
 from gateway.formats.langgraph.protocol_projection import ThreadRun
 from gateway.formats.langgraph.request import parse_run
@@ -34,11 +34,11 @@ from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
 from gateway.streams.resume import MOST_RESPONSES
 from gateway.streams.service import Gateway
-from gateway.streams.start import STRATEGIES, as_it_is, read_json
+from gateway.streams.start import STRATEGIES, as_it_is
 from gateway.web import request_head
 from gateway.web.answers import answered, json_answer
 
-_DEFAULT_STRATEGY = "enqueue"
+_DEFAULT_STRATEGY, _COMMAND = "enqueue", "command_id"
 _ERRORS: Mapping[type[HoldfastError], str] = {
     Invalid: "invalid_argument",
     UnansweredInterrupts: "invalid_argument",
@@ -62,7 +62,7 @@ class Refused(Exception):
 async def langgraph_thread_command(gateway: Gateway, request: Request) -> Response:
     """POST: one command; events come on a connection of their own."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
-    given = await read_json(request, gateway.bounds, as_it_is, thread.owner)
+    given = await read_body(thread, request, as_it_is)
     number = given.get("id") if isinstance(given, dict) else None
     if type(number) is not int or not isinstance(given.get("method"), str):
         told = {"type": "error", "id": number, "error": "invalid_argument"}
@@ -71,7 +71,9 @@ async def langgraph_thread_command(gateway: Gateway, request: Request) -> Respon
     try:
         if command is None:
             raise Refused("unknown_command", "this is none of " + ", ".join(_COMMANDS))
-        result, through = await command(thread, request, object_in(given, "params"))
+        # The same command again, by who got no answer, is the same run. Another one is not, though equal.
+        params = {**object_in(given, "params"), _COMMAND: number}
+        result, through = await command(thread, request, params)
     except Refused as error:
         return json_answer({"type": "error", "id": number, "error": error.code, "message": str(error)})
     except tuple(_ERRORS) as error:
@@ -168,7 +170,7 @@ def _of_run(params: Mapping[str, Any]) -> dict[str, Any]:
         told["checkpoint"] = {"checkpoint_id": checkpoint}
         left = {name: value for name, value in configurable.items() if name != "checkpoint_id"}
         told["config"] = {**params["config"], "configurable": left}
-    return told | {"stream_mode": ["values"], "stream_subgraphs": True}
+    return told | {"stream_mode": ["values"], "stream_subgraphs": True, _COMMAND: params[_COMMAND]}
 
 
 def _answers(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """POST /threads/{thread}/stream/events: a thread's events, over its runs, for as long as the reader stays.
 
-A reader without a position begins at the run that has the thread's turn, or had it last: what a client shows of
-older runs it has from the thread's state. The connection never ends in order, so clients come back.
+A reader without a position begins at the run that has the thread's turn, or had it last: what a client shows
+of older runs it has from the thread's state. The connection never ends in order, so clients come back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,6 +23,7 @@ from gateway.formats.langgraph.protocol_filter import PLACE_BITS, Filter, parse_
 from gateway.formats.langgraph.protocol_projection import ThreadRun
 from gateway.formats.langgraph.threads import Thread, name_of, refused
 from gateway.protocol import sse
+from gateway.protocol.errors import Malformed, NotJson
 from gateway.relay.reader import Ending, Why
 from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
@@ -32,6 +34,7 @@ from gateway.web import request_head
 from gateway.web.answers import answered
 from gateway.web.event_stream import CutStream
 
+T = TypeVar("T")
 _LOOK_SECONDS = 5.0  # between two looks for the next run, where no publish says that it has begun
 _YOUNGEST_SHARE = 0.75  # of the longest age of a connection
 
@@ -41,10 +44,18 @@ async def langgraph_thread_events(gateway: Gateway, request: Request) -> Respons
     """POST: a thread's events, of its channels that the body names. A thread without a run is awaited."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     last = request.headers.get("last-event-id")
-    wanted = await read_json(request, gateway.bounds, lambda value: parse_filter(value, last), thread.owner)
+    wanted = await read_body(thread, request, lambda value: parse_filter(value, last))
     gateway.parts.hub.check_room(owner=thread.owner)
     ending = Ending()
     return CutStream(_followed(thread, wanted, ending), None, ending)
+
+
+async def read_body(thread: Thread, request: Request, then: Callable[[Any], T]) -> T:
+    """As `read_json`; what is no JSON is answered 400, as LangGraph's server does. Raises Malformed."""
+    try:
+        return await read_json(request, thread.gateway.bounds, then, thread.owner)
+    except NotJson as error:
+        raise Malformed(error.detail) from None
 
 
 def projection_of(
@@ -139,7 +150,7 @@ async def _of_run(
                 ending.why = Why.CUT
                 return
             if chunk != sse.HEARTBEAT:
-                for frame in await aside(len(chunk), lambda: _taken(projection, chunk), thread.owner):
+                for frame in await aside(len(chunk), partial(_taken, projection, chunk), thread.owner):
                     sent_at = now
                     yield frame
             if now - sent_at >= gateway.settings.heartbeat or chunk == sse.HEARTBEAT:

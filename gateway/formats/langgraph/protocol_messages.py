@@ -1,4 +1,4 @@
-"""Messages as the agent streaming protocol says them: a start, blocks of content one after the other, a finish.
+"""Messages as the agent streaming protocol says them: a start, blocks of content in a row, a finish.
 
 Each event of a message names it, so that clients can tell messages apart that are said at the same time.
 """

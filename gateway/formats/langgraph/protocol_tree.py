@@ -37,10 +37,10 @@ class Tree:
                 yield self._over(here)
                 return
 
-    def close(self) -> list[Told]:
-        """The run is over, and with it all that runs, the deepest first."""
+    def close(self, status: str = "completed") -> list[Told]:
+        """The run is over in this way, and with it all that runs, the deepest first."""
         left = [here for here, status in self._of.items() if status == "started"]
-        return [self._over(here) for here in sorted(left, key=len, reverse=True)]
+        return [self._over(here, status) for here in sorted(left, key=len, reverse=True)]
 
     def forget(self) -> None:
         """All of it is void."""
@@ -54,6 +54,6 @@ class Tree:
         below = [here for here in self._of if here[:-1] == namespace]
         return told | ({"children": [self.told(here) for here in sorted(below)]} if below else {})
 
-    def _over(self, here: Namespace) -> Told:
-        self._of[here] = "completed"
-        return here, {"event": "completed", "graph_name": here[-1].partition(":")[0]}
+    def _over(self, here: Namespace, status: str = "completed") -> Told:
+        self._of[here] = status
+        return here, {"event": status, "graph_name": here[-1].partition(":")[0]}
