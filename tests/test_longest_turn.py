@@ -338,6 +338,11 @@ ANY = {
     "/stream": ('{"chain":"chat","user":"x","params":{"a":', "}}"),
     "/runs": ('{"assistant_id":"chat","input":{"messages":["x"]},"context":{"a":', "}}"),
     "/threads": ('{"x":', "}"),
+    "/threads/{thread}/commands": (
+        '{"id":1,"method":"run.start","params":{"assistant_id":"chat","input":{"a":',
+        "}}}",
+    ),
+    "/threads/{thread}/stream/events": ('{"channels":["values"],"namespaces":', "}"),
     "/threads/t/history": ('{"x":', "}"),
     "/streams/events": ('{"streams":[{"id":"x","last_event_id":', "}]}"),
     "/v1/responses": ('{"model":"chat","background":true,"input":"x","reasoning":{"a":', "}}"),
@@ -401,6 +406,12 @@ BODIES: list[tuple[str, str, bytes]] = [
     ("/stream/{id}/retry", "input_patch", flat('{"input_patch":{"a":', "1", "}}")),
     ("/stream/{id}/retry", "params", flat('{"params":{"a":', "1", "}}")),
     ("/runs", "messages", flat('{"assistant_id":"chat","input":{"messages":', TALK, "}}", 1000)),
+    (
+        "/threads/{thread}/commands",
+        "answers",
+        flat('{"id":1,"method":"input.respond","params":{"responses":', '{"interrupt_id":"x"}', "}}"),
+    ),
+    ("/threads/{thread}/stream/events", "channels", flat('{"channels":', '"values"', "}")),
     ("/runs", "texts", flat('{"assistant_id":"chat","input":{"messages":', '"a"', "}}")),
     ("/v1/chat/completions", "messages", flat('{"model":"chat","stream":true,"messages":', TALK, "}", 1000)),
     ("/api/http_trigger", "a text", b'{"user":"' + b"a" * (MOST - 20) + b'"}'),
@@ -469,7 +480,7 @@ async def measured(redis_url: str) -> AsyncIterator[Measured]:
 async def test_fault_63_no_body_makes_a_long_turn(measured: Measured) -> None:
     assert all(len(body) <= MOST for _, _, body in BODIES)
     for route, name, body in BODIES:
-        await measured.ask("POST", route.replace("{id}", NOBODY), name, body)
+        await measured.ask("POST", route.replace("{id}", NOBODY).replace("{thread}", "t"), name, body)
     many = ",".join(["text/x;q=0.1;q=0"] * 2000)
     await measured.ask("GET", f"/stream/{NOBODY}", "Accept of 34 kB", accept=many)
     measured.assert_short()

@@ -27,6 +27,7 @@ from gateway.protocol.errors import (
     NotWaiting,
     StreamGone,
     StreamNotFound,
+    ThreadBusy,
     UnansweredInterrupts,
     UnknownInterrupt,
 )
@@ -41,6 +42,7 @@ from gateway.web.answers import answered, json_answer
 _DEFAULT_STRATEGY, _COMMAND = "enqueue", "command_id"
 _ERRORS: Mapping[type[HoldfastError], str] = {
     Invalid: "invalid_argument",
+    ThreadBusy: "unknown_error",  # as LangGraph's server has it for a run that cannot be made
     UnansweredInterrupts: "invalid_argument",
     UnknownInterrupt: "no_such_interrupt",
     NotWaiting: "no_such_interrupt",
@@ -78,6 +80,8 @@ async def langgraph_thread_command(gateway: Gateway, request: Request) -> Respon
         return json_answer({"type": "error", "id": number, "error": error.code, "message": str(error)})
     except tuple(_ERRORS) as error:
         code = next(name for kind, name in _ERRORS.items() if isinstance(error, kind))
+        if error.extensions.get("field") == "assistant_id":
+            code = _ERRORS[ThreadBusy]
         return json_answer({"type": "error", "id": number, "error": code, "message": error.detail})
     meta = {"applied_through_seq": through}
     return json_answer({"type": "success", "id": number, "result": result, "meta": meta})

@@ -35,11 +35,21 @@ def message(one: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "ai":
         if calls := one.get("tool_calls"):
             told["tool_calls"] = [call_of(call) for call in calls]
+        if isinstance(told["content"], str) and (one.get("response_metadata") or one.get("usage_metadata")):
+            told |= _in_blocks(told)
         if invalid := one.get("invalid_tool_calls"):
             told["invalid_tool_calls"] = invalid
         if refusal := (one.get("additional_kwargs") or {}).get("refusal"):
             told["additional_kwargs"] = {"refusal": refusal}
     return told
+
+
+def _in_blocks(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model has said, as blocks of content: so LangChain has it where it streams by this protocol."""
+    text = told["content"]
+    blocks: list[Any] = [{"type": "text", "text": text, "index": 0}] if text else []
+    metadata = {**told.get("response_metadata", {}), "output_version": "v1"}
+    return {"content": [*blocks, *told.get("tool_calls", ())], "response_metadata": metadata}
 
 
 def call_of(call: Mapping[str, Any]) -> dict[str, Any]:
