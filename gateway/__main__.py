@@ -48,6 +48,7 @@ from holdfast_gateway import __version__
 from holdfast_gateway.extras import needs
 from holdfast_gateway.new import made
 from workers import guard
+from workers.chains.drawn import drawing
 from workers.chains.registry import Registry
 from workers.delivery.shift import Shift
 from workers.development.local_model import LocalModel
@@ -94,6 +95,7 @@ def _gateway(settings: Settings, model_state: Callable[[], str]) -> Gateway:
     gateway = Gateway(settings, registry.catalogue(), schemas=schemas, params=params, model_state=model_state)
     gateway.state_of = state_of
     gateway.states_of = states_of
+    gateway.drawn = drawing(registry)
     return gateway
 
 

@@ -33,6 +33,7 @@ from gateway.web.where import below
 from holdfast_gateway.classic import request_of
 from holdfast_gateway.host_file import HostFile
 from holdfast_gateway.streams import Streams
+from workers.chains.drawn import drawing
 from workers.chains.registry import Registry
 from workers.delivery.functions import Trigger
 from workers.threads.states import state_of, states_of
@@ -122,6 +123,7 @@ def register(
     )
     gateway.state_of = state_of
     gateway.states_of = states_of
+    gateway.drawn = drawing(registry)
     trigger = Trigger(gateway, registry)
     gateway.direct_start = trigger.start
     functions_extension.install(Process(gateway, trigger, registry, end_telemetry))

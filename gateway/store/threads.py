@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -29,7 +29,8 @@ _BACK, _REMEMBER, _END, _LIST = (
     Script(name, shared=False) for name in ("back", "remember", "end_thread", "list_thread")
 )
 _DROP = Script("drop_run", beginning="thread")
-_FIELDS = ("name", "holder", "waiting", "leaving", "newest", "chain", "created_ms", "updated_ms")
+_DESCRIBE = Script("describe_thread", shared=False)
+_FIELDS = ("name", "holder", "waiting", "leaving", "newest", "chain", "created_ms", "updated_ms", "metadata")
 
 
 def thread_id(record: Record) -> str:
@@ -105,6 +106,7 @@ class State:
     chain: str = ""  # of the newest
     created_ms: int = 0
     updated_ms: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what a client has said of it
 
     @property
     def streams(self) -> list[str]:
@@ -200,6 +202,11 @@ class Threads:
                 turn = json.loads(said)
                 messages = [*([] if turn["whole"] else messages), *turn["messages"]]
         return messages
+
+    async def describe(self, owner: str, name: str, metadata: Mapping[str, Any], *, thread_ms: int) -> None:
+        """Keep what a client says of a thread, which may have had no stream so far."""
+        keys = named_keys(owner, name)[:1]
+        await _DESCRIBE(self._redis, keys, json.dumps(metadata), thread_ms, name)
 
     async def has_checkpoints(self, owner: str, name: str) -> bool:
         """Whether a graph's state stands in it."""
@@ -300,6 +307,7 @@ def _state(values: Sequence[bytes | None]) -> State:
         told["chain"],
         int(told["created_ms"] or 0),
         int(told["updated_ms"] or 0),
+        json.loads(told["metadata"] or "{}"),
     )
 
 

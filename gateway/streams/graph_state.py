@@ -57,3 +57,12 @@ async def no_states(
 ) -> Sequence[GraphState]:
     """Of a process that knows no LangGraph."""
     return []
+
+
+# Of a chain's name: LangGraph's drawing of it (`graph`) and its JSON Schemas (`schemas`); None of no graph.
+DrawnOf = Callable[[str], Awaitable[Mapping[str, Any] | None]]
+
+
+async def not_drawn(chain: str) -> Mapping[str, Any] | None:
+    """Of a process that knows no LangGraph."""
+    return None

@@ -66,7 +66,8 @@ class Checkpointed:
     def durability(self) -> str | None:
         """When LangGraph hands its checkpoints to the checkpointer."""
         if self.draft is not None:
-            return "exit" if self.stage.graph is None else "sync"  # the thread's history has each step
+            each = self.stage.graph is not None and self.stage.graph.get("durability") != "exit"
+            return "sync" if each else "exit"  # with each step in the thread's history, or without
         return "sync" if remembers(self.graph) else None
 
     def command(self) -> Any:

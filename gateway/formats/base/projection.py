@@ -99,6 +99,7 @@ class Projection:
 
     ids = False  # whether frames carry `id: <place>`
     fold: Fold = field(default_factory=Fold, init=False)
+    id_before: str = field(default="", init=False)  # of each frame's id
     share: Share | None = field(default=None, init=False)  # of memory, where the whole log was read at once
     cursor: str = field(default="", init=False)  # the id of this event
     last: str = field(default="", init=False)  # the chain's last stage
@@ -275,7 +276,7 @@ async def projected(
                     first = after.frame + 1 if event_id == str(after.cursor) else len(frames)
                 for number, frame in enumerate(frames[first:], first):
                     if projection.wants(frame):
-                        frame_id = f"{event_id}.{number}" if projection.ids else ""
+                        frame_id = f"{projection.id_before}{event_id}.{number}" if projection.ids else ""
                         if event.type is EventType.MESSAGE or not is_long(frame.data):
                             made.append(frame.encode(frame_id))
                             continue

@@ -18,6 +18,7 @@ TUPLES, METADATA, PARTIAL, COMPLETE = "messages", "messages/metadata", "messages
 _WRITTEN = "custom"  # the name of what a graph's own stream writer has written
 _PARTS = 64  # a message's whole text so far is told again when it has grown by one part of so many
 INTERRUPT = "__interrupt__"
+UP = "^"  # behind the name of a frame that is for those alone who ask for no subgraphs
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class GraphFrames:
 
     def __init__(self, about: Mapping[str, Any], wants: Callable[[str], bool]) -> None:
         self.book = steps.Book()
+        self._shown: set[int] = set()  # messages that those who ask for no subgraphs were shown
         self._about = about
         self._wants = wants
         self._spoken: dict[int, _Spoken] = {}
@@ -42,6 +44,7 @@ class GraphFrames:
         """All so far is void."""
         self.book.forget()
         self._spoken.clear()
+        self._shown.clear()
 
     def values(self, interrupts: Any = None) -> Any:
         """The graph's state as it stands, with what is asked."""
@@ -54,12 +57,35 @@ class GraphFrames:
         step = self.book.feed(data)
         if step is None:
             return
+        if step.kind == steps.UPDATES and not step.ns:
+            yield from self._handed_up(step)
         if step.kind != steps.MESSAGE:
             yield Frame(step.data, _named(step.kind, step.ns))
         elif step.about["state"] == "started":
             self._spoken[step.number] = _Spoken()
         elif step.about.get("shown"):
             yield from self._whole(step)
+
+    def _handed_up(self, step: steps.Step) -> Iterable[Frame]:
+        """Messages of a subgraph, whole: to who asks for no subgraphs, they are its node's."""
+        for node, update in step.data.items() if isinstance(step.data, dict) else ():
+            members = update.values() if isinstance(update, dict) else ()
+            listed = [one for member in members if isinstance(member, list) for one in member]
+            ids = {one.get("id") for one in listed if isinstance(one, dict) and "content" in one}
+            for number, said in self.book.messages.items():
+                if (
+                    said.id in ids
+                    and said.about.get("ns")
+                    and said.about.get("node")
+                    and said.whole is not None
+                ):
+                    if number in self._shown:
+                        continue
+                    self._shown.add(number)
+                    about = {**self._metadata(said), "langgraph_node": node, "langgraph_checkpoint_ns": node}
+                    yield Frame([said.whole, about], f"{TUPLES}{UP}")
+                    yield Frame({said.id: {"metadata": about}}, f"{METADATA}{UP}")
+                    yield Frame([said.whole], f"{COMPLETE}{UP}")
 
     def text(self, data: Mapping[str, Any], *, refused: bool = False) -> Iterable[Frame]:
         """A piece of a message's text; nothing of what was told whole."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.formats.base.projection import Frame, Projection
-from gateway.formats.langgraph.graph_frames import COMPLETE, METADATA, PARTIAL, TUPLES, GraphFrames
+from gateway.formats.langgraph.graph_frames import COMPLETE, METADATA, PARTIAL, TUPLES, UP, GraphFrames
 from gateway.protocol import Cursor, Event, EventType, Status, sse
 from gateway.protocol.fold import StageText
 
@@ -91,13 +91,23 @@ class Run(Projection):
         mode, _, ns = frame.event.partition("|")
         return mode in self._wanted and (not ns or self._subgraphs)
 
+    def _for_me(self, frames: list[Frame]) -> list[Frame]:
+        """These frames, with a name of their own for those that are for who asks for no subgraphs."""
+        if not any(frame.event.endswith(UP) for frame in frames):
+            return frames
+        name = "" if self._subgraphs else UP
+        return [
+            Frame(one.data, one.event.removesuffix(name)) if name and one.event.endswith(UP) else one
+            for one in frames
+        ]
+
     def feed(self, event_id: str, event: Event) -> list[Frame]:
         """The frames of the next event; what is said below a tool is the message of a graph, too."""
         self._event = event
         frames = super().feed(event_id, event)
         if event.type is EventType.NESTED and self.graph_frames is not None:
             frames += self.graph_frames.text(event.data)
-        return frames
+        return self._for_me(frames)
 
     def values(self) -> dict[str, Any]:
         """The run's state: a graph's own; else what was given and, when the run is done, its answer."""

@@ -52,7 +52,15 @@ _COMMANDS = ("resume", "update", "goto")
 _INTERRUPT = re.compile(r"[0-9a-f]{32}")  # the form of the ids of LangGraph's questions
 NOTHING: Any = object()
 # What changes what is run, and is not to be had here, unless it is empty.
-_NOT_HERE = ("interrupt_before", "interrupt_after", "webhook", "after_seconds", "checkpoint_id")
+_NOT_HERE = (
+    "interrupt_before",
+    "interrupt_after",
+    "webhook",
+    "after_seconds",
+    "checkpoint_id",
+    "feedback_keys",
+)
+_DURABILITIES = ("async", "sync", "exit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,7 @@ class Asked:
     size: int  # bytes of the body, about
     command: Command | None = None  # what a run that waits goes on with
     subgraphs: bool = False  # their frames are asked for, too
+    durability: str = "async"
 
 
 def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
@@ -127,8 +136,13 @@ def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
     given = whole(value.get("input"))
     command = _command(value)
     size = len(spelled)
+    durability = value.get("durability") or ("exit" if value.get("checkpoint_during") is False else "async")
+    if durability not in _DURABILITIES:
+        raise Invalid("durability", f"must be one of {', '.join(_DURABILITIES)}")
+    if value.get("on_completion") not in (None, "keep"):
+        raise Invalid("on_completion", "must be keep: a run is kept as long as any stream")
     asked = (chain, given, params, told, modes, strategy, key, digest, checkpoint, size, command)
-    return Asked(*asked, subgraphs=value.get("stream_subgraphs") is True)
+    return Asked(*asked, subgraphs=value.get("stream_subgraphs") is True, durability=durability)
 
 
 def _command(value: Mapping[str, Any]) -> Command | None:

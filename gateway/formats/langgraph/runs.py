@@ -17,6 +17,7 @@ from starlette.responses import Response
 import gateway.formats.langgraph.told as told
 from gateway.formats.base.projection import Place
 from gateway.formats.base.serving import Route, at_its_end, begin, follow, stands
+from gateway.formats.langgraph.names import chain_of
 from gateway.formats.langgraph.projection import RUN_STATUS
 from gateway.formats.langgraph.request import (
     NOTHING,
@@ -42,10 +43,12 @@ from gateway.protocol import Cursor
 from gateway.protocol.errors import Invalid, Malformed, NotWaiting, ThreadBusy, ThreadMoved
 from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
+from gateway.streams.purging import purge
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start, read_json
 from gateway.web import request_head
 from gateway.web.answers import answered, json_answer
+from gateway.web.headers import SECURE
 
 _FROM_THE_START = ("-1", "0", "")
 _LAST_FRAME = 999  # of any event
@@ -100,11 +103,15 @@ async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     if status is not None and status not in RUN_STATUS.values():
         raise Invalid("status", f"must be one of {', '.join(RUN_STATUS.values())}")
     fitting: list[dict[str, Any]] = []
-    async with aclosing(thread.history()) as runs:  # it reads a run when that is asked for
+    select = [name for name in query.getlist("select") if name]
+    async with aclosing(thread.all()) as runs:  # it reads a run when that is asked for
         while len(fitting) < skipped + most and (found := await anext(runs, None)) is not None:
             run = told.run(thread, found[0])
             fitting += [run] if status in (None, run["status"]) else []
-    return json_answer(fitting[skipped:])
+    told_runs = fitting[skipped:]
+    if select:
+        told_runs = [{name: run[name] for name in select if name in run} for run in told_runs]
+    return json_answer(told_runs)
 
 
 @answered("/threads/{thread}/runs/{id}", shape=refused, relative=True)
@@ -112,6 +119,14 @@ async def langgraph_run(gateway: Gateway, request: Request) -> Response:
     """GET: how a run stands."""
     thread, record, _ = await _found(gateway, request)
     return json_answer(told.run(thread, record))
+
+
+@answered("/threads/{thread}/runs/{id}", shape=refused)
+async def langgraph_run_delete(gateway: Gateway, request: Request) -> Response:
+    """DELETE: a run, with what it has left in its thread."""
+    thread, record, _ = await _found(gateway, request)
+    await purge(gateway, record.id, thread.owner)
+    return Response(status_code=204, headers=SECURE)
 
 
 @answered("/threads/{thread}/runs/{id}/stream", shape=refused, relative=True)
@@ -184,6 +199,7 @@ async def _begin(
         gateway.parts.hub.check_room(owner=owner)
     bounds = gateway.bounds
     asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds), owner)
+    asked = replace(asked, chain=chain_of(gateway.chains, asked.chain))
     if "thread" not in request.path_params:
         if asked.command is not None:
             raise Invalid("command", "needs a thread")
@@ -315,6 +331,7 @@ ROUTES = (
     Route("POST", "/threads/{thread}/runs", langgraph_create),
     Route("GET", "/threads/{thread}/runs", langgraph_list),
     Route("GET", "/threads/{thread}/runs/{id}", langgraph_run),
+    Route("DELETE", "/threads/{thread}/runs/{id}", langgraph_run_delete),
     Route("GET", "/threads/{thread}/runs/{id}/stream", langgraph_join_stream),
     Route("GET", "/threads/{thread}/runs/{id}/join", langgraph_join),
     Route("POST", "/threads/{thread}/runs/{id}/cancel", langgraph_cancel),

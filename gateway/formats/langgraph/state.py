@@ -6,7 +6,7 @@ A thread is a name: one that has no run yet is empty, and nothing is stored for 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -20,6 +20,7 @@ from gateway.formats.langgraph.threads import MOST_WALKED, Began, Thread, name_o
 from gateway.protocol import Status
 from gateway.protocol.errors import Invalid, ThreadBusy
 from gateway.store.record import Record
+from gateway.store.threads import State
 from gateway.streams.graph_state import GraphState
 from gateway.streams.room import Document
 from gateway.streams.service import Gateway
@@ -49,8 +50,9 @@ async def langgraph_thread_create(gateway: Gateway, request: Request) -> Respons
     body = await read_json(request, gateway.bounds, as_it_is, owner)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
-    if body.get("supersteps"):
-        raise Invalid("supersteps", "is not to be had here")
+    for field in ("supersteps", "ttl"):
+        if body.get(field):
+            raise Invalid(field, "is not to be had here")
     given = body.get("thread_id")
     if given is not None and not isinstance(given, str):
         raise Invalid("thread_id", "must be a string")
@@ -59,14 +61,19 @@ async def langgraph_thread_create(gateway: Gateway, request: Request) -> Respons
     newest = await thread.newest()
     if newest is not None and body.get("if_exists") != "do_nothing":
         raise ThreadBusy(newest.id, "there is a thread of this name, and it has runs")
-    return json_answer(await _told(thread, newest))
+    state = await thread.stands()
+    if (metadata := metadata_of(body)) and not state.metadata:
+        await thread.describe(metadata)
+        state = await thread.stands()
+    return json_answer(await told_of(thread, state, newest))
 
 
 @answered("/threads/{thread}", shape=refused)
 async def langgraph_thread(gateway: Gateway, request: Request) -> Response:
     """GET: a thread, with its state."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
-    return json_answer(await _told(thread, await thread.newest()))
+    state = await thread.stands()
+    return json_answer(await told_of(thread, state, await thread.found(state.newest)))
 
 
 @answered("/threads/{thread}")
@@ -214,27 +221,37 @@ def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
     return {"thread_id": thread.name, "checkpoint_ns": "", "checkpoint_id": run_id, "checkpoint_map": None}
 
 
-async def _told(thread: Thread, newest: Record | None) -> Document:
+async def told_of(thread: Thread, state: State, newest: Record | None) -> Document:
     """A thread, as LangGraph's server describes one."""
-    at = protocol.iso(newest.created_ms if newest else await thread.gateway.parts.log.now_ms())
+    now_ms = state.created_ms or await thread.gateway.parts.log.now_ms()
+    created, updated = protocol.iso(now_ms), protocol.iso(state.updated_ms or now_ms)
     stands = await _stands(thread, newest)
-    values, interrupts = (stands["values"] or None), stands["interrupts"]
-    state = await thread.stands()
-    status = await thread.gateway.parts.turns.status(thread.owner, state)
-    if status == "idle" and interrupts:
+    status = await thread.status(state)
+    if status == "idle" and stands["interrupts"]:
         status = "interrupted"
+    asked = {one["id"]: one["interrupts"] for one in stands["tasks"] if one["interrupts"]}
     whole = {
         "thread_id": thread.name,
-        "created_at": at,
-        "updated_at": at,
-        "state_updated_at": at,
-        "metadata": {},
+        "created_at": created,
+        "updated_at": updated,
+        "state_updated_at": updated,
+        "metadata": thread.metadata(state),
         "config": {},
         "status": status,
-        "values": values,
-        "interrupts": {newest.id: interrupts} if newest is not None and interrupts else {},
+        "values": stands["values"] or None,
+        "interrupts": asked,
     }
     return Document.of(whole, stands.share, stands.size)
+
+
+def metadata_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata that a body names, with the graph. Raises Invalid."""
+    metadata, graph = body.get("metadata") or {}, body.get("graph_id")
+    if not isinstance(metadata, dict):
+        raise Invalid("metadata", "must be an object")
+    if graph is not None and not isinstance(graph, str):
+        raise Invalid("graph_id", "must be a string")
+    return {**metadata, **({"graph_id": graph} if graph else {})}
 
 
 ROUTES = (

@@ -17,20 +17,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.base.serving import replayed
+from gateway.formats.langgraph.names import assistant_id
 from gateway.formats.langgraph.projection import Run, message
 from gateway.formats.langgraph.request import Asked
-from gateway.protocol.errors import HoldfastError, Invalid, KeyReused, StreamGone, StreamNotFound, ThreadBusy
+from gateway.protocol import Status, sse
+from gateway.protocol.errors import (
+    HoldfastError,
+    Invalid,
+    KeyReused,
+    OverQuota,
+    StreamGone,
+    StreamNotFound,
+    ThreadBusy,
+)
 from gateway.store.conversations import OF_STREAM, Conversation
 from gateway.store.record import Record
-from gateway.store.threads import State
+from gateway.store.threads import State, lifetimes
 from gateway.streams.graph_state import GraphState, Wanted
 from gateway.streams.room import Document, HeldList
 from gateway.streams.service import Gateway
-from gateway.streams.start import check_thread
+from gateway.streams.start import MAX_METADATA_BYTES, check_thread
 from gateway.web import request_head
 from gateway.web.answers import json_answer, problem
 
 RUN = "langgraph run"
+_FULL_SECONDS = 3600  # after which a caller with too many threads may try again
 MOST_WALKED = 100
 _KEYS = "langgraph key"
 _TYPES = {"user": "human", "assistant": "ai", "tool": "tool"}  # any other role is a system's
@@ -183,6 +194,31 @@ class Thread:
         messages: list[dict[str, Any]] = run.values()["messages"]
         return messages
 
+    def metadata(self, state: State) -> dict[str, Any]:
+        """What a client has said of the thread, and the graph of its newest run."""
+        ran = {"graph_id": state.chain, "assistant_id": assistant_id(state.chain)} if state.chain else {}
+        return {**state.metadata, **ran}
+
+    async def status(self, state: State) -> str:
+        """`busy`, `interrupted` (a question is open, or the newest run was cancelled), `error` or `idle`."""
+        status = await self.gateway.parts.turns.status(self.owner, state)
+        if status != "idle":
+            return status
+        newest = await self.found(state.newest)
+        return "interrupted" if newest is not None and newest.status is Status.CANCELLED else status
+
+    async def describe(self, metadata: Mapping[str, Any]) -> None:
+        """Keep this of the thread. Raises Invalid, or OverQuota where the caller has too many threads."""
+        if len(sse.dumps(metadata)) > MAX_METADATA_BYTES:
+            raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
+        settings, threads = self.gateway.settings, self.gateway.parts.threads
+        thread_ms, _ = lifetimes(settings)
+        if not await threads.note(
+            self.owner, self.name, thread_ms=thread_ms, most=settings.max_owner_threads
+        ):
+            raise OverQuota(f"a caller may have {settings.max_owner_threads} threads", _FULL_SECONDS)
+        await threads.describe(self.owner, self.name, metadata, thread_ms=thread_ms)
+
     async def graph(self) -> GraphState | None:
         """How the graph of this thread stands by its checkpoints."""
         gateway = self.gateway
@@ -228,6 +264,13 @@ class Thread:
         await parts.creation.forget(self.owner, ended)
         names += [(OF_STREAM, stream_id) for stream_id in ended if stream_id not in known]
         await conversations.drop(self.owner, names)
+
+    async def all(self) -> AsyncGenerator[tuple[Record, Began], None]:
+        """Its runs, the newest first, on every branch; 100 at most."""
+        ids = await self.gateway.parts.threads.streams(self.owner, self.name)
+        for run_id in ids[:MOST_WALKED]:
+            if (record := await self.found(run_id)) is not None:
+                yield record, await self.began(record)
 
     async def history(self, since: str = "") -> AsyncGenerator[tuple[Record, Began], None]:
         """Its runs, the newest first, or those before one, as far back as they are kept; 100 at most."""
