@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -39,7 +39,7 @@ def ends(event: dict[str, Any]) -> bool:
 
 async def frames(
     http: httpx.AsyncClient, thread: str, headers: Any = None, **body: Any
-) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
+) -> AsyncGenerator[tuple[bytes, dict[str, Any]]]:
     """One connection: each frame's bytes, and its event."""
     body = {"channels": CHANNELS, **body}
     where = f"/threads/{thread}/stream/events"
@@ -319,7 +319,12 @@ async def test_questions_are_asked_and_answered() -> None:
                 await thread.run.respond("yes")
                 output: Any = await thread.output.with_timeout(30)
             assert "ask=yes" in json.dumps(output)
-        asked = {"thread": str(uuid.uuid4()), "chain": "asks_once", "input": {"text": "q"}, "respond": "yes"}
+        asked: dict[str, Any] = {
+            "thread": str(uuid.uuid4()),
+            "chain": "asks_once",
+            "input": {"text": "q"},
+            "respond": "yes",
+        }
         lines = await node("langgraph_protocol.mjs", gateway.url, json.dumps(asked))
         assert [line["asks"] for line in lines if "asks" in line] == [{"question": "Send it?"}]
         async with httpx.AsyncClient(base_url=gateway.url, timeout=LIMIT_SECONDS) as http:
