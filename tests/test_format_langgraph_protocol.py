@@ -229,7 +229,7 @@ async def test_python_is_told_of_a_failure(host: Host) -> None:
 async def test_python_through_cuts_to_the_exact_text(host: Host) -> None:
     chosen = random.Random(host.name)
     bounds = [chosen.randrange(1000, 4000) for _ in range(4)]
-    async with Cutter(url_of(host), [10**9, *bounds]) as cutter, client_of(cutter.url) as client:
+    async with Cutter(url_of(host), bounds) as cutter, client_of(cutter.url) as client:
         async with client.threads.stream(assistant_id="chat") as thread:
             await thread.run.start(input=said(script(WORDS, pace=0.02)))
             texts = await texts_of(thread.messages)

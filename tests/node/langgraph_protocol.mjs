@@ -2,6 +2,14 @@
 // text, for each message at its end, and for the state at the run's end.
 import { Client } from '@langchain/langgraph-sdk';
 
+// A connection that is cut while the SDK looks for silence on it rejects a promise that the SDK has let go of.
+process.on('unhandledRejection', (error) => {
+  if (error?.message !== 'terminated') throw error;
+});
+process.on('uncaughtException', (error) => {
+  if (error?.message !== 'terminated') throw error;
+});
+
 const [url, given] = process.argv.slice(2);
 const asked = JSON.parse(given);
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
