@@ -1,14 +1,6 @@
 // A thread's events by `client.threads.stream()` of `@langchain/langgraph-sdk`, as it is: a JSON line for each piece of
-// text, for each message at its end, and for the state at the run's end.
+// text, for each message at its end, and at the end of all.
 import { Client } from '@langchain/langgraph-sdk';
-
-// A connection that is cut while the SDK looks for silence on it rejects a promise that the SDK has let go of.
-process.on('unhandledRejection', (error) => {
-  if (error?.message !== 'terminated') throw error;
-});
-process.on('uncaughtException', (error) => {
-  if (error?.message !== 'terminated') throw error;
-});
 
 const [url, given] = process.argv.slice(2);
 const asked = JSON.parse(given);
@@ -26,6 +18,6 @@ if (asked.respond !== undefined) {
   say({ asks: question.payload });
   await thread.input.respond({ namespace: question.namespace, interrupt_id: question.interruptId, response: asked.respond });
 }
-say({ values: (await client.threads.getState(asked.thread)).values });
+say({ interrupted: thread.interrupted });
 await thread.close();
 process.exit(0);
