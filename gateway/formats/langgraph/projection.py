@@ -240,7 +240,7 @@ class Run(Projection):
             yield Frame(self.values(), "values")
         elif interrupts := data.get("interrupts"):
             yield from self.graph_frames.asked(interrupts)
-        yield Frame(None, "end")
+        yield Frame({}, "end")  # clients look into the data of every event
 
     def failed(self, data: Any) -> Iterable[Frame]:
         """Why."""
