@@ -423,6 +423,9 @@ NO_BODY = {"/stream/{id}/token", "/threads/{thread}/runs/{id}/cancel", "/v1/resp
 ALIKE = {  # routes whose body is read by the same code as another's
     "/stream/{id}/resume": RESUME,
     "/threads/{thread}/history": "/threads/t/history",
+    "/threads/{thread}/state/checkpoint": "/threads/t/history",
+    **dict.fromkeys(("/threads/search", "/threads/count"), "/threads/t/history"),
+    **dict.fromkeys(("/assistants/search", "/assistants/count"), "/threads/t/history"),
     **{f"/threads/{{thread}}/runs{end}": "/runs" for end in ("", "/stream", "/wait")},
     **{f"/runs{end}": "/runs" for end in ("/stream", "/wait")},
 }
@@ -556,6 +559,7 @@ async def test_fault_63_no_stream_makes_a_long_turn(measured: Measured) -> None:
     for path, headers in reads.items():
         await measured.ask("GET", path, "8 MiB of text", b"", **headers)
     await measured.ask("POST", "/threads/t/history", "8 MiB of text", b"{}")
+    await measured.ask("POST", "/threads/search", "8 MiB of text", b"{}")
     measured.assert_short()
 
 

@@ -48,21 +48,24 @@ class Book:
     states: dict[str, Any] = field(default_factory=dict)  # by namespace, with references
     _pieces: list[str] = field(default_factory=list)
 
-    def feed(self, data: Mapping[str, Any]) -> Step | None:
-        """Take the data of the next `graph` event; None where it tells nothing yet."""
+    def feed(self, data: Mapping[str, Any], *, reads: bool = True) -> Step | None:
+        """Take the data of the next `graph` event; None where it tells nothing yet.
+
+        Without `reads` nobody looks at a state that it tells: the step has none.
+        """
         kind = data["kind"]
         if kind in (PIECE, LAST_PIECE):
             self._pieces.append(data["text"])
             if kind == PIECE:
                 return None
             text, self._pieces = "".join(self._pieces), []
-            return self.feed(json.loads(text))
+            return self.feed(json.loads(text), reads=reads)
         ns = data.get("ns", "")
         if kind == MESSAGE:
             return self._message(data, ns)
         if kind == VALUES:
             self.states[ns] = changed(self.states.get(ns), data["changes"])
-            return Step(kind, ns, self.resolved(self.states[ns]), data)
+            return Step(kind, ns, self.resolved(self.states[ns]) if reads else None, data)
         return Step(kind, ns, self.resolved(data["data"]), data)
 
     def forget(self) -> None:

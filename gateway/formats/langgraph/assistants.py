@@ -65,7 +65,7 @@ async def langgraph_assistant_graph(gateway: Gateway, request: Request) -> Respo
     drawn = await gateway.drawn(name)
     if drawn is not None:
         return json_answer(drawn["graph"])
-    nodes = [{"id": one, "type": "schema"} for one in ("__start__", "__end__")]
+    nodes: list[dict[str, Any]] = [{"id": one, "type": "schema"} for one in ("__start__", "__end__")]
     nodes.insert(1, {"id": name, "type": "runnable", "data": {"id": [name], "name": name}})
     edges = [{"source": "__start__", "target": name}, {"source": name, "target": "__end__"}]
     return json_answer({"nodes": nodes, "edges": edges})

@@ -54,7 +54,7 @@ class GraphFrames:
 
     def step(self, data: Mapping[str, Any]) -> Iterable[Frame]:
         """The next `graph` event."""
-        step = self.book.feed(data)
+        step = self.book.feed(data, reads=self._wants(steps.VALUES))
         if step is None:
             return
         if step.kind == steps.UPDATES and not step.ns:
@@ -72,6 +72,8 @@ class GraphFrames:
             members = update.values() if isinstance(update, dict) else ()
             listed = [one for member in members if isinstance(member, list) for one in member]
             ids = {one.get("id") for one in listed if isinstance(one, dict) and "content" in one}
+            if not ids:
+                continue
             for number, said in self.book.messages.items():
                 if (
                     said.id in ids

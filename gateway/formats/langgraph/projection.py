@@ -109,11 +109,10 @@ class Run(Projection):
             frames += self.graph_frames.text(event.data)
         return self._for_me(frames)
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> Any:
         """The run's state: a graph's own; else what was given and, when the run is done, its answer."""
         if self.graph_frames is not None:
-            graph: dict[str, Any] = self.graph_frames.values(self._ended.get("interrupts"))
-            return graph
+            return self.graph_frames.values(self._ended.get("interrupts"))
         state = {**self._given, **self._result} if self.fold.ended is Status.DONE else dict(self._given)
         answer = self._answer() if self.fold.ended is Status.DONE else None
         state["messages"] = [*self._given.get("messages", ()), *((answer,) if answer else ())]
@@ -121,7 +120,7 @@ class Run(Projection):
             state["__interrupt__"] = interrupts
         return state
 
-    def outcome(self) -> dict[str, Any]:
+    def outcome(self) -> Any:
         """What `wait` and `join` answer: the state, or the error, as the SDKs look for it."""
         if self.fold.ended is Status.DONE:
             return self.values()
@@ -240,7 +239,7 @@ class Run(Projection):
             yield Frame(self.values(), "values")
         elif interrupts := data.get("interrupts"):
             yield from self.graph_frames.asked(interrupts)
-        yield Frame(None, "end")
+        yield Frame({}, "end")  # clients look into the data of every event
 
     def failed(self, data: Any) -> Iterable[Frame]:
         """Why."""

@@ -190,7 +190,7 @@ def _of_graph(thread: Thread, newest: Record | None, began: Began, graph: GraphS
 async def _state(thread: Thread, record: Record, began: Began) -> Document:
     run = await thread.state(record, began)
     values = run.values()
-    interrupts = values.pop("__interrupt__", [])
+    interrupts = values.pop("__interrupt__", []) if isinstance(values, dict) else []
     whole = {
         "values": values,
         "next": [] if record.ended and not interrupts else [record.chain],

@@ -190,9 +190,9 @@ class Thread:
             return held
         if record is None or began is None or not began.thread:
             return await self.remembered(undone) if self.name else []
-        run = await self.state(record, began)
-        messages: list[dict[str, Any]] = run.values()["messages"]
-        return messages
+        values = (await self.state(record, began)).values()
+        messages = values.get("messages") if isinstance(values, dict) else None
+        return [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
 
     def metadata(self, state: State) -> dict[str, Any]:
         """What a client has said of the thread, and the graph of its newest run."""
@@ -239,7 +239,8 @@ class Thread:
         if (graph := await self.graph()) is not None and isinstance(graph.values, dict):
             return Document.of({"messages": [], **graph.values}, graph.share, graph.size)
         values = (await self.state(record, began)).values()
-        return {name: value for name, value in values.items() if name != "__interrupt__"}
+        known = values if isinstance(values, dict) else {}
+        return {name: value for name, value in known.items() if name != "__interrupt__"}
 
     async def remembered(self, undone: Collection[str] = ()) -> list[dict[str, Any]]:
         """The messages that the thread itself remembers, as LangChain writes them."""
