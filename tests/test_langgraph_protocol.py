@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from gateway.formats.langgraph.protocol_filter import CHANNELS, Filter, first_of_turn, parse_filter
+from gateway.formats.langgraph.protocol_filter import CHANNELS, EventFilter, first_of_turn, parse_filter
 from gateway.formats.langgraph.protocol_projection import ThreadRun
 from gateway.formats.langgraph.protocol_tree import Tree
 from gateway.formats.langgraph.protocol_values import state
 from gateway.protocol import Event, EventType, events, steps
 from gateway.protocol.errors import Malformed
 
-ALL = Filter(frozenset(CHANNELS))
+ALL = EventFilter(frozenset(CHANNELS))
 ASKED = {"type": "human", "content": "q", "id": "m-1"}
 CALL = {"name": "add", "args": {"a": 1}, "id": "call_1"}
 
@@ -43,7 +43,7 @@ def done(**more: Any) -> Event:
     return events.done(finish_reason="stop", usage={}, attempts=1, duration_ms=1, **more)
 
 
-def told(log: list[Event], wanted: Filter = ALL, turn: int = 0) -> list[dict[str, Any]]:
+def told(log: list[Event], wanted: EventFilter = ALL, turn: int = 0) -> list[dict[str, Any]]:
     """What a reader gets of this log; an event takes 100 bytes of it."""
     run = ThreadRun("s", "t", {"messages": [ASKED]}, turn, 7, wanted)
     frames = [frame for at, one in enumerate(log) for frame in run.take(f"{at * 100}-beef", one)]
@@ -123,13 +123,15 @@ def test_numbers_are_the_same_for_every_filter_and_grow_over_the_turns() -> None
     assert numbers == sorted(set(numbers))
     assert numbers[0] == 1
     for channel in ("values", "lifecycle", "updates", "custom"):
-        some = told(log, Filter(frozenset({channel})))
+        some = told(log, EventFilter(frozenset({channel})))
         assert some == [one for one in whole if one["method"] == channel]
     for since in numbers:
-        assert told(log, Filter(ALL.channels, since=since)) == [one for one in whole if one["seq"] > since]
-    inner = Filter(ALL.channels, namespaces=(("inner",),))
+        assert told(log, EventFilter(ALL.channels, since=since)) == [
+            one for one in whole if one["seq"] > since
+        ]
+    inner = EventFilter(ALL.channels, namespaces=(("inner",),))
     assert told(log, inner) == [one for one in whole if one["params"]["namespace"]]
-    named = Filter(frozenset({"custom:progress"}))
+    named = EventFilter(frozenset({"custom:progress"}))
     assert [one["params"]["data"] for one in told(log, named)] == [{"name": "progress", "payload": {"x": 2}}]
     later = told(log, turn=3)
     assert [one["seq"] - first_of_turn(3) for one in later] == numbers
@@ -147,7 +149,7 @@ def test_numbers_are_the_same_for_every_filter_and_grow_over_the_turns() -> None
 )
 def test_a_subgraph_ends_with_its_run(end: Event, how: str) -> None:
     inner = graph(steps.VALUES, ns="inner:1|deep:2", changes={"whole": {"a": 2}})
-    found = told([*begun(), inner, end], Filter(frozenset({"lifecycle", "input"})))
+    found = told([*begun(), inner, end], EventFilter(frozenset({"lifecycle", "input"})))
     lives = [one for one in short(found) if one[0] == "lifecycle"]
     assert lives == [
         ("lifecycle", (), "running"),
@@ -172,7 +174,7 @@ def test_a_message_that_is_said_again_is_another_one() -> None:
         message(1, "finished", message={"type": "ai", "content": "b"}, own={"id": "again"}, shown=True),
         done(),
     ]
-    said = [one["params"]["data"] for one in told(log, Filter(frozenset({"messages"})))]
+    said = [one["params"]["data"] for one in told(log, EventFilter(frozenset({"messages"})))]
     assert [one["id"] for one in said if one["event"] == "message-start"] == ["m-1", "again"]
     assert [one["message_id"] for one in said if one["event"] == "error"] == ["m-1"]
     assert said[-1] == {"event": "message-finish", "run_id": "again", "message_id": "again", "metadata": {}}
@@ -180,7 +182,7 @@ def test_a_message_that_is_said_again_is_another_one() -> None:
 
 def test_messages_that_are_said_at_once_can_be_told_apart() -> None:
     log = [*begun(), message(1, "started"), message(2, "started"), text("a", 1), text("b", 2), text("c", 1)]
-    said = [one["params"]["data"] for one in told(log, Filter(frozenset({"messages"})))]
+    said = [one["params"]["data"] for one in told(log, EventFilter(frozenset({"messages"})))]
     pieces = [(one["message_id"], one["delta"]["text"]) for one in said if "delta" in one]
     assert pieces == [("m-1", "a"), ("m-2", "b"), ("m-1", "c")]
 
@@ -227,7 +229,7 @@ def test_what_nobody_can_subscribe_to(body: Any) -> None:
 
 def test_what_langgraphs_server_passes_over_is_passed_over() -> None:
     body = {"channels": ["values"], "since": True, "depth": False, "namespaces": [[1], "a", ["b"]]}
-    assert parse_filter(body) == Filter(frozenset({"values"}), (("b",),))
+    assert parse_filter(body) == EventFilter(frozenset({"values"}), (("b",),))
     assert parse_filter({"channels": ["values"], "since": 5}).since == 5
     assert parse_filter({"channels": ["values"], "since": 5}, "9").since == 9
     with pytest.raises(Malformed):
@@ -235,9 +237,9 @@ def test_what_langgraphs_server_passes_over_is_passed_over() -> None:
 
 
 def test_depth_counts_from_the_namespace_that_was_asked_for() -> None:
-    wanted = Filter(frozenset({"values"}), namespaces=((),), depth=1)
+    wanted = EventFilter(frozenset({"values"}), namespaces=((),), depth=1)
     assert [wanted.wants("values", space) for space in ((), ("a:1",), ("a:1", "b:1"))] == [True, True, False]
-    exact = Filter(frozenset({"values"}), namespaces=(("a:1",),))
+    exact = EventFilter(frozenset({"values"}), namespaces=(("a:1",),))
     assert [exact.wants("values", space) for space in (("a:1", "b"), ("a:2",))] == [True, False]
 
 

@@ -14,11 +14,11 @@ from starlette.responses import Response
 from gateway.formats.base.projection import events
 from gateway.formats.base.serving import Route
 from gateway.formats.langgraph.protocol_events import projection_of, read_body
-from gateway.formats.langgraph.protocol_filter import Filter, first_of_turn, object_in, strings
+from gateway.formats.langgraph.protocol_filter import EventFilter, first_of_turn, object_in, strings
 from gateway.formats.langgraph.protocol_projection import ThreadRun
 from gateway.formats.langgraph.request import parse_run
 from gateway.formats.langgraph.runs import begin_in
-from gateway.formats.langgraph.state import _stands as stands
+from gateway.formats.langgraph.state import standing
 from gateway.formats.langgraph.threads import Thread, name_of, refused
 from gateway.protocol.errors import (
     AlreadyAnswered,
@@ -52,7 +52,7 @@ _ERRORS: Mapping[type[HoldfastError], str] = {
 }
 
 
-class Refused(Exception):
+class NotDone(Exception):
     """A command that does not succeed: the protocol's code, and why."""
 
     def __init__(self, code: str, why: str) -> None:
@@ -72,11 +72,11 @@ async def langgraph_thread_command(gateway: Gateway, request: Request) -> Respon
     command = _COMMANDS.get(given["method"])
     try:
         if command is None:
-            raise Refused("unknown_command", "this is none of " + ", ".join(_COMMANDS))
+            raise NotDone("unknown_command", "this is none of " + ", ".join(_COMMANDS))
         # The same command again, by who got no answer, is the same run. Another one is not, though equal.
         params = {**object_in(given, "params"), _COMMAND: number}
         result, through = await command(thread, request, params)
-    except Refused as error:
+    except NotDone as error:
         return json_answer({"type": "error", "id": number, "error": error.code, "message": str(error)})
     except tuple(_ERRORS) as error:
         code = next(name for kind, name in _ERRORS.items() if isinstance(error, kind))
@@ -94,7 +94,7 @@ async def _run_start(thread: Thread, request: Request, params: Mapping[str, Any]
     """A run of the thread, which is made by it; where the thread asks, the input is the answer."""
     chain, given = params.get("assistant_id"), params.get("input")
     if not isinstance(chain, str) or not chain:
-        raise Refused("invalid_argument", "run.start needs an assistant_id")
+        raise NotDone("invalid_argument", "run.start needs an assistant_id")
     body: dict[str, Any] = {"assistant_id": chain, "input": given} | _of_run(params)
     strategy = params.get("multitaskStrategy", params.get("multitask_strategy"))
     body["multitask_strategy"] = strategy if strategy in STRATEGIES else _DEFAULT_STRATEGY
@@ -112,7 +112,7 @@ async def _input_respond(thread: Thread, request: Request, params: Mapping[str, 
     open_ones = {one["id"] for one in (newest.questions or ())} if newest is not None else set()
     for name in answers:
         if name not in open_ones:
-            raise Refused("no_such_interrupt", "this is no open question of the thread")
+            raise NotDone("no_such_interrupt", "this is no open question of the thread")
     assert newest is not None
     command = {"resume": answers} | {name: params[name] for name in ("update", "goto") if params.get(name)}
     body = {"assistant_id": newest.chain, "input": None, "command": command} | _of_run(params)
@@ -122,11 +122,11 @@ async def _input_respond(thread: Thread, request: Request, params: Mapping[str, 
 async def _state_get(thread: Thread, request: Request, params: Mapping[str, Any]) -> Answer:
     """The thread's state, or those of its members that `keys` names."""
     if params.get("namespace"):
-        raise Refused("no_such_namespace", "the state of a thread is its graph's, not a subgraph's")
+        raise NotDone("no_such_namespace", "the state of a thread is its graph's, not a subgraph's")
     keys = params.get("keys")
     if keys is not None and strings(keys) is None:
-        raise Refused("invalid_argument", "keys must be a list of strings")
-    told = await stands(thread, await thread.newest())
+        raise NotDone("invalid_argument", "keys must be a list of strings")
+    told = await standing(thread, await thread.newest())
     values = told["values"] or {}
     if keys is not None and isinstance(values, dict):
         values = {name: value for name, value in values.items() if name in keys}
@@ -141,9 +141,9 @@ async def _agent_tree(thread: Thread, request: Request, params: Mapping[str, Any
     turn = await thread.gateway.parts.threads.last_turn(thread.owner, thread.name)
     record = await thread.found(turn.stream_id) if turn is not None else None
     if turn is None or record is None:
-        raise Refused("no_such_run", "the thread has no run")
+        raise NotDone("no_such_run", "the thread has no run")
     began = await thread.began(record)
-    run = projection_of(thread, record, turn.number, dict(began.given), Filter(frozenset()))
+    run = projection_of(thread, record, turn.number, dict(began.given), EventFilter(frozenset()))
     share = await thread.gateway.room_for(record)
     async with thread.gateway.folding:
         await _read(thread, record, run)
@@ -178,17 +178,17 @@ def _of_run(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answers(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Answers by the questions' ids: one, or several in `responses`. Raises Refused."""
+    """Answers by the questions' ids: one, or several in `responses`. Raises NotDone."""
     many = params.get("responses")
     entries = many if isinstance(many, list) else [params]
     if not 1 <= len(entries) <= MOST_RESPONSES:
-        raise Refused("invalid_argument", f"input.respond needs 1 to {MOST_RESPONSES} answers")
+        raise NotDone("invalid_argument", f"input.respond needs 1 to {MOST_RESPONSES} answers")
     answers: dict[str, Any] = {}
     for one in entries:
         if not isinstance(one, dict) or not isinstance(one.get("interrupt_id"), str):
-            raise Refused("invalid_argument", "an answer is an object with an interrupt_id")
+            raise NotDone("invalid_argument", "an answer is an object with an interrupt_id")
         if strings(one.get("namespace", [])) is None:
-            raise Refused("invalid_argument", "namespace must be a list of strings")
+            raise NotDone("invalid_argument", "namespace must be a list of strings")
         answers[one["interrupt_id"]] = one.get("response")
     return answers
 

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from gateway.formats.base.projection import events
 from gateway.formats.base.serving import Route
-from gateway.formats.langgraph.protocol_filter import PLACE_BITS, Filter, parse_filter
+from gateway.formats.langgraph.protocol_filter import PLACE_BITS, EventFilter, parse_filter
 from gateway.formats.langgraph.protocol_projection import ThreadRun
 from gateway.formats.langgraph.threads import Thread, name_of, refused
 from gateway.protocol import sse
@@ -59,7 +59,7 @@ async def read_body(thread: Thread, request: Request, then: Callable[[Any], T]) 
 
 
 def projection_of(
-    thread: Thread, record: Record, turn: int, given: dict[str, Any], wanted: Filter
+    thread: Thread, record: Record, turn: int, given: dict[str, Any], wanted: EventFilter
 ) -> ThreadRun:
     """A run's events for this reader."""
     # The log has no times. Clients pass over what is older than the state they have: this is never.
@@ -67,7 +67,7 @@ def projection_of(
     return ThreadRun(record.id, thread.name, given, turn, at_ms, wanted)
 
 
-async def _followed(thread: Thread, wanted: Filter, ending: Ending) -> AsyncGenerator[bytes, None]:
+async def _followed(thread: Thread, wanted: EventFilter, ending: Ending) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     age = thread.gateway.settings.stream_max_age
     until = loop.time() + age * random.uniform(_YOUNGEST_SHARE, 1.0) if age else None
@@ -132,7 +132,7 @@ async def _next(
 
 
 async def _of_run(
-    thread: Thread, record: Record, turn: Turn, wanted: Filter, until: float | None, ending: Ending
+    thread: Thread, record: Record, turn: Turn, wanted: EventFilter, until: float | None, ending: Ending
 ) -> AsyncGenerator[bytes, None]:
     """A run's frames, to its end."""
     loop, gateway = asyncio.get_running_loop(), thread.gateway

@@ -37,7 +37,7 @@ def first_of_turn(number: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class EventFilter:
     """What a reader is given: the events of these channels and namespaces, with a number above `since`."""
 
     channels: frozenset[str]
@@ -62,7 +62,7 @@ class Filter:
         return all(one == part or one.partition(":")[0] == part for one, part in pairs)
 
 
-def parse_filter(value: Any, last_event_id: str | None = None) -> Filter:
+def parse_filter(value: Any, last_event_id: str | None = None) -> EventFilter:
     """Read the body of a subscription; `last_event_id` is the header, which wins over `since`.
 
     What LangGraph's server passes over is passed over here, too. Raises Malformed.
@@ -81,7 +81,7 @@ def parse_filter(value: Any, last_event_id: str | None = None) -> Filter:
         if not _NUMBER.fullmatch(last_event_id):
             raise Malformed("Last-Event-ID is not the number of an event of this gateway")
         since = int(last_event_id)
-    return Filter(
+    return EventFilter(
         frozenset(channels),
         _namespaces(value.get("namespaces")),
         depth if type(depth) is int and depth >= 0 else None,

@@ -14,7 +14,7 @@ from typing import Any
 from gateway.formats.base.projection import Frame, Projection
 from gateway.formats.langgraph import protocol_messages, protocol_values
 from gateway.formats.langgraph.projection import CANCELLED, Run
-from gateway.formats.langgraph.protocol_filter import Filter, Namespace, first_of_turn
+from gateway.formats.langgraph.protocol_filter import EventFilter, Namespace, first_of_turn
 from gateway.formats.langgraph.protocol_messages import Message
 from gateway.formats.langgraph.protocol_tree import Tree
 from gateway.protocol import Cursor, Event, EventType, steps
@@ -33,7 +33,7 @@ class ThreadRun(Projection):
     """One run's events, those that a reader wants as frames. `given`: the state that the run begins with."""
 
     def __init__(
-        self, run_id: str, thread: str, given: Mapping[str, Any], turn: int, at_ms: int, wanted: Filter
+        self, run_id: str, thread: str, given: Mapping[str, Any], turn: int, at_ms: int, wanted: EventFilter
     ) -> None:
         super().__init__()
         self._run_id = run_id

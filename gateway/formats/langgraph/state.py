@@ -88,7 +88,7 @@ async def thread_delete(gateway: Gateway, request: Request) -> Response:
 async def thread_state(gateway: Gateway, request: Request) -> Response:
     """GET: how a thread stands: a graph by its newest checkpoint, any other chain by what was said."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
-    return json_answer(await _stands(thread, await thread.newest()))
+    return json_answer(await standing(thread, await thread.newest()))
 
 
 @answered("/threads/{thread}/state/{id}", shape=refused)
@@ -107,7 +107,7 @@ async def langgraph_thread_state_of(gateway: Gateway, request: Request) -> Respo
         raise Invalid("body", "must be an object")
     checkpoint = _before("checkpoint", body.get("checkpoint"))
     if not checkpoint:
-        return json_answer(await _stands(thread, await thread.newest()))
+        return json_answer(await standing(thread, await thread.newest()))
     return json_answer(await _at(thread, checkpoint))
 
 
@@ -161,7 +161,7 @@ async def _at(thread: Thread, checkpoint: str) -> Document:
     return await _state(thread, record, began)
 
 
-async def _stands(thread: Thread, newest: Record | None) -> Document:
+async def standing(thread: Thread, newest: Record | None) -> Document:
     """How a thread stands: a graph's by its checkpoint, another's by the newest run, or by what was said."""
     began = Began({}) if newest is None else await thread.began(newest)
     if (graph := await thread.graph()) is not None:
@@ -225,7 +225,7 @@ async def told_of(thread: Thread, state: State, newest: Record | None) -> Docume
     """A thread, as LangGraph's server describes one."""
     now_ms = state.created_ms or await thread.gateway.parts.log.now_ms()
     created, updated = protocol.iso(now_ms), protocol.iso(state.updated_ms or now_ms)
-    stands = await _stands(thread, newest)
+    stands = await standing(thread, newest)
     status = await thread.status(state)
     if status == "idle" and stands["interrupts"]:
         status = "interrupted"
