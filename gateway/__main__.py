@@ -53,11 +53,12 @@ from holdfast_gateway.extras import needs
 from holdfast_gateway.new import made
 from workers import guard
 from workers.chains.checking import wrong_with
+from workers.chains.drawn import drawing
 from workers.chains.registry import Registry
 from workers.delivery.shift import Shift
 from workers.development.local_model import LocalModel
 from workers.development.reload import Reload
-from workers.threads.states import state_of
+from workers.threads.states import state_of, states_of
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
@@ -98,6 +99,8 @@ def _gateway(settings: Settings, model_state: Callable[[], str]) -> Gateway:
     schemas, params = registry.schemas(), registry.params()
     gateway = Gateway(settings, registry.catalogue(), schemas=schemas, params=params, model_state=model_state)
     gateway.state_of = state_of
+    gateway.states_of = states_of
+    gateway.drawn = drawing(registry)
     return gateway
 
 

@@ -26,8 +26,9 @@ from gateway.streams.service import Gateway
 from gateway.streams.start import DEFAULT_CHAIN
 from gateway.web.answers import NO_ROUTE, answered
 from holdfast_gateway.streams import Streams
+from workers.chains.drawn import drawing
 from workers.chains.registry import Registry
-from workers.threads.states import state_of
+from workers.threads.states import state_of, states_of
 
 _NO_STORE = "REDIS_URL must be set: it names the store of the streams"
 _PAGE = ("/", "/web/{name}", "/web/vendor/{name}")
@@ -56,6 +57,8 @@ class Holdfast:
             settings, registry.catalogue(), schemas=registry.schemas(), params=registry.params(), owner=owner
         )
         self._gateway.state_of = state_of
+        self._gateway.states_of = states_of
+        self._gateway.drawn = drawing(registry)
         self.streams = Streams(self._gateway)
         self._producer = Producer(settings) if settings.redis_url else None
         routes = tuple(route for route in asgi.ROUTES if page or route[1] not in _PAGE)

@@ -33,9 +33,10 @@ from gateway.web.where import below
 from holdfast_gateway.classic import request_of
 from holdfast_gateway.host_file import HostFile
 from holdfast_gateway.streams import Streams
+from workers.chains.drawn import drawing
 from workers.chains.registry import Registry
 from workers.delivery.functions import Trigger
-from workers.threads.states import state_of
+from workers.threads.states import state_of, states_of
 
 NAMED = "holdfast_"  # how the name of each function begins
 STORAGE = "AzureWebJobsStorage"
@@ -121,6 +122,8 @@ def register(
         settings, registry.catalogue(), schemas=registry.schemas(), params=registry.params(), owner=owner
     )
     gateway.state_of = state_of
+    gateway.states_of = states_of
+    gateway.drawn = drawing(registry)
     trigger = Trigger(gateway, registry)
     gateway.direct_start = trigger.start
     functions_extension.install(Process(gateway, trigger, registry, end_telemetry))

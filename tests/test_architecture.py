@@ -28,7 +28,7 @@ from tests.test_layout import PACKAGES, PRODUCT, name_of, package_of
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
 LUA = sorted((ROOT / "gateway/lua").glob("*.lua"))
-BEGINNINGS = ("common", "thread", "outbox")  # what several scripts begin with
+BEGINNINGS = ("common", "thread", "outbox", "turns")  # what several scripts begin with
 SCRIPTS = [path for path in LUA if path.stem not in BEGINNINGS]
 MOST_LINES_OF_A_RECIPE = 20
 HOLE = "\0"  # stands for what is put into a string when the product runs
@@ -175,7 +175,7 @@ def pattern_of(key: str) -> str:
     for form, name in (
         (r"\{[0-9a-f]{2}\}:", "{bb}:"),
         (r"\{[0-9a-f]{32}\}:conversation", "{name}:conversation"),
-        (r"\{[0-9a-f]{32}\}:(saved|names|order|thread|streams|memory)$", r"{thread}:\1"),
+        (r"\{[0-9a-f]{32}\}:(saved|names|order|thread|streams|memory|turns)$", r"{thread}:\1"),
         (r"\{[0-9a-f]{32}\}:seen:.+", "{owner}:seen:<name>"),
         (r"\{[0-9a-f]{32}\}:(threads|named|mine|feed|feeding|running|spent|minute|webhooks)$", r"{owner}:\1"),
         (r"\{[0-9a-f]{32}\}:", "{caller}:"),

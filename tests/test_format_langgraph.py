@@ -454,13 +454,36 @@ async def test_a_worker_is_killed_under_use_stream(mortal: Mortal, again: list[s
     assert not [line for line in lines if "error" in line]
 
 
+async def test_a_thread_is_followed_through_its_runs(host: Host) -> None:
+    thread = str(uuid.uuid4())
+    async with client_of(url_of(host)) as client:
+        found: list[str] = []
+
+        async def read_both() -> str:
+            async for part in await client.threads.join_stream(thread, stream_mode=["run_modes"]):
+                found.extend([part.data["run_id"]] if part.event == "metadata" else [])
+                if len(found) == 2:
+                    return part.id or ""
+            return ""
+
+        reading = asyncio.create_task(read_both())
+        for word in ("one", "two"):
+            await client.runs.wait(thread, "chat", input=said(script([word])))
+        last = await asyncio.wait_for(reading, 60)
+        runs = [run["run_id"] for run in await client.runs.list(thread)]
+        assert found == runs[::-1]
+        async for part in await client.threads.join_stream(thread, last_event_id=last):
+            assert part.event == "values"  # behind the second run's first frame
+            break
+
+
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
         ([], "body: must be an object"),
         ({}, "assistant_id: must be the name of a chain of this gateway"),
         ({"assistant_id": "none", "input": said("x")}, "assistant_id: must be the name"),
-        ({"assistant_id": "chat", "input": said("x"), "stream_mode": "messages"}, "stream_mode: must be of"),
+        ({"assistant_id": "chat", "input": said("x"), "stream_mode": "debug"}, "stream_mode: must be of"),
         ({"assistant_id": "chat", "input": said("x"), "stream_mode": [1]}, "stream_mode: must be a string"),
         ({"assistant_id": "chat", "input": said("x"), "command": {"resume": 1}}, "command: may not"),
         (

@@ -18,7 +18,7 @@ from tests.support import asking
 from tests.support.jobs import Jobs
 from workers.delivery.consumer import Loop
 from workers.delivery.sweeper import Sweeper
-from workers.threads.states import state_of
+from workers.threads.states import state_of, states_of
 
 asking.register()
 THREAD = "trip"
@@ -30,6 +30,7 @@ async def served(redis_url: str) -> AsyncIterator[LangGraphClient]:
     """A gateway in this process with a worker, as the SDK sees it."""
     async with Jobs(redis_url) as jobs:
         jobs.gateway.state_of = state_of
+        jobs.gateway.states_of = states_of
 
         loop = Loop(jobs.queue, jobs.runner, concurrency=1)
         sweeper = Sweeper(jobs.log, jobs.queue, backoff=jobs.settings.lease)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import protocol
-from gateway.formats.langgraph.projection import EVENT_OF_MODE, Run
+from gateway.formats.langgraph.projection import EVENTS_OF_MODE, Run
 from gateway.formats.langgraph.request import begin_state, parse_run, start_of
 from gateway.protocol import Event, EventType
 from gateway.protocol.errors import Invalid
@@ -38,7 +38,7 @@ BODIES = st.fixed_dictionaries(
         "config": st.fixed_dictionaries({"configurable": JSON}) | JSON,
         "context": JSON,
         "metadata": JSON,
-        "stream_mode": st.lists(st.sampled_from(list(EVENT_OF_MODE))) | JSON,
+        "stream_mode": st.lists(st.sampled_from(list(EVENTS_OF_MODE))) | JSON,
         "multitask_strategy": JSON,
         "checkpoint": st.fixed_dictionaries({"checkpoint_id": JSON}) | JSON,
         "command": JSON,
@@ -46,7 +46,7 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-def frames(*events: Event, modes: tuple[str, ...] = tuple(EVENT_OF_MODE)) -> list[tuple[str, Any]]:
+def frames(*events: Event, modes: tuple[str, ...] = tuple(EVENTS_OF_MODE)) -> list[tuple[str, Any]]:
     """The frames of these events, whose ids are 0-beef, 100-beef and so on."""
     run = Run("run", "thread", {"messages": [HUMAN]}, modes)
     told = []

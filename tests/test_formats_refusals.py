@@ -9,7 +9,7 @@ import pytest
 from gateway import protocol
 from gateway.formats.ai_sdk.projection import MOST_SOURCES, UIMessageStream
 from gateway.formats.base.projection import Frame
-from gateway.formats.langgraph.projection import EVENT_OF_MODE, Run
+from gateway.formats.langgraph.projection import EVENTS_OF_MODE, Run
 from gateway.formats.openai.chat import Chat, Whole, finish_of
 from gateway.formats.openai.output import Responses
 from tests.test_formats_openai_projection import Tape, by_client, chunks, kinds, last, output_text
@@ -90,7 +90,7 @@ def test_to_the_ai_sdk_a_refusal_is_text_and_why_it_ended() -> None:
 
 
 def test_in_langgraph_it_is_text_and_where_langchain_puts_a_refusal() -> None:
-    run = Run("run", "thread", {"messages": []}, tuple(EVENT_OF_MODE))
+    run = Run("run", "thread", {"messages": []}, tuple(EVENTS_OF_MODE))
     frames = refusing().frames(run)
     told = [frame.data[0] for frame in frames if frame.event == "messages"]
     assert [(one["content"], one["additional_kwargs"]) for one in told] == [

@@ -338,6 +338,11 @@ ANY = {
     "/stream": ('{"chain":"chat","user":"x","params":{"a":', "}}"),
     "/runs": ('{"assistant_id":"chat","input":{"messages":["x"]},"context":{"a":', "}}"),
     "/threads": ('{"x":', "}"),
+    "/threads/{thread}/commands": (
+        '{"id":1,"method":"run.start","params":{"assistant_id":"chat","input":{"a":',
+        "}}}",
+    ),
+    "/threads/{thread}/stream/events": ('{"channels":["values"],"namespaces":', "}"),
     "/threads/t/history": ('{"x":', "}"),
     "/streams/events": ('{"streams":[{"id":"x","last_event_id":', "}]}"),
     "/v1/responses": ('{"model":"chat","background":true,"input":"x","reasoning":{"a":', "}}"),
@@ -401,6 +406,12 @@ BODIES: list[tuple[str, str, bytes]] = [
     ("/stream/{id}/retry", "input_patch", flat('{"input_patch":{"a":', "1", "}}")),
     ("/stream/{id}/retry", "params", flat('{"params":{"a":', "1", "}}")),
     ("/runs", "messages", flat('{"assistant_id":"chat","input":{"messages":', TALK, "}}", 1000)),
+    (
+        "/threads/{thread}/commands",
+        "answers",
+        flat('{"id":1,"method":"input.respond","params":{"responses":', '{"interrupt_id":"x"}', "}}"),
+    ),
+    ("/threads/{thread}/stream/events", "channels", flat('{"channels":', '"values"', "}")),
     ("/runs", "texts", flat('{"assistant_id":"chat","input":{"messages":', '"a"', "}}")),
     ("/v1/chat/completions", "messages", flat('{"model":"chat","stream":true,"messages":', TALK, "}", 1000)),
     ("/api/http_trigger", "a text", b'{"user":"' + b"a" * (MOST - 20) + b'"}'),
@@ -412,6 +423,9 @@ NO_BODY = {"/stream/{id}/token", "/threads/{thread}/runs/{id}/cancel", "/v1/resp
 ALIKE = {  # routes whose body is read by the same code as another's
     "/stream/{id}/resume": RESUME,
     "/threads/{thread}/history": "/threads/t/history",
+    "/threads/{thread}/state/checkpoint": "/threads/t/history",
+    **dict.fromkeys(("/threads/search", "/threads/count"), "/threads/t/history"),
+    **dict.fromkeys(("/assistants/search", "/assistants/count"), "/threads/t/history"),
     **{f"/threads/{{thread}}/runs{end}": "/runs" for end in ("", "/stream", "/wait")},
     **{f"/runs{end}": "/runs" for end in ("/stream", "/wait")},
 }
@@ -469,7 +483,7 @@ async def measured(redis_url: str) -> AsyncIterator[Measured]:
 async def test_fault_63_no_body_makes_a_long_turn(measured: Measured) -> None:
     assert all(len(body) <= MOST for _, _, body in BODIES)
     for route, name, body in BODIES:
-        await measured.ask("POST", route.replace("{id}", NOBODY), name, body)
+        await measured.ask("POST", route.replace("{id}", NOBODY).replace("{thread}", "t"), name, body)
     many = ",".join(["text/x;q=0.1;q=0"] * 2000)
     await measured.ask("GET", f"/stream/{NOBODY}", "Accept of 34 kB", accept=many)
     measured.assert_short()
@@ -545,6 +559,7 @@ async def test_fault_63_no_stream_makes_a_long_turn(measured: Measured) -> None:
     for path, headers in reads.items():
         await measured.ask("GET", path, "8 MiB of text", b"", **headers)
     await measured.ask("POST", "/threads/t/history", "8 MiB of text", b"{}")
+    await measured.ask("POST", "/threads/search", "8 MiB of text", b"{}")
     measured.assert_short()
 
 

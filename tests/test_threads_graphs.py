@@ -28,7 +28,7 @@ from workers.checkpoints.errors import TurnOver
 from workers.checkpoints.saver import Saver
 from workers.delivery.runner import DONE
 from workers.delivery.sweeper import Sweeper
-from workers.threads.states import state_of
+from workers.threads.states import state_of, states_of
 
 OWNER = "alice"
 
@@ -72,6 +72,7 @@ chain("echo")(lambda _: RunnableLambda(echo))
 async def jobs(redis_url: str) -> AsyncIterator[Jobs]:
     async with Jobs(redis_url, lease=0.5) as made:
         made.gateway.state_of = state_of
+        made.gateway.states_of = states_of
         yield made
 
 
@@ -136,6 +137,7 @@ async def test_a_state_is_read_within_the_memory_for_documents(
     monkeypatch.setattr("gateway.streams.room.PATIENCE_SECONDS", 0.1)
     async with Jobs(redis_url, max_documents=1_000_000) as jobs:
         jobs.gateway.state_of = state_of
+        jobs.gateway.states_of = states_of
         for _ in range(20):
             await turn(jobs, "hello")
         room = jobs.gateway._room

@@ -81,7 +81,7 @@ local function kept() return string.gsub(JOB, ':job:', ':kept:', 1) end
 -- moves to its `kept` hash, without what tools have answered.
 local function drop_run(failed)
   local name = kept()
-  local run = { input = true, params = true, turn = true, answer = true, carried = true, doubted = true }
+  local run = { input = true, params = true, turn = true, graph = true, answer = true, carried = true, doubted = true }
   for _, field in ipairs(redis.call('HKEYS', JOB)) do
     local kind = string.sub(field, 1, 5)
     if run[field] or kind == 'ckpt:' or kind == 'tool:' then

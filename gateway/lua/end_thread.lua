@@ -1,4 +1,4 @@
--- end_thread(thread, streams, memory, saved, names, order | holder, waiting, newest)
+-- end_thread(thread, streams, memory, turns, saved, names, order | holder, waiting, newest)
 -- All of a thread is deleted, if it is still as it was seen. Answers {'ok'} or {'busy'}.
 local thread = redis.call('HMGET', KEYS[1], 'holder', 'waiting', 'newest')
 for index = 1, 3 do

@@ -1,4 +1,4 @@
--- enter(thread, streams | id, over, after, strategy, most, ms, record_ms, name, chain)
+-- enter(thread, streams, turns | id, over, after, strategy, most, ms, record_ms, name, chain)
 -- A stream of a thread asks for the thread's turn. One stream has it at a time: `holder`. `over` is a holder that the
 -- caller has seen to be over, or empty; `after` is the newest stream that the caller goes on from, or `*`.
 -- Where another has the turn, `strategy` decides: `reject`; `enqueue`, behind those that wait, of whom there are at most
@@ -45,4 +45,5 @@ redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', NOW - tonumber(ARGV[7]))
 redis.call('ZADD', KEYS[2], NOW, id)
 redis.call('PEXPIRE', KEYS[2], ARGV[7])
+if holder == id then took(KEYS[1], KEYS[3], id, ARGV[6]) end
 return answer

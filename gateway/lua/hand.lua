@@ -1,4 +1,4 @@
--- hand(thread, streams | over, id)
+-- hand(thread, streams, turns | over, id)
 -- The turn of a stream that asked a question goes to the one that goes on with the answer, before all who wait.
 -- Answers {'ok'} (also for our own call again) or {'other'}: another has the turn.
 local over, id = ARGV[1], ARGV[2]
@@ -12,4 +12,5 @@ if thread[2] == over then redis.call('HSET', KEYS[1], 'newest', id) end
 redis.call('PEXPIRE', KEYS[1], thread[3])
 redis.call('ZADD', KEYS[2], NOW, id)
 if redis.call('PTTL', KEYS[2]) < 0 then redis.call('PEXPIRE', KEYS[2], thread[3]) end
+took(KEYS[1], KEYS[3], id, thread[3])
 return { 'ok' }

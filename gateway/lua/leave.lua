@@ -1,4 +1,4 @@
--- leave(thread | id)
+-- leave(thread, turns | id)
 -- A stream that is over leaves its thread, wherever it is there: the turn that it has goes to the first that waits.
 -- With an empty id the turn that nobody has is given. Nobody gets it before those that are `leaving` have left.
 -- Answers {'next', id} (also for our own call again), {'idle'} (nobody waits) or {'other'} (another has the turn, or
@@ -23,6 +23,9 @@ if holder == '' and leaving == '' and waiting ~= '' then
 end
 redis.call('HSET', KEYS[1], 'holder', holder, 'waiting', waiting, 'leaving', leaving)
 redis.call('PEXPIRE', KEYS[1], thread[5])
-if is_given then return { 'next', holder } end
+if is_given then
+  took(KEYS[1], KEYS[2], holder, thread[5])
+  return { 'next', holder }
+end
 if holder ~= '' or leaving ~= '' then return { 'other' } end
 return { 'idle' }

@@ -26,6 +26,7 @@ _TOLD: Mapping[EventType, tuple[str, ...]] = {
     EventType.NESTED: ("within", "stage"),
     EventType.REFUSAL: ("stage",),
     EventType.CITATIONS: ("stage",),
+    EventType.GRAPH: ("kind", "stage", "run"),
     EventType.RESET: ("attempt", "stage", "discard_after", "reason"),
     EventType.DONE: ("finish_reason", "usage", "usage_lost", "attempts", "duration_ms"),
     EventType.FAILED: ("code", "retryable"),

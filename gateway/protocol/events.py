@@ -36,6 +36,7 @@ class EventType(StrEnum):
     NESTED = "nested"
     REFUSAL = "refusal"
     CITATIONS = "citations"
+    GRAPH = "graph"
     RESET = "reset"
     DONE = "done"
     FAILED = "failed"

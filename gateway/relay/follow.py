@@ -19,8 +19,8 @@ from gateway.protocol.errors import CursorLost, HoldfastError, TooManyReaders
 from gateway.relay.feed import Feed
 from gateway.relay.hub import Hub
 from gateway.relay.reader import Ending, Subscription, Why
-from gateway.relay.sources import Source
 from gateway.relay.seen import Seen
+from gateway.relay.sources import Source
 
 RETRY_MS = (500, 2000)
 BUSY_RETRY_MS = (5000, 15_000)

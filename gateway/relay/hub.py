@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 from gateway.observe import telemetry
 from gateway.protocol import ANONYMOUS, Cursor
 from gateway.protocol.errors import QueueUnavailable, StoreUnavailable, TooManyReaders, stack_of
 from gateway.redis.connect import TIMEOUT_SECONDS, Where
 from gateway.redis.pubsub import Subscriber
+from gateway.relay.bell import Bell
 from gateway.relay.block import Block, merged
 from gateway.relay.feed import Feed, channel_of
 from gateway.relay.reader import Subscription, Why
@@ -66,6 +68,7 @@ class Hub:
         self._fresh: list[Feed] = []  # feeds with blocks that are not offered to their readers yet
         self.subscriber = Subscriber(where, self)
         self._tasks: list[asyncio.Task[None]] = []
+        self._bells: dict[bytes, Bell] = {}
         self._closed = False
 
     def open(self) -> None:
@@ -107,15 +110,13 @@ class Hub:
         owner = "" if owner == ANONYMOUS else owner
         self.check_room(stream_id, owner)
         reader = Subscription(self._reader_bytes, after, owner=owner, now=_now())
-        if owner:
-            self._by_owner[owner] += 1
+        self._take_place(owner)
         feed = self._feeds.get(channel_of(stream_id))
         if feed is None:
             feed = Feed(stream_id)
             self._feeds[feed.channel] = feed
             self.subscriber.subscribe(feed)
         feed.readers.add(reader)
-        self.readers += 1
         return feed, reader
 
     async def acknowledged(self, feed: Feed) -> None:
@@ -129,14 +130,53 @@ class Hub:
     def leave(self, feed: Feed, reader: Subscription) -> None:
         """Remove a reader."""
         feed.readers.discard(reader)
-        self.readers -= 1
-        if reader.owner:
-            self._by_owner[reader.owner] -= 1
-            if not self._by_owner[reader.owner]:
-                del self._by_owner[reader.owner]
+        self._give_place(reader.owner)
         if not feed.readers and self._feeds.get(feed.channel) is feed:
             del self._feeds[feed.channel]
             self.subscriber.unsubscribe(feed)
+
+    @contextlib.contextmanager
+    def listen(self, channel: bytes, owner: str) -> Iterator[asyncio.Event]:
+        """What is set whenever something may have been published there, and when this process stops.
+
+        Who listens takes a reader's place of this owner. Raises StoreUnavailable or TooManyReaders.
+        """
+        if self._closed:
+            raise StoreUnavailable
+        owner = "" if owner == ANONYMOUS else owner
+        self.check_room(owner=owner)
+        self._take_place(owner)
+        bell = self._bells.get(channel)
+        if bell is None:
+            bell = self._bells[channel] = Bell(channel)
+            self.subscriber.subscribe(bell)
+        rung = asyncio.Event()
+        bell.waiting.add(rung)
+        try:
+            yield rung
+        finally:
+            bell.waiting.discard(rung)
+            self._give_place(owner)
+            if not bell.waiting and self._bells.get(channel) is bell:
+                del self._bells[channel]
+                self.subscriber.unsubscribe(bell)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this process serves no reader any more."""
+        return self._closed
+
+    def _take_place(self, owner: str) -> None:
+        self.readers += 1
+        if owner:
+            self._by_owner[owner] += 1
+
+    def _give_place(self, owner: str) -> None:
+        self.readers -= 1
+        if owner:
+            self._by_owner[owner] -= 1
+            if not self._by_owner[owner]:
+                del self._by_owner[owner]
 
     def check_room(self, stream_id: str = "", owner: str = "") -> None:
         """Raise TooManyReaders when there is no room for one more: in all, or of this stream or owner.
@@ -151,15 +191,17 @@ class Hub:
         if owner and owner != ANONYMOUS and self._by_owner.get(owner, 0) >= min(self._most_of_owner, left):
             raise TooManyReaders
 
-    def wanted(self) -> Iterable[Feed]:
-        """The feeds that have readers."""
-        return self._feeds.values()
+    def wanted(self) -> Iterable[Feed | Bell]:
+        """The feeds that have readers, and the bells that somebody waits for."""
+        return itertools.chain(self._feeds.values(), self._bells.values())
 
     def heard(self, channel: bytes, payload: bytes) -> None:
         """A block was published for all readers of a stream. It is offered to them by the next `deliver`."""
         feed = self._feeds.get(channel)
         if feed is None:
-            return  # the last reader has just left
+            if bell := self._bells.get(channel):
+                bell.ring()
+            return  # or the last reader has just left
         feed.heard_at = _now()
         try:
             block = Block.parse(payload)
@@ -186,6 +228,7 @@ class Hub:
             if feed.acknowledged.done():
                 feed.acknowledged = asyncio.get_running_loop().create_future()
             feed.doubt()
+        self._ring_all()
 
     async def _pulse(self) -> None:
         """Every half second: heartbeats for all readers, and a check of the connection. It never waits."""
@@ -266,6 +309,11 @@ class Hub:
                 feed.acknowledged.exception()  # marked as seen: without a waiter asyncio would log it
             for reader in tuple(feed.readers):
                 reader.end(Why.STOPPING)
+        self._ring_all()
+
+    def _ring_all(self) -> None:
+        for bell in self._bells.values():
+            bell.ring()
 
 
 def _now() -> float:

@@ -66,6 +66,8 @@ class Record:
     thread: str = ""  # as its caller has named it; empty: it belongs to none
     whole: bool = False  # its input has all that was said in its thread before
     first: str = ""  # of streams that resume one another, the first one's id; empty: it is this one
+    # What LangGraph's format has asked of a graph: its input as it came, the checkpoint to go on from.
+    graph: Mapping[str, Any] | None = field(default=None, repr=False)
     turn: Any = field(default=None, repr=False)  # as `input`: what a thread that remembers is given instead
     resumes: str = ""  # the stream whose questions this one answers
     answer: Mapping[str, Any] | None = field(default=None, repr=False)  # with what
@@ -309,6 +311,7 @@ def _of_thread(raw: Mapping[str, bytes]) -> dict[str, Any]:
         "first": _text(raw, "first"),
         "whole": "whole" in raw,
         "turn": _value(raw, "turn"),
+        "graph": _value(raw, "graph"),
         "resumes": _text(raw, "resumes"),
         "answer": _value(raw, "answer"),
         "doubted": _value(raw, "doubted", []),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -24,12 +24,13 @@ from gateway.store.record import Record
 MOST_WAITING = 100  # streams of one thread
 _AT_ONCE = 500  # threads that one round trip measures
 _OWN = "stream:"  # before the id of the stream whose thread it is
-_ENTER, _LEAVE, _HAND, _BACK, _REMEMBER, _END, _LIST = (
-    Script(name, shared=False)
-    for name in ("enter", "leave", "hand", "back", "remember", "end_thread", "list_thread")
+_ENTER, _LEAVE, _HAND = (Script(name, beginning="turns") for name in ("enter", "leave", "hand"))
+_BACK, _REMEMBER, _END, _LIST = (
+    Script(name, shared=False) for name in ("back", "remember", "end_thread", "list_thread")
 )
 _DROP = Script("drop_run", beginning="thread")
-_FIELDS = ("name", "holder", "waiting", "leaving", "newest", "chain", "created_ms", "updated_ms")
+_DESCRIBE = Script("describe_thread", shared=False)
+_FIELDS = ("name", "holder", "waiting", "leaving", "newest", "chain", "created_ms", "updated_ms", "metadata")
 
 
 def thread_id(record: Record) -> str:
@@ -74,9 +75,14 @@ def keys_of(owner: str, thread: str) -> list[str]:
 
 
 def named_keys(owner: str, thread: str) -> list[str]:
-    """The keys of a thread that a caller has named: who has the turn, its streams, what was said."""
+    """The keys of a thread that a caller has named: who has the turn, its streams, what was said, turns."""
     tag = _tag(owner, thread)
-    return [f"{tag}:thread", f"{tag}:streams", f"{tag}:memory"]
+    return [f"{tag}:thread", f"{tag}:streams", f"{tag}:memory", f"{tag}:turns"]
+
+
+def turns_channel(owner: str, thread: str) -> bytes:
+    """The channel on which the scripts say that a stream has got the thread's turn (`turns.lua`)."""
+    return f"turn:{named_keys(owner, thread)[0]}".encode()
 
 
 def threads_of(owner: str) -> str:
@@ -100,11 +106,20 @@ class State:
     chain: str = ""  # of the newest
     created_ms: int = 0
     updated_ms: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what a client has said of it
 
     @property
     def streams(self) -> list[str]:
         """All that may not have ended."""
         return [*([self.holder] if self.holder else []), *(self.leaving or ()), *self.waiting]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """That a stream has got its thread's turn: the first one's number is 0."""
+
+    number: int
+    stream_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +152,23 @@ class Threads:
 
         The thread is kept for `thread_ms`, and `record_ms` is how long a stream's record may last.
         """
-        keys = named_keys(record.owner, record.thread)[:2]
+        thread, streams, _, turns = named_keys(record.owner, record.thread)
         about = (asked.over, asked.after, asked.strategy, MOST_WAITING, thread_ms, record_ms)
-        word, *rest = await _ENTER(self._redis, keys, record.id, *about, record.thread, record.chain)
+        word, *rest = await _ENTER(
+            self._redis, [thread, streams, turns], record.id, *about, record.thread, record.chain
+        )
         return word, rest[0].decode() if rest else ""
 
     async def leave(self, owner: str, name: str, stream_id: str) -> str:
         """A stream that is over leaves its thread; the one that gets the turn by that, or an empty id."""
-        word, *rest = await _LEAVE(self._redis, named_keys(owner, name)[:1], stream_id)
+        thread, _, _, turns = named_keys(owner, name)
+        word, *rest = await _LEAVE(self._redis, [thread, turns], stream_id)
         return rest[0].decode() if word == "next" else ""
 
     async def hand(self, owner: str, name: str, over: str, stream_id: str) -> None:
         """The turn of a stream that was answered goes to the one that goes on with the answer."""
-        await _HAND(self._redis, named_keys(owner, name)[:2], over, stream_id)
+        thread, streams, _, turns = named_keys(owner, name)
+        await _HAND(self._redis, [thread, streams, turns], over, stream_id)
 
     async def back(self, owner: str, name: str, stream_id: str, before: str) -> None:
         """Undo the newest stream: the thread stands where it stood before it."""
@@ -169,7 +188,7 @@ class Threads:
 
         Where the record is `whole`, these are instead of all that was said before.
         """
-        thread, _, memory = named_keys(record.owner, record.thread)
+        thread, _, memory, _ = named_keys(record.owner, record.thread)
         text = json.dumps({"whole": record.whole, "messages": said})
         word, *_ = await _REMEMBER(self._redis, [thread, memory], record.id, thread_ms, most_bytes, text)
         return bool(word == "ok")
@@ -184,6 +203,11 @@ class Threads:
                 messages = [*([] if turn["whole"] else messages), *turn["messages"]]
         return messages
 
+    async def describe(self, owner: str, name: str, metadata: Mapping[str, Any], *, thread_ms: int) -> None:
+        """Keep what a client says of a thread, which may have had no stream so far."""
+        keys = named_keys(owner, name)[:1]
+        await _DESCRIBE(self._redis, keys, json.dumps(metadata), thread_ms, name)
+
     async def has_checkpoints(self, owner: str, name: str) -> bool:
         """Whether a graph's state stands in it."""
         return bool(await self._redis.call("EXISTS", keys_of(owner, name)[0]))
@@ -192,6 +216,20 @@ class Threads:
         """The ids of its streams, the newest first, as far back as their records may last."""
         found = await self._redis.call("ZREVRANGE", named_keys(owner, name)[1], 0, -1)
         return [stream_id.decode() for stream_id in found]
+
+    async def turn_from(self, owner: str, name: str, number: int) -> Turn | None:
+        """The first turn of this number or a later one, of the newest 1000; None: it was not given yet."""
+        key, at = named_keys(owner, name)[3], (number, "+inf", "WITHSCORES", "LIMIT", 0, 1)
+        return _turn(await self._redis.call("ZRANGEBYSCORE", key, *at))
+
+    async def last_turn(self, owner: str, name: str) -> Turn | None:
+        """The turn that was given last."""
+        return _turn(await self._redis.call("ZREVRANGE", named_keys(owner, name)[3], 0, 0, "WITHSCORES"))
+
+    async def turn_of(self, owner: str, name: str, stream_id: str) -> int | None:
+        """The number of a stream's turn; None: it had none."""
+        found = await self._redis.call("ZSCORE", named_keys(owner, name)[3], stream_id)
+        return None if found is None else int(float(found))
 
     async def end(self, owner: str, name: str, seen: State) -> bool:
         """Delete all of it; False when it is not as it was seen."""
@@ -255,6 +293,10 @@ def lifetimes(settings: Settings) -> tuple[int, int]:
     return round(settings.thread_seconds * 1000), round(max(record, settings.thread_seconds) * 1000)
 
 
+def _turn(found: list[Any]) -> Turn | None:
+    return Turn(int(float(found[1])), found[0].decode()) if found else None
+
+
 def _state(values: Sequence[bytes | None]) -> State:
     told = dict(zip(_FIELDS, ((value or b"").decode() for value in values), strict=True))
     return State(
@@ -265,6 +307,7 @@ def _state(values: Sequence[bytes | None]) -> State:
         told["chain"],
         int(told["created_ms"] or 0),
         int(told["updated_ms"] or 0),
+        json.loads(told["metadata"] or "{}"),
     )
 
 

@@ -254,6 +254,7 @@ class Creation:
         fields |= {"turn": sse.dumps(start.turn)} if start.turn is not None else {}
         if start.webhook is not None:
             fields |= start.webhook.fields(self._settings.webhook_kept_ms)
+        fields |= {"graph": sse.dumps(start.graph)} if start.graph is not None else {}
         if start.again is not None:
             fields |= start.again.fields
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from gateway.streams.room import Share
 
 @dataclass(frozen=True, slots=True)
 class GraphState:
-    """The newest checkpoint of a thread: JSON, as LangGraph's server has it."""
+    """A checkpoint of a thread: JSON, as LangGraph's server has it."""
 
     values: Any = field(repr=False)
     next: list[str]
@@ -21,8 +21,21 @@ class GraphState:
     metadata: Mapping[str, Any] = field(repr=False)
     created_at: str
     run: str  # the stream that has made it
+    id: str = ""  # of the checkpoint
+    parent: str = ""  # the one that it goes on from; empty: there is none
     size: int = 0  # bytes of memory
     share: Share | None = None  # for them
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which checkpoints of a thread: this one, or so many, the newest first, and older than `before`."""
+
+    most: int = 1
+    before: str = ""
+    checkpoint: str = ""
+    bytes: int = 1024 * 1024  # no more behind the one that brings them to so many
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # only those that have these
 
 
 Take = Callable[[int], Awaitable[Share]]  # as `Room.take`
@@ -31,5 +44,25 @@ StateOf = Callable[[Commands, str, str, Take], Awaitable[GraphState | None]]
 
 
 async def no_state(redis: Commands, owner: str, thread: str, take: Take) -> GraphState | None:
+    """Of a process that knows no LangGraph."""
+    return None
+
+
+# The same, of the checkpoints that are wanted.
+StatesOf = Callable[[Commands, str, str, Take, Wanted], Awaitable[Sequence[GraphState]]]
+
+
+async def no_states(
+    redis: Commands, owner: str, thread: str, take: Take, wanted: Wanted
+) -> Sequence[GraphState]:
+    """Of a process that knows no LangGraph."""
+    return []
+
+
+# Of a chain's name: LangGraph's drawing of it (`graph`) and its JSON Schemas (`schemas`); None of no graph.
+DrawnOf = Callable[[str], Awaitable[Mapping[str, Any] | None]]
+
+
+async def not_drawn(chain: str) -> Mapping[str, Any] | None:
     """Of a process that knows no LangGraph."""
     return None

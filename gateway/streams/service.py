@@ -44,14 +44,14 @@ from gateway.settings import Settings
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.outbox import Outbox
 from gateway.store.plans import Plans
 from gateway.store.projector import Projector
-from gateway.store.outbox import Outbox
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
 from gateway.store.threads import Threads
 from gateway.streams.create import Creation, DirectStart, no_direct_start
-from gateway.streams.graph_state import StateOf, no_state
+from gateway.streams.graph_state import DrawnOf, StateOf, StatesOf, no_state, no_states, not_drawn
 from gateway.streams.input_schemas import Inputs, Schema
 from gateway.streams.opening import Opening
 from gateway.streams.order import Order
@@ -109,6 +109,8 @@ class Gateway:
         self._parts: Parts | None = None
         self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
         self.state_of: StateOf = no_state  # set by a host that knows LangGraph
+        self.states_of: StatesOf = no_states  # likewise
+        self.drawn: DrawnOf = not_drawn  # likewise
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self._room = Room(settings.max_documents)
         self.readiness = Readiness(lambda: self.parts, model_state)

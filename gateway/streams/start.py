@@ -84,6 +84,7 @@ class Start:
     strategy: str = STRATEGIES[0]  # where another stream of the thread runs
     lapses: bool = False  # an open question of the thread does, instead of refusing this stream
     turn: Any = field(default=None, repr=False)  # as `input`: what a graph is given that has the rest itself
+    graph: Mapping[str, Any] | None = field(default=None, repr=False)  # as the record has it
     whole: bool = False  # the input has all that was said in the thread before
     unstored: bool = False  # nothing of the input outlives the run: if it fails, there is no retry
     keeps: tuple[str, Any] | None = field(

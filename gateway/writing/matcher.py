@@ -1,10 +1,11 @@
 """Compares the events of a new attempt with those that an earlier attempt has published. No I/O.
 
 An event that equals the published one is not written again. Two events are equal when their types and data
-are; ids of tool calls are left out, because they may differ from run to run. Nodes of a graph (`stage` events
-with a parent) are compared as text is. At the first difference one `reset` is written, together with all
-events of the stage so far (`docs/protocol.md`, Attempts). The same happens at the end of the stage when
-published events are left that found no match.
+are. Ids of tool calls are left out, because they may differ from run to run, and of a graph's message all
+that is its own each time (`protocol/steps.py`). Nodes of a graph (`stage` events with a parent) are compared
+as text is. At the first difference one `reset` is written, together with all events of the stage so far
+(`docs/protocol.md`, Attempts). The same happens at the end of the stage when published events are left that
+found no match.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway import protocol
-from gateway.protocol import Event, EventType
+from gateway.protocol import Event, EventType, steps
 from gateway.protocol.sse import Message
 
 _COMPARED = frozenset(
@@ -26,6 +27,7 @@ _COMPARED = frozenset(
         EventType.NESTED,
         EventType.REFUSAL,
         EventType.CITATIONS,
+        EventType.GRAPH,
     }
 )
 CALL_IDS = ("call_id", "within")  # the fields of an event that name a tool call
@@ -120,6 +122,8 @@ class Matcher:
             published = self._expected.popleft()
             if event.type is EventType.TOOL:
                 self._call_ids[event.data["call_id"]] = published.data["call_id"]
+            elif event.type is EventType.GRAPH:
+                self._call_ids.update(zip(steps.calls_of(event), steps.calls_of(published), strict=False))
             if not self._expected:
                 self._own.clear()
             return []
@@ -157,6 +161,8 @@ class Matcher:
 
 def _with_calls(event: Event, ids: Mapping[str, str]) -> Event:
     """The event, with the ids of its tool calls replaced."""
+    if event.type is EventType.GRAPH:
+        return steps.with_calls(event, ids)
     data = event.data
     known = {name: ids[data[name]] for name in CALL_IDS if data.get(name) in ids}
     return replace(event, data={**data, **known}) if known else event
@@ -164,6 +170,8 @@ def _with_calls(event: Event, ids: Mapping[str, str]) -> Event:
 
 def _comparable(event: Event) -> tuple[str, Any]:
     data = event.data
+    if event.type is EventType.GRAPH:
+        return event.type, {name: value for name, value in data.items() if name != "own"}
     if "call_id" in data or "within" in data:
         data = {name: value for name, value in data.items() if name not in CALL_IDS}
     return event.type, data

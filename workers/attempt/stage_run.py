@@ -27,6 +27,7 @@ from workers.chains.retries import Judge
 from workers.checkpoints.savers import Savers
 from workers.langchain.doubts import ToolUnknown
 from workers.langchain.replays import Replays, ToolEnd, name_of
+from workers.langchain.shape import is_graph
 from workers.langchain.stage import Answer, Pace
 from workers.spending import Bill, Spending
 from workers.stages import Step, as_input, as_messages
@@ -101,7 +102,10 @@ class StageRun:
         """
         if (published.stage, published.run) != (step.stage, step.run):
             published = Published()
-            await self._writer.put(step.event(finished=False), fields={"at": step.name})
+            began = step.event(finished=False)
+            if self._claim.record.graph is not None and step.alone and is_graph(step.runnable):
+                began.data["graph"] = True  # its steps are told
+            await self._writer.put(began, fields={"at": step.name})
         with telemetry.span(f"stage {step.stage}", holdfast_stage=step.stage):
             async with self._limits.pace(step.stage) as pace:
                 return await self._tried(step, published, self._place(step, pace))
@@ -191,6 +195,7 @@ class StageRun:
             memory=memory,
             answer=_answer(record) if step.name == record.stopped_at else None,
             turn=turn if lasts else None,
+            graph=record.graph if step.alone else None,
             first=record.first,
             keyed=_keyed(record, step),
             doubted=record.doubted,

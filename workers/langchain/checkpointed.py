@@ -32,7 +32,10 @@ class Checkpointed:
 
     @classmethod
     async def of(cls, graph: Any, stage: Stage, config: Any) -> Checkpointed:
-        """The graph with its checkpointer. Raises CheckpointLost, or what the checkpointer raises."""
+        """The graph with its checkpointer. Raises CheckpointLost, or what the checkpointer raises.
+
+        Where the run has named a checkpoint to go on from, and has not begun, `config` gets to name it, too.
+        """
         draft = await stage.memory.draft() if graph.checkpointer is None and stage.memory else None
         if draft is not None:
             graph = copy.copy(graph)
@@ -40,6 +43,11 @@ class Checkpointed:
         one = cls(graph, stage, draft)
         if draft is None or stage.answer is not None or stage.lasts:
             one.known = await state_of(graph, config)
+        if (named := (stage.graph or {}).get("checkpoint")) and remembers(graph) and not one.has_begun:
+            config["configurable"]["checkpoint_id"] = named
+            one.known = await state_of(graph, config)
+            if one.known is None:
+                raise CheckpointLost(in_memory=in_memory(graph))
         if stage.answer is not None and one.known is None:
             raise CheckpointLost(in_memory=in_memory(graph))
         return one
@@ -58,7 +66,8 @@ class Checkpointed:
     def durability(self) -> str | None:
         """When LangGraph hands its checkpoints to the checkpointer."""
         if self.draft is not None:
-            return "exit"
+            each = self.stage.graph is not None and self.stage.graph.get("durability") != "exit"
+            return "sync" if each else "exit"  # with each step in the thread's history, or without
         return "sync" if remembers(self.graph) else None
 
     def command(self) -> Any:

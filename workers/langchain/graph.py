@@ -47,16 +47,21 @@ async def stream_graph(
     if steps := _most_steps(graph, params):
         config["recursion_limit"] = steps
     async with tap.listening(outcome) as own:
-        place = await Checkpointed.of(graph, stage, _config(params, stage, []))
+        place = await Checkpointed.of(graph, stage, where := _config(params, stage, []))
         graph, known, begun = place.graph, place.known, place.has_begun
         run = Run(state.shown(graph, known.values) if known else None)
         asked = _input(graph, given if known is None or stage.turn is None else stage.turn)
+        if stage.graph is not None and "input" in stage.graph:
+            asked = stage.graph["input"]
+        config["configurable"] |= {
+            name: where["configurable"][name] for name in ("checkpoint_id",) if name in where["configurable"]
+        }
         if begun and _is_stopped(graph, known, standing):
             run.stopped = (
                 True  # an earlier attempt has come so far; to run it again would pass the breakpoint
             )
         elif not begun or known.next:
-            config["configurable"] |= pregel.writing_to(tap.write, graph)
+            config["configurable"] |= pregel.writing_to(tap.write, graph, tap.steps)
             tap.control = pregel.control() if place.outlives else None
             source = None if begun else asked if stage.answer is None else place.command()
             try:

@@ -25,6 +25,7 @@ from workers.langchain.inside import Inside
 from workers.langchain.pregel import StreamMessagesHandler, written_at
 from workers.langchain.stage import WITHIN, Emit, Stage
 from workers.langchain.state import MESSAGES, answers
+from workers.langchain.steps import Steps
 from workers.langchain.values import NOTHING, clean, plain
 from workers.langchain.ways import on_the_way
 
@@ -50,6 +51,7 @@ class _Speaker:
 
     stage: Stage
     has_spoken: bool = False
+    number: int = 0  # of the message, where the graph's steps are told
 
 
 class _Heard(local):
@@ -87,6 +89,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         self._speakers: dict[UUID, _Speaker] = {}
         self._inner_paths: dict[str, str] = {}  # of tasks below a tool, to the tool's call
         self._messages: Counter[tuple[str, int, str]] = Counter()  # that were said: node, run, tool's call
+        self.steps = None if stage.graph is None else Steps(stage, standing, self.emit_unbound, self._at)
 
     def _heard_one(self, part: Any) -> None:
         self._heard.parts.append(part)
@@ -147,10 +150,12 @@ class NodeTap(Inside, StreamMessagesHandler):
         if run_id in self.metadata:
             StreamMessagesHandler.on_chain_end(self, outputs, run_id=run_id)
             parts, self._heard.parts = self._heard.parts, []
-            for _, _, (message, metadata) in parts:
+            for path, _, (message, metadata) in parts:
+                why = HAND_OVER if isinstance(message, AIMessage) and message.tool_calls else ""
+                speaker = _Speaker(self._beside(self._place(metadata, call_id), why))
+                self._end_message(speaker, message, path, metadata)
                 if isinstance(message, AIMessage):
-                    why = HAND_OVER if message.tool_calls else ""
-                    await self._say(_Speaker(self._beside(self._place(metadata, call_id), why)), message)
+                    await self._say(speaker, message)
                     if not call_id:
                         self.told.add(text_of(message))
             self._stage.pace.node_ended()
@@ -230,6 +235,8 @@ class NodeTap(Inside, StreamMessagesHandler):
         StreamMessagesHandler.on_llm_new_token(self, token, chunk=chunk, run_id=run_id)
         if self._heard.parts:
             self._heard.parts.clear()
+            if self.steps is not None and not speaker.number:
+                speaker.number = self.steps.begin(chunk.message, speaker.stage, *self.metadata[run_id])
             await self._say(speaker, chunk.message)
 
     async def on_llm_end(self, response: Any, *, run_id: UUID, **given: Any) -> None:
@@ -239,8 +246,12 @@ class NodeTap(Inside, StreamMessagesHandler):
         speaker = self._speakers.pop(run_id, None)
         if run_id not in self.metadata or speaker is None:
             return
+        place = self.metadata[run_id]
         StreamMessagesHandler.on_llm_end(self, response, run_id=run_id)
         parts, self._heard.parts = self._heard.parts, []
+        for generation in (response.generations or [[]])[0][:1]:
+            if message := getattr(generation, "message", None):
+                self._end_message(speaker, message, *place)
         for _, _, (message, _) in parts:
             await self._say(speaker, message)
         for generation in (response.generations or [[]])[0][:1]:
@@ -261,7 +272,10 @@ class NodeTap(Inside, StreamMessagesHandler):
         """
         path, run_id = written_at()
         call_id = self._within.get(run_id) or self._inner_paths.get(path, "")
-        self.emit_now(self._place({PATH: path}, call_id).custom("custom", plain(data)))
+        stage = self._place({PATH: path}, call_id)
+        if self.steps is not None and (ns := self.steps.space(path.split("|")[:-1])):
+            stage = replace(stage, marks={**stage.marks, "ns": ns})
+        self.emit_now(stage.custom("custom", plain(data)))
 
     def stage_of(self, metadata: Mapping[str, Any] | None) -> Stage:
         """The node that a run belongs to, or the chain's stage."""
@@ -300,11 +314,27 @@ class NodeTap(Inside, StreamMessagesHandler):
             for event in self._place_of(speaker).beside(message):
                 await self.emit(event)
 
+    def _end_message(
+        self, speaker: _Speaker, message: BaseMessage, path: Sequence[str], metadata: Mapping[str, Any]
+    ) -> None:
+        """A message is whole: tell it, where the graph's steps are told."""
+        if self.steps is not None and message.id:
+            speaker.number = self.steps.end(message, speaker.stage, path, metadata)
+
+    def _at(self, root: str) -> Stage:
+        """The node at the root of a namespace, or the one of this name that has begun last."""
+        if (stage := self._stages.get(root)) is None and self._runs[root]:
+            stage = replace(self._stage, name=clean(root), run=self._runs[root])
+        return stage or self._named(root)
+
     def _place_of(self, speaker: _Speaker) -> Stage:
         """Where a message is said; from the second on, the messages of a node's run bear a number."""
         if not speaker.has_spoken:
             speaker.has_spoken = True
             speaker.stage = self._numbered(speaker.stage)
+            if speaker.number:
+                marks = {**speaker.stage.marks, "number": speaker.number}
+                speaker.stage = replace(speaker.stage, marks=marks)
         return speaker.stage
 
     def _numbered(self, stage: Stage) -> Stage:

@@ -87,11 +87,17 @@ def is_drained(error: BaseException) -> bool:
     return any(kind.__name__ == "GraphDrained" for kind in type(error).__mro__)
 
 
-def writing_to(write: Callable[[Any], None], graph: Any) -> dict[str, Any]:
-    """What a run's `configurable` says so that all that the graph's nodes write goes to `write`."""
+def writing_to(write: Callable[[Any], None], graph: Any, steps: Any = None) -> dict[str, Any]:
+    """What a run's `configurable` says so that all that the graph's nodes write goes to `write`.
+
+    `steps` takes what LangGraph tells of its steps, at every depth.
+    """
+    told = StreamProtocol(lambda chunk: None, set())
+    if steps is not None:
+        told = StreamProtocol(steps.take, steps.modes())
     return {
         CONFIG_KEY_RUNTIME: Runtime(stream_writer=write, store=graph.store),
-        CONFIG_KEY_STREAM: StreamProtocol(lambda chunk: None, set()),
+        CONFIG_KEY_STREAM: told,
     }
 
 

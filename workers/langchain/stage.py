@@ -74,6 +74,9 @@ class Stage:
     lasts: bool = False  # its caller has named the thread: later runs go on from it
     memory: Memory | None = field(default=None, repr=False, compare=False)  # of a graph that brings none
     answer: Answer | None = field(default=None, repr=False)  # the graph has stopped, and goes on with this
+    # What LangGraph's format has asked for: then the graph's own steps are told, and `input`, where it is
+    # there, is what the graph is given, and `checkpoint` where it goes on from.
+    graph: Mapping[str, Any] | None = field(default=None, repr=False)
     turn: Any = field(default=None, repr=False)  # what a thread that remembers is given instead of all
     first: str = ""  # of streams that resume one another, the first one's id; empty: it is this one
     doubted: Sequence[Mapping[str, Any]] = ()  # calls of tools about which an earlier stream has asked

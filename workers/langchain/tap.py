@@ -123,6 +123,10 @@ class Tap(AsyncCallbackHandler):
             in_ours = False
         self._send(event, waits=not in_ours)
 
+    def emit_unbound(self, event: Event) -> None:
+        """The same, and no thread waits for room: for who holds a lock."""
+        self._send(event, waits=False)
+
     def fail(self, error: Exception) -> None:
         """Have the stage fail at its end, also when the chain catches the error."""
         self._error = self._error or error

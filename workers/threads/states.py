@@ -6,10 +6,11 @@ LangGraph is imported, and values are read, in a thread beside the event loop: b
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.redis.commands import Commands
-from gateway.streams.graph_state import GraphState, Take
+from gateway.streams.graph_state import GraphState, Take, Wanted
 
 
 async def state_of(redis: Commands, owner: str, thread: str, take: Take) -> GraphState | None:
@@ -17,12 +18,21 @@ async def state_of(redis: Commands, owner: str, thread: str, take: Take) -> Grap
 
     Raises StoreUnavailable or TooManyReaders.
     """
-    read = await asyncio.to_thread(_reader)
-    told: GraphState | None = await read(redis, owner, thread, take)
-    return told
+    told = await asyncio.to_thread(_reader)
+    state: GraphState | None = await told.read(redis, owner, thread, take)
+    return state
+
+
+async def states_of(
+    redis: Commands, owner: str, thread: str, take: Take, wanted: Wanted
+) -> Sequence[GraphState]:
+    """Checkpoints of a caller's thread, the newest first. Raises StoreUnavailable or TooManyReaders."""
+    told = await asyncio.to_thread(_reader)
+    found: Sequence[GraphState] = await told.read_many(redis, owner, thread, take, wanted)
+    return found
 
 
 def _reader() -> Any:
-    from workers.threads.told import read
+    from workers.threads import told
 
-    return read
+    return told

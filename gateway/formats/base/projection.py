@@ -99,6 +99,7 @@ class Projection:
 
     ids = False  # whether frames carry `id: <place>`
     fold: Fold = field(default_factory=Fold, init=False)
+    id_before: str = field(default="", init=False)  # of each frame's id
     share: Share | None = field(default=None, init=False)  # of memory, where the whole log was read at once
     cursor: str = field(default="", init=False)  # the id of this event
     last: str = field(default="", init=False)  # the chain's last stage
@@ -136,6 +137,8 @@ class Projection:
                 return []
             case EventType.CITATIONS:
                 return list(self.citations(data))
+            case EventType.GRAPH:
+                return list(self.graph(data))
             case EventType.RESET:
                 self.calls.void(Cursor.parse(data["discard_after"]).offset)
                 return list(self.reset(data))
@@ -194,6 +197,10 @@ class Projection:
 
     def custom(self, data: Any) -> Iterable[Frame]:
         """What a chain dispatches itself."""
+        return ()
+
+    def graph(self, data: Any) -> Iterable[Frame]:
+        """A step of a graph, as LangGraph tells it (`protocol/steps.py`)."""
         return ()
 
     def reset(self, data: Any) -> Iterable[Frame]:
@@ -277,7 +284,7 @@ async def projected(
                     first = after.frame + 1 if event_id == str(after.cursor) else len(frames)
                 for number, frame in enumerate(frames[first:], first):
                     if projection.wants(frame):
-                        frame_id = f"{event_id}.{number}" if projection.ids else ""
+                        frame_id = f"{projection.id_before}{event_id}.{number}" if projection.ids else ""
                         if event.type is EventType.MESSAGE or not is_long(frame.data):
                             made.append(frame.encode(frame_id))
                             continue

@@ -1,7 +1,8 @@
 """LangGraph runs: the events of a stream as `langgraph-sdk` and `@langchain/langgraph-sdk` read a run's.
 
-A run is a stream, and its id the stream's. Its state is what the client gave, with `messages`, and at the
-end the answer among them. A message's id is the run's and its first event's, so it is the same in every
+A run is a stream, and its id the stream's. A graph whose steps stand in the log is told by these
+(`graph_frames.py`). Of any other chain the state is what the client gave, with `messages`, and at the end the
+answer among them. A message's id is the run's and its first event's, so it is the same in every
 connection; what is said anew after a reset is another message, and `values` takes away what is void.
 """
 
@@ -12,11 +13,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.formats.base.projection import Frame, Projection
-from gateway.protocol import Cursor, Status, sse
+from gateway.formats.langgraph.graph_frames import COMPLETE, METADATA, PARTIAL, TUPLES, UP, GraphFrames
+from gateway.protocol import Cursor, Event, EventType, Status, sse
 from gateway.protocol.fold import StageText
 
-# By a run's `stream_mode`: the frames' `event`.
-EVENT_OF_MODE = {"values": "values", "updates": "updates", "messages-tuple": "messages", "custom": "custom"}
+# By a run's `stream_mode`: the frames' `event`s.
+EVENTS_OF_MODE = {
+    "values": ("values",),
+    "updates": ("updates",),
+    "messages-tuple": (TUPLES,),
+    "messages": (METADATA, PARTIAL, COMPLETE),
+    "custom": ("custom",),
+}
 _ALWAYS = frozenset({"metadata", "error", "end"})
 RUN_STATUS = {
     Status.QUEUED: "pending",
@@ -54,13 +62,24 @@ class Run(Projection):
     ids = True
 
     def __init__(
-        self, run_id: str, thread_id: str, given: Mapping[str, Any], modes: Sequence[str] = ()
+        self,
+        run_id: str,
+        thread_id: str,
+        given: Mapping[str, Any],
+        modes: Sequence[str] = (),
+        *,
+        subgraphs: bool = False,
     ) -> None:
         super().__init__()
         self._run_id = run_id
         self._thread_id = thread_id
         self._given = given
-        self._wanted = _ALWAYS | {EVENT_OF_MODE[mode] for mode in modes}
+        self._wanted = _ALWAYS | {event for mode in modes for event in EVENTS_OF_MODE[mode]}
+        self._subgraphs = subgraphs
+        self._event = Event(EventType.START, {})  # the one that is being fed
+        self._chain = ""
+        self._has_begun = False
+        self.graph_frames: GraphFrames | None = None  # of a graph whose steps stand in the log
         self._said: dict[str, Said] = {}  # by message id, in order
         self._texts: dict[tuple[str, int, str, str], str] = {}  # the message of a stage's text
         self._result: dict[str, Any] = {}
@@ -68,11 +87,32 @@ class Run(Projection):
         self.attempt = 1
 
     def wants(self, frame: Frame) -> bool:
-        """Whether its mode was asked for."""
-        return frame.event in self._wanted
+        """Whether its mode was asked for, and subgraphs where it is of one."""
+        mode, _, ns = frame.event.partition("|")
+        return mode in self._wanted and (not ns or self._subgraphs)
 
-    def values(self) -> dict[str, Any]:
-        """The run's state: what was given and, when the run is done, its answer."""
+    def _for_me(self, frames: list[Frame]) -> list[Frame]:
+        """These frames, with a name of their own for those that are for who asks for no subgraphs."""
+        if not any(frame.event.endswith(UP) for frame in frames):
+            return frames
+        name = "" if self._subgraphs else UP
+        return [
+            Frame(one.data, one.event.removesuffix(name)) if name and one.event.endswith(UP) else one
+            for one in frames
+        ]
+
+    def feed(self, event_id: str, event: Event) -> list[Frame]:
+        """The frames of the next event; what is said below a tool is the message of a graph, too."""
+        self._event = event
+        frames = super().feed(event_id, event)
+        if event.type is EventType.NESTED and self.graph_frames is not None:
+            frames += self.graph_frames.text(event.data)
+        return self._for_me(frames)
+
+    def values(self) -> Any:
+        """The run's state: a graph's own; else what was given and, when the run is done, its answer."""
+        if self.graph_frames is not None:
+            return self.graph_frames.values(self._ended.get("interrupts"))
         state = {**self._given, **self._result} if self.fold.ended is Status.DONE else dict(self._given)
         answer = self._answer() if self.fold.ended is Status.DONE else None
         state["messages"] = [*self._given.get("messages", ()), *((answer,) if answer else ())]
@@ -80,23 +120,27 @@ class Run(Projection):
             state["__interrupt__"] = interrupts
         return state
 
-    def outcome(self) -> dict[str, Any]:
+    def outcome(self) -> Any:
         """What `wait` and `join` answer: the state, or the error, as the SDKs look for it."""
         if self.fold.ended is Status.DONE:
             return self.values()
         return {"__error__": self._error()}
 
     def start(self, data: Any) -> Iterable[Frame]:
-        """The run, and the state that it begins with."""
+        """The run."""
+        self._chain = data["chain"]
         yield Frame({"run_id": self._run_id, "attempt": self.attempt}, "metadata")
-        yield Frame(self.values(), "values")
 
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
         """A chunk of the stage's message."""
+        if self.graph_frames is not None:
+            return self.graph_frames.text(self._event.data)
         return self._chunk(stage, delta, is_refusal=False)
 
     def refusal(self, stage: StageText, delta: str) -> Iterable[Frame]:
         """A chunk too, which is marked as LangChain marks a refusal."""
+        if self.graph_frames is not None:
+            return self.graph_frames.text(self._event.data, refused=True)
         return self._chunk(stage, delta, is_refusal=True)
 
     def citations(self, data: Any) -> Iterable[Frame]:
@@ -117,7 +161,23 @@ class Run(Projection):
         yield self._message(chunk, stage.name)
 
     def stage(self, data: Any) -> Iterable[Frame]:
-        """A stage or a node that is at its end has updated the state with what it said."""
+        """The state that the run begins with; a stage that is at its end has updated it with what it said.
+
+        A graph tells its steps itself.
+        """
+        if data["state"] == "started" and data.get("graph"):
+            about = {
+                "run_id": self._run_id,
+                "thread_id": self._thread_id,
+                "graph_id": self._chain,
+                "assistant_id": self._chain,
+            }
+            self.graph_frames = GraphFrames(about, self._wanted.__contains__)
+        if self.graph_frames is not None:
+            return
+        if not self._has_begun:
+            self._has_begun = True
+            yield Frame(self.values(), "values")
         if data["state"] != "finished":
             return
         named = data["name"], data["run"], data.get("parent", "")
@@ -125,7 +185,9 @@ class Run(Projection):
         yield Frame({data["name"]: {"messages": texts}}, "updates")
 
     def tool(self, data: Any) -> Iterable[Frame]:
-        """A model's message that calls a tool, and the tool's."""
+        """A model's message that calls a tool, and the tool's; a graph's own messages say that."""
+        if self.graph_frames is not None:
+            return
         call, said = data["call_id"], data.get("input", data.get("output"))
         if data["state"] == "started":
             arguments = said if isinstance(said, dict) else {"input": said}
@@ -139,6 +201,9 @@ class Run(Projection):
 
     def custom(self, data: Any) -> Iterable[Frame]:
         """What a graph's stream writer wrote is given bare, as LangGraph does; all else with its name."""
+        if self.graph_frames is not None:
+            yield from self.graph_frames.written(data)
+            return
         if data["name"] == _RESULT:
             result = data["data"]
             whole = result if isinstance(result, Mapping) else {}
@@ -148,20 +213,33 @@ class Run(Projection):
         told = {"name": data["name"], "stage": data["stage"], "data": data["data"]}
         yield Frame(data["data"] if bare else told, "custom")
 
+    def graph(self, data: Any) -> Iterable[Frame]:
+        """A step of the graph."""
+        return () if self.graph_frames is None else self.graph_frames.step(data)
+
     def reset(self, data: Any) -> Iterable[Frame]:
-        """The state with the messages that still stand; all since the stage began do not."""
+        """The state with the messages that still stand; all since the stage began do not.
+
+        Of a graph nothing stands, and it begins anew with its state.
+        """
+        self.attempt = data["attempt"]
+        if self.graph_frames is not None:
+            self.graph_frames.forget()
+            return
         since = Cursor.parse(data["discard_after"]).offset
         self._said = {key: said for key, said in self._said.items() if said.offset < since}
         self._texts = {key: message for key, message in self._texts.items() if message in self._said}
-        self.attempt = data["attempt"]
         standing = [*self._given.get("messages", ()), *(said.whole() for said in self._said.values())]
         yield Frame({**self._given, "messages": standing}, "values")
 
     def done(self, data: Any) -> Iterable[Frame]:
-        """The state at the end."""
+        """The state at the end, or what the graph asks."""
         self._ended = data
-        yield Frame(self.values(), "values")
-        yield Frame(None, "end")
+        if self.graph_frames is None:
+            yield Frame(self.values(), "values")
+        elif interrupts := data.get("interrupts"):
+            yield from self.graph_frames.asked(interrupts)
+        yield Frame({}, "end")  # clients look into the data of every event
 
     def failed(self, data: Any) -> Iterable[Frame]:
         """Why."""

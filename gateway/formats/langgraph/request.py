@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.formats.base.projection import whole
-from gateway.formats.langgraph.projection import EVENT_OF_MODE, message
+from gateway.formats.langgraph.projection import EVENTS_OF_MODE, message
 from gateway.protocol import sse
 from gateway.protocol.errors import Invalid, UnansweredInterrupts
 from gateway.streams.images import check_parts
@@ -53,7 +53,14 @@ _COMMANDS = ("resume", "update", "goto")
 _INTERRUPT = re.compile(r"[0-9a-f]{32}")  # the form of the ids of LangGraph's questions
 NOTHING: Any = object()
 # What changes what is run, and is not to be had here, unless it is empty.
-_NOT_HERE = ("interrupt_before", "interrupt_after", "after_seconds", "checkpoint_id")
+_NOT_HERE = (
+    "interrupt_before",
+    "interrupt_after",
+    "after_seconds",
+    "checkpoint_id",
+    "feedback_keys",
+)
+_DURABILITIES = ("async", "sync", "exit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,8 @@ class Asked:
     size: int  # bytes of the body, about
     command: Command | None = None  # what a run that waits goes on with
     webhook: Webhook | None = None  # whom to tell of the run's end
+    subgraphs: bool = False  # their frames are asked for, too
+    durability: str = "async"
 
 
 def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
@@ -127,10 +136,18 @@ def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
     told = _object("metadata", metadata) or None
     given = whole(value.get("input"))
     command = _command(value)
+    size = len(spelled)
+    durability = value.get("durability") or ("exit" if value.get("checkpoint_during") is False else "async")
+    if durability not in _DURABILITIES:
+        raise Invalid("durability", f"must be one of {', '.join(_DURABILITIES)}")
+    if value.get("on_completion") not in (None, "keep"):
+        raise Invalid("on_completion", "must be keep: a run is kept as long as any stream")
     url = value.get("webhook")
     return Asked(
-        *(chain, given, params, told, modes, strategy, key, digest, checkpoint, len(spelled), command),
+        *(chain, given, params, told, modes, strategy, key, digest, checkpoint, size, command),
         webhook=of_url(url, bounds.webhooks) if url is not None else None,
+        subgraphs=value.get("stream_subgraphs") is True,
+        durability=durability,
     )
 
 
@@ -173,8 +190,8 @@ def parse_modes(given: Any) -> tuple[str, ...]:
     modes = [given] if isinstance(given, str) else given
     if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
         raise Invalid("stream_mode", "must be a string or a list of strings")
-    if any(mode not in EVENT_OF_MODE for mode in modes):
-        raise Invalid("stream_mode", f"must be of {', '.join(EVENT_OF_MODE)}")
+    if any(mode not in EVENTS_OF_MODE for mode in modes):
+        raise Invalid("stream_mode", f"must be of {', '.join(EVENTS_OF_MODE)}")
     return tuple(dict.fromkeys(modes))
 
 

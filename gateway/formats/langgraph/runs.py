@@ -17,6 +17,7 @@ from starlette.responses import Response
 import gateway.formats.langgraph.told as told
 from gateway.formats.base.projection import Place
 from gateway.formats.base.serving import Route, at_its_end, begin, follow, stands
+from gateway.formats.langgraph.names import chain_of
 from gateway.formats.langgraph.projection import RUN_STATUS
 from gateway.formats.langgraph.request import (
     NOTHING,
@@ -42,10 +43,12 @@ from gateway.protocol import Cursor
 from gateway.protocol.errors import Invalid, Malformed, NotWaiting, ThreadBusy, ThreadMoved
 from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
+from gateway.streams.purging import purge
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start, read_json
 from gateway.web import request_head
 from gateway.web.answers import answered, json_answer
+from gateway.web.headers import SECURE
 
 _FROM_THE_START = ("-1", "0", "")
 _LAST_FRAME = 999  # of any event
@@ -100,11 +103,15 @@ async def langgraph_list(gateway: Gateway, request: Request) -> Response:
     if status is not None and status not in RUN_STATUS.values():
         raise Invalid("status", f"must be one of {', '.join(RUN_STATUS.values())}")
     fitting: list[dict[str, Any]] = []
-    async with aclosing(thread.history()) as runs:  # it reads a run when that is asked for
+    select = [name for name in query.getlist("select") if name]
+    async with aclosing(thread.all()) as runs:  # it reads a run when that is asked for
         while len(fitting) < skipped + most and (found := await anext(runs, None)) is not None:
             run = told.run(thread, found[0])
             fitting += [run] if status in (None, run["status"]) else []
-    return json_answer(fitting[skipped:])
+    told_runs = fitting[skipped:]
+    if select:
+        told_runs = [{name: run[name] for name in select if name in run} for run in told_runs]
+    return json_answer(told_runs)
 
 
 @answered("/threads/{thread}/runs/{id}", shape=refused, relative=True)
@@ -114,15 +121,25 @@ async def langgraph_run(gateway: Gateway, request: Request) -> Response:
     return json_answer(told.run(thread, record))
 
 
+@answered("/threads/{thread}/runs/{id}", shape=refused)
+async def langgraph_run_delete(gateway: Gateway, request: Request) -> Response:
+    """DELETE: a run, with what it has left in its thread."""
+    thread, record, _ = await _found(gateway, request)
+    await purge(gateway, record.id, thread.owner)
+    return Response(status_code=204, headers=SECURE)
+
+
 @answered("/threads/{thread}/runs/{id}/stream", shape=refused, relative=True)
 async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
     """GET: read a run, after a `Last-Event-ID`; without one, what comes from now on."""
-    modes = parse_modes(request.query_params.getlist("stream_mode") or "values")
+    asked = [mode for mode in request.query_params.getlist("stream_mode") if mode]
+    modes = parse_modes(asked) if asked else ()
     thread, record, began = await _found(gateway, request)
+    modes = modes or tuple(began.modes)
     after = _after(request, record)
     if after is not None and not await stands(gateway, record, after):
         after = None  # the store has lost what the reader has seen: from the start
-    projection = thread.projection(record, began, modes)
+    projection = thread.projection(record, began, modes, subgraphs=began.subgraphs)
     headers = told.located(thread, record, told.stream_path(thread, record, modes))
     return follow(gateway, record, projection, after, headers)
 
@@ -148,7 +165,7 @@ async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
 
 async def _streamed(gateway: Gateway, request: Request) -> Response:
     thread, record, began, asked = await _begin(gateway, request, attached=True, followed=True)
-    projection = thread.projection(record, began, asked.modes)
+    projection = thread.projection(record, began, asked.modes, subgraphs=asked.subgraphs)
     headers = told.located(thread, record, told.stream_path(thread, record, asked.modes))
     return follow(gateway, record, projection, None, headers)
 
@@ -182,22 +199,28 @@ async def _begin(
         gateway.parts.hub.check_room(owner=owner)
     bounds = gateway.bounds
     asked = await read_json(request, bounds, lambda value: parse_run(value, key, bounds), owner)
+    asked = replace(asked, chain=chain_of(gateway.chains, asked.chain))
     if "thread" not in request.path_params:
         if asked.command is not None:
             raise Invalid("command", "needs a thread")
         nowhere = Thread(gateway, owner, "")
-        record, began = await _start(nowhere, request, asked, Base("", asked.checkpoint), followed)
+        record, began = await _start(nowhere, request, asked, Base("", ""), followed)
         thread, began = Thread(gateway, owner, record.id), replace(began, thread=record.id)
         await thread.keep(record, began)
         return thread, record, began, asked
     thread = Thread(gateway, owner, name_of(gateway, request))
-    if key and (known := await thread.of_key(asked)) is not None:
-        return thread, _noted(known), await thread.began(known), asked
+    return thread, *await begin_in(thread, request, asked, followed=followed), asked
+
+
+async def begin_in(thread: Thread, request: Request, asked: Asked, *, followed: bool) -> tuple[Record, Began]:
+    """Start a run in a thread, or go on where it waits, or find the run that the same POST has started."""
+    if asked.key and (known := await thread.of_key(asked)) is not None:
+        return _noted(known), await thread.began(known)
     for _ in range(_TURNS):
         base = await thread.base(asked)
         if base.again is not None:
             record, began = base.again
-            return thread, _noted(record), began, asked
+            return _noted(record), began
         try:
             if (found := await _resumed(thread, request, asked, base, followed)) is not None:
                 record, began = found
@@ -205,9 +228,9 @@ async def _begin(
                 record, began = await _start(thread, request, asked, base, followed)
         except (ThreadBusy, ThreadMoved):  # another went on from there first: look again
             continue
-        if key:
+        if asked.key:
             await thread.remember(asked, record)
-        return thread, record, began, asked
+        return record, began
     raise ThreadBusy(base.newest)
 
 
@@ -237,7 +260,7 @@ async def _resumed(
         followed=followed,
         claims=request_head.claims(request),
     )
-    began = Began(given, newest.id, asked.digest, thread.name, asked.key)
+    began = Began(given, newest.id, asked.digest, thread.name, asked.key, asked.modes, asked.subgraphs)
     await thread.keep(record, began)
     return _noted(record), began
 
@@ -259,7 +282,10 @@ async def _start(
 
     state, start = await aside(asked.size + _MESSAGE_BYTES * len(messages), read, thread.owner)
     key = asked.key and sha256(f"{thread.name}\0{before}\0{asked.key}".encode()).hexdigest()
-    began = Began(state, before, asked.digest, thread.name, asked.key)
+    began = Began(state, before, asked.digest, thread.name, asked.key, asked.modes, asked.subgraphs)
+    start = replace(
+        start, graph={"input": asked.input} | ({"checkpoint": base.checkpoint} if base.checkpoint else {})
+    )
     if thread.name:
         start = replace(
             start,
@@ -305,6 +331,7 @@ ROUTES = (
     Route("POST", "/threads/{thread}/runs", langgraph_create),
     Route("GET", "/threads/{thread}/runs", langgraph_list),
     Route("GET", "/threads/{thread}/runs/{id}", langgraph_run),
+    Route("DELETE", "/threads/{thread}/runs/{id}", langgraph_run_delete),
     Route("GET", "/threads/{thread}/runs/{id}/stream", langgraph_join_stream),
     Route("GET", "/threads/{thread}/runs/{id}/join", langgraph_join),
     Route("POST", "/threads/{thread}/runs/{id}/cancel", langgraph_cancel),

@@ -6,7 +6,7 @@ A thread is a name: one that has no run yet is empty, and nothing is stored for 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -20,6 +20,7 @@ from gateway.formats.langgraph.threads import MOST_WALKED, Began, Thread, name_o
 from gateway.protocol import Status
 from gateway.protocol.errors import Invalid, ThreadBusy
 from gateway.store.record import Record
+from gateway.store.threads import State
 from gateway.streams.graph_state import GraphState
 from gateway.streams.room import Document
 from gateway.streams.service import Gateway
@@ -49,8 +50,9 @@ async def langgraph_thread_create(gateway: Gateway, request: Request) -> Respons
     body = await read_json(request, gateway.bounds, as_it_is, owner)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
-    if body.get("supersteps"):
-        raise Invalid("supersteps", "is not to be had here")
+    for field in ("supersteps", "ttl"):
+        if body.get(field):
+            raise Invalid(field, "is not to be had here")
     given = body.get("thread_id")
     if given is not None and not isinstance(given, str):
         raise Invalid("thread_id", "must be a string")
@@ -59,14 +61,19 @@ async def langgraph_thread_create(gateway: Gateway, request: Request) -> Respons
     newest = await thread.newest()
     if newest is not None and body.get("if_exists") != "do_nothing":
         raise ThreadBusy(newest.id, "there is a thread of this name, and it has runs")
-    return json_answer(await _told(thread, newest))
+    state = await thread.stands()
+    if (metadata := metadata_of(body)) and not state.metadata:
+        await thread.describe(metadata)
+        state = await thread.stands()
+    return json_answer(await told_of(thread, state, newest))
 
 
 @answered("/threads/{thread}", shape=refused)
 async def langgraph_thread(gateway: Gateway, request: Request) -> Response:
     """GET: a thread, with its state."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
-    return json_answer(await _told(thread, await thread.newest()))
+    state = await thread.stands()
+    return json_answer(await told_of(thread, state, await thread.found(state.newest)))
 
 
 @answered("/threads/{thread}")
@@ -81,7 +88,27 @@ async def thread_delete(gateway: Gateway, request: Request) -> Response:
 async def thread_state(gateway: Gateway, request: Request) -> Response:
     """GET: how a thread stands: a graph by its newest checkpoint, any other chain by what was said."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
-    return json_answer(await _stands(thread, await thread.newest()))
+    return json_answer(await standing(thread, await thread.newest()))
+
+
+@answered("/threads/{thread}/state/{id}", shape=refused)
+async def langgraph_thread_state_at(gateway: Gateway, request: Request) -> Response:
+    """GET: how a thread stood at a checkpoint."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
+    return json_answer(await _at(thread, request.path_params["id"]))
+
+
+@answered("/threads/{thread}/state/checkpoint", shape=refused)
+async def langgraph_thread_state_of(gateway: Gateway, request: Request) -> Response:
+    """POST: the same, where the checkpoint is named by an object."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
+    body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
+    if not isinstance(body, dict):
+        raise Invalid("body", "must be an object")
+    checkpoint = _before("checkpoint", body.get("checkpoint"))
+    if not checkpoint:
+        return json_answer(await standing(thread, await thread.newest()))
+    return json_answer(await _at(thread, checkpoint))
 
 
 @answered("/threads/{thread}/history", shape=refused)
@@ -91,13 +118,19 @@ async def langgraph_thread_history(gateway: Gateway, request: Request) -> Respon
     body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
     if not isinstance(body, dict):
         raise Invalid("body", "must be an object")
-    for name in ("metadata", "checkpoint"):
-        if body.get(name):
-            raise Invalid(name, "is not to be had here")
     most = whole_number("limit", body.get("limit") or 10, MOST_WALKED)
+    before, only = _before("before", body.get("before")), _before("checkpoint", body.get("checkpoint"))
+    metadata = body.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise Invalid("metadata", "must be an object")
+    wanted = {"most": most, "before": before, "checkpoint": only, "metadata": metadata}
+    if graphs := await thread.graphs(**wanted):
+        return json_answer([_of_graph(thread, None, Began({}), one) for one in graphs])
+    if only or metadata or await thread.graph() is not None:
+        return json_answer([])
     told: list[Document] = []
     size = 0
-    async with aclosing(thread.history(_before(body.get("before")))) as runs:
+    async with aclosing(thread.history(before)) as runs:
         async for record, began in runs:
             told.append(await _state(thread, record, began))
             size += told[-1].size
@@ -106,18 +139,29 @@ async def langgraph_thread_history(gateway: Gateway, request: Request) -> Respon
     return json_answer(told)
 
 
-def _before(given: Any) -> str:
-    """The run that `before` names: a checkpoint's id, the checkpoint, or a config with it."""
+def _before(where: str, given: Any) -> str:
+    """What this names: a checkpoint's id, the checkpoint, or a config with it."""
     if isinstance(given, dict):
         given = given.get("configurable", given)
     if isinstance(given, dict):
         given = given.get("checkpoint_id", "")
     if given is not None and not isinstance(given, str):
-        raise Invalid("before", "must be a checkpoint, or its id")
+        raise Invalid(where, "must be a checkpoint, or its id")
     return given or ""
 
 
-async def _stands(thread: Thread, newest: Record | None) -> Document:
+async def _at(thread: Thread, checkpoint: str) -> Document:
+    """How the thread stood at a checkpoint; of a chain that is no graph, after a run.
+
+    Raises StreamNotFound.
+    """
+    if graphs := await thread.graphs(checkpoint=checkpoint):
+        return _of_graph(thread, None, Began({}), graphs[0])
+    record, began = await thread.own(checkpoint)
+    return await _state(thread, record, began)
+
+
+async def standing(thread: Thread, newest: Record | None) -> Document:
     """How a thread stands: a graph's by its checkpoint, another's by the newest run, or by what was said."""
     began = Began({}) if newest is None else await thread.began(newest)
     if (graph := await thread.graph()) is not None:
@@ -134,10 +178,10 @@ def _of_graph(thread: Thread, newest: Record | None, began: Began, graph: GraphS
         "values": graph.values,
         "next": graph.next,
         "tasks": graph.tasks or (_tasks(newest) if newest is not None and began.thread else []),
-        "checkpoint": _checkpoint(thread, newest.id if newest is not None else graph.run),
+        "checkpoint": _checkpoint(thread, graph.id),
         "metadata": {"thread_id": thread.name, **graph.metadata, "run_id": graph.run},
         "created_at": graph.created_at,
-        "parent_checkpoint": _checkpoint(thread, began.before) if began.before else None,
+        "parent_checkpoint": _checkpoint(thread, graph.parent) if graph.parent else None,
         "interrupts": graph.interrupts,
     }
     return Document.of(told, graph.share, graph.size)
@@ -146,7 +190,7 @@ def _of_graph(thread: Thread, newest: Record | None, began: Began, graph: GraphS
 async def _state(thread: Thread, record: Record, began: Began) -> Document:
     run = await thread.state(record, began)
     values = run.values()
-    interrupts = values.pop("__interrupt__", [])
+    interrupts = values.pop("__interrupt__", []) if isinstance(values, dict) else []
     whole = {
         "values": values,
         "next": [] if record.ended and not interrupts else [record.chain],
@@ -177,31 +221,43 @@ def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
     return {"thread_id": thread.name, "checkpoint_ns": "", "checkpoint_id": run_id, "checkpoint_map": None}
 
 
-async def _told(thread: Thread, newest: Record | None) -> Document:
+async def told_of(thread: Thread, state: State, newest: Record | None) -> Document:
     """A thread, as LangGraph's server describes one."""
-    at = protocol.iso(newest.created_ms if newest else await thread.gateway.parts.log.now_ms())
-    stands = await _stands(thread, newest)
-    values, interrupts = (stands["values"] or None), stands["interrupts"]
-    state = await thread.stands()
-    status = await thread.gateway.parts.turns.status(thread.owner, state)
-    if status == "idle" and interrupts:
+    now_ms = state.created_ms or await thread.gateway.parts.log.now_ms()
+    created, updated = protocol.iso(now_ms), protocol.iso(state.updated_ms or now_ms)
+    stands = await standing(thread, newest)
+    status = await thread.status(state)
+    if status == "idle" and stands["interrupts"]:
         status = "interrupted"
+    asked = {one["id"]: one["interrupts"] for one in stands["tasks"] if one["interrupts"]}
     whole = {
         "thread_id": thread.name,
-        "created_at": at,
-        "updated_at": at,
-        "state_updated_at": at,
-        "metadata": {},
+        "created_at": created,
+        "updated_at": updated,
+        "state_updated_at": updated,
+        "metadata": thread.metadata(state),
         "config": {},
         "status": status,
-        "values": values,
-        "interrupts": {newest.id: interrupts} if newest is not None and interrupts else {},
+        "values": stands["values"] or None,
+        "interrupts": asked,
     }
     return Document.of(whole, stands.share, stands.size)
+
+
+def metadata_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata that a body names, with the graph. Raises Invalid."""
+    metadata, graph = body.get("metadata") or {}, body.get("graph_id")
+    if not isinstance(metadata, dict):
+        raise Invalid("metadata", "must be an object")
+    if graph is not None and not isinstance(graph, str):
+        raise Invalid("graph_id", "must be a string")
+    return {**metadata, **({"graph_id": graph} if graph else {})}
 
 
 ROUTES = (
     Route("POST", "/threads", langgraph_thread_create),
     Route("GET", "/threads/{thread}", langgraph_thread),
     Route("POST", "/threads/{thread}/history", langgraph_thread_history),
+    Route("POST", "/threads/{thread}/state/checkpoint", langgraph_thread_state_of),
+    Route("GET", "/threads/{thread}/state/{id}", langgraph_thread_state_at),
 )

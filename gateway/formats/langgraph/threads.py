@@ -17,20 +17,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.base.serving import replayed
+from gateway.formats.langgraph.names import assistant_id
 from gateway.formats.langgraph.projection import Run, message
 from gateway.formats.langgraph.request import Asked
-from gateway.protocol.errors import HoldfastError, Invalid, KeyReused, StreamGone, StreamNotFound, ThreadBusy
+from gateway.protocol import Status, sse
+from gateway.protocol.errors import (
+    HoldfastError,
+    Invalid,
+    KeyReused,
+    OverQuota,
+    StreamGone,
+    StreamNotFound,
+    ThreadBusy,
+)
 from gateway.store.conversations import OF_STREAM, Conversation
 from gateway.store.record import Record
-from gateway.store.threads import State
-from gateway.streams.graph_state import GraphState
+from gateway.store.threads import State, lifetimes
+from gateway.streams.graph_state import GraphState, Wanted
 from gateway.streams.room import Document, HeldList
 from gateway.streams.service import Gateway
-from gateway.streams.start import check_thread
+from gateway.streams.start import MAX_METADATA_BYTES, check_thread
 from gateway.web import request_head
 from gateway.web.answers import json_answer, problem
 
 RUN = "langgraph run"
+_FULL_SECONDS = 3600  # after which a caller with too many threads may try again
 MOST_WALKED = 100
 _KEYS = "langgraph key"
 _TYPES = {"user": "human", "assistant": "ai", "tool": "tool"}  # any other role is a system's
@@ -45,6 +56,8 @@ class Began:
     digest: str = ""
     thread: str = ""  # empty: it was started in another format
     key: str = ""  # its Idempotency-Key
+    modes: Sequence[str] = ("values",)  # that it was started with
+    subgraphs: bool = False
 
     def kept(self) -> dict[str, Any]:
         """Its fields as JSON; the state is not copied."""
@@ -54,6 +67,8 @@ class Began:
             "digest": self.digest,
             "thread": self.thread,
             "key": self.key,
+            "modes": list(self.modes),
+            "subgraphs": self.subgraphs,
         }
 
 
@@ -66,6 +81,7 @@ class Base:
     again: tuple[Record, Began] | None = None
     waits: bool = False  # the new run begins when those that are there have ended
     undone: frozenset[str] = frozenset()  # runs of which the new one leaves nothing
+    checkpoint: str = ""  # of a graph's, from which the new run goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +120,11 @@ class Thread:
             raise StreamNotFound
         return record, began
 
-    def projection(self, record: Record, began: Began, modes: Sequence[str] = ()) -> Run:
+    def projection(
+        self, record: Record, began: Began, modes: Sequence[str] = (), *, subgraphs: bool = False
+    ) -> Run:
         """A run's frames, of these modes."""
-        return Run(record.id, self.name, began.given, modes)
+        return Run(record.id, self.name, began.given, modes, subgraphs=subgraphs)
 
     async def state(self, record: Record, began: Began) -> Run:
         """A run as it stands now. Raises StreamGone."""
@@ -132,12 +150,14 @@ class Thread:
         while before in undone:
             displaced = await self.found(before)
             before = (await self.began(displaced)).before if displaced is not None else ""
+        waits = runs and asked.strategy == "enqueue"
+        threads = self.gateway.parts.threads
+        if asked.checkpoint and await threads.has_checkpoints(self.owner, self.name):
+            if not await self.graphs(checkpoint=asked.checkpoint):
+                raise Invalid("checkpoint.checkpoint_id", "must be the id of a checkpoint of this thread")
+            return Base(newest, before, waits=waits, undone=undone, checkpoint=asked.checkpoint)
         if asked.checkpoint and await self.found(asked.checkpoint) is None:
             raise Invalid("checkpoint.checkpoint_id", "must be the id of a run that is still kept")
-        threads = self.gateway.parts.threads
-        if asked.checkpoint not in ("", newest) and await threads.has_checkpoints(self.owner, self.name):
-            raise Invalid("checkpoint.checkpoint_id", "must be the newest run's: a graph goes on from there")
-        waits = runs and asked.strategy == "enqueue"
         return Base(newest, asked.checkpoint or before, waits=waits, undone=undone)
 
     async def of_key(self, asked: Asked) -> Record | None:
@@ -170,9 +190,34 @@ class Thread:
             return held
         if record is None or began is None or not began.thread:
             return await self.remembered(undone) if self.name else []
-        run = await self.state(record, began)
-        messages: list[dict[str, Any]] = run.values()["messages"]
-        return messages
+        values = (await self.state(record, began)).values()
+        messages = values.get("messages") if isinstance(values, dict) else None
+        return [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+
+    def metadata(self, state: State) -> dict[str, Any]:
+        """What a client has said of the thread, and the graph of its newest run."""
+        ran = {"graph_id": state.chain, "assistant_id": assistant_id(state.chain)} if state.chain else {}
+        return {**state.metadata, **ran}
+
+    async def status(self, state: State) -> str:
+        """`busy`, `interrupted` (a question is open, or the newest run was cancelled), `error` or `idle`."""
+        status = await self.gateway.parts.turns.status(self.owner, state)
+        if status != "idle":
+            return status
+        newest = await self.found(state.newest)
+        return "interrupted" if newest is not None and newest.status is Status.CANCELLED else status
+
+    async def describe(self, metadata: Mapping[str, Any]) -> None:
+        """Keep this of the thread. Raises Invalid, or OverQuota where the caller has too many threads."""
+        if len(sse.dumps(metadata)) > MAX_METADATA_BYTES:
+            raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
+        settings, threads = self.gateway.settings, self.gateway.parts.threads
+        thread_ms, _ = lifetimes(settings)
+        if not await threads.note(
+            self.owner, self.name, thread_ms=thread_ms, most=settings.max_owner_threads
+        ):
+            raise OverQuota(f"a caller may have {settings.max_owner_threads} threads", _FULL_SECONDS)
+        await threads.describe(self.owner, self.name, metadata, thread_ms=thread_ms)
 
     async def graph(self) -> GraphState | None:
         """How the graph of this thread stands by its checkpoints."""
@@ -181,12 +226,21 @@ class Thread:
             return None
         return await gateway.state_of(gateway.parts.redis, self.owner, self.name, gateway.room)
 
+    async def graphs(self, **wanted: Any) -> Sequence[GraphState]:
+        """Checkpoints of the graph of this thread, as `Wanted` names them."""
+        gateway = self.gateway
+        if not await gateway.parts.threads.has_checkpoints(self.owner, self.name):
+            return []
+        redis, room = gateway.parts.redis, gateway.room
+        return await gateway.states_of(redis, self.owner, self.name, room, Wanted(**wanted))
+
     async def values(self, record: Record, began: Began) -> dict[str, Any]:
         """The state that a run has left: its graph's by the checkpoint, where that is here."""
         if (graph := await self.graph()) is not None and isinstance(graph.values, dict):
             return Document.of({"messages": [], **graph.values}, graph.share, graph.size)
         values = (await self.state(record, began)).values()
-        return {name: value for name, value in values.items() if name != "__interrupt__"}
+        known = values if isinstance(values, dict) else {}
+        return {name: value for name, value in known.items() if name != "__interrupt__"}
 
     async def remembered(self, undone: Collection[str] = ()) -> list[dict[str, Any]]:
         """The messages that the thread itself remembers, as LangChain writes them."""
@@ -211,6 +265,13 @@ class Thread:
         await parts.creation.forget(self.owner, ended)
         names += [(OF_STREAM, stream_id) for stream_id in ended if stream_id not in known]
         await conversations.drop(self.owner, names)
+
+    async def all(self) -> AsyncGenerator[tuple[Record, Began], None]:
+        """Its runs, the newest first, on every branch; 100 at most."""
+        ids = await self.gateway.parts.threads.streams(self.owner, self.name)
+        for run_id in ids[:MOST_WALKED]:
+            if (record := await self.found(run_id)) is not None:
+                yield record, await self.began(record)
 
     async def history(self, since: str = "") -> AsyncGenerator[tuple[Record, Began], None]:
         """Its runs, the newest first, or those before one, as far back as they are kept; 100 at most."""

@@ -301,13 +301,62 @@ def _event(kind: EventType, data: Schema) -> Schema:
     return {**whole, "required": ["id", "event", "data"] if kind.value else ["id", "data"]}
 
 
+def _graph(run: Schema) -> Schema:
+    """A step of a graph."""
+    anything: Schema = {"type": "object"}
+    return also(
+        exactly(kind={"enum": ["message", "updates", "values", "piece", "last_piece"]}, stage=TEXT),
+        run=run,
+        ns=TEXT,
+        number=run,
+        state={"enum": ["started", "finished"]},
+        node=TEXT,
+        step={"type": "integer"},
+        tags={},
+        shown={"const": True},
+        message=anything,
+        own=anything,
+        data={},
+        text=TEXT,
+        changes=anything,
+    )
+
+
+_RUN: Schema = {"type": "integer", "minimum": 1}
+_BELOW: Mapping[str, Schema] = {"path": {"type": "array", "items": TEXT}, "within": TEXT}
+_NUMBER: Schema = {"type": "integer", "minimum": 2}
+
+
+def _said() -> Mapping[EventType, Schema]:
+    """What a model says: the data of the event, by its type."""
+    nested = also(exactly(within=TEXT, stage=TEXT), delta=TEXT, reasoning=TEXT, run=_RUN, **_BELOW)
+    aside = {"path": _BELOW["path"], "aside": TEXT}
+    return {
+        EventType.MESSAGE: also(
+            exactly(deployment=TEXT, delta_content=TEXT, stage=TEXT),
+            run=_RUN,
+            message=_NUMBER,
+            member=TEXT,
+            number=_RUN,
+            **aside,
+        ),
+        EventType.NESTED: also(nested, message=_NUMBER, number=_RUN),
+        EventType.REFUSAL: also(
+            exactly(delta=TEXT, stage=TEXT), run=_RUN, message=_NUMBER, number=_RUN, **aside
+        ),
+        EventType.CITATIONS: also(
+            exactly(stage=TEXT, citations={"type": "array", "items": {}}),
+            run=_RUN,
+            message=_NUMBER,
+            number=_RUN,
+            **_BELOW,
+        ),
+    }
+
+
 def _data() -> Mapping[EventType, Schema]:
     """An event's data, by its type."""
-    run = {"type": "integer", "minimum": 1}
-    below = {"path": {"type": "array", "items": TEXT}, "within": TEXT}
-    number = {"type": "integer", "minimum": 2}
-    nested = also(exactly(within=TEXT, stage=TEXT), delta=TEXT, reasoning=TEXT, run=run, **below)
-    reset = exactly(attempt=run, stage=TEXT, discard_after=EVENT_ID, reason=TEXT)
+    reset = exactly(attempt=_RUN, stage=TEXT, discard_after=EVENT_ID, reason=TEXT)
     tool = exactly(
         name=TEXT,
         call_id=TEXT,
@@ -316,31 +365,28 @@ def _data() -> Mapping[EventType, Schema]:
         input={},
         output={},
     )
-    stage = exactly(name=TEXT, run=run, index=NATURAL, count=NATURAL, state={"enum": ["started", "finished"]})
+    stage = exactly(
+        name=TEXT, run=_RUN, index=NATURAL, count=NATURAL, state={"enum": ["started", "finished"]}
+    )
     done = exactly(finish_reason=TEXT, usage=ref("Usage"), attempts=NATURAL, duration_ms=NATURAL)
     return {
-        EventType.MESSAGE: also(
-            exactly(deployment=TEXT, delta_content=TEXT, stage=TEXT),
-            run=run,
-            message=number,
-            member=TEXT,
-            path=below["path"],
-            aside=TEXT,
-        ),
+        **_said(),
         EventType.START: also(
             exactly(id=ID, chain=TEXT, stages={"type": "array", "items": TEXT}, created_at=TIME),
             **{"resumes": ID, "retries": ID, "from": TEXT},
         ),
-        EventType.STAGE: also(stage, parent=TEXT, step={"type": "integer"}, aside={"type": "boolean"}),
-        EventType.TOOL: {**also(tool, run=run, **below), "required": ["name", "call_id", "stage", "state"]},
-        EventType.CUSTOM: also(exactly(name=TEXT, stage=TEXT, data={}), run=run, message=number, **below),
-        EventType.NESTED: also(nested, message=number),
-        EventType.REFUSAL: also(
-            exactly(delta=TEXT, stage=TEXT), run=run, message=number, path=below["path"], aside=TEXT
+        EventType.STAGE: also(
+            stage,
+            parent=TEXT,
+            step={"type": "integer"},
+            aside={"type": "boolean"},
+            graph={"const": True},
         ),
-        EventType.CITATIONS: also(
-            exactly(stage=TEXT, citations={"type": "array", "items": {}}), run=run, message=number, **below
+        EventType.TOOL: {**also(tool, run=_RUN, **_BELOW), "required": ["name", "call_id", "stage", "state"]},
+        EventType.CUSTOM: also(
+            exactly(name=TEXT, stage=TEXT, data={}), run=_RUN, message=_NUMBER, number=_RUN, ns=TEXT, **_BELOW
         ),
+        EventType.GRAPH: _graph(_RUN),
         EventType.RESET: {"oneOf": [reset, exactly(reason={"const": "log_lost"})]},
         EventType.DONE: also(
             done,

@@ -1,0 +1,165 @@
+"""POST /threads/{thread}/stream/events: a thread's events, over its runs, for as long as the reader stays.
+
+A reader without a position begins at the run that has the thread's turn, or had it last: what a client shows
+of older runs it has from the thread's state. The connection never ends in order, so clients come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.formats.base.projection import events
+from gateway.formats.base.serving import Route
+from gateway.formats.langgraph.protocol_filter import PLACE_BITS, EventFilter, parse_filter
+from gateway.formats.langgraph.protocol_projection import ThreadRun
+from gateway.formats.langgraph.threads import Thread, name_of, refused
+from gateway.protocol import sse
+from gateway.protocol.errors import Malformed, NotJson
+from gateway.relay.reader import Ending, Why
+from gateway.runtime.off_loop import aside
+from gateway.store.record import Record
+from gateway.store.threads import Turn, turns_channel
+from gateway.streams.service import Gateway
+from gateway.streams.start import read_json
+from gateway.web import request_head
+from gateway.web.answers import answered
+from gateway.web.event_stream import CutStream
+
+T = TypeVar("T")
+_LOOK_SECONDS = 5.0  # between two looks for the next run, where no publish says that it has begun
+_YOUNGEST_SHARE = 0.75  # of the longest age of a connection
+
+
+@answered("/threads/{thread}/stream/events", shape=refused, relative=True)
+async def langgraph_thread_events(gateway: Gateway, request: Request) -> Response:
+    """POST: a thread's events, of its channels that the body names. A thread without a run is awaited."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
+    last = request.headers.get("last-event-id")
+    wanted = await read_body(thread, request, lambda value: parse_filter(value, last))
+    gateway.parts.hub.check_room(owner=thread.owner)
+    ending = Ending()
+    return CutStream(_followed(thread, wanted, ending), None, ending)
+
+
+async def read_body(thread: Thread, request: Request, then: Callable[[Any], T]) -> T:
+    """As `read_json`; what is no JSON is answered 400, as LangGraph's server does. Raises Malformed."""
+    try:
+        return await read_json(request, thread.gateway.bounds, then, thread.owner)
+    except NotJson as error:
+        raise Malformed(error.detail) from None
+
+
+def projection_of(
+    thread: Thread, record: Record, turn: int, given: dict[str, Any], wanted: EventFilter
+) -> ThreadRun:
+    """A run's events for this reader."""
+    # The log has no times. Clients pass over what is older than the state they have: this is never.
+    at_ms = record.created_ms + round(thread.gateway.settings.open_seconds * 1000)
+    return ThreadRun(record.id, thread.name, given, turn, at_ms, wanted)
+
+
+async def _followed(thread: Thread, wanted: EventFilter, ending: Ending) -> AsyncGenerator[bytes, None]:
+    loop = asyncio.get_running_loop()
+    age = thread.gateway.settings.stream_max_age
+    until = loop.time() + age * random.uniform(_YOUNGEST_SHARE, 1.0) if age else None
+    yield sse.HEARTBEAT  # clients wait for the first bytes
+    last = await thread.gateway.parts.threads.last_turn(thread.owner, thread.name)
+    number = last.number if last is not None else 0
+    if wanted.since and number < wanted.since >> PLACE_BITS:
+        wanted = replace(wanted, since=0)  # of a thread that was deleted meanwhile
+    if wanted.since:
+        number = wanted.since >> PLACE_BITS
+    turn: Turn | None = None
+    while True:
+        async with aclosing(_next(thread, number, until, ending)) as waiting:
+            async for found in waiting:
+                if isinstance(found, bytes):
+                    yield found
+                else:
+                    turn = found
+        if ending.why:
+            return
+        assert turn is not None
+        if (record := await thread.found(turn.stream_id)) is not None:
+            async with aclosing(_of_run(thread, record, turn, wanted, until, ending)) as frames:
+                async for chunk in frames:
+                    yield chunk
+            if ending.why not in (Why.TERMINAL, Why.EXPIRED):
+                return
+            ending.why = Why.NONE
+        number = turn.number + 1
+
+
+async def _next(
+    thread: Thread, number: int, until: float | None, ending: Ending
+) -> AsyncGenerator[Turn | bytes, None]:
+    """The run that has the turn of this number, or a later one, and heartbeats until there is one."""
+    loop, hub = asyncio.get_running_loop(), thread.gateway.parts.hub
+    threads, heartbeat = thread.gateway.parts.threads, thread.gateway.settings.heartbeat
+    if (turn := await threads.turn_from(thread.owner, thread.name, number)) is not None:
+        yield turn
+        return
+    beat = loop.time()
+    with hub.listen(turns_channel(thread.owner, thread.name), thread.owner) as rung:
+        while not hub.is_closed:
+            rung.clear()
+            if (turn := await threads.turn_from(thread.owner, thread.name, number)) is not None:
+                yield turn
+                return
+            now = loop.time()
+            if until is not None and now >= until:
+                ending.why = Why.AGE
+                return
+            if now - beat >= heartbeat:
+                beat = now
+                yield sse.HEARTBEAT
+            left = [_LOOK_SECONDS, heartbeat - (now - beat), *([until - now] if until is not None else [])]
+            try:
+                async with asyncio.timeout(max(min(left), 0.01)):
+                    await rung.wait()
+            except TimeoutError:
+                continue
+    ending.why = Why.STOPPING
+
+
+async def _of_run(
+    thread: Thread, record: Record, turn: Turn, wanted: EventFilter, until: float | None, ending: Ending
+) -> AsyncGenerator[bytes, None]:
+    """A run's frames, to its end."""
+    loop, gateway = asyncio.get_running_loop(), thread.gateway
+    began = await thread.began(record)
+    projection = projection_of(thread, record, turn.number, dict(began.given), wanted)
+    sent_at = loop.time()
+    chunks = gateway.parts.relay.follow(record.id, None, ending, record.owner)
+    async with aclosing(chunks) as source:
+        async for chunk in source:
+            now = loop.time()
+            if until is not None and now >= until:
+                ending.why = Why.AGE
+                return
+            if chunk == sse.LOG_LOST:  # what was sent is void
+                ending.why = Why.CUT
+                return
+            if chunk != sse.HEARTBEAT:
+                for frame in await aside(len(chunk), partial(_taken, projection, chunk), thread.owner):
+                    sent_at = now
+                    yield frame
+            if now - sent_at >= gateway.settings.heartbeat or chunk == sse.HEARTBEAT:
+                sent_at = now
+                yield sse.HEARTBEAT
+
+
+def _taken(projection: ThreadRun, chunk: bytes) -> list[bytes]:
+    return [frame for event_id, event in events(chunk) for frame in projection.take(event_id, event)]
+
+
+ROUTES = (Route("POST", "/threads/{thread}/stream/events", langgraph_thread_events),)

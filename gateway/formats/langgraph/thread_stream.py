@@ -1,0 +1,109 @@
+"""GET /threads/{thread}/stream: a thread's runs as they come, one after the other, on one connection.
+
+A frame's id names the run and the place in it, so a reader comes back to where it was. A thread has no end:
+the connection is cut at its age.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.formats.base.projection import Place, alive, projected
+from gateway.formats.base.serving import Route
+from gateway.formats.langgraph.threads import Thread, name_of, refused
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import Invalid, Malformed
+from gateway.relay.reader import Ending, Why
+from gateway.store.record import Record
+from gateway.streams.service import Gateway
+from gateway.web import request_head
+from gateway.web.answers import answered
+from gateway.web.event_stream import CutStream
+
+LOOK_SECONDS = 0.5  # between two looks for a thread's next run
+_LAST_FRAME = 999  # of any event
+_MODES = ("run_modes",)
+
+
+@answered("/threads/{thread}/stream", shape=refused)
+async def langgraph_thread_stream(gateway: Gateway, request: Request) -> Response:
+    """GET: what the thread's runs say from now on, or behind a `Last-Event-ID`, each in its own modes."""
+    thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
+    modes = [mode for mode in request.query_params.getlist("stream_mode") if mode]
+    if any(mode not in _MODES for mode in modes):
+        raise Invalid("stream_mode", f"must be {', '.join(_MODES)}")
+    run, after = _after(request)
+    gateway.parts.hub.check_room(owner=thread.owner)
+    if not run and (newest := await thread.newest()) is not None:
+        run, after = newest.id, Place(Cursor.parse(newest.last_id), _LAST_FRAME)
+    ending = Ending()
+    frames = _frames(thread, run, after, ending)
+    return CutStream(alive(frames, gateway.settings.heartbeat), {}, ending)
+
+
+async def _frames(
+    thread: Thread, run: str, after: Place | None, ending: Ending
+) -> AsyncGenerator[bytes, None]:
+    """The frames of the run `run` behind a place, and of all that come after it."""
+    loop, settings = asyncio.get_running_loop(), thread.gateway.settings
+    until = loop.time() + settings.stream_max_age if settings.stream_max_age else None
+    while until is None or loop.time() < until:
+        if run and (record := await thread.found(run)) is not None:
+            made = Ending()
+            async with aclosing(_of_run(thread, record, after, made)) as frames:
+                async for frame in frames:
+                    yield frame
+            if made.why is not Why.TERMINAL:
+                ending.why = made.why
+                return
+        after = None
+        while not (following := await _following(thread, run)):
+            if until is not None and loop.time() >= until:
+                ending.why = Why.AGE
+                return
+            yield b""
+            await asyncio.sleep(LOOK_SECONDS)
+        run = following
+    ending.why = Why.AGE
+
+
+async def _of_run(
+    thread: Thread, record: Record, after: Place | None, ending: Ending
+) -> AsyncGenerator[bytes, None]:
+    began = await thread.began(record)
+    projection = thread.projection(record, began, tuple(began.modes), subgraphs=began.subgraphs)
+    projection.id_before = f"{record.id}/"
+    chunks = thread.gateway.parts.relay.follow(record.id, None, ending, record.owner)
+    async with aclosing(projected(chunks, projection, after)) as frames:
+        async for frame in frames:
+            yield b"" if frame == sse.HEARTBEAT else frame
+
+
+async def _following(thread: Thread, run: str) -> str:
+    """The run that has come after this one; empty where there is none so far."""
+    if (await thread.stands()).newest == run:
+        return ""
+    ids = await thread.gateway.parts.threads.streams(thread.owner, thread.name)
+    if run in ids:
+        ids = ids[: ids.index(run)]
+    return ids[-1] if ids else ""
+
+
+def _after(request: Request) -> tuple[str, Place | None]:
+    """The run and the place of a `Last-Event-ID`. Raises Malformed."""
+    given = request.headers.get("last-event-id") or request.query_params.get("last_event_id") or ""
+    if given in ("", "-", "-1", "0"):
+        return "", None
+    run, _, place = given.partition("/")
+    try:
+        return run, Place.parse(place)
+    except ValueError:
+        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+
+
+ROUTES = (Route("GET", "/threads/{thread}/stream", langgraph_thread_stream),)

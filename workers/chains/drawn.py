@@ -1,0 +1,72 @@
+"""A chain that is one graph, drawn: its nodes, edges and schemas, as LangGraph's server tells them.
+
+The chain is made for it, as for a run; the drawing itself is made in a thread beside the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gateway.streams.graph_state import DrawnOf
+from workers.chains.registry import Registry
+from workers.langchain.shape import is_graph
+
+_log = logging.getLogger("holdfast.chains")
+
+
+def drawing(registry: Registry) -> DrawnOf:
+    """Draws this registry's chains; None for one that is no graph, or cannot be made here."""
+    known: dict[str, tuple[Any, Mapping[str, Any]]] = {}
+
+    async def drawn(name: str) -> Mapping[str, Any] | None:
+        try:
+            [*parts] = (await registry.load(name)).values()
+        except Exception as error:  # an author's factory
+            _log.warning("the chain %s cannot be drawn: %s", name, type(error).__name__)
+            return None
+        if len(parts) != 1 or not is_graph(parts[0]):
+            return None
+        if name not in known or known[name][0] is not parts[0]:
+            known[name] = parts[0], await asyncio.to_thread(_drawn, parts[0])
+        return known[name][1]
+
+    return drawn
+
+
+def _drawn(graph: Any) -> dict[str, Any]:
+    told = graph.get_graph().to_json()
+    for node in told["nodes"]:
+        if isinstance(node.get("data"), dict):
+            node["data"].pop("id", None)
+    schemas = {
+        "input_schema": _tried(graph.get_input_jsonschema),
+        "output_schema": _tried(graph.get_output_jsonschema),
+        "state_schema": _tried(lambda: _state(graph)),
+        "config_schema": None,
+        "context_schema": _tried(graph.get_context_jsonschema),
+    }
+    return {"graph": told, "schemas": schemas}
+
+
+def _tried(make: Callable[[], Any]) -> Any:
+    """A schema, or None for a type that has none."""
+    try:
+        return make()
+    except Exception as error:  # pydantic's, of an author's type
+        _log.debug("no schema: %s", type(error).__name__)
+        return None
+
+
+def _state(graph: Any) -> Any:
+    """The schema of all channels that the graph shows."""
+    from pydantic import create_model
+
+    fields: dict[str, Any] = {}
+    for name in graph.stream_channels_list:
+        kind = graph.channels[name].UpdateType
+        has_one = _tried(lambda kind=kind: create_model("One", value=(kind, None)).model_json_schema())  # type: ignore[misc]
+        fields[name] = (kind if has_one is not None else Any, None)
+    return create_model(graph.get_name("State"), **fields).model_json_schema()
