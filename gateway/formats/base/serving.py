@@ -81,8 +81,12 @@ def follow(
     projection: Projection,
     after: Place | None = None,
     headers: Mapping[str, str] | None = None,
+    *,
+    ages: bool = True,
 ) -> Response:
     """The stream as this format's frames, after a place that stands in the log (`stands`).
+
+    `ages` as in `CutStream`.
 
     Raises TooManyReaders.
     """
@@ -93,7 +97,7 @@ def follow(
     else:
         chunks = gateway.parts.relay.follow(record.id, None, ending, record.owner)
         made = projected(chunks, projection, after)
-    return CutStream(alive(made, gateway.settings.heartbeat), headers, ending)
+    return CutStream(alive(made, gateway.settings.heartbeat), headers, ending, ages=ages)
 
 
 async def stands(gateway: Gateway, record: Record, after: Place) -> bool:

@@ -18,11 +18,12 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from gateway.formats.base.projection import MOST_FRAMES, Frame, Place, Projection, events, projected
 from gateway.protocol import Cursor, EventType, sse
-from gateway.protocol.errors import CursorLost
+from gateway.protocol.errors import CursorLost, StoreUnavailable
 from gateway.relay.reader import Ending, Why
 from gateway.runtime.json_pieces import is_long
 from gateway.store.log import Log
@@ -358,6 +359,36 @@ async def shared(
     async with aclosing(own) as frames:
         async for made in frames:
             yield made
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """How many frames there are now, whether these are all, and where the reader stands who has the first."""
+
+    count: int
+    has_ended: bool
+    after: Place | None
+
+
+async def numbered(
+    gateway: Gateway, record: Record, projection: Projection, had: Callable[[int], int]
+) -> Numbered:
+    """Where a reader stands who has so many of the first frames as `had` says, of the number that there are.
+
+    Raises StoreUnavailable, also where the log turns out to be another one than it was.
+    """
+    every = projections(gateway)
+    one = every.of(gateway, record.id, projection)
+    try:
+        await one.catch_up()
+        has = min(had(one.frames), one.frames)
+        after = one.place_of(has - 1) if has > 0 else None
+        return Numbered(one.frames, one.has_ended, after)
+    except Stale:
+        every.drop(one)
+        raise StoreUnavailable from None
+    finally:
+        every.leave(one)
 
 
 def _pieces(blocks: Sequence[bytes]) -> Iterator[bytes]:
