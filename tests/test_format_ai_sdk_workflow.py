@@ -78,7 +78,7 @@ async def test_a_page_that_is_loaded_again_finds_its_chat(host: Host, opens: Ope
 @pytest.mark.parametrize("package", PACKAGES)
 async def test_a_failure_and_a_cancel_end_it(host: Host, opens: Opens, package: str) -> None:
     chat = await opens(url_of(host), 7, workflow=package)
-    told = await chat.does("send", text=script(status=400))
+    told = await chat.does("send", text=script(["a"], status=400))
     assert told["status"] == "error"
     assert len(told["asked"]) == 1
     gate = f"workflow cancel {package} {host.name}"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.formats.base.projection import Frame, Place, Projection, events
-from gateway.formats.base.shared import Shared, Stale, Trimmed, _pieces, projections
+from gateway.formats.base.shared import Shared, Stale, Trimmed, projections
+from gateway.formats.base.shared_frames import pieces_of
 from gateway.protocol import Cursor, Event, sse
 from gateway.protocol.events import done, start, text
 from gateway.protocol.fold import StageText
@@ -130,7 +131,7 @@ async def test_many_readers_at_random_places_have_the_same_bytes(seed: int) -> N
             assert frames is not None
         for chunk in chunks_of(whole, chance, begin):
             await asyncio.sleep(0)
-            told += b"".join(_pieces(await shared.of(chunk, Words().wants)))
+            told += b"".join(pieces_of(await shared.of(chunk, Words().wants)))
         assert told == expected
 
     await asyncio.gather(*(reads() for _ in range(12)))

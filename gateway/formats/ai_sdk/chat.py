@@ -16,7 +16,7 @@ from gateway.formats.ai_sdk.messages import APPROVALS, is_chat, parse_chat
 from gateway.formats.ai_sdk.projection import UIMessageStream
 from gateway.formats.base.approvals import answered_by, check_allowed
 from gateway.formats.base.serving import Route, begin, follow
-from gateway.formats.base.shared import numbered
+from gateway.formats.base.shared_frames import numbered
 from gateway.protocol.errors import (
     HoldfastError,
     Invalid,
@@ -157,8 +157,12 @@ def _head(record: Record) -> dict[str, str]:
 async def _from(gateway: Gateway, record: Record, first: int) -> Response:
     """The chunks from this one on. Raises StreamGone where there is none."""
     projection = projection_of(record, await Began.kept(gateway, record))
-    found = await numbered(gateway, record, projection, lambda count: first if first >= 0 else count + first)
-    chunks = found.count - found.has_ended  # the last frame of an ended stream is the mark of its end
+
+    def had(count: int, has_ended: bool) -> int:  # the last frame of an ended stream is no chunk
+        return first if first >= 0 else count - has_ended + first
+
+    found = await numbered(gateway, record, projection, had)
+    chunks = found.count - found.has_ended
     if first > chunks or (found.has_ended and first == chunks):
         raise StreamGone
     headers = {**_head(record), TAIL: str(chunks - 1)}

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.base.projection import Place, Projection, alive, events, projected
-from gateway.formats.base.shared import shared
+from gateway.formats.base.shared_frames import shared
 from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import CursorLost, StoreUnavailable, StreamGone
 from gateway.relay.reader import Ending
