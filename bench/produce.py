@@ -31,6 +31,7 @@ from gateway.store.record import Batch, Claim
 
 KEEP_MS = 600_000
 TICK_SECONDS = 0.001
+CREATED = "2026-01-01T00:00:00Z"
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class Stream:
 
 async def made(log: Log) -> Stream:
     """A new stream, claimed."""
-    stream_id, first = protocol.new_stream_id(), protocol.start("bench", "chat", ["chat"], "")
+    stream_id, first = protocol.new_stream_id(), protocol.start("bench", "chat", ["chat"], CREATED)
     fields = {
         "owner": protocol.ANONYMOUS,
         "chain": "chat",

@@ -11,6 +11,7 @@ import pytest
 from tests.hosts import Host, until
 from tests.mortals import Mortal
 from tests.support.ai_sdk import VERSIONS, Chat, Opens
+from tests.support.clean_ender import CleanEnder
 from tests.support.cutter import Cutter
 from tests.support.model_server import DEFAULT_TEXT, script
 from tests.support.processes import REPOSITORY
@@ -174,7 +175,7 @@ async def test_the_documents_lines_come_back_by_themselves_and_cancel(
     host: Host, talk: Talk, version: int
 ) -> None:
     [code] = CODE.findall("".join(path.read_text() for path in DOCUMENTS))
-    assert len(code.splitlines()) <= 10
+    assert len(code.splitlines()) <= 12
     chat, gate = Chat(talk, version, f"documented@{host.name}-{version}"), f"ai-lines-{host.name}-{version}"
     question = script(["a", "b", "c", "d"], gate=gate, gate_at=3)
     async with Cutter(url(host).rstrip("/"), [0, 300, 600]) as cutter:
@@ -192,6 +193,21 @@ async def test_the_documents_lines_come_back_by_themselves_and_cancel(
     assert (told["shown"], len(told["messages"])) == ("abcd", 2)
     document = await host.status("/stream/" + told["messages"][1]["id"])
     assert document["status"] in ("done", "cancelled")
+
+
+async def test_the_documents_lines_come_back_where_a_cut_was_made_a_clean_end(
+    host: Host, talk: Talk, version: int
+) -> None:
+    [code] = CODE.findall("".join(path.read_text() for path in DOCUMENTS))
+    chat = Chat(talk, version, f"clean@{host.name}-{version}")
+    async with CleanEnder(url(host).rstrip("/"), [520, 610]) as ender:
+        await chat.does("documented", version=version, code=code.replace("http://127.0.0.1:7071", ender.url))
+        await chat.tell("send", text=script(["a", "b", "c", "d"]))
+        await chat.shows("abcd")
+        told = await chat.does("cancel")
+        assert ender.ends == 2
+    assert (told["shown"], len(told["messages"])) == ("abcd", 2)
+    assert told["messages"][1]["metadata"]["status"] == "done"
 
 
 async def test_an_answer_is_made_anew(host: Host, opens: Opens, version: int) -> None:

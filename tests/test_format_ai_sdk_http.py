@@ -48,7 +48,7 @@ async def test_a_refusal_is_plain_text_and_leaves_nothing(host: Host) -> None:
             "/api/chat", content=content, headers={"content-type": "application/json"}
         )
         assert refusal(answer)[:2] == told
-    answer = await host.http.post("/api/chat", content=b"{}", headers={"content-type": "text/plain"})
+    answer = await host.http.post("/api/chat", content=b"{}", headers={"content-type": "text/html"})
     assert refusal(answer)[:2] == (415, "not_json")
     answer = await host.http.post("/api/chat", json=body(chain="none"))
     assert refusal(answer)[2] == "chain: must be the name of a chain of this gateway"

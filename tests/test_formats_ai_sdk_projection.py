@@ -328,17 +328,18 @@ def test_a_failure_and_a_cancellation_close_what_is_open() -> None:
         {"type": "finish-step"},
         {"type": "message-metadata", "messageMetadata": {"status": "failed", "error": error}},
         {"type": "error", "errorText": "The model failed."},
+        {"type": "finish", "finishReason": "error"},
     ]
     log.events[-1] = (log.events[-1][0], Event(EventType.CANCELLED, {}))
-    assert kinds(log)[len(beginning) :] == ["text-end", "finish-step", "message-metadata", "abort"]
-    assert chunks(log)[-2]["messageMetadata"] == {"status": "cancelled"}
+    assert kinds(log)[len(beginning) :] == ["text-end", "finish-step", "message-metadata", "abort", "finish"]
+    assert chunks(log)[-3]["messageMetadata"] == {"status": "cancelled"}
     assert frames(log)[-1] == b"data: [DONE]\n\n"
 
 
 def test_a_stream_that_never_began_to_run_is_a_message_too() -> None:
     log = Log()
     log.add(Event(EventType.CANCELLED, {}))
-    assert kinds(log) == ["start", "message-metadata", "abort"]
+    assert kinds(log) == ["start", "message-metadata", "abort", "finish"]
 
 
 def test_a_replay_is_the_same_behind_a_word_that_it_is_one() -> None:

@@ -115,8 +115,10 @@ def as_it_is(value: Any) -> Any:
     return value
 
 
-async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T], owner: str = "") -> T:
-    """What `then` makes of the body, which is JSON, if it comes in time.
+async def read_json(
+    request: Request, bounds: Bounds, then: Callable[[Any], T], owner: str = "", kind: str = JSON
+) -> T:
+    """What `then` makes of the body, which is JSON, if it comes in time. `kind` as in `read`.
 
     A large body is parsed, and read by `then`, in a thread (`runtime/off_loop.py`), in the turn of the
     caller `owner`: so `then` touches nothing that others change.
@@ -124,7 +126,7 @@ async def read_json(request: Request, bounds: Bounds, then: Callable[[Any], T], 
     Raises NotJson, TooLarge or Malformed, Invalid for the body's nesting, lists or names, or what `then`
     raises.
     """
-    body = await read_in_time(request, bounds)
+    body = await read_in_time(request, bounds, kind)
     return await aside(len(body), lambda: then(parse_json(body, bounds)), owner)
 
 
@@ -138,12 +140,12 @@ async def read_in_time(request: Request, bounds: Bounds, kind: str = JSON) -> by
 
 
 async def read(request: Request, bounds: Bounds, kind: str = JSON) -> bytes:
-    """The body's bytes, however long they take to come.
+    """The body's bytes, however long they take to come. `kind`: its type; empty: whichever.
 
     Raises NotJson, or NotLines where `kind` is LINES, TooLarge or Malformed.
     """
     max_bytes = bounds.bytes
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
+    if kind and request.headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
         raise NotJson if kind == JSON else NotLines
     declared = request.headers.get("content-length", "0")
     if not (declared.isascii() and declared.isdigit()) or int(declared[:20]) > max_bytes:

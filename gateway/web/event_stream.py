@@ -131,8 +131,15 @@ class CutStream(EventStream):
         chunks: AsyncGenerator[bytes, None],
         headers: Mapping[str, str] | None = None,
         ending: Ending | None = None,
+        *,
+        ages: bool = True,
     ) -> None:
+        """`ages`: at its age the connection is cut, too; else it is closed in good order there."""
         super().__init__(chunks, headers, ending, retry=False, cut=True)
+        self._ages = ages
+
+    def _in_order(self) -> bool:
+        return super()._in_order() or (self._body.why is Why.AGE and not self._ages)
 
 
 def _part(body: bytes) -> Message:

@@ -18,7 +18,8 @@ _ASKED = (
 )
 _SHOWN = (
     "content-location, location, retry-after, x-error-code, x-stream-id, "
-    "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date"
+    "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date, "
+    "x-workflow-run-id, x-workflow-stream-tail-index"
 )
 # What OpenAI's clients add to each request; a browser asks for leave for each.
 _ASKED_BY_OPENAI = ", ".join(

@@ -3,6 +3,11 @@
 import readline from 'node:readline';
 
 const VERSIONS = { 5: await import('ai5'), 6: await import('ai6'), 7: await import('ai7') };
+const TRANSPORTS = {
+  '@ai-sdk/workflow': (await import('@ai-sdk/workflow/client')).WorkflowChatTransport,
+  '@workflow/ai': (await import('@workflow/ai')).WorkflowChatTransport,
+};
+console.error = () => {}; // what a transport that comes back by itself tells of each broken connection
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const chats = new Map();
 
@@ -80,13 +85,23 @@ const given = (answers) => async () => {
   return new Response(body, { headers: { 'content-type': 'text/event-stream' } });
 };
 
-function open({ chat: name, version, api, browser, messages = [], ended, answers, tools, approvals, ...options }) {
+function open({ chat: name, version, api, browser, messages = [], ended, answers, tools, approvals, workflow, named, ...options }) {
   const { AbstractChat, DefaultChatTransport } = VERSIONS[version];
   const state = new State(name, messages);
   const seen = { data: [], finish: null };
-  const transport = new DefaultChatTransport({
+  const Transport = TRANSPORTS[workflow] ?? DefaultChatTransport;
+  const transport = new Transport({
     api,
     ...options,
+    ...(workflow && {
+      // As docs/formats.md has it: the chat has its name then, and can be found again after a reload.
+      ...(named && { prepareSendMessagesRequest: ({ id, messages: all, body }) => ({ body: { id, messages: all, ...body } }) }),
+      fetch: async (url, init) => {
+        const answer = await fetch(url, init);
+        (seen.asked ??= []).push([init?.method ?? 'GET', new URL(url).search, answer.status]);
+        return answer;
+      },
+    }),
     ...(browser && { fetch: asInChromium }),
     ...(answers && { fetch: given(answers) }),
     ...(ended && {
@@ -107,7 +122,7 @@ function open({ chat: name, version, api, browser, messages = [], ended, answers
     sendAutomaticallyWhen: approvals ? VERSIONS[version].lastAssistantMessageIsCompleteWithApprovalResponses
       : VERSIONS[version].lastAssistantMessageIsCompleteWithToolCalls,
   });
-  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, tools, approvals, ...options } });
+  chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, tools, approvals, workflow, named, ...options } });
 }
 
 // The documentation's own lines, with all but React: one that waits a second there waits none here.

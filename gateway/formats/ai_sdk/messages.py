@@ -39,7 +39,7 @@ def is_chat(name: str) -> bool:
 def parse_chat(
     value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT
 ) -> tuple[str, Start | Answers]:
-    """The body of `POST /api/chat`: the chat's id, and what is to be run or answered."""
+    """The body of `POST /api/chat`: the chat's id, if it has one, and what is to be run or answered."""
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
     for name in value:
@@ -47,8 +47,8 @@ def parse_chat(
             raise Invalid(shown(name), "is not a field of this request")
         if name in _UNSERVED and value[name] not in _EMPTY:
             raise Invalid(name, "must be empty: this gateway's chains have their own")
-    chat = value.get("id")
-    if not isinstance(chat, str) or not is_chat(chat):
+    chat = value.get("id", "")
+    if not isinstance(chat, str) or not (is_chat(chat) or "id" not in value):
         raise Invalid("id", "must be 1 to 128 letters, digits or -._~!$&'()*+,;=:@, and not . or ..")
     if value.get("trigger", TRIGGERS[0]) not in TRIGGERS:
         raise Invalid("trigger", f"must be one of {', '.join(TRIGGERS)}")
@@ -59,8 +59,9 @@ def parse_chat(
         raise Invalid("approvals", "must be true or false")
     if (answers := answers_in(value.get("messages"))) is not None:
         return chat, answers
-    metadata = {"chat": chat, **({APPROVALS: True} if approvals else {})}
-    asked = {"messages": _messages(value.get("messages"), bounds), "metadata": metadata}
+    metadata = {**({"chat": chat} if chat else {}), **({APPROVALS: True} if approvals else {})}
+    asked: dict[str, Any] = {"messages": _messages(value.get("messages"), bounds)}
+    asked |= {"metadata": metadata} if metadata else {}
     given = {name: value[name] for name in ("chain", "params") if name in value}
     return chat, parse_start(asked | given, chains, bounds)
 

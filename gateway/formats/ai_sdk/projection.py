@@ -189,10 +189,11 @@ class UIMessageStream(Projection):
         yield DONE
 
     def failed(self, data: Any) -> Iterator[Frame]:
-        """The client raises `errorText`, and takes nothing after it."""
+        """The client raises `errorText`; one that comes back by itself does until there is a `finish`."""
         yield from self._end_step()
         yield _chunk("message-metadata", messageMetadata={"status": "failed", "error": data})
         yield _chunk("error", errorText=data["message"])
+        yield _chunk("finish", finishReason="error")
         yield DONE
 
     def cancelled(self) -> Iterator[Frame]:
@@ -200,6 +201,7 @@ class UIMessageStream(Projection):
         yield from self._end_step()
         yield _chunk("message-metadata", messageMetadata={"status": "cancelled"})
         yield _chunk("abort", reason="cancelled")
+        yield _chunk("finish", finishReason="other")
         yield DONE
 
     def _say(self, kind: str, stage: StageText | None, delta: str) -> Iterator[Frame]:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.base.projection import Place, Projection, alive, events, projected
-from gateway.formats.base.shared import shared
+from gateway.formats.base.shared_frames import shared
 from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import CursorLost, StoreUnavailable, StreamGone
 from gateway.relay.reader import Ending
@@ -81,8 +81,12 @@ def follow(
     projection: Projection,
     after: Place | None = None,
     headers: Mapping[str, str] | None = None,
+    *,
+    ages: bool = True,
 ) -> Response:
     """The stream as this format's frames, after a place that stands in the log (`stands`).
+
+    `ages` as in `CutStream`.
 
     Raises TooManyReaders.
     """
@@ -93,7 +97,7 @@ def follow(
     else:
         chunks = gateway.parts.relay.follow(record.id, None, ending, record.owner)
         made = projected(chunks, projection, after)
-    return CutStream(alive(made, gateway.settings.heartbeat), headers, ending)
+    return CutStream(alive(made, gateway.settings.heartbeat), headers, ending, ages=ages)
 
 
 async def stands(gateway: Gateway, record: Record, after: Place) -> bool:

@@ -16,20 +16,16 @@ import copy
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
-from gateway.formats.base.projection import MOST_FRAMES, Frame, Place, Projection, events, projected
+from gateway.formats.base.projection import Frame, Place, Projection, events
 from gateway.protocol import Cursor, EventType, sse
 from gateway.protocol.errors import CursorLost
-from gateway.relay.reader import Ending, Why
 from gateway.runtime.json_pieces import is_long
 from gateway.store.log import Log
-from gateway.store.record import Record
 from gateway.streams.service import Gateway
 
-PIECE_BYTES = 256 * 1024
 IDLE_SECONDS = 60.0  # a projection without readers is kept for so long
 EVENT_BYTES = 96  # of memory, for each event, beside its frames
 AT_ONCE = 200  # events that are projected in one turn of the event loop
@@ -50,7 +46,8 @@ def number_of(event_id: str) -> int:
     return int(offset) << _TAG_BITS | int(tag, 16)
 
 
-def _id_of(number: int) -> str:
+def id_of(number: int) -> str:
+    """The id that has this number."""
     return f"{number >> _TAG_BITS}-{number & 0xFFFF:04x}"
 
 
@@ -129,7 +126,7 @@ class Shared:
         """Where the frame of this number, from 0, is."""
         # An event without frames begins at the number at which the next one does.
         event = bisect_right(self._first, frame) - 1
-        return Place(Cursor.parse(_id_of(self._events[event])), frame - self._first[event])
+        return Place(Cursor.parse(id_of(self._events[event])), frame - self._first[event])
 
     def trim(self) -> None:
         """Keep the later half of the frames alone."""
@@ -142,7 +139,7 @@ class Shared:
         """Read the log until what begins before this offset is known, or until its end."""
         await self._write()
         while self.next < offset:
-            last = Cursor.parse(_id_of(self._events[-1])) if self._events else None
+            last = Cursor.parse(id_of(self._events[-1])) if self._events else None
             try:
                 piece = await self._log.read(self._stream, last)
             except CursorLost:
@@ -181,7 +178,7 @@ class Shared:
         """Write the frames of the last event; a long one in pieces, between which others have their turn."""
         if not self._is_writing:
             return
-        event_id = _id_of(self._events[-1])
+        event_id = id_of(self._events[-1])
         while self._unwritten:
             frame = self._unwritten[0]
             number = len(self._lengths) - self._first[-1]
@@ -307,68 +304,3 @@ def projections(gateway: Gateway) -> Projections:
     if gateway not in _of_gateways:
         _of_gateways[gateway] = Projections(gateway.settings.max_projections)
     return _of_gateways[gateway]
-
-
-async def shared(
-    gateway: Gateway, record: Record, projection: Projection, after: Place | None, ending: Ending
-) -> AsyncGenerator[bytes, None]:
-    """The frames after a place that stands in the log, made once for all readers of this process.
-
-    A chunk of the log that has none is empty bytes. Ends where the log turns out to have lost its tail, or to
-    be another one: what was sent may be void then.
-    """
-    every, relay, at = projections(gateway), gateway.parts.relay, after
-    one = every.of(gateway, record.id, projection)
-    try:
-        if after is not None:
-            try:
-                rest = await one.rest(after, projection.wants)
-            except Stale:  # what was projected was lost since; the place stands in what came instead
-                every.drop(one)
-                every.leave(one)
-                one = every.of(gateway, record.id, projection)
-                rest = await one.rest(after, projection.wants)
-            for piece in _pieces(rest):
-                yield piece
-        follows = relay.follow(record.id, after.cursor if after else None, ending, record.owner)
-        async with aclosing(follows) as chunks:
-            async for chunk in chunks:
-                if chunk == sse.LOG_LOST:
-                    return
-                if chunk == sse.HEARTBEAT:
-                    yield chunk
-                    continue
-                told = await one.of(chunk, projection.wants)
-                every.grew(one)
-                at = Place(Cursor.parse(_id_of(ends_of(chunk)[1])), MOST_FRAMES)
-                for piece in _pieces(told):
-                    yield piece
-        return
-    except Stale:
-        every.drop(one)
-        ending.why = Why.CUT
-        return
-    except Trimmed:
-        pass  # a projection of its own, from the first event on
-    finally:
-        if one.is_broken:
-            every.drop(one)
-        every.leave(one)
-    own = projected(relay.follow(record.id, None, ending, record.owner), projection, at)
-    async with aclosing(own) as frames:
-        async for made in frames:
-            yield made
-
-
-def _pieces(blocks: Sequence[bytes]) -> Iterator[bytes]:
-    """These bytes, in pieces that are written at once; one that is empty where there are none."""
-    run, size = [], 0
-    for block in blocks:
-        run.append(block)
-        size += len(block)
-        if size >= PIECE_BYTES:
-            whole = b"".join(run)
-            yield from (whole[at : at + PIECE_BYTES] for at in range(0, size, PIECE_BYTES))
-            run, size = [], 0
-    if size or not blocks:
-        yield b"".join(run)

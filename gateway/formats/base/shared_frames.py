@@ -1,0 +1,112 @@
+"""A reader's frames of a projection that all readers of a process share, from a place or a number on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from gateway.formats.base.projection import MOST_FRAMES, Place, Projection, projected
+from gateway.formats.base.shared import Stale, Trimmed, ends_of, id_of, projections
+from gateway.protocol import Cursor, sse
+from gateway.protocol.errors import StoreUnavailable
+from gateway.relay.reader import Ending, Why
+from gateway.store.record import Record
+from gateway.streams.service import Gateway
+
+PIECE_BYTES = 256 * 1024
+
+
+async def shared(
+    gateway: Gateway, record: Record, projection: Projection, after: Place | None, ending: Ending
+) -> AsyncGenerator[bytes, None]:
+    """The frames after a place that stands in the log, made once for all readers of this process.
+
+    A chunk of the log that has none is empty bytes. Ends where the log turns out to have lost its tail, or to
+    be another one: what was sent may be void then.
+    """
+    every, relay, at = projections(gateway), gateway.parts.relay, after
+    one = every.of(gateway, record.id, projection)
+    try:
+        if after is not None:
+            try:
+                rest = await one.rest(after, projection.wants)
+            except Stale:  # what was projected was lost since; the place stands in what came instead
+                every.drop(one)
+                every.leave(one)
+                one = every.of(gateway, record.id, projection)
+                rest = await one.rest(after, projection.wants)
+            for piece in pieces_of(rest):
+                yield piece
+        follows = relay.follow(record.id, after.cursor if after else None, ending, record.owner)
+        async with aclosing(follows) as chunks:
+            async for chunk in chunks:
+                if chunk == sse.LOG_LOST:
+                    return
+                if chunk == sse.HEARTBEAT:
+                    yield chunk
+                    continue
+                told = await one.of(chunk, projection.wants)
+                every.grew(one)
+                at = Place(Cursor.parse(id_of(ends_of(chunk)[1])), MOST_FRAMES)
+                for piece in pieces_of(told):
+                    yield piece
+        return
+    except Stale:
+        every.drop(one)
+        ending.why = Why.CUT
+        return
+    except Trimmed:
+        pass  # a projection of its own, from the first event on
+    finally:
+        if one.is_broken:
+            every.drop(one)
+        every.leave(one)
+    own = projected(relay.follow(record.id, None, ending, record.owner), projection, at)
+    async with aclosing(own) as frames:
+        async for made in frames:
+            yield made
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """How many frames there are now, whether these are all, and where the reader stands who has the first."""
+
+    count: int
+    has_ended: bool
+    after: Place | None
+
+
+async def numbered(
+    gateway: Gateway, record: Record, projection: Projection, had: Callable[[int, bool], int]
+) -> Numbered:
+    """Where a reader stands who has so many of the first frames as `had` says, of the number that there are.
+
+    Raises StoreUnavailable, also where the log turns out to be another one than it was.
+    """
+    every = projections(gateway)
+    one = every.of(gateway, record.id, projection)
+    try:
+        await one.catch_up()
+        has = min(had(one.frames, one.has_ended), one.frames)
+        after = one.place_of(has - 1) if has > 0 else None
+        return Numbered(one.frames, one.has_ended, after)
+    except Stale:
+        every.drop(one)
+        raise StoreUnavailable from None
+    finally:
+        every.leave(one)
+
+
+def pieces_of(blocks: Sequence[bytes]) -> Iterator[bytes]:
+    """These bytes, in pieces that are written at once; one that is empty where there are none."""
+    run, size = [], 0
+    for block in blocks:
+        run.append(block)
+        size += len(block)
+        if size >= PIECE_BYTES:
+            whole = b"".join(run)
+            yield from (whole[at : at + PIECE_BYTES] for at in range(0, size, PIECE_BYTES))
+            run, size = [], 0
+    if size or not blocks:
+        yield b"".join(run)
