@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from gateway.streams.stream_tokens import StreamTokens
 from tests.functions_host.client import FunctionsHost
-from tests.hosts import EVENTS, HOST_NAMES, LIMIT_SECONDS, functions_environment, quick_app
+from tests.hosts import EVENTS, HOST_NAMES, LIMIT_SECONDS, SELDOM, functions_environment, quick_app
 from tests.support.azurite import Azurite
 from tests.support.collector import Collector
 from tests.support.issuer import Issuer
@@ -191,7 +191,7 @@ def plans_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The app's folder."""
-    return quick_app(tmp_path_factory.mktemp("guarded-app"))
+    return quick_app(tmp_path_factory.mktemp("guarded-app"), SELDOM)
 
 
 def common(collector: Collector) -> dict[str, str]:

@@ -40,6 +40,7 @@ JOBS = "holdfast-jobs"
 NO_DIRECT_START = {"GATEWAY_DIRECT_START": "off"}  # who takes the POST does not run its job
 EVENTS = {"accept": "text/event-stream"}
 JSON = {"accept": "application/json"}
+SELDOM = "00:00:02"  # how often an idle queue is looked at by a host that looks after each POST, too
 NOBODY = "00" + "A" * 22  # the form of an id, and nobody's
 HOST_NAMES = ("uvicorn", "functions") if sys.version_info >= (3, 13) else ("uvicorn",)  # as the runtime asks
 # What a model may say, and what breaks a careless parser.
@@ -222,7 +223,7 @@ async def within(settings: Settings, routes: Routes = ROUTES) -> AsyncIterator[h
     await gateway.close()
 
 
-def quick_app(folder: Path) -> Path:
+def quick_app(folder: Path, pause: str = "00:00:00.5") -> Path:
     """The app as it is deployed, but for the longest pause between two looks at an idle queue."""
     for item in (
         *REPOSITORY.glob("*.py"),
@@ -233,7 +234,7 @@ def quick_app(folder: Path) -> Path:
     ):
         (folder / item.name).symlink_to(item)
     host = json.loads((REPOSITORY / "host.json").read_text())
-    host["extensions"]["queues"]["maxPollingInterval"] = "00:00:00.5"
+    host["extensions"]["queues"]["maxPollingInterval"] = pause
     (folder / "host.json").write_text(json.dumps(host))
     return folder
 
@@ -269,7 +270,7 @@ async def hosts(
         await until(lambda: first.redis.exists(QUEUE), bool)
         running = {"uvicorn": first}
         if "functions" in HOST_NAMES:
-            app = quick_app(tmp_path_factory.mktemp("app"))
+            app = quick_app(tmp_path_factory.mktemp("app"), SELDOM)
             second = functions_host(model, store.url, app=app, listen=True, **shared)
             running["functions"] = await stack.enter_async_context(second)
         yield running

@@ -1,8 +1,9 @@
 """The host as a process: `python -m tests.functions_host [--port 0] [--app-dir DIR] [--listen [--eager]]`.
 
 With --listen it polls the queues of AzureWebJobsStorage and runs the timers; without, queue
-messages and timers come only from a test's own calls. With --eager it polls after each answer to
-a POST too, which the platform does not: a test need not wait then, and seldom polls otherwise.
+messages and timers come only from a test's own calls. With --eager it polls the queues, but for those of
+poison, after each answer to a POST that was not refused, which the platform does not: a test need not
+wait then, and seldom polls otherwise.
 FUNCTIONS_HOST_KEY is the function key that functions of that level ask for; without it nothing
 is asked, as Core Tools do.
 
@@ -54,6 +55,7 @@ SETTLE_LIMIT_S = 2  # for what is left to tell Storage
 GRACE_S = 5.0  # between SIGTERM and SIGKILL; what Flex Consumption gives is documented nowhere
 STORAGE = "AzureWebJobsStorage"
 READ_BYTES = 4096
+FIRST_REFUSAL = 400  # of HTTP's codes
 
 
 class FrontServer(uvicorn.Server):
@@ -119,7 +121,8 @@ async def _serving(
     router = Router(worker.functions, read_prefix(options.app_dir))
     proxy = Proxy(worker, router, open_inner_client(), os.environ.get("FUNCTIONS_HOST_KEY", ""))
     listeners = _listeners(worker, proxy, options.app_dir) if options.listen else []
-    routes = HostCors.of(_waking(proxy, listeners) if options.eager else proxy, os.environ)
+    jobs = [listener for listener in listeners if not listener.of_poison]
+    routes = HostCors.of(_waking(proxy, jobs) if options.eager else proxy, os.environ)
     polling = [asyncio.create_task(each.run(), name="queue") for each in listeners]
     timers = _timers(worker, proxy) if options.listen else []
     server = FrontServer(_config(build_front(worker, routes, proxy)))
@@ -177,7 +180,11 @@ def _waking(proxy: Proxy, listeners: list[QueueListener]) -> ASGIApp:
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         async def told(message: Message) -> None:
-            if message["type"] == "http.response.start" and scope["method"] == "POST":
+            if (
+                message["type"] == "http.response.start"
+                and scope["method"] == "POST"
+                and message["status"] < FIRST_REFUSAL
+            ):
                 for listener in listeners:
                     listener.wake()
             await send(message)

@@ -81,8 +81,13 @@ class QueueListener:
         self._woken = asyncio.Event()
         self._stopped = False
 
+    @property
+    def of_poison(self) -> bool:
+        """Whether its queue is the one that messages come to which nobody could take."""
+        return self._poison is None
+
     def wake(self) -> None:
-        """Poll now, and again soon."""
+        """Poll now; without a message, the pause that was interrupted begins again."""
         self._woken.set()
 
     def stop(self) -> None:
@@ -121,7 +126,7 @@ class QueueListener:
         except TimeoutError:
             return min(pause * 2, self._options.max_polling_interval_s)
         self._woken.clear()
-        return FIRST_POLL_S
+        return pause
 
     async def _room(self) -> None:
         while len(self._running) > self._options.new_batch_threshold and not self._stopped:
