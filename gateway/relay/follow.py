@@ -37,7 +37,7 @@ class Relay:
         self._max_age = max_age
 
     def watch(self, stream_id: str) -> None:
-        """A webhook of this stream is sent only where no reader has the terminal event: note whether one has."""
+        """A webhook of this stream is sent only where no reader has the terminal event: note it."""
         if self._seen is not None:
             self._seen.watch(stream_id)
 
@@ -83,9 +83,8 @@ class Relay:
     def leave(self, feed: Feed, reader: Subscription, *, told: bool = False) -> None:
         """Remove a reader. `told`: the terminal event was sent to it."""
         telemetry.readers.add(-1)
-        if told:
-            if self._seen is not None:
-                self._seen.had(feed.id)
+        if told and self._seen is not None:
+            self._seen.had(feed.id)
         self.hub.leave(feed, reader)
 
     async def serve(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:
