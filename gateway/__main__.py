@@ -42,7 +42,6 @@ from gateway.runtime.settled import settle
 from gateway.settings import Settings, read_env_file
 from gateway.streams.input_schemas import Inputs
 from gateway.streams.service import Gateway
-from gateway.streams.start import DEFAULT_CHAIN
 from gateway.web import kill_worker
 from holdfast_gateway import __version__
 from holdfast_gateway.extras import needs
@@ -165,7 +164,8 @@ class Host:
 
     def _shift(self, registry: Registry) -> Shift:
         parts = self.gateway.parts
-        return Shift(parts.log, parts.queue, registry, first=DEFAULT_CHAIN, opened=self.gateway.start_here)
+        first = self._settings.default_chain
+        return Shift(parts.log, parts.queue, registry, first=first, opened=self.gateway.start_here)
 
     def _socket(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET

@@ -89,7 +89,7 @@ async def test_a_refusal_and_nobody_there_are_told_in_a_line(hosts: dict[str, Ho
     async with asking(url, "q", "--chain", "no-such") as process:
         said, told, code = await printed(process)
     assert (said, code) == ("", 1)
-    assert "refused: chain: must be the name of a chain" in told
+    assert "refused: chain: must be the name of a chain of this gateway: agent, " in " ".join(told.split())
     assert "Traceback" not in told
 
 

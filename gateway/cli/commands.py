@@ -100,7 +100,7 @@ def _asking(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """The commands that ask a gateway over HTTP."""
     ask = command("ask", "ask a gateway, and print its tokens as they come")
     ask.add_argument("question", metavar="QUESTION", help="- reads it from stdin")
-    ask.add_argument("--chain", metavar="NAME", default="", help="another chain than chat")
+    ask.add_argument("--chain", metavar="NAME", default="", help="another chain than the gateway's default")
     ask.add_argument("--params", metavar="JSON", default="", help="an object, for the chain")
     follow = command("follow", "follow a stream of a gateway to its end, and print its tokens as they come")
     follow.add_argument("id", metavar="ID")
@@ -119,6 +119,8 @@ def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
     """The settings; exits with one sentence when they do not fit what is to be run."""
     try:
         settings = Settings.from_env()
+        if command == "all" and not settings.model_is_configured:
+            settings = Settings.from_env(default_chain="demo")
     except ValueError as error:
         parser.error(str(error))
     told_twice = settings.auth == "none" and settings.open_to_all == "yes"
@@ -167,7 +169,7 @@ async def ask(settings: Settings, given: argparse.Namespace) -> int:
                     return 2
                 chain = given.chain or None
                 stream = gateway.stream(user=question, chain=chain, params=params)
-                return await asking.show(stream, url, given.chain or "chat", as_json=given.json, cancels=True)
+                return await asking.show(stream, url, given.chain, as_json=given.json, cancels=True)
             case "follow":
                 stream = gateway.follow(given.id, given.after)
                 return await asking.show(stream, url, given.id, as_json=given.json, cancels=False)

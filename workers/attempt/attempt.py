@@ -142,6 +142,7 @@ class Attempt:
             began=self._began,
             savers=self._savers,
             put=put,
+            deployment=chain.deployment,
         )
         for step in stages.steps():
             run = await stage_run.run(step, published)

@@ -23,7 +23,7 @@ from workers.chains.making import Maker, checked
 from workers.chains.retries import Judge, judges_of
 
 _log = logging.getLogger("holdfast.registry")
-SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
+SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent", "demo"))
 MOST_WARMED = 20
 Schema = Mapping[str, Any]
 Put = Callable[[str, Sequence[Mapping[str, Any]]], Any]
@@ -44,6 +44,7 @@ class Chain:
     tries: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)  # likewise: how long each may run, in seconds
     retry_on: Mapping[str, Judge] = field(default_factory=dict)  # likewise: which of its failures may pass
+    deployment: str = ""  # what its text's events name as who says it; empty: GATEWAY_MODEL
 
 
 _marked: dict[str, Chain] = {}
@@ -58,6 +59,7 @@ def chain(
     tries: int | Mapping[str, int] | None = None,
     limits: float | Mapping[str, float] | None = None,
     retry_on: Any = None,
+    deployment: str = "",
 ) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
 
@@ -72,6 +74,7 @@ def chain(
     all; 0: never. None: GATEWAY_STAGE_LIMIT_SECONDS.
     `retry_on`: exceptions that may pass beside those of which it is known: a class, several, or a function of
     the exception that gives True, False, or None for what is known; by the stage's name or for all.
+    `deployment`: what the events of its text name as who says it. Empty: GATEWAY_MODEL.
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
@@ -90,7 +93,7 @@ def chain(
         known = _marked.get(checked_name(name))
         if known is not None and _definition(known.factory) != _definition(factory):
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, named, factory, schema, allowed, told, longest, judges)
+        _marked[name] = Chain(name, named, factory, schema, allowed, told, longest, judges, deployment)
         return factory
 
     return mark
@@ -189,6 +192,10 @@ class Registry:
         for module in (*SHIPPED, *modules_of(settings)):
             _import(module)
         self._chains = _marked | {one.name: one for one in also}
+        if settings.default_chain not in self._chains:
+            raise ValueError(
+                f"GATEWAY_DEFAULT_CHAIN: there is no such chain; there are {', '.join(sorted(self._chains))}"
+            )
         self._made: dict[str, Any] = {}
         self._forms: dict[str, Mapping[str, Any]] = {}  # of chains that are made, by stage
         self._maker = Maker()

@@ -48,7 +48,10 @@ async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
     """POST /api/chat: a stream, which is the chat's newest from now on, and its frames."""
     owner = await request_head.owner(gateway, request)
     chains, bounds = gateway.chains, gateway.bounds
-    chat, start = await read_json(request, bounds, lambda value: parse_chat(value, chains, bounds), owner)
+    default = gateway.settings.default_chain
+    chat, start = await read_json(
+        request, bounds, lambda value: parse_chat(value, chains, bounds, default), owner
+    )
     gateway.parts.hub.check_room(owner=owner)
     if isinstance(start, Answers):
         record = await _resume(gateway, request, start, owner)

@@ -12,7 +12,7 @@ from gateway.protocol import TERMINAL_EVENTS, EventType, Status
 from gateway.store.record import WAITING
 from gateway.streams.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
 from gateway.streams.resume import MOST_RESPONSES
-from gateway.streams.start import DEFAULT_CHAIN, MAX_METADATA_BYTES, STRATEGIES, Bounds
+from gateway.streams.start import MAX_METADATA_BYTES, STRATEGIES, Bounds
 from gateway.web.openapi import lists
 from gateway.web.openapi.basics import (
     ANY_ID,
@@ -35,10 +35,12 @@ from gateway.web.openapi.basics import (
 SAMPLE_EVENTS = (EventType.MESSAGE, *TERMINAL_EVENTS)
 
 
-def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -> dict[str, Schema]:
-    """All the named schemas; `chains` are the inputs that each chain takes."""
+def components(
+    chains: Mapping[str, Schema | None], bounds: Bounds, base: str, default: str
+) -> dict[str, Schema]:
+    """All the named schemas. `chains`: what each chain takes; `default`: the one that need not be named."""
     return {
-        **_bodies(chains, bounds),
+        **_bodies(chains, bounds, default),
         **_json(bounds),
         "Message": _message(bounds),
         "ToolCall": _call(),
@@ -46,7 +48,7 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
             id=ID, status={"const": Status.QUEUED.value}, chain=TEXT, stream=where(base), created_at=TIME
         ),
         **_asking(base),
-        "Chains": exactly(chains={"type": "array", "items": ref("Chain")}),
+        "Chains": exactly(default=TEXT, chains={"type": "array", "items": ref("Chain")}),
         "Chain": also(
             exactly(name=TEXT, stages={"type": "array", "items": TEXT}, input=or_null({})),
             params={"type": "object", "description": "JSON Schema of all that callers may set, if declared"},
@@ -140,12 +142,12 @@ def _retry() -> Schema:
     return {**exactly(**fields), "required": []}
 
 
-def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Schema]:
+def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds, default: str) -> dict[str, Schema]:
     user: Schema = {"type": "string", "pattern": NOT_BLANK, "examples": ["Who are you?"]}
     most = min(bounds.messages, bounds.items)
     messages = {"type": "array", "items": ref("Message"), "minItems": 1, "maxItems": most}
     options: dict[str, Schema] = {
-        "chain": {"enum": sorted(chains), "default": DEFAULT_CHAIN},
+        "chain": {"enum": sorted(chains), "default": default},
         "params": {
             **ref("JsonObject"),
             "description": "handed to the chain as its configurable; where a chain declares its params "
@@ -184,18 +186,25 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
         },
         "StartUser": start("user", user),
         "StartMessages": start("messages", messages),
-        "StartInput": {"oneOf": [_asked_of(name, chains[name], start) for name in sorted(chains)]},
+        "StartInput": {
+            "oneOf": [_asked_of(name, chains[name], start, needed=name != default) for name in sorted(chains)]
+        },
         "SampleStart": exactly(user=user),
         "Retry": _retry(),
     }
 
 
-def _asked_of(name: str, schema: Schema | None, start: Callable[[str, Schema], Schema]) -> Schema:
-    """What one chain takes. Of a schema with definitions these are its own, and not the document's."""
+def _asked_of(
+    name: str, schema: Schema | None, start: Callable[[str, Schema], Schema], *, needed: bool
+) -> Schema:
+    """What one chain takes; `needed`: its name has to be given.
+
+    Of a schema with definitions these are its own, and not the document's.
+    """
     own = {"$id": f"urn:holdfast:chain:{name}", **schema} if schema and "$defs" in schema else schema
     whole = start("input", own or ref("Json"))
     chain: Schema = {"const": name}
-    if name == DEFAULT_CHAIN:
+    if not needed:
         return {**whole, "properties": {**whole["properties"], "chain": {**chain, "default": name}}}
     return {
         **whole,
