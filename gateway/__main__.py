@@ -32,6 +32,7 @@ if sys.platform != "win32":  # uvloop has no wheel for Windows
 
 from gateway.cli import commands
 from gateway.cli.purge import purge
+from gateway.cli.starting import cannot_listen, unreachable
 from gateway.cli.store import stored
 from gateway.hosts.asgi import PROBES, ROUTES, Routes, app
 from gateway.hosts.uvicorn_protocol import bounded
@@ -39,7 +40,7 @@ from gateway.observe import loglines, telemetry
 from gateway.observe.configure import configure
 from gateway.protocol.errors import stack_of
 from gateway.runtime.settled import settle
-from gateway.settings import Settings, read_env_file
+from gateway.settings import Settings, misspelt, read_env_file
 from gateway.streams.input_schemas import Inputs
 from gateway.streams.service import Gateway
 from gateway.web import kill_worker
@@ -47,6 +48,7 @@ from holdfast_gateway import __version__
 from holdfast_gateway.extras import needs
 from holdfast_gateway.new import made
 from workers import guard
+from workers.chains.own import check
 from workers.chains.registry import Registry
 from workers.delivery.shift import Shift
 from workers.development.local_model import LocalModel
@@ -128,9 +130,11 @@ class Host:
         worker = asyncio.create_task(self._work(), name="worker") if self._mode != "web" else None
         serving = asyncio.create_task(server.serve(sockets=sockets), name="server") if server else None
         stopped = asyncio.create_task(stop.wait(), name="stop")
+        looking = asyncio.create_task(self._look_for_store(), name="look for the store")
         tasks = [task for task in (worker, serving) if task is not None]
         await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
+        looking.cancel()
         if worker is not None:
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
@@ -142,6 +146,10 @@ class Host:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    async def _look_for_store(self) -> None:
+        if said := await unreachable(self._settings):
+            logging.getLogger("holdfast").error(said)
 
     async def _work(self) -> None:
         """Run jobs until cancelled: by the chains as they are, and after a reload by those that have come."""
@@ -176,8 +184,8 @@ class Host:
             if sys.platform == "linux":
                 self._bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
         except OSError as error:
-            where = f"{address[0]} port {address[1]}"
-            raise SystemExit(f"cannot listen on {where}: {error.strerror}") from None
+            assert self._port is not None
+            raise SystemExit(cannot_listen(error, self._settings.host, self._port, self._mode)) from None
         return self._bound
 
     def _server(self) -> Server:
@@ -234,6 +242,10 @@ async def main(mode: str, settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as brought:
         brought.push_async_callback(asyncio.to_thread, configure(settings))
+        try:
+            check(settings)
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
         try:
             with needs("embedded", "a store of its own, as REDIS_URL is not set,"):
                 store = stored(settings, alone=mode == "all")
@@ -342,6 +354,8 @@ def run() -> int:
             parser.error(str(error))
         return 0
     settings = commands.settings_for(parser, given.command)
+    for sentence in misspelt():
+        print(sentence, file=sys.stderr)
     loglines.set_up(settings.log_level, settings.log_format)
     telemetry.quiet(settings)
     if given.command in commands.SERVING:

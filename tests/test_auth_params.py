@@ -374,7 +374,7 @@ async def test_no_chain_that_ships_lets_a_credential_through() -> None:
     from workers.chains.registry import SHIPPED, Registry
 
     shipped = {name.rpartition(".")[2] for name in SHIPPED}
-    params = {name: Registry(Settings()).params()[name] for name in shipped}
+    params: dict[str, Any] = {name: Registry(Settings()).params()[name] for name in shipped}
     assert list(params.pop("demo")["properties"]) == ["seconds"]
     assert params == dict.fromkeys(shipped - {"demo"}, ())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -23,7 +24,7 @@ SILENT_SECONDS = 3.0
 QUICK = {"seconds": 0.2}
 
 
-def shown(events: list[Any]) -> str:
+def shown(events: Sequence[Any]) -> str:
     """All the text, of every stage."""
     return "".join(event.data["delta_content"] for event in events if event.type == "message")
 

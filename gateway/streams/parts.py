@@ -13,6 +13,7 @@ from gateway.relay.hub import Hub
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.presence import Presence
 from gateway.store.threads import Threads
 from gateway.streams.create import Creation
 from gateway.streams.opening import Opening
@@ -35,4 +36,5 @@ class Parts:
     threads: Threads
     mine: Mine
     turns: Turns
+    presence: Presence
     tokens: credentials.RedisTokens | None

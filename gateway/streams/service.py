@@ -42,6 +42,7 @@ from gateway.settings import Settings
 from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.mine import Mine
+from gateway.store.presence import Presence
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
 from gateway.store.threads import Threads
@@ -105,7 +106,7 @@ class Gateway:
         self.state_of: StateOf = no_state  # set by a host that knows LangGraph
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self._room = Room(settings.max_documents)
-        self.readiness = Readiness(lambda: self.parts, model_state)
+        self.readiness = Readiness(lambda: self.parts, model_state, lambda: self.works_here)
         self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
 
     @property
@@ -129,6 +130,11 @@ class Gateway:
         self.chains = chains
         if self._parts is not None:
             self._parts.creation.learn(chains, self.inputs)
+
+    @property
+    def works_here(self) -> bool:
+        """Whether this process itself runs jobs."""
+        return self.direct_start is not no_direct_start
 
     def start_here(self, start: DirectStart) -> None:
         """Have this process run jobs of its own POSTs, where the settings say so (GATEWAY_DIRECT_START)."""
@@ -188,7 +194,7 @@ class Gateway:
         threads, turns = Threads(redis), Turns(log, queue)
         return Parts(
             *(redis, log, hub, relay, queue, creation, opening, resuming, conversations, threads),
-            *(mine, turns, tokens),
+            *(mine, turns, Presence(redis, settings.queue_name), tokens),
         )
 
     async def create(

@@ -85,6 +85,6 @@ def _shown(frame: traceback.FrameSummary) -> str:
 def _is_foreign(file: str) -> bool:
     """Whether a file is a library's, Python's or the product's; a chain that ships counts as an author's."""
     chains = str(_PRODUCT / "workers" / "chains")
-    if file.startswith(chains) and Path(file).name not in ("registry.py", "making.py"):
+    if file.startswith(chains) and Path(file).name not in ("registry.py", "making.py", "own.py"):
         return False
     return file.startswith(("<", *_PRODUCT_PARTS, *_LIBRARIES))

@@ -8,7 +8,6 @@ keep LangChain's imports inside the factory, so that a web process need not pay 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,6 +19,7 @@ from gateway.settings import Settings
 from gateway.streams.params import own
 from workers.chains.explain import explained
 from workers.chains.making import Maker, checked
+from workers.chains.own import imported, modules_of, tell_of_empty
 from workers.chains.retries import Judge, judges_of
 
 _log = logging.getLogger("holdfast.registry")
@@ -137,11 +137,6 @@ def _schema_of(kind: Any) -> Schema:
     return TypeAdapter(kind).json_schema()
 
 
-def modules_of(settings: Settings) -> list[str]:
-    """The modules that GATEWAY_CHAINS names."""
-    return [name for name in map(str.strip, settings.chains.split(",")) if name]
-
-
 def forget(modules: Collection[str]) -> Callable[[], None]:
     """Forget the chains that these modules have marked, as they are imported again; the answer undoes it."""
     before = dict(_marked)
@@ -162,17 +157,6 @@ def _forms_of(chain: Chain, parts: Mapping[str, Any], settings: Settings) -> Map
     return forms_of(chain.name, chain.input, parts, development=settings.is_development)
 
 
-def _import(module: str) -> None:
-    if module.startswith("."):
-        raise ValueError(f"GATEWAY_CHAINS: {module} must be an absolute name")
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and (module + ".").startswith(error.name + "."):
-            raise ValueError(f"GATEWAY_CHAINS: there is no module {module}") from error
-        raise  # it is there; what it imports is not
-
-
 class Registry:
     """The chains of one process; each is made once, when it is first run.
 
@@ -190,12 +174,14 @@ class Registry:
         self.settings = settings
         self._loaded = loaded
         for module in (*SHIPPED, *modules_of(settings)):
-            _import(module)
+            imported(module)
         self._chains = _marked | {one.name: one for one in also}
         if settings.default_chain not in self._chains:
+            known = ", ".join(sorted(self._chains))
             raise ValueError(
-                f"GATEWAY_DEFAULT_CHAIN: there is no such chain; there are {', '.join(sorted(self._chains))}"
+                f"GATEWAY_DEFAULT_CHAIN: there is no chain {settings.default_chain}; there are {known}"
             )
+        tell_of_empty(modules_of(settings), (one.factory.__module__ for one in self._chains.values()))
         self._made: dict[str, Any] = {}
         self._forms: dict[str, Mapping[str, Any]] = {}  # of chains that are made, by stage
         self._maker = Maker()

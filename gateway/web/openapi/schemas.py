@@ -260,9 +260,9 @@ def _ready() -> Schema:
     """A process that can serve, or cannot; the states of its parts are those of docs/operations.md."""
     part = exactly(state=TEXT)
     queue = {**exactly(state=TEXT, depth=NATURAL), "required": ["state"]}
-    return exactly(
-        status={"enum": ["ready", "unready"]}, store=part, queue=queue, subscriber=part, model=part
-    )
+    workers = exactly(state={"enum": ["seen", "none_seen"]})
+    parts = {"store": part, "queue": queue, "subscriber": part, "model": part, "workers": workers}
+    return exactly(status={"enum": ["ready", "unready"]}, **parts)
 
 
 def _status() -> Schema:
