@@ -11,7 +11,7 @@ from time import monotonic
 import httpx
 import pytest
 
-from gateway.__main__ import GRACE_SECONDS, WORKING
+from gateway.process import GRACE_SECONDS, WORKING
 from tests.hosts import NOBODY
 from tests.support.model_server import DEFAULT_TEXT, ModelServer, script
 from tests.support.processes import GatewayProcess

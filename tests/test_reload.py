@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import workers.development.reload
-from gateway.__main__ import Host, _servable
+from gateway.process import Host, _servable
 from gateway.settings import Settings
 from tests.support.jobs import BOUND_SECONDS, eventually
 from workers.chains import registry

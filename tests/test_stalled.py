@@ -18,7 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import __main__ as main_module
-from gateway.__main__ import GRACE_SECONDS, Host, Server
+from gateway.process import GRACE_SECONDS, Host, Server
 from gateway.protocol import sse
 from gateway.relay import hub as hub_module
 from gateway.settings import Settings

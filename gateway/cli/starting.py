@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
 import sys
 from pathlib import Path
 
-from redis import exceptions as redis_errors
-
-from gateway.redis.connect import TIMEOUT_SECONDS, Endpoint, reason_of
-from gateway.redis.refusals import word_of
+from gateway.redis.reachable import unreachable
 from gateway.settings import Settings
 
 PORTS_TRIED = 20
@@ -35,28 +31,13 @@ def command(mode: str) -> str:
     return f"{os.path.relpath(sys.executable)} -m gateway {mode}"
 
 
-async def unreachable(settings: Settings) -> str:
+async def unusable(settings: Settings) -> str:
     """Why the store that REDIS_URL names cannot be used, in one line; empty where it can.
 
     With a managed identity nothing is tried here: the first connection asks for the token, and tells.
     """
-    if settings.redis_auth != "url":
-        return ""
-    endpoint = Endpoint(settings.redis_url, name="holdfast-start")
-    try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            wire, _ = await endpoint.open()
-    except (OSError, redis_errors.RedisError) as error:
-        reason = reason_of(error)
-        if isinstance(error, redis_errors.AuthenticationError):
-            reason += ": see the user and the password in REDIS_URL"
-        elif isinstance(error, redis_errors.ResponseError):
-            reason = f"it answers with {word_of(error)}"
-        return (
-            f"the store cannot be used: REDIS_URL names {endpoint.address}, and {reason}. It is tried again"
-        )
-    wire.end(redis_errors.ConnectionError("it was only looked for"))
-    return ""
+    said = await unreachable(settings.redis_url) if settings.redis_auth == "url" else ""
+    return said and f"the store cannot be used: REDIS_URL names {said}. It is tried again"
 
 
 def _free_port(host: str, after: int) -> int:
