@@ -215,6 +215,7 @@ async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redi
         assert claim is not None
         await parts.log.append(claim, claim.log_end, b"", claim.record.last_id, 60_000, status="failed")
         assert await parts.log.take_turn("sweep", 60_000) == "yes"
+        await parts.presence.note()
         await gateway.readiness()
         assert await redis.exists("{" + stream_id[:2] + "}:open")
         await put(Saver(parts.redis, owner="alice"), place(), {"a": (1, "x")})

@@ -289,7 +289,8 @@ async def test_help_has_examples_and_costs_little() -> None:
     """Less than 0.3 s of processor time: the command line is read before the rest is imported."""
     measure = (
         "import resource, subprocess, sys\n"
-        "said = subprocess.run([sys.executable, '-m', 'gateway', '--help'], capture_output=True, check=True)\n"
+        "command = [sys.executable, '-m', 'gateway', '--help']\n"
+        "said = subprocess.run(command, capture_output=True, check=True)\n"
         "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
         "print(used.ru_utime + used.ru_stime)\n"
         "print(said.stdout.decode())\n"

@@ -20,11 +20,15 @@ class Presence:
         self._key = "{" + queue_name + "}:workers"
 
     async def tell(self) -> None:
-        """Say it again and again, until cancelled."""
+        """Say again and again that this process takes jobs, until cancelled."""
         while True:
             with suppress(StoreUnavailable):
-                await self._redis.call("SET", self._key, 1, "EX", KEPT_SECONDS)
+                await self.note()
             await asyncio.sleep(TOLD_SECONDS)
+
+    async def note(self) -> None:
+        """Say once that this process takes jobs. Raises StoreUnavailable."""
+        await self._redis.call("SET", self._key, 1, "EX", KEPT_SECONDS)
 
     async def seen(self) -> bool:
         """Whether some process has said it within KEPT_SECONDS. Raises StoreUnavailable."""
