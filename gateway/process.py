@@ -32,7 +32,7 @@ from gateway.cli import commands
 from gateway.cli.parser import ASKING
 from gateway.cli.parser import SERVING as MODES
 from gateway.cli.purge import purge
-from gateway.cli.starting import cannot_listen, unusable
+from gateway.cli.starting import cannot_listen, example, unusable
 from gateway.cli.store import stored
 from gateway.hosts.asgi import PROBES, ROUTES, Routes, app
 from gateway.hosts.uvicorn_protocol import bounded
@@ -65,8 +65,6 @@ SERVING, WORKING = "Holdfast serves", "Holdfast works; probes at"
 REHEARSAL: Routes = (("POST", "/dev/kill-worker", kill_worker.kill_worker),)
 STALLED_MS = 75_000  # more than the hub waits: it tells why
 _WORDS = re.compile(r"[A-Za-z' ]+")  # the beginning of a message of asyncio's; reprs follow
-_EXAMPLE = """curl -N {url}/stream -H 'Accept: text/event-stream' \\
-     -H 'Content-Type: application/json' -d '{{"user": "Who are you?"}}'"""
 
 
 class Server(uvicorn.Server):
@@ -206,7 +204,7 @@ class Host:
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         print(f"{WORKING if self._mode == 'worker' else SERVING} {url}", flush=True)
         if self._mode == "all":
-            print(f"Ask on that page, or:\n\n{_EXAMPLE.format(url=url)}\n", flush=True)
+            print(example(url), flush=True)
 
 
 def _servable(registry: Registry) -> None:
@@ -229,7 +227,7 @@ async def _with_model(settings: Settings, model: LocalModel) -> Settings:
     except RuntimeError as error:
         print(f"The local model is not available: {error}", file=sys.stderr, flush=True)
         return settings
-    print(f"Model: {model.model}, on this machine; small, so expect it to ramble", flush=True)
+    print(f"Model: {model.model}, on this machine: a toy, asked by the chain chat", flush=True)
     return replace(settings, openai_base_url=model.base_url, openai_api_key="local", model=model.model)
 
 

@@ -54,7 +54,9 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
     key.add_argument("--json", action="store_true", help='for machines: {"key", "line"}')
     inspect = command("inspect", "tell what is known of a stream: its state, and its events without content")
     inspect.add_argument("id", metavar="ID")
-    inspect.add_argument("--content", action="store_true", help="also what was asked and answered")
+    inspect.add_argument(
+        "--content", action="store_true", help="also what was answered, and what was asked until it ends"
+    )
     ls = command(
         "ls", "list streams: open ones first, then ended ones, as many as are found with bounded work"
     )

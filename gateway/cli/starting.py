@@ -14,6 +14,14 @@ from gateway.settings import Settings
 PORTS_TRIED = 20
 
 
+def example(url: str) -> str:
+    """What a newcomer may do next."""
+    return (
+        f"Ask on that page, or:\n\ncurl -N {url}/stream -H 'Accept: text/event-stream' \\\n"
+        "     -H 'Content-Type: application/json' -d '{\"user\": \"Who are you?\"}'\n"
+    )
+
+
 def cannot_listen(error: OSError, host: str, port: int, mode: str) -> str:
     """Why there is no server. Where another one has the port: also a command that takes the next free one."""
     why = os.strerror(error.errno) if error.errno else type(error).__name__
