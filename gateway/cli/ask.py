@@ -28,6 +28,7 @@ from gateway.client import (
     Unreachable,
 )
 
+TOY = "SmolLM2-135M-Instruct"  # the packaged model, as its text's events name it
 UNAUTHORIZED = 401
 FAILED, CANCELLED, PIPE_CLOSED = 1, 130, 141  # exit codes; the others are a shell's for SIGINT and SIGPIPE
 NOBODY_THERE = "If no gateway runs there: `holdfast run` starts one, and --url or GATEWAY_URL names another."
@@ -47,6 +48,7 @@ class Shown:
         self._console = Console(stderr=True, highlight=False)
         self._spinner = Status(f"{chain} …", console=self._console)
         self._at_line_start = True
+        self._is_toy = False
 
     def __enter__(self) -> Shown:
         self._spinner.start()
@@ -60,6 +62,7 @@ class Shown:
         """One event."""
         match event.type, event.data:
             case "message", {"delta_content": str(text)}:
+                self._is_toy = event.data.get("deployment") == TOY
                 self._write(text)
             case "custom", {"name": "result", "data": value}:  # of a chain that says no text
                 self._write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -72,8 +75,12 @@ class Shown:
                 self._say(f"tool {name}: {state}")
             case "reset", {}:
                 self._say("what was said of this stage is void; it begins anew")
-            case "done", {"interrupts": [*asked]}:
-                for one in asked:
+            case "done", {}:
+                if self._is_toy:
+                    self._say(
+                        f"{TOY} is a toy: set OPENAI_API_KEY and start the gateway again for a real model"
+                    )
+                for one in event.data.get("interrupts", ()):
                     self._say(f"it has stopped to ask: {json.dumps(one['value'], ensure_ascii=False)}")
 
     def say(self, text: str) -> None:
