@@ -17,7 +17,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import __main__ as main_module
+from gateway import process as main_module
 from gateway.process import GRACE_SECONDS, Host, Server
 from gateway.protocol import sse
 from gateway.relay import hub as hub_module

@@ -18,8 +18,11 @@ MOST_FRAMES = 6
 MOST_CAUSES = 4
 _PRODUCT = Path(__file__).resolve().parents[2]
 _PRODUCT_PARTS = tuple(str(_PRODUCT / name) for name in ("gateway", "holdfast_gateway", "workers"))
-_LIBRARIES = tuple(
-    str(Path(path).resolve()) for path in set(sysconfig.get_paths().values()) if path and len(path) > 1
+_LIBRARIES = tuple(  # as they are named, and where they are: a virtual environment may be behind a link
+    named
+    for path in set(sysconfig.get_paths().values())
+    if path and len(path) > 1
+    for named in {path, str(Path(path).resolve())}
 )
 
 
