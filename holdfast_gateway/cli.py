@@ -26,9 +26,12 @@ def main() -> int:
             from holdfast_gateway.new import made  # which imports of `gateway`
 
             return made(sys.argv[2:])
+        from gateway.__main__ import asked
+
+        parser, given = asked()
         with needs("server,worker", "this command"):
-            from gateway.__main__ import run
+            from gateway.process import execute
     except ImportError as error:
         print(f"holdfast: {error}", file=sys.stderr)
         return 2
-    return run()
+    return execute(parser, given)

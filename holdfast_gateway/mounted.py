@@ -23,7 +23,6 @@ from gateway.producer.producer import Producer
 from gateway.protocol.errors import Forbidden, HoldfastError, StoreUnavailable, stack_of
 from gateway.settings import Settings
 from gateway.streams.service import Gateway
-from gateway.streams.start import DEFAULT_CHAIN
 from gateway.web.answers import NO_ROUTE, answered
 from holdfast_gateway.streams import Streams
 from workers.chains.drawn import drawing
@@ -140,7 +139,7 @@ class Holdfast:
                 parts.log,
                 parts.queue,
                 Registry(settings),
-                first=DEFAULT_CHAIN,
+                first=settings.default_chain,
                 opened=self._gateway.start_here,
             )
             async with asyncio.TaskGroup() as tasks:

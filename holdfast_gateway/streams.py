@@ -30,7 +30,7 @@ from gateway.relay.follow import Relay
 from gateway.relay.reader import Ending, Why
 from gateway.settings import Settings
 from gateway.streams.service import Gateway
-from gateway.streams.start import DEFAULT_CHAIN, parse_json, parse_start
+from gateway.streams.start import parse_json, parse_start
 from workers.chains.registry import Registry
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Streams:
         user: str | None = None,
         messages: Sequence[Mapping[str, Any]] | None = None,
         input: Any = _NOT_GIVEN,
-        chain: str = DEFAULT_CHAIN,
+        chain: str | None = None,
         params: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         owner: str = "",
@@ -88,7 +88,8 @@ class Streams:
     ) -> str:
         """The id of a stream whose job is in the queue. Give one of `user`, `messages` and `input`.
 
-        `owner`: whose it is, as auth names callers. `key`: as an Idempotency-Key, of this owner.
+        `chain`: None takes GATEWAY_DEFAULT_CHAIN. `owner`: whose it is, as auth names callers. `key`: as an
+        Idempotency-Key, of this owner.
         Raises Refused or Unreachable. After Unreachable the same key makes it one job in any case.
         """
         given = {"user": user, "messages": messages, "chain": chain, "params": params, "metadata": metadata}
@@ -98,7 +99,10 @@ class Streams:
         with _told():
             gateway = self._gateway
             start = parse_start(
-                parse_json(self._written(body), gateway.bounds), gateway.chains, gateway.bounds
+                parse_json(self._written(body), gateway.bounds),
+                gateway.chains,
+                gateway.bounds,
+                gateway.settings.default_chain,
             )
             if len(key) > MOST_KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
                 raise Invalid("key", f"must be up to {MOST_KEY_CHARACTERS} printable ASCII characters")

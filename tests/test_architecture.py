@@ -228,6 +228,7 @@ async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redi
             await gateway.end(told, "alice")
         assert await parts.outbox.take(f"{told}_cancelled", "t", 60_000)
         assert await parts.outbox.settle(f"{told}_cancelled", "t", "dead") == "settled"
+        await parts.presence.note()
         await gateway.readiness()
         assert await redis.exists("{" + stream_id[:2] + "}:open")
         await put(Saver(parts.redis, owner="alice"), place(), {"a": (1, "x")})

@@ -13,13 +13,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from gateway.cli.ask import Shown
+from gateway.cli.ask import TOY, Shown
 from gateway.client import Event
 from tests.hosts import NOBODY, Host, uvicorn_host
 from tests.support.cutter import Cutter
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import REPOSITORY
 from tests.support.redis_server import RedisServer
+from workers.development import local_model
 
 pytest_plugins = ("tests.hosts",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -89,7 +90,7 @@ async def test_a_refusal_and_nobody_there_are_told_in_a_line(hosts: dict[str, Ho
     async with asking(url, "q", "--chain", "no-such") as process:
         said, told, code = await printed(process)
     assert (said, code) == ("", 1)
-    assert "refused: chain: must be the name of a chain" in told
+    assert "refused: chain: must be the name of a chain of this gateway: agent, " in " ".join(told.split())
     assert "Traceback" not in told
 
 
@@ -204,3 +205,16 @@ async def test_a_terminal_is_sent_no_control_characters_of_a_model(
         with Shown("c") as shown:
             shown.show(hostile)
         assert capsys.readouterr().out == seen
+
+
+async def test_the_packaged_model_is_called_a_toy_where_its_answer_stands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert TOY == local_model.MODEL
+    for deployment, told in ((TOY, True), ("scripted", False)):
+        with Shown("chat") as shown:
+            shown.show(
+                Event("1-a", "message", {"delta_content": "x", "deployment": deployment, "stage": "chat"})
+            )
+            shown.show(Event("2-a", "done", {"finish_reason": "stop"}))
+        assert ("is a toy: set OPENAI_API_KEY" in " ".join(capsys.readouterr().err.split())) is told

@@ -13,7 +13,7 @@ import pytest
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
 
-from gateway.__main__ import run_in_loop
+from gateway.process import run_in_loop
 from tests.support.jobs import Jobs, body, make_chain
 from tests.support.model_server import ModelServer, script
 from tests.test_model_ends import client

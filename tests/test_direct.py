@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from gateway.protocol import Cursor, sse
 from gateway.web.direct_reader import DirectReader
-from tests.support.following import Following, Stream, following, until
+from tests.support.following import Following, Stream, feeds, following, until
 
 BLOCK = "x" * 10_000
 
@@ -156,7 +156,7 @@ async def test_a_reader_that_takes_nothing_more_is_cut(redis_url: str) -> None:
         direct = Direct(f, stream.id)
         direct.reader.pause_writing()
         await until(lambda: bool(direct.pipe.written))
-        [reader] = next(iter(f.hub.wanted())).readers
+        [reader] = next(iter(feeds(f.hub))).readers
         assert reader.is_sending
         reader.cut()
         await until(lambda: direct.pipe.aborted)

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from gateway.__main__ import _chains
 from gateway.cli import doctor as doctor_module
 from gateway.cli.doctor import doctor
+from gateway.process import _chains
 from tests.support.processes import REPOSITORY
 from tests.support.redis_server import RedisServer
 from workers.chains.registry import forget

@@ -16,8 +16,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway.__main__ import WORKING
 from gateway.hosts.door import RESERVE_FILES, Door, Tally, places
+from gateway.process import WORKING
 from gateway.store.log import Log
 from tests.hosts import LIMIT_SECONDS
 from tests.support.following import Stream, connected

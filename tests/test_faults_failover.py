@@ -19,7 +19,7 @@ from gateway.redis.cluster import Router
 from gateway.relay import feed, hub
 from gateway.settings import Settings
 from gateway.streams.service import Gateway
-from tests.support.following import Stream, connected, following, reading, until
+from tests.support.following import Stream, connected, feeds, following, reading, until
 from tests.support.jobs import Jobs, body, eventually
 from tests.support.model_server import ModelServer, script
 from tests.support.name import Name, follow, promote, switch
@@ -237,7 +237,7 @@ async def test_fault_43_a_subscriber_that_hears_nothing_leaves_the_old_primary_w
             assert not name.ended_by_server
             assert name.opened[new.port, "hub"] == 1
             await until(lambda: ear.state in ("ok", "unheard"))
-            [followed] = f.hub.wanted()
+            [followed] = feeds(f.hub)
             heard = followed.heard_at
             await stream.texts("told")
             await until(lambda: followed.heard_at > heard)

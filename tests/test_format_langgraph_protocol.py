@@ -161,7 +161,8 @@ async def test_a_run_waits_for_the_one_before(host: Host) -> None:
         multitaskStrategy="reject",
     )
     assert (refused["type"], refused["error"]) == ("error", "unknown_error")
-    last, found = second["result"]["run_id"], []
+    last = second["result"]["run_id"]
+    found: list[Any] = []
     async with aclosing(frames(host.http, thread)) as source:
         async for _, event in source:
             if not found:

@@ -11,7 +11,7 @@ from gateway.protocol import Cursor
 from gateway.protocol.errors import StoreUnavailable, TooManyReaders
 from gateway.relay import feed as feed_module
 from gateway.relay import hub as hub_module
-from tests.support.following import Stream, following, reading, until
+from tests.support.following import Stream, feeds, following, reading, until
 from tests.support.proxy import Fault, Proxy, Swapped, doubled, dropped, untouched
 
 FOUND_SECONDS = 3 * 2.0  # the promise is 2 s while events came lately
@@ -142,7 +142,7 @@ async def test_fault_11_events_that_nobody_told_of_count_as_events_that_came_lat
         proxy.fault = dropped
         async with reading(f.relay, stream) as [reader]:
             await reader.has(await stream.log_bytes(redis))
-            [feed] = f.hub.wanted()
+            [feed] = feeds(f.hub)
             for number in range(3):
                 await until(lambda: feed.look_at(now()) - max(feed.heard_at, feed.looked_at) > 0.25)
                 moved = feed.moved_at

@@ -244,6 +244,7 @@ def test_depth_counts_from_the_namespace_that_was_asked_for() -> None:
 
 
 def test_a_state_has_its_messages_wherever_they_are() -> None:
-    one = {"type": "ai", "content": "x", "id": "m", "additional_kwargs": {}, "usage_metadata": None}
+    one: dict[str, Any] = {"type": "ai", "content": "x", "id": "m"}
+    one |= {"additional_kwargs": {}, "usage_metadata": None}
     value = {"deep": [{"one": one}], "__interrupt__": [1], "type": "car"}
     assert state(value) == {"deep": [{"one": {"type": "ai", "content": "x", "id": "m"}}], "type": "car"}

@@ -61,6 +61,7 @@ PACKAGES: Sequence[Sequence[str]] = [
     ["workers.delivery"],
     ["workers.development"],
     ["holdfast_gateway"],  # it alone may import everything, also what stands below
+    ["gateway.process"],
     ["gateway.__main__", "function_app"],
 ]
 # What of the gateway each part of the product does without.

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.__main__ import routes_of
+from gateway.process import routes_of
 from gateway.settings import Settings
 from gateway.web.pages import PAGE, PARTS
 from tests.hosts import Host

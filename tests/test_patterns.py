@@ -97,6 +97,7 @@ TABLE: Mapping[Pattern, str] = {
     r"[a-z][a-z0-9-]{0,39}": "a-",
     r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*": "a/!",
     # workers
+    r"\S+\s*": "a ",
     r"[\x00-\x1f\x7f]": "\na",
     r"[\s\d.)#*•-]*": " 1*a",
     r"[\s*:]*": " *:a",

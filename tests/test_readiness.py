@@ -52,6 +52,7 @@ async def test_all_is_well(redis_url: str) -> None:
             "queue": {"state": "ok", "depth": 0},
             "subscriber": {"state": "idle"},
             "model": {"state": "configured"},
+            "workers": {"state": "none_seen"},
         }
 
 

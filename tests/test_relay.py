@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import StoreUnavailable
-from tests.support.following import Following, Reader, Stream, following, reading, text, until
+from tests.support.following import Following, Reader, Stream, feeds, following, reading, text, until
 from tests.support.proxy import Proxy
 
 KIB = 1024
@@ -100,7 +100,7 @@ async def test_fault_13_a_reader_that_takes_nothing_has_bounded_memory_and_gets_
         stream = await Stream.create(f.log)
         async with aclosing(f.relay.follow(stream.id, None)) as slow, reading(f.relay, stream) as [quick]:
             got = await anext(slow)
-            [feed] = f.hub.wanted()
+            [feed] = feeds(f.hub)
             await quick.has(got)
             largest = 0
             for _ in range(100):
@@ -152,7 +152,7 @@ async def test_a_connection_of_its_age_closes_at_a_frames_end_and_can_be_continu
 
 async def nothing_left(f: Following, tasks: set[asyncio.Task[object]], redis: Redis) -> None:
     assert f.hub.readers == 0
-    assert not list(f.hub.wanted())
+    assert not list(feeds(f.hub))
     assert asyncio.all_tasks() <= tasks
     async with asyncio.timeout(10):
         while await redis.pubsub_channels("live:*"):  # noqa: ASYNC110

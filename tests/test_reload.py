@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import workers.development.reload
-from gateway.__main__ import Host, _servable
+from gateway.process import Host, _servable
 from gateway.settings import Settings
 from tests.support.jobs import BOUND_SECONDS, eventually
 from workers.chains import registry
@@ -207,7 +207,9 @@ async def test_a_file_that_is_gone_is_told_and_comes_back(
     reload = Reload(SETTINGS, _servable)
     async with refused(reload, caplog) as told:
         (author.folder / f"{MODULE}.py").unlink()
-    assert told == [f"the chains are not reloaded: ValueError: GATEWAY_CHAINS: there is no module {MODULE}"]
+    [line] = told
+    begins = f"the chains are not reloaded: ValueError: GATEWAY_CHAINS: there is no module {MODULE}: "
+    assert line.startswith(begins)
     author.write(f"{MODULE}.py", CHAINS)
     assert await said(await following(reload)) == "one two"
 

@@ -62,7 +62,8 @@ async def test_ready_names_each_part_and_its_state(host: Host) -> None:
     assert told.pop("status") == "ready"
     assert told["queue"].pop("depth") >= 0
     assert told.pop("subscriber")["state"] in ("idle", "ok")
-    assert told == {"store": {"state": "ok"}, "queue": {"state": "ok"}, "model": {"state": "configured"}}
+    states = {"store": "ok", "queue": "ok", "model": "configured", "workers": "seen"}
+    assert told == {part: {"state": state} for part, state in states.items()}
 
 
 async def test_metrics_are_an_unknown_path_unless_configured(host: Host) -> None:

@@ -17,13 +17,13 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway import __main__ as main_module
-from gateway.__main__ import GRACE_SECONDS, Host, Server
+from gateway import process as main_module
+from gateway.process import GRACE_SECONDS, Host, Server
 from gateway.protocol import sse
 from gateway.relay import hub as hub_module
 from gateway.settings import Settings
 from gateway.store.log import Log
-from tests.support.following import Stream, connected, until
+from tests.support.following import Stream, connected, feeds, until
 from tests.support.processes import GatewayProcess
 from workers.development.local_model import LocalModel
 
@@ -123,7 +123,7 @@ class Watched(Host):
         loop, hub = asyncio.get_running_loop(), self.gateway.parts.hub
 
         def condition() -> bool:
-            readers = [reader for feed in hub.wanted() for reader in feed.readers]
+            readers = [reader for feed in feeds(hub) for reader in feed.readers]
             return bool(readers) and all(
                 r.is_sending and r.silent_seconds(loop.time()) > STILL_SECONDS for r in readers
             )

@@ -3,7 +3,7 @@
 asyncio lets these two exceptions of any task through to whoever runs the event loop, and so to the end of the
 process with every other stream in it. LangGraph and LangChain run nodes, tools and branches in tasks of their
 own, so no `except` around a chain sees them. A host of ours goes on with its loop then
-(`gateway/__main__.py`), which costs nothing. Where the loop is another's (Azure Functions) a task factory
+(`gateway/process.py`), which costs nothing. Where the loop is another's (Azure Functions) a task factory
 guards the tasks that a chain makes, and no others; that costs a chain some microseconds for each such task.
 """
 

@@ -31,6 +31,11 @@ KEYS_LOOK_SECONDS = 1.0
 # and to mend it. A key that was revoked in it holds no longer than that: then no key does.
 KEYS_HELD_SECONDS = 300.0
 KEYS_TOLD_SECONDS = 60.0  # how often the log says so meanwhile
+# The same for no key and for a wrong one.
+NO_KEY = (
+    "Who asks is not known here: send an API key of this gateway, as `Authorization: Bearer <key>` or as "
+    "`X-API-Key: <key>`."
+)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger("holdfast.auth")
 
@@ -76,6 +81,8 @@ class Keys:
             self._read()
         except OSError as error:
             raise ValueError(f"GATEWAY_KEYS_FILE cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"GATEWAY_KEYS_FILE: {_why(error)}") from None
 
     async def owner(self, headers: Headers) -> str:
         """The key's name; a key is found by its hash, so nothing of it is compared.
@@ -91,7 +98,7 @@ class Keys:
         given = shown[0] if len(shown) == 1 else ""
         name = self._names.get(hashlib.sha256(given.encode()).hexdigest()) if given else None
         if name is None:
-            raise Unauthorized
+            raise Unauthorized(NO_KEY)
         return f"key:{name}"
 
     async def caller(self, headers: Headers) -> Caller:
@@ -130,7 +137,10 @@ class Keys:
                 case [name, digest] if _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest):
                     names[digest] = name
                 case _:
-                    raise ValueError(f"{self._path.name}, line {number}: not `name sha256-hex`")
+                    raise ValueError(
+                        f"{self._path.name}, line {number}: not `name sha256-hex`; "
+                        "`holdfast key NAME` prints such a line"
+                    )
         self._names, self._stamp = names, stamp
         _log.info("%d API keys of %d names", len(names), len(set(names.values())))
 

@@ -13,12 +13,25 @@ import os
 import sys
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.status import Status
 
-from gateway.client import Event, Gateway, GatewayError, Refused, Stream, StreamCancelled
+from gateway.client import (
+    Event,
+    Gateway,
+    GatewayError,
+    Refused,
+    Stream,
+    StreamCancelled,
+    StreamFailed,
+    Unreachable,
+)
 
+TOY = "SmolLM2-135M-Instruct"  # the packaged model, as its text's events name it
+UNAUTHORIZED = 401
 FAILED, CANCELLED, PIPE_CLOSED = 1, 130, 141  # exit codes; the others are a shell's for SIGINT and SIGPIPE
+NOBODY_THERE = "If no gateway runs there: `holdfast run` starts one, and --url or GATEWAY_URL names another."
 SILENT_SECONDS = 3.0  # then it says that it is still trying
 CANCEL_SECONDS = 5.0
 # A terminal obeys control characters, and what it is sent here a model has written.
@@ -35,6 +48,7 @@ class Shown:
         self._console = Console(stderr=True, highlight=False)
         self._spinner = Status(f"{chain} …", console=self._console)
         self._at_line_start = True
+        self._is_toy = False
 
     def __enter__(self) -> Shown:
         self._spinner.start()
@@ -48,6 +62,7 @@ class Shown:
         """One event."""
         match event.type, event.data:
             case "message", {"delta_content": str(text)}:
+                self._is_toy = event.data.get("deployment") == TOY
                 self._write(text)
             case "custom", {"name": "result", "data": value}:  # of a chain that says no text
                 self._write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -60,8 +75,12 @@ class Shown:
                 self._say(f"tool {name}: {state}")
             case "reset", {}:
                 self._say("what was said of this stage is void; it begins anew")
-            case "done", {"interrupts": [*asked]}:
-                for one in asked:
+            case "done", {}:
+                if self._is_toy:
+                    self._say(
+                        f"{TOY} is a toy: set OPENAI_API_KEY and start the gateway again for a real model"
+                    )
+                for one in event.data.get("interrupts", ()):
                     self._say(f"it has stopped to ask: {json.dumps(one['value'], ensure_ascii=False)}")
 
     def say(self, text: str) -> None:
@@ -128,11 +147,11 @@ class Lines:
 
 
 async def _followed(stream: Stream, shown: Shown | Lines, url: str, *, cancels: bool) -> int:
-    said = f"no word from {url} yet; it is tried again"
-    silence = asyncio.get_running_loop().call_later(SILENT_SECONDS, shown.say, said)
+    watching = asyncio.create_task(_watch_silence(stream, shown, url), name="silence")
     try:
         async for event in stream:
-            silence.cancel()
+            if event.type != "start":  # a job that waits for a worker has said no more than that
+                watching.cancel()
             shown.show(event)
         await stream.result()
     except asyncio.CancelledError:  # Ctrl-C
@@ -150,14 +169,42 @@ async def _followed(stream: Stream, shown: Shown | Lines, url: str, *, cancels: 
         shown.say("cancelled")
         return CANCELLED
     except Refused as error:
-        shown.say(f"refused: {error}")
+        shown.say(_told(error))
         return FAILED
     except GatewayError as error:
-        shown.say(f"failed: {error}")
+        shown.say(_told(error))
         return FAILED
     finally:
-        silence.cancel()
+        watching.cancel()
     return 0
+
+
+async def _watch_silence(stream: Stream, shown: Shown | Lines, url: str) -> None:
+    """Say why nothing comes: nobody answers there, or no worker takes the job."""
+    await asyncio.sleep(SILENT_SECONDS)
+    if not stream.last_event_id:
+        shown.say(f"no word from {url} yet; it is tried again. {NOBODY_THERE}")
+        return
+    async with httpx.AsyncClient(timeout=SILENT_SECONDS) as http:
+        try:
+            told = (await http.get(f"{url.rstrip('/')}/ready")).json()
+        except (httpx.HTTPError, ValueError):
+            return  # what is wrong there is told by the stream itself
+    if isinstance(told, dict) and told.get("workers") == {"state": "none_seen"}:
+        shown.say(
+            "the job waits: no worker takes jobs there. `holdfast worker` starts one, with the same REDIS_URL"
+        )
+
+
+def _told(error: GatewayError) -> str:
+    """What went wrong, and what helps."""
+    if isinstance(error, Refused):
+        key = " Your key: GATEWAY_KEY, or --key." if error.status == UNAUTHORIZED else ""
+        return f"refused: {error}{key}"
+    if isinstance(error, Unreachable):
+        return f"failed: {error}. {NOBODY_THERE}"
+    detail = f"\n{error.detail}" if isinstance(error, StreamFailed) and error.detail else ""
+    return f"failed: {error}{detail}"
 
 
 async def cancel(gateway: Gateway, stream_id: str, *, as_json: bool) -> int:
@@ -165,7 +212,7 @@ async def cancel(gateway: Gateway, stream_id: str, *, as_json: bool) -> int:
     try:
         told = await gateway.cancel(stream_id)
     except GatewayError as error:
-        print(f"{'refused' if isinstance(error, Refused) else 'failed'}: {error}", file=sys.stderr)
+        print(_told(error), file=sys.stderr)
         return FAILED
     print(json.dumps(told) if as_json else told["status"])
     return 0
@@ -176,7 +223,7 @@ async def chains(gateway: Gateway, *, as_json: bool) -> int:
     try:
         told = await gateway.chains()
     except GatewayError as error:
-        print(f"{'refused' if isinstance(error, Refused) else 'failed'}: {error}", file=sys.stderr)
+        print(_told(error), file=sys.stderr)
         return FAILED
     if as_json:
         print(json.dumps(told))

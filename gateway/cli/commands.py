@@ -8,31 +8,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from gateway import protocol
 from gateway.azure import credentials
 from gateway.callers.auth import new_key
+from gateway.cli.parser import LOOKING, MOST_LISTED
+from gateway.cli.parser import parser as parser
 from gateway.cli.store import folder_of
 from gateway.observe.loglines import one_line
 from gateway.ops.listing import Listing, listing
 from gateway.ops.timeline import Entry, Story, story_of
-from gateway.protocol import Status
 from gateway.protocol.errors import HoldfastError, StoreUnavailable, StreamNotFound
 from gateway.redis.cluster import Router
 from gateway.redis.connect import Place
 from gateway.settings import Settings
 from gateway.store.log import Log
-from gateway.store.record import WAITING
 from gateway.streams.retrying import Wanted
 from gateway.streams.service import Gateway
 
-SERVING = ("all", "web", "worker")
-ASKING = ("ask", "follow", "cancel", "chains")
-LOOKING = ("inspect", "ls", "retry", "purge", "usage", "webhooks")
-MOST_LISTED = 10_000
 _COLUMNS = (
     "id",
     "status",
@@ -47,89 +43,12 @@ _COLUMNS = (
 )
 
 
-def parser(prog: str = "python -m gateway", version: str = "") -> argparse.ArgumentParser:
-    """All of the command line; without a command it is `run`, whose older name is `all`."""
-    whole = argparse.ArgumentParser(prog=prog, description="Holdfast")
-    whole.add_argument("--version", action="version", version=f"holdfast {version}")
-    whole.set_defaults(command="all")
-    commands = whole.add_subparsers(metavar="COMMAND", title="commands")
-
-    def command(name: str, meaning: str, *older: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=meaning, description=meaning, aliases=older)
-        made.set_defaults(command=older[0] if older else name)
-        return made
-
-    command(
-        "run",
-        "serve HTTP and run jobs in one process (the default); brings along what is not configured",
-        "all",
-    )
-    command("web", "serve HTTP")
-    command("new", "make a small project of your own in a new folder").add_argument("name", metavar="NAME")
-    command("worker", "run jobs; GATEWAY_WORKER_PORT gives it probes")
-    command("key", "make an API key, and its line for GATEWAY_KEYS_FILE").add_argument("name", metavar="NAME")
-    inspect = command("inspect", "tell what is known of a stream: its state, and its events without content")
-    inspect.add_argument("id", metavar="ID")
-    inspect.add_argument("--content", action="store_true", help="also what was asked and answered")
-    ls = command(
-        "ls", "list streams: open ones first, then ended ones, as many as are found with bounded work"
-    )
-    ls.add_argument("--owner", metavar="NAME", default="", help="only of this owner, as inspect names it")
-    ls.add_argument("--status", default="", choices=[*(status.value for status in Status), WAITING])
-    ls.add_argument(
-        "--limit", metavar="N", type=int, default=50, help=f"at most so many, up to {MOST_LISTED}"
-    )
-    _asking(command)
-    retry = command("retry", "try a failed stream again, as its owner may; print the new stream's id")
-    retry.add_argument("id", metavar="ID")
-    retry.add_argument(
-        "--from",
-        dest="start",
-        metavar="STAGE",
-        default="",
-        help="a stage, or the id of its first event",
-    )
-    purge = command("purge", "delete all that is kept of an owner's streams and threads")
-    purge.add_argument("--owner", metavar="NAME", required=True, help="as ls names it")
-    usage = command("usage", "tell what each owner's streams have taken today: tokens, a line an owner")
-    hooks = command("webhooks", "list the webhooks that are not delivered, or send them again")
-    hooks.add_argument("action", metavar="ACTION", nargs="?", default="list", choices=["list", "redrive"])
-    hooks.add_argument(
-        "id",
-        metavar="ID",
-        nargs="?",
-        default="",
-        help="for redrive: of a webhook or a stream; none: all dead",
-    )
-    command("doctor", "check settings, chains, store, queue and model, and name what is wrong")
-    for looks in (inspect, ls, usage, hooks):
-        looks.add_argument("--json", action="store_true", help="for machines")
-    return whole
-
-
-def _asking(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """The commands that ask a gateway over HTTP."""
-    ask = command("ask", "ask a gateway, and print its tokens as they come")
-    ask.add_argument("question", metavar="QUESTION", help="- reads it from stdin")
-    ask.add_argument("--chain", metavar="NAME", default="", help="another chain than chat")
-    ask.add_argument("--params", metavar="JSON", default="", help="an object, for the chain")
-    follow = command("follow", "follow a stream of a gateway to its end, and print its tokens as they come")
-    follow.add_argument("id", metavar="ID")
-    follow.add_argument("--after", metavar="EVENT", default="", help="only what comes after this event's id")
-    cancel = command("cancel", "end a stream of a gateway now")
-    cancel.add_argument("id", metavar="ID")
-    chains = command("chains", "list the chains of a gateway")
-    for asks in (ask, follow, cancel, chains):
-        asks.add_argument("--url", metavar="URL", default="", help="the gateway's address (GATEWAY_URL)")
-        asks.add_argument("--key", metavar="KEY", default="", help="an API key or a JWT (GATEWAY_KEY)")
-        told = "an object a line: id, type and data" if asks in (ask, follow) else "for machines"
-        asks.add_argument("--json", action="store_true", help=told)
-
-
 def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
     """The settings; exits with one sentence when they do not fit what is to be run."""
     try:
         settings = Settings.from_env()
+        if command == "all" and not settings.model_is_configured:
+            settings = Settings.from_env(default_chain="demo")
     except ValueError as error:
         parser.error(str(error))
     told_twice = settings.auth == "none" and settings.open_to_all == "yes"
@@ -150,9 +69,11 @@ def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
     return settings
 
 
-def make_key(name: str) -> str:
+def make_key(name: str, *, as_json: bool = False) -> str:
     """A new API key, and its line for the file of keys. Raises ValueError for a name that is none."""
     key, line = new_key(name)
+    if as_json:
+        return json.dumps({"key": key, "line": line})
     return f"key, for its owner alone: {key}\nline for GATEWAY_KEYS_FILE: {line}"
 
 
@@ -178,7 +99,7 @@ async def ask(settings: Settings, given: argparse.Namespace) -> int:
                     return 2
                 chain = given.chain or None
                 stream = gateway.stream(user=question, chain=chain, params=params)
-                return await asking.show(stream, url, given.chain or "chat", as_json=given.json, cancels=True)
+                return await asking.show(stream, url, given.chain, as_json=given.json, cancels=True)
             case "follow":
                 stream = gateway.follow(given.id, given.after)
                 return await asking.show(stream, url, given.id, as_json=given.json, cancels=False)

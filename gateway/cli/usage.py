@@ -6,7 +6,8 @@ import asyncio
 import json
 import sys
 
-from gateway.cli.commands import MOST_LISTED, table
+from gateway.cli.commands import table
+from gateway.cli.parser import MOST_LISTED
 from gateway.observe.loglines import one_line
 from gateway.protocol import ANONYMOUS
 from gateway.protocol.errors import HoldfastError

@@ -38,12 +38,16 @@ class Unreachable(GatewayError):
 
 
 class StreamFailed(GatewayError):
-    """The stream ended without a result; `code`, `retryable`, and the text that it had said."""
+    """The stream ended without a result; `code`, `retryable`, and the text that it had said.
+
+    `detail`: of a gateway in development, what the chain's author is told; else empty.
+    """
 
     def __init__(self, error: Mapping[str, Any], text: str) -> None:
         self.code = str(error.get("code", ""))
         self.retryable = bool(error.get("retryable"))
         self.text = text
+        self.detail = str(error.get("detail", ""))
         super().__init__(str(error.get("message", self.code)))
 
 

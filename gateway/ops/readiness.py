@@ -20,6 +20,7 @@ from gateway.redis.commands import Commands
 from gateway.relay.hub import Hub
 from gateway.store.due import BUCKETS
 from gateway.store.log import Log
+from gateway.store.presence import Presence
 
 KEPT_SECONDS = 1.0
 LOOK_SECONDS = 2.0  # within which a part answers, or is out of reach
@@ -72,6 +73,10 @@ class Parts(Protocol):
     def hub(self) -> Hub:
         """The subscriber."""
 
+    @property
+    def presence(self) -> Presence:
+        """Of workers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -82,6 +87,7 @@ class Ready:
     depth: int | None
     subscriber: str
     model: str
+    workers: str = "none_seen"
 
     @property
     def good(self) -> bool:
@@ -97,15 +103,20 @@ class Ready:
             "queue": {"state": self.queue, **depth},
             "subscriber": {"state": self.subscriber},
             "model": {"state": self.model},
+            "workers": {"state": self.workers},
         }
 
 
 class Readiness:
     """`await readiness()`: the parts of an open gateway, opened by this where they are not."""
 
-    def __init__(self, parts: Callable[[], Parts], model_state: Callable[[], str]) -> None:
+    def __init__(
+        self, parts: Callable[[], Parts], model_state: Callable[[], str], works_here: Callable[[], bool]
+    ) -> None:
+        """`works_here`: whether this process itself runs jobs."""
         self._parts = parts
         self._model_state = model_state
+        self._works_here = works_here
         self._loop: asyncio.AbstractEventLoop | None = None
         self._shared = Shared(self._look)
 
@@ -138,9 +149,21 @@ class Readiness:
             parts = self._parts()
         except StoreUnavailable:  # there is no store to open
             return Ready("unreachable", "unreachable", None, "ended", self._model_state())
-        store, depth = await asyncio.gather(_store(parts), _depth(parts.queue))
+        store, depth, seen = await asyncio.gather(
+            _store(parts), _depth(parts.queue), self._seen(parts.presence)
+        )
         queue = "unreachable" if depth is None else "ok"
-        return Ready(store, queue, depth, parts.hub.subscriber.state, self._model_state())
+        return Ready(store, queue, depth, parts.hub.subscriber.state, self._model_state(), seen)
+
+    async def _seen(self, presence: Presence) -> str:
+        """`seen` where some process takes jobs, as far as the store knows."""
+        if self._works_here():
+            return "seen"
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return "seen" if await presence.seen() else "none_seen"
+        except (StoreUnavailable, TimeoutError):
+            return "none_seen"
 
 
 async def _store(parts: Parts) -> str:

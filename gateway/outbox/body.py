@@ -12,7 +12,7 @@ from gateway.protocol.errors import CursorLost
 from gateway.store.log import Log
 from gateway.store.outbox import Outgoing
 from gateway.store.record import Record
-from gateway.streams.rows import row
+from gateway.store.row import row
 from gateway.streams.status import document, fold_of
 
 MOST_BYTES = 65_536  # of what is sent; past it the text is left out, and is to be had from the stream

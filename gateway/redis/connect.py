@@ -11,6 +11,8 @@ Invariant: there is no time-out and no retry here. Whoever holds the connection 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -183,6 +185,10 @@ class _Greeting:
             self._done.exception()  # marked as seen: it may be that nobody waits yet
 
 
+# In the words of the system; the text of an exception may name a path.
+_ERRNO = {number: os.strerror(number) for number in errno.errorcode}
+
+
 def reason_of(error: BaseException) -> str:
     """Why there is no connection, for the log. It holds no secret, and no text of a foreign error."""
     cause: BaseException | None = error
@@ -194,4 +200,8 @@ def reason_of(error: BaseException) -> str:
         cause = cause and (cause.__cause__ or cause.__context__)
     if isinstance(error, redis_errors.AuthenticationError):
         return "it refuses our credentials"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TIMEOUT_SECONDS:g} s"
+    if isinstance(error, OSError) and error.errno and (said := _ERRNO.get(error.errno)):
+        return said
     return type(error).__name__

@@ -6,12 +6,16 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from gateway.settings.declared import Fields
 from gateway.settings.rules import check
 
+_PREFIX = "GATEWAY_"
+NEAR = 0.7  # of difflib's ratio
+MOST_TOLD = 10  # variables that are no settings
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
 
 
@@ -46,6 +50,20 @@ class Settings(Fields):
         if values.get("auth") == "owner" and "auth" not in presumed:
             raise ValueError("GATEWAY_AUTH must be none, keys, easyauth or jwt")
         return cls(**values)
+
+
+def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each variable that is named like a setting and is none, with the nearest name."""
+    source = os.environ if environ is None else environ
+    known = {item.metadata["env"].removeprefix(_PREFIX) for item in fields(Settings)}
+    told = []
+    for name in sorted(source):
+        own = name.removeprefix(_PREFIX)
+        if own != name and own not in known:
+            near = get_close_matches(own, known, 1, NEAR)
+            meant = f": is {_PREFIX}{near[0]} meant?" if near else ", and is not read"
+            told.append(f"{name} is no setting{meant}")
+    return told[:MOST_TOLD]
 
 
 def read_env_file(path: Path) -> None:

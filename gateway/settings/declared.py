@@ -117,6 +117,7 @@ class Fields:
     )
     model: str = setting("GATEWAY_MODEL", "gpt-4o-mini", "model, or deployment on Azure")
     chains: str = setting("GATEWAY_CHAINS", "", "modules to import, by comma: your own chains")
+    default_chain: str = setting("GATEWAY_DEFAULT_CHAIN", "chat", "the chain of a request that names none")
     development: str = setting(
         "GATEWAY_DEVELOPMENT",
         "",

@@ -19,7 +19,19 @@ from gateway.store.appender import Appender, BatchSource, ClaimAppends, append_a
 from gateway.store.due import due
 from gateway.store.journal import Journal
 from gateway.store.projector import Projector
-from gateway.store.record import Answer, Batch, Claim, Head, Look, Piece, Record, ending, head_of, started
+from gateway.store.record import (
+    Answer,
+    Batch,
+    Claim,
+    Head,
+    Look,
+    Piece,
+    Record,
+    ending,
+    head_of,
+    piece_of,
+    started,
+)
 from gateway.webhooks.asked import EVENTS
 from gateway.webhooks.keys import webhooks_dropped
 
@@ -47,21 +59,9 @@ class Log:
         """`projector`: brings to owners what the scripts tell them; None: another process does it later."""
         self._redis = redis
         self.projector = projector
-        names = (
-            "create",
-            "confirm",
-            "end_tokens",
-            "claim",
-            "append",
-            "advance",
-            "cancel",
-            "ask",
-            "give_up",
-            "look",
-            "resume",
-            "see",
-        )
-        self._scripts = {name: Script(name) for name in names}
+        made = ("create", "confirm", "end_tokens", "claim", "append", "advance")
+        more = ("cancel", "ask", "give_up", "look", "resume", "see")
+        self._scripts = {name: Script(name) for name in (*made, *more)}
         self._appender = Appender(redis, self._scripts["append"], self._told)
 
     @property
@@ -359,7 +359,7 @@ class Log:
                 alone = raw.find(sse.FRAME_END, max(own, first - 2))
                 if alone >= 0:
                     is_rest, end = at_end and alone + 2 == end, alone + 2
-            piece = _piece(raw[:end], after, is_rest)
+            piece = piece_of(raw[:end], after, is_rest)
             if piece.frames or at_end:
                 return piece
             if limit > MAX_FRAME_BYTES:
@@ -393,13 +393,3 @@ class Log:
 
     async def _run(self, name: str, stream_id: str, *args: Any) -> Answer:
         return Answer.said(await self._scripts[name](self._redis, self.keys(stream_id), stream_id, *args))
-
-
-def _piece(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:
-    """Of whole frames, the first of which the reader has when it came with a cursor."""
-    if len(raw) < len(sse.NEXT_FRAME):
-        return Piece(b"", after, False, at_end)
-    last = raw[raw.rfind(sse.NEXT_FRAME, 0, -2) + 1 :].removeprefix(b"\n")
-    cursor = Cursor.parse(last[len(sse.ID_PREFIX) : last.index(b"\n")].decode())
-    frames = raw[raw.index(sse.FRAME_END) + 2 :] if after else raw
-    return Piece(frames, cursor, sse.is_terminal(last), at_end)

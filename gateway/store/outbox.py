@@ -18,7 +18,8 @@ from gateway.protocol.errors import OverQuota, StoreUnavailable
 from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.settings import Settings
-from gateway.store.log import BUCKETS, CREATED_EXPIRY_MS, Log
+from gateway.store.due import BUCKETS
+from gateway.store.log import CREATED_EXPIRY_MS, Log
 from gateway.webhooks.asked import EVENTS
 from gateway.webhooks.keys import webhook_key, webhook_sets
 

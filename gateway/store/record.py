@@ -296,6 +296,16 @@ class Piece:
     at_end: bool
 
 
+def piece_of(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:
+    """Of whole frames, the first of which the reader has when it came with a cursor."""
+    if len(raw) < len(sse.NEXT_FRAME):
+        return Piece(b"", after, False, at_end)
+    last = raw[raw.rfind(sse.NEXT_FRAME, 0, -2) + 1 :].removeprefix(b"\n")
+    cursor = Cursor.parse(last[len(sse.ID_PREFIX) : last.index(b"\n")].decode())
+    frames = raw[raw.index(sse.FRAME_END) + 2 :] if after else raw
+    return Piece(frames, cursor, sse.is_terminal(last), at_end)
+
+
 def _text(raw: Mapping[str, bytes], name: str) -> str:
     return raw.get(name, b"").decode()
 

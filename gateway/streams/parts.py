@@ -14,6 +14,7 @@ from gateway.store.conversations import Conversations
 from gateway.store.log import Log
 from gateway.store.mine import Mine
 from gateway.store.outbox import Outbox
+from gateway.store.presence import Presence
 from gateway.store.threads import Threads
 from gateway.streams.create import Creation
 from gateway.streams.opening import Opening
@@ -37,4 +38,5 @@ class Parts:
     mine: Mine
     outbox: Outbox
     turns: Turns
+    presence: Presence
     tokens: credentials.RedisTokens | None

@@ -46,6 +46,7 @@ from gateway.store.log import Log
 from gateway.store.mine import Mine
 from gateway.store.outbox import Outbox
 from gateway.store.plans import Plans
+from gateway.store.presence import Presence
 from gateway.store.projector import Projector
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
@@ -62,7 +63,7 @@ from gateway.streams.retrying import Wanted, again
 from gateway.streams.room import BYTES_OF_A_BYTE, Document, Room, Share
 from gateway.streams.start import Bounds, Start
 from gateway.streams.status import document, fold_of
-from gateway.streams.stream_tokens import StreamTokens, life_of
+from gateway.streams.stream_tokens import SHORT_LIFE, StreamTokens, life_of
 
 FOLD_TRIES = 3
 FOLDS_AT_ONCE = 4  # in one process: each may hold a whole log, and its text
@@ -92,17 +93,12 @@ class Gateway:
         self.chains = chains
         self.inputs = Inputs(schemas or {}, params)
         self.model_state = model_state
-        self.bounds = Bounds.of(settings)
-        self.auth = auth_of(settings)
-        self.plans = Plans(settings)
+        self.bounds, self.auth, self.plans = Bounds.of(settings), auth_of(settings), Plans(settings)
         self.named = None if owner is None else Named(owner)
         self._token_life = life_of(settings.token_seconds, settings.max_run)
         self.tokens = StreamTokens(settings.token_keys.split(), self._token_life.seconds)
         if self._token_life.is_short:
-            _log.warning(
-                "GATEWAY_TOKEN_SECONDS is shorter than a stream may run: an EventSource that comes back "
-                "after that time is shut out"
-            )
+            _log.warning(SHORT_LIFE)
         # Without keys that are set a process cannot tell another's token from a wrong one. Where nobody is
         # asked who he is, a stream's id alone opens it, and a token that comes with it is not looked at.
         self.knows_tokens = bool(settings.token_keys) or not settings.is_open
@@ -113,7 +109,7 @@ class Gateway:
         self.drawn: DrawnOf = not_drawn  # likewise
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self._room = Room(settings.max_documents)
-        self.readiness = Readiness(lambda: self.parts, model_state)
+        self.readiness = Readiness(lambda: self.parts, model_state, lambda: self.works_here)
         self.exposition = Shared(telemetry.exposition) if telemetry.exposition else None
 
     @property
@@ -137,6 +133,11 @@ class Gateway:
         self.chains = chains
         if self._parts is not None:
             self._parts.creation.learn(chains, self.inputs)
+
+    @property
+    def works_here(self) -> bool:
+        """Whether this process itself runs jobs."""
+        return self.direct_start is not no_direct_start
 
     def start_here(self, start: DirectStart) -> None:
         """Have this process run jobs of its own POSTs, where the settings say so (GATEWAY_DIRECT_START)."""
@@ -169,8 +170,7 @@ class Gateway:
         tokens = credentials.redis_tokens(settings)
         place = Place(settings.redis_url, tokens)
         redis = Router(place, name="holdfast")
-        projector = Projector(redis, settings)
-        log = Log(redis, projector)
+        log = Log(redis, projector := Projector(redis, settings))
         queue = open_queue(settings, redis, place)
         sources = Sources(log, projector.feeds)
         hub = Hub(
@@ -188,19 +188,17 @@ class Gateway:
         self.readiness.open()
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(sources, hub, max_age=settings.stream_max_age, seen=Seen(log))
-        quota = Quota(redis, settings, self.plans)
-        mine, outbox = Mine(redis, settings), Outbox(redis, settings)
-        opening = Opening(settings, log, quota, mine, outbox)
+        quota, mine = Quota(redis, settings, self.plans), Mine(redis, settings)
+        outbox = Outbox(redis, settings)
         conversations = Conversations(redis, settings)
         creation = Creation(
             *(settings, self.chains, log, queue, queue, quota, mine, self.inputs, conversations, outbox),
             lambda job: self.direct_start(job),
         )
-        resuming = Resuming(settings, log, creation)
-        threads, turns = Threads(redis), Turns(log, queue)
+        opening, resuming = Opening(settings, log, quota, mine, outbox), Resuming(settings, log, creation)
         return Parts(
-            *(redis, log, hub, relay, queue, creation, opening, resuming, conversations, threads),
-            *(mine, outbox, turns, tokens),
+            *(redis, log, hub, relay, queue, creation, opening, resuming, conversations, Threads(redis)),
+            *(mine, outbox, Turns(log, queue), Presence(redis, settings.queue_name), tokens),
         )
 
     async def create(
@@ -217,9 +215,8 @@ class Gateway:
 
         `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
         Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable, and what
-        `Creation.create` does of threads. After these
-        nothing was started, unless only the store's or the queue's answer was lost; the same key makes it one
-        job in any case.
+        `Creation.create` does of threads. After these nothing was started, unless only the store's or the
+        queue's answer was lost; the same key makes it one job in any case.
         """
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
             order = Order(start, owner, key, telemetry.traceparent_of(span), followed, claims)
@@ -389,7 +386,6 @@ class Gateway:
         return self._watched(look.record)
 
     def _watched(self, record: Record) -> Record:
-        """A stream that is about to be read, perhaps."""
         if record.unseen:
             self.parts.relay.watch(record.id)
         return record

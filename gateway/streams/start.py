@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from gateway.protocol.errors import Invalid, Malformed, NotJson, NotLines, TooLarge
 from gateway.runtime.off_loop import aside
+from gateway.settings import Settings
 from gateway.streams import params as chain_params
 from gateway.streams.again import Again
 from gateway.streams.images import check_input
@@ -48,7 +49,8 @@ __all__ = [
     "shown",
 ]
 
-DEFAULT_CHAIN = "chat"
+DEFAULT_CHAIN = Settings().default_chain
+MOST_LISTED = 20  # chains that a refusal names
 MAX_METADATA_BYTES = 4096
 BODY_SECONDS = 30.0
 JSON, LINES = "application/json", "application/x-ndjson"
@@ -161,8 +163,12 @@ async def read(request: Request, bounds: Bounds, kind: str = JSON) -> bytes:
     return bytes(body)
 
 
-def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:
+def parse_start(
+    value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT, default: str = DEFAULT_CHAIN
+) -> Start:
     """The rules of POST /stream, for every format. Raises Invalid, which names the field and the rule.
+
+    `default`: the chain of a request that names none.
 
     `context` are params too, under LangGraph's name. Names in them that only the product or LangGraph may set
     are taken out.
@@ -175,9 +181,9 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
     given = [name for name in _INPUTS if name in value]
     if len(given) != 1:
         raise Invalid("user, messages, input", "exactly one of them must be given")
-    chain = value.get("chain", DEFAULT_CHAIN)
+    chain = value.get("chain", default)
     if not isinstance(chain, str) or chain not in chains:
-        raise Invalid("chain", "must be the name of a chain of this gateway")
+        raise Invalid("chain", f"must be the name of a chain of this gateway: {listed(chains)}")
     params = value.get("params", {})
     if not isinstance(params, dict):
         raise Invalid("params", "must be an object")
@@ -195,6 +201,12 @@ def parse_start(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT)
     own = chain_params.own(params | context)
     webhook = hooks.parse(value["webhook"], bounds.webhooks) if "webhook" in value else None
     return Start(chain, asked, own, metadata, given[0], *_thread(value), webhook=webhook)
+
+
+def listed(chains: Mapping[str, Any]) -> str:
+    """The names of the chains, as many as a refusal may list."""
+    names = sorted(chains)
+    return ", ".join(names[:MOST_LISTED]) + (", … (GET /chains lists all)" if names[MOST_LISTED:] else "")
 
 
 def _thread(value: Mapping[str, Any]) -> tuple[str, str]:
@@ -219,13 +231,15 @@ def check_thread(where: str, name: Any) -> None:
         )
 
 
-def parse_sample(value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT) -> Start:
+def parse_sample(
+    value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT, default: str = DEFAULT_CHAIN
+) -> Start:
     """The original sample's body: `{"user": …}` and nothing else."""
     if isinstance(value, dict):
         for name in value:
             if name != "user":
                 raise Invalid(shown(name), "is not a field of this request")
-    return parse_start(value, chains, bounds)
+    return parse_start(value, chains, bounds, default)
 
 
 def _input(kind: str, value: Any, bounds: Bounds) -> Mapping[str, Any]:

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 # A reader who was cut off shortly before its stream's end has this long after it to fetch that end. It is
 # three of a connection's ages (GATEWAY_STREAM_MAX_AGE_SECONDS), and covers a laptop that sleeps for a moment.
 MARGIN_SECONDS = 600.0
+SHORT_LIFE = (
+    "GATEWAY_TOKEN_SECONDS is shorter than a stream may run: an EventSource that comes back after that time "
+    "is shut out"
+)
 _TOKEN = re.compile(r"([1-9][0-9]{9,11})(?:-([1-9][0-9]{0,8}))?\.([A-Za-z0-9_-]{43})")
 
 

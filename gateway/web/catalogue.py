@@ -12,7 +12,9 @@ from gateway.web.answers import answered, json_answer
 
 @answered("/chains")
 async def chains(gateway: Gateway, request: Request) -> Response:
-    """Names, stages, and the JSON Schema of each chain's input: null for a chain that takes any JSON.
+    """The chain of a request that names none, and of each chain its name, stages, and its input's schema.
+
+    A schema is a JSON Schema, null for a chain that takes any JSON.
 
     A chain that declares its params has their JSON Schema, too.
     """
@@ -22,4 +24,4 @@ async def chains(gateway: Gateway, request: Request) -> Response:
         told = {"name": name, "stages": list(stages), "input": gateway.inputs.schema(name)}
         params = gateway.inputs.params(name)
         listed.append(told if params is None else {**told, "params": params})
-    return json_answer({"chains": listed})
+    return json_answer({"default": gateway.settings.default_chain, "chains": listed})

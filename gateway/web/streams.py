@@ -41,7 +41,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
     def parse(value: Any) -> Start | Asked:
         if producer_asked.is_producer(value):
             return producer_asked.parse(value, bounds.webhooks)
-        return parse_start(value, chains, bounds)
+        return parse_start(value, chains, bounds, gateway.settings.default_chain)
 
     start = await read_json(request, bounds, parse, owner)
     if start.webhook is not None:
@@ -164,7 +164,10 @@ async def http_trigger(gateway: Gateway, request: Request) -> Response:
     """POST /api/http_trigger: the original sample's endpoint, through the same queue, worker and log."""
     owner = await request_head.owner(gateway, request)
     chains, bounds = gateway.chains, gateway.bounds
-    start = await read_json(request, bounds, lambda value: parse_sample(value, chains, bounds), owner)
+    default = gateway.settings.default_chain
+    start = await read_json(
+        request, bounds, lambda value: parse_sample(value, chains, bounds, default), owner
+    )
     gateway.parts.hub.check_room(owner=owner)
     record = await gateway.create(
         start,

@@ -16,6 +16,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from gateway.cli.starting import example
 from gateway.redis.embedded import FOLDER, EmbeddedRedis
 from gateway.settings import Settings
 from tests.support.azurite import Azurite
@@ -25,6 +26,7 @@ from .client import REPOSITORY
 
 PORT = 7071
 LOOPBACK = "127.0.0.1"
+NOISE = (b"INFO uvicorn.", b"the worker exited with code 0")
 DEFAULTS = {
     "GATEWAY_QUEUE": "azure-storage",
     "GATEWAY_QUEUE_NAME": "holdfast-jobs",
@@ -67,13 +69,16 @@ async def _run(port: int, app: Path) -> int:
             env=environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
         ended = asyncio.create_task(_serving(process), name="host")
+        telling = asyncio.create_task(_told(process), name="what the host tells")
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         assert process.stdin is not None
         process.stdin.close()  # so it ends
         code = await ended
+        await telling
     stopped.cancel()
     return 0 if stop.is_set() else code
 
@@ -82,8 +87,18 @@ async def _serving(process: asyncio.subprocess.Process) -> int:
     """The exit code of a host, when it has ended; it says where it serves."""
     assert process.stdout is not None
     if line := await process.stdout.readline():
-        print(f"Holdfast serves {json.loads(line)['url']}, in Azure Functions' runtime", flush=True)
+        url = json.loads(line)["url"]
+        print(f"Holdfast serves {url}, in Azure Functions' runtime\n{example(url)}", flush=True)
     return await process.wait()
+
+
+async def _told(process: asyncio.subprocess.Process) -> None:
+    """Hand on what the host logs, but for its server's own coming and going."""
+    assert process.stderr is not None
+    while line := await process.stderr.readline():
+        if not line.startswith(NOISE):
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
 
 
 async def _brought(stack: AsyncExitStack, app: Path) -> dict[str, str]:
@@ -104,8 +119,10 @@ async def _brought(stack: AsyncExitStack, app: Path) -> dict[str, str]:
         model = LocalModel()
         stack.push_async_callback(model.stop)
         await model.start()
-        print(f"Model: {model.model}, on this machine", flush=True)
+        print(f"Model: {model.model}, on this machine: a toy, asked by the chain chat", flush=True)
         brought |= {"OPENAI_BASE_URL": model.base_url, "GATEWAY_MODEL": model.model}
+        if not os.environ.get("GATEWAY_DEFAULT_CHAIN"):
+            brought["GATEWAY_DEFAULT_CHAIN"] = "demo"
         brought["OPENAI_API_KEY"] = "local"
     return brought
 

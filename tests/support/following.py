@@ -14,6 +14,7 @@ from gateway.protocol import Cursor, Event, EventType, sse
 from gateway.redis.commands import Commands
 from gateway.redis.connect import Where
 from gateway.redis.connection import Connection
+from gateway.relay.feed import Feed
 from gateway.relay.follow import Relay
 from gateway.relay.hub import Hub, Orphaned
 from gateway.store.log import Log
@@ -33,6 +34,11 @@ async def until(condition: Callable[[], bool], seconds: float = UNTIL_SECONDS) -
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+def feeds(hub: Hub) -> list[Feed]:
+    """The streams that the hub's readers follow."""
+    return [one for one in hub.wanted() if isinstance(one, Feed)]
 
 
 class Stream:

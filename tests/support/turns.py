@@ -82,11 +82,12 @@ class Watched:
 
 def run() -> int:
     """The product's own program, its application watched."""
-    import gateway.__main__ as program
+    import gateway.process as program
+    from gateway.__main__ import run as product
 
     made: Any = vars(program)["app"]
     setattr(program, "app", lambda *given: Watched(made(*given)))  # noqa: B010
-    return program.run()
+    return product()
 
 
 if __name__ == "__main__":

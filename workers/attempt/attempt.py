@@ -108,6 +108,8 @@ class Attempt:
         except BaseException as error:  # whatever it is, it ends the stream, not this task
             place = place_of(chain.factory)
             told = explained(error, development=self._settings.is_development, made_at=place)
+            if said := failures.hint(error):  # the stack is a library's own, and says no more
+                told = f"{said}\n{told.splitlines()[0 if self._settings.is_development else -1]}"
             _log.error("stream %s: chain %s failed: %s", claim.record.id, chain.name, told)
             detail = told if self._settings.is_development else ""
             await writer.put(failures.failure(error, detail))
@@ -142,6 +144,7 @@ class Attempt:
             began=self._began,
             savers=self._savers,
             put=put,
+            deployment=chain.deployment,
         )
         for step in stages.steps():
             run = await stage_run.run(step, published)

@@ -27,6 +27,15 @@ UNSUPPORTED_VERSION = protocol.failed(
 OUTPUT_LIMIT = protocol.failed(
     "output_limit", "The chain said more than this gateway allows.", retryable=False
 )
+# What an operator looks at first. A chain may have a model of its own, with settings of its own.
+_HINTS = {
+    "model_authentication": "the key is wrong, or another server's: see OPENAI_API_KEY and OPENAI_BASE_URL "
+    "(on Azure AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT)",
+    "model_permission_denied": "the key in OPENAI_API_KEY may not use the model that GATEWAY_MODEL names",
+    "model_not_found": "the server has no such model: see GATEWAY_MODEL (on Azure a deployment) and "
+    "OPENAI_BASE_URL",
+    "model_connection": "see OPENAI_BASE_URL (on Azure AZURE_OPENAI_ENDPOINT)",
+}
 _JUDGED = "holdfast_may_pass"  # an exception's attribute
 _CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
 _STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
@@ -68,6 +77,12 @@ def may_pass(error: BaseException) -> bool:
     if judged is not None:
         return judged.passes and said is not False
     return said if isinstance(said, bool) else isinstance(error, TimeoutError)
+
+
+def hint(error: BaseException) -> str:
+    """Which settings a model's failure is about, where the chain asks the gateway's own model; else empty."""
+    judged = verdict(error)
+    return _HINTS.get(judged.code, "") if judged is not None else ""
 
 
 def failure(error: BaseException, detail: str = "") -> Event:

@@ -79,6 +79,7 @@ class StageRun:
         began: float,
         savers: Savers | None = None,
         put: Callable[[str, Sequence[Mapping[str, Any]]], Any] = as_messages,
+        deployment: str = "",
     ) -> None:
         self._claim = claim
         self._writer = writer
@@ -93,6 +94,7 @@ class StageRun:
         self._began = began  # the claim, by `monotonic`
         self._savers = savers
         self._put = put  # what a stage is given for the messages of a question
+        self._deployment = deployment or settings.model  # who says the text
         self._pieces = 0
 
     async def run(self, step: Step, published: Published) -> Run:
@@ -189,7 +191,7 @@ class StageRun:
         turn = record.turn and as_input(record.turn, partial(self._put, step.stage))
         return langchain.Stage(
             step.stage,
-            settings.model,
+            self._deployment,
             f"{record.owner}/{thread}" if lasts else thread,
             lasts=lasts,
             memory=memory,

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from gateway.azure import credentials
+from gateway.protocol.errors import WrongChain
 from gateway.settings import Settings
 from workers.chains.asked import ASKED
 from workers.chains.registry import chain
@@ -41,6 +42,7 @@ def model(settings: Settings) -> BaseChatModel:
     """
     if (instead := _instead.get()) is not None:
         return instead
+    check_configured(settings)
     from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
     from workers.langchain.calls import UNMARKED
@@ -90,6 +92,30 @@ def v1(settings: Settings) -> dict[str, Any]:
         "base_url": f"{settings.azure_openai_endpoint.rstrip('/')}/openai/v1/",
         "api_key": key or credentials.openai_token_provider(settings),
     }
+
+
+def check_configured(settings: Settings) -> None:
+    """Raises WrongChain, which names the settings that are missing."""
+    from langchain_core.utils import from_env
+
+    if settings.azure_openai_endpoint:
+        if not settings.azure_openai_version and not from_env("OPENAI_API_VERSION", default="")():
+            raise WrongChain(
+                "the model lacks a setting: AZURE_OPENAI_ENDPOINT needs OPENAI_API_VERSION, v1 or a dated one"
+            )
+        return
+    if has_key():
+        return
+    if settings.openai_base_url and not settings.openai_api_key:
+        raise WrongChain(
+            "the model lacks a setting: OPENAI_BASE_URL needs OPENAI_API_KEY; any text will do where the "
+            "server asks for no key"
+        )
+    if not settings.openai_api_key:
+        raise WrongChain(
+            "no model is configured: set OPENAI_API_KEY, or OPENAI_BASE_URL for another server, or "
+            "AZURE_OPENAI_ENDPOINT; GATEWAY_MODEL names the model"
+        )
 
 
 def has_key() -> bool:

@@ -8,7 +8,8 @@ import threading
 
 from gateway.settings import Settings
 from workers.chains.explain import known_cause
-from workers.chains.registry import SHIPPED, Registry, modules_of
+from workers.chains.own import modules_of
+from workers.chains.registry import SHIPPED, Registry
 
 NAMES = "GATEWAY_CHAINS"
 

@@ -18,8 +18,11 @@ MOST_FRAMES = 6
 MOST_CAUSES = 4
 _PRODUCT = Path(__file__).resolve().parents[2]
 _PRODUCT_PARTS = tuple(str(_PRODUCT / name) for name in ("gateway", "holdfast_gateway", "workers"))
-_LIBRARIES = tuple(
-    str(Path(path).resolve()) for path in set(sysconfig.get_paths().values()) if path and len(path) > 1
+_LIBRARIES = tuple(  # as they are named, and where they are: a virtual environment may be behind a link
+    named
+    for path in set(sysconfig.get_paths().values())
+    if path and len(path) > 1
+    for named in {path, str(Path(path).resolve())}
 )
 
 
@@ -85,6 +88,6 @@ def _shown(frame: traceback.FrameSummary) -> str:
 def _is_foreign(file: str) -> bool:
     """Whether a file is a library's, Python's or the product's; a chain that ships counts as an author's."""
     chains = str(_PRODUCT / "workers" / "chains")
-    if file.startswith(chains) and Path(file).name not in ("registry.py", "making.py"):
+    if file.startswith(chains) and Path(file).name not in ("registry.py", "making.py", "own.py"):
         return False
     return file.startswith(("<", *_PRODUCT_PARTS, *_LIBRARIES))

@@ -8,7 +8,6 @@ keep LangChain's imports inside the factory, so that a web process need not pay 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,10 +19,11 @@ from gateway.settings import Settings
 from gateway.streams.params import RESPONSE_FORMAT, own
 from workers.chains.explain import explained
 from workers.chains.making import Maker, checked
+from workers.chains.own import imported, modules_of, tell_of_empty
 from workers.chains.retries import Judge, judges_of
 
 _log = logging.getLogger("holdfast.registry")
-SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent"))
+SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "agent", "demo"))
 MOST_WARMED = 20
 Schema = Mapping[str, Any]
 Put = Callable[[str, Sequence[Mapping[str, Any]]], Any]
@@ -44,6 +44,7 @@ class Chain:
     tries: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)  # likewise: how long each may run, in seconds
     retry_on: Mapping[str, Judge] = field(default_factory=dict)  # likewise: which of its failures may pass
+    deployment: str = ""  # what its text's events name as who says it; empty: GATEWAY_MODEL
 
 
 _marked: dict[str, Chain] = {}
@@ -59,6 +60,7 @@ def chain(
     limits: float | Mapping[str, float] | None = None,
     retry_on: Any = None,
     structured: bool = False,
+    deployment: str = "",
 ) -> Callable[[Factory], Factory]:
     """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
 
@@ -75,6 +77,7 @@ def chain(
     the exception that gives True, False, or None for what is known; by the stage's name or for all.
     `structured`: the chain heeds the param `response_format`, as OpenAI's clients ask for structured output:
     `{"name", "schema", "strict"}`. A request for one to any other chain is refused.
+    `deployment`: what the events of its text name as who says it. Empty: GATEWAY_MODEL.
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
@@ -93,7 +96,7 @@ def chain(
         known = _marked.get(checked_name(name))
         if known is not None and _definition(known.factory) != _definition(factory):
             raise ValueError(f"two chains are named {name}")
-        _marked[name] = Chain(name, named, factory, schema, allowed, told, longest, judges)
+        _marked[name] = Chain(name, named, factory, schema, allowed, told, longest, judges, deployment)
         return factory
 
     return mark
@@ -145,11 +148,6 @@ def _schema_of(kind: Any) -> Schema:
     return TypeAdapter(kind).json_schema()
 
 
-def modules_of(settings: Settings) -> list[str]:
-    """The modules that GATEWAY_CHAINS names."""
-    return [name for name in map(str.strip, settings.chains.split(",")) if name]
-
-
 def forget(modules: Collection[str]) -> Callable[[], None]:
     """Forget the chains that these modules have marked, as they are imported again; the answer undoes it."""
     before = dict(_marked)
@@ -170,17 +168,6 @@ def _forms_of(chain: Chain, parts: Mapping[str, Any], settings: Settings) -> Map
     return forms_of(chain.name, chain.input, parts, development=settings.is_development)
 
 
-def _import(module: str) -> None:
-    if module.startswith("."):
-        raise ValueError(f"GATEWAY_CHAINS: {module} must be an absolute name")
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and (module + ".").startswith(error.name + "."):
-            raise ValueError(f"GATEWAY_CHAINS: there is no module {module}") from error
-        raise  # it is there; what it imports is not
-
-
 class Registry:
     """The chains of one process; each is made once, when it is first run.
 
@@ -198,8 +185,14 @@ class Registry:
         self.settings = settings
         self._loaded = loaded
         for module in (*SHIPPED, *modules_of(settings)):
-            _import(module)
+            imported(module)
         self._chains = _marked | {one.name: one for one in also}
+        if settings.default_chain not in self._chains:
+            known = ", ".join(sorted(self._chains))
+            raise ValueError(
+                f"GATEWAY_DEFAULT_CHAIN: there is no chain {settings.default_chain}; there are {known}"
+            )
+        tell_of_empty(modules_of(settings), (one.factory.__module__ for one in self._chains.values()))
         self._made: dict[str, Any] = {}
         self._forms: dict[str, Mapping[str, Any]] = {}  # of chains that are made, by stage
         self._maker = Maker()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.queue.job_queue import JobQueue, Message
 from gateway.store.log import Log
+from gateway.store.presence import Presence
 from workers.chains.registry import Registry
 
 Starts = Callable[[Message], Awaitable[bool]]
@@ -26,6 +27,7 @@ class Shift:
             Runner,  # with LangChain, which a process without workers need not import
         )
 
+        self._log = log
         self._queue = queue
         self._registry = registry
         self._first = first
@@ -49,5 +51,8 @@ class Shift:
                 loop = Loop(self._queue, self._runner, concurrency=settings.worker_concurrency)
                 self._opened(loop.places.start)
                 tasks.create_task(loop.run(), name="loop")
+                assert self._log.connection is not None
+                presence = Presence(self._log.connection, settings.queue_name)
+                tasks.create_task(presence.tell(), name="presence")
         finally:
             await registry.close()

@@ -25,6 +25,7 @@ from types import ModuleType
 
 from gateway.settings import Settings
 from workers.chains import registry
+from workers.chains.own import modules_of
 from workers.chains.registry import Registry
 from workers.development.watched import Watch
 
@@ -42,7 +43,7 @@ class Reload:
     """
 
     def __init__(self, settings: Settings, check: Callable[[Registry], object]) -> None:
-        self._chains = registry.modules_of(settings)
+        self._chains = modules_of(settings)
         self._check = check
         self._watch = Watch(self._chains)
 

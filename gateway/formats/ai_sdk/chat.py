@@ -7,6 +7,8 @@ show an error's body as it is, so it is our words, and the code is in a header.
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -57,10 +59,12 @@ async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
     owner = await request_head.owner(gateway, request)
     _check_type(gateway, request)
     chains, bounds = gateway.chains, gateway.bounds
-    (chat, start), has_trigger = await read_json(
-        *(request, bounds, lambda value: (parse_chat(value, chains, bounds), "trigger" in value), owner),
-        kind="",
-    )
+    default = gateway.settings.default_chain
+
+    def parsed(value: Any) -> Any:
+        return parse_chat(value, chains, bounds, default), "trigger" in value
+
+    (chat, start), has_trigger = await read_json(request, bounds, parsed, owner, kind="")
     gateway.parts.hub.check_room(owner=owner)
     if isinstance(start, Answers):
         record = await _resume(gateway, request, start, owner)

@@ -17,7 +17,7 @@ from gateway.protocol import sse
 from gateway.protocol.errors import Invalid
 from gateway.streams.images import check_image
 from gateway.streams.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word
-from gateway.streams.start import DEFAULT, Bounds, Start, check_text, parse_start, shown
+from gateway.streams.start import DEFAULT, DEFAULT_CHAIN, Bounds, Start, check_text, parse_start, shown
 
 APPROVALS = "approvals"  # in a stream's metadata: its client knows how they are asked for
 TRIGGERS = ("submit-message", "regenerate-message")
@@ -37,7 +37,7 @@ def is_chat(name: str) -> bool:
 
 
 def parse_chat(
-    value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT
+    value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT, default: str = DEFAULT_CHAIN
 ) -> tuple[str, Start | Answers]:
     """The body of `POST /api/chat`: the chat's id, if it has one, and what is to be run or answered."""
     if not isinstance(value, dict):
@@ -63,7 +63,7 @@ def parse_chat(
     asked: dict[str, Any] = {"messages": _messages(value.get("messages"), bounds)}
     asked |= {"metadata": metadata} if metadata else {}
     given = {name: value[name] for name in ("chain", "params") if name in value}
-    return chat, parse_start(asked | given, chains, bounds)
+    return chat, parse_start(asked | given, chains, bounds, default)
 
 
 def _messages(value: Any, bounds: Bounds) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def document(
         "paths": paths,
         "components": {
             "schemas": {
-                **schemas.components(chains, Bounds.of(settings), base),
+                **schemas.components(chains, Bounds.of(settings), base, settings.default_chain),
                 **producers.components(Bounds.of(settings), base),
             },
             "headers": responses.headers(base),

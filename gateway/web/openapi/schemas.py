@@ -12,8 +12,8 @@ from gateway.protocol import TERMINAL_EVENTS, EventType, Status
 from gateway.store.record import WAITING
 from gateway.streams.messages import MOST_ID, MOST_NAME, ROLES, STATUSES
 from gateway.streams.resume import MOST_RESPONSES
-from gateway.streams.start import DEFAULT_CHAIN, MAX_METADATA_BYTES, STRATEGIES, Bounds
-from gateway.web.openapi import lists, webhooks
+from gateway.streams.start import MAX_METADATA_BYTES, STRATEGIES, Bounds
+from gateway.web.openapi import graphs, lists, webhooks
 from gateway.web.openapi.basics import (
     ANY_ID,
     CURSOR_OR_NONE,
@@ -35,10 +35,12 @@ from gateway.web.openapi.basics import (
 SAMPLE_EVENTS = (EventType.MESSAGE, *TERMINAL_EVENTS)
 
 
-def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -> dict[str, Schema]:
-    """All the named schemas; `chains` are the inputs that each chain takes."""
+def components(
+    chains: Mapping[str, Schema | None], bounds: Bounds, base: str, default: str
+) -> dict[str, Schema]:
+    """All the named schemas. `chains`: what each chain takes; `default`: the one that need not be named."""
     return {
-        **_bodies(chains, bounds),
+        **_bodies(chains, bounds, default),
         **_json(bounds),
         "Message": _message(bounds),
         "ToolCall": _call(),
@@ -46,7 +48,7 @@ def components(chains: Mapping[str, Schema | None], bounds: Bounds, base: str) -
             id=ID, status={"const": Status.QUEUED.value}, chain=TEXT, stream=where(base), created_at=TIME
         ),
         **_asking(base),
-        "Chains": exactly(chains={"type": "array", "items": ref("Chain")}),
+        "Chains": exactly(default=TEXT, chains={"type": "array", "items": ref("Chain")}),
         "Chain": also(
             exactly(name=TEXT, stages={"type": "array", "items": TEXT}, input=or_null({})),
             params={"type": "object", "description": "JSON Schema of all that callers may set, if declared"},
@@ -140,12 +142,12 @@ def _retry() -> Schema:
     return {**exactly(**fields), "required": []}
 
 
-def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Schema]:
+def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds, default: str) -> dict[str, Schema]:
     user: Schema = {"type": "string", "pattern": NOT_BLANK, "examples": ["Who are you?"]}
     most = min(bounds.messages, bounds.items)
     messages = {"type": "array", "items": ref("Message"), "minItems": 1, "maxItems": most}
     options: dict[str, Schema] = {
-        "chain": {"enum": sorted(chains), "default": DEFAULT_CHAIN},
+        "chain": {"enum": sorted(chains), "default": default},
         "params": {
             **ref("JsonObject"),
             "description": "handed to the chain as its configurable; where a chain declares its params "
@@ -186,18 +188,25 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds) -> dict[str, Sc
         },
         "StartUser": start("user", user),
         "StartMessages": start("messages", messages),
-        "StartInput": {"oneOf": [_asked_of(name, chains[name], start) for name in sorted(chains)]},
+        "StartInput": {
+            "oneOf": [_asked_of(name, chains[name], start, needed=name != default) for name in sorted(chains)]
+        },
         "SampleStart": exactly(user=user),
         "Retry": _retry(),
     }
 
 
-def _asked_of(name: str, schema: Schema | None, start: Callable[[str, Schema], Schema]) -> Schema:
-    """What one chain takes. Of a schema with definitions these are its own, and not the document's."""
+def _asked_of(
+    name: str, schema: Schema | None, start: Callable[[str, Schema], Schema], *, needed: bool
+) -> Schema:
+    """What one chain takes; `needed`: its name has to be given.
+
+    Of a schema with definitions these are its own, and not the document's.
+    """
     own = {"$id": f"urn:holdfast:chain:{name}", **schema} if schema and "$defs" in schema else schema
     whole = start("input", own or ref("Json"))
     chain: Schema = {"const": name}
-    if name == DEFAULT_CHAIN:
+    if not needed:
         return {**whole, "properties": {**whole["properties"], "chain": {**chain, "default": name}}}
     return {
         **whole,
@@ -253,9 +262,9 @@ def _ready() -> Schema:
     """A process that can serve, or cannot; the states of its parts are those of docs/operations.md."""
     part = exactly(state=TEXT)
     queue = {**exactly(state=TEXT, depth=NATURAL), "required": ["state"]}
-    return exactly(
-        status={"enum": ["ready", "unready"]}, store=part, queue=queue, subscriber=part, model=part
-    )
+    workers = exactly(state={"enum": ["seen", "none_seen"]})
+    parts = {"store": part, "queue": queue, "subscriber": part, "model": part, "workers": workers}
+    return exactly(status={"enum": ["ready", "unready"]}, **parts)
 
 
 def _status() -> Schema:
@@ -299,27 +308,6 @@ def _event(kind: EventType, data: Schema) -> Schema:
     text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
     whole = exactly(id=CURSOR_OR_NONE, event={"const": kind.value or "message"}, data=text, retry=NATURAL)
     return {**whole, "required": ["id", "event", "data"] if kind.value else ["id", "data"]}
-
-
-def _graph(run: Schema) -> Schema:
-    """A step of a graph."""
-    anything: Schema = {"type": "object"}
-    return also(
-        exactly(kind={"enum": ["message", "updates", "values", "piece", "last_piece"]}, stage=TEXT),
-        run=run,
-        ns=TEXT,
-        number=run,
-        state={"enum": ["started", "finished"]},
-        node=TEXT,
-        step={"type": "integer"},
-        tags={},
-        shown={"const": True},
-        message=anything,
-        own=anything,
-        data={},
-        text=TEXT,
-        changes=anything,
-    )
 
 
 _RUN: Schema = {"type": "integer", "minimum": 1}
@@ -386,7 +374,7 @@ def _data() -> Mapping[EventType, Schema]:
         EventType.CUSTOM: also(
             exactly(name=TEXT, stage=TEXT, data={}), run=_RUN, message=_NUMBER, number=_RUN, ns=TEXT, **_BELOW
         ),
-        EventType.GRAPH: _graph(_RUN),
+        EventType.GRAPH: graphs.step(_RUN),
         EventType.RESET: {"oneOf": [reset, exactly(reason={"const": "log_lost"})]},
         EventType.DONE: also(
             done,
