@@ -7,7 +7,7 @@ SIDE_BY_SIDE = -n 4 --dist loadfile
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
-.PHONY: help run run-functions test check setup stores dist dist-test bench bench-full chains chaos contract fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check setup stores dist dist-test pictures bench bench-full chains chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -42,6 +42,9 @@ dist: setup ## dist/: wheel, sdist and npm's tarball, of one version
 
 dist-test: dist ## that wheel with each extra, from the registry, in empty folders: install, serve, stream, resume
 	@$(PY) -m tests.dist_walk $(ARGS)
+
+pictures: setup ## docs/images/page-*.png: the page as it looks now; look at them before they are committed
+	@$(PY) -m tests.pictures
 
 bench: setup ## measurements against baselines, under ten minutes; table and plots in bench/results
 	@$(PY) -m bench $(ARGS)
