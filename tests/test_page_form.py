@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -104,39 +106,49 @@ async def test_a_block_that_is_over_is_never_drawn_again(model: ModelServer, per
     )
 
 
-async def test_what_grows_comes_to_the_same_as_what_is_there_at_once(person: Person) -> None:
-    text = (
-        "".join(RICH)
-        + "- a\n- b\n\n  c\n\n2. x\n3. y\n\n~~~js\nlet a = `b\nc`;\n~~~\nEnd of [it][1].\n\n[1]: https://good.example/\n"
-    )
-    for pieces in (list(text), [text]):
-        await answered(person, *pieces)
-    both = "[...document.querySelectorAll('.answer')].map(n => n.innerHTML)"
-    bit_by_bit, at_once = await person.does("run", both)
-    assert bit_by_bit == at_once
+GROWN = """(async () => {
+    const { Growing } = await import("./web/growing.js");
+    const node = document.createElement("div"), growing = new Growing(node);
+    for (let at = STEP; at < TEXT.length; at += STEP) growing.draw(TEXT.slice(0, at), false);
+    const drawn = [];
+    for (let before = 0, whole = false; !whole; before = node.textContent.length) {
+        whole = growing.draw(TEXT, true);
+        drawn.push(node.textContent.length - before);
+    }
+    return { html: node.innerHTML.slice(0, 9999), drawn };
+})()"""
 
 
-async def test_one_drawing_of_a_long_answer_takes_up_a_part_of_it(person: Person) -> None:
-    """Of a megabyte that is read again from its beginning: nothing holds the page up for long."""
-    rows = "".join(f"| row {number} | some words of it |\n" for number in range(6000))
-    code = "```py\n" + "x = 1  # one\n" * 20_000 + "```\n"
-    chunks = [f"| a | b |\n|-|-|\n{rows}\n\n", "- one of many items\n" * 20_000, f"\n\n{code}", "the end"]
-    await answered(person, *chunks)
-    await person.does("reload")
-    await person.does("run", WATCH)
-    await person.sees("answer", "the end", part=True)
-    drawn = await person.does("run", "window.drawn")
-    assert sum(drawn) > 300_000
-    assert max(drawn) < 150_000
+async def grown(person: Person, text: str, step: int) -> Any:
+    """What the page makes of a text that comes in such pieces, and how much each drawing adds."""
+    return await person.does("run", GROWN.replace("TEXT", json.dumps(text)).replace("STEP", str(step)))
 
 
-# How many characters each drawing has added.
-WATCH = """{
-    window.drawn = [];
-    const added = (one) => [...one.addedNodes].reduce((sum, { textContent }) => sum + textContent.length, 0);
-    new MutationObserver((all) => window.drawn.push(all.reduce((sum, one) => sum + added(one), 0)))
-        .observe(document.querySelector('#turns'), { childList: true, subtree: true });
-}"""
+@pytest.mark.parametrize("reference", ["", "End of [it][1].\n\n[1]: https://good.example/\n"])
+async def test_what_grows_comes_to_the_same_as_what_is_there_at_once(person: Person, reference: str) -> None:
+    lists = "- a\n- b\n\n  c\n\n2. x\n3. y\n\n* * *\n\nA line\n=\n\n### Deep\n\n"
+    text = "".join(RICH) + lists + "~~~js\nlet a = `b\nc`;\n\n  ``\n~~~\n" + reference
+    at_once = await grown(person, text, len(text))
+    for step in (1, 7):
+        assert (await grown(person, text, step))["html"] == at_once["html"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "| a | b |\n|-|-|\n" + "| a cell | and another |\n" * 4000,
+        "- one of many items\n" * 5000,
+        "```py\n" + "x = 1  # one\n" * 8000 + "```\n",
+        "A line of many.\n" * 6000,
+        "One.\n\n" * 15_000,
+    ],
+    ids=["table", "list", "code", "lines", "paragraphs"],
+)
+async def test_one_drawing_of_a_long_answer_takes_up_a_part_of_it(person: Person, text: str) -> None:
+    """A hundred thousand characters that are read again from their beginning do not hold the page up."""
+    drawn = (await grown(person, text, len(text)))["drawn"]
+    assert sum(drawn) > 60_000
+    assert max(drawn) < 10_000
 
 
 async def test_a_table_scrolls_and_code_has_its_language_its_colours_and_a_copy(person: Person) -> None:

@@ -16,7 +16,7 @@ export function button(text, name = "", picture = "") {
 }
 
 function icon(name) {
-  const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
+  const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS(document.querySelector("svg").namespaceURI, tag));
   use.setAttribute("href", `#i-${name}`);
   svg.setAttribute("aria-hidden", "true");
   svg.append(use);

@@ -131,11 +131,11 @@ export class Growing {
     const found = end.exec(open);
     const isOver = found !== null && (found[0].endsWith("\n") || isWhole);
     const line = open.slice(open.lastIndexOf("\n") + 1);
-    const until = found ? found.index : !isWhole && /^[ \t]*[`~]*[ \t]*$/.test(line) ? open.length - line.length - 1 : open.length; // it may become the end
+    const until = found ? found.index - 1 : !isWhole && /^[ \t]*[`~]*[ \t]*$/.test(line) ? open.length - line.length - 1 : open.length; // it may become the end
     const body = open.slice(at, Math.max(at, until));
     this.#fence.at = at + body.length;
     if (isOver || isWhole) {
-      code.add(body.replace(/\n$/, "")); // the last line's own end is not of the code
+      code.add(body.replace(/\n$/, ""));
       code.finish();
       this.#fence = null;
       this.#close(isOver ? found.index + found[0].length : open.length, this.#count + 1);
