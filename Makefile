@@ -7,7 +7,7 @@ SIDE_BY_SIDE = -n 4 --dist loadfile
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
-.PHONY: help run run-functions test check setup stores dist dist-test docs bench bench-full chains chaos contract fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check setup stores dist dist-test docs pictures bench bench-full chains chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,6 +47,9 @@ docs: ## build/site: the documentation as a site, links checked
 	@scripts/setup docs
 	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --quiet
 	@echo build/site/index.html
+
+pictures: setup ## docs/images/page-*.png: the page as it looks now; look at them before they are committed
+	@$(PY) -m tests.pictures
 
 bench: setup ## measurements against baselines, under ten minutes; table and plots in bench/results
 	@$(PY) -m bench $(ARGS)

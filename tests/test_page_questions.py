@@ -68,7 +68,7 @@ async def until_answered(person: Person, answer: str) -> None:
     """The turn goes on to an answer with this in it, and its question is not asked again."""
     await person.sees("state", "Done")
     await person.sees("answer", answer, part=True)
-    await person.sees("trail", "same text as the gateway's record", part=True)
+    await person.sees("trail", "the text is the same", part=True)
     assert await person.does("count", FORMS) == 0
 
 
@@ -206,7 +206,6 @@ async def test_a_failed_step_is_tried_again_in_the_same_turn(person: Person) -> 
     await person.does("ask", "q")
     await person.sees("state", "Failed")
     failed = await person.stream_id()
-    assert not await person.does("shown", "again")  # the same again would fail again, as far as is known
     await person.does("press", "Retry the failed step")
     await until_answered(person, "checked a draft")
     again = await person.stream_id()

@@ -1,26 +1,34 @@
 // The page: a conversation, whose last stream the address names. So a reload, the back button and a second tab all
-// show it. What was asked, and which stream was before, is in each stream's metadata; nothing is kept in the browser
-// but, in this tab, an API key.
+// show it. What was asked, which stream was before and which conversation it belongs to is in each stream's metadata;
+// the browser keeps an API key, in this tab, and what kept.js says.
+import { About } from "./about.js";
 import { Gateway, Refused } from "./client.js";
+import { Composer } from "./composer.js";
+import { $ } from "./dom.js";
+import { Losing } from "./losing.js";
+import { Rail } from "./rail.js";
+import { Follower } from "./scroll.js";
 import { Turn } from "./turn.js";
-import { MODEL, told } from "./words.js";
 
 const MOST_TURNS = 20; // of a conversation, to be shown again and to be told to the model
 const MOST_ANSWERS = 40; // streams of one turn, to be shown again
 const QUESTION_BYTES = 3000; // of metadata's 4096
-const MODEL_LOOKS = 120; // one a second while the model loads
-const $ = (id) => document.getElementById(id);
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const TITLE_BYTES = 200;
 const functionKey = new URLSearchParams(location.search).get("code"); // where Azure Functions asks for one
 
 const page = {
-  model: "", turns: [], asking: false,
+  turns: [], conversation: "",
   own: ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname), // where a worker may be killed
   get options() { return { key: sessionStorage.getItem("key") ?? "", patience: 60, headers: functionKey ? { "x-functions-key": functionKey } : {} }; },
   get gateway() { return new Gateway(".", { ...this.options, patience: 15 }); },
   get last() { return this.turns.at(-1); },
+  get busy() { return Boolean(this.last?.busy); },
+  get live() { return Boolean(this.last?.live); },
+  get model() { return about.model; },
   refused: (text) => { $("refused").textContent = text; $("refused").hidden = !text; },
-  again(turn) { ask(turn.question); },
+  ask: (question) => ask(question),
+  stop() { this.last?.last.stop(); },
+  again(turn, question) { ask(question, this.turns.slice(0, this.turns.indexOf(turn))); },
   askForKey: () => askForKey(),
 
   changed(turn) {
@@ -30,6 +38,12 @@ const page = {
       history[turn.ids.includes(named) ? "replaceState" : "pushState"](null, "", `#${turn.id}`);
     }
     if (error instanceof Refused && error.status === 401 && turn === this.last) askForKey(turn.id ? "" : turn.question);
+    const { reader } = turn.last;
+    const known = `${turn.id} ${reader.stream.ended}`;
+    if (turn.last.isNew && turn.id && turn.listed !== known) { // it has begun, or has ended
+      turn.listed = known;
+      rail.look();
+    }
     buttons();
   },
 
@@ -41,39 +55,50 @@ const page = {
     return answer?.ok ? answer.json() : null;
   },
 };
+const [about, rail, composer, losing] = [new About(page), new Rail(page), new Composer(page), new Losing(page)];
+const follower = new Follower($("turns"), $("dock"), $("jump"), () => page.live);
 
-function buttons() { // one answer at a time, but whoever is cut off from it may ask anew
-  $("send").disabled = page.asking || Boolean(page.last?.busy);
+function buttons() {
+  composer.show({ busy: page.busy, live: page.live, last: page.last?.last });
+  losing.show(page.last?.last);
   $("welcome").hidden = page.turns.length > 0;
-  $("new").hidden = !page.turns.length;
+  document.body.dataset.view = page.turns.length ? "conversation" : "start";
 }
 
 function show(turns) {
   for (const turn of page.turns.filter((turn) => !turns.includes(turn))) turn.close();
   for (const turn of page.turns.filter((turn) => !turns.includes(turn))) turn.node.remove();
+  const former = page.last;
   page.turns = turns;
   const list = $("turns");
   turns.forEach(({ node }, at) => { if (list.children[at] !== node) list.insertBefore(node, list.children[at] ?? null); }); // none moves, so the focus stays
+  if (former !== page.last) former?.last.changed(); // what may be done with it is another
+  document.title = turns[0]?.question ? `${turns[0].question.slice(0, 60)} · Holdfast` : "Holdfast";
   page.refused("");
+  rail.draw();
   buttons();
 }
 
 const cutTo = (text, bytes) => new TextDecoder("utf-8").decode(new TextEncoder().encode(text).slice(0, bytes)).replace(/\ufffd+$/, "…");
 
-/** Start a stream: the question alone, or behind what was said before. */
-function ask(question) {
-  const said = page.turns.filter((turn) => turn.answered).slice(-MOST_TURNS);
+/** Start a stream: the question alone, or behind these turns. */
+function ask(question, before = page.turns) {
+  const said = before.filter((turn) => turn.answered).slice(-MOST_TURNS);
   const messages = said.flatMap((turn) => [{ role: "user", content: turn.question }, { role: "assistant", content: turn.text }]);
   const body = messages.length ? { messages: [...messages, { role: "user", content: question }] } : { user: question };
-  if ($("chain").value) body.chain = $("chain").value;
-  const metadata = { question: cutTo(question, QUESTION_BYTES) };
-  const previous = page.turns.findLast((turn) => turn.id)?.id;
+  if (about.chain) body.chain = about.chain;
+  if (!before.length && !page.turns.length) page.conversation = "";
+  page.conversation ||= randomName();
+  const metadata = { question: cutTo(question, QUESTION_BYTES), conversation: page.conversation, title: cutTo((before[0]?.question || question).replace(/\s+/g, " "), TITLE_BYTES) };
+  const previous = before.findLast((turn) => turn.id)?.id;
   if (previous) metadata.previous = previous;
-  const turn = new Turn(page, question, (gateway, signal) => gateway.stream({ ...body, metadata, signal }));
-  show([...page.turns, turn]);
-  turn.node.scrollIntoView({ block: "start" });
+  const turn = new Turn(page, question, (gateway, signal) => gateway.stream({ ...body, metadata, signal }), true);
+  show([...before, turn]);
+  follower.follow();
   return turn.run();
 }
+
+const randomName = () => [...crypto.getRandomValues(new Uint8Array(9))].map((byte) => byte.toString(36).padStart(2, "0")).join("");
 
 /** The conversation that ends with the stream of this id, from the gateway alone. */
 async function load() {
@@ -85,9 +110,16 @@ async function load() {
     const shown = next;
     const turn = new Turn(page, "", (gateway, signal) => gateway.follow(shown, "", { signal }));
     turns.unshift(turn);
-    if (turns.length === 1) { show(turns); turn.run(); }
+    if (turns.length === 1) {
+      page.conversation = "";
+      show(turns);
+      follower.follow();
+      turn.run();
+    }
     const status = await look(shown);
     turn.question = status?.metadata?.question ?? "";
+    if (turns.length === 1 && status?.chain) about.chain = status.chain;
+    if (stands()) page.conversation = status?.metadata?.conversation ?? shown;
     await complete(turn, status, stands);
     if (turns.length === 1) turn.run();
     next = status?.metadata?.previous ?? "";
@@ -113,56 +145,42 @@ async function complete(turn, status, stands) {
 
 function askForKey(question = "") { // and go on with it; a question that was not taken is not to be typed again
   const door = $("door");
-  $("box").value ||= question;
+  composer.text ||= question;
   if (door.open) return;
   $("key-form").onsubmit = (event) => {
     event.preventDefault();
     sessionStorage.setItem("key", $("key").value.trim());
-    sessionStorage.setItem("question", $("box").value);
+    sessionStorage.setItem("question", composer.text);
     location.reload();
   };
   $("no-key").onclick = () => door.close();
   door.showModal();
 }
 
-async function watchModel() {
-  for (let looks = 0; looks < MODEL_LOOKS; looks++) {
-    page.model = (await page.call("health"))?.model ?? "";
-    $("model").textContent = MODEL[page.model] ?? "Gateway out of reach";
-    $("model").className = page.model === "loading" ? "busy" : ["ready", "configured"].includes(page.model) ? "" : "warn";
-    $("model").hidden = false;
-    page.last?.changed();
-    if (page.model && page.model !== "loading") return;
-    await pause(1000);
-  }
+/** The network is back, or somebody looks at the page again: nobody has to reload it. */
+function wake(isOnline) {
+  for (const answer of page.turns.flatMap((turn) => turn.answers)) answer.wake(isOnline);
+  if (!about.model) about.watch();
+  rail.look();
 }
 
-async function listChains() {
-  const answer = await page.call("chains");
-  const chains = (Array.isArray(answer) ? answer : answer?.chains ?? []).map((chain) => chain.name ?? chain);
-  $("chain").replaceChildren(...chains.map((name) => new Option(name, name, name === "chat", name === "chat")));
-  $("chains").hidden = chains.length < 2;
-}
-
-$("form").onsubmit = (event) => {
-  event.preventDefault();
-  const question = $("box").value.trim();
-  if (!question || $("send").disabled) return;
-  $("box").value = "";
-  ask(question);
+$("new").onclick = () => {
+  show([]);
+  page.conversation = "";
+  history.pushState(null, "", location.pathname + location.search);
+  if (rail.isDrawer) rail.open(false, false);
+  rail.draw();
+  $("box").focus();
 };
-$("box").onkeydown = (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  $("form").requestSubmit();
-};
-$("examples").onclick = (event) => { if (event.target.nodeName === "BUTTON") ask(event.target.textContent); };
-$("new").onclick = () => { show([]); history.pushState(null, "", location.pathname + location.search); $("box").focus(); };
 addEventListener("popstate", () => (location.hash ? load() : show([])));
 addEventListener("hashchange", load);
+addEventListener("online", () => wake(true));
+document.addEventListener("visibilitychange", () => { if (!document.hidden) wake(false); });
 
-$("box").value ||= sessionStorage.getItem("question") ?? "";
+composer.text ||= sessionStorage.getItem("question") ?? "";
 sessionStorage.removeItem("question");
-watchModel();
-listChains();
+buttons();
+about.watch();
+about.list();
+rail.look();
 load();

@@ -1,14 +1,19 @@
 // One reader of one stream, over a connection that can be cut. The client comes back by itself; this only counts.
-import { Gateway } from "./client.js";
+import { Gateway, Unreachable } from "./client.js";
+import { firstWord, keepFirstWord } from "./kept.js";
+
+const SILENT_SECONDS = 20; // more than a heartbeat: a connection that was silent for so long is dead
 
 export class Reader {
   state = "queued"; // connecting for the first time; then open, away, ended, or lost: the client has given up
   events = []; // each as one string: what two readers are compared by
-  cuts = 0; resumes = 0; resumedFrom = ""; doubled = 0; logLost = false;
-  firstTokenMs = 0; // since it began to ask
+  cuts = 0; resumes = 0; resumedBehind = 0; doubled = 0; logLost = false;
   end = null; // the terminal event's data
   error = null;
   names = []; // of the chain's stages
+  chain = ""; model = "";
+  #firstWordMs = 0;
+  #isNew;
   #ids = new Set();
   #wire = null;
   #over = new AbortController();
@@ -17,13 +22,17 @@ export class Reader {
   /** Over when the first event has come, or when it is known that none will. */
   begun = new Promise((resolve) => { this.#hasBegun = resolve; });
 
-  /** `start` makes the stream of a gateway; `changed` is called whenever there is something to show. */
-  constructor(options, start, changed) {
+  /** `start` makes the stream of a gateway; `changed` is called whenever there is something to show; `isNew`: the stream starts now. */
+  constructor(options, start, changed, isNew = false) {
     this.#changed = changed;
+    this.#isNew = isNew;
     this.stream = start(new Gateway(".", { ...options, fetch: this.#fetch }), this.#over.signal);
   }
 
   get live() { return !["ended", "lost"].includes(this.state); }
+
+  /** From the question to the first word, by the clock of whoever asked: a replay's own would be wrong. 0 where nobody here has seen it. */
+  get firstWordMs() { return this.#firstWordMs || (this.stream.id ? firstWord(this.stream.id) : 0); }
 
   /** Follow it to its end, through whatever happens; never raises. */
   async run() {
@@ -32,7 +41,7 @@ export class Reader {
     this.error = null;
     try {
       for await (const event of this.stream) {
-        if (event.text && !this.firstTokenMs) this.firstTokenMs = performance.now() - began;
+        if (event.text && this.#isNew && !this.#firstWordMs) keepFirstWord(this.stream.id, (this.#firstWordMs = performance.now() - began));
         this.#take(event);
       }
       this.#set("ended");
@@ -47,9 +56,16 @@ export class Reader {
 
   /** Drop the connection as a bad network does; the client comes back behind the last event. */
   cut() {
+    if (this.state !== "open") return;
     this.cuts++;
     this.#set("away");
     this.#wire?.abort();
+  }
+
+  /** The network is back, or the page is looked at again: connect now, and not after the next pause. Answers whether it has to be run anew. */
+  wake(isOnline) {
+    if (this.live) this.stream.reconnect(isOnline ? 0 : SILENT_SECONDS);
+    return this.state === "lost" && this.error instanceof Unreachable;
   }
 
   /** Read no more; the stream goes on without this reader. */
@@ -65,7 +81,8 @@ export class Reader {
       this.events.push(`${id}\n${type}\n${JSON.stringify(data)}`);
     }
     this.#hasBegun();
-    if (type === "start") this.names = data.stages;
+    if (type === "start") [this.names, this.chain] = [data.stages, data.chain];
+    if (data.deployment) this.model = data.deployment;
     if (["done", "failed", "cancelled"].includes(type)) this.end = data;
     this.#changed(this);
   }
@@ -80,7 +97,7 @@ export class Reader {
     const wire = (this.#wire = new AbortController());
     const answer = await fetch(url, { ...init, signal: AbortSignal.any([init.signal, wire.signal]) });
     if (answer.status !== 200) return answer;
-    if (this.stream.lastEventId) [this.resumes, this.resumedFrom] = [this.resumes + 1, this.stream.lastEventId];
+    if (this.stream.lastEventId) [this.resumes, this.resumedBehind] = [this.resumes + 1, this.events.length];
     this.#set("open");
     const { readable, writable } = new TransformStream();
     const away = () => { if (wire === this.#wire && !this.stream.ended) this.#set("away"); };

@@ -13,9 +13,9 @@
   addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
     const show = () => {
-      button.textContent = SIGNS[root.dataset.theme];
-      button.title = `Theme: ${root.dataset.theme}`;
-      button.setAttribute("aria-label", button.title);
+      const name = `Theme: ${root.dataset.theme}`;
+      button.textContent = `${SIGNS[root.dataset.theme]} ${name}`;
+      button.setAttribute("aria-label", name);
     };
     button.onclick = () => { choose(NEXT[root.dataset.theme]); show(); };
     show();

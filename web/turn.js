@@ -2,6 +2,8 @@
 // graph has asked, or tries again what has failed. Each of them says nothing of what those before it have said.
 import { Refused } from "./client.js";
 import { Answer } from "./answer.js";
+import { growing, sendsOnEnter } from "./composer.js";
+import { button, copy, make } from "./dom.js";
 import { ANSWERED, notTaken, told } from "./words.js";
 
 const follow = (id) => (gateway, signal) => gateway.follow(id, "", { signal });
@@ -9,12 +11,16 @@ const follow = (id) => (gateway, signal) => gateway.follow(id, "", { signal });
 export class Turn {
   answers = []; #begun = new Set(); #next = null; // asked for, and not begun yet
 
-  /** `page` has `options` for gateways, a `gateway` of its own, and is told of `changed` and `again`. */
-  constructor(page, question, start) {
+  /** `page` has `options` for gateways, a `gateway` of its own, and is told of `changed` and `again`. `isNew`: it is asked now. */
+  constructor(page, question, start, isNew = false) {
     this.page = page;
     this.node = document.getElementById("turn").content.firstElementChild.cloneNode(true);
+    const part = (name) => this.node.querySelector(`.${name}`);
+    this.parts = { bubble: part("bubble"), asked: part("asked"), edit: part("edit"), whole: part("question") };
+    this.parts.edit.onclick = () => this.#edit();
+    part("copy-question").onclick = ({ currentTarget }) => copy(this.asked, currentTarget);
     this.question = question;
-    this.#add(new Answer(this, start));
+    this.#add(new Answer(this, start, isNew));
   }
 
   get last() { return this.answers.at(-1); }
@@ -26,10 +32,11 @@ export class Turn {
   get question() { return this.asked; }
   set question(text) {
     this.asked = text;
-    const bubble = this.node.querySelector(".question");
-    bubble.querySelector(".asked").textContent = text;
-    bubble.hidden = !text;
+    this.parts.asked.textContent = text;
+    this.parts.whole.hidden = !text;
   }
+  get isLast() { return this.page.last === this; }
+  get live() { return this.answers.some(({ reader }) => reader.live); }
 
   /** Follow those of its streams that are not followed yet. */
   run() {
@@ -37,8 +44,40 @@ export class Turn {
   }
 
   close() { for (const answer of [...this.answers, this.#next]) answer?.close(); }
-  changed() { this.page.changed(this); }
-  again() { this.page.again(this); }
+  changed() {
+    this.parts.edit.hidden = this.live;
+    this.page.changed(this);
+  }
+  again() { this.page.again(this, this.asked); }
+
+  /** Write the question anew; what was said behind it is asked anew, too. */
+  #edit() {
+    const form = make("form", "", "rewrite");
+    const box = Object.assign(make("textarea", this.asked), { rows: 1, dir: "auto" });
+    box.setAttribute("aria-label", "Your question, to be edited");
+    const actions = make("div", "", "actions");
+    const leave = button("Cancel", "leave");
+    actions.append(leave, make("button", "Ask this instead", "main"));
+    form.append(box, actions);
+    const children = [...this.parts.whole.children];
+    const close = () => {
+      form.remove();
+      for (const child of children) child.hidden = false;
+      this.parts.edit.focus();
+    };
+    for (const child of children) child.hidden = true;
+    this.parts.whole.append(form);
+    leave.onclick = close;
+    box.onkeydown = ({ key }) => { if (key === "Escape") close(); };
+    sendsOnEnter(box);
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      if (box.value.trim() && !this.page.busy) this.page.again(this, box.value.trim());
+    };
+    growing(box)();
+    box.focus();
+    box.setSelectionRange(box.value.length, box.value.length);
+  }
 
   /** A stream that exists, before or behind those that are shown. */
   before(id) { this.#add(new Answer(this, follow(id)), 0); }
@@ -75,7 +114,7 @@ export class Turn {
 
   /** Start a stream that goes on here; answers, once there is one, the error where there is none. */
   async #goOn(start, begun = () => {}) {
-    const next = (this.#next = new Answer(this, start));
+    const next = (this.#next = new Answer(this, start, true));
     this.#begun.add(next);
     next.run(); // never raises
     await next.reader.begun;

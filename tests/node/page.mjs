@@ -1,5 +1,7 @@
 // A person at the page, in headless Chromium: one command a line on stdin, [verb, ...arguments] in JSON;
 // one answer a line on stdout, {"value"} or {"error"}. Waits for conditions only. Ends with its stdin.
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
@@ -20,10 +22,10 @@ function show(tab) {
   page.on("dialog", (dialog) => { complaints.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
 }
 
-async function open(url, width = 1200, scheme = "light") { // as somebody who was never here before
+async function open(url, width = 1200, scheme = "light", height = 800, deviceScaleFactor = 1) { // as somebody who was never here before
   await context?.close();
   complaints.length = 0;
-  context = await browser.newContext({ viewport: { width, height: 800 }, colorScheme: scheme, permissions: ["clipboard-read", "clipboard-write"] });
+  context = await browser.newContext({ viewport: { width, height }, deviceScaleFactor, colorScheme: scheme, permissions: ["clipboard-read", "clipboard-write"] });
   show(await context.newPage());
   await page.goto(url);
 }
@@ -60,14 +62,24 @@ const verbs = {
     await context.setOffline(true);
     let dropped = false;
     await until(() => page.evaluate((dropped) => {
-      const turn = document.querySelector(".turn:last-child .readers:last-child");
-      const cut = turn.querySelector(".cut");
-      if (!cut.disabled && !dropped) cut.click();
-      const away = turn.querySelector(".state").textContent === "Connection cut, coming back";
-      return { away: away && cut.disabled && !document.querySelector("#send").disabled, dropped: !cut.disabled };
+      const cut = document.querySelector("#losing .cut");
+      const isOff = cut.getAttribute("aria-disabled") === "true";
+      if (!isOff && !dropped) cut.click();
+      const away = document.querySelector(".turn:last-child .readers:last-child .state").textContent === "Connection cut, coming back";
+      return { away: away && isOff, dropped: !isOff };
     }, dropped).then((now) => { dropped = now.dropped; return now.away; }), "the page is cut off");
   },
   online: () => context.setOffline(false),
+  // What axe-core finds on the page as it stands: each rule with the elements that break it.
+  axe: async () => {
+    await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
+    const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+    return violations.map(({ id, nodes }) => [id, ...nodes.map(({ html }) => html.slice(0, 200))]);
+  },
+  clock: () => page.clock.install(), // the page's own, which only goes on by `later`, and as time goes by
+  later: (ms) => page.clock.fastForward(ms),
+  hover: (selector) => page.locator(selector).last().hover(),
+  click: (selector) => page.locator(selector).last().click(),
   network: (up) => context.setOffline(!up), // of any page
   reload: async () => void (await page.reload()),
   back: async () => void (await page.goBack()),

@@ -1,0 +1,46 @@
+// Small helpers for what the page is made of.
+export const $ = (id) => document.getElementById(id);
+export const make = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, ...(name && { className: name }) });
+
+/** Set a text; the same text again would be read aloud again. */
+export const put = (node, text) => {
+  if (node.textContent !== text) node.textContent = text;
+  node.hidden = !text;
+};
+
+/** A button with one of index.html's pictures before its words. */
+export function button(text, name = "", picture = "") {
+  const one = Object.assign(make("button", text, name), { type: "button" });
+  if (picture) one.prepend(icon(picture));
+  return one;
+}
+
+function icon(name) {
+  const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS(document.querySelector("svg").namespaceURI, tag));
+  use.setAttribute("href", `#i-${name}`);
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(use);
+  return svg;
+}
+
+/** Copy a text, and say so on the button for as long as it is looked at. */
+export async function copy(text, one) {
+  const words = one.lastChild;
+  const was = (one.dataset.says ??= words.data);
+  words.data = await navigator.clipboard.writeText(text).then(() => "Copied", () => "Not allowed");
+  setTimeout(() => { words.data = was; }, 2000);
+}
+
+/** Bring a list's items up to date. Only what has changed is replaced: an open one stays open, and nothing is read aloud twice. */
+export function fill(list, items) {
+  list.hidden = !items.length;
+  items.forEach((item, at) => {
+    const old = list.children[at];
+    if (!old) list.append(item);
+    else if (old.textContent !== item.textContent || old.className !== item.className) {
+      if (old.querySelector("details")?.open) item.querySelector("details").open = true;
+      old.replaceWith(item);
+    }
+  });
+  while (list.children.length > items.length) list.lastElementChild.remove();
+}

@@ -1,0 +1,125 @@
+// The conversations that a caller has had, newest first, from the gateway's list of streams: so they are there after a reload,
+// and in another browser. Beside the page on a desk; a drawer over it on a phone.
+import { $, make } from "./dom.js";
+import { kept } from "./kept.js";
+import { RAIL, when } from "./words.js";
+
+const PAGE = 50; // streams asked for at once
+const MOST_PAGES = 4; // that one look takes, to find so many conversations
+const ENOUGH = 15;
+const AGAIN_MS = 4000; // after which a conversation that was being written is looked at again
+const phone = matchMedia("(max-width: 56rem)");
+
+export class Rail {
+  #page; #rows = []; #next = ""; #timer = 0; #looking = null;
+
+  constructor(page) {
+    this.#page = page;
+    $("rail-open").onclick = () => this.open(true);
+    $("rail-close").onclick = () => this.open(false);
+    $("shade").onclick = () => this.open(false);
+    $("older").onclick = () => this.#older();
+    $("history").onclick = ({ target }) => { if (target.closest("a") && phone.matches) this.open(false, false); };
+    addEventListener("keydown", ({ key }) => { if (key === "Escape" && phone.matches && this.isOpen) this.open(false); });
+    phone.onchange = () => this.#show(!phone.matches && kept.read("rail") !== false);
+    phone.onchange();
+  }
+
+  get isOpen() { return document.body.dataset.rail === "open"; }
+  get isDrawer() { return phone.matches; }
+
+  open(is, moves = true) {
+    if (!phone.matches) kept.write("rail", is);
+    this.#show(is);
+    if (moves) $(is ? "rail-close" : "rail-open").focus();
+  }
+
+  #show(is) {
+    document.body.dataset.rail = is ? "open" : "closed";
+    $("rail").inert = !is;
+    $("rail-open").setAttribute("aria-expanded", String(is));
+    $("desk").inert = is && phone.matches;
+  }
+
+  /** Look at the newest streams. */
+  async look() {
+    clearTimeout(this.#timer);
+    return (this.#looking ??= this.#look("").finally(() => { this.#looking = null; }));
+  }
+
+  async #look(before) {
+    let [rows, next] = [before ? this.#rows : [], before];
+    const enough = conversations(rows).length + ENOUGH;
+    for (let pages = 0; pages < MOST_PAGES; pages++) {
+      const found = await this.#page.call(`streams?limit=${PAGE}${next ? `&before=${encodeURIComponent(next)}` : ""}`);
+      if (!found) {
+        if (!this.#rows.length) $("no-history").textContent = RAIL.none;
+        return;
+      }
+      rows = [...rows, ...found.streams];
+      next = found.next ?? "";
+      if (!next || conversations(rows).length >= enough) break;
+    }
+    [this.#rows, this.#next] = [rows, next];
+    this.draw();
+    if (rows.slice(0, ENOUGH).some(isLive) && !document.hidden) this.#timer = setTimeout(() => this.look(), AGAIN_MS);
+  }
+
+  async #older() {
+    await this.#look(this.#next);
+    if ($("older").hidden) $("history").lastElementChild?.querySelector("a").focus();
+  }
+
+  draw() {
+    const ids = new Set(this.#page.turns.flatMap((turn) => turn.ids));
+    const found = conversations(this.#rows);
+    const items = found.map((one) => row(one, one.ids.some((id) => ids.has(id)) || one.key === this.#page.conversation));
+    const list = $("history");
+    items.forEach((item, at) => { // one that is as it was stays, with the focus
+      const old = list.children[at];
+      if (!old) list.append(item);
+      else if (!old.isEqualNode(item)) {
+        const hadFocus = old.contains(document.activeElement);
+        old.replaceWith(item);
+        if (hadFocus) item.querySelector("a").focus();
+      }
+    });
+    while (list.children.length > items.length) list.lastElementChild.remove();
+    $("no-history").textContent = found.length ? "" : RAIL.empty;
+    $("older").hidden = !this.#next;
+  }
+}
+
+const isLive = ({ status }) => ["queued", "running"].includes(status);
+
+/** The streams by conversation, the newest first: `{ key, title, head, ids }`. */
+function conversations(rows) {
+  const known = new Map(rows.map((one) => [one.id, one]));
+  const keyOf = ({ id, metadata }, steps = 0) => {
+    if (typeof metadata?.conversation === "string") return metadata.conversation;
+    const previous = known.get(metadata?.previous); // a page of before had no name for a conversation
+    return previous && steps < rows.length ? keyOf(previous, steps + 1) : id;
+  };
+  const found = new Map();
+  for (const one of rows) {
+    const key = keyOf(one);
+    const there = found.get(key) ?? { key, head: one, ids: [] };
+    there.ids.push(one.id);
+    there.title = there.head.metadata?.title ?? one.metadata?.question ?? there.title; // how it began
+    found.set(key, there);
+  }
+  return [...found.values()];
+}
+
+function row({ head, title }, isShown) {
+  const item = make("li"), link = make("a");
+  const name = make("span", typeof title === "string" && title ? title : RAIL.elsewhere(head.chain), "title");
+  name.dir = "auto";
+  const about = make("span", [isLive(head) ? RAIL.live : head.status === "waiting" ? RAIL.waiting : head.status === "failed" ? RAIL.failed : "",
+    head.chain, when(head.created_at)].filter(Boolean).join(" · "), isLive(head) ? "when busy" : "when");
+  link.href = `#${head.id}`;
+  if (isShown) link.setAttribute("aria-current", "page");
+  link.append(name, about);
+  item.append(link);
+  return item;
+}
