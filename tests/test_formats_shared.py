@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.formats.base.projection import Frame, Place, Projection, events
-from gateway.formats.base.shared import Shared, Stale, Trimmed, projections
+from gateway.formats.base.shared import SharedProjection, Stale, Trimmed, projections
 from gateway.formats.base.shared_frames import pieces_of
 from gateway.protocol import Cursor, Event, sse
 from gateway.protocol.events import done, start, text
@@ -82,8 +82,8 @@ class MemoryLog:
         return Piece(frames, Cursor.parse(last[0]), end == len(self.whole), end == len(self.whole))
 
 
-def made_of(log: MemoryLog) -> Shared:
-    return Shared(Words(), log, ID)  # type: ignore[arg-type]
+def made_of(log: MemoryLog) -> SharedProjection:
+    return SharedProjection(Words(), log, ID)  # type: ignore[arg-type]
 
 
 def plain(whole: bytes) -> list[tuple[str, list[bytes]]]:

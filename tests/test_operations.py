@@ -141,6 +141,7 @@ async def test_one_line_for_an_attempt_with_what_it_came_to(guarded: Guarded) ->
     assert len(told.pop("trace")) == 32
     assert told == {
         "stream": stream,
+        "owner": "key:alice",
         "chain": "chat",
         "attempt": "1",
         "word": "ok",

@@ -52,6 +52,13 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
     key = command("key", "make an API key, and its line for GATEWAY_KEYS_FILE")
     key.add_argument("name", metavar="NAME")
     key.add_argument("--json", action="store_true", help='for machines: {"key", "line"}')
+    _asking(command)
+    _looking(command)
+    return whole
+
+
+def _looking(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that look into the store."""
     inspect = command("inspect", "tell what is known of a stream: its state, and its events without content")
     inspect.add_argument("id", metavar="ID")
     inspect.add_argument(
@@ -65,7 +72,6 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
     ls.add_argument(
         "--limit", metavar="N", type=int, default=50, help=f"at most so many, up to {MOST_LISTED}"
     )
-    _asking(command)
     retry = command("retry", "try a failed stream again, as its owner may; print the new stream's id")
     retry.add_argument("id", metavar="ID")
     retry.add_argument(
@@ -90,7 +96,6 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
     command("doctor", "check settings, chains, store, queue and model, and name what is wrong")
     for looks in (inspect, ls, usage, hooks):
         looks.add_argument("--json", action="store_true", help="for machines")
-    return whole
 
 
 def _asking(command: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -29,7 +29,7 @@ from gateway.client.events import (
     StreamFailed,
     Unreachable,
 )
-from gateway.client.feed import Feed
+from gateway.client.feed import OwnerFeed
 from gateway.client.many import Many
 from gateway.client.stream import Pause, Stream, document
 
@@ -176,7 +176,7 @@ class Gateway:
         what ended in the last minute, and what runs; or, behind the event `after`, what came since. Each
         event comes once, through cuts; after a `reset` the feed begins anew. Raises Refused or Unreachable.
         """
-        async with aclosing(aiter(Feed(self._http, self.patience, after))) as events:
+        async with aclosing(aiter(OwnerFeed(self._http, self.patience, after))) as events:
             async for event in events:
                 yield event
 

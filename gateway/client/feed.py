@@ -14,7 +14,7 @@ from gateway.protocol.sse import HEARTBEAT, Decoder
 _NOWHERE = ("", "0")  # ids of the frames of a beginning, but for its last
 
 
-class Feed:
+class OwnerFeed:
     """`position` is behind the last event that was handed out; empty: the feed begins."""
 
     def __init__(self, http: httpx.AsyncClient, patience: float, position: str) -> None:

@@ -30,7 +30,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class GraphStep:
     """What one event tells. `data` is the update, the whole state, or the message; `ns` the namespace."""
 
     kind: str
@@ -48,7 +48,7 @@ class Book:
     states: dict[str, Any] = field(default_factory=dict)  # by namespace, with references
     _pieces: list[str] = field(default_factory=list)
 
-    def feed(self, data: Mapping[str, Any], *, reads: bool = True) -> Step | None:
+    def feed(self, data: Mapping[str, Any], *, reads: bool = True) -> GraphStep | None:
         """Take the data of the next `graph` event; None where it tells nothing yet.
 
         Without `reads` nobody looks at a state that it tells: the step has none.
@@ -65,8 +65,8 @@ class Book:
             return self._message(data, ns)
         if kind == VALUES:
             self.states[ns] = changed(self.states.get(ns), data["changes"])
-            return Step(kind, ns, self.resolved(self.states[ns]) if reads else None, data)
-        return Step(kind, ns, self.resolved(data["data"]), data)
+            return GraphStep(kind, ns, self.resolved(self.states[ns]) if reads else None, data)
+        return GraphStep(kind, ns, self.resolved(data["data"]), data)
 
     def forget(self) -> None:
         """All of it is void."""
@@ -90,14 +90,14 @@ class Book:
             return {name: self.resolved(item) for name, item in value.items()}
         return [self.resolved(item) for item in value] if isinstance(value, list) else value
 
-    def _message(self, data: Mapping[str, Any], ns: str) -> Step:
+    def _message(self, data: Mapping[str, Any], ns: str) -> GraphStep:
         number, own = data["number"], data["own"]
         said = self.messages.setdefault(number, Said(own["id"], about=data))
         if data["state"] == "started":
             said.began = True
         else:
             said.whole = whole(data["message"], own, said.id)
-        return Step(MESSAGE, ns, said.whole, data, number)
+        return GraphStep(MESSAGE, ns, said.whole, data, number)
 
 
 def parted(message: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

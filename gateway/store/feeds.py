@@ -15,7 +15,7 @@ from gateway.protocol.errors import CursorLost
 from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.settings import Settings
-from gateway.store.journal import Entry
+from gateway.store.journal import JournalEntry
 from gateway.store.record import Head, Piece
 from gateway.store.row import row
 
@@ -60,7 +60,7 @@ class Feeds:
         """What the feed has of one stream; `name` stands for the stream."""
         return f"{{{feed_id}}}:seen:{name}"
 
-    async def project(self, entry: Entry) -> str:
+    async def project(self, entry: JournalEntry) -> str:
         """Make an entry the feed's next event, if it is not there yet: `ok`, `again`, or `stale`."""
         feed_id, name = self.id_of(entry.owner), _name(entry.stream_id)
         events, feeding, running, spent, minute = self.keys(feed_id)
@@ -116,7 +116,7 @@ def _beginning(position: bytes, ended: list[bytes], running: list[bytes]) -> Pie
     return Piece(b"".join(tails), Cursor(position.decode()), False, True)
 
 
-def _tail(entry: Entry) -> bytes:
+def _tail(entry: JournalEntry) -> bytes:
     """The event's frame without its id."""
     told = row(entry.record)
     if (stage := entry.raw.get("stage")) is not None:

@@ -22,7 +22,7 @@ TOKENS = ("input_tokens", "output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """One entry. `raw`: what the script wrote, with the record's fields as they were then."""
 
     id: bytes
@@ -93,14 +93,14 @@ class Journal:
         """The due index of a stream's bucket."""
         return f"{_tag(stream_id)}:due"
 
-    async def read(self, stream_id: str) -> list[Entry]:
+    async def read(self, stream_id: str) -> list[JournalEntry]:
         """The oldest entries, in order."""
         read = ("XRANGE", self.key(stream_id), "-", "+", "COUNT", MOST_ENTRIES)
         (seconds, micros), found = await self._redis.call_all([("TIME",), read])
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        return [Entry(one, stream_id, now_ms, _pairs(flat)) for one, flat in found]
+        return [JournalEntry(one, stream_id, now_ms, _pairs(flat)) for one, flat in found]
 
-    async def acknowledge(self, stream_id: str, entries: Sequence[Entry]) -> bool:
+    async def acknowledge(self, stream_id: str, entries: Sequence[JournalEntry]) -> bool:
         """The work of these is done. Whether there are more."""
         tag = _tag(stream_id)
         keys = [f"{tag}:job:{stream_id}", f"{tag}:log:{stream_id}", f"{tag}:open"]

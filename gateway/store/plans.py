@@ -24,7 +24,7 @@ _log = logging.getLogger("holdfast.plans")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PlanLimits:
     """Of one caller; of tokens 0 means that there is no limit."""
 
     streams: int
@@ -34,14 +34,14 @@ class Limits:
     tokens_per_minute: int
 
 
-_NAMES = frozenset(item.name for item in fields(Limits))
+_NAMES = frozenset(item.name for item in fields(PlanLimits))
 
 
 class Plans:
     """The limits of all callers. Raises ValueError for a file that is wrong at the start."""
 
     def __init__(self, settings: Settings) -> None:
-        self._plain = Limits(
+        self._plain = PlanLimits(
             settings.max_owner_streams,
             settings.max_owner_starts,
             settings.max_owner_bytes,
@@ -50,7 +50,7 @@ class Plans:
         )
         self._path = Path(settings.plans_file) if settings.plans_file else None
         self._default = self._plain
-        self._owners: Mapping[str, Limits] = {}
+        self._owners: Mapping[str, PlanLimits] = {}
         self._looked_at = 0.0
         self._stamp: tuple[int, ...] = ()
         self._told, self._told_at = "", 0.0  # what the log says of it, and since when
@@ -61,7 +61,7 @@ class Plans:
         except ValueError as error:
             raise ValueError(f"GATEWAY_PLANS_FILE: {error}") from None
 
-    def of(self, owner: str) -> Limits:
+    def of(self, owner: str) -> PlanLimits:
         """What this caller may have now."""
         now = time.monotonic()
         if self._path is not None and now - self._looked_at > LOOK_SECONDS:
@@ -100,7 +100,7 @@ class Plans:
         self._stamp = stamp
         _log.info("plans of %d callers", len(self._owners))
 
-    def _taken(self, told: Any) -> tuple[Limits, Mapping[str, Limits]]:
+    def _taken(self, told: Any) -> tuple[PlanLimits, Mapping[str, PlanLimits]]:
         """The default, and the limits by owner. Raises ValueError."""
         if not isinstance(told, dict) or not told.keys() <= {"plans", "owners", "default"}:
             raise ValueError("it must be an object with plans, owners and default")
@@ -114,7 +114,7 @@ class Plans:
         default = known[told["default"]] if "default" in told else self._plain
         return default, {owner: known[name] for owner, name in owners.items()}
 
-    def _plan(self, name: str, plan: Any) -> Limits:
+    def _plan(self, name: str, plan: Any) -> PlanLimits:
         if not isinstance(plan, dict) or not plan.keys() <= _NAMES:
             raise ValueError(f"the plan {name} may have {', '.join(sorted(_NAMES))}")
         for number in plan.values():

@@ -16,7 +16,7 @@ from gateway.protocol.errors import StoreUnavailable, stack_of
 from gateway.redis.commands import Commands
 from gateway.settings import Settings
 from gateway.store.feeds import Feeds
-from gateway.store.journal import Entry, Journal
+from gateway.store.journal import JournalEntry, Journal
 from gateway.store.usage import Usage
 
 AT_ONCE = 32
@@ -94,7 +94,7 @@ class Projector:
             if isinstance(result, BaseException):
                 _log.error("the journal of stream %s cannot be projected:\n%s", stream_id, stack_of(result))
 
-    async def _project(self, entry: Entry) -> str:
+    async def _project(self, entry: JournalEntry) -> str:
         """`ok`, `again` or `stale`. What another release has written is passed over."""
         if entry.kind not in ("started", "stage", "waiting", "ended"):
             return "again"

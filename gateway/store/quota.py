@@ -22,7 +22,7 @@ from gateway.redis.script import Script
 from gateway.settings import Settings
 from gateway.store.conversations import OF_STREAM, Conversations
 from gateway.store.log import Log
-from gateway.store.plans import Limits, Plans
+from gateway.store.plans import PlanLimits, Plans
 from gateway.store.threads import keys_of, own_thread_of
 from gateway.store.usage import Usage
 
@@ -119,7 +119,7 @@ class Quota:
             given = [value for stream_id, left in some for value in (stream_id, *left)]
             await self._uncount(self._redis, [live, kept, size], 1, *given)
 
-    async def _check_tokens(self, owner: str, limits: Limits) -> None:
+    async def _check_tokens(self, owner: str, limits: PlanLimits) -> None:
         """Raises OverQuota where the caller's streams have taken what they may."""
         if not (limits.tokens_per_day or limits.tokens_per_minute):
             return
@@ -128,7 +128,7 @@ class Quota:
             seconds = min(max(math.ceil(wait_ms / 1000), 1), LONGEST_BUDGET_SECONDS)
             raise OverQuota(f"a caller's streams may take {rule}", seconds)
 
-    async def _ask(self, owner: str, stream_id: str, looks: int, limits: Limits) -> tuple[str, int]:
+    async def _ask(self, owner: str, stream_id: str, looks: int, limits: PlanLimits) -> tuple[str, int]:
         keys = self.keys(owner)
         raw = await self._redis.call("ZRANGE", keys[0], 0, looks - 1)
         seen = await self._look(owner, [item.decode() for item in raw])
@@ -155,7 +155,7 @@ class Quota:
         return _looks(stream_ids, answers)
 
 
-def _most(limits: Limits) -> tuple[int, int, int]:
+def _most(limits: PlanLimits) -> tuple[int, int, int]:
     return limits.streams, limits.starts_per_minute, limits.bytes
 
 

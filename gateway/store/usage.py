@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.redis.commands import Commands
 from gateway.store.feeds import Feeds
-from gateway.store.plans import Limits
+from gateway.store.plans import PlanLimits
 
 DAY_MS, MINUTE_MS = 86_400_000, 60_000
 MOST_OWNERS = 100_000  # that the index has; the longest silent one leaves it
@@ -22,7 +22,7 @@ class Used:
     day: tuple[int, int]  # in and out
     minute: tuple[tuple[int, int, int], ...]  # when, in and out, the oldest first
 
-    def document(self, limits: Limits | None) -> dict[str, Any]:
+    def document(self, limits: PlanLimits | None) -> dict[str, Any]:
         """As GET /usage tells it. Without `limits` the owner has none."""
         minute = (sum(one[1] for one in self.minute), sum(one[2] for one in self.minute))
         return {
@@ -30,7 +30,7 @@ class Used:
             "minute": _told(*minute, 0 if limits is None else limits.tokens_per_minute),
         }
 
-    def wait_ms(self, limits: Limits) -> tuple[str, int]:
+    def wait_ms(self, limits: PlanLimits) -> tuple[str, int]:
         """The rule that is broken, and for how long it will be; empty: there is room."""
         if limits.tokens_per_day and sum(self.day) >= limits.tokens_per_day:
             return f"{limits.tokens_per_day} tokens a day (UTC)", DAY_MS - self.now_ms % DAY_MS

@@ -28,7 +28,7 @@ class GraphState:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class StateWanted:
     """Which checkpoints of a thread: this one, or so many, the newest first, and older than `before`."""
 
     most: int = 1
@@ -49,11 +49,11 @@ async def no_state(redis: Commands, owner: str, thread: str, take: Take) -> Grap
 
 
 # The same, of the checkpoints that are wanted.
-StatesOf = Callable[[Commands, str, str, Take, Wanted], Awaitable[Sequence[GraphState]]]
+StatesOf = Callable[[Commands, str, str, Take, StateWanted], Awaitable[Sequence[GraphState]]]
 
 
 async def no_states(
-    redis: Commands, owner: str, thread: str, take: Take, wanted: Wanted
+    redis: Commands, owner: str, thread: str, take: Take, wanted: StateWanted
 ) -> Sequence[GraphState]:
     """Of a process that knows no LangGraph."""
     return []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.redis.commands import Commands
-from gateway.streams.graph_state import GraphState, Take, Wanted
+from gateway.streams.graph_state import GraphState, Take, StateWanted
 
 
 async def state_of(redis: Commands, owner: str, thread: str, take: Take) -> GraphState | None:
@@ -24,7 +24,7 @@ async def state_of(redis: Commands, owner: str, thread: str, take: Take) -> Grap
 
 
 async def states_of(
-    redis: Commands, owner: str, thread: str, take: Take, wanted: Wanted
+    redis: Commands, owner: str, thread: str, take: Take, wanted: StateWanted
 ) -> Sequence[GraphState]:
     """Checkpoints of a caller's thread, the newest first. Raises StoreUnavailable or TooManyReaders."""
     told = await asyncio.to_thread(_reader)

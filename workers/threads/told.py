@@ -16,7 +16,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 
 from gateway.redis.commands import Commands
 from gateway.runtime.json_pieces import size_of
-from gateway.streams.graph_state import GraphState, Take, Wanted
+from gateway.streams.graph_state import GraphState, Take, StateWanted
 from gateway.streams.params import PRODUCT
 from workers.checkpoints.names import parts_of, unquoted
 from workers.checkpoints.saver import Saver
@@ -34,7 +34,7 @@ async def read(redis: Commands, owner: str, thread: str, take: Take) -> GraphSta
 
 
 async def read_many(
-    redis: Commands, owner: str, thread: str, take: Take, wanted: Wanted
+    redis: Commands, owner: str, thread: str, take: Take, wanted: StateWanted
 ) -> Sequence[GraphState]:
     """Checkpoints, the newest first. Raises StoreUnavailable or TooManyReaders."""
     saver = Saver(redis, owner=owner)

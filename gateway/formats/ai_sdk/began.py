@@ -15,7 +15,7 @@ MOST_DIGITS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class FirstFrames:
     """`again` and `settled` as in `UIMessageStream`."""
 
     again: bool = False
@@ -28,7 +28,7 @@ class Began:
             await gateway.parts.conversations.keep(record.owner, record.id, KIND, state)
 
     @classmethod
-    async def kept(cls, gateway: Gateway, record: Record) -> Began:
+    async def kept(cls, gateway: Gateway, record: Record) -> FirstFrames:
         """How that of a stream did, in whichever format it was started."""
         state = await gateway.parts.conversations.kept(record.owner, record.id, KIND)
         return cls() if state is None else cls(True, [AnsweredCall(**call) for call in state])

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.ai_sdk.approvals import Answers
-from gateway.formats.ai_sdk.began import Began, first_of
+from gateway.formats.ai_sdk.began import FirstFrames, first_of
 from gateway.formats.ai_sdk.messages import APPROVALS, is_chat, parse_chat
 from gateway.formats.ai_sdk.projection import UIMessageStream
 from gateway.formats.base.approvals import answered_by, check_allowed
@@ -68,11 +68,11 @@ async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
     gateway.parts.hub.check_room(owner=owner)
     if isinstance(start, Answers):
         record = await _resume(gateway, request, start, owner)
-        began = Began(again=True, settled=start.settled)
+        began = FirstFrames(again=True, settled=start.settled)
     else:
         record = await begin(gateway, request, start, owner, followed=True)
         # Behind answers of its own tools a client begins with a copy of the message before: void here.
-        began = Began(again=start.input["messages"][-1]["role"] == "tool")
+        began = FirstFrames(again=start.input["messages"][-1]["role"] == "tool")
     await began.keep(gateway, record)
     if chat:
         await _remember(gateway, owner, chat, record)
@@ -100,7 +100,7 @@ async def ai_sdk_resume(gateway: Gateway, request: Request) -> Response:
         record = await _newest(gateway, request, owner)
     except (StreamNotFound, StreamGone):
         return _nothing()
-    return _events(gateway, record, Began(again=True)) if ended or not record.ended else _nothing()
+    return _events(gateway, record, FirstFrames(again=True)) if ended or not record.ended else _nothing()
 
 
 @answered("/api/chat/{chat}", shape=told)
@@ -143,14 +143,14 @@ def _check_type(gateway: Gateway, request: Request) -> None:
         raise NotJson
 
 
-def projection_of(record: Record, began: Began) -> UIMessageStream:
+def projection_of(record: Record, began: FirstFrames) -> UIMessageStream:
     """The stream, for a connection that begins so."""
     told = record.metadata if isinstance(record.metadata, dict) else {}
     approvals = told.get(APPROVALS) is True
     return UIMessageStream(record.id, began.again, approvals, began.settled)
 
 
-def _events(gateway: Gateway, record: Record, began: Began, *, ages: bool = True) -> Response:
+def _events(gateway: Gateway, record: Record, began: FirstFrames, *, ages: bool = True) -> Response:
     return follow(gateway, record, projection_of(record, began), headers=_head(record), ages=ages)
 
 
@@ -160,7 +160,7 @@ def _head(record: Record) -> dict[str, str]:
 
 async def _from(gateway: Gateway, record: Record, first: int) -> Response:
     """The chunks from this one on. Raises StreamGone where there is none."""
-    projection = projection_of(record, await Began.kept(gateway, record))
+    projection = projection_of(record, await FirstFrames.kept(gateway, record))
 
     def had(count: int, has_ended: bool) -> int:  # the last frame of an ended stream is no chunk
         return first if first >= 0 else count - has_ended + first

@@ -58,7 +58,7 @@ def ends_of(chunk: bytes) -> tuple[int, int]:
     return tuple(number_of(chunk[i + 4 : chunk.index(b"\n", i)].decode()) for i in (0, at))  # type: ignore[return-value]
 
 
-class Shared:
+class SharedProjection:
     """A projection, the bytes of its frames, and where each of them is."""
 
     def __init__(self, projection: Projection, log: Log, stream_id: str) -> None:
@@ -237,9 +237,9 @@ class Projections:
     def __init__(self, most: int) -> None:
         self._most = most
         self._held = 0  # bytes, of all
-        self._kept: dict[Hashable, Shared] = {}  # the one that was asked for last stands last
+        self._kept: dict[Hashable, SharedProjection] = {}  # the one that was asked for last stands last
 
-    def of(self, gateway: Gateway, stream_id: str, projection: Projection) -> Shared:
+    def of(self, gateway: Gateway, stream_id: str, projection: Projection) -> SharedProjection:
         """That of a stream and a format, for one more reader: give it back by `leave`.
 
         A copy of `projection` begins it where there is none yet.
@@ -247,12 +247,12 @@ class Projections:
         name = (stream_id, type(projection), projection.shared_as())
         found = self._kept.pop(name, None)
         if found is None or found.is_broken:
-            found = Shared(copy.deepcopy(projection), gateway.parts.log, stream_id)
+            found = SharedProjection(copy.deepcopy(projection), gateway.parts.log, stream_id)
         self._kept[name] = found
         found.readers += 1
         return found
 
-    def leave(self, shared: Shared) -> None:
+    def leave(self, shared: SharedProjection) -> None:
         """One reader less; without any it is forgotten after a while."""
         loop = asyncio.get_running_loop()
         shared.readers -= 1
@@ -260,14 +260,14 @@ class Projections:
         self.grew(shared)
         loop.call_later(IDLE_SECONDS, self._forget, shared)
 
-    def drop(self, shared: Shared) -> None:
+    def drop(self, shared: SharedProjection) -> None:
         """It is of no use: the next reader begins another one."""
         shared.is_broken = True
         self._held -= shared.counted
         shared.counted = 0
         self._kept = {name: one for name, one in self._kept.items() if one is not shared}
 
-    def grew(self, shared: Shared) -> None:
+    def grew(self, shared: SharedProjection) -> None:
         """It may have: keep the bound."""
         if shared.is_broken:
             return
@@ -286,11 +286,11 @@ class Projections:
             shared.trim()
             self._count(shared)
 
-    def _count(self, shared: Shared) -> None:
+    def _count(self, shared: SharedProjection) -> None:
         self._held += shared.size - shared.counted
         shared.counted = shared.size
 
-    def _forget(self, shared: Shared) -> None:
+    def _forget(self, shared: SharedProjection) -> None:
         idle = asyncio.get_running_loop().time() - shared.left_at
         if not shared.readers and not shared.is_broken and idle >= IDLE_SECONDS - 1:
             self.drop(shared)

@@ -66,7 +66,7 @@ class GraphFrames:
         elif step.about.get("shown"):
             yield from self._whole(step)
 
-    def _handed_up(self, step: steps.Step) -> Iterable[Frame]:
+    def _handed_up(self, step: steps.GraphStep) -> Iterable[Frame]:
         """Messages of a subgraph, whole: to who asks for no subgraphs, they are its node's."""
         for node, update in step.data.items() if isinstance(step.data, dict) else ():
             members = update.values() if isinstance(update, dict) else ()
@@ -128,7 +128,7 @@ class GraphFrames:
         yield Frame({INTERRUPT: interrupts}, "updates")
         yield Frame(self.values(interrupts), "values")
 
-    def _whole(self, step: steps.Step) -> Iterable[Frame]:
+    def _whole(self, step: steps.GraphStep) -> Iterable[Frame]:
         """A message that is whole: the last chunk of one that came in pieces, else the message."""
         said = self.book.messages[step.number]
         spoken, ns = self._spoken.pop(step.number, None), step.ns

@@ -33,7 +33,7 @@ from gateway.protocol.errors import (
 from gateway.store.conversations import OF_STREAM, Conversation
 from gateway.store.record import Record
 from gateway.store.threads import State, lifetimes
-from gateway.streams.graph_state import GraphState, Wanted
+from gateway.streams.graph_state import GraphState, StateWanted
 from gateway.streams.room import Document, HeldList
 from gateway.streams.service import Gateway
 from gateway.streams.start import MAX_METADATA_BYTES, check_thread
@@ -227,12 +227,12 @@ class Thread:
         return await gateway.state_of(gateway.parts.redis, self.owner, self.name, gateway.room)
 
     async def graphs(self, **wanted: Any) -> Sequence[GraphState]:
-        """Checkpoints of the graph of this thread, as `Wanted` names them."""
+        """Checkpoints of the graph of this thread, as `StateWanted` names them."""
         gateway = self.gateway
         if not await gateway.parts.threads.has_checkpoints(self.owner, self.name):
             return []
         redis, room = gateway.parts.redis, gateway.room
-        return await gateway.states_of(redis, self.owner, self.name, room, Wanted(**wanted))
+        return await gateway.states_of(redis, self.owner, self.name, room, StateWanted(**wanted))
 
     async def values(self, record: Record, began: Began) -> dict[str, Any]:
         """The state that a run has left: its graph's by the checkpoint, where that is here."""

@@ -25,7 +25,7 @@ from gateway.formats.base.serving import Route, begin, replayed
 from gateway.formats.openai import repeats
 from gateway.formats.openai.common import begun, error_of, pages_of, refusal, seconds, tokens, where
 from gateway.formats.openai.spoken import Spoken
-from gateway.formats.openai.waiting import Told, at_the_end
+from gateway.formats.openai.waiting import ToldLate, at_the_end
 from gateway.protocol import Cursor, Event, Status
 from gateway.protocol.errors import Invalid
 from gateway.protocol.fold import StageText
@@ -244,19 +244,19 @@ async def openai_chat_completions(gateway: Gateway, request: Request) -> Respons
         return ChatStream(gateway, record, Chat(frozenset(void), asked.usage))
 
 
-def whole(record: Record, told: Whole) -> Told:
+def whole(record: Record, told: Whole) -> ToldLate:
     """The answer to who has waited for the end."""
     fold = told.fold
     if fold.ended is not Status.DONE:
         error = fold.error or {"message": CANCELLED, "code": "cancelled", "retryable": False}
         status = 500 if fold.error else 409
         should = {"x-should-retry": "true" if error["retryable"] else "false"}
-        return Told(error_of(error["message"], error["code"], status), status, should)
+        return ToldLate(error_of(error["message"], error["code"], status), status, should)
     message = told.message()
     finish = finish_of(told.reason, told.for_client, refuses=message["refusal"] is not None)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     first = head(record.id, record.chain, protocol.iso(record.created_ms), "chat.completion")
-    return Told({**first, "choices": [choice], "usage": usage_of(fold.usage)})
+    return ToldLate({**first, "choices": [choice], "usage": usage_of(fold.usage)})
 
 
 def head(stream_id: str, chain: str, created_at: str, kind: str = "chat.completion.chunk") -> dict[str, Any]:

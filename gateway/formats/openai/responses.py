@@ -24,7 +24,7 @@ from gateway.formats.openai.approvals import REFERENCE, REQUEST, RESPONSE, decis
 from gateway.formats.openai.common import begun, refusal, unknown, where
 from gateway.formats.openai.output import Responses
 from gateway.formats.openai.references import reference_in, refers, resolved
-from gateway.formats.openai.waiting import Told, at_the_end
+from gateway.formats.openai.waiting import ToldLate, at_the_end
 from gateway.protocol import Status, sse
 from gateway.protocol.errors import CursorLost, Invalid, StreamNotFound, TooLarge
 from gateway.runtime.off_loop import aside
@@ -100,7 +100,7 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
         if asked.stream:
             return follow(gateway, record, made(), headers=where(record.id))
         if not asked.kept["background"]:
-            return await at_the_end(gateway, request, record, made, lambda told: Told(told.document()))
+            return await at_the_end(gateway, request, record, made, lambda told: ToldLate(told.document()))
         told = await replayed(gateway, record, made)
     return json_answer(Document.of(told.document(), told.share), 200, dict(where(record.id)))
 

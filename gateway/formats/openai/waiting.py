@@ -32,7 +32,7 @@ SPACE = b"\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ToldLate:
     """An answer: its JSON, its status, and headers beside those of every answer."""
 
     value: Any = field(repr=False)
@@ -41,7 +41,7 @@ class Told:
 
 
 async def at_the_end(
-    gateway: Gateway, request: Request, record: Record, start: Callable[[], P], tell: Callable[[P], Told]
+    gateway: Gateway, request: Request, record: Record, start: Callable[[], P], tell: Callable[[P], ToldLate]
 ) -> Response:
     """What `tell` makes of what `start` makes, when that was fed the whole stream, which is waited for.
 
@@ -73,7 +73,7 @@ async def at_the_end(
 
 
 async def _late(
-    reading: asyncio.Task[P | None], tell: Callable[[P], Told], beat: float, ending: Ending
+    reading: asyncio.Task[P | None], tell: Callable[[P], ToldLate], beat: float, ending: Ending
 ) -> AsyncGenerator[bytes, None]:
     """White space while it is read, then the JSON; nothing more, and no orderly end, where that is none."""
     try:
@@ -94,7 +94,7 @@ async def _late(
         reading.cancel()
 
 
-def _of(reader: P | None, tell: Callable[[P], Told]) -> Told | None:
+def _of(reader: P | None, tell: Callable[[P], ToldLate]) -> ToldLate | None:
     return None if reader is None else tell(reader)
 
 
