@@ -22,7 +22,7 @@ DASHBOARD = json.loads((REPOSITORY / "infra/grafana/holdfast.json").read_text())
 CANARY = "canary-2b91"
 WORDS = {  # of PromQL, and the labels that the queries name
     *("sum", "max", "rate", "by", "histogram_quantile", "label_values"),
-    *("le", "code", "status", "route", "job", "instance", "failed", "outcome"),
+    *("le", "code", "status", "route", "job", "instance", "failed", "outcome", "kind"),
 }
 MOST_SERIES = 500
 

@@ -16,7 +16,7 @@ from gateway.protocol.errors import StoreUnavailable, stack_of
 from gateway.redis.commands import Commands
 from gateway.settings import Settings
 from gateway.store.feeds import Feeds
-from gateway.store.journal import JournalEntry, Journal
+from gateway.store.journal import Journal, JournalEntry
 from gateway.store.usage import Usage
 
 AT_ONCE = 32

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.redis.commands import Commands
-from gateway.streams.graph_state import GraphState, Take, StateWanted
+from gateway.streams.graph_state import GraphState, StateWanted, Take
 
 
 async def state_of(redis: Commands, owner: str, thread: str, take: Take) -> GraphState | None:

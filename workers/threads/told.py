@@ -16,7 +16,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 
 from gateway.redis.commands import Commands
 from gateway.runtime.json_pieces import size_of
-from gateway.streams.graph_state import GraphState, Take, StateWanted
+from gateway.streams.graph_state import GraphState, StateWanted, Take
 from gateway.streams.params import PRODUCT
 from workers.checkpoints.names import parts_of, unquoted
 from workers.checkpoints.saver import Saver
