@@ -117,7 +117,9 @@ def main() -> None:
             print(f"{about}: {', '.join(c.name for c in runner.CASES.values() if c.about == about)}")
         return
     paths = os.environ["PYTHONPATH"].split(os.pathsep)
-    runner.main(["public"], options.names, paths, node, secs=600, verbose=options.verbose, record=options.record)
+    runner.main(
+        ["public"], options.names, paths, node, secs=600, verbose=options.verbose, record=options.record
+    )
 
 
 if __name__ == "__main__":
