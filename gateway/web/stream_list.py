@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.protocol import Cursor
 from gateway.protocol.errors import NotAcceptable, StoreUnavailable, TooManyReaders
 from gateway.relay.reader import Ending
 from gateway.store.feeds import Feeds
@@ -26,15 +27,16 @@ async def streams(gateway: Gateway, request: Request) -> Response:
     preferred = negotiate(request.headers.getlist("accept"), (JSON, EVENT_STREAM), JSON)
     if preferred is None:
         raise NotAcceptable
+    after = request_head.cursor(request)  # one that is none is refused, whatever is asked for
     if preferred == EVENT_STREAM:
-        return _feed(gateway, request, owner)
+        return _feed(gateway, after, owner)
     keys = frozenset(gateway.settings.list_metadata.split())
     asked = rows.filter_of(request.query_params.multi_items(), keys)
     return json_answer(await rows.page(gateway, owner, asked))
 
 
-def _feed(gateway: Gateway, request: Request, owner: str) -> Response:
-    after, feed_id, ending = request_head.cursor(request), Feeds.id_of(owner), Ending()
+def _feed(gateway: Gateway, after: Cursor | None, owner: str) -> Response:
+    feed_id, ending = Feeds.id_of(owner), Ending()
     try:
         gateway.parts.hub.check_room(feed_id, owner)
     except (StoreUnavailable, TooManyReaders) as error:

@@ -65,7 +65,13 @@ def _question_answered_twice(failure: Failure, case: Case[Any], response: Respon
     return isinstance(failure, RejectedPositiveData) and b"is answered twice" in response.content
 
 
+def _webhook_that_may_not_be_asked(failure: Failure, case: Case[Any], response: Response) -> bool:
+    """Which URLs are public depends on addresses and on settings; no schema says it."""
+    return isinstance(failure, RejectedPositiveData) and b'"field": "webhook"' in response.content
+
+
 BY_PROTOCOL = (
+    _webhook_that_may_not_be_asked,
     _method_of_langgraph,
     _question_answered_twice,
     _conversation_out_of_order,

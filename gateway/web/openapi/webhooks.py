@@ -16,6 +16,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         url={
             "type": "string",
             "maxLength": urls.LONGEST,
+            "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$",
             "description": "https, with a public address behind its name",
         },
         events={
