@@ -119,7 +119,7 @@ async def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
         ("GET", "/v1/embeddings", 404, "no_route"),
         ("DELETE", "/v1/responses", 405, "method_not_allowed"),
         ("GET", "/threads/a/b/c", 404, "no_route"),
-        ("PATCH", "/threads/a", 405, "method_not_allowed"),
+        ("PUT", "/threads/a", 405, "method_not_allowed"),
         ("POST", "/runs/crons", 404, "no_route"),
     ],
 )
