@@ -16,7 +16,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SHOWN = (
     "content-location, location, retry-after, x-error-code, x-stream-id, "
-    "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date"
+    "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date, "
+    "x-workflow-run-id, x-workflow-stream-tail-index"
 )
 ELSEWHERE = (
     "https://elsewhere.example",

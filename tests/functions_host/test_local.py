@@ -69,7 +69,7 @@ async def test_it_serves_what_holdfast_new_makes_and_ctrl_c_ends_it_with_0_and_n
         _, logged = await process.communicate()
     assert process.returncode == 0
     assert b"Traceback" not in logged
-    assert b"the worker exited with code 0" in logged
+    assert b"the worker exited" not in logged  # with any code but 0 it is said
     assert (project / ".holdfast" / "appendonlydir").is_dir()
     await store_ended(project / ".holdfast")
 

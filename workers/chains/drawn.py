@@ -12,7 +12,6 @@ from typing import Any
 
 from gateway.streams.graph_state import DrawnOf
 from workers.chains.registry import Registry
-from workers.langchain.shape import is_graph
 
 _log = logging.getLogger("holdfast.chains")
 
@@ -22,6 +21,9 @@ def drawing(registry: Registry) -> DrawnOf:
     known: dict[str, tuple[Any, Mapping[str, Any]]] = {}
 
     async def drawn(name: str) -> Mapping[str, Any] | None:
+        # LangChain comes with it, which a process need not import before its first request.
+        from workers.langchain.shape import is_graph
+
         try:
             [*parts] = (await registry.load(name)).values()
         except Exception as error:  # an author's factory
