@@ -29,6 +29,7 @@ FORMATS_KEYED = (
     "tests/test_format_durable_client.py",
     "tests/test_format_durable_refusals.py",
     "tests/test_format_ai_sdk_http.py",
+    "tests/test_format_ai_sdk_workflow.py",
 )
 KEYED = "those that share hosts which ask who is there"
 PLAIN = "those that share hosts which ask nobody"

@@ -58,6 +58,7 @@ async def test_an_end_is_told_with_events_bytes_and_status(
         assert record is not None
         assert told(log) == {
             "stream": stream,
+            "owner": "anonymous",
             "chain": "under-test",
             "attempt": 1,
             "word": "ok",

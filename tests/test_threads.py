@@ -106,6 +106,8 @@ async def test_the_key_of_a_start_that_its_thread_refused_asks_as_if_for_the_fir
     jobs: Jobs, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await start(jobs)
+    assert jobs.log.projector is not None
+    await jobs.log.projector.close()  # what is told of the stream stands
     before = set(await redis.keys())
     places = await redis.zcard(Quota.keys(OWNER)[0])
 
@@ -118,7 +120,8 @@ async def test_the_key_of_a_start_that_its_thread_refused_asks_as_if_for_the_fir
             await start(jobs, key="k")
         assert refused.value.problem()["stream"] == first
         assert await redis.zcard(Quota.keys(OWNER)[0]) == places
-    assert set(await redis.keys()) == before
+    # Of a stream that was deleted the feed has a mark for as long as something of it might still come.
+    assert {key for key in await redis.keys() if b":seen:" not in key or key in before} == before
     await jobs.runner.run(body(first))
     second = await start(jobs, key="k")
     assert await jobs.runner.run(body(second)) == DONE

@@ -33,6 +33,10 @@ export class Turn {
   set question(text) {
     this.asked = text;
     this.parts.asked.textContent = text;
+    requestAnimationFrame(() => { // a long question scrolls, also by keyboard
+      const { bubble } = this.parts;
+      if (bubble.scrollHeight > bubble.clientHeight) bubble.tabIndex = 0;
+    });
     this.parts.whole.hidden = !text;
   }
   get isLast() { return this.page.last === this; }

@@ -9,7 +9,7 @@ import threading
 from gateway.settings import Settings
 from workers.chains.explain import known_cause
 from workers.chains.own import modules_of
-from workers.chains.registry import SHIPPED, Registry
+from workers.chains.registry import Registry
 
 NAMES = "GATEWAY_CHAINS"
 
@@ -56,10 +56,10 @@ def _imported(settings: Settings) -> str:
 
 async def _made(settings: Settings) -> str:
     registry = Registry(settings)
-    shipped = {name.rpartition(".")[2] for name in SHIPPED}
+    own = modules_of(settings)
     try:
-        for name in registry.catalogue():
-            if name in shipped:
+        for name, where in registry.places().items():
+            if not any(f"{where}.".startswith(f"{module}.") for module in own):
                 continue
             try:
                 await registry.load(name)

@@ -198,6 +198,10 @@ class Registry:
         self._maker = Maker()
         self._making: dict[str, asyncio.Lock] = {}  # by chain: a slow factory keeps no other chain waiting
 
+    def places(self) -> Mapping[str, str]:
+        """The modules of the chains, by the chains' names."""
+        return {name: one.factory.__module__ for name, one in self._chains.items()}
+
     def catalogue(self) -> Mapping[str, Sequence[str]]:
         """Names and their stages, as plain data for the handlers."""
         return {name: chain.stages for name, chain in self._chains.items()}
