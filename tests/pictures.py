@@ -75,7 +75,7 @@ async def phone(person: Person) -> None:
 async def right_to_left(person: Person) -> None:
     """A whole answer in Arabic, and how it arrived."""
     await person.does("until", "document.querySelector('#chain option[value=arabic]') !== null")
-    await person.does("run", "document.querySelector('#chain').value = 'arabic'")
+    await person.does("choose", "Chain", "arabic")
     await person.does("ask", QUESTION)
     await person.sees("state", "Done")
     await person.does("until", "document.querySelector('#history .busy') === null")

@@ -133,6 +133,18 @@ async def test_what_grows_comes_to_the_same_as_what_is_there_at_once(person: Per
         assert (await grown(person, text, step))["html"] == at_once["html"]
 
 
+@pytest.mark.parametrize("sign", ["### ", "#", "```", "|"])
+async def test_a_line_that_is_but_a_sign_yet_waits_for_what_it_will_be(person: Person, sign: str) -> None:
+    held = """(async () => {
+        const { Growing } = await import("./web/growing.js");
+        const node = document.createElement("div"), growing = new Growing(node);
+        return [false, true].map((isWhole) => growing.draw("Text.\\n\\nSIGN", isWhole) && node.textContent);
+    })()"""
+    first, whole = await person.does("run", held.replace("SIGN", sign))
+    assert first == "Text."
+    assert whole != first or sign.startswith("#")  # an empty heading has nothing to be seen
+
+
 @pytest.mark.parametrize(
     "text",
     [

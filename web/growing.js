@@ -8,6 +8,7 @@ const MOST_NEW = 8192; // characters that one drawing takes up
 const MOST_OPEN = 8192; // characters of a block that is drawn anew, where it can be closed
 const MOST_WHOLE = 200_000; // characters of a text that is drawn whole at its end, where it has references
 const HEADINGS = "h1, h2, h3, h4, h5, h6";
+const SIGNS = /(?:^|\n)(?:#{1,6}[ \t]*|[`~]{1,3}|\|)$/; // a line that has nothing yet but the sign of what it will be
 const FENCE = /^\n*(`{3,}(?=[^`\n]*\n)|~{3,}(?=[^\n]*\n))([^\n]*)\n/;
 
 export class Growing {
@@ -21,10 +22,12 @@ export class Growing {
   draw(given, isWhole) {
     const text = given.includes("\r") ? given.replace(/\r\n?/g, "\n") : given;
     if (!text.startsWith(this.#taken)) this.#back(text);
-    if (text.length === this.#taken.length && (this.#isDone || !isWhole)) return true;
-    const until = Math.min(text.length, this.#taken.length + MOST_NEW);
+    const held = isWhole ? 0 : SIGNS.exec(text.slice(-10))?.[0].trimStart().length ?? 0;
+    const all = Math.max(text.length - held, this.#taken.length);
+    if (all === this.#taken.length && (this.#isDone || !isWhole)) return true;
+    const until = Math.min(all, this.#taken.length + MOST_NEW);
     this.#taken = text.slice(0, until);
-    const isLast = until === text.length;
+    const isLast = until === all;
     while (this.#step(isWhole && isLast));
     if (isLast && isWhole) {
       this.#isDone = true;

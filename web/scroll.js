@@ -3,7 +3,7 @@
 const NEAR = 60; // pixels from the end, within which the end is looked at
 
 export class Follower {
-  #turns; #dock; #jump; #isLive; #follows = true; #was = 0;
+  #turns; #dock; #jump; #isLive; #follows = true; #was = 0; #height = 0;
 
   /** `isLive` says whether something is being written. */
   constructor(turns, dock, jump, isLive) {
@@ -31,9 +31,10 @@ export class Follower {
 
   #scrolled() {
     const isAtEnd = this.#end - scrollY < NEAR;
+    const height = document.documentElement.scrollHeight;
     if (isAtEnd) this.#follows = true;
-    else if (scrollY < this.#was - 1) this.#follows = false; // growth never scrolls up
-    this.#was = scrollY;
+    else if (scrollY < this.#was - 1 && height >= this.#height) this.#follows = false; // growth never scrolls up, and a page that shrinks does
+    [this.#was, this.#height] = [scrollY, height];
     this.#jump.hidden = isAtEnd || !this.#turns.children.length;
   }
 

@@ -100,7 +100,13 @@ const verbs = {
   count: (selector) => page.locator(selector).count(),
   until: (source) => until(() => page.evaluate(source), source), // not by waitForFunction, whose strings the page's policy forbids
   run: (source) => page.evaluate(source),
-  picture: async (path) => void (await page.screenshot({ path })),
+  picture: async (path) => { // of a page that stands still: one that is scrolled meanwhile would be torn
+    await page.evaluate(() => {
+      globalThis.setTimeout = () => 0; // what is drawn next waits for it
+      return new Promise((over) => { requestAnimationFrame(() => requestAnimationFrame(over)); });
+    });
+    await page.screenshot({ path });
+  },
   address: async () => page.url(),
   complaints: async () => complaints,
 };
