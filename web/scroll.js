@@ -3,7 +3,7 @@
 const NEAR = 60; // pixels from the end, within which the end is looked at
 
 export class Follower {
-  #turns; #dock; #jump; #isLive; #follows = true; #was = 0; #height = 0;
+  #turns; #dock; #jump; #isLive; #follows = true; #was = 0; #isUntouched = true;
 
   /** `isLive` says whether something is being written. */
   constructor(turns, dock, jump, isLive) {
@@ -13,6 +13,9 @@ export class Follower {
       turns.lastElementChild?.querySelector("article")?.focus({ preventScroll: true });
     };
     addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    // A page that was loaded anew shows the end of what it draws, until somebody does something.
+    for (const name of ["wheel", "touchstart", "pointerdown", "keydown"])
+      addEventListener(name, () => { this.#isUntouched = false; }, { passive: true, once: true });
     const watch = new ResizeObserver(() => this.#grown());
     for (const node of [turns, dock, document.documentElement]) watch.observe(node);
   }
@@ -31,15 +34,15 @@ export class Follower {
 
   #scrolled() {
     const isAtEnd = this.#end - scrollY < NEAR;
-    const height = document.documentElement.scrollHeight;
     if (isAtEnd) this.#follows = true;
-    else if (scrollY < this.#was - 1 && height >= this.#height) this.#follows = false; // growth never scrolls up, and a page that shrinks does
-    [this.#was, this.#height] = [scrollY, height];
+    // Growth never scrolls up; what shrinks does, where the place of before is no more.
+    else if (scrollY < this.#was - 1 && this.#was <= document.documentElement.scrollHeight - innerHeight) this.#follows = false;
+    this.#was = scrollY;
     this.#jump.hidden = isAtEnd || !this.#turns.children.length;
   }
 
   #grown(isAsked = false) {
-    if (this.#follows && (isAsked || this.#isLive())) scrollTo(0, this.#end);
+    if (this.#follows && (isAsked || this.#isUntouched || this.#isLive())) scrollTo(0, this.#end);
     this.#scrolled();
   }
 }
