@@ -101,9 +101,12 @@ const verbs = {
   until: (source) => until(() => page.evaluate(source), source), // not by waitForFunction, whose strings the page's policy forbids
   run: (source) => page.evaluate(source),
   picture: async (path) => { // of a page that stands still: one that is scrolled meanwhile would be torn
-    await page.evaluate(() => {
+    await page.evaluate(async () => {
       globalThis.setTimeout = () => 0; // what is drawn next waits for it
-      return new Promise((over) => { requestAnimationFrame(() => requestAnimationFrame(over)); });
+      for (const by of [0, 0, -1, 0, 1, 0, 0]) { // what is sticky is put anew where it belongs
+        scrollBy(0, by);
+        await new Promise((over) => { requestAnimationFrame(over); });
+      }
     });
     await page.screenshot({ path });
   },
