@@ -344,7 +344,7 @@ export declare class Gateway {
      * @param {Following} [options]
      * @returns {AsyncGenerator<[string, StreamEvent], void, void>}
      */
-    followMany(ids: string[], { signal, onConnection }?: Following): AsyncGenerator<[string, StreamEvent], void, void>;
+    followMany(ids: string[], options?: Following): AsyncGenerator<[string, StreamEvent], void, void>;
     /**
      * What becomes of the caller's streams, without end: `started`, `stage`, `waiting`, `ended`. An event's data is the
      * stream's row, as the list tells it; in `stage` it has `stage` too. First comes what ended in the last minute, and
@@ -353,7 +353,7 @@ export declare class Gateway {
      * @param {{ after?: string, signal?: AbortSignal, onConnection?: (connected: boolean) => void }} [options]
      * @returns {AsyncGenerator<StreamEvent, void>}
      */
-    feed({ after, signal, onConnection }?: {
+    feed({ after, ...options }?: {
         after?: string;
         signal?: AbortSignal;
         onConnection?: (connected: boolean) => void;

@@ -300,45 +300,21 @@ export class Gateway {
    * @param {Following} [options]
    * @returns {AsyncGenerator<[string, StreamEvent], void, void>}
    */
-  async *followMany(ids, { signal, onConnection } = {}) {
-    const [left, pause] = [new Set(ids), new Pause(this.patience)];
-    /** @type {number | undefined} */
-    let retryMs;
+  async *followMany(ids, options = {}) {
+    const left = new Set(ids);
     let position = "";
-    while (left.size) {
-      let why = /** @type {Error} */ (new Lost("the connection was closed"));
-      const headers = { accept: "text/event-stream", "content-type": "application/json" };
+    const asks = () => {
+      if (!left.size) return undefined;
       const body = JSON.stringify({ streams: [...left].map((id) => ({ id })) });
-      const behind = position ? { ...headers, "last-event-id": position } : headers;
-      const asked = this.#ask("streams/events", { method: "POST", headers: behind, body }, signal);
-      try {
-        const answer = await asked.answer();
-        if (answer.status === 204) return;
-        if (answer.status !== 200) throw await asked.refusal();
-        onConnection?.(true);
-        const decoder = new Decoder();
-        for (let bytes; (bytes = await asked.next()); ) {
-          const messages = decoder.feed(bytes);
-          retryMs = decoder.retryMs;
-          if (messages.length || bytes[0] === 0x3a) pause.reset();
-          for (const { id, type, data } of messages) {
-            const told = parsed(data);
-            const event = new StreamEvent(told.id, type, told.data);
-            position = id;
-            if (event.final) left.delete(told.stream);
-            yield [told.stream, event];
-          }
-        }
-      } catch (error) {
-        if (!(error instanceof Lost) && !(error instanceof Refused && AGAIN.has(error.status))) throw error;
-        why = error;
-      } finally {
-        asked.close();
-      }
-      if (!left.size) return;
-      onConnection?.(false);
-      const after = why instanceof Refused ? why.retryAfter : retryMs && retryMs / 1000;
-      await pause.wait(why, after, signal);
+      return { method: "POST", headers: { "content-type": "application/json", ...behind(position) }, body };
+    };
+    for await (const message of this.#messages("streams/events", asks, options)) {
+      if (!message) continue;
+      const told = parsed(message.data);
+      const event = new StreamEvent(told.id, message.type, told.data);
+      position = message.id;
+      if (event.final) left.delete(told.stream);
+      yield [told.stream, event];
     }
   }
 
@@ -350,34 +326,51 @@ export class Gateway {
    * @param {{ after?: string, signal?: AbortSignal, onConnection?: (connected: boolean) => void }} [options]
    * @returns {AsyncGenerator<StreamEvent, void>}
    */
-  async *feed({ after = "", signal, onConnection } = {}) {
+  async *feed({ after = "", ...options } = {}) {
+    let position = after;
+    /** @type {StreamEvent[]} */
+    let beginning = []; // is handed out when all of it is here, as it may be cut
+    for await (const message of this.#messages("streams", () => ({ headers: behind(position) }), options)) {
+      if (!message) {
+        beginning = [];
+        continue;
+      }
+      const { id, type, data } = message;
+      beginning.push(new StreamEvent(id, type, parsed(data)));
+      if ((id === "" || id === "0") && type !== "reset") continue;
+      const events = beginning;
+      [position, beginning] = [id, []];
+      yield* events;
+    }
+  }
+
+  /**
+   * The messages of what `asks` asks for, over one connection after another; null where a connection begins. It ends
+   * where `asks` asks for nothing more, and with a 204.
+   * @param {string} path
+   * @param {() => (RequestInit & { headers: Record<string, string> }) | undefined} asks
+   * @param {Following} following
+   * @returns {AsyncGenerator<{ id: string, type: string, data: string } | null, void, void>}
+   */
+  async *#messages(path, asks, { signal, onConnection }) {
     const pause = new Pause(this.patience);
     /** @type {number | undefined} */
     let retryMs;
-    let position = after;
-    for (;;) {
+    for (let init; (init = asks()); ) {
       let why = /** @type {Error} */ (new Lost("the connection was closed"));
-      const headers = { accept: "text/event-stream" };
-      const behind = position ? { ...headers, "last-event-id": position } : headers;
-      const asked = this.#ask("streams", { headers: behind }, signal);
-      /** @type {StreamEvent[]} */
-      let beginning = []; // is handed out when all of it is here, as it may be cut
+      const asked = this.#ask(path, init, signal);
       try {
         const answer = await asked.answer();
+        if (answer.status === 204) return;
         if (answer.status !== 200) throw await asked.refusal();
         onConnection?.(true);
+        yield null;
         const decoder = new Decoder();
         for (let bytes; (bytes = await asked.next()); ) {
           const messages = decoder.feed(bytes);
           retryMs = decoder.retryMs;
           if (messages.length || bytes[0] === 0x3a) pause.reset();
-          for (const { id, type, data } of messages) {
-            beginning.push(new StreamEvent(id, type, parsed(data)));
-            if ((id === "" || id === "0") && type !== "reset") continue;
-            const events = beginning;
-            [position, beginning] = [id, []];
-            yield* events;
-          }
+          yield* messages;
         }
       } catch (error) {
         if (!(error instanceof Lost) && !(error instanceof Refused && AGAIN.has(error.status))) throw error;
@@ -385,6 +378,7 @@ export class Gateway {
       } finally {
         asked.close();
       }
+      if (!asks()) return;
       onConnection?.(false);
       const least = why instanceof Refused ? why.retryAfter : retryMs && retryMs / 1000;
       await pause.wait(why, least, signal);
@@ -859,6 +853,14 @@ async function json(ask, pause, method, path, signal, headers = {}, body = undef
       asked.close();
     }
   }
+}
+
+/**
+ * @param {string} position
+ * @returns {Record<string, string>}
+ */
+function behind(position) {
+  return { accept: "text/event-stream", ...(position && { "last-event-id": position }) };
 }
 
 /** @param {string} text */

@@ -29,7 +29,12 @@ async def _due(redis: Commands, keys: list[str], most: int, all_of_them: bool) -
     """Of one node, by its own clock."""
     until = "+inf"
     if not all_of_them:
-        (seconds, micros), _ = await redis.call_all([("TIME",), ("EXISTS", keys[0])])
-        until = str(int(seconds) * 1000 + int(micros) // 1000)
+        until = str(await clock_ms(redis, keys[0]))
     commands = [("ZRANGEBYSCORE", key, "-inf", until, "LIMIT", 0, most) for key in keys]
     return [item.decode() for found in await redis.call_all(commands) for item in found]
+
+
+async def clock_ms(redis: Commands, near: str) -> int:
+    """The clock of the node that has this key. Raises StoreUnavailable."""
+    (seconds, micros), _ = await redis.call_all([("TIME",), ("EXISTS", near)])
+    return int(seconds) * 1000 + int(micros) // 1000

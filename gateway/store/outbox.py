@@ -7,18 +7,17 @@ stream's id, an underscore and the event. Every key expires.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.protocol import ANONYMOUS
-from gateway.protocol.errors import OverQuota, StoreUnavailable
+from gateway.protocol.errors import OverQuota
 from gateway.redis.commands import Commands
 from gateway.redis.script import Script
 from gateway.settings import Settings
-from gateway.store.due import BUCKETS
+from gateway.store.due import BUCKETS, clock_ms, due
 from gateway.store.log import CREATED_EXPIRY_MS, Log
 from gateway.webhooks.asked import EVENTS
 from gateway.webhooks.keys import webhook_key, webhook_sets
@@ -128,7 +127,7 @@ class Outbox:
         """Count a stream's webhook, however many there are."""
         index = self.index(owner)
         if owner != ANONYMOUS:
-            now_ms = await self._now_ms(index)
+            now_ms = await clock_ms(self._redis, index)
             await self._redis.call_all(
                 [("ZADD", index, now_ms, stream_id), ("PEXPIRE", index, self._index_ms)]
             )
@@ -144,13 +143,13 @@ class Outbox:
 
     async def due(self, most: int, *, all_of_them: bool = False) -> list[str]:
         """Names of webhooks that are due, `most` of each bucket; those of nodes that answer."""
-        return await self._listed(0, most, all_of_them=all_of_them)
+        return await due(self._redis, "outbox", most, all_of_them=all_of_them)
 
     async def listed(self, most: int) -> list[Outgoing]:
         """Webhooks that are to be sent, and those that were given up, `most` of each bucket and kind."""
         names = [
-            *(await self._listed(0, most, all_of_them=True)),
-            *(await self._listed(1, most, all_of_them=True)),
+            *(await due(self._redis, "outbox", most, all_of_them=True)),
+            *(await due(self._redis, "undelivered", most, all_of_them=True)),
         ]
         found: list[Outgoing] = []
         for first in range(0, len(names), MOST_LOOKS):
@@ -185,7 +184,7 @@ class Outbox:
         ids, scores = [one.decode() for one in raw[::2]], [float(one) for one in raw[1::2]]
         if ids:
             states = await self._redis.call_all([one for stream_id in ids for one in _state_of(stream_id)])
-            now_ms = await self._now_ms(index)
+            now_ms = await clock_ms(self._redis, index)
             gone, left = [], []
             for one, score, told, status in zip(ids, scores, states[::2], states[1::2], strict=True):
                 if told or status in _UNENDED:
@@ -196,25 +195,6 @@ class Outbox:
             changes += [("ZADD", index, "XX", *left)] if left else []
             await self._redis.call_all(changes)
         return int(await self._redis.call("ZCARD", index))
-
-    async def _now_ms(self, near: str) -> int:
-        clock, _ = await self._redis.call_all([("TIME",), ("EXISTS", near)])
-        return int(clock[0]) * 1000 + int(clock[1]) // 1000
-
-    async def _listed(self, which: int, most: int, *, all_of_them: bool) -> list[str]:
-        """Names in one of the sets of `webhook_sets` of each bucket."""
-        keys = [webhook_sets(f"{number:02x}")[which] for number in range(BUCKETS)]
-        looks = (self._of_node(some, most, all_of_them) for some in await self._redis.by_node(keys))
-        found = await asyncio.gather(*looks, return_exceptions=True)
-        lost = [one for one in found if isinstance(one, BaseException)]
-        if len(lost) == len(found) or not all(isinstance(one, StoreUnavailable) for one in lost):
-            raise lost[0]
-        return [name for one in found if isinstance(one, list) for name in one]
-
-    async def _of_node(self, keys: list[str], most: int, all_of_them: bool) -> list[str]:
-        until = "+inf" if all_of_them else await self._now_ms(keys[0])
-        commands = [("ZRANGEBYSCORE", key, "-inf", until, "LIMIT", 0, most) for key in keys]
-        return [item.decode() for found in await self._redis.call_all(commands) for item in found]
 
 
 def _state_of(stream_id: str) -> list[tuple[Any, ...]]:
