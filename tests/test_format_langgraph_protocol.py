@@ -356,26 +356,31 @@ async def _now(value: bool) -> bool:
 
 
 @pytest.mark.slow
-async def test_who_waits_for_a_run_takes_a_readers_place(redis_url: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "where", "body"),
+    [("POST", "/threads/t/stream/events", {"channels": ["values"]}), ("GET", "/threads/t/stream", None)],
+)
+async def test_who_waits_for_a_run_takes_a_readers_place(
+    redis_url: str, method: str, where: str, body: dict[str, Any] | None
+) -> None:
     """And gives it back."""
     environment = {
         "REDIS_URL": redis_url,
         "GATEWAY_MAX_READERS": "2",
         "OPENAI_BASE_URL": "http://127.0.0.1:9",
     }
-    where, body = "/threads/t/stream/events", {"channels": ["values"]}
     async with (
         GatewayProcess("web", environment) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=LIMIT_SECONDS) as http,
     ):
         async with (
-            http.stream("POST", where, json=body) as one,
-            http.stream("POST", where, json=body) as two,
+            http.stream(method, where, json=body) as one,
+            http.stream(method, where, json=body) as two,
         ):
             assert (one.status_code, two.status_code) == (200, 200)
 
             async def refused() -> int:
-                async with http.stream("POST", where, json=body) as more:
+                async with http.stream(method, where, json=body) as more:
                     return more.status_code
 
             await until(refused, lambda status: status == 429)

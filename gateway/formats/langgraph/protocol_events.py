@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from gateway.formats.base.projection import events
 from gateway.formats.base.serving import Route
+from gateway.formats.langgraph.next_run import awaited
 from gateway.formats.langgraph.protocol_filter import PLACE_BITS, EventFilter, parse_filter
 from gateway.formats.langgraph.protocol_projection import ThreadRun
 from gateway.formats.langgraph.threads import Thread, name_of, refused
@@ -27,7 +28,7 @@ from gateway.protocol.errors import Malformed, NotJson
 from gateway.relay.reader import Ending, Why
 from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
-from gateway.store.threads import Turn, turns_channel
+from gateway.store.threads import Turn
 from gateway.streams.service import Gateway
 from gateway.streams.start import read_json
 from gateway.web import request_head
@@ -35,7 +36,6 @@ from gateway.web.answers import answered
 from gateway.web.event_stream import CutStream
 
 T = TypeVar("T")
-_LOOK_SECONDS = 5.0  # between two looks for the next run, where no publish says that it has begun
 _YOUNGEST_SHARE = 0.75  # of the longest age of a connection
 
 
@@ -68,11 +68,11 @@ def projection_of(
 
 
 async def _followed(thread: Thread, wanted: EventFilter, ending: Ending) -> AsyncGenerator[bytes, None]:
-    loop = asyncio.get_running_loop()
+    loop, threads = asyncio.get_running_loop(), thread.gateway.parts.threads
     age = thread.gateway.settings.stream_max_age
     until = loop.time() + age * random.uniform(_YOUNGEST_SHARE, 1.0) if age else None
     yield sse.HEARTBEAT  # clients wait for the first bytes
-    last = await thread.gateway.parts.threads.last_turn(thread.owner, thread.name)
+    last = await threads.last_turn(thread.owner, thread.name)
     number = last.number if last is not None else 0
     if wanted.since and number < wanted.since >> PLACE_BITS:
         wanted = replace(wanted, since=0)  # of a thread that was deleted meanwhile
@@ -80,7 +80,8 @@ async def _followed(thread: Thread, wanted: EventFilter, ending: Ending) -> Asyn
         number = wanted.since >> PLACE_BITS
     turn: Turn | None = None
     while True:
-        async with aclosing(_next(thread, number, until, ending)) as waiting:
+        look = partial(threads.turn_from, thread.owner, thread.name, number)  # this turn, or a later one
+        async with aclosing(awaited(thread, look, until, ending)) as waiting:
             async for found in waiting:
                 if isinstance(found, bytes):
                     yield found
@@ -97,38 +98,6 @@ async def _followed(thread: Thread, wanted: EventFilter, ending: Ending) -> Asyn
                 return
             ending.why = Why.NONE
         number = turn.number + 1
-
-
-async def _next(
-    thread: Thread, number: int, until: float | None, ending: Ending
-) -> AsyncGenerator[Turn | bytes, None]:
-    """The run that has the turn of this number, or a later one, and heartbeats until there is one."""
-    loop, hub = asyncio.get_running_loop(), thread.gateway.parts.hub
-    threads, heartbeat = thread.gateway.parts.threads, thread.gateway.settings.heartbeat
-    if (turn := await threads.turn_from(thread.owner, thread.name, number)) is not None:
-        yield turn
-        return
-    beat = loop.time()
-    with hub.listen(turns_channel(thread.owner, thread.name), thread.owner) as rung:
-        while not hub.is_closed:
-            rung.clear()
-            if (turn := await threads.turn_from(thread.owner, thread.name, number)) is not None:
-                yield turn
-                return
-            now = loop.time()
-            if until is not None and now >= until:
-                ending.why = Why.AGE
-                return
-            if now - beat >= heartbeat:
-                beat = now
-                yield sse.HEARTBEAT
-            left = [_LOOK_SECONDS, heartbeat - (now - beat), *([until - now] if until is not None else [])]
-            try:
-                async with asyncio.timeout(max(min(left), 0.01)):
-                    await rung.wait()
-            except TimeoutError:
-                continue
-    ending.why = Why.STOPPING
 
 
 async def _of_run(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.base.projection import Place, alive, projected
 from gateway.formats.base.serving import Route
+from gateway.formats.langgraph.next_run import awaited
 from gateway.formats.langgraph.threads import Thread, name_of, refused
 from gateway.protocol import Cursor, sse
 from gateway.protocol.errors import Invalid, Malformed
@@ -25,7 +27,6 @@ from gateway.web import request_head
 from gateway.web.answers import answered
 from gateway.web.event_stream import CutStream
 
-LOOK_SECONDS = 0.5  # between two looks for a thread's next run
 _LAST_FRAME = 999  # of any event
 _MODES = ("run_modes",)
 
@@ -62,13 +63,14 @@ async def _frames(
                 ending.why = made.why
                 return
         after = None
-        while not (following := await _following(thread, run)):
-            if until is not None and loop.time() >= until:
-                ending.why = Why.AGE
-                return
-            yield b""
-            await asyncio.sleep(LOOK_SECONDS)
-        run = following
+        async with aclosing(awaited(thread, partial(_following, thread, run), until, ending)) as waiting:
+            async for found in waiting:
+                if isinstance(found, str):
+                    run = found
+                else:
+                    yield b""
+        if ending.why:
+            return
     ending.why = Why.AGE
 
 
@@ -84,14 +86,14 @@ async def _of_run(
             yield b"" if frame == sse.HEARTBEAT else frame
 
 
-async def _following(thread: Thread, run: str) -> str:
-    """The run that has come after this one; empty where there is none so far."""
+async def _following(thread: Thread, run: str) -> str | None:
+    """The run that has come after this one; None where there is none so far."""
     if (await thread.stands()).newest == run:
-        return ""
+        return None
     ids = await thread.gateway.parts.threads.streams(thread.owner, thread.name)
     if run in ids:
         ids = ids[: ids.index(run)]
-    return ids[-1] if ids else ""
+    return ids[-1] if ids else None
 
 
 def _after(request: Request) -> tuple[str, Place | None]:
