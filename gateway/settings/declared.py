@@ -295,6 +295,11 @@ class Fields:
         return self.max_wait + self.max_run + TELLING_SECONDS
 
     @property
+    def record_seconds(self) -> float:
+        """The longest that a record may last: open, then kept or waiting for an answer, then a tombstone."""
+        return self.open_seconds + max(self.retention, self.thread_seconds) + self.tombstone
+
+    @property
     def webhook_pauses(self) -> tuple[float, ...]:
         """Seconds between the tries of a webhook; one try more than there are pauses."""
         return tuple(map(float, self.webhook_retry.split()))

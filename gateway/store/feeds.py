@@ -30,10 +30,8 @@ class Feeds:
 
     def __init__(self, redis: Commands, settings: Settings) -> None:
         self._redis = redis
-        ended = settings.retention + settings.tombstone
-        longest = settings.open_seconds + max(ended, settings.thread_seconds + settings.tombstone)
-        self._keep_ms = round(longest * 1000)
-        self._seen_ms = max(round(ended * 1000), SEEN_MS)
+        self._keep_ms = round(settings.record_seconds * 1000)
+        self._seen_ms = max(round((settings.retention + settings.tombstone) * 1000), SEEN_MS)
         self._feed_ms = min(FEED_MS, round(settings.retention * 1000))
         self._project = Script("project", shared=False)
         self._feed = Script("feed", shared=False)

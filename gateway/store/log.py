@@ -226,13 +226,13 @@ class Log:
         job, log, index = self.keys(stream_id)
         if self.projector is not None:
             await self.projector.settle(stream_id)  # what it has spent is counted
-        idem, owner = await self._redis.call("HMGET", job, "idem", "owner")
+        idem, owner, told = await self._redis.call("HMGET", job, "idem", "owner", "told")
         journal, due = Journal.key(stream_id), Journal.due_key(stream_id)
         names = (job, log, self.kept_key(stream_id), journal, *([idem] if idem else []))
         dropping = [("ZREM", index, stream_id), ("ZREM", due, stream_id), ("UNLINK", *names)]
         dropping += webhooks_dropped(stream_id, EVENTS)
         answers = await self._redis.call_all([("PTTL", log), ("PTTL", job), *dropping])
-        if self.projector is not None and owner:
+        if self.projector is not None and told:  # else its owner was told nothing
             await self.projector.feeds.forget(owner.decode(), stream_id)
         return answers[0], answers[1]
 

@@ -22,8 +22,7 @@ class Mine:
 
     def __init__(self, redis: Commands, settings: Settings) -> None:
         self._redis = redis
-        kept = max(settings.retention, settings.thread_seconds) + settings.tombstone
-        self._keep_ms = round((settings.open_seconds + kept) * 1000)
+        self._keep_ms = round(settings.record_seconds * 1000)
         # Where everybody may ask and nobody is asked who he is, all would share one list.
         self._is_kept = not (settings.is_open and settings.open_to_all == "yes")
 
