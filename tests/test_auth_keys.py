@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 
 from gateway.callers import auth
 from gateway.protocol.errors import AuthUnavailable, Unauthorized
+from gateway.runtime import reread
 from gateway.settings import Settings
 from tests.callers import ALICE, ALICE_TOO, BOB, CANARY, KEYS, Guarded, by_key, keys_file
 from tests.hosts import JSON, NOBODY, until
@@ -158,7 +159,7 @@ async def test_a_wrong_file_is_refused_by_its_line_and_without_its_text(tmp_path
 async def test_a_file_that_goes_away_or_is_no_text_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(auth, "KEYS_LOOK_SECONDS", -1)
+    monkeypatch.setattr(reread, "LOOK_SECONDS", -1)
     caplog.set_level(logging.INFO)
     path = tmp_path / "keys"
     path.write_text(keys_file((ALICE, "alice")))
@@ -180,7 +181,8 @@ async def test_fault_75_a_wrong_file_lets_its_keys_hold_for_a_time_and_then_nobo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     clock = 1000.0
-    monkeypatch.setattr("gateway.callers.auth.time", SimpleNamespace(monotonic=lambda: clock))
+    for module in ("gateway.callers.auth", "gateway.runtime.reread"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock))
     caplog.set_level(logging.INFO)
     path = tmp_path / "keys"
     path.write_text(keys_file((ALICE, "alice"), (BOB, "bob")))
@@ -205,7 +207,7 @@ async def test_fault_75_a_wrong_file_lets_its_keys_hold_for_a_time_and_then_nobo
     for key in (ALICE, BOB, "hf_unknown") * 20:
         with pytest.raises(AuthUnavailable):
             await keys.owner(Headers(by_key(key)))
-    clock += auth.KEYS_TOLD_SECONDS
+    clock += reread.TOLD_SECONDS
     with pytest.raises(AuthUnavailable):
         await keys.owner(Headers(by_key(ALICE)))
     assert "nobody is let in" in caplog.text
@@ -238,7 +240,8 @@ async def test_fault_75_a_file_that_comes_back_as_it_was_is_right_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 1000.0
-    monkeypatch.setattr("gateway.callers.auth.time", SimpleNamespace(monotonic=lambda: clock))
+    for module in ("gateway.callers.auth", "gateway.runtime.reread"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock))
     path, hidden = tmp_path / "keys", tmp_path / "hidden"
     path.write_text(keys_file((ALICE, "alice")))
     keys = auth.Keys(path)

@@ -21,16 +21,16 @@ from gateway.callers.bearer import bearer
 from gateway.callers.claims import Caller, chosen, names_of, of_principal
 from gateway.protocol import ANONYMOUS
 from gateway.protocol.errors import AuthUnavailable, Unauthorized
+from gateway.runtime.reread import Reread
 from gateway.settings import Settings
 
 KEY_BYTES = 32
 OWNER_CHARACTERS = 128  # of a name that an embedding application gives
 OwnerOf = Callable[[Any], str | Awaitable[str | None] | None]
-KEYS_LOOK_SECONDS = 1.0
 # A file that cannot be read, or has a wrong line, takes nobody's key away for this long: time to see the log
 # and to mend it. A key that was revoked in it holds no longer than that: then no key does.
 KEYS_HELD_SECONDS = 300.0
-KEYS_TOLD_SECONDS = 60.0  # how often the log says so meanwhile
+KEYS_MOST_BYTES = 64 * 1024 * 1024
 # The same for no key and for a wrong one.
 NO_KEY = (
     "Who asks is not known here: send an API key of this gateway, as `Authorization: Bearer <key>` or as "
@@ -71,28 +71,22 @@ class Keys:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._looked_at = 0.0
-        self._stamp: tuple[int, ...] = ()
+        self._name = path.name
         self._names: Mapping[str, str] = {}
-        self._wrong_since: float | None = None
-        self._told, self._told_at = "", 0.0  # what the log says of it, and since when
         try:
-            self._read()
+            self._file = Reread(path, self._take, KEYS_MOST_BYTES)
         except OSError as error:
             raise ValueError(f"GATEWAY_KEYS_FILE cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise ValueError(f"GATEWAY_KEYS_FILE: {_why(error)}") from None
+            raise ValueError(f"GATEWAY_KEYS_FILE: {error}") from None
 
     async def owner(self, headers: Headers) -> str:
         """The key's name; a key is found by its hash, so nothing of it is compared.
 
         Raises Unauthorized, or AuthUnavailable while the file has been wrong for too long.
         """
-        now = time.monotonic()
-        if now - self._looked_at > KEYS_LOOK_SECONDS:
-            self._look(now)
-        if self._wrong_since is not None and now - self._wrong_since > KEYS_HELD_SECONDS:
+        self._file.look(self._wrong, self._right)
+        if self._held_for() <= 0:
             raise AuthUnavailable
         shown = headers.getlist("x-api-key") or [bearer(headers)]
         given = shown[0] if len(shown) == 1 else ""
@@ -105,32 +99,26 @@ class Keys:
         """A key says nothing but its name."""
         return Caller(await self.owner(headers))
 
-    def _look(self, now: float) -> None:
-        """Read the file again; a wrong one is told at once, and then once a minute."""
-        try:
-            self._read()
-        except (OSError, ValueError) as error:
-            why = _why(error)
-            if self._wrong_since is None:
-                self._wrong_since = now
-            if why != self._told or now - self._told_at > KEYS_TOLD_SECONDS:
-                self._told, self._told_at = why, now
-                left = self._wrong_since + KEYS_HELD_SECONDS - now
-                what = f"hold for {left:.0f} s more" if left > 0 else "hold no more, and nobody is let in"
-                _log.error("the keys that were read before %s: the file of keys is wrong: %s", what, why)
-        else:
-            if self._wrong_since is not None:
-                self._wrong_since, self._told = None, ""
-                _log.info("the file of keys is right again")
+    def _held_for(self) -> float:
+        """Seconds for which the keys still hold, of a wrong file."""
+        since = self._file.wrong_since
+        return KEYS_HELD_SECONDS if since is None else since + KEYS_HELD_SECONDS - time.monotonic()
 
-    def _read(self) -> None:
-        self._looked_at = time.monotonic()
-        status = self._path.stat()
-        stamp = (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
-        if stamp == self._stamp:
-            return
+    def _wrong(self, why: str) -> None:
+        left = self._held_for()
+        what = f"hold for {left:.0f} s more" if left > 0 else "hold no more, and nobody is let in"
+        _log.error("the keys that were read before %s: the file of keys is wrong: %s", what, why)
+
+    def _right(self) -> None:
+        _log.info("the file of keys is right again")
+
+    def _take(self, text: bytes) -> None:
+        try:
+            lines = text.decode().splitlines()
+        except UnicodeError:  # its own text quotes a piece of the file
+            raise ValueError("it is not text in UTF-8") from None
         names = {}
-        for number, line in enumerate(self._path.read_text().splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             if not line.strip() or line.startswith("#"):
                 continue
             match line.split():
@@ -138,18 +126,11 @@ class Keys:
                     names[digest] = name
                 case _:
                     raise ValueError(
-                        f"{self._path.name}, line {number}: not `name sha256-hex`; "
+                        f"{self._name}, line {number}: not `name sha256-hex`; "
                         "`holdfast key NAME` prints such a line"
                     )
-        self._names, self._stamp = names, stamp
+        self._names = names
         _log.info("%d API keys of %d names", len(names), len(set(names.values())))
-
-
-def _why(error: OSError | ValueError) -> str:
-    """Without the file's text, of which a decoder's error quotes a piece."""
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return "it is not text in UTF-8" if isinstance(error, UnicodeError) else str(error)
 
 
 class EasyAuth:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from gateway.runtime.reread import Reread
 from gateway.settings import Settings
 
-LOOK_SECONDS = 1.0
-TOLD_SECONDS = 60.0  # how often the log says that the file is wrong
 LARGEST_FILE = 4 * 1024 * 1024
 LARGEST_NUMBER = 2**53
 _log = logging.getLogger("holdfast.plans")
@@ -48,14 +46,11 @@ class Plans:
             settings.owner_tokens_per_day,
             settings.owner_tokens_per_minute,
         )
-        self._path = Path(settings.plans_file) if settings.plans_file else None
         self._default = self._plain
         self._owners: Mapping[str, PlanLimits] = {}
-        self._looked_at = 0.0
-        self._stamp: tuple[int, ...] = ()
-        self._told, self._told_at = "", 0.0  # what the log says of it, and since when
+        path = Path(settings.plans_file) if settings.plans_file else None
         try:
-            self._read()
+            self._file = Reread(path, self._take, LARGEST_FILE) if path else None
         except OSError as error:
             raise ValueError(f"GATEWAY_PLANS_FILE cannot be read: {error.strerror}") from None
         except ValueError as error:
@@ -63,41 +58,22 @@ class Plans:
 
     def of(self, owner: str) -> PlanLimits:
         """What this caller may have now."""
-        now = time.monotonic()
-        if self._path is not None and now - self._looked_at > LOOK_SECONDS:
-            self._look(now)
+        if self._file is not None:
+            self._file.look(self._wrong, self._right)
         return self._owners.get(owner, self._default)
 
-    def _look(self, now: float) -> None:
-        """Read the file again; a wrong one is told at once, and then once a minute."""
-        try:
-            self._read()
-        except (OSError, ValueError) as error:
-            why = (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
-            if why != self._told or now - self._told_at > TOLD_SECONDS:
-                self._told, self._told_at = why, now
-                _log.error("the plans that were read before hold: the file of plans is wrong: %s", why)
-        else:
-            if self._told:
-                self._told = ""
-                _log.info("the file of plans is right again")
+    def _wrong(self, why: str) -> None:
+        _log.error("the plans that were read before hold: the file of plans is wrong: %s", why)
 
-    def _read(self) -> None:
-        self._looked_at = time.monotonic()
-        if self._path is None:
-            return
-        status = self._path.stat()
-        stamp = (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
-        if stamp == self._stamp:
-            return
-        if status.st_size > LARGEST_FILE:
-            raise ValueError(f"it has more than {LARGEST_FILE} bytes")
+    def _right(self) -> None:
+        _log.info("the file of plans is right again")
+
+    def _take(self, text: bytes) -> None:
         try:
-            told = json.loads(self._path.read_bytes())
+            told = json.loads(text)
         except (ValueError, RecursionError):  # its text is not quoted
             raise ValueError("it is not JSON") from None
         self._default, self._owners = self._taken(told)
-        self._stamp = stamp
         _log.info("plans of %d callers", len(self._owners))
 
     def _taken(self, told: Any) -> tuple[PlanLimits, Mapping[str, PlanLimits]]:

@@ -94,7 +94,7 @@ def _read(lines: bytes) -> Keys | None:
 
 
 def _shows(known: Keys, header: bytes, value: bytes) -> bool:
-    known._looked_at = float("inf")  # the file is gone: it is not looked for again
+    known._file._looked_at = float("inf")  # the file is gone: it is not looked for again
     try:
         owner = at_once(known.owner(Headers(raw=[(header, value)])))
     except Unauthorized:
