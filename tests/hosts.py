@@ -164,9 +164,15 @@ class Host:
         return await self.queued.last()
 
     async def stored(self) -> tuple[list[bytes], int]:
-        """What a request may leave behind: the streams' keys, and how many jobs were ever queued."""
-        keys: list[Any] = await self.redis.keys("*")
-        kept = sorted(key for key in keys if not key.endswith(b":open") and not key.startswith(b"turn:"))
+        """What a request may leave behind: the streams' keys, and how many jobs were ever queued.
+
+        What owners are told of streams before is awaited; a minute's tokens go by themselves.
+        """
+        keys: list[Any] = await until(
+            lambda: self.redis.keys("*"), lambda keys: not any(b":journal:" in key for key in keys)
+        )
+        passing = (b":open", b":minute")
+        kept = sorted(key for key in keys if not key.endswith(passing) and not key.startswith(b"turn:"))
         return kept, await self.queued.ever()
 
 

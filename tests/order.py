@@ -25,6 +25,7 @@ FORMATS = {
 }
 # Of these groups, the files that ask for hosts which ask who is there; they go last.
 FORMATS_KEYED = (
+    "tests/test_format_langgraph_protocol.py",
     "tests/test_format_openai_requests.py",
     "tests/test_format_durable_client.py",
     "tests/test_format_durable_refusals.py",
