@@ -9,6 +9,7 @@ import re
 import sys
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from openapi_spec_validator import validate
@@ -180,6 +181,38 @@ async def test_what_a_stream_is_answered_is_as_described(guarded: Guarded, descr
     assert shown == {name: value for name, value in status.items() if name != "metadata"}
     await guarded.redis.delete(f"{{{place[:2]}}}:log:{place}")
     assert (await described.ask("GET", one, place, headers={**alice, **JSON})).status_code == 410
+
+
+async def test_several_streams_at_once_are_as_described(guarded: Guarded, described: Described) -> None:
+    alice, question = by_key(ALICE), {"user": script(["a", "b"])}
+    places = [(await guarded.http.post("/stream", json=question, headers=alice)).json()["id"] for _ in "12"]
+    one: dict[str, Any] = {"params": {"id": places[0]}, "headers": {**alice, **EVENTS}}
+    events = await described.ask("GET", "/streams/events", **one)
+    assert b"event: done" in events.content
+    body = {"streams": [{"id": place} for place in places]}
+    both = await described.ask("POST", "/streams/events", json=body, headers=alice)
+    assert both.content.count(b"event: done") == len(places)
+    await guarded.redis.delete(f"{{{places[0][:2]}}}:log:{places[0]}")
+    body["streams"][0]["last_event_id"] = "7-beef"
+    lost = await described.ask("POST", "/streams/events", json=body, headers=alice)
+    assert lost.status_code == 410 or b"log_lost" in lost.content
+
+
+@pytest.mark.parametrize("position", ["", "7-beef"])
+async def test_the_feed_is_as_described(guarded: Guarded, described: Described, position: str) -> None:
+    alice, taken = by_key(ALICE), b""
+    place = (await guarded.http.post("/stream", json={"user": script(["a"])}, headers=alice)).json()["id"]
+    behind = {"last-event-id": position} if position else {}
+    async with guarded.http.stream("GET", "/streams", headers={**alice, **EVENTS, **behind}) as feed:
+        async for chunk in feed.aiter_bytes():
+            taken += chunk
+            ended = [frame for frame in taken.split(b"\n\n") if b"event: ended" in frame]
+            if any(place.encode() in frame for frame in ended) and taken.endswith(b"\n\n"):
+                break
+    answer = httpx.Response(200, headers=feed.headers, content=taken, request=feed.request)
+    answer.elapsed = feed.elapsed
+    described.hold("GET", "/streams", answer)
+    assert (b"event: reset" in taken) == bool(position)
 
 
 async def test_how_a_stream_ends_is_as_described(guarded: Guarded, described: Described) -> None:

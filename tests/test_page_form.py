@@ -69,7 +69,7 @@ async def test_what_is_selected_where_one_reads_and_what_has_the_focus_outlive_t
     chunks = [f"first **{held}**\n\n", *RICH, *LONG[:40], *LONG[40:], "the end"]
     await person.does("ask", script(chunks, gate="growth", gate_at=len(chunks) - 21))
     await person.does("until", "document.querySelector('.answer .code') !== null")
-    await person.does("until", "document.querySelector('.answer').innerText.includes('Paragraph 39')")
+    await person.does("until", "document.querySelector('.answer')?.innerText.includes('Paragraph 39')")
     await person.does("run", SELECT)
     await person.does("run", "document.querySelector('.answer pre').focus({ preventScroll: true })")
     await person.does("run", "scrollTo(0, 100)")
@@ -94,7 +94,7 @@ SELECT = """{
 async def test_a_block_that_is_over_is_never_drawn_again(model: ModelServer, person: Person) -> None:
     """Whatever comes behind it: a mark on each node of before is still there at the end."""
     await person.does("ask", script([*RICH, *LONG], gate="marks", gate_at=len(RICH) + 10))
-    await person.does("until", "document.querySelector('.answer').innerText.includes('Paragraph 9')")
+    await person.does("until", "document.querySelector('.answer')?.innerText.includes('Paragraph 9')")
     marked = "[...document.querySelectorAll('.answer > *')].slice(0, -2).map(n => n.marked = true).length"
     count = await person.does("run", marked)
     assert count > 10
@@ -385,7 +385,7 @@ async def test_axe_finds_nothing(
         await person.does("ask", script(chunks, gate=gate, gate_at=len(RICH)))
         await person.does("until", "document.querySelector('.answer .code') !== null")
         await person.does("click", "#losing .other")
-        await person.does("until", "document.querySelector('.second pre').textContent !== ''")
+        await person.does("until", "document.querySelector('.second pre')?.textContent > ''")
         assert await person.does("axe") == []
         model.open_gate(gate)
         await person.sees("state", "Done")

@@ -36,6 +36,10 @@ class Described:
     async def ask(self, method: str, path: str, place: str = "", **options: Any) -> httpx.Response:
         """Ask, and hold the answer against the document: status, type, headers, body."""
         answer = await self._http.request(method, path.replace("{id}", place), **options)
+        self.hold(method, path, answer, place)
+        return answer
+
+    def hold(self, method: str, path: str, answer: httpx.Response, place: str = "") -> None:
+        """Hold an answer that was given to this against the document."""
         case = self._schema[path][method].Case(path_parameters={"id": place})
         case.validate_response(answer, checks=CONFORMS)
-        return answer

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from gateway.protocol import Status
-from gateway.relay.joint import MOST_STREAMS
+from collections.abc import Sequence
+
+from gateway.protocol import EventType, Status
+from gateway.relay.joint import FORM, MOST_STREAMS
 from gateway.store.record import WAITING
 from gateway.web.openapi.basics import (
+    CURSOR_OR_NONE,
     EVENT_ID,
     ID,
     LAST_EVENT_ID,
+    NATURAL,
     TEXT,
     THREAD_NAME,
     TIME,
@@ -17,6 +21,8 @@ from gateway.web.openapi.basics import (
     or_null,
     ref,
 )
+
+JOINT_POSITION: Schema = {"type": "string", "pattern": f"^({FORM}(\\.{FORM})*)?$"}  # empty: all begin anew
 
 
 def components(most_items: int) -> dict[str, Schema]:
@@ -43,21 +49,31 @@ def _streams(most_items: int) -> dict[str, Schema]:
             },
         },
         "JointEvent": {
-            **exactly(stream=ID, id=TEXT, data={"type": "object"}),
-            "description": "an event of one of the streams: `data` is as in its own log, and so is `event:`",
+            **_event([*EventType], JOINT_POSITION, exactly(stream=ID, id=CURSOR_OR_NONE, data={})),
+            "description": "an event of one of the streams: `event:` is as in its own log, and so is the "
+            "`data` within `data:`; `id:` is the joint position",
         },
         "Streams": exactly(
             streams={"type": "array", "items": ref("StreamRow")}, next=or_null({"type": "string"})
         ),
         "StreamRow": exactly(**_row()),
         "FeedEvent": {
-            "type": "object",
-            "required": [*_row()],
-            "properties": {**_row(), "stage": {"type": "object"}},
-            "description": "the row of a stream as of `event:` (`started`, `stage`, `waiting`, `ended`); in "
-            "`stage` it has the data of the stream's own event",
+            "oneOf": [
+                _event(["started", "waiting", "ended"], CURSOR_OR_NONE, ref("StreamRow")),
+                _event(["stage"], CURSOR_OR_NONE, exactly(**_row(), stage={"type": "object"})),
+                _event(["reset"], {"const": "0"}, exactly(reason={"const": "log_lost"})),
+            ],
+            "description": "the row of a stream as of `event:`; in `stage` it has the data of the stream's "
+            "own event; of the feed's beginning only the last event has an `id:`",
         },
     }
+
+
+def _event(kinds: Sequence[str], position: Schema, data: Schema) -> Schema:
+    """One server-sent event. A text has no `event:` line, so clients call it `message`."""
+    text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    event = {"enum": [kind or "message" for kind in kinds]}
+    return {**exactly(id=position, event=event, data=text, retry=NATURAL), "required": ["data"]}
 
 
 def _row() -> dict[str, Schema]:
