@@ -118,23 +118,41 @@ async def test_a_restart_in_the_middle_of_an_answer_costs_its_readers_nothing(
     assert "trip" in json.dumps(history)
 
 
+LOOKED_AT = "document.dispatchEvent(new Event('visibilitychange'))"  # and the page is not hidden
+
+
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("has_given_up", [False, True])
 async def test_the_page_goes_on_after_a_restart_and_shows_what_was_before(
-    model: ModelServer, environment: dict[str, str]
+    model: ModelServer, environment: dict[str, str], has_given_up: bool
 ) -> None:
+    """By itself; and where the page has given up, as soon as somebody looks at it again."""
     environment |= {"PORT": str(free_port())}
     question = script(WORDS, gate="page", gate_at=1, again=OTHERS)
     async with asyncio.timeout(BOUND_SECONDS), browser() as driver, AsyncExitStack() as visits:
         async with GatewayProcess("all", environment) as first:
             person = await visits.enter_async_context(visit(driver, first.url))
             person.may_complain = "net::ERR_"
+            if has_given_up:
+                await person.does("clock")
+                await person.does("reload")
             await person.does("ask", question)
+            if has_given_up:
+                await person.does("later", 1000)
             await person.sees("answer", WORDS[0].strip())
             first.signal(signal.SIGTERM)
             await first.ended()
+        if has_given_up:
+            for _ in range(12):
+                await person.does("later", 15_000)
+            await person.sees("state", "Not followed")
         model.open_gate("page")
         async with GatewayProcess("all", environment) as second:
             assert second.url == first.url
+            if has_given_up:
+                await person.sees("state", "Not followed")
+                await person.does("run", LOOKED_AT)
+                await person.does("later", 1000)
             await person.sees("answer", "".join(OTHERS))
             document = await person.until_ended()
             await person.does("reload")
