@@ -314,6 +314,32 @@ async def test_the_conversations_stand_in_the_rail_by_their_question_also_after_
     assert not await person.does("run", "document.querySelector('#rail').checkVisibility()")
 
 
+async def test_a_conversation_is_deleted_for_good_once_one_has_said_so(
+    model: ModelServer, person: Person
+) -> None:
+    stays, goes = script(["Hopper."]), script(["Lovelace."])
+    await answered(person, "Hopper.")
+    await person.does("press", "New conversation")
+    for question in (goes, script(["Of 1815."])):
+        await person.does("ask", question)
+        await person.sees("state", "Done")
+    stream_id = await person.stream_id()
+    await person.does("until", f"{TITLES}[0] === {goes!r}")
+    await person.does("press", f"Delete “{goes}”")
+    await person.does("press", "Keep")
+    assert await person.does("run", f"{TITLES}[0]") == goes
+    await person.does("press", f"Delete “{goes}”")
+    assert await person.does("axe") == []
+    await person.does("press", "Delete")
+    await person.does("until", f"{TITLES}[0] === {stays!r} && location.hash === ''")
+    assert await person.does("run", "document.querySelectorAll('.turn').length") == 0
+    person.may_complain = "404"
+    assert await person.does("run", f"fetch('stream/{stream_id}').then((answer) => answer.status)") == 404
+    await person.does("reload")
+    await person.does("until", f"{TITLES}[0] === {stays!r}")
+    assert goes not in await person.does("run", TITLES)
+
+
 TITLES = "[...document.querySelectorAll('#history .title')].map(n => n.textContent)"
 
 

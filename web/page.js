@@ -30,6 +30,7 @@ const page = {
   stop() { this.last?.last.stop(); },
   again(turn, question) { ask(question, this.turns.slice(0, this.turns.indexOf(turn))); },
   askForKey: () => askForKey(),
+  begin: () => begin(),
 
   changed(turn) {
     const { error } = turn.last.reader;
@@ -52,7 +53,8 @@ const page = {
     const asked = { "content-type": "application/json", ...headers, ...(key && { authorization: `Bearer ${key}` }) };
     const answer = await fetch(path, { cache: "no-store", ...init, headers: asked }).catch(() => null);
     if (answer?.status === 401) askForKey();
-    return answer?.ok ? answer.json() : null;
+    if (!answer?.ok) return null;
+    return answer.status === 204 ? {} : answer.json();
   },
 };
 const [about, rail, composer, losing] = [new About(page), new Rail(page), new Composer(page), new Losing(page)];
@@ -164,14 +166,16 @@ function wake(isOnline) {
   rail.look();
 }
 
-$("new").onclick = () => {
+function begin() { // a new conversation
   show([]);
   page.conversation = "";
   history.pushState(null, "", location.pathname + location.search);
   if (rail.isDrawer) rail.open(false, false);
   rail.draw();
   $("box").focus();
-};
+}
+
+$("new").onclick = begin;
 addEventListener("popstate", () => (location.hash ? load() : show([])));
 addEventListener("hashchange", load);
 addEventListener("online", () => wake(true));

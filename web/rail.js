@@ -1,12 +1,13 @@
 // The conversations that a caller has had, newest first, from the gateway's list of streams: so they are there after a reload,
 // and in another browser. Beside the page on a desk; a drawer over it on a phone.
-import { $, make } from "./dom.js";
+import { $ } from "./dom.js";
 import { kept } from "./kept.js";
 import { RAIL, when } from "./words.js";
 
 const PAGE = 50; // streams asked for at once
 const MOST_PAGES = 4; // that one look takes, to find so many conversations
 const ENOUGH = 15;
+const MOST_PAGES_OF_ONE = 40; // that are looked through for the streams of a conversation that is deleted
 const AGAIN_MS = 4000; // after which a conversation that was being written is looked at again
 const phone = matchMedia("(max-width: 56rem)");
 
@@ -19,7 +20,11 @@ export class Rail {
     $("rail-close").onclick = () => this.open(false);
     $("shade").onclick = () => this.open(false);
     $("older").onclick = () => this.#older();
-    $("history").onclick = ({ target }) => { if (target.closest("a") && phone.matches) this.open(false, false); };
+    $("history").onclick = ({ target }) => {
+      if (target.closest("a") && phone.matches) this.open(false, false);
+      const asked = target.closest("button");
+      if (asked) this.#ask(asked.dataset.key);
+    };
     addEventListener("keydown", ({ key }) => { if (key === "Escape" && phone.matches && this.isOpen) this.open(false); });
     phone.onchange = () => this.#show(!phone.matches && kept.read("rail") !== false);
     phone.onchange();
@@ -51,7 +56,7 @@ export class Rail {
     let [rows, next] = [before ? this.#rows : [], before];
     const enough = conversations(rows).length + ENOUGH;
     for (let pages = 0; pages < MOST_PAGES; pages++) {
-      const found = await this.#page.call(`streams?limit=${PAGE}${next ? `&before=${encodeURIComponent(next)}` : ""}`);
+      const found = await this.#page.call(this.#pageAt(next));
       if (!found) {
         if (!this.#rows.length) $("no-history").textContent = RAIL.none;
         return;
@@ -64,6 +69,43 @@ export class Rail {
     this.draw();
     if (rows.slice(0, ENOUGH).some(isLive) && !document.hidden) this.#timer = setTimeout(() => this.look(), AGAIN_MS);
   }
+
+  /** Ask whether this conversation is to be deleted, and delete it. */
+  #ask(key) {
+    const { title, head } = conversations(this.#rows).find((one) => one.key === key);
+    $("sure-which").textContent = named(title, head);
+    const dialog = $("sure");
+    dialog.returnValue = "";
+    dialog.onclose = () => { if (dialog.returnValue === "delete") this.#delete(key); };
+    dialog.showModal();
+  }
+
+  async #delete(key) {
+    const ids = await this.#idsOf(key);
+    const isShown = key === this.#page.conversation || this.#page.turns.some((turn) => turn.ids.some((id) => ids?.includes(id)));
+    let isWhole = ids !== null;
+    for (const id of ids ?? []) isWhole = Boolean(await this.#page.call(`stream/${id}?purge=true`, { method: "DELETE" })) && isWhole;
+    if (isShown && isWhole) this.#page.begin();
+    this.#page.refused(isWhole ? "" : RAIL.undeleted);
+    await this.#looking; // a list that was asked for before is of before
+    await this.look();
+    if (isWhole && !isShown) $("new").focus();
+  }
+
+  /** The ids of a conversation's streams, the newest first; null where not all can be known. */
+  async #idsOf(key) {
+    let [rows, next] = [[], ""];
+    for (let pages = 0; pages < MOST_PAGES_OF_ONE; pages++) {
+      const found = await this.#page.call(this.#pageAt(next));
+      if (!found) return null;
+      rows = [...rows, ...found.streams];
+      next = found.next ?? "";
+      if (!next) return conversations(rows).find((one) => one.key === key)?.ids ?? [];
+    }
+    return null;
+  }
+
+  #pageAt(before) { return `streams?limit=${PAGE}${before ? `&before=${encodeURIComponent(before)}` : ""}`; }
 
   async #older() {
     await this.#look(this.#next);
@@ -111,15 +153,19 @@ function conversations(rows) {
   return [...found.values()];
 }
 
-function row({ head, title }, isShown) {
-  const item = make("li"), link = make("a");
-  const name = make("span", typeof title === "string" && title ? title : RAIL.elsewhere(head.chain), "title");
-  name.dir = "auto";
-  const about = make("span", [isLive(head) ? RAIL.live : head.status === "waiting" ? RAIL.waiting : head.status === "failed" ? RAIL.failed : "",
-    head.chain, when(head.created_at)].filter(Boolean).join(" · "), isLive(head) ? "when busy" : "when");
+/** What a conversation is called. */
+const named = (title, { chain }) => (typeof title === "string" && title ? title : RAIL.elsewhere(chain));
+
+function row({ key, head, title }, isShown) {
+  const item = $("conversation").content.firstElementChild.cloneNode(true);
+  const [link, button] = item.children, [name, about] = link.children;
+  name.textContent = named(title, head);
+  about.textContent = [isLive(head) ? RAIL.live : head.status === "waiting" ? RAIL.waiting : head.status === "failed" ? RAIL.failed : "",
+    head.chain, when(head.created_at)].filter(Boolean).join(" · ");
+  about.classList.toggle("busy", isLive(head));
   link.href = `#${head.id}`;
   if (isShown) link.setAttribute("aria-current", "page");
-  link.append(name, about);
-  item.append(link);
+  button.dataset.key = key;
+  button.setAttribute("aria-label", RAIL.delete(name.textContent));
   return item;
 }
