@@ -5,9 +5,10 @@ LINT = $(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 # Four workers for two cores, as the tests wait much; which tests go together: tests/order.py.
 SIDE_BY_SIDE = -n 4 --dist loadfile
 export PYTHON
+OLDER = 3.11 3.12
 unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
-.PHONY: help run run-functions test check setup stores dist dist-test docs pictures bench bench-full chains langgraph chaos contract fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check older setup stores dist dist-test docs pictures bench bench-full chains langgraph chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,6 +31,11 @@ test: setup ## lint, types and every test
 check: setup ## lint, types and the quick tests
 	@$(LINT)
 	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+older: setup ## the quick tests on OLDER (3.11 3.12), the Pythons before the newest one
+	@unset PYTHON; OLDER="$(OLDER)" scripts/setup older
+	@for version in $(OLDER); do \
+		echo "[older] $$version"; build/older-$$version/bin/python -m pytest -m "not slow" $(ARGS) || exit 1; done
 
 setup: ## .venv, redis-server, chromium, Node's packages; quick when nothing changed
 	@scripts/setup test

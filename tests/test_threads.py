@@ -339,6 +339,10 @@ async def test_every_key_of_a_thread_expires(jobs: Jobs, redis: Redis) -> None:
     assert await threads.remember(record, [{"role": "user"}], thread_ms=60_000, most_bytes=1000)
     for key in [*named_keys(OWNER, "trip"), named_of(OWNER)]:
         assert await redis.pttl(key) > 0, key
+    longest_ms = (
+        jobs.gateway.settings.record_seconds * 1000
+    )  # whoever deletes the thread finds each record by it
+    assert longest_ms - 60_000 < await redis.pttl(named_keys(OWNER, "trip")[1]) <= longest_ms
 
 
 # Memory

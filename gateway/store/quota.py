@@ -54,8 +54,7 @@ class Quota:
         self._redis = redis
         self._plans = Plans(settings) if plans is None else plans
         self._usage = Usage(redis)
-        keep = max(settings.open_seconds, settings.retention, settings.thread_seconds) + settings.tombstone
-        self._keep_ms = round(keep * 1000)
+        self._keep_ms = round(settings.record_seconds * 1000)
         self._tombstone_ms = round(settings.tombstone * 1000)
         self._script = Script("admit", shared=False)
         self._uncount = Script("uncount", shared=False)

@@ -289,8 +289,7 @@ class Threads:
 
 def lifetimes(settings: Settings) -> tuple[int, int]:
     """How long a thread is kept after its last use, and how long a stream's record may last; milliseconds."""
-    record = settings.open_seconds + settings.retention + settings.tombstone
-    return round(settings.thread_seconds * 1000), round(max(record, settings.thread_seconds) * 1000)
+    return round(settings.thread_seconds * 1000), round(settings.record_seconds * 1000)
 
 
 def _turn(found: list[Any]) -> Turn | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.callers.claims import NO_CLAIMS
 from gateway.protocol import idempotency_hash
 from gateway.streams.start import Start
 
@@ -20,7 +19,9 @@ class Order:
     key: str = ""  # the Idempotency-Key; empty: none
     traceparent: str = ""  # the trace that the stream belongs to; empty: none
     followed: bool = False  # the caller reads the events in the answer to this request
-    claims: Mapping[str, Any] = field(default=NO_CLAIMS, repr=False)  # what the chain is told of the caller
+    claims: Mapping[str, Any] = field(
+        default_factory=dict, repr=False
+    )  # what the chain is told of the caller
 
     @property
     def key_hash(self) -> str:

@@ -1,4 +1,6 @@
-"""Headers that every answer carries: for browsers, what a page may do with it, and what ours may do.
+"""Headers of answers: for browsers, what a page may do with an answer.
+
+The answers 400 and 431 of uvicorn's own parser do not have these headers.
 
 Cross-origin leave is given to origins of an exact list alone (fetch.spec.whatwg.org, "CORS protocol").
 """

@@ -1,6 +1,6 @@
 """One delivery: claim the job, run an attempt and its writer, settle.
 
-A delivery is settled only when the job has ended, or when somebody else surely holds it.
+A delivery is settled when the job has ended. A delivery whose job has not ended is delivered again.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ GIVEN_UP_AGAIN_MS = 30_000
 STOP_SECONDS = 5.0
 DONE = Settled()
 AGAIN = Settled(again_in_ms=0)
-# The claim is over, the job is not. `lost`: the store has forgotten a tail, and the next attempt matches what
-# still stands. `fenced`: another holds it, perhaps by this very delivery, which is not ours to settle.
+# The claim is over, the job is not: the delivery comes again. `lost`: the store has lost the end of the log,
+# and the next attempt matches what the log still has. `fenced`: another worker has claimed the job, maybe by
+# this very delivery. So this worker must not settle it.
 NOT_ENDED = ("lost", "fenced")
 
 
@@ -217,7 +218,7 @@ class Runner:
                 await writer.put(failures.failure(asyncio.CancelledError()))
             else:
                 chain.result()  # StoreUnavailable: leave the delivery pending
-            await asyncio.wait({writing})  # unlike `await writing`, cancelling this leaves the pen alone
+            await asyncio.wait({writing})  # unlike `await writing`: a cancel here does not cancel the writer
             word = writing.result()
             handed_over = word == "ok" and writer.released  # at a stage's end, its time being up
             told.tell("handed over" if handed_over else word)
