@@ -27,6 +27,7 @@ FORMATS = {
 FORMATS_KEYED = (
     "tests/test_format_langgraph_protocol.py",
     "tests/test_format_openai_requests.py",
+    "tests/test_format_openai_unstored.py",
     "tests/test_format_durable_client.py",
     "tests/test_format_durable_refusals.py",
     "tests/test_format_ai_sdk_http.py",

@@ -30,6 +30,7 @@ class Resume:
     update: Mapping[str, Any] | None = field(default=None, repr=False)
     goto: Sequence[Any] = ()
     webhook: Webhook | None = None  # instead of that of the stream that asks
+    unstored: bool = False  # nothing of the stream that goes on outlives its run
 
     @property
     def pending(self) -> bytes:

@@ -153,6 +153,7 @@ class Resuming:
         fields |= whole.webhook
         if given.webhook is not None:
             fields |= given.webhook.fields(self._settings.webhook_kept_ms)
+        fields |= {"unstored": 1} if given.unstored else {}
         fields |= {"graph": sse.dumps({})} if whole.graph is not None else {}
         if doubted := doubts_in(whole.questions or ()):
             fields["doubted"] = sse.dumps(doubted)
