@@ -54,6 +54,7 @@ SHARING = {  # in this order; a test holds it against the fixtures that each fil
             "test_stream_list",
             "test_usage",
             "test_webhooks_hosts",
+            "test_webhooks_clients",
             "test_stream_tokens",
             "test_producer_hosts",  # from here on they ask for `hosts`, too
             "test_cors",
