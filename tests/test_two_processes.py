@@ -124,8 +124,8 @@ async def test_the_list(pair: Pair) -> None:
 async def test_the_feed(pair: Pair) -> None:
     async with Gateway(str(pair.other.base_url), key=ALICE) as gateway:
         feed, seen = gateway.feed(), []
-        first = await pair.start()
         theirs = await pair.finished(BOB)
+        first = await pair.start()
         async for event in feed:
             seen.append((event.type, event.data["id"]))
             if ("ended", first) in seen:
