@@ -197,7 +197,7 @@ async def _resumed(gateway: Gateway, request: Request, draft: Draft, owner: str)
     asked = Asked(
         fields.flag(draft.value, "stream"),
         {
-            **kept,
+            **{name: value for name, value in kept.items() if name != ALSO},
             "background": fields.flag(draft.value, "background"),
             "previous_response_id": f"{_PREFIX}{stream_id}",
             "store": is_kept,
