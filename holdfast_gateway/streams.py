@@ -83,16 +83,18 @@ class Streams:
         chain: str | None = None,
         params: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        webhook: Mapping[str, Any] | None = None,
         owner: str = "",
         key: str = "",
     ) -> str:
         """The id of a stream whose job is in the queue. Give one of `user`, `messages` and `input`.
 
         `chain`: None takes GATEWAY_DEFAULT_CHAIN. `owner`: whose it is, as auth names callers. `key`: as an
-        Idempotency-Key, of this owner.
+        Idempotency-Key, of this owner. `webhook`: whom to tell of its end, as `POST /stream` takes it.
         Raises Refused or Unreachable. After Unreachable the same key makes it one job in any case.
         """
         given = {"user": user, "messages": messages, "chain": chain, "params": params, "metadata": metadata}
+        given |= {"webhook": webhook}
         body = {name: value for name, value in given.items() if value is not None}
         if input is not _NOT_GIVEN:
             body["input"] = input

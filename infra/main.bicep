@@ -1,6 +1,7 @@
 // Everything that Holdfast needs, in one resource group: function app, storage, Redis, model, telemetry.
-// No key of a service is used or stored: one user-assigned identity signs in to each. Two kinds of secrets there are:
-// the function keys, which the host makes, and the key of stream tokens, which is made below.
+// No key of a service is used or stored: one user-assigned identity signs in to each. Three kinds of secrets there
+// are: the function keys, which the host makes, the key of stream tokens, which is made below, and that of webhooks, if you
+// give one.
 targetScope = 'subscription'
 
 @description('Name of the environment; all names are made from it.')
@@ -163,6 +164,28 @@ param maxOutputTokens string = ''
 @description('GATEWAY_RETENTION_SECONDS: how long an ended stream is kept.')
 param retentionSeconds string = ''
 
+@description('GATEWAY_WEBHOOK_KEYS: secrets from which each caller\'s own secret of webhooks is derived, by space, 32 characters at least. Empty: no webhooks.')
+@secure()
+param webhookKeys string = ''
+
+@description('GATEWAY_WEBHOOK_HOSTS: hosts that webhooks may be sent to, by space. Empty: any public one.')
+param webhookHosts string = ''
+
+@description('GATEWAY_WEBHOOK_RETRY_SECONDS: pauses between the tries of a webhook, by space.')
+param webhookRetrySeconds string = ''
+
+@description('GATEWAY_PLANS_FILE: a JSON file with other limits for some callers; one beside function_app.py is /home/site/wwwroot/<its name>.')
+param plansFile string = ''
+
+@description('GATEWAY_MAX_OWNER_TOKENS_PER_DAY: tokens that one caller\'s streams may take in a day.')
+param maxOwnerTokensPerDay string = ''
+
+@description('GATEWAY_MAX_OWNER_TOKENS_PER_MINUTE: tokens that one caller\'s streams may take in a minute.')
+param maxOwnerTokensPerMinute string = ''
+
+@description('GATEWAY_LIST_METADATA: keys of metadata by which callers may filter their streams, by space.')
+param listMetadata string = ''
+
 @description('GATEWAY_SWEEP_SCHEDULE: when the timer looks for jobs that nobody holds; six fields, seconds first. Empty: every 15 seconds.')
 param sweepSchedule string = ''
 
@@ -290,6 +313,13 @@ module functions 'modules/functions.bicep' = {
     maxRunSeconds: maxRunSeconds
     maxOutputTokens: maxOutputTokens
     retentionSeconds: retentionSeconds
+    webhookKeys: webhookKeys
+    webhookHosts: webhookHosts
+    webhookRetrySeconds: webhookRetrySeconds
+    plansFile: plansFile
+    maxOwnerTokensPerDay: maxOwnerTokensPerDay
+    maxOwnerTokensPerMinute: maxOwnerTokensPerMinute
+    listMetadata: listMetadata
   }
 }
 

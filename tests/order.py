@@ -27,6 +27,7 @@ FORMATS = {
 FORMATS_KEYED = (
     "tests/test_format_langgraph_protocol.py",
     "tests/test_format_openai_requests.py",
+    "tests/test_format_openai_unstored.py",
     "tests/test_format_durable_client.py",
     "tests/test_format_durable_refusals.py",
     "tests/test_format_ai_sdk_http.py",
@@ -53,6 +54,7 @@ SHARING = {  # in this order; a test holds it against the fixtures that each fil
             "test_stream_list",
             "test_usage",
             "test_webhooks_hosts",
+            "test_webhooks_clients",
             "test_stream_tokens",
             "test_producer_hosts",  # from here on they ask for `hosts`, too
             "test_cors",

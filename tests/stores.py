@@ -61,6 +61,7 @@ SLOW = frozenset(
         "embedded",
         "embedded_folder",
         "faults_store",
+        "feed_failover",
         "hub",
         "identity",
         "identity_cluster",
@@ -78,6 +79,7 @@ SLOW = frozenset(
         "sweeper",
         "threads",
         "threads_graphs",
+        "unstored_deaths",
         "writer",
     )
 )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from gateway.cli.commands import parser
+from gateway.hosts.asgi import ROUTES
+from gateway.settings import Settings
+from gateway.webhooks.asked import FIELD
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -65,3 +69,21 @@ def test_each_command_has_its_line() -> None:
     told = re.findall(r"^    ([a-z]+)(?: \([a-z]+\))?(?:  |$)", parser().format_help(), re.MULTILINE)
     assert len(told) > 10
     assert [command for command in told if f"`holdfast {command}" not in page] == []
+
+
+def test_what_an_application_asks_for_its_users_is_answered_by_what_there_is() -> None:
+    """Each row names a request, a field, a setting or a command of this release, and where it is told."""
+    part = (ROOT / "docs/faq.md").read_text().partition("## What an application asks for its users")[2]
+    rows = re.findall(r"^\| (?!can a)([a-z].*?) \| (.*?) \| (.*) \|$", part, re.MULTILINE)
+    assert [answer for _, answer, _ in rows] == ["yes"] * 6
+    paths = {f"{method} {path}" for method, path, _ in ROUTES}
+    settings = {item.metadata["env"] for item in fields(Settings)}
+    commands = {
+        f"holdfast {word}" for word in re.findall(r"^    ([a-z]+)", parser().format_help(), re.MULTILINE)
+    }
+    known = paths | settings | commands | {FIELD}
+    for asked, _, told in rows:
+        named = [re.sub(r"\?.*| --.*", "", span.strip("`")) for span in SPAN.findall(told)]
+        assert named, asked
+        assert set(named) <= known, asked
+        assert LINK.search(told), asked

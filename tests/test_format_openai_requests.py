@@ -12,7 +12,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai import AuthenticationError, NotFoundError, RateLimitError
+from openai import AuthenticationError, BadRequestError, NotFoundError, RateLimitError
 
 from gateway.formats.openai import chat, fields, responses
 from gateway.protocol import ANONYMOUS
@@ -235,11 +235,13 @@ async def test_another_callers_response_is_none(guarded: Guarded) -> None:
                 other.responses.retrieve(response_id),
                 other.responses.retrieve(response_id, stream=True),
                 other.responses.cancel(response_id),
-                other.responses.create(model="chat", input="x", previous_response_id=response_id),
             ):
                 with pytest.raises(NotFoundError) as caught:
                     await call
                 assert caught.value.code == "not_found"
+            with pytest.raises(BadRequestError) as refused:
+                await other.responses.create(model="chat", input="x", previous_response_id=response_id)
+            assert refused.value.code == "previous_response_not_found"
         assert (await client.responses.retrieve(made.id)).status == "completed"
         theirs, none = [await http.get(f"{RESPONSES}/{name}", headers=bob) for name in (made.id, unknown)]
         assert theirs.content == none.content

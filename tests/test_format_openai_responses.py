@@ -274,8 +274,8 @@ async def test_what_a_conversation_cannot_go_on_from_is_refused(host: Host) -> N
         for previous, code in (
             (live, 422),
             (other, 422),
-            (stream_of(unstored.id), 422),
-            (f"/stream/{NOBODY}", 404),
+            (stream_of(unstored.id), 400),
+            (f"/stream/{NOBODY}", 400),
         ):
             with pytest.raises(APIStatusError) as caught:
                 await client.responses.create(

@@ -6,14 +6,17 @@ import asyncio
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from gateway.cli.purge import purge
 from gateway.protocol.errors import QueueFull
 from gateway.settings import Settings
 from gateway.store.mine import Mine
+from gateway.store.usage import Usage
 from gateway.streams import rows
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start
+from tests.support.everything import keys_with
 from tests.support.jobs import Jobs, body
 from tests.support.redis_cluster import RedisCluster
 
@@ -124,7 +127,7 @@ async def test_where_all_would_share_one_list_none_is_kept(redis_url: str) -> No
 
 
 async def test_an_owners_streams_and_threads_are_purged_and_anothers_stay(
-    redis_url: str, capsys: pytest.CaptureFixture[str]
+    redis_url: str, redis: Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with Jobs(redis_url, says, max_owner_streams=100, max_owner_starts=100) as jobs:
         bob = await start(jobs, "bob", thread="trip")
@@ -136,6 +139,10 @@ async def test_an_owners_streams_and_threads_are_purged_and_anothers_stay(
         assert capsys.readouterr().out == "deleted: 2 threads, and 1 streams beside them\n"
         left = [key.decode() for key in await jobs.connection.call("KEYS", "*")]
         assert not [key for key in left if any(one in key for one in made)]
+        assert await keys_with(redis, OWNER) == set()
+        used = Usage(jobs.connection)
+        assert await used.owners(10) == ["bob"]
+        assert (await used.of(OWNER)).day[1] > 0  # what was taken stays counted
         assert await listed(jobs, "bob") == [bob]
         assert await listed(jobs) == []
 

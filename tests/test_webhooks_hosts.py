@@ -234,6 +234,28 @@ async def test_a_langgraph_run_and_a_producers_stream_have_webhooks_too(
     assert receiver.of("/own")[0].document["type"] == "stream.failed"
 
 
+async def test_a_retry_may_have_a_webhook_of_its_own(guarded: Guarded, receiver: Receiver) -> None:
+    failing = {"user": script(["a"], status=400)}
+    failed = await started(guarded, {"url": receiver.url("/first")}, **failing)
+    await receiver.until(lambda: receiver.of("/first"))
+    path = f"/stream/{failed}/retry"
+    own = {"webhook": {"url": receiver.url("/own"), "events": ["failed"]}}
+    theirs = await guarded.http.post(path, json=own, headers=by_key(BOB))
+    assert theirs.status_code == 404
+    refused = await guarded.http.post(
+        path, json={"webhook": {"url": "https://10.0.0.1/"}}, headers=by_key(ALICE)
+    )
+    assert (refused.status_code, refused.json()["field"]) == (422, "webhook")
+    none = await guarded.http.post(path, json={"webhook": None}, headers=by_key(ALICE))
+    made = await guarded.http.post(path, json=own, headers=by_key(ALICE))
+    same = await guarded.http.post(path, headers=by_key(ALICE))
+    assert {answer.status_code for answer in (none, made, same)} == {202}
+    await receiver.until(lambda: receiver.of("/own") and len(receiver.of("/first")) == 2)
+    assert receiver.of("/own")[0].document["data"]["id"] == made.json()["id"]
+    assert receiver.of("/first")[1].document["data"]["id"] == same.json()["id"]
+    assert not await left(guarded, none.json()["id"])
+
+
 async def test_a_purge_leaves_nothing_of_what_was_to_be_sent(guarded: Guarded, receiver: Receiver) -> None:
     receiver.answers += [answer(500)] * 3
     words = f"purged{uuid.uuid4().hex}"

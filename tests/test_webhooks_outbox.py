@@ -19,8 +19,6 @@ from gateway.protocol.errors import OverQuota
 from gateway.settings import Settings
 from gateway.store.outbox import Outbox, Outgoing
 from gateway.store.record import Record
-from gateway.streams.resume import Resume
-from gateway.streams.retrying import Wanted
 from gateway.streams.service import Gateway
 from gateway.streams.start import Start
 from gateway.webhooks.asked import Webhook
@@ -314,33 +312,6 @@ async def test_an_owner_who_is_slow_holds_up_his_own(redis_url: str) -> None:
         assert await entry_of(gateway, late) is not None
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-
-
-async def test_a_stream_that_goes_on_with_an_answer_or_tries_again_has_the_same_webhook(
-    redis_url: str, redis: Redis
-) -> None:
-    async with gateway_of(redis_url) as gateway:
-        log = gateway.parts.log
-        waiting, failed = [await gateway.create(START, owner="alice") for _ in range(2)]
-        for record, status, fields in (
-            (waiting, "done", {"questions": '[{"id": "q"}]', "pending": '["q"]', "thread_ms": LONG_MS}),
-            (failed, "failed", {}),
-        ):
-            claim = (await log.claim(record.id, protocol.new_token(), LONG_MS)).claim
-            assert claim is not None
-            end = sse.encode(DONE, claim.log_end, claim.tag)
-            last = f"{claim.log_end}-{claim.tag}"
-            told = await log.append(claim, claim.log_end, end, last, LONG_MS, status=status, fields=fields)
-            assert told.word == "ok"
-        resumed = await gateway.resume(waiting.id, Resume({"q": 1}), owner="alice")
-        retried = await gateway.retry(failed.id, Wanted(""), owner="alice")
-        for record in (resumed, retried):
-            await gateway.end(record.id, "alice")
-            entry = await entry_of(gateway, f"{record.id}_cancelled")
-            assert entry is not None
-            assert (entry.url, entry.owner) == (HOOK.url, "alice")
-        events = {entry.event for entry in await gateway.parts.outbox.listed(100)}
-        assert events == {"interrupted", "failed", "cancelled"}
 
 
 async def test_two_processes_send_each_of_many_once(redis_url: str) -> None:

@@ -40,6 +40,14 @@ const LONGEST_RETRY_MS = 999_999_999; // eleven days
  */
 
 /**
+ * @typedef {object} Webhook Where the gateway tells of a stream's end.
+ * @property {string} url
+ * @property {("done" | "failed" | "cancelled" | "interrupted")[]} [events] All by default.
+ * @property {"unseen"} [when] Only if no reader has had the end `within_seconds` after it.
+ * @property {number} [within_seconds]
+ */
+
+/**
  * @typedef {object} Question Exactly one of `user`, `messages` and `input`.
  * @property {string} [user]
  * @property {{ role: string, content: unknown }[]} [messages]
@@ -49,6 +57,7 @@ const LONGEST_RETRY_MS = 999_999_999; // eleven days
  * @property {Record<string, unknown>} [metadata]
  * @property {string} [thread] The conversation that it goes on with.
  * @property {"reject" | "enqueue" | "interrupt" | "rollback"} [multitask_strategy] What happens where another stream of the thread runs.
+ * @property {Webhook} [webhook] Whom to tell of the stream's end.
  * @property {string} [key] The Idempotency-Key, a random one by default: the same key is the same stream.
  * @property {AbortSignal} [signal] Ends the following, and not the stream.
  * @property {(open: boolean) => void} [onConnection] Told that a connection carries the stream, and that one is lost.
@@ -269,9 +278,9 @@ export class Gateway {
   /**
    * Another try of a stream that has failed, started when it is iterated or its result is asked for. It goes on where
    * that one has failed, or from the stage `from`, or the id of the event with which one began; `params` are set anew,
-   * and the input by the merge patch `input_patch` (RFC 7396).
+   * and the input by the merge patch `input_patch` (RFC 7396). `webhook` stands instead of the failed stream's; null: none.
    * @param {string} id
-   * @param {{ from?: string, params?: object, input_patch?: any, key?: string } & Following} [options]
+   * @param {{ from?: string, params?: object, input_patch?: any, webhook?: Webhook | null, key?: string } & Following} [options]
    */
   retry(id, { key = randomKey(), signal, onConnection, ...body } = {}) {
     const path = `stream/${encodeURIComponent(id)}/retry`;
@@ -280,10 +289,10 @@ export class Gateway {
 
   /**
    * Answer what a stream has asked: the stream that goes on, started when it is iterated or its result is asked for.
-   * The same answers are the same stream.
+   * The same answers are the same stream. `webhook` stands instead of that of the stream that asks; null: none.
    * @param {string} id
    * @param {Record<string, unknown> | object[]} responses By the questions' ids, or as the gateway takes them.
-   * @param {{ update?: Record<string, unknown>, goto?: unknown } & Following} [options]
+   * @param {{ update?: Record<string, unknown>, goto?: unknown, webhook?: Webhook | null } & Following} [options]
    */
   resume(id, responses, { signal, onConnection, ...more } = {}) {
     const told = Array.isArray(responses)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from gateway.formats.langgraph.threads import Thread
 from gateway.protocol.errors import HoldfastError, StreamNotFound
 from gateway.store.threads import quoted
+from gateway.store.usage import Usage
 from gateway.streams import purging
 from gateway.streams.service import Gateway
 
@@ -59,4 +60,7 @@ async def _streams(gateway: Gateway, owner: str) -> int:
         with suppress(StreamNotFound):
             await purging.purge(gateway, stream_id, owner)
     await gateway.parts.outbox.forget(owner)
+    if gateway.parts.log.projector is not None:
+        await gateway.parts.log.projector.close()  # nothing is told of the owner behind this
+    await Usage(gateway.parts.redis).forget(owner)
     return count

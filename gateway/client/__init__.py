@@ -99,6 +99,7 @@ class Gateway:
         metadata: Mapping[str, Any] | None = None,
         thread: str | None = None,
         multitask_strategy: str | None = None,
+        webhook: Mapping[str, Any] | None = None,
         key: str = "",
     ) -> Stream:
         """A new stream, started when it is iterated or awaited; exactly one of `user`, `messages`, `input`.
@@ -106,10 +107,11 @@ class Gateway:
         `thread` is the conversation that it goes on with. Where another stream of that one runs,
         `multitask_strategy` says what happens: `reject` (Refused, by default), `enqueue`, `interrupt` or
         `rollback`.
+        `webhook` is whom to tell of its end: `{"url", "events"?, "when"?, "within_seconds"?}`.
         `key` is its Idempotency-Key (a random one by default): the same key is the same stream.
         """
         given = {"user": user, "messages": messages, "chain": chain, "params": params, "metadata": metadata}
-        given |= {"thread": thread, "multitask_strategy": multitask_strategy}
+        given |= {"thread": thread, "multitask_strategy": multitask_strategy, "webhook": webhook}
         body = {name: value for name, value in given.items() if value is not None}
         if input is not _NOT_GIVEN:
             body["input"] = input
@@ -126,16 +128,18 @@ class Gateway:
         *,
         params: Mapping[str, Any] | None = None,
         input_patch: Any = None,
+        webhook: Mapping[str, Any] | None = _NOT_GIVEN,
         key: str = "",
     ) -> Stream:
         """Another try of a stream that has failed, started when it is iterated or awaited.
 
         It goes on where that one has failed, or from `start`: a stage, or the id of the event with which one
-        began. `params` are set anew, and the input by the merge patch `input_patch` (RFC 7396). `key` is its
-        Idempotency-Key (a random one by default).
+        began. `params` are set anew, and the input by the merge patch `input_patch` (RFC 7396). `webhook` is
+        instead of the failed stream's; None: none. `key` is its Idempotency-Key (a random one by default).
         """
         given = {"from": start or None, "params": params, "input_patch": input_patch}
         body = {name: value for name, value in given.items() if value is not None}
+        body |= {} if webhook is _NOT_GIVEN else {"webhook": webhook}
         path = f"/stream/{stream_id}/retry"
         return Stream(self._http, self.patience, body=body, path=path, key=key or secrets.token_urlsafe(16))
 
@@ -146,11 +150,12 @@ class Gateway:
         *,
         update: Mapping[str, Any] | None = None,
         goto: Any = None,
+        webhook: Mapping[str, Any] | None = _NOT_GIVEN,
     ) -> Stream:
         """Answer what a stream has asked: the stream that goes on, started when it is iterated or awaited.
 
         `responses`: each answer by its question's id, or a list as `POST /stream/{id}/resume` takes it. The
-        same answers are the same stream.
+        same answers are the same stream. `webhook` is instead of that of the stream that asks; None: none.
         """
         told = responses
         if isinstance(told, Mapping):
@@ -158,6 +163,7 @@ class Gateway:
         body: dict[str, Any] = {"responses": list(told)}
         body |= {} if update is None else {"update": update}
         body |= {} if goto is None else {"goto": goto}
+        body |= {} if webhook is _NOT_GIVEN else {"webhook": webhook}
         return Stream(self._http, self.patience, body=body, path=f"/stream/{stream_id}/resume")
 
     async def follow_many(self, stream_ids: Iterable[str]) -> AsyncGenerator[tuple[str, Event], None]:

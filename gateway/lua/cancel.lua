@@ -14,6 +14,7 @@ if job[1] == 'done' and redis.call('HEXISTS', JOB, 'pending') == 1 then
   tell_webhook(id, 'cancelled')
   keep()
   tell(id, 'ended')
+  forget_unstored(id)
   return { 'dropped', left }
 end
 if ENDED[job[1]] then return { 'ended', job[1] } end

@@ -5,6 +5,7 @@ local JOB, LOG, OPEN = KEYS[1], KEYS[2], KEYS[3]
 local ENDED = { done = true, failed = true, cancelled = true }
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local UNSTORED_MS = 7000 -- how long the end of a stream that is not to be stored can be read
 
 -- A lease that ends further away than its own length was set by a clock that has since gone back: it is over.
 local function lease_left(lease, lease_ms)
@@ -18,8 +19,14 @@ end
 -- open_ms, and the record is kept for tombstone_ms longer than its log.
 -- A record without open_ms was made by an earlier release, which kept every log for the retention. While a webhook
 -- is to be sent the record is kept for told_ms at least, so that whoever deletes the stream finds what is to be sent.
+-- Of a stream that is not to be stored, and is over, both are kept until erase_ms.
 local function lifetimes()
-  local job = redis.call('HMGET', JOB, 'status', 'keep_ms', 'tombstone_ms', 'open_ms', 'questions', 'thread_ms', 'told_ms')
+  local job = redis.call('HMGET', JOB, 'status', 'keep_ms', 'tombstone_ms', 'open_ms', 'questions', 'thread_ms', 'told_ms',
+    'erase_ms')
+  if job[8] then
+    local left = math.max(math.min(tonumber(job[8]) - NOW, UNSTORED_MS), 1)
+    return left, left
+  end
   local log_ms = tonumber(job[2])
   if job[5] then log_ms = math.max(log_ms, tonumber(job[6])) end
   if job[4] and not ENDED[job[1]] then log_ms = tonumber(job[4]) end
@@ -97,7 +104,7 @@ end
 -- its kind, its time, its number in the stream (`seq`), and the record's fields as they are now; the due index says when
 -- somebody should look whether the process that has called this script has died before it could.
 local TOLD = { 'owner', 'chain', 'thread', 'status', 'created_ms', 'started_ms', 'ended_ms', 'metadata', 'last_id',
-  'finish_reason', 'error', 'usage', 'used', 'lost', 'pieces', 'paid', 'dropped' }
+  'finish_reason', 'error', 'usage', 'used', 'lost', 'pieces', 'paid', 'dropped', 'unstored' }
 local LEFT_MS, JOURNAL_MS = 5000, 86400000
 local function journal_of() return (string.gsub(JOB, ':job:', ':journal:', 1)) end
 
@@ -108,14 +115,23 @@ local function due_at(id, when, ms)
   if redis.call('PTTL', due) < ms then redis.call('PEXPIRE', due, ms) end
 end
 
-local function tell(id, kind, ...)
-  local entry = { 'kind', kind, 'at', NOW, 'seq', redis.call('HINCRBY', JOB, 'told', 1), ... }
-  for i, value in ipairs(redis.call('HMGET', JOB, unpack(TOLD))) do
-    if value then
-      entry[#entry + 1] = TOLD[i]
-      entry[#entry + 1] = value
+-- These fields of the record, `prefix` before each name, behind what `list` has. A stream that is not to be stored tells
+-- nobody its metadata.
+local function told_into(list, prefix)
+  local values = redis.call('HMGET', JOB, unpack(TOLD))
+  local is_unstored = values[#TOLD]
+  for i, name in ipairs(TOLD) do
+    if values[i] and not (is_unstored and name == 'metadata') then
+      list[#list + 1] = prefix .. name
+      list[#list + 1] = values[i]
     end
   end
+  return list
+end
+
+local function tell(id, kind, ...)
+  local entry = { 'kind', kind, 'at', NOW, 'seq', redis.call('HINCRBY', JOB, 'told', 1), ... }
+  told_into(entry, '')
   if redis.call('HEXISTS', JOB, 'questions') == 1 then
     entry[#entry + 1] = 'questions'
     entry[#entry + 1] = '[]'
@@ -151,9 +167,11 @@ end
 
 -- A webhook of this stream may want to be told of this event: then it is put into the bucket's outbox, in the same step
 -- as the event. It is due at once, or, with webhook_unseen_ms, so much later. What is sent is made of the log by whoever
--- sends it first. The outbox outlives each of its members.
+-- sends it first; of a stream that is not to be stored it is made of fields of the record, as they are now. The outbox
+-- outlives each of its members.
 local function tell_webhook(id, event)
-  local job = redis.call('HMGET', JOB, 'webhook', 'webhook_events', 'webhook_ms', 'webhook_unseen_ms', 'owner', 'questions')
+  local job = redis.call('HMGET', JOB, 'webhook', 'webhook_events', 'webhook_ms', 'webhook_unseen_ms', 'owner', 'questions',
+    'unstored')
   if not job[1] or not string.find(job[2], ' ' .. event .. ' ', 1, true) then return end
   local entry, outbox = webhook(id, event)
   local wait = tonumber(job[4] or 0)
@@ -161,11 +179,26 @@ local function tell_webhook(id, event)
   redis.call('HSET', entry, 'stream', id, 'event', event, 'url', job[1], 'owner', job[5] or '', 'at_ms', NOW,
     'tries', 0, 'claims', 0, 'due_ms', NOW + wait, 'wait_ms', wait)
   if job[4] then redis.call('HSET', entry, 'unseen', 1) end
-  if job[6] then redis.call('HSET', entry, 'questions', job[6]) end
+  if job[7] then
+    redis.call('HSET', entry, unpack(told_into({ 'told:questions', job[6] and '[]' or 'null' }, 'told:')))
+  elseif job[6] then
+    redis.call('HSET', entry, 'questions', job[6])
+  end
   redis.call('PEXPIRE', entry, keep_ms)
   redis.call('ZADD', outbox, NOW + wait, id .. '_' .. event)
   if redis.call('PTTL', outbox) < keep_ms then redis.call('PEXPIRE', outbox, keep_ms) end
   redis.call('HSET', JOB, 'told_ms', keep_ms)
+end
+
+-- A stream that is not to be stored is over, and its owner has been told: some seconds later nothing is left of it. Log,
+-- record and idempotency key expire by themselves then (`keep`), and what stands in other slots goes with an entry of the
+-- journal, which nobody reads as done before. `resumed`: another stream goes on from its checkpoints.
+local function forget_unstored(id, resumed)
+  local job = redis.call('HMGET', JOB, 'unstored', 'first')
+  if not job[1] then return end
+  redis.call('HSET', JOB, 'erase_ms', NOW + UNSTORED_MS)
+  tell(id, 'erase', 'due_ms', NOW + UNSTORED_MS, 'first', job[2] or id, 'resumed', resumed and 1 or 0)
+  keep()
 end
 
 -- The stream ends; the tombstone stays. One that waits for an answer keeps what the run that answers it needs.
@@ -177,6 +210,7 @@ local function finish(id, status)
   if redis.call('HEXISTS', JOB, 'questions') == 0 then
     drop_run(status == 'failed' and redis.call('HEXISTS', JOB, 'unstored') == 0)
     tell_webhook(id, status)
+    forget_unstored(id)
   else
     tell_webhook(id, 'interrupted')
   end

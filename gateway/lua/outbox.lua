@@ -14,11 +14,13 @@ local function due_in(ms)
   redis.call('ZADD', OUTBOX, NOW + ms, NAME)
 end
 
--- The entry lasts for at least so long from now on, and with it the sets that name it, and the stream's record.
+-- The entry lasts for at least so long from now on, and with it the sets that name it, and the stream's record, unless
+-- that is not to be stored.
 local function last(ms)
   for _, key in ipairs({ ENTRY, OUTBOX, UNDELIVERED, JOB }) do
     local left = redis.call('PTTL', key)
-    if left ~= -2 and left < ms then redis.call('PEXPIRE', key, ms) end
+    local is_kept = key ~= JOB or redis.call('HEXISTS', JOB, 'erase_ms') == 0
+    if is_kept and left ~= -2 and left < ms then redis.call('PEXPIRE', key, ms) end
   end
 end
 

@@ -6,7 +6,7 @@
 -- Answers {'resumed', id, left_ms} (for how long the old one's log was kept until now), {'resumed', id} (the same
 -- answer again), {'answered', id} (another answer was first), {'waiting'} (to
 -- a look), {'unmatched'} (these are not the questions), {'none'} (it has no open question) or {'unknown'}.
-local COPIED = { 'input', 'params', 'metadata', 'thread', 'stopped_at', 'keyed' }
+local COPIED = { 'input', 'params', 'metadata', 'thread', 'stopped_at', 'keyed', 'unstored' }
 local new, pending, digest, frame = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local job = redis.call('HMGET', JOB, 'status', 'pending', 'resumed_by', 'answered')
 if not job[1] then return { 'unknown' } end
@@ -33,6 +33,7 @@ redis.call('HDEL', JOB, 'questions', 'pending')
 drop_run()
 keep()
 tell(ARGV[1], 'ended')
+forget_unstored(ARGV[1], true)
 JOB, LOG = KEYS[4], KEYS[5]
 redis.call('HSET', JOB, 'status', 'queued', 'attempt', 0, 'failures', 0, 'since_ms', NOW, 'confirmed', 1)
 redis.call('HSET', JOB, unpack(given))

@@ -22,11 +22,14 @@ _TRIES = 3
 
 async def body_of(log: Log, entry: Outgoing) -> bytes | None:
     """The bytes, or None where the stream is not there any more. Raises StoreUnavailable."""
-    record, size = await log.record(entry.stream_id)
-    if record is None:
-        return None
-    record = _as_of(record, entry)
-    whole = await _whole(log, record, size)
+    if entry.told:  # it is not to be stored, and perhaps gone: neither text nor metadata is told
+        record, size, whole = Record.of(entry.stream_id, entry.told), 0, None
+    else:
+        found, size = await log.record(entry.stream_id)
+        if found is None:
+            return None
+        record = _as_of(found, entry)
+        whole = await _whole(log, record, size)
     for told in (whole, None if whole is None else _without_text(whole), {**row(record), "text": None}):
         if told is None:
             continue

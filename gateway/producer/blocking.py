@@ -65,9 +65,12 @@ class SyncProducer:
         owner: str = "",
         key: str = "",
         metadata: Mapping[str, Any] | None = None,
+        webhook: Mapping[str, Any] | None = None,
     ) -> SyncProducerStream:
         """As Producer.open."""
-        opening = self._producer.open(chain=chain, stages=stages, owner=owner, key=key, metadata=metadata)
+        opening = self._producer.open(
+            chain=chain, stages=stages, owner=owner, key=key, metadata=metadata, webhook=webhook
+        )
         return SyncProducerStream(self._loop.run(opening), self._loop)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,8 @@ from gateway.store.projector import Projector
 from gateway.store.quota import Quota
 from gateway.streams.opening import Opening
 from gateway.streams.producer_asked import checked
+from gateway.webhooks import asked as hooks
+from gateway.webhooks.urls import Rules
 
 MOST_KEY, MOST_OWNER = 255, 128  # characters
 
@@ -74,12 +77,14 @@ class Producer:
         owner: str = "",
         key: str = "",
         metadata: Mapping[str, Any] | None = None,
+        webhook: Mapping[str, Any] | None = None,
     ) -> ProducerStream:
         """A stream to be written; with a `key`, the one that this owner has by it, which is taken over.
 
         `chain` need not be registered. No `stages`: one, named as the chain. `owner` is as the gateway's
-        authentication names callers, and empty where nobody is asked. Raises Refused (422 for what breaks a
-        rule, or a key that came with another chain, other stages or metadata; 429 over quota) or Unreachable.
+        authentication names callers, and empty where nobody is asked. `webhook` is whom to tell of its end,
+        as `POST /stream` takes it. Raises Refused (422 for what breaks a rule, or a key that came with
+        another chain, other stages, metadata or webhook; 429 over quota) or Unreachable.
         """
         if self._opening is None:
             raise RuntimeError(
@@ -87,6 +92,8 @@ class Producer:
             )
         try:
             asked = checked(chain, tuple(stages), None if metadata is None else dict(metadata))
+            if webhook is not None:
+                asked = replace(asked, webhook=hooks.parse(webhook, Rules.of(self._settings)))
             _bounded("owner", owner, MOST_OWNER)
             _bounded("key", key, MOST_KEY)
             with telemetry.span("open stream", SpanKind.PRODUCER) as span:

@@ -19,6 +19,7 @@ from gateway.redis.script import Script
 from gateway.settings import Settings
 
 OF_STREAM = "stream"
+ALSO = "also"  # in what a format keeps of a stream: other conversations that stand for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,12 @@ class Conversations:
         """That, or None, also of another format's. It counts as the caller's bytes (`quota.py`)."""
         found = (await self.look(OF_STREAM, owner, stream)).state
         return found[1] if found is not None and found[0] == kind else None
+
+    async def also(self, owner: str, stream: str) -> list[tuple[str, str]]:
+        """Conversations, by kind and name, that stand for this stream alone: they are to go with it."""
+        found = (await self.look(OF_STREAM, owner, stream)).state
+        also = found[1].get(ALSO, []) if found is not None and isinstance(found[1], dict) else []
+        return [(kind, name) for kind, name in also]
 
     @staticmethod
     def key(kind: str, owner: str, name: str) -> str:

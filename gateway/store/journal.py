@@ -18,6 +18,7 @@ from gateway.store.record import Record
 
 MOST_ENTRIES = 100  # of one look at a stream
 MOST_OF_A_BUCKET = 100  # streams of one sweep
+UNSTORED_MS = 7000  # as common.lua has it
 TOKENS = ("input_tokens", "output_tokens")
 
 
@@ -32,7 +33,7 @@ class JournalEntry:
 
     @property
     def kind(self) -> str:
-        """`started`, `stage`, `waiting` or `ended`."""
+        """`started`, `stage`, `waiting`, `ended`, or `erase`: nothing of the stream is to be kept."""
         return self.raw["kind"].decode()
 
     @property
@@ -49,6 +50,16 @@ class JournalEntry:
     def owner(self) -> str:
         """Whose stream it is."""
         return self.raw.get("owner", b"").decode()
+
+    @property
+    def is_early(self) -> bool:
+        """Whether its time has not come. One too far away was set by a clock that has gone back since."""
+        return 0 < int(self.raw.get("due_ms", 0)) - self.read_ms <= UNSTORED_MS
+
+    @property
+    def first(self) -> str:
+        """Of `erase`: the stream whose checkpoints go; empty where another stream goes on from them."""
+        return "" if self.raw["resumed"] == b"1" else self.raw["first"].decode()
 
     @property
     def record(self) -> Record:
@@ -100,12 +111,12 @@ class Journal:
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         return [JournalEntry(one, stream_id, now_ms, _pairs(flat)) for one, flat in found]
 
-    async def acknowledge(self, stream_id: str, entries: Sequence[JournalEntry]) -> bool:
-        """The work of these is done. Whether there are more."""
+    async def acknowledge(self, stream_id: str, entries: Sequence[JournalEntry]) -> tuple[bool, int]:
+        """The work of these is done. Whether there is more now, and in how many ms the next one is due."""
         tag = _tag(stream_id)
         keys = [f"{tag}:job:{stream_id}", f"{tag}:log:{stream_id}", f"{tag}:open"]
         answer = await self._acknowledge(self._redis, keys, stream_id, *(one.id for one in entries))
-        return bool(answer[0] == "more")
+        return answer[0] == "more", answer[1] if answer[0] == "later" else 0
 
     async def due(self) -> list[str]:
         """Streams whose entries somebody has left behind, or whose question expires now."""

@@ -8,7 +8,7 @@ stream's id, an underscore and the event. Every key expires.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from gateway.webhooks.keys import webhook_key, webhook_sets
 
 LOOKS, MOST_LOOKS = 16, 256  # of an owner's webhooks that one start looks at, and where he has too many
 RETRY_SECONDS = 60
+_TOLD = "told:"  # before fields of the record that the entry has itself
 _UNENDED = (b"queued", b"running")
 
 
@@ -45,6 +46,9 @@ class Outgoing:
     held: bool  # somebody sends it
     questions: bytes = field(default=b"", repr=False)
     body: bytes = field(default=b"", repr=False)
+    told: Mapping[str, bytes] = field(
+        default_factory=dict, repr=False
+    )  # of a stream that is not to be stored
 
     @property
     def webhook_id(self) -> str:
@@ -75,6 +79,7 @@ class Outgoing:
             held="token" in raw,
             questions=raw.get("questions", b""),
             body=raw.get("body", b""),
+            told={name.removeprefix(_TOLD): raw[name] for name in raw if name.startswith(_TOLD)},
         )
 
 

@@ -8,7 +8,9 @@ processes at once: the owner's side knows the number of each stream's last entry
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+from collections.abc import Awaitable, Callable
 
 from gateway.observe import telemetry
 from gateway.protocol import ANONYMOUS
@@ -20,6 +22,7 @@ from gateway.store.journal import Journal, JournalEntry
 from gateway.store.usage import Usage
 
 AT_ONCE = 32
+ERASE = "erase"
 MOST_ROUNDS = 1000  # of one stream
 CLOSE_SECONDS = 5.0
 _log = logging.getLogger("holdfast.projector")
@@ -36,6 +39,9 @@ class Projector:
         self._is_shared = settings.is_open and settings.open_to_all == "yes"
         self._pending: dict[str, None] = {}  # streams whose journals have something new, in order
         self._task: asyncio.Task[None] | None = None
+        self._later: dict[str, asyncio.TimerHandle] = {}  # streams with an entry whose time is to come
+        # What erases a stream that is not to be stored; None: another process does it.
+        self.erase: Callable[[JournalEntry], Awaitable[None]] | None = None
 
     def told(self, stream_id: str) -> None:
         """A script has written to this stream's journal: project it soon."""
@@ -49,14 +55,20 @@ class Projector:
         `is_due`: also where there is nothing in it, the stream leaves the due index, or its question expires.
         """
         for _ in range(MOST_ROUNDS):
-            entries = await self.journal.read(stream_id)
-            if not entries and not is_due:
+            found = await self.journal.read(stream_id)
+            if not found and not is_due:
                 return  # another call has done it
+            entries = list(itertools.takewhile(lambda entry: not entry.is_early, found))
+            if any(entry.kind == ERASE for entry in entries) and self.erase is None:
+                return
             for entry in entries:
                 if await self._project(entry) == "stale":
                     break
             else:
-                if not await self.journal.acknowledge(stream_id, entries):
+                is_more, left_ms = await self.journal.acknowledge(stream_id, entries)
+                if left_ms:
+                    self._settle_in(stream_id, left_ms)
+                if not is_more:
                     return
 
     async def sweep(self) -> int:
@@ -66,8 +78,21 @@ class Projector:
             await self._settle_all(due[first : first + AT_ONCE], is_due=True)
         return len(due)
 
+    def _settle_in(self, stream_id: str, ms: int) -> None:
+        """An entry's time comes then. Where this process has died, it comes due for another."""
+        if stream_id not in self._later:
+            loop = asyncio.get_running_loop()
+            self._later[stream_id] = loop.call_later(ms / 1000, self._come, stream_id)
+
+    def _come(self, stream_id: str) -> None:
+        del self._later[stream_id]
+        self.told(stream_id)
+
     async def close(self) -> None:
         """Project what is pending, for some seconds; the rest is for others."""
+        for timer in self._later.values():
+            timer.cancel()
+        self._later.clear()
         if self._task is not None and not self._task.done():
             _, running = await asyncio.wait({self._task}, timeout=CLOSE_SECONDS)
             if running:
@@ -96,10 +121,14 @@ class Projector:
 
     async def _project(self, entry: JournalEntry) -> str:
         """`ok`, `again` or `stale`. What another release has written is passed over."""
+        if entry.kind == ERASE and self.erase is not None:
+            await self.erase(entry)
+            if not self._is_hidden(entry.owner):
+                await self.feeds.forget(entry.owner, entry.stream_id)
         if entry.kind not in ("started", "stage", "waiting", "ended"):
             return "again"
         word, spent = "ok", entry.spent
-        if entry.owner != ANONYMOUS or not self._is_shared:
+        if not self._is_hidden(entry.owner):
             if any(spent):
                 await self._usage.note(entry.owner, entry.at_ms)
             word = await self.feeds.project(entry)
@@ -107,3 +136,6 @@ class Projector:
             for kind, tokens in zip(("input", "output"), spent, strict=True):
                 telemetry.tokens.add(tokens, {"chain": entry.record.chain, "kind": kind})
         return word
+
+    def _is_hidden(self, owner: str) -> bool:
+        return owner == ANONYMOUS and self._is_shared

@@ -89,6 +89,10 @@ class Usage:
             ]
         )
 
+    async def forget(self, owner: str) -> None:
+        """Name this owner no more. What was taken stays counted, under no name."""
+        await self._redis.call("ZREM", self.owners_key(), owner)
+
     async def owners(self, most: int) -> list[str]:
         """Who has taken tokens in the last two days, whoever did last first."""
         found = await self._redis.call("ZREVRANGE", self.owners_key(), 0, most - 1)

@@ -177,9 +177,12 @@ class Creation:
         await self._mine.note(owner, stream_id, now_ms)
         return now_ms
 
-    async def note_webhook(self, owner: str, stream_id: str) -> None:
-        """A stream that goes on with another's webhook is about to be made."""
-        await self._outbox.note(owner, stream_id)
+    async def note_webhook(self, owner: str, stream_id: str, *, is_new: bool) -> None:
+        """A stream that goes on with another's webhook, or one of its own, is about to be made.
+
+        Raises OverQuota for one of its own where there are too many.
+        """
+        await (self._outbox.admit(owner, stream_id) if is_new else self._outbox.note(owner, stream_id))
 
     async def release(self, owner: str, stream_id: str) -> None:
         """Give them back: the stream does not come to be. A record that it has expires by itself."""

@@ -33,7 +33,8 @@ async def purge(gateway: Gateway, stream_id: str, owner: str) -> None:
         with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread hands it on
             await parts.turns.left(record)
     await parts.threads.forget_own(owner, record.first or record.id)
-    await parts.conversations.drop(owner, [(OF_STREAM, record.id)])
+    also = await parts.conversations.also(owner, record.id)
+    await parts.conversations.drop(owner, [*also, (OF_STREAM, record.id)])
     left = await parts.log.erase(record.id)  # the last, so that an error before leaves it to be found again
     if record.has_webhook:
         await parts.outbox.forget(owner, record.id)

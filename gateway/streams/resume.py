@@ -10,11 +10,12 @@ from typing import Any
 
 from gateway.protocol import sse
 from gateway.protocol.errors import Invalid
-from gateway.streams.strict_json import shown
+from gateway.streams.strict_json import DEFAULT, Bounds, shown
+from gateway.webhooks import asked as hooks
 from gateway.webhooks.asked import Webhook
 
 MOST_RESPONSES = 1000
-_FIELDS, _OF_RESPONSE = ("responses", "update", "goto"), ("interrupt_id", "status", "response")
+_FIELDS, _OF_RESPONSE = ("responses", "update", "goto", hooks.FIELD), ("interrupt_id", "status", "response")
 _STATUSES = ("resolved", "cancelled")
 
 
@@ -29,7 +30,8 @@ class Resume:
     cancelled: frozenset[str] = frozenset()
     update: Mapping[str, Any] | None = field(default=None, repr=False)
     goto: Sequence[Any] = ()
-    webhook: Webhook | None = None  # instead of that of the stream that asks
+    webhook: Webhook | None = None  # instead of that of the stream that asks; None: the same
+    unstored: bool = False  # nothing of the stream that goes on outlives its run
 
     @property
     def pending(self) -> bytes:
@@ -48,7 +50,7 @@ class Resume:
         return {"responses": dict(self.responses), "update": self.update, "goto": list(self.goto)}
 
 
-def parse_resume(value: Any) -> Resume:
+def parse_resume(value: Any, bounds: Bounds = DEFAULT) -> Resume:
     """The body of POST /stream/{id}/resume. Raises Invalid, which names the field and the rule."""
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
@@ -70,7 +72,8 @@ def parse_resume(value: Any) -> Resume:
     update = value.get("update")
     if update is not None and not isinstance(update, dict):
         raise Invalid("update", "must be an object")
-    return Resume(responses, frozenset(cancelled), update, goto_of("goto", value.get("goto")))
+    goto = goto_of("goto", value.get("goto"))
+    return Resume(responses, frozenset(cancelled), update, goto, hooks.instead(value, bounds.webhooks))
 
 
 def _response(at: str, one: Any) -> tuple[str, Any, bool]:

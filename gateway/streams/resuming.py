@@ -72,7 +72,7 @@ class Resuming:
             raise
         fields = await self._fields(before, given, traceparent, now_ms, claims)
         if "webhook" in fields:
-            await self._creation.note_webhook(before.owner, new_id)
+            await self._creation.note_webhook(before.owner, new_id, is_new=given.webhook is not None)
         tag = protocol.tag_of(protocol.new_token())
         fields["last_id"] = f"0-{tag}"
         frame = sse.encode(started(Record.made(new_id, fields)), 0, tag)
@@ -150,9 +150,9 @@ class Resuming:
             "carried": sse.dumps(kept),
         }
         fields |= {"thread": before.thread} if before.thread else {}
-        fields |= whole.webhook
-        if given.webhook is not None:
-            fields |= given.webhook.fields(self._settings.webhook_kept_ms)
+        own = given.webhook
+        fields |= whole.webhook if own is None else own.fields(self._settings.webhook_kept_ms)
+        fields |= {"unstored": 1} if given.unstored else {}
         fields |= {"graph": sse.dumps({})} if whole.graph is not None else {}
         if doubted := doubts_in(whole.questions or ()):
             fields["doubted"] = sse.dumps(doubted)

@@ -29,8 +29,10 @@ from gateway.streams import params as chain_params
 from gateway.streams.again import Again
 from gateway.streams.start import DEFAULT, Bounds, Start, parse_start
 from gateway.streams.strict_json import shown
+from gateway.webhooks import asked as hooks
+from gateway.webhooks.asked import Webhook
 
-_FIELDS = ("from", "params", "input_patch")
+_FIELDS = ("from", "params", "input_patch", hooks.FIELD)
 _RULE = "must be a stage of the chain that has begun, or the id of the event with which one has begun"
 Run = tuple[str, int]
 
@@ -43,13 +45,16 @@ class Wanted:
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     patch: Any = field(default=None, repr=False)  # of the input, as RFC 7396 has it; None: there is none
 
+    webhook: Webhook | None = None  # instead of that of the failed stream; None: the same
+
     @property
     def told(self) -> list[Any]:
         """It all, as the client has written it."""
-        return [self.start, self.params, *([] if self.patch is None else [self.patch])]
+        whole = [self.start, self.params, *([] if self.patch is None else [self.patch])]
+        return whole if self.webhook is None else [whole, self.webhook.told()]
 
 
-def parse_retry(value: Any) -> Wanted:
+def parse_retry(value: Any, bounds: Bounds = DEFAULT) -> Wanted:
     """The rules of POST /stream/{id}/retry. Raises Invalid, which names the field and the rule."""
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
@@ -64,7 +69,7 @@ def parse_retry(value: Any) -> Wanted:
     patch = value.get("input_patch")
     if "input_patch" in value and patch is None:
         raise Invalid("input_patch", "must be a JSON merge patch, and not null")
-    return Wanted(start, chain_params.own(params), patch)
+    return Wanted(start, chain_params.own(params), patch, hooks.instead(value, bounds.webhooks))
 
 
 async def again(
@@ -111,8 +116,9 @@ async def again(
         again=Again(
             *(record.id, start[0], wanted.told, kept),
             lost=_lost(record, results, kept),
-            own=_own(record, raw, kept),
+            own=_own(record, raw, kept, inherits=wanted.webhook is None),
         ),
+        webhook=wanted.webhook if wanted.webhook is not hooks.NONE else None,
     )
 
 
@@ -188,7 +194,9 @@ def _comes_before(name: str, start: Run, stages: Sequence[str]) -> bool:
     return (places[stage], int(run)) < (places[start[0]], start[1])
 
 
-def _own(record: Record, raw: Mapping[str, bytes], kept: Mapping[str, bytes]) -> dict[str, Any]:
+def _own(
+    record: Record, raw: Mapping[str, bytes], kept: Mapping[str, bytes], *, inherits: bool
+) -> dict[str, Any]:
     """What the new stream has beside: its thread, what it answers of a waiting one, and whose keys it has."""
     names = {"thread": record.thread, "first": record.first, "resumes": record.resumes}
     names |= {"stopped_at": record.stopped_at} if record.resumes else {}
@@ -196,7 +204,7 @@ def _own(record: Record, raw: Mapping[str, bytes], kept: Mapping[str, bytes]) ->
     fields |= {name: raw[name] for name in ("turn", "answer", "doubted") if name in raw}
     if carried := [name for name in json.loads(raw.get("carried", b"[]")) if name in kept]:
         fields["carried"] = json.dumps(carried)
-    fields |= record.webhook
+    fields |= record.webhook if inherits else {}
     return fields | {"keyed": record.keyed or record.first or record.id}
 
 

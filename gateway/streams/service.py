@@ -51,6 +51,7 @@ from gateway.store.projector import Projector
 from gateway.store.quota import Quota
 from gateway.store.record import Look, Record
 from gateway.store.threads import Threads
+from gateway.store.unstored import Eraser
 from gateway.streams.create import Creation, DirectStart, no_direct_start
 from gateway.streams.graph_state import DrawnOf, StateOf, StatesOf, no_state, no_states, not_drawn
 from gateway.streams.input_schemas import Inputs, Schema
@@ -167,8 +168,7 @@ class Gateway:
         settings = self.settings
         if not settings.redis_url:
             raise StoreUnavailable("REDIS_URL is not set")
-        tokens = credentials.redis_tokens(settings)
-        place = Place(settings.redis_url, tokens)
+        place = Place(settings.redis_url, tokens := credentials.redis_tokens(settings))
         redis = Router(place, name="holdfast")
         log = Log(redis, projector := Projector(redis, settings))
         queue = open_queue(settings, redis, place)
@@ -189,15 +189,15 @@ class Gateway:
         telemetry.queue_depth.ask = self.readiness.depth
         relay = Relay(sources, hub, max_age=settings.stream_max_age, seen=Seen(log))
         quota, mine = Quota(redis, settings, self.plans), Mine(redis, settings)
-        outbox = Outbox(redis, settings)
-        conversations = Conversations(redis, settings)
+        outbox, conversations = Outbox(redis, settings), Conversations(redis, settings)
+        projector.erase = Eraser(threads := Threads(redis), conversations, quota, mine).erase
         creation = Creation(
             *(settings, self.chains, log, queue, queue, quota, mine, self.inputs, conversations, outbox),
             lambda job: self.direct_start(job),
         )
         opening, resuming = Opening(settings, log, quota, mine, outbox), Resuming(settings, log, creation)
         return Parts(
-            *(redis, log, hub, relay, queue, creation, opening, resuming, conversations, Threads(redis)),
+            *(redis, log, hub, relay, queue, creation, opening, resuming, conversations, threads),
             *(mine, outbox, Turns(log, queue), Presence(redis, settings.queue_name), tokens),
         )
 

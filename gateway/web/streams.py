@@ -102,7 +102,10 @@ async def retry(gateway: Gateway, request: Request) -> Response:
     follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
     after, wanted = request_head.cursor(request), parse_retry({})
     if request_head.has_body(request):
-        wanted = await read_json(request, gateway.bounds, parse_retry, owner)
+        bounds = gateway.bounds
+        wanted = await read_json(request, bounds, lambda value: parse_retry(value, bounds), owner)
+        if wanted.webhook is not None:
+            request_head.check_apart(gateway)
     if follow_now:
         gateway.parts.hub.check_room(owner=owner)
     record = await gateway.retry(
@@ -122,7 +125,10 @@ async def resume(gateway: Gateway, request: Request) -> Response:
     """POST /stream/{id}/resume."""
     owner = await request_head.owner(gateway, request)
     follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
-    given = await read_json(request, gateway.bounds, parse_resume, owner)
+    bounds = gateway.bounds
+    given = await read_json(request, bounds, lambda value: parse_resume(value, bounds), owner)
+    if given.webhook is not None:
+        request_head.check_apart(gateway)
     if follow_now:
         gateway.parts.hub.check_room(owner=owner)
     record = await gateway.resume(

@@ -26,6 +26,8 @@ class Webhook:
 
     def fields(self, keep_ms: int) -> dict[str, Any]:
         """What the stream's record has of it. `keep_ms`: how long what is to be sent is kept."""
+        if not self.url:
+            return {}
         kept = {
             "webhook": self.url,
             "webhook_events": f" {' '.join(self.events)} ",
@@ -36,6 +38,16 @@ class Webhook:
     def told(self) -> list[Any]:
         """All of it, to be compared with another request's."""
         return [self.url, list(self.events), self.unseen]
+
+
+NONE = Webhook("")  # of a stream that goes on from another: no webhook, whatever that one has
+
+
+def instead(body: Mapping[str, Any], rules: Rules) -> Webhook | None:
+    """That of a stream that goes on from another: None is the same as that one has. Raises Invalid."""
+    if FIELD not in body:
+        return None
+    return NONE if body[FIELD] is None else parse(body[FIELD], rules)
 
 
 def parse(value: Any, rules: Rules) -> Webhook:

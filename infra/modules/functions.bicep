@@ -39,6 +39,14 @@ param maxQueueDepth string
 param maxRunSeconds string
 param maxOutputTokens string
 param retentionSeconds string
+@secure()
+param webhookKeys string
+param webhookHosts string
+param webhookRetrySeconds string
+param plansFile string
+param maxOwnerTokensPerDay string
+param maxOwnerTokensPerMinute string
+param listMetadata string
 
 // All HTTP functions scale as one group; each queue function on instances of its own.
 var readyForHttp = alwaysReadyHttp > 0 ? [
@@ -159,6 +167,13 @@ resource app 'Microsoft.Web/sites@2025-05-01' = {
         { name: 'GATEWAY_MAX_RUN_SECONDS', value: maxRunSeconds }
         { name: 'GATEWAY_MAX_OUTPUT_TOKENS', value: maxOutputTokens }
         { name: 'GATEWAY_RETENTION_SECONDS', value: retentionSeconds }
+        { name: 'GATEWAY_WEBHOOK_KEYS', value: webhookKeys }
+        { name: 'GATEWAY_WEBHOOK_HOSTS', value: webhookHosts }
+        { name: 'GATEWAY_WEBHOOK_RETRY_SECONDS', value: webhookRetrySeconds }
+        { name: 'GATEWAY_PLANS_FILE', value: plansFile }
+        { name: 'GATEWAY_MAX_OWNER_TOKENS_PER_DAY', value: maxOwnerTokensPerDay }
+        { name: 'GATEWAY_MAX_OWNER_TOKENS_PER_MINUTE', value: maxOwnerTokensPerMinute }
+        { name: 'GATEWAY_LIST_METADATA', value: listMetadata }
       ]
     }
   }

@@ -113,7 +113,9 @@ def test_the_product_accepts_the_samples_settings() -> None:
 def test_no_key_of_a_service_is_in_the_template() -> None:
     together = "".join(path.read_text() for path in (ROOT / "infra").rglob("*.bicep"))
     assert not re.search(r"listKeys|AccountKey|API_KEY|sharedKey", together)
-    assert set(re.findall(r"@secure\(\)[^=]*?param (\w+)", together)) == {"tokenKeys"}
+    assert set(re.findall(r"@secure\(\)[^=]*?param (\w+)", together)) == {"tokenKeys", "webhookKeys"}
+    for source in (TOP, FUNCTIONS):
+        assert re.search(r"@secure\(\)\nparam webhookKeys string", source)
     assert "allowSharedKeyAccess: false" in STORAGE
     assert "accessKeysAuthentication: 'Disabled'" in REDIS
 
@@ -183,6 +185,23 @@ def test_azd_makes_the_keys_of_stream_tokens_once_and_long_enough() -> None:
     assert int(made[1]) == GENERATED >= SHORTEST_SECRET
     assert re.search(r"@secure\(\)\s+@minLength\(32\)[^@]*@metadata\(\{[^@]*param tokenKeys string\n", TOP)
     assert SETTINGS["GATEWAY_TOKEN_KEYS"] == "tokenKeys"
+
+
+def test_webhooks_plans_and_budgets_get_to_azure() -> None:
+    """What is chosen reaches the app, and the file of plans goes along with the code."""
+    given = {
+        "GATEWAY_WEBHOOK_KEYS": "w" * SHORTEST_SECRET,
+        "GATEWAY_WEBHOOK_HOSTS": "hooks.example.org",
+        "GATEWAY_WEBHOOK_RETRY_SECONDS": "1 60",
+        "GATEWAY_PLANS_FILE": "plans.json",
+        "GATEWAY_MAX_OWNER_TOKENS_PER_DAY": "1000000",
+        "GATEWAY_MAX_OWNER_TOKENS_PER_MINUTE": "20000",
+        "GATEWAY_LIST_METADATA": "about",
+    }
+    assert given.keys() <= CHOSEN.keys() & SETTINGS.keys()
+    settings = Settings.from_env({"GATEWAY_QUEUE": "azure-storage", "AzureWebJobsStorage": "x"} | given)
+    assert (settings.webhook_pauses, settings.plans_file) == ((1, 60), "plans.json")
+    assert left_behind(["plans.json"]) == set()
 
 
 def test_the_region_is_one_of_a_list() -> None:

@@ -21,6 +21,7 @@ from gateway.protocol.errors import (
     TooManyReaders,
 )
 from gateway.store.record import Record
+from gateway.streams.strict_json import shown
 from gateway.web.answers import json_answer
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -31,6 +32,18 @@ class ModelNotFound(HoldfastError):
 
     status = 404
     code = "model_not_found"
+
+
+class NoPrevious(HoldfastError):
+    """There is no such response to go on from, or none that was stored."""
+
+    status = 400
+    code = "previous_response_not_found"
+
+    def __init__(self, previous: str) -> None:
+        super().__init__(
+            f"Previous response with id '{shown(previous)}' not found.", field="previous_response_id"
+        )
 
 
 class Unfinished(HoldfastError):

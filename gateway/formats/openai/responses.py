@@ -21,13 +21,14 @@ from gateway.formats.base.projection import Place
 from gateway.formats.base.serving import Route, begin, follow, replayed, stands
 from gateway.formats.openai import repeats
 from gateway.formats.openai.approvals import REFERENCE, REQUEST, RESPONSE, decisions_in
-from gateway.formats.openai.common import begun, refusal, unknown, where
+from gateway.formats.openai.common import NoPrevious, begun, refusal, unknown, where
 from gateway.formats.openai.output import Responses
 from gateway.formats.openai.references import reference_in, refers, resolved
 from gateway.formats.openai.waiting import ToldLate, at_the_end
 from gateway.protocol import Status, sse
-from gateway.protocol.errors import CursorLost, Invalid, StreamNotFound, TooLarge
+from gateway.protocol.errors import CursorLost, Invalid, StreamGone, StreamNotFound, TooLarge
 from gateway.runtime.off_loop import aside
+from gateway.store.conversations import ALSO
 from gateway.store.record import Record
 from gateway.streams.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word, with_answers
 from gateway.streams.params import RESPONSE_FORMAT
@@ -90,6 +91,8 @@ async def openai_responses_create(gateway: Gateway, request: Request) -> Respons
         start, asked = await with_what_was_said(draft, gateway, owner)
         gateway.parts.hub.check_room(owner=owner)
         again = await repeats.joined(gateway, request, owner, digest)
+        if digest:
+            asked = replace(asked, kept={**asked.kept, ALSO: [(repeats.KIND, digest)]})
         with _as_sent():
             record = again or await begin(gateway, request, start, owner, followed=asked.stream)
     with begun(record):
@@ -194,7 +197,7 @@ async def _resumed(gateway: Gateway, request: Request, draft: Draft, owner: str)
     asked = Asked(
         fields.flag(draft.value, "stream"),
         {
-            **kept,
+            **{name: value for name, value in kept.items() if name != ALSO},
             "background": fields.flag(draft.value, "background"),
             "previous_response_id": f"{_PREFIX}{stream_id}",
             "store": is_kept,
@@ -204,7 +207,7 @@ async def _resumed(gateway: Gateway, request: Request, draft: Draft, owner: str)
     )
     record = await gateway.resume(
         stream_id,
-        given,
+        replace(given, unstored=draft.value.get("store") is False),
         owner=owner,
         traceparent=request_head.traceparent(request),
         followed=asked.stream,
@@ -285,9 +288,11 @@ async def _conversation(gateway: Gateway, previous: Any, owner: str) -> list[dic
         raise Invalid(field, "must be a string")
     try:
         record = await gateway.find(previous.removeprefix(_PREFIX), owner)
-    except StreamNotFound:
-        raise unknown(field) from None
+    except (StreamNotFound, StreamGone):
+        raise NoPrevious(previous) from None
     kept = await gateway.parts.conversations.kept(owner, record.id, KIND)
+    if kept and not kept["store"]:
+        raise NoPrevious(previous)
     if record.status is not Status.DONE or not kept or kept["messages"] is None:
         raise Invalid(field, "must be the id of a response that is completed, and was stored")
     told = await replayed(gateway, record, Responses)
@@ -320,7 +325,7 @@ async def _made(
 ) -> partial[Responses]:
     """Makes the projection of a stream, in whatever format it was started; `shown` as in `Asked`."""
     kept = await gateway.parts.conversations.kept(record.owner, record.id, KIND) or {}
-    asked = {name: value for name, value in kept.items() if name != "messages"}
+    asked = {name: value for name, value in kept.items() if name not in ("messages", ALSO)}
     return partial(
         Responses, {"background": False, "metadata": record.metadata or {}, **asked, **(shown or {})}
     )

@@ -306,14 +306,14 @@ class _Contract:
                 "200": responses.events("with `Accept: text/event-stream`: the events", created=True),
                 "202": {**responses.created("Retried"), "links": _links()},
                 "204": responses.seen(created=True),
-                **self._refused(*dict.fromkeys(codes)),
+                **self._refused(*dict.fromkeys((*codes, *self._apart()))),
             },
         }
 
     def _resume(self) -> Operation:
         follow = responses.events("with `Accept: text/event-stream`: the events themselves", created=True)
         codes = {"not_waiting", "already_answered", "unknown_interrupt", "unanswered_interrupts"}
-        codes |= {*_START, *_ONE} - {"queue_unavailable"}
+        codes |= {*_START, *_ONE, *self._apart()} - {"queue_unavailable"}
         return {
             **_named("resume", "Answer what a stream has asked; a new stream goes on with it"),
             "security": self._asked(),

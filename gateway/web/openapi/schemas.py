@@ -125,9 +125,14 @@ def _resume(bounds: Bounds) -> Schema:
                 ],
                 "description": "the nodes that come next",
             },
+            webhook=_instead("that of the stream that asks"),
         ),
         "required": ["responses"],
     }
+
+
+def _instead(whose: str) -> Schema:
+    return {**or_null(ref("Webhook")), "description": f"instead of {whose}; null: none"}
 
 
 def _retry() -> Schema:
@@ -138,6 +143,7 @@ def _retry() -> Schema:
             "not": {"type": "null"},
             "description": "a merge patch (RFC 7396) of the failed stream's input",
         },
+        "webhook": _instead("the failed stream's"),
     }
     return {**exactly(**fields), "required": []}
 
