@@ -20,6 +20,7 @@ class _Agent:
 
     name: str
     call: str
+    parent: _Agent | None  # the one below whose call it is
     speakers: list[str] = field(default_factory=list)
     calls: dict[str, tuple[str, str]] = field(default_factory=dict)  # by their ids in the log: shown, tool
 
@@ -39,7 +40,7 @@ class Below:
         parent = next((one for one in self._agents.values() if within in one.calls), None)
         shown, tool = (parent.calls if parent else calls).get(within, ("", ""))
         name = self._write.name("a")
-        self._agents[within] = _Agent(name, within)
+        self._agents[within] = _Agent(name, within, parent)
         more = {"parentToolCallId": shown} if shown else {}
         more |= {"parentSubagentRunId": parent.name} if parent else {}
         yield event("SUBAGENT_STARTED", subagentRunId=name, name=tool or "tool", **more)
@@ -76,7 +77,7 @@ class Below:
             yield event("TOOL_CALL_ARGS", toolCallId=shown, delta=arguments, **of)
             yield event("TOOL_CALL_END", toolCallId=shown, **of)
         if data["state"] != "started":
-            yield from self.end(call_id, failed=data["state"] == "failed")
+            yield from self._end_below(agent, call_id, failed=data["state"] == "failed")
             shown, _ = agent.calls.pop(call_id)
             more = FAILED if data["state"] == "failed" else None
             yield self._write.result(shown, data.get("output"), more, agent.name)
@@ -87,13 +88,19 @@ class Below:
         if agent is None:
             return
         for below in list(agent.calls):
-            yield from self.end(below)
+            yield from self._end_below(agent, below)
         yield from self._write.end(*(agent.speakers or ("",)))
         del self._agents[call_id]
         if failed:
             yield event("SUBAGENT_ERROR", subagentRunId=agent.name, message="The tool failed.")
         else:
             yield event("SUBAGENT_FINISHED", subagentRunId=agent.name, outcome={"type": "success"})
+
+    def _end_below(self, parent: _Agent, call_id: str, *, failed: bool = False) -> Iterator[Frame]:
+        """The sub-agent that a call of this one is: a model below may number its calls as one above does."""
+        agent = self._agents.get(call_id)
+        if agent is not None and agent.parent is parent:
+            yield from self.end(call_id, failed=failed)
 
     def close(self) -> Iterator[Frame]:
         """All of them end."""
