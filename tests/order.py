@@ -19,6 +19,7 @@ CLOSED = SESSION_HOSTS | {"mortals", "store"}  # what is closed when the rest of
 # The files of foreign formats share hosts of their own (tests/mortals.py). They run as two groups. A file's
 # group is that of the first of these beginnings that the file's name has.
 FORMATS = {
+    "tests/test_format_agui": "formats: AI SDK and Durable Streams",
     "tests/test_format_ai_sdk": "formats: AI SDK and Durable Streams",
     "tests/test_format_durable": "formats: AI SDK and Durable Streams",
     "tests/test_format_": "formats: LangGraph and OpenAI",

@@ -42,6 +42,7 @@ PACKAGES: Sequence[Sequence[str]] = [
     ["gateway.web"],
     ["gateway.formats.base"],
     [
+        "gateway.formats.agui",
         "gateway.formats.ai_sdk",
         "gateway.formats.durable",
         "gateway.formats.langgraph",

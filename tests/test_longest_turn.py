@@ -127,6 +127,7 @@ READING: dict[str, Any] = {  # by path: a body that is looked at in a thread
     "/v1/responses": {"model": "chat", "input": "x" * LARGE, "background": True},
     "/v1/chat/completions": {"model": "chat", "messages": "x" * LARGE},
     "/api/chat": {"id": "c", "messages": "x" * LARGE},
+    "/agui/chat": {"threadId": "t", "runId": "r", "messages": "x" * LARGE},
 }
 
 
@@ -354,6 +355,10 @@ ANY = {
         '{"id":"c","messages":[{"role":"user","parts":[{"type":"text","text":"x"}]}],"params":{"a":',
         "}}",
     ),
+    "/agui/{chain}": (
+        '{"threadId":"t","runId":"r","messages":[{"id":"u","role":"user","content":"x"}],"forwardedProps":',
+        "}",
+    ),
     "/api/http_trigger": ('{"user":"x","a":', "}"),
 }
 PARTS = {
@@ -414,6 +419,25 @@ BODIES: list[tuple[str, str, bytes]] = [
     ("/threads/{thread}/stream/events", "channels", flat('{"channels":', '"values"', "}")),
     ("/runs", "texts", flat('{"assistant_id":"chat","input":{"messages":', '"a"', "}}")),
     ("/v1/chat/completions", "messages", flat('{"model":"chat","stream":true,"messages":', TALK, "}", 1000)),
+    (
+        "/agui/{chain}",
+        "messages",
+        flat('{"threadId":"t","runId":"r","messages":', '{"role":"user","content":"a"}', "}", 1000),
+    ),
+    (
+        "/agui/{chain}",
+        "answers",
+        flat(
+            '{"threadId":"t","runId":"r","messages":[],"resume":',
+            '{"interruptId":"x","status":"resolved"}',
+            "}",
+        ),
+    ),
+    (
+        "/agui/{chain}",
+        "tools",
+        flat('{"threadId":"t","runId":"r","messages":[],"tools":', '{"name":"x"}', "}"),
+    ),
     ("/api/http_trigger", "a text", b'{"user":"' + b"a" * (MOST - 20) + b'"}'),
 ]
 # Each takes a write token, so `test_fault_63_no_line_of_a_producer_makes_a_long_turn` asks it.
@@ -483,7 +507,12 @@ async def measured(redis_url: str) -> AsyncIterator[Measured]:
 async def test_fault_63_no_body_makes_a_long_turn(measured: Measured) -> None:
     assert all(len(body) <= MOST for _, _, body in BODIES)
     for route, name, body in BODIES:
-        await measured.ask("POST", route.replace("{id}", NOBODY).replace("{thread}", "t"), name, body)
+        await measured.ask(
+            "POST",
+            route.replace("{id}", NOBODY).replace("{thread}", "t").replace("{chain}", "chat"),
+            name,
+            body,
+        )
     many = ",".join(["text/x;q=0.1;q=0"] * 2000)
     await measured.ask("GET", f"/stream/{NOBODY}", "Accept of 34 kB", accept=many)
     measured.assert_short()
@@ -553,6 +582,7 @@ async def test_fault_63_no_stream_makes_a_long_turn(measured: Measured) -> None:
         f"/threads/t/runs/{run}/join": {},
         f"/threads/t/runs/{run}/stream?last_event_id=-1&stream_mode=messages-tuple": {},
         f"/threads/t/runs/{run}/stream?last_event_id=-1&stream_mode=values": {},
+        f"/agui/chat/{run}": {},
         f"/durable/{run}": {},
         f"/durable/{run}?offset=-1&live=sse": {},
     }

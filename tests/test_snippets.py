@@ -22,6 +22,7 @@ RUN = {
     ("docs/chains.md", "Take a hat."): "tests/test_chain_testing.py",
     ("docs/chains.md", "history_factory_config"): "tests/test_auth_params.py",
     ("docs/formats.md", "DefaultChatTransport"): "tests/test_format_ai_sdk.py",
+    ("docs/formats.md", "resuming = (fetch"): "tests/test_format_agui.py",
     ("docs/formats.md", '"/plain/'): "tests/test_format_documented.py",
 }
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]

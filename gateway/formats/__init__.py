@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.formats import ai_sdk, durable, langgraph, openai
+from gateway.formats import agui, ai_sdk, durable, langgraph, openai
 from gateway.formats.base.serving import Route
 from gateway.formats.langgraph import threads
 from gateway.formats.openai import common
@@ -15,6 +15,7 @@ _ROUTES: tuple[Route, ...] = (
     *ai_sdk.ROUTES,
     *openai.ROUTES,
     *durable.ROUTES,
+    *agui.ROUTES,
 )
 
 
@@ -34,6 +35,7 @@ def shape_at(path: str) -> Shape:
 _SHAPES: dict[str, Shape] = {  # by what its paths begin with
     **dict.fromkeys(("threads", "runs", "assistants"), threads.refused),
     "v1": common.refusal,
+    "agui": agui.refused,
 }
 ROUTES = _with_preflights(_ROUTES)
 __all__ = ["ROUTES", "Route", "shape_at"]

@@ -95,6 +95,7 @@ class Start:
     after: str = "*"  # the thread's newest stream that this one goes on from; `*`: whichever it is
     again: Again | None = None  # the failed stream of which this is another try
     webhook: Webhook | None = None  # whom to tell of the end
+    once: str = ""  # what a repeated key is held against, instead of the body
 
     @property
     def tells(self) -> bool:
@@ -104,6 +105,8 @@ class Start:
     @property
     def digest(self) -> str:
         """SHA-256 in hex of what was asked, the same for the same body however it is spelled."""
+        if self.once:
+            return hashlib.sha256(self.once.encode()).hexdigest()
         whole = [self.chain, self.input, self.params, self.metadata]
         whole += [self.thread, self.strategy] if self.thread else []
         whole += [self.webhook.told()] if self.webhook else []

@@ -16,7 +16,7 @@ SECURE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 _METHODS = "GET, POST, DELETE"
 _ASKED = (
     "authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, x-functions-key, "
-    "x-write-token, if-none-match"
+    "x-write-token, if-none-match, x-run-id"
 )
 _SHOWN = (
     "content-location, location, retry-after, x-error-code, x-stream-id, "

@@ -40,7 +40,8 @@ class CleanEnder:
         method, path, _ = first.split(" ")
         headers = dict(line.lower().split(": ", 1) for line in lines)
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        kind = {"content-type": headers["content-type"]} if "content-type" in headers else {}
+        passed = ("content-type", "last-event-id")
+        kind = {name: told for name, told in headers.items() if name in passed}
         left = next(self._bounds, None)
         async with self._http.stream(method, path, content=body, headers=kind) as answer:
             told = f"HTTP/1.1 {answer.status_code} told\r\nconnection: close\r\n"

@@ -94,6 +94,12 @@ def _allowed(configs: Any) -> dict[str, list[str]]:
     }
 
 
+def place_of(approval_id: str) -> tuple[str, str, str] | None:
+    """The stream, the question and the place in it that an approval's id names; None: it is none."""
+    found = _ID.fullmatch(approval_id)
+    return (found[1], found[2], found[3]) if found else None
+
+
 def answered_by(decisions: Sequence[Decision]) -> tuple[str, Resume]:
     """The stream that is answered, and the answer. Raises Invalid, which names the field and the rule."""
     streams = set()

@@ -25,7 +25,7 @@ from gateway.runtime.json_pieces import is_long, pieces
 from gateway.streams.room import Share
 
 _LONG_NUMBER = re.compile(rb"[0-9]{18}")
-_PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,3})")
+_PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,6})")
 # As a whole number: the offset, then 16 bits of the writer's tag, then the frame. Below 2**53 for any log
 # that Redis can hold, so it is exact as JavaScript's number; and like an id, it proves itself.
 _FRAME_BITS, _TAG_BITS = 6, 16
@@ -122,14 +122,14 @@ class Projection:
             case EventType.STAGE:
                 return list(self.stage(data))
             case EventType.TOOL if "within" in data:
-                return []  # called below another tool: the conversation has only that one
+                return list(self.tool_within(data))
             case EventType.TOOL:
                 self.calls.take(Cursor.parse(event_id).offset, data)
                 return list(self.tool(data))
             case EventType.CUSTOM:
                 return list(self.custom(data))
             case EventType.NESTED:
-                return []  # below a tool: no format has a place for it
+                return list(self.nested(data))
             case EventType.REFUSAL:
                 assert stage is not None
                 return list(self.refusal(stage, data["delta"]))
@@ -193,6 +193,14 @@ class Projection:
 
     def tool(self, data: Any) -> Iterable[Frame]:
         """A tool call begins or ends."""
+        return ()
+
+    def tool_within(self, data: Any) -> Iterable[Frame]:
+        """A tool that is called below another one: most formats' conversations have only that one."""
+        return ()
+
+    def nested(self, data: Any) -> Iterable[Frame]:
+        """What a model says below a tool, as a sub-agent does."""
         return ()
 
     def custom(self, data: Any) -> Iterable[Frame]:
