@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.formats import ai_sdk, durable, langgraph, openai
+from gateway.formats import a2a, ai_sdk, durable, langgraph, mcp, openai
 from gateway.formats.base.serving import Route
 from gateway.formats.langgraph import threads
 from gateway.formats.openai import common
@@ -15,6 +15,8 @@ _ROUTES: tuple[Route, ...] = (
     *ai_sdk.ROUTES,
     *openai.ROUTES,
     *durable.ROUTES,
+    *a2a.ROUTES,
+    *mcp.ROUTES,
 )
 
 
