@@ -7,13 +7,16 @@ asks for the rest by GET, whichever process answers. A client that goes away can
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.base import rpc
-from gateway.formats.base.projection import Place
+from gateway.formats.base.projection import Frame, Place
 from gateway.formats.base.rpc import Call, begin_call, read_call, result
 from gateway.formats.base.serving import Route, begin, follow, stands
 from gateway.formats.mcp import versions
@@ -110,6 +113,13 @@ async def mcp_resume(gateway: Gateway, request: Request) -> Response:
     return _events(gateway, record, *kept, after=place)
 
 
+@answered("/mcp", shape=told)
+async def mcp_end(gateway: Gateway, request: Request) -> Response:
+    """DELETE /mcp: a session is over. Nothing was kept of it; its calls go on."""
+    await request_head.owner(gateway, request)
+    return Response(status_code=204)
+
+
 def _answer(gateway: Gateway, call: Call, version: str) -> tuple[dict[str, Any], dict[str, str]]:
     """What is answered at once, and its headers. Raises NoMethod."""
     match call.method:
@@ -166,7 +176,19 @@ def _events(
 ) -> Response:
     """Closed in good order at the connection's age: clients count a cut as an error, and soon give up."""
     events = Progress(stream=record.id, call=call, token=token, version=version)
-    return follow(gateway, record, events, after, {"x-stream-id": record.id}, ages=False)
+    wrap = None if after is None else partial(_primed, Frame(b"").encode(f"{events.id_before}{after}"))
+    return follow(gateway, record, events, after, {"x-stream-id": record.id}, ages=False, wrap=wrap)
+
+
+async def _primed(first: bytes, frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The place that the reader has named, without data, and then the rest.
+
+    npm's client forgets the place when a connection ends that has carried no id.
+    """
+    async with aclosing(frames) as rest:
+        yield first
+        async for frame in rest:
+            yield frame
 
 
 def _session(request: Request) -> str:
@@ -185,4 +207,5 @@ def _name(session: str, call: Any) -> str:
 ROUTES = (
     Route("POST", "/mcp", mcp_message),
     Route("GET", "/mcp", mcp_resume, head=False),
+    Route("DELETE", "/mcp", mcp_end),
 )

@@ -15,7 +15,6 @@ QUESTION: Mapping[str, Any] = {
     "type": "object",
     "properties": {"user": {"type": "string", "minLength": 1, "description": "What is asked."}},
     "required": ["user"],
-    "additionalProperties": False,
 }
 
 
@@ -61,16 +60,7 @@ def parse_tool_call(
         raise NoTool
     if not isinstance(given, dict):
         raise Invalid("arguments", "must be an object")
-    schema = schema_of(name)
-    asked: dict[str, Any] = {"chain": name}
-    is_question = set(given) == {"user"} and "user" not in ((schema or {}).get("properties") or {})
-    if is_question or not takes_object(schema):
-        for other in given:
-            if other != "user":
-                raise Invalid("arguments", "must be user, a text, and nothing else")
-        asked["user"] = given.get("user")
-    else:
-        asked["input"] = given
+    asked = {"chain": name} | _input(given, schema_of(name))
     meta = params.get("_meta") or {}
     if not isinstance(meta, dict):
         raise Invalid("_meta", "must be an object")
@@ -80,3 +70,12 @@ def parse_tool_call(
     if isinstance(token, str):
         check_text("_meta.progressToken", token)
     return ToolCall(parse_start(asked, chains, bounds), token)
+
+
+def _input(given: Mapping[str, Any], schema: Schema | None) -> dict[str, Any]:
+    """A question, or the arguments as the chain's input, which a chain without a schema takes, too."""
+    if set(given) == {"user"} and "user" not in ((schema or {}).get("properties") or {}):
+        return {"user": given["user"]}
+    if schema is None or takes_object(schema):
+        return {"input": given}
+    raise Invalid("arguments", "must be user, a text, and nothing else")
