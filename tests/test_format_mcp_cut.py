@@ -50,7 +50,7 @@ async def test_a_call_goes_on_through_cuts_and_a_workers_death(mortal: Mortal, m
 
 async def test_a_task_is_told_anew_where_another_worker_says_other_things(mortal: Mortal) -> None:
     gate, other = f"a2a-kill-{mortal.name}", ["quite ", "other"]
-    question = script(["one ", "two "], gate=gate, gate_at=2, again=other)
+    question = script(["one ", "two ", "three"], gate=gate, gate_at=2, again=other)
     async with AsyncExitStack() as workers, client_of(mortal.url) as client:
         first = await workers.enter_async_context(mortal.worker())
         seen, is_killed = Assembled(), False
