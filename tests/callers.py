@@ -44,6 +44,7 @@ FLOODS = (
     "known",
     "langgraph",
     "openai",
+    "rpc",
     "ai",
     "day",
     "minute",

@@ -75,3 +75,66 @@ async def test_a_stream_token_reads_events_and_nothing_else(guarded: Guarded) ->
     assert events.status_code == 200
     assert b"mine" in events.content
     assert b"messages" not in events.content
+
+
+def a2a(method: str, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+def a2a_message(question: str, **fields: Any) -> dict[str, Any]:
+    parts = [{"text": question}]
+    return {"message": {"messageId": "the same", "role": "ROLE_USER", "parts": parts, **fields}}
+
+
+async def test_a2as_tasks_are_their_callers(guarded: Guarded) -> None:
+    card = "/a2a/chat/.well-known/agent-card.json"
+    assert (await guarded.http.get(card)).status_code == 401
+    known = (await guarded.http.get(card, headers=by_key(ALICE))).json()
+    assert known["securitySchemes"] == {"bearer": {"httpAuthSecurityScheme": {"scheme": "bearer"}}}
+    nobody = await guarded.http.post("/a2a/chat", json=a2a("GetTask", id=NOBODY))
+    assert (nobody.status_code, nobody.json()["error"]["data"][0]["metadata"]["code"]) == (
+        401,
+        "unauthorized",
+    )
+    asked = a2a("SendMessage", **a2a_message(script(["mine"])))
+    made = await guarded.http.post("/a2a/chat", json=asked, headers=by_key(ALICE))
+    task = made.json()["result"]["task"]
+    assert task["artifacts"][0]["parts"] == [{"text": "mine"}]
+    theirs = await guarded.http.post("/a2a/chat", json=asked, headers=by_key(BOB))  # a name of his own
+    assert theirs.json()["result"]["task"]["id"] != task["id"]
+    more = a2a("SendMessage", **a2a_message("x", taskId=task["id"]))
+    for body in (*(a2a(one, id=task["id"]) for one in ("GetTask", "CancelTask", "SubscribeToTask")), more):
+        foreign = await guarded.http.post("/a2a/chat", json=body, headers=by_key(BOB))
+        assert (foreign.status_code, foreign.json()["error"]["code"]) == (200, -32001)
+
+
+async def test_mcps_calls_are_their_callers(guarded: Guarded) -> None:
+    params = {"name": "chat", "arguments": {"user": script(["mine"])}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    assert (await guarded.http.post("/mcp", json=body)).status_code == 401
+    session = {"mcp-session-id": "the same"}
+    made = await guarded.http.post("/mcp", json=body, headers={**by_key(ALICE), **session})
+    again = await guarded.http.post("/mcp", json=body, headers={**by_key(ALICE), **session})
+    other = await guarded.http.post("/mcp", json=body, headers={**by_key(BOB), **session})
+    assert again.headers["x-stream-id"] == made.headers["x-stream-id"] != other.headers["x-stream-id"]
+    at = {"last-event-id": made.text.partition("\n")[0].removeprefix("id: ")}
+    assert (await guarded.http.get("/mcp", headers=at)).status_code == 401
+    assert (await guarded.http.get("/mcp", headers={**by_key(BOB), **at})).status_code == 404
+    assert (await guarded.http.get("/mcp", headers={**by_key(ALICE), **at})).status_code == 200
+
+
+async def test_a2a_and_mcp_tell_a_quota(guarded: Guarded, model: ModelServer) -> None:
+    flood, gate = by_key(flooding("rpc", guarded.name)), f"rpc-quota-{guarded.name}"
+    question = script(["a"], gate=gate)
+    for number in range(MOST_STREAMS):
+        sent = a2a("SendMessage", **a2a_message(question, messageId=f"m{number}"))
+        sent["params"]["configuration"] = {"returnImmediately": True}
+        assert "result" in (await guarded.http.post("/a2a/chat", json=sent, headers=flood)).json()
+    params = {"name": "chat", "arguments": {"user": "x"}}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    more = a2a("SendStreamingMessage", **a2a_message("x"))
+    for path, body in (("/a2a/chat", more), ("/mcp", call)):
+        answer = await guarded.http.post(path, json=body, headers=flood)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, -32603)
+        assert answer.headers["retry-after"] == "2"
+    model.open_gate(gate)

@@ -42,10 +42,12 @@ PACKAGES: Sequence[Sequence[str]] = [
     ["gateway.web"],
     ["gateway.formats.base"],
     [
+        "gateway.formats.a2a",
         "gateway.formats.agui",
         "gateway.formats.ai_sdk",
         "gateway.formats.durable",
         "gateway.formats.langgraph",
+        "gateway.formats.mcp",
         "gateway.formats.openai",
     ],
     ["gateway.formats"],

@@ -325,6 +325,11 @@ def flat(before: str, item: str, after: str, most: int = 9990) -> bytes:
     return f"{before}[{','.join([item] * count)}]{after}".encode()
 
 
+A2A = "/a2a/chat"
+A2A_BEFORE = (
+    '{"jsonrpc":"2.0","id":1,"method":"SendStreamingMessage",'
+    '"params":{"message":{"messageId":"x","role":"ROLE_USER","parts":'
+)
 ITEMS = {
     "numbers": "1e1",
     "lists": "[]",
@@ -360,8 +365,14 @@ ANY = {
         "}",
     ),
     "/api/http_trigger": ('{"user":"x","a":', "}"),
+    A2A: (f'{A2A_BEFORE}[{{"data":', "}]}}}"),
+    "/mcp": (
+        '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"chat","arguments":{"user":"x"},"a":',
+        "}}",
+    ),
 }
 PARTS = {
+    A2A: (A2A_BEFORE, "}}}"),
     "/stream": ('{"chain":"chat","messages":[{"role":"user","content":', "}]}"),
     "/runs": ('{"assistant_id":"chat","input":{"messages":[{"role":"user","content":', "}]}}"),
     "/v1/responses": ('{"model":"chat","background":true,"input":[{"role":"user","content":', "}]}"),
@@ -446,6 +457,7 @@ NOBODY = "00" + "A" * 22  # the form of an id, and nobody's
 NO_BODY = {"/stream/{id}/token", "/threads/{thread}/runs/{id}/cancel", "/v1/responses/{id}/cancel"}
 ALIKE = {  # routes whose body is read by the same code as another's
     "/stream/{id}/resume": RESUME,
+    "/a2a/{chain}": A2A,
     "/threads/{thread}/history": "/threads/t/history",
     "/threads/{thread}/state/checkpoint": "/threads/t/history",
     **dict.fromkeys(("/threads/search", "/threads/count"), "/threads/t/history"),

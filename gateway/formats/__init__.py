@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.formats import agui, ai_sdk, durable, langgraph, openai
+from gateway.formats import a2a, agui, ai_sdk, durable, langgraph, mcp, openai
 from gateway.formats.base.serving import Route
 from gateway.formats.langgraph import threads
 from gateway.formats.openai import common
@@ -16,6 +16,8 @@ _ROUTES: tuple[Route, ...] = (
     *openai.ROUTES,
     *durable.ROUTES,
     *agui.ROUTES,
+    *a2a.ROUTES,
+    *mcp.ROUTES,
 )
 
 

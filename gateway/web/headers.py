@@ -16,12 +16,13 @@ SECURE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 _METHODS = "GET, POST, DELETE"
 _ASKED = (
     "authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, x-functions-key, "
-    "x-write-token, if-none-match, x-run-id"
+    "x-write-token, if-none-match, x-run-id, "
+    "a2a-version, a2a-extensions, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name"
 )
 _SHOWN = (
     "content-location, location, retry-after, x-error-code, x-stream-id, "
     "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date, "
-    "x-workflow-run-id, x-workflow-stream-tail-index"
+    "x-workflow-run-id, x-workflow-stream-tail-index, mcp-session-id"
 )
 # What OpenAI's clients add to each request; a browser asks for leave for each.
 _ASKED_BY_OPENAI = ", ".join(

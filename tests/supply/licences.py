@@ -43,6 +43,7 @@ READ: Mapping[str, str] = {
     "kiwisolver": "BSD-3-Clause",
     "lupa": "MIT",
     "protobuf": "BSD-3-Clause",
+    "pyasn1-modules": "BSD-2-Clause",
     "redis-entraid": "MIT",
     "tiktoken": "MIT",
     "uri-templates": "Unlicense",

@@ -26,6 +26,7 @@ from gateway.web.answers import JSON, Handler
 from gateway.web.event_stream import CutStream
 
 P = TypeVar("P", bound=Projection)
+Wrap = Callable[[AsyncGenerator[bytes, None]], AsyncGenerator[bytes, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,11 @@ def follow(
     headers: Mapping[str, str] | None = None,
     *,
     ages: bool = True,
+    wrap: Wrap | None = None,
 ) -> Response:
     """The stream as this format's frames, after a place that stands in the log (`stands`).
 
-    `ages` as in `CutStream`.
+    `ages` as in `CutStream`. `wrap`: what this connection makes of the bytes of frames that all share.
 
     Raises TooManyReaders.
     """
@@ -97,6 +99,8 @@ def follow(
     else:
         chunks = gateway.parts.relay.follow(record.id, None, ending, record.owner)
         made = projected(chunks, projection, after)
+    if wrap is not None:
+        made = wrap(made)
     return CutStream(alive(made, gateway.settings.heartbeat), headers, ending, ages=ages)
 
 

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
-from gateway.formats.base.projection import Frame, Place, Projection, events
+from gateway.formats.base.projection import MOST_FRAMES, Frame, Place, Projection, events
 from gateway.protocol import Cursor, EventType, sse
 from gateway.protocol.errors import CursorLost
 from gateway.runtime.json_pieces import is_long
@@ -122,6 +122,18 @@ class SharedProjection:
         async with self._turn:
             await self._read_to(1 << 62)
 
+    @property
+    def projection(self) -> Projection:
+        """As it stands behind the last event that it was fed: to read, not to change."""
+        return self._projection
+
+    @property
+    def last(self) -> Place | None:
+        """Where a reader stands who has all frames so far."""
+        if not self._events:
+            return None
+        return Place(Cursor.parse(id_of(self._events[-1])), MOST_FRAMES - 1)
+
     def place_of(self, frame: int) -> Place:
         """Where the frame of this number, from 0, is."""
         # An event without frames begins at the number at which the next one does.
@@ -182,7 +194,8 @@ class SharedProjection:
         while self._unwritten:
             frame = self._unwritten[0]
             number = len(self._lengths) - self._first[-1]
-            frame_id = f"{event_id}.{number}" if self._projection.ids else ""
+            before = self._projection.id_before
+            frame_id = f"{before}{event_id}.{number}" if self._projection.ids else ""
             if self._is_text or not is_long(frame.data):
                 written = frame.encode(frame_id)
             else:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from gateway.formats.base.projection import MOST_FRAMES, Place, Projection, projected
 from gateway.formats.base.shared import Stale, Trimmed, ends_of, id_of, projections
 from gateway.protocol import Cursor, sse
-from gateway.protocol.errors import StoreUnavailable
+from gateway.protocol.errors import StoreUnavailable, StreamGone
 from gateway.relay.reader import Ending, Why
 from gateway.store.record import Record
 from gateway.streams.service import Gateway
 
 PIECE_BYTES = 256 * 1024
+T = TypeVar("T")
 
 
 async def shared(
@@ -91,6 +93,28 @@ async def numbered(
         has = min(had(one.frames, one.has_ended), one.frames)
         after = one.place_of(has - 1) if has > 0 else None
         return Numbered(one.frames, one.has_ended, after)
+    except Stale:
+        every.drop(one)
+        raise StoreUnavailable from None
+    finally:
+        every.leave(one)
+
+
+async def standing(
+    gateway: Gateway, record: Record, projection: Projection, tell: Callable[[Projection], T]
+) -> tuple[T, Place]:
+    """What `tell` makes of the projection as the log stands now, and where a reader stands who has all of it.
+
+    `tell` is given the shared projection, and changes nothing. Raises StreamGone where there is no log, and
+    StoreUnavailable, also where the log turns out to be another one than it was.
+    """
+    every = projections(gateway)
+    one = every.of(gateway, record.id, projection)
+    try:
+        await one.catch_up()
+        if one.last is None:
+            raise StreamGone
+        return tell(one.projection), one.last
     except Stale:
         every.drop(one)
         raise StoreUnavailable from None

@@ -22,9 +22,9 @@ from gateway.formats.base.answer_text import Piece
 from gateway.formats.base.calls import CALLS, Unanswered
 from gateway.formats.base.projection import Frame, Projection, alive, projected
 from gateway.formats.base.serving import Route, begin, replayed
+from gateway.formats.base.spoken import Spoken
 from gateway.formats.openai import repeats
 from gateway.formats.openai.common import begun, error_of, pages_of, refusal, seconds, tokens, where
-from gateway.formats.openai.spoken import Spoken
 from gateway.formats.openai.waiting import ToldLate, at_the_end
 from gateway.protocol import Cursor, Event, Status
 from gateway.protocol.errors import Invalid

@@ -13,7 +13,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-from gateway.protocol import sse
 from gateway.protocol.errors import (
     HoldfastError,
     StoreUnavailable,
@@ -87,12 +86,6 @@ def tokens(usage: Mapping[str, int] | None) -> tuple[int, int, int]:
     told = usage or {}
     given, said = told.get("input_tokens", 0), told.get("output_tokens", 0)
     return given, said, told.get("total_tokens", given + said)
-
-
-def result_of(last: str, data: Any) -> str:
-    """A custom event's JSON, if it is the last stage's result: that takes the place of a text."""
-    is_result = data["name"] == "result" and data["stage"] == last
-    return sse.dumps(data["data"]).decode(errors="replace") if is_result else ""
 
 
 def pages_of(cited: Sequence[Any]) -> Iterator[dict[str, Any]]:

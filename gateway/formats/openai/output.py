@@ -14,7 +14,8 @@ from gateway.formats.base.answer_text import Answer, Piece, is_of
 from gateway.formats.base.approvals import Approval, approvals_in
 from gateway.formats.base.calls import Unanswered
 from gateway.formats.base.projection import MOST_FRAMES, Frame, Projection
-from gateway.formats.openai.common import pages_of, result_of, seconds, tokens
+from gateway.formats.base.spoken import result_of
+from gateway.formats.openai.common import pages_of, seconds, tokens
 from gateway.formats.openai.items import (
     ApprovalRequest,
     Aside,

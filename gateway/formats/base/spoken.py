@@ -8,9 +8,14 @@ from typing import Any
 
 from gateway.formats.base.answer_text import Answer, Piece, is_of
 from gateway.formats.base.projection import Frame, Projection
-from gateway.formats.openai.common import result_of
-from gateway.protocol import Cursor
+from gateway.protocol import Cursor, sse
 from gateway.protocol.fold import StageText
+
+
+def result_of(last: str, data: Any) -> str:
+    """A custom event's JSON, if it is the last stage's result: that takes the place of a text."""
+    is_result = data["name"] == "result" and data["stage"] == last
+    return sse.dumps(data["data"]).decode(errors="replace") if is_result else ""
 
 
 @dataclass
