@@ -83,7 +83,7 @@ async def test_through_cuts_at_random_bytes_each_event_comes_once_and_one_job_is
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    bounds = [0, 0, rng.randrange(1, 200), *(rng.randrange(200, 900) for _ in range(20))]
+    bounds = [0, 0, rng.randrange(1, 200), *(rng.randrange(200, 900) for _ in range(10))]
     before = len(host.model.requests)
     async with Cutter(str(host.http.base_url), bounds) as cutter, Gateway(cutter.url) as gateway:
         stream = gateway.stream(user=script(WORDS, pace=0.005))

@@ -124,43 +124,42 @@ async def grown(person: Person, text: str, step: int) -> Any:
     return await person.does("run", GROWN.replace("TEXT", json.dumps(text)).replace("STEP", str(step)))
 
 
-@pytest.mark.parametrize("reference", ["", "End of [it][1].\n\n[1]: https://good.example/\n"])
-async def test_what_grows_comes_to_the_same_as_what_is_there_at_once(person: Person, reference: str) -> None:
+async def test_what_grows_comes_to_the_same_as_what_is_there_at_once(person: Person) -> None:
     lists = "- a\n- b\n\n  c\n\n2. x\n3. y\n\n* * *\n\nA line\n=\n\n### Deep\n\n"
-    text = "".join(RICH) + lists + "~~~js\nlet a = `b\nc`;\n\n  ``\n~~~\n" + reference
-    at_once = await grown(person, text, len(text))
-    for step in (1, 7):
-        assert (await grown(person, text, step))["html"] == at_once["html"]
+    for reference in ("", "End of [it][1].\n\n[1]: https://good.example/\n"):
+        text = "".join(RICH) + lists + "~~~js\nlet a = `b\nc`;\n\n  ``\n~~~\n" + reference
+        at_once = await grown(person, text, len(text))
+        for step in (1, 7):
+            assert (await grown(person, text, step))["html"] == at_once["html"], (reference, step)
 
 
-@pytest.mark.parametrize("sign", ["### ", "#", "```", "|"])
-async def test_a_line_that_is_but_a_sign_yet_waits_for_what_it_will_be(person: Person, sign: str) -> None:
+async def test_a_line_that_is_but_a_sign_yet_waits_for_what_it_will_be(person: Person) -> None:
     held = """(async () => {
         const { Growing } = await import("./web/growing.js");
         const node = document.createElement("div"), growing = new Growing(node);
         return [false, true].map((isWhole) => growing.draw("Text.\\n\\nSIGN", isWhole) && node.textContent);
     })()"""
-    first, whole = await person.does("run", held.replace("SIGN", sign))
-    assert first == "Text."
-    assert whole != first or sign.startswith("#")  # an empty heading has nothing to be seen
+    for sign in ("### ", "#", "```", "|"):
+        first, whole = await person.does("run", held.replace("SIGN", sign))
+        assert first == "Text.", sign
+        assert whole != first or sign.startswith("#"), sign  # an empty heading has nothing to be seen
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "| a | b |\n|-|-|\n" + "| a cell | and another |\n" * 4000,
-        "- one of many items\n" * 5000,
-        "```py\n" + "x = 1  # one\n" * 8000 + "```\n",
-        "A line of many.\n" * 6000,
-        "One.\n\n" * 15_000,
-    ],
-    ids=["table", "list", "code", "lines", "paragraphs"],
-)
-async def test_one_drawing_of_a_long_answer_takes_up_a_part_of_it(person: Person, text: str) -> None:
+LENGTHS = {
+    "table": "| a | b |\n|-|-|\n" + "| a cell | and another |\n" * 4000,
+    "list": "- one of many items\n" * 5000,
+    "code": "```py\n" + "x = 1  # one\n" * 8000 + "```\n",
+    "lines": "A line of many.\n" * 6000,
+    "paragraphs": "One.\n\n" * 15_000,
+}
+
+
+async def test_one_drawing_of_a_long_answer_takes_up_a_part_of_it(person: Person) -> None:
     """A hundred thousand characters that are read again from their beginning do not hold the page up."""
-    drawn = (await grown(person, text, len(text)))["drawn"]
-    assert sum(drawn) >= 60_000
-    assert max(drawn) < 10_000
+    for name, text in LENGTHS.items():
+        drawn = (await grown(person, text, len(text)))["drawn"]
+        assert sum(drawn) >= 60_000, name
+        assert max(drawn) < 10_000, name
 
 
 async def test_a_table_scrolls_and_code_has_its_language_its_colours_and_a_copy(person: Person) -> None:

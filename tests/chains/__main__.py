@@ -39,11 +39,12 @@ def packages(folder: Path) -> Path:
 
 
 def again(paths: list[str], compiled: Path) -> None:
-    """Start anew with the packages in reach, and with compiled modules kept beside them."""
+    """Start anew with the packages in reach, and with what is compiled of them kept beside them."""
     if os.environ.get("CHAINS_READY"):
         return
     env = dict(os.environ, CHAINS_READY="1", PYTHONPATH=os.pathsep.join([str(ROOT), *paths]))
-    env["PYTHONPYCACHEPREFIX"] = str(compiled)
+    if paths:  # without them, all modules are the project's, which are compiled already
+        env["PYTHONPYCACHEPREFIX"] = str(compiled)
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     os.execve(sys.executable, [sys.executable, "-m", "tests.chains", *sys.argv[1:]], env)
 

@@ -20,6 +20,8 @@ START_SECONDS = 60
 STOP_SECONDS = 30
 LOG_BYTES = 4 * 1024 * 1024
 SERVES = "Holdfast serves "
+AUTHORITY = Path(__file__).with_name("authority.pem")  # has signed nothing, and its key is nowhere
+INHERITED = ("HOME", "PATH", "LANG", "TMPDIR", "SSL_CERT_FILE")
 
 
 IN_PRODUCTION = {"GATEWAY_DEVELOPMENT": "no"}  # `all` on loopback would show the text of chains' exceptions
@@ -53,9 +55,7 @@ class GatewayProcess:
     def __init__(
         self, mode: str, environment: Mapping[str, str], *, anew: bool = False, module: str = "gateway"
     ) -> None:
-        inherited = {
-            name: os.environ[name] for name in ("HOME", "PATH", "LANG", "TMPDIR") if name in os.environ
-        }
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self._mode = mode
         self._module = module
         self._anew = anew
