@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SHOWN = (
     "content-location, location, retry-after, x-error-code, x-stream-id, "
     "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date, "
-    "x-workflow-run-id, x-workflow-stream-tail-index"
+    "x-workflow-run-id, x-workflow-stream-tail-index, mcp-session-id"
 )
 ELSEWHERE = (
     "https://elsewhere.example",

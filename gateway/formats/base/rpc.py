@@ -33,6 +33,8 @@ _asked: ContextVar[Any] = ContextVar("asked", default=None)  # the id of the cal
 class NotCall(Invalid):
     """The body is no call of JSON-RPC."""
 
+    code = "not_a_call"
+
 
 class NoMethod(HoldfastError):
     """There is no such method."""

@@ -206,6 +206,6 @@ def _name(session: str, call: Any) -> str:
 
 ROUTES = (
     Route("POST", "/mcp", mcp_message),
-    Route("GET", "/mcp", mcp_resume, head=False),
+    Route("GET", "/mcp", mcp_resume),
     Route("DELETE", "/mcp", mcp_end),
 )
