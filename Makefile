@@ -8,7 +8,7 @@ export PYTHON
 OLDER = 3.11 3.12
 unexport PYTHONDONTWRITEBYTECODE # what is imported at each start is compiled once
 
-.PHONY: help run run-functions test check older setup stores dist dist-test docs pictures bench bench-full chains langgraph chaos contract fuzz audit licences sbom tools clean
+.PHONY: help run run-functions test check older setup stores dist dist-test docs pictures bench bench-full chains langgraph fronts chaos contract fuzz audit licences sbom tools clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -68,6 +68,9 @@ chains: setup ## chains as people write them, by the gateway and by themselves; 
 
 langgraph: setup ## LangGraph's clients, against LangGraph's own server and the gateway; ARGS: cases or groups
 	@$(PY) tests/formats/langgraph/run.py $(ARGS)
+
+fronts: setup ## front ends that others wrote, each in its newest version, on the gateway: client by case; ARGS: names
+	@$(PY) -m tests.fronts $(ARGS)
 
 chaos: setup ## kills, cuts and pauses everything for SECONDS (600); SEED, STORE=aof|replicated|both, PLANNED=yes
 	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) \

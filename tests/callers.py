@@ -43,6 +43,7 @@ FLOODS = (
     "quota",
     "known",
     "langgraph",
+    "agui",
     "openai",
     "rpc",
     "ai",

@@ -143,6 +143,7 @@ FORMATS = {
         },
         True,
     ),
+    "AG-UI": ("/agui/chat", {"threadId": "t", "runId": "r", "messages": "MESSAGES"}, True),
     "chat, streamed": (
         "/v1/chat/completions",
         {"model": "chat", "stream": True, "messages": "MESSAGES"},

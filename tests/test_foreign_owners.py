@@ -43,6 +43,44 @@ async def test_langgraph_threads_and_runs_are_their_callers(guarded: Guarded) ->
     assert taken.status_code == 422
 
 
+def agui(question: str, run: str) -> dict[str, Any]:
+    message = {"id": "u", "role": "user", "content": question}
+    return {"threadId": "same", "runId": run, "messages": [message]}
+
+
+async def test_runs_of_ag_ui_are_their_callers(guarded: Guarded) -> None:
+    """A thread and a run of the same names are another caller's own."""
+    for method, path in (("POST", "/agui/chat"), ("GET", "/agui/chat/r"), ("DELETE", "/agui/chat/r")):
+        answer = await guarded.http.request(method, path, json=agui("x", "r"))
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    shared = f"r on {guarded.name}"
+    mine = await guarded.http.post("/agui/chat", json=agui(script(["mine"]), shared), headers=by_key(ALICE))
+    assert '"delta":"mine"' in mine.text
+    run = mine.headers["x-stream-id"]
+    for method in ("GET", "DELETE"):
+        for name in (shared, run):
+            theirs = await guarded.http.request(method, f"/agui/chat/{name}", headers=by_key(BOB))
+            assert (theirs.status_code, theirs.json()["code"]) == (404, "not_found")
+    own = await guarded.http.post("/agui/chat", json=agui(script(["theirs"]), shared), headers=by_key(BOB))
+    assert '"delta":"theirs"' in own.text
+    again = await guarded.http.get(f"/agui/chat/{shared}", headers=by_key(ALICE))
+    assert again.content == mine.content
+
+
+async def test_ag_ui_tells_a_quota_and_a_known_run_is_answered(guarded: Guarded, model: ModelServer) -> None:
+    flood, gate = by_key(flooding("agui", guarded.name)), f"agui-quota-{guarded.name}"
+    for number in range(MOST_STREAMS):
+        body = agui(script(["a"], gate=gate), f"r{number}")
+        async with guarded.http.stream("POST", "/agui/chat", json=body, headers=flood) as answer:
+            assert answer.status_code == 200
+    refused = await guarded.http.post("/agui/chat", json=agui("x", "one more"), headers=flood)
+    assert (refused.status_code, refused.json()["code"]) == (429, "over_quota")
+    assert refused.headers["retry-after"] == "2"
+    model.open_gate(gate)
+    known = await guarded.http.post("/agui/chat", json=agui("x", "r0"), headers=flood)
+    assert '"delta":"a"' in known.text
+
+
 async def test_langgraph_tells_a_quota(guarded: Guarded, model: ModelServer) -> None:
     flood, gate = by_key(flooding("langgraph", guarded.name)), f"langgraph-quota-{guarded.name}"
     body = langgraph(script(["a"], gate=gate))
@@ -65,6 +103,8 @@ async def test_a_stream_token_reads_events_and_nothing_else(guarded: Guarded) ->
         ("GET", f"/threads/t/runs/{run}/stream"),
         ("GET", f"/threads/t/runs/{run}/join"),
         ("POST", f"/threads/t/runs/{run}/cancel"),
+        ("GET", f"/agui/chat/{run}"),
+        ("DELETE", f"/agui/chat/{run}"),
         ("GET", f"/v1/responses/{run}"),
         ("POST", f"/v1/responses/{run}/cancel"),
     ):

@@ -207,6 +207,22 @@ async def test_a_failure_is_an_error_of_the_run(host: Host, meets: Meets) -> Non
     assert refused["error"]["payload"]["code"] == "chain_not_found"
 
 
+async def test_names_are_taken_as_pythons_clients_spell_them(host: Host) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    messages = [
+        {"id": "u", "role": "user", "content": script(turns=[{}, {"chunks": ["b"]}])},
+        {"id": "a", "role": "assistant", "tool_calls": [call]},
+        {"id": "t", "role": "tool", "tool_call_id": "c", "content": "seen"},
+    ]
+    body = {"thread_id": f"snakes {host.name}", "run_id": "r", "messages": messages}
+    answer = await host.http.post("/agui/chat", json=body)
+    assert answer.status_code == 200, answer.text
+    events = [event for _, event in frames_of(answer.content)]
+    checked(events)
+    assert (events[0]["threadId"], events[-1]["outcome"]["type"]) == (body["thread_id"], "success")
+    assert [one["role"] for one in host.model.requests[-1]["messages"]] == ["user", "assistant", "tool"]
+
+
 async def test_earlier_stages_are_reasoning(host: Host, meets: Meets) -> None:
     agent = await meets(url_of(host), chain="report")
     told = await agent.does("run", text=script(["One\nTwo"]))

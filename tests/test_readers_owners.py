@@ -145,6 +145,11 @@ async def test_fault_74_one_caller_leaves_places_for_others_with_keys_and_with_t
             "/runs/wait": {"assistant_id": "chat", "input": {"messages": [QUESTION]}},
             "/v1/chat/completions": {"model": "chat", "messages": [{"role": "user", "content": QUESTION}]},
             "/v1/responses": {"model": "chat", "input": QUESTION},
+            "/agui/chat": {
+                "threadId": "t",
+                "runId": "r",
+                "messages": [{"id": "u", "role": "user", "content": QUESTION}],
+            },
             "/api/chat": {
                 "id": "c",
                 "messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": QUESTION}]}],

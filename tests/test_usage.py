@@ -100,6 +100,7 @@ async def test_over_the_budget_a_post_is_refused_and_a_known_key_still_answers(
     for path, body in (
         ("/v1/chat/completions", {"model": "chat", "messages": [{"role": "user", "content": "x"}]}),
         ("/v1/responses", {"model": "chat", "input": "x"}),
+        ("/agui/chat", {"threadId": "t", "runId": "r", "messages": [{"role": "user", "content": "x"}]}),
         ("/api/http_trigger", {"user": "x"}),
     ):
         foreign = await post(guarded, who, path, **body)

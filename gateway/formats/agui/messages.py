@@ -19,6 +19,7 @@ from gateway.streams.start import Bounds, check_text
 ROLES = ("developer", "system", "assistant", "user", "tool", "reasoning", "activity")
 SUBAGENT = "subagentRunId"
 FAILED = {"holdfast": {"failed": True}}  # the metadata of a tool's answer that is an error
+_SPELLED = {"tool_calls": "toolCalls", "tool_call_id": "toolCallId"}  # as Python's clients may send them
 _MEDIA = ("image", "audio", "video", "document")
 
 
@@ -46,6 +47,7 @@ def conversation_of(value: Any, bounds: Bounds) -> Dialogue:
 def _take(found: Dialogue, known: set[str], at: str, message: Any, bounds: Bounds) -> None:
     if not isinstance(message, dict):
         raise Invalid(at, "must be an object")
+    message = {_SPELLED.get(field_name, field_name): one for field_name, one in message.items()}
     role, name = message.get("role"), message.get("id")
     if role not in ROLES:
         raise Invalid(f"{at}.role", f"must be one of {', '.join(ROLES)}")

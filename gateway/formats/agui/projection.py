@@ -63,8 +63,8 @@ class RunEvents(Projection):
         self._states = [(0, self.kept["state"])] if "state" in self.kept else []
 
     def shared_as(self) -> Hashable:
-        """What a stream was asked with never changes."""
-        return ()
+        """What a stream was asked with never changes; for a moment it is not known."""
+        return self.kept["thread"], self.kept["run"]
 
     def feed(self, event_id: str, event: Any) -> list[Frame]:
         """The frames of the next event, in order."""
@@ -87,6 +87,8 @@ class RunEvents(Projection):
         if data["state"] == "started":
             self._answer.staged(data)
             self._caller = self._caller if key[2] else ""
+            if key in self._steps:
+                yield event("STEP_FINISHED", stepName=self._steps.pop(key))
             name = self._steps[key] = self._step(*key)
             yield event("STEP_STARTED", stepName=name)
             return

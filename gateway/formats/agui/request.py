@@ -20,6 +20,12 @@ from gateway.streams.strict_json import shown
 
 _STATUSES = ("resolved", "cancelled")
 _MESSAGES = "messages"
+_SPELLED = {
+    "thread_id": "threadId",
+    "run_id": "runId",
+    "parent_run_id": "parentRunId",
+    "forwarded_props": "forwardedProps",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,18 @@ class Asked:
     resume: Sequence[Reply] = field(default=(), repr=False)
 
 
-def run_of(value: Any, chain: str) -> Run:
-    """The run that a body names. Raises Invalid."""
+def spelled(value: Any) -> Any:
+    """A body whose fields are spelled as in the protocol: some Python clients send `thread_id` and so on.
+
+    Raises Invalid.
+    """
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
+    return {_SPELLED.get(name, name): item for name, item in value.items()}
+
+
+def run_of(value: Mapping[str, Any], chain: str) -> Run:
+    """The run that a body names. Raises Invalid."""
     for name in ("threadId", "runId"):
         check_word(name, value.get(name), MOST_ID)
     return Run(chain, value["threadId"], value["runId"])

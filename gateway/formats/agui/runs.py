@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from gateway.formats.agui.interrupts import answer_of
 from gateway.formats.agui.known import begun_as, keep, newest_of, projection_of, run_known
-from gateway.formats.agui.request import Asked, Run, asked_of, run_of
+from gateway.formats.agui.request import Asked, Run, asked_of, run_of, spelled
 from gateway.formats.agui.told import ChainNotFound, refused
 from gateway.formats.base.projection import Place
 from gateway.formats.base.serving import Route, begin, follow, stands
@@ -69,6 +69,7 @@ async def agui_cancel(gateway: Gateway, request: Request) -> Response:
 
 def _read(gateway: Gateway, value: Any, chain: str) -> tuple[Run, Asked | Exception]:
     """The run that a body names, and what it asks for; that is not looked at where the run is known."""
+    value = spelled(value)
     run = run_of(value, chain)
     if chain not in gateway.chains:
         return run, ChainNotFound()

@@ -1,0 +1,1 @@
+"""Front ends that others wrote, in their newest versions, against the gateway."""
