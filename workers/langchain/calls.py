@@ -251,14 +251,22 @@ class Models(BaseCallbackHandler):
         if call := self._open.pop(run_id, None):
             self._add(call)
 
+    def let_go(self) -> None:
+        """The stage is over, and its bill is made: nobody is told any more what a call has used.
+
+        Who was told refers to this callback. Such a circle would keep all that belongs to the stage in memory
+        until a full collection of garbage, which comes rarely.
+        """
+        self._paid = None
+
     def _add(self, call: Call) -> None:
         with self._lock:
             for name, tokens in call.usage.items():
                 self.usage[name] = self.usage.get(name, 0) + tokens
             if not call.is_inner:
                 self.finish = call.finish or self.finish
-        if call.usage and self._paid is not None:
-            self._paid(call.metadata, call.usage)
+        if call.usage and (paid := self._paid) is not None:
+            paid(call.metadata, call.usage)
 
 
 class FedModels(Models):

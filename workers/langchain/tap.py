@@ -90,6 +90,7 @@ class Tap(AsyncCallbackHandler):
             if self._draining is not None:
                 self._draining.cancel()
             self._add_up(outcome, own)
+            self.models.let_go()
         if self._error is not None:
             raise self._error
 
