@@ -51,7 +51,7 @@ class Writer:
         self._claim = claim
         self._tag = claim.tag
         self._lease_ms = round(lease * 1000)
-        # None once `run` has ended: it refers to this writer, and such a circle would keep the writer's memory
+        # None once `run` has ended: it refers to this writer, and such a circle would stay in memory
         # until a full collection of garbage, which comes rarely.
         self._appends: ClaimAppends | None = log.appends(claim, self._lease_ms, self)
         self._silence = min(lease / 3, LONGEST_SILENCE_SECONDS)
@@ -105,7 +105,8 @@ class Writer:
         if self.final is not None or self._over:
             return
         self._empty.clear()
-        self._want()
+        if not self._wanted:
+            self._want()
         for event in events:
             frame = sse.encode(event, self._end, self._tag)
             final = TERMINAL_EVENTS.get(event.type) if event.type else None

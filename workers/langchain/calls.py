@@ -46,7 +46,7 @@ _MARKING = frozenset(
     }
 )
 # Where LangChain's integrations put the marker. `status` is that of OpenAI's Responses API.
-_MARKERS = frozenset({"finish_reason", "stop_reason", "stopReason", "done_reason", "done", "status"})
+MARKERS = frozenset({"finish_reason", "stop_reason", "stopReason", "done_reason", "done", "status"})
 _FINISHES = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -111,7 +111,7 @@ class Call:
     def take(self, message: Any) -> None:
         """The next chunk of the answer, or the whole answer of a model that does not stream."""
         metadata = getattr(message, "response_metadata", None)
-        if metadata and not _MARKERS.isdisjoint(metadata):
+        if metadata and not MARKERS.isdisjoint(metadata):
             self._has_ended = True
             self.finish = finish_of(metadata) or self.finish
         if usage := getattr(message, "usage_metadata", None):
@@ -124,6 +124,10 @@ class Call:
                 self._pieces.append(message)
         elif isinstance(message, AIMessage):
             self._whole += message.tool_calls
+
+    def streams(self) -> None:
+        """The next chunk of the answer was nothing but text: all that `take` would note of it."""
+        self._streamed = True
 
     def close(self, whole: Any = None) -> None:
         """The answer is at its end; `whole` is LangChain's sum of it, which loses the calls that were cut.
