@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,11 +14,13 @@ from redis.asyncio import Redis
 from gateway import protocol
 from gateway.protocol import TERMINAL_EVENTS
 from gateway.protocol.errors import StoreUnavailable
-from tests.support.jobs import Answering, Jobs, body
+from gateway.writing.writer import Writer
+from tests.support.jobs import Answering, Jobs, body, eventually
 from tests.support.model_server import ModelServer, script
 from workers.chains.registry import Chain, Registry
 from workers.delivery import runner as runner_module
 from workers.delivery.runner import AGAIN, DONE, FOREIGN_MS, GIVEN_UP_AGAIN_MS, UNKNOWN_AGAIN_MS, Runner
+from workers.langchain.inside import Inside
 
 NOTICE_SECONDS = 2.0
 
@@ -443,3 +446,21 @@ async def test_a_chain_that_says_too_much_is_stopped_and_keeps_what_it_said(redi
         assert await jobs.runner.run(body(stream_id)) == DONE
         fold = await jobs.fold(stream_id)
         assert (fold.text, fold.error and fold.error["code"]) == ("x" * 700, "output_limit")
+
+
+async def test_what_belongs_to_a_stream_leaves_the_memory_at_its_end(redis_url: str) -> None:
+    async with Jobs(redis_url, fine) as jobs:
+        assert await jobs.runner.run(body(await jobs.stream())) == DONE  # the server knows no script before
+        gc.collect()
+        gc.disable()  # a full collection comes rarely: what waits for one stays for minutes
+        try:
+            for _ in range(3):
+                stream_id = await jobs.stream()
+                assert await jobs.runner.run(body(stream_id)) == DONE
+            await eventually(_nothing_is_left)
+        finally:
+            gc.enable()
+
+
+async def _nothing_is_left() -> bool:
+    return not any(type(one) in (Writer, Inside) for one in gc.get_objects())

@@ -20,8 +20,11 @@ Usage = Mapping[str, int]
 
 def added(usages: Sequence[Usage]) -> dict[str, int]:
     """The sums by name."""
-    names = dict.fromkeys(name for usage in usages for name in usage)
-    return {name: sum(usage.get(name, 0) for usage in usages) for name in names}
+    sums: dict[str, int] = {}
+    for usage in usages:
+        for name, tokens in usage.items():
+            sums[name] = sums.get(name, 0) + tokens
+    return sums
 
 
 class Bill:

@@ -8,8 +8,8 @@
 -- `producer` is empty for a worker, whose streams are no producer's. A producer's `take` takes the stream over at once,
 -- whoever holds it. Its `keep` goes on with a claim that it has, and takes nothing over. A take begins the count of
 -- lines anew, and notes where the log ended.
--- Answers {'claimed', now_ms, log_end, job as field, value, ...}, {'held', ms left}, {'ended', status}, {'unknown'},
--- {'foreign'}, {'over', code}.
+-- Answers {'claimed', now_ms, log_end, job as field, value, ..., tells}, {'held', ms left}, {'ended', status},
+-- {'unknown'}, {'foreign'}, {'over', code}. `tells` is 1 where this call has written to the stream's journal, else 0.
 local id, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local job = redis.call('HMGET', JOB, 'status', 'token', 'lease_end_ms', 'lease_ms', 'progress', 'version', 'producer')
 local status, producer = job[1], ARGV[7] ~= ''
@@ -37,7 +37,7 @@ if not (status == 'running' and job[2] == token) then
   if producer then redis.call('HSET', JOB, 'lines', 0, 'course', '', 'claimed_at', redis.call('STRLEN', LOG)) end
 end
 redis.call('HSET', JOB, 'confirmed', 1, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms, 'run_ms', ARGV[6])
-tell_started(id)
+local tells = tell_started(id)
 keep()
 look_at(id, NOW + lease_ms)
-return { 'claimed', NOW, redis.call('STRLEN', LOG), redis.call('HGETALL', JOB) }
+return { 'claimed', NOW, redis.call('STRLEN', LOG), redis.call('HGETALL', JOB), tells }

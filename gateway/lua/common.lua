@@ -143,9 +143,12 @@ local function tell(id, kind, ...)
   due_at(id, NOW + LEFT_MS, ms)
 end
 
--- The first entry of each stream, whichever script comes first to a stream that is there for good.
+-- The first entry of each stream, whichever script comes first to a stream that is there for good. Answers 1 where this
+-- call has written it, else 0.
 local function tell_started(id)
-  if redis.call('HEXISTS', JOB, 'told') == 0 then tell(id, 'started') end
+  if redis.call('HEXISTS', JOB, 'told') == 1 then return 0 end
+  tell(id, 'started')
+  return 1
 end
 
 -- Each `stage` event of these frames. No other line of a frame can be such a line: data is one line of JSON.

@@ -76,10 +76,6 @@ class ClaimAppends:
         self._asked = False
         return self.source.next_batch()
 
-    def arguments(self, batch: Batch) -> tuple[Any, ...]:
-        """The arguments of this batch for `append.lua`."""
-        return append_arguments(*self.claim, batch, self.lease_ms)
-
 
 Sent = tuple[ClaimAppends, Batch]
 
@@ -110,12 +106,17 @@ class Appender:
                 slot = slot_of_key(key) if self._by_slot else self._redis.slot(key)
                 groups.setdefault(slot, []).append((claim, batch))
         for group in groups.values():
+            if len(group) == 1:
+                self._call(group)
+                continue
             for call in _within_bounds(group):
                 self._call(call)
 
     def _call(self, group: list[Sent]) -> None:
         keys = [key for claim, _ in group for key in claim.keys]
-        arguments = [argument for claim, batch in group for argument in claim.arguments(batch)]
+        arguments: list[Any] = []
+        for claim, batch in group:
+            arguments += append_arguments(*claim.claim, batch, claim.lease_ms)
         command = ("EVALSHA", self._append.sha, len(keys), *keys, *arguments)
         try:
             sent = self._redis.post(keys[0], command, partial(self._answered, group))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from gateway.redis.commands import Commands
 from gateway.redis.script import Script
@@ -22,7 +23,7 @@ UNSTORED_MS = 7000  # as common.lua has it
 TOKENS = ("input_tokens", "output_tokens")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JournalEntry:
     """One entry. `raw`: what the script wrote, with the record's fields as they were then."""
 
@@ -62,11 +63,16 @@ class JournalEntry:
         return "" if self.raw["resumed"] == b"1" else self.raw["first"].decode()
 
     @property
+    def chain(self) -> str:
+        """The stream's chain, for the metrics."""
+        return self.raw.get("chain", b"").decode()
+
+    @property
     def record(self) -> Record:
         """The stream as it was then, as far as a reader may know it."""
         return Record.of(self.stream_id, self.raw)
 
-    @property
+    @cached_property
     def spent(self) -> tuple[int, int]:
         """Tokens in and out of the whole stream, in the one entry that counts them; else none.
 

@@ -161,9 +161,10 @@ class Log:
         raw = await self._scripts["claim"](self._redis, self.keys(stream_id), *args)
         if raw[0] != "claimed":
             return Answer.said(raw)
-        now_ms, log_end, flat = raw[1], raw[2], raw[3]
+        now_ms, log_end, flat, tells = raw[1:5]
         pairs = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
-        self._told(stream_id)
+        if tells:
+            self._told(stream_id)
         return Answer("claimed", 0, Claim(Record.claimed(stream_id, pairs), token, now_ms, log_end))
 
     def appends(self, claim: Claim, lease_ms: int, source: BatchSource) -> ClaimAppends:

@@ -134,7 +134,7 @@ class Projector:
             word = await self.feeds.project(entry)
         if word == "ok":
             for kind, tokens in zip(("input", "output"), spent, strict=True):
-                telemetry.tokens.add(tokens, {"chain": entry.record.chain, "kind": kind})
+                telemetry.tokens.add(tokens, {"chain": entry.chain, "kind": kind})
         return word
 
     def _is_hidden(self, owner: str) -> bool:

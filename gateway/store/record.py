@@ -6,7 +6,7 @@ Values only; no I/O. Times are milliseconds of Redis's clock.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,29 @@ ANSWER = "tool:"  # before the name of what a tool has answered, likewise
 WAITING = "waiting"
 CHECKPOINT = "ckpt:"  # before the stage and its run, in the names of the record's fields
 _NUMBERS = ("attempt", "created_ms", "started_ms")
+_TEXTS = (
+    "owner",
+    "chain",
+    "last_id",
+    "trace",
+    "attempt_trace",
+    "finish_reason",
+    "write_key",
+    "token",
+    "course",
+)
+_MORE_TEXTS = ("at", "retries", "from", "keyed", "thread", "first", "resumes", "stopped_at", "resumed_by")
+_COUNTS = ("failures", "ended_ms", "version", "tokens_ended", "pieces", "handovers", "unknown_ms", "lines")
+_VALUES = ("metadata", "stages", "input", "params", "claims", "usage", "error", "used", "lost", "kept")
+_MORE_VALUES = ("turn", "graph", "answer", "doubted", "carried", "questions")
+# How each field of the hash is read; `status` and those whose names only begin as is known are read apart.
+FIELDS: Mapping[str, Callable[[bytes], Any]] = {
+    **dict.fromkeys((*_TEXTS, *_MORE_TEXTS), bytes.decode),
+    **dict.fromkeys((*_NUMBERS, *_COUNTS, "claimed_at"), int),
+    **dict.fromkeys((*_VALUES, *_MORE_VALUES), json.loads),
+    **dict.fromkeys(("confirmed", "producer", "whole", "dropped"), lambda _: True),
+}
+_OTHERWISE = {"from": "from_stage"}  # fields that the record has by another name
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +47,18 @@ class Record:
     """What the job's hash says of a stream. Times in milliseconds of Redis's clock."""
 
     id: str
-    owner: str
-    chain: str
     status: Status
-    attempt: int
-    failures: int
-    confirmed: bool
-    last_id: str
-    created_ms: int
-    started_ms: int | None
-    ended_ms: int | None
-    version: int
-    trace: str
+    owner: str = ""
+    chain: str = ""
+    attempt: int = 0
+    failures: int = 0
+    confirmed: bool = False
+    last_id: str = ""
+    created_ms: int = 0
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    version: int = 0
+    trace: str = ""
     attempt_trace: str = ""  # the last attempt's
     metadata: Any = None
     stages: list[str] = field(default_factory=list)
@@ -110,62 +133,21 @@ class Record:
 
     @classmethod
     def of(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
-        """Read the hash's fields."""
-
-        def text(name: str) -> str:
-            return raw.get(name, b"").decode()
-
-        def number(name: str) -> int | None:
-            return int(raw[name]) if name in raw else None
-
-        def value(name: str, default: Any = None) -> Any:
-            return json.loads(raw[name]) if name in raw else default
-
-        return cls(
-            id=stream_id,
-            owner=text("owner"),
-            chain=text("chain"),
-            status=Status(text("status")),
-            attempt=number("attempt") or 0,
-            failures=number("failures") or 0,
-            confirmed="confirmed" in raw,
-            last_id=text("last_id"),
-            created_ms=number("created_ms") or 0,
-            started_ms=number("started_ms"),
-            ended_ms=number("ended_ms"),
-            version=number("version") or 0,
-            trace=text("trace"),
-            attempt_trace=text("attempt_trace"),
-            metadata=value("metadata"),
-            stages=value("stages", []),
-            input=value("input"),
-            params=value("params", {}),
-            claims=value("claims", {}),
-            usage=value("usage"),
-            error=value("error"),
-            finish_reason=text("finish_reason"),
-            tokens_ended=number("tokens_ended") or 0,
-            used=value("used", {}),
-            lost=value("lost", {}),
-            pieces=number("pieces") or 0,
-            handovers=number("handovers") or 0,
-            unknown_ms=number("unknown_ms") or 0,
-            producer="producer" in raw,
-            write_key=text("write_key"),
-            token=text("token"),
-            lines=number("lines") or 0,
-            course=text("course"),
-            claimed_at=number("claimed_at") or 0,
-            at=text("at"),
-            retries=text("retries"),
-            from_stage=text("from"),
-            keyed=text("keyed"),
-            kept=value("kept", []),
-            answers=_named(ANSWER, raw),
-            checkpoints=_named(CHECKPOINT, raw),
-            webhook={name: text(name) for name in raw if name.startswith("webhook")},
-            **_of_thread(raw),
-        )
+        """Read the hash's fields. One that is not there has its default, and costs nothing."""
+        known: dict[str, Any] = {"status": Status(raw.get("status", b"").decode())}
+        answers: dict[str, bytes] = {}
+        checkpoints: dict[str, bytes] = {}
+        webhook: dict[str, str] = {}
+        for name, value in raw.items():
+            if (read := FIELDS.get(name)) is not None:
+                known[_OTHERWISE.get(name, name)] = read(value)
+            elif name.startswith(ANSWER):
+                answers[name.removeprefix(ANSWER)] = value
+            elif name.startswith(CHECKPOINT):
+                checkpoints[name.removeprefix(CHECKPOINT)] = value
+            elif name.startswith("webhook"):
+                webhook[name] = value.decode()
+        return cls(stream_id, answers=answers, checkpoints=checkpoints, webhook=webhook, **known)
 
     @classmethod
     def made(cls, stream_id: str, fields: Mapping[str, Any]) -> Record:
@@ -304,38 +286,6 @@ def piece_of(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:
     cursor = Cursor.parse(last[len(sse.ID_PREFIX) : last.index(b"\n")].decode())
     frames = raw[raw.index(sse.FRAME_END) + 2 :] if after else raw
     return Piece(frames, cursor, sse.is_terminal(last), at_end)
-
-
-def _text(raw: Mapping[str, bytes], name: str) -> str:
-    return raw.get(name, b"").decode()
-
-
-def _value(raw: Mapping[str, bytes], name: str, default: Any = None) -> Any:
-    return json.loads(raw[name]) if name in raw else default
-
-
-def _of_thread(raw: Mapping[str, bytes]) -> dict[str, Any]:
-    """The fields of a stream that is one of a thread's, asks, or goes on with an answer."""
-    return {
-        "thread": _text(raw, "thread"),
-        "first": _text(raw, "first"),
-        "whole": "whole" in raw,
-        "turn": _value(raw, "turn"),
-        "graph": _value(raw, "graph"),
-        "resumes": _text(raw, "resumes"),
-        "answer": _value(raw, "answer"),
-        "doubted": _value(raw, "doubted", []),
-        "stopped_at": _text(raw, "stopped_at"),
-        "carried": _value(raw, "carried", []),
-        "questions": _value(raw, "questions"),
-        "resumed_by": _text(raw, "resumed_by"),
-        "dropped": "dropped" in raw,
-    }
-
-
-def _named(prefix: str, raw: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The fields whose names begin so, by the rest of their names."""
-    return {name.removeprefix(prefix): raw[name] for name in raw if name.startswith(prefix)}
 
 
 def started(record: Record) -> Event:

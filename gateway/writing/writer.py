@@ -23,6 +23,7 @@ from gateway import protocol
 from gateway.observe import telemetry
 from gateway.protocol import TERMINAL_EVENTS, Event, Status, sse
 from gateway.protocol.errors import StoreUnavailable
+from gateway.store.appender import ClaimAppends
 from gateway.store.log import Log
 from gateway.store.record import Answer, Batch, Claim, ending
 from gateway.writing.tail import Tail
@@ -50,7 +51,9 @@ class Writer:
         self._claim = claim
         self._tag = claim.tag
         self._lease_ms = round(lease * 1000)
-        self._appends = log.appends(claim, self._lease_ms, self)
+        # None once `run` has ended: it refers to this writer, and such a circle would stay in memory
+        # until a full collection of garbage, which comes rarely.
+        self._appends: ClaimAppends | None = log.appends(claim, self._lease_ms, self)
         self._silence = min(lease / 3, LONGEST_SILENCE_SECONDS)
         self._patience = patience
         self._max_event, self._max_log = max_event, max_log
@@ -102,7 +105,8 @@ class Writer:
         if self.final is not None or self._over:
             return
         self._empty.clear()
-        self._want()
+        if not self._wanted:
+            self._want()
         for event in events:
             frame = sse.encode(event, self._end, self._tag)
             final = TERMINAL_EVENTS.get(event.type) if event.type else None
@@ -161,7 +165,7 @@ class Writer:
                 self._want()
             return await self._write()
         finally:
-            self._over = True
+            self._over, self._appends = True, None
             self._timer.cancel()
             self._room.set()  # nobody may wait for a writer that has ended
             self._empty.set()
@@ -209,7 +213,7 @@ class Writer:
     def _want(self) -> None:
         """There is something to append: ask for a turn. The result of an append under way asks by itself."""
         self._wanted = True
-        if not self._busy:
+        if not self._busy and self._appends is not None:
             self._appends.ask()
 
     def _stood(self, batch: Batch) -> None:
@@ -218,7 +222,7 @@ class Writer:
             self._tail.add(batch)
         self._busy = False
         if self._wanted:
-            self._appends.ask()
+            self._want()
         else:
             self._rest_since = self._loop.time()
             self._empty.set()
@@ -227,7 +231,7 @@ class Writer:
         """Renew the lease where nothing was appended for long. One timer serves for many appends."""
         now = self._loop.time()
         due = (now if self._busy else self._rest_since) + self._silence
-        if due <= now:
+        if due <= now and self._appends is not None:
             self._appends.ask()
             due = now + self._silence
         self._timer = self._loop.call_at(due, self._renew)

@@ -153,10 +153,16 @@ class StageRun:
 
         async def emit(event: Event) -> None:
             nonlocal first
-            self._count(event)
-            self._note(place.bill)
-            if new := noted(run.matcher.take(event)):
-                await self._writer.put(*new, fields=self._kept(new))
+            is_text = event.type is EventType.MESSAGE
+            if is_text:
+                self._count()
+            if news := self._spending.news(place.bill):
+                self._note(news, place.bill)
+            if new := run.matcher.take(event):
+                if is_text and new[0] is event:  # one more piece of text, as nearly each event is
+                    await self._writer.put(event)
+                else:
+                    await self._writer.put(*noted(new), fields=self._kept(new))
                 if first:
                     telemetry.first_token.record(self._age_seconds())
                     first = False
@@ -167,13 +173,13 @@ class StageRun:
         try:
             await langchain.stream(step.runnable, step.given, params, emit, place, run.outcome, kept)
         finally:
-            self._note(place.bill)
+            self._note(self._spending.news(place.bill), place.bill)
         if "output_tokens" in run.outcome.usage:
             telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
 
-    def _note(self, bill: Bill) -> None:
-        """Have the record say what the model calls have used, where it does not yet."""
-        if news := self._spending.news(bill):
+    def _note(self, news: Mapping[str, Any], bill: Bill) -> None:
+        """Have the record say what the model calls have used, where there is news of it."""
+        if news:
             self._writer.note(**news)
             if bill.paid:
                 self._writer.paid()
@@ -225,9 +231,9 @@ class StageRun:
                 fields[ANSWER + name] = self._answers[name] = event.answer
         return fields
 
-    def _count(self, event: Event) -> None:
+    def _count(self) -> None:
         """Pieces of text stand for tokens, which a stream tells at its end only. Raises TooMuch."""
-        self._pieces += event.type is EventType.MESSAGE
+        self._pieces += 1
         if self._pieces > self._settings.max_output_tokens:
             raise TooMuch
 

@@ -46,7 +46,7 @@ _MARKING = frozenset(
     }
 )
 # Where LangChain's integrations put the marker. `status` is that of OpenAI's Responses API.
-_MARKERS = frozenset({"finish_reason", "stop_reason", "stopReason", "done_reason", "done", "status"})
+MARKERS = frozenset({"finish_reason", "stop_reason", "stopReason", "done_reason", "done", "status"})
 _FINISHES = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -111,7 +111,7 @@ class Call:
     def take(self, message: Any) -> None:
         """The next chunk of the answer, or the whole answer of a model that does not stream."""
         metadata = getattr(message, "response_metadata", None)
-        if metadata and not _MARKERS.isdisjoint(metadata):
+        if metadata and not MARKERS.isdisjoint(metadata):
             self._has_ended = True
             self.finish = finish_of(metadata) or self.finish
         if usage := getattr(message, "usage_metadata", None):
@@ -124,6 +124,10 @@ class Call:
                 self._pieces.append(message)
         elif isinstance(message, AIMessage):
             self._whole += message.tool_calls
+
+    def streams(self) -> None:
+        """The next chunk of the answer was nothing but text: all that `take` would note of it."""
+        self._streamed = True
 
     def close(self, whole: Any = None) -> None:
         """The answer is at its end; `whole` is LangChain's sum of it, which loses the calls that were cut.
@@ -251,14 +255,22 @@ class Models(BaseCallbackHandler):
         if call := self._open.pop(run_id, None):
             self._add(call)
 
+    def let_go(self) -> None:
+        """The stage is over, and its bill is made: nobody is told any more what a call has used.
+
+        Who was told refers to this callback. Such a circle would keep all that belongs to the stage in memory
+        until a full collection of garbage, which comes rarely.
+        """
+        self._paid = None
+
     def _add(self, call: Call) -> None:
         with self._lock:
             for name, tokens in call.usage.items():
                 self.usage[name] = self.usage.get(name, 0) + tokens
             if not call.is_inner:
                 self.finish = call.finish or self.finish
-        if call.usage and self._paid is not None:
-            self._paid(call.metadata, call.usage)
+        if call.usage and (paid := self._paid) is not None:
+            paid(call.metadata, call.usage)
 
 
 class FedModels(Models):

@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from gateway.observe import telemetry
 from gateway.streams import params as chain_params
+from workers.langchain.calls import MARKERS, Call, marks_its_end
 from workers.langchain.content import reasoning_of, text_in
 from workers.langchain.halves import paired
 from workers.langchain.keys import key_of
@@ -19,7 +20,6 @@ from workers.langchain.values import NOTHING, Sum, plain, size_of
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
 
-    from workers.langchain.calls import Call
     from workers.langchain.inside import Inside
 
 
@@ -34,7 +34,6 @@ async def stream_chunks(
     """Run a Runnable by `astream`. A chat model has nothing that a callback could add."""
     from langchain_core.language_models import BaseChatModel
 
-    from workers.langchain.calls import Call, marks_its_end
     from workers.langchain.inside import Inside
 
     tap = Inside(emit, stage)
@@ -77,6 +76,8 @@ class Said:
         async for chunk in chunks:
             if self._grows:
                 self._value.add(chunk)
+            elif _is_text(chunk):  # of a chat model nearly each chunk: asked first, as the rest costs more
+                await self._say_of(chunk)
             elif isinstance(chunk, str):
                 await self._say(chunk)
             elif isinstance(chunk, AIMessage):
@@ -85,6 +86,13 @@ class Said:
                 await self._members.add(chunk)
             else:
                 self._value.add(chunk)
+
+    async def _say_of(self, message: AIMessageChunk) -> None:
+        """As `_take`, of a message that is nothing but text."""
+        self._answer.streams()
+        if content := message.content:
+            self._pieces.append(content)  # type: ignore[arg-type] # `_is_text` has seen that it is a string
+            await self._tap.emit(self._stage.text(content))  # type: ignore[arg-type] # likewise
 
     async def _take(self, message: AIMessage) -> None:
         self._answer.take(message)
@@ -125,6 +133,18 @@ async def _told_calls(tap: Inside, result: Any, calls: Any) -> Any:
         await tap.call(call)
     kept = [{"name": call["name"], "args": plain(call["args"]), "id": call.get("id")} for call in calls]
     return {"type": "ai", "content": result, "tool_calls": kept} if isinstance(result, str) else result
+
+
+def _is_text(chunk: Any) -> bool:
+    """Whether a chunk is a message's, and nothing but text: no call, no usage, no end, nothing beside."""
+    return (
+        type(chunk) is AIMessageChunk
+        and type(chunk.content) is str
+        and not chunk.additional_kwargs
+        and not chunk.tool_call_chunks
+        and not chunk.usage_metadata
+        and (not (metadata := chunk.response_metadata) or MARKERS.isdisjoint(metadata))
+    )
 
 
 def last_of(runnable: Any) -> Any:

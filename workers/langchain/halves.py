@@ -28,7 +28,7 @@ class Halves:
     def concern(self, event: Event) -> bool:
         """Whether `joined` has anything to do with this event; it is asked for every chunk of every model."""
         if event.type is EventType.MESSAGE:
-            return bool(self._waiting) or _is_cut(event.data["delta_content"])
+            return bool(self._waiting) or FIRST <= event.data["delta_content"][-1:] <= LAST
         return bool(self._waiting) or _is_cut(_text_of(event))
 
     def joined(self, event: Event) -> Iterator[Event]:

@@ -107,7 +107,8 @@ class Stage:
         """A piece of text of this stage; below a tool, of that tool."""
         if WITHIN in self.marks:
             return self._nested("delta", delta)
-        return self._aside(protocol.text(delta, deployment=self.deployment, stage=self.name, run=self.run))
+        event = protocol.text(delta, deployment=self.deployment, stage=self.name, run=self.run)
+        return self._aside(event) if self.aside or self.marks else event
 
     def reasoning(self, delta: str) -> Event:
         """A piece of what a model says of its reasoning; below a tool, of that tool."""

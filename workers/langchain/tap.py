@@ -90,6 +90,7 @@ class Tap(AsyncCallbackHandler):
             if self._draining is not None:
                 self._draining.cancel()
             self._add_up(outcome, own)
+            self.models.let_go()
         if self._error is not None:
             raise self._error
 
@@ -106,10 +107,16 @@ class Tap(AsyncCallbackHandler):
         if asyncio.get_running_loop() is not self._loop:
             self._send(event)
             return
-        async with self._turn:
+        await self._turn.acquire()  # `async with` would make two coroutines more for each chunk
+        try:
             if self._waiting:
                 await self._drain()
-            await self._put(event)
+            if self._halves.concern(event):
+                await self._put(event)
+            else:
+                await self._put_whole(event)
+        finally:
+            self._turn.release()
 
     def emit_now(self, event: Event) -> None:
         """Hand an event on without awaiting the writer, after all events that came before.
