@@ -33,7 +33,7 @@ from gateway.web.headers import SECURE
 PAGE_BYTES = 1024 * 1024
 # Longest wait of a long-poll; shorter if the connection's age is less. The platform gives up after 230 s.
 LONG_POLL_SECONDS = 20.0
-# Only the caller may store an answer. A browser may keep a page, if it asks each time whether the page is
+# An answer is only for its caller. A browser may keep a page, if it asks each time whether the page is
 # still valid.
 _OURS = {**SECURE, "cross-origin-resource-policy": "same-origin"}
 _CHECKED = {**_OURS, "cache-control": "private, no-cache"}
@@ -43,7 +43,8 @@ _NOT_STORED = {**_OURS, "cache-control": "no-store"}
 class OffsetLost(CursorLost):
     """The log does not hold this offset any more; read from the beginning."""
 
-    # 5.6: at this status the client stops its retries. The answer does not confirm any data the client has.
+    # 5.6: at this status the client stops its retries. The answer does not say that the client's data are
+    # right.
     status = 410
 
 

@@ -25,8 +25,9 @@ BEGINNING, NOW = "-1", "now"
 LONG_POLL, SSE = "long-poll", "sse"
 _OFFSET = re.compile(r"([0-9]{10})-([0-9a-f]{4})")
 _CURSOR = re.compile(r"[0-9]{1,15}")
-# 8.1: a cursor is the number of intervals of 20 s since this time (Unix time, in seconds). A random part of
-# up to one hour may be added.
+# 8.1: a cursor is the number of intervals of 20 s since this time (Unix time, in seconds). If the client's
+# cursor is not smaller, the next one is the client's cursor plus a random number of intervals, up to one
+# hour.
 _EPOCH = datetime(2024, 10, 9, tzinfo=UTC).timestamp()
 _INTERVAL_SECONDS = 20
 _JITTER_SECONDS = 3600
