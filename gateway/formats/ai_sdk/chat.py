@@ -84,7 +84,7 @@ async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
     if chat:
         await _remember(gateway, owner, chat, record)
     # A client that reconnects by itself sends no `trigger`. It counts a cut connection as an error and gives
-    # up after three, so its connection is not cut by age.
+    # up after three, so its connection is not cut at its maximum age, but closed cleanly.
     return _events(gateway, record, began, ages=has_trigger)
 
 

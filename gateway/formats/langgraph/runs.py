@@ -274,9 +274,9 @@ async def _start(
 ) -> tuple[Record, Began]:
     """Start a run that does not continue a waiting run.
 
-    The input contains the thread's earlier messages. But if the run must wait for its turn, the worker adds
-    them when the turn comes. A graph gets only the client's input, because the thread has the graph's state.
-    Raises ThreadBusy or ThreadMoved.
+    The input contains the thread's earlier messages. But if the run must wait for its turn, the worker reads
+    them from the thread when the turn comes. A graph gets only the client's input, because the thread has the
+    graph's state. Raises ThreadBusy or ThreadMoved.
     """
     gateway, before = thread.gateway, base.before
     messages = await thread.messages(before, base.undone)
