@@ -1,4 +1,4 @@
-"""Vercel AI SDK's UI message stream."""
+"""The UI message stream of Vercel's AI SDK."""
 
 from gateway.formats.ai_sdk import chat
 

@@ -1,4 +1,4 @@
-"""What a page has answered to the approvals that the last message asks for. No I/O."""
+"""Reads a web page's answers to the approvals that the chat's last message asks for. No I/O."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _RESPONDED = "approval-responded"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """All answers of a message."""
+    """All answers in a message: the decisions, and the tool calls that they decide."""
 
     decisions: list[Decision]
     settled: list[AnsweredCall]
 
 
 def answers_in(messages: Any) -> Answers | None:
-    """Those of the last message, if it has any; of the messages before it nothing is read. Raises Invalid."""
+    """Return the answers in the last message, or None. Earlier messages are not read. Raises Invalid."""
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], Mapping):
         return None
     last, where = messages[-1], f"messages[{len(messages) - 1}].parts"
@@ -33,7 +33,7 @@ def answers_in(messages: Any) -> Answers | None:
     if last.get("role") != "assistant" or not isinstance(parts, list):
         return None
     if not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts):
-        return None  # the conversation is refused for it
+        return None  # the parser of the conversation refuses these parts
     places = {id(part): f"{where}[{index}]" for index, part in enumerate(parts)}
     found = Answers([], [])
     for part in standing(parts):

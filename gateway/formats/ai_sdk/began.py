@@ -1,4 +1,7 @@
-"""How the first connection of a stream began: what stands before its events, as chunks are counted."""
+"""Stores which frames a stream's first connection got before the stream's own events.
+
+These frames count when a client names a chunk by its number.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +19,34 @@ MOST_DIGITS = 15
 
 @dataclass(frozen=True, slots=True)
 class FirstFrames:
-    """`again` and `settled` as in `UIMessageStream`."""
+    """The first frames of a connection.
+
+    `again` and `settled` have the same meaning as in `UIMessageStream`.
+    """
 
     again: bool = False
     settled: Sequence[AnsweredCall] = field(default=(), repr=False)
 
     async def keep(self, gateway: Gateway, record: Record) -> None:
-        """For who comes back by a number of chunks; most begin with nothing, which is not kept."""
+        """Store this for clients that reconnect by a number of chunks.
+
+        Most streams have no such frames. For them nothing is stored.
+        """
         if self.again:
             state = [asdict(call) for call in self.settled]
             await gateway.parts.conversations.keep(record.owner, record.id, KIND, state)
 
     @classmethod
     async def kept(cls, gateway: Gateway, record: Record) -> FirstFrames:
-        """How that of a stream did, in whichever format it was started."""
+        """Return the stored first frames of a stream; empty if nothing is stored, as for other formats."""
         state = await gateway.parts.conversations.kept(record.owner, record.id, KIND)
         return cls() if state is None else cls(True, [AnsweredCall(**call) for call in state])
 
 
 def first_of(given: Sequence[str]) -> int | None:
-    """A `startIndex`: the number of a chunk, from 0; negative: from the end. None: there is none.
+    """Return `startIndex`: a chunk's number from 0, or a negative number that counts from the end.
 
-    Raises Invalid.
+    Return None if the parameter is not given. Raises Invalid.
     """
     if not given:
         return None

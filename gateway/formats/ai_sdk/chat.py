@@ -1,8 +1,9 @@
-"""Vercel AI SDK's endpoints: a chat is sent to, its newest stream is followed again, and cancelled.
+"""Endpoints of Vercel's AI SDK: send a message to a chat, read its newest stream again, cancel that stream.
 
-A chat's id is its caller's own name for it; where callers are not told apart it is all that protects a chat,
-so following one needs what starting one does. To the clients a clean close is success: theirs are cut. They
-show an error's body as it is, so it is our words, and the code is in a header.
+A chat's id is a name that the caller chose. If the gateway does not distinguish callers, only the id protects
+a chat. So reading a chat needs the same permission as starting one. A client takes a clean close for success,
+so the gateway cuts a connection that ends too early. A client shows the body of an error unchanged. So the
+body is a readable text, and the error's code is in a header.
 """
 
 from __future__ import annotations
@@ -37,13 +38,15 @@ from gateway.web.event_stream import HEADERS
 KIND = "ai"
 VERSION = {"x-vercel-ai-ui-message-stream": "v1"}
 TURN_TRIES = 100
-MOST_RESUMED = 100  # answers by our own API that a chat's newest stream is looked for behind
+# A chat's newest stream may have been resumed by this gateway's own API. At most this many of such resumes
+# are followed to find the present stream.
+MOST_RESUMED = 100
 _ENDED = {"true": True, "false": False}
 RUN, TAIL = "x-workflow-run-id", "x-workflow-stream-tail-index"
 
 
 def told(error: HoldfastError) -> Response:
-    """Plain text, as the clients show it."""
+    """Return an error as plain text, which the clients show to the user."""
     kept = {
         name: value
         for name, value in problem(error).headers.items()
@@ -55,7 +58,10 @@ def told(error: HoldfastError) -> Response:
 
 @answered("/api/chat", shape=told)
 async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
-    """POST /api/chat: a stream, which is the chat's newest from now on, and its frames."""
+    """POST /api/chat: start a stream or answer approvals, and send the frames of the new stream.
+
+    The new stream becomes the chat's newest stream.
+    """
     owner = await request_head.owner(gateway, request)
     _check_type(gateway, request)
     chains, bounds = gateway.chains, gateway.bounds
@@ -71,22 +77,25 @@ async def ai_sdk_start(gateway: Gateway, request: Request) -> Response:
         began = FirstFrames(again=True, settled=start.settled)
     else:
         record = await begin(gateway, request, start, owner, followed=True)
-        # Behind answers of its own tools a client begins with a copy of the message before: void here.
+        # After the client has run its own tools, its new message starts as a copy of the last message.
+        # `again` makes this copy void.
         began = FirstFrames(again=start.input["messages"][-1]["role"] == "tool")
     await began.keep(gateway, record)
     if chat:
         await _remember(gateway, owner, chat, record)
-    # One that comes back by itself sends no trigger. It counts broken connections as errors, up to three.
+    # A client that reconnects by itself sends no `trigger`. It counts a cut connection as an error and gives
+    # up after three, so its connection is not cut at its maximum age, but closed cleanly.
     return _events(gateway, record, began, ages=has_trigger)
 
 
 @answered("/api/chat/{chat}/stream", shape=told)
 async def ai_sdk_resume(gateway: Gateway, request: Request) -> Response:
-    """GET /api/chat/{chat}/stream: all of the newest stream again, while it runs.
+    """GET /api/chat/{chat}/stream: send the whole newest stream again while it runs.
 
-    With `ended=true` also after that: a client that was cut off at its end gets the rest so. With
-    `startIndex` the chunks from that one on, as the POST has them, also of an ended stream; the path may name
-    the stream.
+    With `ended=true` the stream is also sent after its end. A client that was cut off shortly before the end
+    gets the missing events in this way. With `startIndex` the chunks from this number on are sent, with the
+    same numbers as in the POST's answer. This also works for an ended stream, and then the path may name the
+    stream instead of the chat.
     """
     owner = await request_head.owner(gateway, request)
     ended = _ENDED.get(request.query_params.get("ended", "false"))
@@ -105,14 +114,14 @@ async def ai_sdk_resume(gateway: Gateway, request: Request) -> Response:
 
 @answered("/api/chat/{chat}", shape=told)
 async def ai_sdk_cancel(gateway: Gateway, request: Request) -> Response:
-    """DELETE /api/chat/{chat}: end the newest stream; its status document."""
+    """DELETE /api/chat/{chat}: cancel the newest stream, and return its status document."""
     owner = await request_head.owner(gateway, request)
     record = await _newest(gateway, request, owner, or_stream=True)
     return json_answer(await gateway.cancel(record.id, owner))
 
 
 async def _resume(gateway: Gateway, request: Request, answers: Answers, owner: str) -> Record:
-    """The stream that goes on with these answers; the same for the same answers."""
+    """Return the stream that continues with these answers. The same answers give the same stream."""
     stream_id, given = answered_by(answers.decisions)
     before = await gateway.find(stream_id, owner)
     check_allowed(stream_id, before.questions, answers.decisions)
@@ -129,10 +138,11 @@ async def _resume(gateway: Gateway, request: Request, answers: Answers, owner: s
 
 
 def _check_type(gateway: Gateway, request: Request) -> None:
-    """Raises NotJson for a body that is none by its type, but for a text that a page may send here.
+    """Check the body's content type. Raises NotJson.
 
-    A transport that comes back by itself sends a text. Browsers let any page send one, with the caller's
-    cookies: so its origin has to be this gateway's, or one that is allowed.
+    The type must be JSON, or plain text from an allowed page. A transport that reconnects by itself sends
+    plain text. A browser lets every page send plain text with the caller's cookies. So the page's origin must
+    be this gateway's origin, or one of the allowed origins.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == JSON:
@@ -144,7 +154,7 @@ def _check_type(gateway: Gateway, request: Request) -> None:
 
 
 def projection_of(record: Record, began: FirstFrames) -> UIMessageStream:
-    """The stream, for a connection that begins so."""
+    """Return the stream's projection for a connection with these first frames."""
     told = record.metadata if isinstance(record.metadata, dict) else {}
     approvals = told.get(APPROVALS) is True
     return UIMessageStream(record.id, began.again, approvals, began.settled)
@@ -159,10 +169,10 @@ def _head(record: Record) -> dict[str, str]:
 
 
 async def _from(gateway: Gateway, record: Record, first: int) -> Response:
-    """The chunks from this one on. Raises StreamGone where there is none."""
+    """Send the chunks from number `first` on. Raises StreamGone if there is no such chunk."""
     projection = projection_of(record, await FirstFrames.kept(gateway, record))
 
-    def had(count: int, has_ended: bool) -> int:  # the last frame of an ended stream is no chunk
+    def had(count: int, has_ended: bool) -> int:  # an ended stream's last frame is not a chunk
         return first if first >= 0 else count - has_ended + first
 
     found = await numbered(gateway, record, projection, had)
@@ -178,7 +188,7 @@ def _nothing() -> Response:
 
 
 async def _newest(gateway: Gateway, request: Request, owner: str, *, or_stream: bool = False) -> Record:
-    """The newest stream of the path's chat. Raises StreamNotFound or StreamGone.
+    """Return the newest stream of the path's chat. Raises StreamNotFound or StreamGone.
 
     `or_stream`: the path may name a stream itself.
     """
@@ -186,20 +196,23 @@ async def _newest(gateway: Gateway, request: Request, owner: str, *, or_stream: 
     if not is_chat(chat):
         raise StreamNotFound
     known = await gateway.parts.conversations.look(KIND, owner, chat)
-    # Of a chat without one there is no id, so none is found.
+    # A chat without a stream has an empty id here. `find` finds no stream for it.
     record = await gateway.find(known.stream or (chat if or_stream else ""), owner)
     for _ in range(MOST_RESUMED):
         if not record.resumed_by:
             break
-        record = await gateway.find(record.resumed_by, owner)  # its question was answered elsewhere
+        record = await gateway.find(
+            record.resumed_by, owner
+        )  # its question was answered by the gateway's own API
     request_head.note(record)
     return record
 
 
 async def _remember(gateway: Gateway, owner: str, chat: str, record: Record) -> None:
-    """As the chat's newest stream, unless a newer one is there.
+    """Store the stream as the chat's newest stream, unless a newer stream is already stored.
 
-    Whoever loses a turn has lost it to another start of this very chat: it takes many to lose all of them.
+    A try fails only if another request of the same chat was faster. All tries fail only if very many requests
+    of one chat come at the same time. Then it raises StoreUnavailable.
     """
     conversations = gateway.parts.conversations
     for _ in range(TURN_TRIES):

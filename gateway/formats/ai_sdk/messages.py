@@ -1,8 +1,9 @@
-"""What Vercel's AI SDK sends, as what a chain is asked: `UIMessage`s as messages of OpenAI's shape. No I/O.
+"""Converts a request of Vercel's AI SDK to a chain's input. No I/O.
 
-Of an assistant's earlier answer the text that stands is said again, and the calls of tools that the client
-has run, with their answers. Its steps, reasoning, data and tools that the chain has run are the client's own
-record of it, and left out. Raises Invalid, which names the client's field.
+Each `UIMessage` becomes messages of OpenAI's form. From an assistant's earlier answer the chain gets the text
+that is not void, and the calls of tools that the client has run, with their answers. The answer's steps,
+reasoning, data, and the tools that the chain has run are left out: they are only for the client. Raises
+Invalid, which names the client's field.
 """
 
 from __future__ import annotations
@@ -19,27 +20,31 @@ from gateway.streams.images import check_image
 from gateway.streams.messages import MOST_ID, MOST_NAME, call, check_arguments, check_word
 from gateway.streams.start import DEFAULT, DEFAULT_CHAIN, Bounds, Start, check_text, parse_start, shown
 
-APPROVALS = "approvals"  # in a stream's metadata: its client knows how they are asked for
+APPROVALS = "approvals"  # in a stream's metadata: the client understands requests for approval
 TRIGGERS = ("submit-message", "regenerate-message")
 ROLES = ("system", "user", "assistant")
-_ANSWERED = {"output-available": "output", "output-error": "errorText"}  # states, and where the answer is
+_ANSWERED = {"output-available": "output", "output-error": "errorText"}  # state: the field with the answer
 _FIELDS = ("id", "messages", "trigger", "messageId", "chain", "params", "approvals")
-# What other transports of the same client add to each request, and this gateway has no use for.
+# Fields that other transports of the same client add to each request. This gateway does not use them.
 _UNSERVED = ("tools", "metadata", "system", "config", "callSettings")
 _EMPTY: tuple[Any, ...] = (None, {}, [], "")
-# What may stand in a path as it is (RFC 3986, 3.3): a chat's id is asked for by its path.
+# A chat's id is part of a path. These characters need no escape in a path (RFC 3986, 3.3).
 _CHAT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}")
 
 
 def is_chat(name: str) -> bool:
-    """Whether this may be a chat's id."""
+    """Return whether this text is allowed as a chat's id."""
     return bool(_CHAT.fullmatch(name)) and name not in (".", "..")
 
 
 def parse_chat(
     value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT, default: str = DEFAULT_CHAIN
 ) -> tuple[str, Start | Answers]:
-    """The body of `POST /api/chat`: the chat's id, if it has one, and what is to be run or answered."""
+    """Parse the body of `POST /api/chat`.
+
+    Return the chat's id (empty if the body has none), and the stream to start or the answers to approvals.
+    Raises Invalid.
+    """
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
     for name in value:
@@ -99,9 +104,9 @@ def _message(where: str, message: Any, bounds: Bounds) -> list[dict[str, Any]]:
 
 
 def _answer(where: str, parts: list[dict[str, Any]], bounds: Bounds) -> list[dict[str, Any]]:
-    """An earlier answer: its text in one message, or in several where the client has run tools between."""
+    """Convert an earlier answer to one message, or to several if the client ran tools between its texts."""
     told: list[dict[str, Any]] = []
-    text, calls, answers = "", [], []  # of the step, and of those before it that have no calls
+    text, calls, answers = "", [], []  # of this step and the steps before it without calls
     places = {id(part): f"{where}[{index}]" for index, part in enumerate(parts)}
     for part in [*standing(parts), {"type": "step-start"}]:
         if part["type"] == "text":
@@ -117,13 +122,13 @@ def _answer(where: str, parts: list[dict[str, Any]], bounds: Bounds) -> list[dic
 
 
 def _is_clients(part: dict[str, Any]) -> bool:
-    """Whether this is a tool that the client has run, and its answer."""
+    """Return whether this part is a tool call that the client has run, with its answer."""
     is_tool = part["type"] == "dynamic-tool" or part["type"].startswith("tool-")
     return is_tool and part.get("state") in _ANSWERED and part.get("providerExecuted") is not True
 
 
 def _ran(where: str, part: dict[str, Any], bounds: Bounds) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A call, and its answer."""
+    """Return a tool call that the client has run, and its answer, as a model's call and a tool's message."""
     call_id, given = part.get("toolCallId"), part.get("input")
     is_dynamic = part["type"] == "dynamic-tool"
     name = part.get("toolName") if is_dynamic else part["type"].removeprefix("tool-")
@@ -154,7 +159,10 @@ def _check(where: str, part: Any) -> None:
 
 
 def _content(where: str, role: str, parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """A text, or content parts where there are images; an application's own data is left out."""
+    """Return a message's content: a text, or content parts if there are images.
+
+    Parts with data of the application (`data-...`) are left out.
+    """
     content: list[dict[str, Any]] = []
     for index, part in enumerate(parts):
         kind = part["type"]

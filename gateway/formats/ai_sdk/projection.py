@@ -1,9 +1,10 @@
-"""Vercel AI SDK's UI message stream (npm `ai` 5, 6 and 7) as a projection of the log.
+"""Makes the UI message stream of Vercel's AI SDK (npm `ai` 5, 6 and 7) from the log.
 
-One stream is one assistant message, one run of a stage is a step, and what a run says is one text part, known
-by a name of ours: no client can take a part back, so a reset tells the names of those that are void
-(`data-reset`), and a replay that all before it is (`data-replay`). An unknown type is fatal to a client, like
-a delta of a part that is not open: here stands only what all three versions know.
+One stream is one assistant message, and one run of a stage is one step. The text of a run is one text part
+with a name that this gateway chooses. A client cannot remove a part. So a reset sends the names of the void
+parts (`data-reset`), and a replay sends that all parts before it are void (`data-replay`). A client stops
+with an error at an unknown type of chunk, or at a delta of a part that is not open. So only chunks that all
+three versions know are sent.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from gateway.formats.base.projection import Frame, Projection
 from gateway.protocol import sse
 from gateway.protocol.fold import StageText
 
-OURS = "holdfast"  # whose names they are, in a part's provider metadata
+OURS = "holdfast"  # key of this gateway's names of parts, in a part's provider metadata
 TEXT, REASONING = "text", "reasoning"
-MOST_SOURCES = 50  # of one event, in the bounds of its frames
+MOST_SOURCES = 50  # most sources of one event; below the limit of frames of one event
 DONE = Frame(b"[DONE]")
-# A client takes a reason that it does not know for an error; these are known to all versions.
+# Finish reasons of models, and the client's reasons for them. An unknown reason is an error in a client. All
+# versions know these.
 _REASONS = {
     "stop": "stop",
     "stop_sequence": "stop",
@@ -41,7 +43,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A tool call that has begun, and what the client knows it as."""
+    """A tool call that has begun. `shown` is the id that the client got for the call."""
 
     call_id: str
     kind: tuple[Any, ...]
@@ -49,17 +51,17 @@ class _Call:
 
     @staticmethod
     def kind_of(data: Any) -> tuple[Any, ...]:
-        """What two events of one call have in common beside its id."""
+        """Return the values, other than the id, that are equal in all events of one call."""
         return data["name"], data["stage"], data.get("run")
 
     def is_of(self, asked: Unanswered) -> bool:
-        """Whether it is this one."""
+        """Return whether `asked` is this call."""
         return (self.call_id, self.kind) == (asked.call_id, (asked.name, asked.stage, asked.run))
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredCall:
-    """A call as the client has it, and whether it may be made."""
+    """A tool call that the client has, and the client's decision whether the call is approved."""
 
     call_id: str
     name: str
@@ -69,45 +71,50 @@ class AnsweredCall:
 
 @dataclass
 class UIMessageStream(Projection):
-    """`message_id` is the stream's own, so that a replay is of the same message.
+    """One reader's view of a stream as a UI message stream.
 
-    `again`: the client may have parts in it already, of an earlier connection or of the message before.
-    `approvals`: the client knows how to be asked for leave to call a tool; an older one fails at that.
-    `settled`: calls in the message before that this stream's start has answered.
+    `message_id` is the stream's id, so that a replay has the same message.
+    `again`: the client's message may already have parts, from an earlier connection or the message before.
+    `approvals`: the client understands a request for permission to call a tool; an older client fails at it.
+    `settled`: tool calls in the message before, whose approvals were answered by the request for this stream.
     """
 
     message_id: str
     again: bool = False
     approvals: bool = False
     settled: Sequence[AnsweredCall] = ()
-    _stage: str = field(default="", init=False)  # its `started` event's id
+    _stage: str = field(default="", init=False)  # the id of the present stage's `started` event
     _in_step: bool = field(default=False, init=False)
-    # The names of what stands, by stage; what is being written, by kind and run.
+    # `_parts`: the names of the parts that are not void, by stage. `_open`: the names of the parts that are
+    # being written, by kind and run.
     _parts: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list), init=False)
     _open: dict[tuple[str, str], str] = field(default_factory=dict, init=False)
-    _calls: list[_Call] = field(default_factory=list, init=False)  # that have no end yet
+    _calls: list[_Call] = field(default_factory=list, init=False)  # calls that have not ended
     _shown: set[str] = field(default_factory=set, init=False)
 
     def shared_as(self) -> Hashable:
-        """What the client has already, and what it knows."""
+        """Return the settings of this reader that change the frames."""
         settled = [(one.call_id, one.name, one.is_approved, one.input) for one in self.settled]
         return self.again, self.approvals, sse.dumps(settled)
 
     def start(self, data: Any) -> Iterator[Frame]:
-        """The message begins."""
+        """Make the chunks that start the message."""
         known = {"chain": data["chain"], "created_at": data["created_at"]}
         yield _chunk("start", messageId=self.message_id, messageMetadata=known)
-        # The client has begun with a copy of the message before. A call that is answered and not settled
-        # there would have it send the same answer again at the end, and again.
+        # The client's message began as a copy of the message before. If an answered call stayed unsettled in
+        # this copy, the client would send the same answer again at the end of every stream.
         for call in self.settled:
             yield _settle(call)
         if self.again:
-            # Version 5 adds a replay to what it had, where it has seen the connection break. All versions
-            # add an answer to a copy of the message whose tools they have answered.
+            # If the connection broke, version 5 appends a replay to the parts that it has. After a client
+            # has answered a message's tool calls, all versions append the answer to a copy of this message.
             yield _chunk("data-replay", data={})
 
     def stage(self, data: Any) -> Iterator[Frame]:
-        """A chain's stage is a step; a graph's node is not, since several may run at once."""
+        """Make the chunks of a stage's start or end.
+
+        A chain's stage is a step. A graph's node is not a step, because several nodes may run at once.
+        """
         started, is_step = data["state"] == "started", "parent" not in data
         if started and is_step:
             self._stage, self._in_step = self.cursor, True
@@ -119,22 +126,23 @@ class UIMessageStream(Projection):
             yield from self._end_step()
 
     def text(self, stage: StageText, delta: str) -> Iterator[Frame]:
-        """A piece of a run's one text part."""
+        """Make the chunks of a piece of text. All text of a run is one part."""
         yield from self._close(stage.started_id, kind=REASONING)
         yield from self._say(TEXT, stage, delta)
 
     def custom(self, data: Any) -> Iterator[Frame]:
-        """A part of its own; what a model says of its reasoning is known to the clients."""
+        """Make the chunks of a `custom` event: a reasoning part for a model's reasoning, else a data part."""
         said = data["data"]
         delta = said.get("delta") if data["name"] == REASONING and isinstance(said, dict) else None
         if isinstance(delta, str):
             yield from self._say(REASONING, self._speaker(data), delta)
         else:
-            # Without an id at its top: by that, version 5 would find a replayed one among the void.
+            # The chunk has no `id` at its top level. With an `id`, version 5 would match a replayed chunk to
+            # the void chunk that has the same `id`.
             yield _chunk("data-custom", data={"part": self._named(self.cursor), **data})
 
     def citations(self, data: Any) -> Iterator[Frame]:
-        """A page is a source, known to the clients; anything else that is cited is a part of its own."""
+        """Make a source chunk for each cited web page, and one separate part for all other citations."""
         others = []
         speaker = self._speaker(data)
         of = {"stage": speaker.name, "run": speaker.run} if speaker else {}
@@ -152,7 +160,10 @@ class UIMessageStream(Projection):
             yield _chunk("data-custom", data={"part": self._named(self.cursor), **told})
 
     def tool(self, data: Any) -> Iterator[Frame]:
-        """The chain runs it (`providerExecuted`), as far as is known: the client must not do it."""
+        """Make the chunk of a tool call's start or end.
+
+        The chunk has `providerExecuted`: as far as is known, the chain runs the tool. The client must not.
+        """
         if data["state"] == "started":
             yield self._call(data, data["input"])
             return
@@ -170,7 +181,7 @@ class UIMessageStream(Projection):
             yield _chunk("tool-output-error", **known, errorText=said)
 
     def reset(self, data: Any) -> Iterator[Frame]:
-        """The void parts are closed and named; what follows are new ones."""
+        """Close the open parts, and send the names of the void parts. Later parts are new."""
         void = self._parts.pop(data["discard_after"], [])
         gone = set(void)
         self._calls = [call for call in self._calls if call.shown not in gone]
@@ -179,7 +190,10 @@ class UIMessageStream(Projection):
         yield _chunk("data-reset", data={"parts": void, **why})
 
     def done(self, data: Any) -> Iterator[Frame]:
-        """The message is whole. Calls that nobody here has answered are the client's, as is known now."""
+        """Make the chunks that end the message.
+
+        Only now it is known which tool calls have no answer: the client must run them.
+        """
         for asked in self.for_client:
             yield from (self._hand_over(call, asked) for call in self._calls if call.is_of(asked))
         yield from self._end_step()
@@ -189,7 +203,10 @@ class UIMessageStream(Projection):
         yield DONE
 
     def failed(self, data: Any) -> Iterator[Frame]:
-        """The client raises `errorText`; one that comes back by itself does until there is a `finish`."""
+        """Make the chunks that end a failed message.
+
+        The client raises `errorText`. A client that reconnects by itself stops only at a `finish` chunk.
+        """
         yield from self._end_step()
         yield _chunk("message-metadata", messageMetadata={"status": "failed", "error": data})
         yield _chunk("error", errorText=data["message"])
@@ -197,7 +214,10 @@ class UIMessageStream(Projection):
         yield DONE
 
     def cancelled(self) -> Iterator[Frame]:
-        """To the clients an end as any other, so the metadata tells."""
+        """Make the chunks that end a cancelled message.
+
+        For a client this end looks like any other end, so the metadata has the status.
+        """
         yield from self._end_step()
         yield _chunk("message-metadata", messageMetadata={"status": "cancelled"})
         yield _chunk("abort", reason="cancelled")
@@ -205,7 +225,7 @@ class UIMessageStream(Projection):
         yield DONE
 
     def _say(self, kind: str, stage: StageText | None, delta: str) -> Iterator[Frame]:
-        """A piece of what a run says or thinks, in the part that it has begun or begins now."""
+        """Make the chunks of a piece of a run's text or reasoning. If the run has no open part, start one."""
         where = (kind, stage.started_id if stage else "")
         if where not in self._open:
             self._open[where] = part = self._named(self.cursor)
@@ -214,12 +234,15 @@ class UIMessageStream(Projection):
         yield _chunk(f"{kind}-delta", id=self._open[where], delta=delta)
 
     def _named(self, part: str) -> str:
-        """This name, as one of what stands of the stage."""
+        """Record this name as a part of the present stage, and return the name."""
         self._parts[self._stage].append(part)
         return part
 
     def _close(self, *runs: str, kind: str = "") -> Iterator[Frame]:
-        """End what is being written: of these runs, or of all."""
+        """Close the open parts of these runs; without `runs`, of all runs.
+
+        `kind`, if given, is the parts' kind.
+        """
         for which, run in list(self._open):
             if (not runs or run in runs) and kind in ("", which):
                 yield _chunk(f"{which}-end", id=self._open.pop((which, run)))
@@ -231,19 +254,22 @@ class UIMessageStream(Projection):
             yield _chunk("finish-step")
 
     def _runs(self, name: str, run: int, parent: str) -> Iterable[str]:
-        """The `started` events' ids of those that end here."""
+        """Return the ids of the `started` events of the runs that end with this event."""
         known = (name, run, parent)
         found = [s.started_id for s in self.fold.stages if (s.name, s.run, s.parent) == known]
         return found or [""]
 
     def _speaker(self, data: Any) -> StageText | None:
-        """The run that an event without text belongs to."""
+        """Return the run that an event without text belongs to; None if there is none."""
         name, run = data["stage"], data.get("run")
         named = [stage for stage in reversed(self.fold.stages) if stage.name == name]
         return next((stage for stage in named if run in (None, stage.run)), None)
 
     def _call(self, data: Any, said: Any) -> Frame:
-        """It begins. Models number their calls anew now and then; to the client each must be another."""
+        """Make the chunk that starts a tool call.
+
+        A model may use the same call id twice. The client needs a different id for each call.
+        """
         call_id = data["call_id"]
         shown = call_id if call_id and call_id not in self._shown else f"call-{self.cursor}"
         self._shown.add(shown)
@@ -252,12 +278,15 @@ class UIMessageStream(Projection):
         return _chunk("tool-input-available", **known, dynamic=True, providerExecuted=True)
 
     def _hand_over(self, call: _Call, asked: Unanswered) -> Frame:
-        """The same call again, which the client is to run."""
+        """Make the chunk that starts the same call again, now as a call that the client must run."""
         known = {"toolCallId": call.shown, "toolName": asked.name, "input": asked.input}
         return _chunk("tool-input-available", **known, dynamic=True, providerExecuted=False)
 
     def _ask(self, questions: Any) -> Iterator[Frame]:
-        """Each call for which leave is asked. Without the model's id in it, it is known by the question's."""
+        """Make the chunks that ask for approval of tool calls.
+
+        A question does not contain the model's id of the call, so the approval's id is used as the call's id.
+        """
         for approval in approvals_in(questions) if self.approvals else ():
             shown = approval.id(self.message_id)
             known = {"toolCallId": shown, "toolName": approval.name, "input": approval.input}
@@ -265,7 +294,10 @@ class UIMessageStream(Projection):
             yield _chunk("tool-approval-request", approvalId=shown, toolCallId=shown)
 
     def _called(self, data: Any) -> _Call | None:
-        """The call that ends here. An attempt that goes on where another fell may know it by another id."""
+        """Return the open call that ends with this event, or None.
+
+        When an attempt continues after a failed attempt, the call may have a different id.
+        """
         kind = _Call.kind_of(data)
         alike = [call for call in self._calls if call.kind == kind]
         same = [call for call in alike if call.call_id == data["call_id"]]
@@ -277,7 +309,7 @@ def _chunk(kind: str, **more: Any) -> Frame:
 
 
 def _settle(call: AnsweredCall) -> Frame:
-    """The call is under way, or will never be."""
+    """Make the chunk that settles an answered call: the call is being run, or it was denied."""
     if not call.is_approved:
         return _chunk("tool-output-denied", toolCallId=call.call_id)
     known = {"toolCallId": call.call_id, "toolName": call.name, "input": call.input}

@@ -1,4 +1,4 @@
-"""Which parts of a message of the AI SDK stand. No I/O."""
+"""Finds the parts of an AI SDK message that are not void. No I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.formats.ai_sdk.projection import OURS
 
 
 def standing(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A message's parts without those that a later `data-reset` or `data-replay` makes void."""
+    """Return a message's parts, without the parts that a later `data-reset` or `data-replay` makes void."""
     void: set[str] = set()
     kept = []
     for part in reversed(parts):
@@ -24,7 +24,7 @@ def standing(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _name_of(part: Any) -> str:
-    """What a reset knows a text or a tool by."""
+    """Return the name by which a reset names this part: of a tool, the call's id. Empty if it has no name."""
     if isinstance(part.get("toolCallId"), str):
         return str(part["toolCallId"])
     for name in ("providerMetadata", OURS, "part"):

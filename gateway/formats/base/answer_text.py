@@ -1,13 +1,17 @@
-"""Which text of a stream is its answer: one rule for formats that have no place for other text. No I/O.
+"""Decides which text of a stream is its answer, for formats that cannot carry any other text. No I/O.
 
-The answer is what the chain's last stage says itself, and of a graph in that stage what one node says: the
-first that speaks. Another node's text waits until its run ends, and is part of the answer then; so does that
-of a node that begins only after a text on the way has become a message of the graph's state. Never part of it
-is what its event marks as `aside`: a model's structured output, a hand-over, what is said on the way (by a
-node behind which another comes); nor what a run has said that became no message of the state. Where all of
-this leaves nothing, the answer is what was said last on the way, else the stage's JSON result, else any last
-text.
-Invariant: what is told while it streams is never taken back, but by a `reset`.
+The answer is the text of the chain's last stage. If this stage is a graph, the answer is the text of one
+node: the first node that writes text. The text of another node waits until the node's run ends, and then it
+becomes part of the answer. The same is true for a node that begins only after a text on the way has become a
+message of the graph's state. Text is "on the way" if its node is followed by another node.
+
+Text that its event marks as `aside` is not part of the answer: a model's structured output, a hand-over, or
+text on the way. Text of a run that did not become a message of the state is not part of the answer either.
+
+If these rules leave no text, the answer is the last text on the way. If there is none, the answer is the
+stage's JSON result. If there is none, the answer is the last text of any kind.
+
+Invariant: text that was sent as part of the answer during streaming is only taken back by a `reset`.
 """
 
 from __future__ import annotations
@@ -22,13 +26,16 @@ ON_THE_WAY = "on_the_way"
 
 
 def is_of(last: str, stage: StageText) -> bool:
-    """Whether this is the chain's last stage, or one of its nodes."""
+    """Return whether this is the chain's last stage, or a node in it; `last` is the last stage's name."""
     return (stage.parent or stage.name) == last
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of the answer: its run, unless it is the stage's JSON result; its text, and what that cites."""
+    """A part of the answer: the run that wrote it, its text, and the citations in it.
+
+    `stage` is None if the part is the last stage's JSON result.
+    """
 
     stage: StageText | None
     text: str
@@ -38,18 +45,19 @@ class Piece:
 
 @dataclass(slots=True)
 class _Run:
-    """What one run of the last stage, or of a node, has said; `born`: where it began to, as an offset."""
+    """The text of one run of the last stage or of a node. `born` is the offset at which the text began."""
 
     stage: StageText
     born: int
     is_live: bool
     on_the_way: bool
-    waiting: list[tuple[str, bool]] = field(default_factory=list)  # that may be the answer's; is it a refusal
-    cited: list[Any] = field(default_factory=list)  # likewise
-    is_told: bool = False  # some of it is the answer
+    # Pieces of text that may become part of the answer, each with whether it is a refusal.
+    waiting: list[tuple[str, bool]] = field(default_factory=list)
+    cited: list[Any] = field(default_factory=list)  # citations that wait with this text
+    is_told: bool = False  # some of the run's text is part of the answer
 
     def told(self) -> list[Piece]:
-        """What was waiting, as the answer's."""
+        """Make the waiting text and citations part of the answer, and return them."""
         said = [
             Piece(self.stage, "".join(text for text, is_one in self.waiting if is_one is kind), kind)
             for kind in (False, True)
@@ -62,18 +70,20 @@ class _Run:
 
 
 class Answer:
-    """Takes the events of a stream, in order, and says what of them is the answer."""
+    """Gets the events of a stream, in order, and decides which text is the answer."""
 
     def __init__(self) -> None:
-        self._runs: dict[tuple[str, int, str], _Run] = {}  # in the order of their first texts
-        self._voice = ""  # the node that speaks
-        self._begun: set[str] = set()  # names of nodes
-        self._free: set[str] | None = None  # those that had begun before a text on the way became a message
+        self._runs: dict[tuple[str, int, str], _Run] = {}  # in the order of their first text
+        self._voice = ""  # the node whose text is the answer
+        self._begun: set[str] = set()  # names of the nodes that have begun
+        # The nodes that had begun before a text on the way became a message; None: no text has become one.
+        self._free: set[str] | None = None
 
     def says(self, stage: StageText, aside: str, offset: int) -> bool | None:
-        """Whether the next piece of a run of the last stage is the answer's at once; None: it never is.
+        """Return whether the next piece of text is part of the answer. It is of a run of the last stage.
 
-        False: it waits, and is to be given to `wait`.
+        True: the piece is part of the answer at once. False: the piece waits, so the caller passes it to
+        `wait`. None: the piece is never part of the answer.
         """
         if aside not in ("", ON_THE_WAY):
             return None
@@ -88,18 +98,24 @@ class Answer:
         return run.is_live
 
     def wait(self, stage: StageText, delta: str, *, is_refusal: bool = False) -> None:
-        """A piece that waits."""
+        """Store a piece of text that waits."""
         self._runs[stage.name, stage.run, stage.parent].waiting.append((delta, is_refusal))
 
     def cites(self, stage: StageText, cited: Sequence[Any]) -> bool:
-        """Whether what a run cites is told at once; else it waits with the text, if the run has any."""
+        """Return whether a run's citations are sent at once.
+
+        If not, they are stored and wait with the run's text, if the run has text.
+        """
         run = self._runs.get((stage.name, stage.run, stage.parent))
         if run is not None and not run.is_live:
             run.cited += cited
         return run is not None and run.is_live
 
     def staged(self, data: Mapping[str, Any]) -> list[Piece]:
-        """A run begins or ends, by its `stage` event: what of it has waited and is the answer's."""
+        """Process the `stage` event of a run's start or end.
+
+        Return waiting text that is now part of the answer.
+        """
         key = data["name"], data["run"], data.get("parent", "")
         if data["state"] == "started":
             self._begun.add(data["name"])
@@ -115,13 +131,16 @@ class Answer:
         return [] if run.on_the_way else run.told()
 
     def void(self, since: int) -> None:
-        """All that was said after this offset."""
+        """Forget the text of all runs that began after this offset: it is void."""
         self._runs = {key: run for key, run in self._runs.items() if run.born <= since}
         if not any(run.is_live and run.stage.parent for run in self._runs.values()):
             self._voice, self._begun, self._free = "", set(), None
 
     def rest(self, fold: Fold, last: str, result: str) -> list[Piece]:
-        """The stream is at its end: what is the answer's now. `result`: the last stage's JSON, or nothing."""
+        """Return the rest of the answer at the stream's end.
+
+        `result` is the last stage's JSON result, or empty.
+        """
         told = [
             one for run in self._runs.values() if run.waiting and not run.on_the_way for one in run.told()
         ]
@@ -140,10 +159,10 @@ class Answer:
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing was said that is the answer, or may be."""
+        """Whether there is no text that is or may become part of the answer."""
         return not self._runs
 
     def is_told(self, stage: StageText) -> bool:
-        """Whether something of this run is part of the answer."""
+        """Return whether some text of this run is part of the answer."""
         run = self._runs.get((stage.name, stage.run, stage.parent))
         return run is not None and run.is_told

@@ -1,11 +1,11 @@
-"""Questions that ask for leave to call a tool, and the answers yes and no to them. Values; no I/O.
+"""Questions that ask for permission to call a tool, and the answers yes and no to them. Values; no I/O.
 
-Three kinds of question are such. LangChain's HumanInTheLoopMiddleware asks one question for all calls of a
-model's message, or one question for each call. The gateway itself asks whether a tool is called again of
-which nobody knows whether it has done its work.
+There are three kinds of such questions. LangChain's HumanInTheLoopMiddleware asks one question for all calls
+of a model's message, or one question for each call. The gateway itself asks whether to call a tool again if
+it is unknown whether the first call has done its work.
 
-An approval's id holds all that an answer needs: so the same answer can be read again after the question is
-closed.
+An approval's id contains everything that is needed to read an answer. So the same answer can be read again
+after the question is closed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from gateway.protocol.errors import Invalid
 from gateway.streams.doubt import REASON, RETRY
 from gateway.streams.resume import MOST_RESPONSES, Resume
 
-APPROVE, REJECT = "approve", "reject"  # the middleware's own words
-_ONE, _AGAIN = "call", "again"  # in an id: one question for the call, and the gateway's own question
-# The stream, the question, and the kind of question or the call's place among all calls of the question.
+APPROVE, REJECT = "approve", "reject"  # these words are defined by the middleware
+# The last part of an approval's id: the middleware's question for one call, or the gateway's own question.
+_ONE, _AGAIN = "call", "again"
+# An approval's id: the stream, the question, and the kind of question. For a question about all calls of a
+# message the last part is the call's number, from 1, and the number of calls.
 _ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.([^.]{1,200})\.(call|again|[0-9]{1,4}-[0-9]{1,4})")
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One call of a tool for which leave is asked. `allowed`: decisions that the question takes."""
+    """One call of a tool that needs permission. `allowed` has the decisions that the question accepts."""
 
     question: str
     place: str
@@ -36,13 +38,13 @@ class Approval:
     allowed: Sequence[str] = (APPROVE, REJECT)
 
     def id(self, stream_id: str) -> str:
-        """Its name among all approvals of all streams."""
+        """Return the approval's id, which is unique among the approvals of all streams."""
         return f"{stream_id}.{self.question}.{self.place}"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Yes or no to one approval, as a client has sent it. `at` is the field of the request that it is in."""
+    """A client's decision (yes or no) on one approval. `at` is the field of the request that contains it."""
 
     at: str
     approval: str
@@ -51,16 +53,17 @@ class Decision:
 
 
 def approvals_in(questions: Any) -> list[Approval]:
-    """What these questions ask leave for; none where one of them asks for something else.
+    """Return the approvals that these questions ask for; an empty list if a question asks for something else.
 
-    All questions of a stream are answered at once: so one that takes no yes or no leaves none to answer.
+    All questions of a stream must be answered together. So if one question cannot be answered by yes or no,
+    no question can be answered in this way.
     """
     found = [_asked(one) for one in questions or ()]
     return [] if [] in found else [approval for several in found for approval in several]
 
 
 def _asked(question: Mapping[str, Any]) -> list[Approval]:
-    """What one question asks leave for."""
+    """Return the approvals that one question asks for; an empty list if it is another kind of question."""
     name, value = question["id"], question.get("value")
     if not isinstance(value, Mapping) or not _ID.fullmatch(f"x.{name}.{_ONE}"):
         return []
@@ -84,7 +87,7 @@ def _asked(question: Mapping[str, Any]) -> list[Approval]:
 
 
 def _allowed(configs: Any) -> dict[str, list[str]]:
-    """The decisions that the middleware takes, by the tool's name."""
+    """Return the decisions that the middleware accepts, by the tool's name."""
     return {
         one["action_name"]: one["allowed_decisions"]
         for one in (configs if isinstance(configs, list) else ())
@@ -101,7 +104,10 @@ def place_of(approval_id: str) -> tuple[str, str, str] | None:
 
 
 def answered_by(decisions: Sequence[Decision]) -> tuple[str, Resume]:
-    """The stream that is answered, and the answer. Raises Invalid, which names the field and the rule."""
+    """Return the id of the stream that these decisions answer, and the answer.
+
+    Raises Invalid, which names the field and the rule.
+    """
     streams = set()
     whole: dict[str, dict[int, Decision]] = {}
     most: dict[str, str] = {}
@@ -138,21 +144,24 @@ def _resume(decided: Mapping[str, Any], kinds: Mapping[str, str]) -> Resume:
             responses[question] = _word(found)
         elif found.is_approved:
             responses[question] = RETRY
-        else:  # the stream fails with `tool_unknown`, as nobody knows what the tool has answered
+        else:  # the stream fails with `tool_unknown`, because the tool's answer is unknown
             responses[question] = None
             cancelled.add(question)
     return Resume(responses, frozenset(cancelled))
 
 
 def _word(one: Decision) -> dict[str, Any]:
-    """As the middleware takes it. It has no place for why something is approved."""
+    """Return a decision in the middleware's form. This form has no field for the reason of an approval."""
     if one.is_approved:
         return {"type": APPROVE}
     return {"type": REJECT, "message": one.reason} if one.reason else {"type": REJECT}
 
 
 def check_allowed(stream_id: str, questions: Any, decisions: Sequence[Decision]) -> None:
-    """Whether the open questions take these decisions: the middleware would fail the run. Raises Invalid."""
+    """Check that the open questions accept these decisions. Raises Invalid.
+
+    Without this check the middleware would fail the run.
+    """
     allowed = {one.id(stream_id): one.allowed for one in approvals_in(questions)}
     for one in decisions:
         word = APPROVE if one.is_approved else REJECT

@@ -1,8 +1,10 @@
-"""A foreign wire format is a pure function from a stream's events to frames: what all formats share.
+"""The common part of all foreign formats, which are the wire formats of other products' clients.
 
-A reader's connection begins the projection at the log's first event, whatever it has already seen, and
-leaves out the frames that it has: so a frame is the same in every connection, and a projection may remember.
-One event may become several frames; a frame's place is its event's id and its number among these, from 0.
+Such a format is a projection: a pure function from a stream's events to frames. In each connection the
+projection starts at the log's first event, even if the reader has already received some frames. The frames
+that the reader already has are not sent again. So a frame is the same in every connection, and a projection
+may keep state. One event may become several frames. A frame's place is its event's id and the frame's number
+among the event's frames, from 0.
 """
 
 from __future__ import annotations
@@ -26,16 +28,17 @@ from gateway.streams.room import Share
 
 _LONG_NUMBER = re.compile(rb"[0-9]{18}")
 _PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,6})")
-# As a whole number: the offset, then 16 bits of the writer's tag, then the frame. Below 2**53 for any log
-# that Redis can hold, so it is exact as JavaScript's number; and like an id, it proves itself.
+# A place as a whole number: the offset, then 16 bits of the writer's tag, then the frame's number. It is
+# below 2**53 for every log that Redis can store, so JavaScript's numbers represent it exactly. Like an id, it
+# contains the tag that shows whether it belongs to this log.
 _FRAME_BITS, _TAG_BITS = 6, 16
 _LARGEST = 2**53
-MOST_FRAMES = 1 << _FRAME_BITS  # of one event
+MOST_FRAMES = 1 << _FRAME_BITS  # the most frames of one event
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a reader stands: an event, and how many of its frames, less one, it has."""
+    """A reader's position: an event, and the number (from 0) of the last frame of it that the reader has."""
 
     cursor: Cursor
     frame: int
@@ -45,7 +48,7 @@ class Place:
 
     @property
     def number(self) -> int:
-        """This place as a whole number; later ones are larger."""
+        """This place as a whole number. A later place has a larger number."""
         offset, _, tag = str(self.cursor).partition("-")
         return ((int(offset) << _TAG_BITS | int(tag, 16)) << _FRAME_BITS) | self.frame
 
@@ -59,7 +62,7 @@ class Place:
 
     @classmethod
     def of_number(cls, number: int) -> Place:
-        """The place that has this number. Raises ValueError for one that none has."""
+        """Return the place that has this number. Raises ValueError for a number that no place has."""
         if not 0 <= number < _LARGEST:
             raise ValueError("not a place in a stream")
         event, frame = divmod(number, 1 << _FRAME_BITS)
@@ -69,18 +72,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One server-sent event: `data` is JSON-able, or bytes that are sent as they are (one line)."""
+    """One server-sent event. `data` is a JSON value, or bytes (one line) that are sent unchanged."""
 
     data: Any
     event: str = ""
 
     def encode(self, frame_id: str = "") -> bytes:
-        """Its bytes, with `id:` where the format has one."""
+        """Return the frame's bytes, with an `id:` line if `frame_id` is given."""
         data = self.data if isinstance(self.data, bytes) else sse.dumps(self.data)
         return b"%bdata: %b\n\n" % (self._head(frame_id), data)
 
     def pieces(self, frame_id: str = "") -> Iterator[bytes]:
-        """The same bytes, in pieces."""
+        """Yield the same bytes as `encode`, in pieces."""
         yield self._head(frame_id) + b"data: "
         yield from pieces(self.data)
         yield b"\n\n"
@@ -92,23 +95,26 @@ class Frame:
 
 @dataclass
 class Projection:
-    """One reader's view of a stream; a format overrides what it has a frame for.
+    """One reader's view of a stream. A format overrides the methods of the events for which it has frames.
 
-    `fold` is what the events up to this one amount to; `place(k)` is where the k-th frame of this event is.
+    `fold` is the stream's state after the events so far. `place(k)` is the place of this event's frame number
+    k.
     """
 
     ids = False  # whether frames carry `id: <place>`
     fold: Fold = field(default_factory=Fold, init=False)
-    id_before: str = field(default="", init=False)  # of each frame's id
-    share: Share | None = field(default=None, init=False)  # of memory, where the whole log was read at once
+    id_before: str = field(default="", init=False)  # a prefix of each frame's id
+    share: Share | None = field(default=None, init=False)  # of memory, if the whole log was read at once
     cursor: str = field(default="", init=False)  # the id of this event
     last: str = field(default="", init=False)  # the chain's last stage
-    aside: str = field(default="", init=False)  # why this text is no part of the answer, where that is known
-    calls: Calls = field(default_factory=Calls, init=False)  # that have no answer so far
-    for_client: list[Unanswered] = field(default_factory=list, init=False)  # those, when the stream is done
+    # Why the text of this event is not part of the answer; empty if it may be part of the answer.
+    aside: str = field(default="", init=False)
+    calls: Calls = field(default_factory=Calls, init=False)  # the calls without an answer so far
+    # The calls that the client must run; set when the stream is done.
+    for_client: list[Unanswered] = field(default_factory=list, init=False)
 
     def feed(self, event_id: str, event: Event) -> list[Frame]:
-        """The frames of the next event, in order."""
+        """Return the frames of the next event, in order."""
         self.cursor = event_id
         stage, data = self.fold.feed(event_id, event), event.data
         self.aside = data.get("aside", "") if stage is not None else ""
@@ -151,85 +157,92 @@ class Projection:
                 return list(self.cancelled())
 
     def stage_of(self, data: Any) -> StageText | None:
-        """The run that an event belongs to; without a number, the latest of its name."""
+        """Return the run that an event belongs to; the stage's latest run if the event names no run."""
         named = [stage for stage in reversed(self.fold.stages) if stage.name == data["stage"]]
         return next((stage for stage in named if stage.run == data.get("run")), named[0] if named else None)
 
     def shared_as(self) -> Hashable | None:
-        """What its frames depend on beside the log: readers with the same share one projection (`shared.py`).
+        """Return all values other than the log that the frames depend on.
 
-        None: each reader has its own. What a reader wants of the frames is no part of it; `wants` then must
-        look at nothing but a frame's `event`.
+        Readers with an equal value share one projection (`shared.py`). None: each reader has its own
+        projection. The frames that a reader wants are not part of this value. In a shared projection `wants`
+        must only read a frame's `event`.
         """
         return None
 
     def place(self, frame: int) -> Place:
-        """Where this event's frame of this number is."""
+        """Return the place of this event's frame of this number."""
         return Place(Cursor.parse(self.cursor), frame)
 
     def wants(self, frame: Frame) -> bool:
-        """Whether this reader has asked for such frames; each has its place in any case."""
+        """Return whether this reader asked for this kind of frame.
+
+        A frame that is not sent has a place as well.
+        """
         return True
 
     def start(self, data: Any) -> Iterable[Frame]:
-        """The first event."""
+        """Return the frames of the stream's first event."""
         return ()
 
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
-        """A piece of a stage's text; `stage` has it already."""
+        """Return the frames of a piece of a stage's text. The text of `stage` already contains this piece."""
         return ()
 
     def refusal(self, stage: StageText, delta: str) -> Iterable[Frame]:
-        """A piece of a refusal's words; `stage` has it already. Text, where a format has nothing else."""
+        """Return the frames of a piece of a refusal. The text of `stage` already contains this piece.
+
+        A format that has no frame for refusals sends the piece as text.
+        """
         return self.text(stage, delta)
 
     def citations(self, data: Any) -> Iterable[Frame]:
-        """What a model cites for the text before."""
+        """Return the frames of a model's citations for the text before."""
         return ()
 
     def stage(self, data: Any) -> Iterable[Frame]:
-        """A stage, or a graph's node, begins or ends."""
+        """Return the frames of the start or end of a stage or of a graph's node."""
         return ()
 
     def tool(self, data: Any) -> Iterable[Frame]:
-        """A tool call begins or ends."""
+        """Return the frames of the start or end of a tool call."""
         return ()
 
     def tool_within(self, data: Any) -> Iterable[Frame]:
-        """A tool that is called below another one: most formats' conversations have only that one."""
+        """Return the frames of a tool that another tool calls. Most formats show only the outer call."""
         return ()
 
     def nested(self, data: Any) -> Iterable[Frame]:
-        """What a model says below a tool, as a sub-agent does."""
+        """Return the frames of text that a model says inside a tool call, as a sub-agent does."""
         return ()
 
     def custom(self, data: Any) -> Iterable[Frame]:
-        """What a chain dispatches itself."""
+        """Return the frames of an event that the chain itself dispatches."""
         return ()
 
     def graph(self, data: Any) -> Iterable[Frame]:
-        """A step of a graph, as LangGraph tells it (`protocol/steps.py`)."""
+        """Return the frames of a step of a LangGraph graph (`protocol/steps.py`)."""
         return ()
 
     def reset(self, data: Any) -> Iterable[Frame]:
-        """What a stage has said is void; `fold` is without it already."""
+        """Return the frames of a reset: a stage's output is void. `fold` no longer contains this output."""
         return ()
 
     def done(self, data: Any) -> Iterable[Frame]:
-        """The end."""
+        """Return the frames of the stream's end after success."""
         return ()
 
     def failed(self, data: Any) -> Iterable[Frame]:
-        """The end, without a result."""
+        """Return the frames of the stream's end after a failure."""
         return ()
 
     def cancelled(self) -> Iterable[Frame]:
-        """The end, as somebody wished."""
+        """Return the frames of the stream's end after a request to cancel it."""
         return ()
 
 
 def events(frames: bytes) -> Iterable[tuple[str, Event]]:
-    """The events of our own whole frames, with their ids."""
+    """Yield the events in complete frames of this gateway's own format, each with its id."""
     for frame in sse.split_frames(frames):
         first, *_, last = frame.rstrip(b"\n").split(b"\n")
         kind = sse.frame_kind(frame).removeprefix(b"event: ")
@@ -238,7 +251,10 @@ def events(frames: bytes) -> Iterable[tuple[str, Event]]:
 
 
 def whole(value: Any) -> Any:
-    """JSON in which half a surrogate pair, which strict readers refuse, is U+FFFD."""
+    """Return a JSON value in which each half of a surrogate pair is replaced by U+FFFD.
+
+    Strict readers refuse half a surrogate pair.
+    """
     try:
         orjson.dumps(value)
     except orjson.JSONEncodeError:
@@ -248,7 +264,7 @@ def whole(value: Any) -> Any:
 
 
 def _read(raw: bytes) -> Any:
-    """An event's data. orjson takes neither half a surrogate pair nor whole numbers beyond 64 bits."""
+    """Parse an event's data. orjson refuses half a surrogate pair, and whole numbers of more than 64 bits."""
     if _LONG_NUMBER.search(raw) is None:
         try:
             return orjson.loads(raw)
@@ -260,7 +276,10 @@ def _read(raw: bytes) -> Any:
 async def alive(
     frames: AsyncGenerator[bytes, None], heartbeat: float, beat: bytes = sse.HEARTBEAT
 ) -> AsyncGenerator[bytes, None]:
-    """These frames, and `beat` where none has come for so many seconds though the log goes on."""
+    """Yield these frames, and `beat` for each heartbeat of the log.
+
+    Also yield `beat` if the log has grown but no frame was made for `heartbeat` seconds.
+    """
     loop = asyncio.get_running_loop()
     sent_at = loop.time()
     async with aclosing(frames) as source:
@@ -273,10 +292,10 @@ async def alive(
 async def projected(
     chunks: AsyncGenerator[bytes, None], projection: Projection, after: Place | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """The frames after a place that stands in the log; `chunks` are the log's, from its first event on.
+    """Yield the frames after a place that is in the log.
 
-    A chunk that has none here is empty bytes. Ends where the log turns out to have lost its tail: what was
-    sent is void then.
+    `chunks` are the log's chunks, from the first event on. For a chunk without frames yield empty bytes. Stop
+    if the log has lost its tail: the frames that were sent are void then.
     """
     async with aclosing(chunks) as source:
         async for chunk in source:
@@ -296,12 +315,12 @@ async def projected(
                         if event.type is EventType.MESSAGE or not is_long(frame.data):
                             made.append(frame.encode(frame_id))
                             continue
-                        for piece in chain(made, frame.pieces(frame_id)):  # of a whole text
+                        for piece in chain(made, frame.pieces(frame_id)):  # a long frame
                             yield piece
                             await asyncio.sleep(0)
                         made = []
                 if after is not None and Cursor.parse(event_id).offset >= after.cursor.offset:
                     if event_id != str(after.cursor):
-                        return  # it stood there a moment ago: the tail has been lost since
+                        return  # the event was in the log a moment ago: the tail was lost since then
                     after = None
             yield b"".join(made)

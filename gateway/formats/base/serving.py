@@ -1,4 +1,7 @@
-"""What every format's endpoints do alike: start, find, follow, and a route's place at both hosts."""
+"""Functions that the endpoints of all formats share: to start, find and read streams.
+
+A `Route` describes an endpoint for both hosts.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,10 @@ Wrap = Callable[[AsyncGenerator[bytes, None]], AsyncGenerator[bytes, None]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method and a path, as in `gateway.hosts.asgi`. `open`: following needs no function key, only the id.
+    """A method and a path, as in `gateway.hosts.asgi`.
 
-    `head`: HEAD is answered as GET is, without the body; not where the path has a HEAD of its own.
+    `open`: reading needs no function key, only the stream's id. `head`: a HEAD request is answered as GET,
+    but without the body; False if the path has a separate HEAD route.
     """
 
     method: str
@@ -44,12 +48,15 @@ class Route:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """All that it takes."""
+        """The methods that this route accepts."""
         return (self.method, "HEAD") if self.method == "GET" and self.head else (self.method,)
 
     @property
     def name(self) -> str:
-        """The function's name on Azure Functions; the leave to ask is one handler for all paths."""
+        """The function's name on Azure Functions.
+
+        For OPTIONS the name contains the path, because one handler serves OPTIONS for all paths.
+        """
         name = self.handler.__name__
         return name if self.method != "OPTIONS" else "_".join([name, *re.findall(r"\w+", self.path)])
 
@@ -63,7 +70,7 @@ async def begin(
     followed: bool,
     key: str | None = None,
 ) -> Record:
-    """Start a stream, as `Gateway.create`; `key` is instead of the header's Idempotency-Key."""
+    """Start a stream by `Gateway.create`. If `key` is given, it replaces the header's Idempotency-Key."""
     record = await gateway.create(
         start,
         owner=owner,
@@ -86,9 +93,10 @@ def follow(
     ages: bool = True,
     wrap: Wrap | None = None,
 ) -> Response:
-    """The stream as this format's frames, after a place that stands in the log (`stands`).
+    """Send the stream as this format's frames, after a place that is in the log (checked by `stands`).
 
-    `ages` as in `CutStream`. `wrap`: what this connection makes of the bytes of frames that all share.
+    `ages` has the same meaning as in `CutStream`. `wrap` makes of the shared frames the bytes that this connection
+    sends.
 
     Raises TooManyReaders.
     """
@@ -105,7 +113,7 @@ def follow(
 
 
 async def stands(gateway: Gateway, record: Record, after: Place) -> bool:
-    """Whether the log still has the event of a place."""
+    """Return whether the log still has the event of a place."""
     try:
         await gateway.parts.log.read(record.id, Cursor.parse(str(after.cursor)))
     except CursorLost:
@@ -120,9 +128,9 @@ def at_its_end(
     document: Callable[[], Any],
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A JSON document when the stream has ended, and white space until then; cut at the connection's age.
+    """Send a JSON document when the stream has ended, and white space until then.
 
-    Raises TooManyReaders.
+    The connection is cut when it reaches its maximum age. Raises TooManyReaders.
     """
     chunks, ending = _from_the_start(gateway, record)
     told = alive(_awaited(chunks, projection, document), gateway.settings.heartbeat, b"\n")
@@ -132,7 +140,7 @@ def at_its_end(
 
 
 async def replayed(gateway: Gateway, record: Record, make: Callable[[], P]) -> P:
-    """A projection that has been fed the log as it is now, and has its share of memory.
+    """Return a projection that has processed the whole present log. Its `share` of memory is reserved.
 
     Raises StreamGone, StoreUnavailable or TooManyReaders.
     """
@@ -148,7 +156,7 @@ async def replayed(gateway: Gateway, record: Record, make: Callable[[], P]) -> P
                     for event_id, event in events(piece.frames):
                         projection.feed(event_id, event)
                     after, at_end = piece.last, piece.at_end or piece.final
-        except CursorLost:  # the store lost a tail between two pieces of this very read
+        except CursorLost:  # the store lost the log's tail during this read
             continue
         return projection
     raise StoreUnavailable

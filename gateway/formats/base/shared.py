@@ -1,12 +1,13 @@
-"""One projection of a stream for all of its readers in a process who are to see the same frames.
+"""One projection of a stream that is shared by all readers in a process that get the same frames.
 
-The log is parsed once, whoever reads it. A reader follows the log from its own place, as a reader of our own
-format does, and for each chunk of the log takes the frames that were made of it. So its cost is that of the
-bytes. Whoever comes with the next events of the log feeds them; whoever comes with later ones has what is
-missing read first.
+The log is parsed only once for all of these readers. Each reader follows the log from its own place, as a
+reader of this gateway's own format does. For each chunk of the log the reader gets the frames that were made
+from the chunk. So a reader costs only the copying of bytes. The reader that first has the next chunk of the
+log feeds it into the projection. If a reader has a later chunk, the missing events are read from the log
+first.
 
-Invariant: what is kept follows the log without a gap from its first event on. Where the log turns out to be
-another one (the store has lost a tail), all of it is thrown away (Stale).
+Invariant: the stored frames follow the log without a gap, from its first event on. If the log is not the same
+any more (the store has lost a tail), all stored frames are deleted (Stale).
 """
 
 from __future__ import annotations
@@ -26,80 +27,82 @@ from gateway.runtime.json_pieces import is_long
 from gateway.store.log import Log
 from gateway.streams.service import Gateway
 
-IDLE_SECONDS = 60.0  # a projection without readers is kept for so long
-EVENT_BYTES = 96  # of memory, for each event, beside its frames
-AT_ONCE = 200  # events that are projected in one turn of the event loop
+IDLE_SECONDS = 60.0  # a projection without readers is kept for this time
+EVENT_BYTES = 96  # bytes of memory for each event, in addition to its frames
+AT_ONCE = 200  # most events that are projected in one turn of the event loop
 _TAG_BITS = 16
 
 
 class Stale(Exception):
-    """The log is not the one that was projected."""
+    """The log is not the log that was projected."""
 
 
 class Trimmed(Exception):
-    """Frames that were asked for are not kept any more."""
+    """The requested frames are no longer stored."""
 
 
 def number_of(event_id: str) -> int:
-    """An event's id as a whole number; those of one log grow."""
+    """Return an event's id as a whole number. Within one log these numbers grow."""
     offset, _, tag = event_id.partition("-")
     return int(offset) << _TAG_BITS | int(tag, 16)
 
 
 def id_of(number: int) -> str:
-    """The id that has this number."""
+    """Return the event's id that has this number."""
     return f"{number >> _TAG_BITS}-{number & 0xFFFF:04x}"
 
 
 def ends_of(chunk: bytes) -> tuple[int, int]:
-    """The first and the last event of a chunk of a log, as numbers."""
+    """Return the first and the last event of a chunk of a log, as numbers."""
     last = chunk.rfind(sse.NEXT_FRAME)
     at = 0 if last < 0 else last + len(sse.FRAME_END)
     return tuple(number_of(chunk[i + 4 : chunk.index(b"\n", i)].decode()) for i in (0, at))  # type: ignore[return-value]
 
 
 class SharedProjection:
-    """A projection, the bytes of its frames, and where each of them is."""
+    """A projection with the bytes of its frames, and an index of these frames."""
 
     def __init__(self, projection: Projection, log: Log, stream_id: str) -> None:
         self._projection = projection
         self._log = log
         self._stream = stream_id
         self._turn = asyncio.Lock()
-        self._events = array("Q")  # their ids, as numbers
-        self._first = array("Q")  # of each event: the number of its first frame
-        self._lengths = array("I")  # of each frame, in bytes
-        self._kinds = array("H")  # of each frame: which of `_names`
-        self._names: dict[str, int] = {}  # the frames' `event`
-        self._blocks: list[bytes] = []  # the frames of each event, of those that are kept
-        self._dropped = 0  # events whose frames are not kept
-        self._parts: list[bytes] = []  # of the event whose frames are being written
-        self._unwritten: deque[Frame] = deque()  # likewise; somebody has gone away in the middle
-        self.next = 0  # where in the log the next event begins
-        self._is_text = False  # the last event is
-        self.size = 0  # bytes of memory
-        self.counted = 0  # what of them is in the sum of all
+        self._events = array("Q")  # the events' ids, as numbers
+        self._first = array("Q")  # for each event: the number of its first frame
+        self._lengths = array("I")  # for each frame: its length in bytes
+        self._kinds = array("H")  # for each frame: the number of its name in `_names`
+        self._names: dict[str, int] = {}  # the frames' names (`event`), and their numbers
+        self._blocks: list[bytes] = []  # for each event whose frames are stored: the bytes of its frames
+        self._dropped = 0  # number of the first events, whose frames are no longer stored
+        # While the last event's frames are encoded: the encoded frames, and the frames still to encode. Both
+        # stay here if the reader that encodes them is cancelled.
+        self._parts: list[bytes] = []
+        self._unwritten: deque[Frame] = deque()
+        self.next = 0  # the offset in the log at which the next event begins
+        self._is_text = False  # whether the last event is a piece of text
+        self.size = 0  # bytes of memory of this projection
+        self.counted = 0  # the part of `size` that is in the sum of all projections
         self.readers = 0
-        self.left_at = 0.0  # when the last reader has gone
+        self.left_at = 0.0  # the event loop's time when a reader last left
         self.is_broken = False
 
     @property
     def _is_writing(self) -> bool:
-        """Whether the last event's frames are not all written."""
+        """Whether some frames of the last event are not encoded yet."""
         return len(self._blocks) + self._dropped < len(self._events)
 
     @property
     def frames(self) -> int:
-        """How many there are so far."""
+        """The number of frames so far."""
         return len(self._lengths) + len(self._unwritten)
 
     @property
     def has_ended(self) -> bool:
-        """Whether the stream's last event is among these."""
+        """Whether the projection has processed the stream's last event."""
         return self._projection.fold.ended is not None
 
     async def of(self, chunk: bytes, wants: Callable[[Frame], bool]) -> list[bytes]:
-        """The frames that were made of a chunk of the log, event by event. Raises Stale or Trimmed."""
+        """Return the frames that are made from a chunk of the log. Raises Stale or Trimmed."""
         first, last = ends_of(chunk)
         if last >> _TAG_BITS >= self.next or self._is_writing:
             async with self._turn:
@@ -110,7 +113,7 @@ class SharedProjection:
         return self._wanted(begin, end, wants)
 
     async def rest(self, after: Place, wants: Callable[[Frame], bool]) -> list[bytes]:
-        """The frames of the event of a place that come behind it. Raises Stale or Trimmed."""
+        """Return the frames after a place, but only those of the place's event. Raises Stale or Trimmed."""
         number = number_of(str(after.cursor))
         async with self._turn:
             await self._read_to((number >> _TAG_BITS) + 1)
@@ -118,7 +121,7 @@ class SharedProjection:
         return self._wanted(at, at + 1, wants, after.frame + 1)
 
     async def catch_up(self) -> None:
-        """Have all that the log holds now. Raises Stale."""
+        """Process all events that are in the log now. Raises Stale."""
         async with self._turn:
             await self._read_to(1 << 62)
 
@@ -135,20 +138,23 @@ class SharedProjection:
         return Place(Cursor.parse(id_of(self._events[-1])), MOST_FRAMES - 1)
 
     def place_of(self, frame: int) -> Place:
-        """Where the frame of this number, from 0, is."""
-        # An event without frames begins at the number at which the next one does.
+        """Return the place of a frame; `frame` is its number in the stream, from 0."""
+        # An event without frames has the same first number as the next event.
         event = bisect_right(self._first, frame) - 1
         return Place(Cursor.parse(id_of(self._events[event])), frame - self._first[event])
 
     def trim(self) -> None:
-        """Keep the later half of the frames alone."""
+        """Delete the frames of the older half of the stored events."""
         half = len(self._blocks) // 2
         self.size -= sum(map(len, self._blocks[:half]))
         del self._blocks[:half]
         self._dropped += half
 
     async def _read_to(self, offset: int) -> None:
-        """Read the log until what begins before this offset is known, or until its end."""
+        """Process the events of the log that begin before this offset; stop at the log's end.
+
+        Raises Stale.
+        """
         await self._write()
         while self.next < offset:
             last = Cursor.parse(id_of(self._events[-1])) if self._events else None
@@ -163,7 +169,7 @@ class SharedProjection:
                 return
 
     async def _feed(self, chunk: bytes) -> None:
-        """Take the events of a chunk that are new."""
+        """Process the events of a chunk that are new. Raises Stale."""
         await self._write()
         for count, raw in enumerate(sse.split_frames(chunk), 1):
             number = number_of(raw[4 : raw.index(b"\n")].decode())
@@ -187,7 +193,10 @@ class SharedProjection:
                 await asyncio.sleep(0)
 
     async def _write(self) -> None:
-        """Write the frames of the last event; a long one in pieces, between which others have their turn."""
+        """Encode the frames of the last event.
+
+        A long frame is encoded in pieces, and other tasks of the event loop run between the pieces.
+        """
         if not self._is_writing:
             return
         event_id = id_of(self._events[-1])
@@ -214,14 +223,17 @@ class SharedProjection:
         self.size += len(block) + EVENT_BYTES
 
     def _index(self, number: int) -> int:
-        """Which of the events this is. Raises Stale."""
+        """Return the position in `_events` of the event with this number. Raises Stale."""
         at = bisect_left(self._events, number)
         if at == len(self._events) or self._events[at] != number:
             raise Stale
         return at
 
     def _wanted(self, begin: int, end: int, wants: Callable[[Frame], bool], skipped: int = 0) -> list[bytes]:
-        """The frames of these events, without the first so many, as this reader wants them."""
+        """Return the frames of these events that this reader wants. Raises Trimmed.
+
+        The first `skipped` frames of each event are left out.
+        """
         if begin < self._dropped:
             raise Trimmed
         blocks = self._blocks[begin - self._dropped : end - self._dropped]
@@ -241,21 +253,23 @@ class SharedProjection:
 
 
 class Projections:
-    """The shared projections of one process: at most about `most` bytes of frames.
+    """The shared projections of one process. Their frames use at most about `most` bytes of memory.
 
-    Where there are more, those go first that nobody reads, the longest unread one before the others; then the
-    older frames of those that are read. Whoever needs them has a projection of his own.
+    If they use more, the projections without readers are dropped first, the least recently used one before
+    the others. Then the older frames of the other projections are deleted. A reader that needs deleted frames
+    makes a projection of its own.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held = 0  # bytes, of all
-        self._kept: dict[Hashable, SharedProjection] = {}  # the one that was asked for last stands last
+        self._held = 0  # bytes of all projections
+        self._kept: dict[Hashable, SharedProjection] = {}  # the most recently requested one is last
 
     def of(self, gateway: Gateway, stream_id: str, projection: Projection) -> SharedProjection:
-        """That of a stream and a format, for one more reader: give it back by `leave`.
+        """Return the shared projection of a stream and a format, for one more reader.
 
-        A copy of `projection` begins it where there is none yet.
+        The reader must call `leave` when it is done. If there is no shared projection yet, a new one starts
+        with a copy of `projection`.
         """
         name = (stream_id, type(projection), projection.shared_as())
         found = self._kept.pop(name, None)
@@ -266,7 +280,7 @@ class Projections:
         return found
 
     def leave(self, shared: SharedProjection) -> None:
-        """One reader less; without any it is forgotten after a while."""
+        """Record that a reader has left. Without readers the projection is dropped after IDLE_SECONDS."""
         loop = asyncio.get_running_loop()
         shared.readers -= 1
         shared.left_at = loop.time()
@@ -274,14 +288,14 @@ class Projections:
         loop.call_later(IDLE_SECONDS, self._forget, shared)
 
     def drop(self, shared: SharedProjection) -> None:
-        """It is of no use: the next reader begins another one."""
+        """Remove a projection that cannot be used any more. The next reader starts a new one."""
         shared.is_broken = True
         self._held -= shared.counted
         shared.counted = 0
         self._kept = {name: one for name, one in self._kept.items() if one is not shared}
 
     def grew(self, shared: SharedProjection) -> None:
-        """It may have: keep the bound."""
+        """Count a projection's memory again, because it may have grown, and keep the limit of memory."""
         if shared.is_broken:
             return
         self._count(shared)
@@ -313,7 +327,7 @@ _of_gateways: WeakKeyDictionary[Gateway, Projections] = WeakKeyDictionary()
 
 
 def projections(gateway: Gateway) -> Projections:
-    """Those of this gateway."""
+    """Return the shared projections of this gateway."""
     if gateway not in _of_gateways:
         _of_gateways[gateway] = Projections(gateway.settings.max_projections)
     return _of_gateways[gateway]

@@ -1,4 +1,4 @@
-"""A reader's frames of a projection that all readers of a process share, from a place or a number on."""
+"""Sends a reader the frames of a shared projection (`shared.py`), from a place or a frame's number on."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LAST_FRAME = 10**6  # of any event: a reader who has all of them
 async def shared(
     gateway: Gateway, record: Record, projection: Projection, after: Place | None, ending: Ending
 ) -> AsyncGenerator[bytes, None]:
-    """The frames after a place that stands in the log, made once for all readers of this process.
+    """Yield the frames after a place that is in the log. They are made once for all readers of this process.
 
-    A chunk of the log that has none is empty bytes. Ends where the log turns out to have lost its tail, or to
-    be another one: what was sent may be void then.
+    For a chunk of the log without frames yield empty bytes. Stop if the log has lost its tail or is another
+    log: the frames that were sent may be void then.
     """
     every, relay, at = projections(gateway), gateway.parts.relay, after
     one = every.of(gateway, record.id, projection)
@@ -34,7 +34,7 @@ async def shared(
         if after is not None:
             try:
                 rest = await one.rest(after, projection.wants)
-            except Stale:  # what was projected was lost since; the place stands in what came instead
+            except Stale:  # the log lost its tail; the place is in the tail that was written instead
                 every.drop(one)
                 every.leave(one)
                 one = every.of(gateway, record.id, projection)
@@ -60,7 +60,7 @@ async def shared(
         ending.why = Why.CUT
         return
     except Trimmed:
-        pass  # a projection of its own, from the first event on
+        pass  # below, this reader gets its own projection, from the first event on
     finally:
         if one.is_broken:
             every.drop(one)
@@ -73,7 +73,10 @@ async def shared(
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """How many frames there are now, whether these are all, and where the reader stands who has the first."""
+    """The number of frames so far, whether the stream has ended, and the place of the reader's last frame.
+
+    `after` is None if the reader has no frame.
+    """
 
     count: int
     has_ended: bool
@@ -83,9 +86,10 @@ class Numbered:
 async def numbered(
     gateway: Gateway, record: Record, projection: Projection, had: Callable[[int, bool], int]
 ) -> Numbered:
-    """Where a reader stands who has so many of the first frames as `had` says, of the number that there are.
+    """Return the place of a reader that counts frames.
 
-    Raises StoreUnavailable, also where the log turns out to be another one than it was.
+    `had` gets the number of frames so far and whether the stream has ended, and returns how many of the first
+    frames the reader has. Raises StoreUnavailable, also if the log is not the same log any more.
     """
     every = projections(gateway)
     one = every.of(gateway, record.id, projection)
@@ -124,7 +128,7 @@ async def standing(
 
 
 def pieces_of(blocks: Sequence[bytes]) -> Iterator[bytes]:
-    """These bytes, in pieces that are written at once; one that is empty where there are none."""
+    """Yield these bytes in pieces of at most PIECE_BYTES. Without any blocks yield one empty piece."""
     run, size = [], 0
     for block in blocks:
         run.append(block)

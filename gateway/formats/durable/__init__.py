@@ -1,4 +1,4 @@
-"""Durable Streams, reading side."""
+"""The Durable Streams protocol, only for reading."""
 
 from gateway.formats.durable import endpoints
 

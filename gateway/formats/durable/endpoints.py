@@ -1,8 +1,10 @@
-"""Durable Streams, reading side: npm `@durable-streams/client` and its kin (`docs/formats.md`).
+"""Endpoints to read a stream by the Durable Streams protocol.
 
-A stream of ours is one in JSON mode that others write; it closes with its terminal event. Catch-up pages,
-long-polls and server-sent events read the same log from the same offsets. Here a clean close is an
-everyday matter and a cut an error: so connections that are too old are closed cleanly, after a `control`.
+The clients are npm `@durable-streams/client` and similar ones (`docs/formats.md`). For them a stream of this
+gateway is a stream in JSON mode that they cannot write to. It is closed by its terminal event. Pages,
+long-polls and server-sent events read the same log from the same offsets. In this protocol a clean close is
+normal, and a cut connection is an error. So a connection that is too old is closed cleanly, after a
+`control` event.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ from gateway.web.event_stream import EventStream, disconnected
 from gateway.web.headers import SECURE
 
 PAGE_BYTES = 1024 * 1024
-LONG_POLL_SECONDS = 20.0  # or the connection's age, if that is less; the platform gives up after 230
-# Answers are their caller's alone. A browser may keep a page if it asks each time whether that still holds.
+# Longest wait of a long-poll; shorter if the connection's age is less. The platform gives up after 230 s.
+LONG_POLL_SECONDS = 20.0
+# An answer is only for its caller. A browser may keep a page, if it asks each time whether the page is
+# still valid.
 _OURS = {**SECURE, "cross-origin-resource-policy": "same-origin"}
 _CHECKED = {**_OURS, "cache-control": "private, no-cache"}
 _NOT_STORED = {**_OURS, "cache-control": "no-store"}
@@ -39,20 +43,22 @@ _NOT_STORED = {**_OURS, "cache-control": "no-store"}
 class OffsetLost(CursorLost):
     """The log does not hold this offset any more; read from the beginning."""
 
-    status = 410  # 5.6: the client's retries end at it, and nothing it has is told to be right
+    # 5.6: at this status the client stops its retries. The answer does not say that the client's data are
+    # right.
+    status = 410
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a read asks for; `live` is empty for a page."""
+    """The query of a read. `live` is empty if the client asks for a page."""
 
     offset: str
     live: str
-    cursor: str  # that an answer has
+    cursor: str  # the cursor to send in the answer
 
     @classmethod
     def of(cls, request: Request) -> Asked:
-        """Read the query. Raises Malformed."""
+        """Parse a request's query. Raises Malformed."""
         query = request.query_params
         offset, live = wire.one(query, "offset"), wire.one(query, "live")
         if live not in (None, wire.LONG_POLL, wire.SSE):
@@ -65,7 +71,10 @@ class Asked:
         return cls(wire.BEGINNING if offset is None else offset, live or "", cursor)
 
     def after(self, record: Record) -> Cursor | None:
-        """The last event that the reader has, or has no wish for."""
+        """Return the last event that is not sent: the reader has it or does not want it.
+
+        None: send all events.
+        """
         if self.offset == wire.NOW:
             return Cursor.parse(record.last_id)
         return None if self.offset == wire.BEGINNING else wire.event_id(self.offset)
@@ -73,7 +82,7 @@ class Asked:
 
 @answered("/durable/{id}")
 async def durable_read(gateway: Gateway, request: Request) -> Response:
-    """GET /durable/{id}."""
+    """GET /durable/{id}: send a page of the stream, a long-poll's answer, or server-sent events."""
     asked = Asked.of(request)
     record = await request_head.found(gateway, request)
     if asked.live == wire.SSE:
@@ -93,7 +102,7 @@ async def durable_read(gateway: Gateway, request: Request) -> Response:
 
 @answered("/durable/{id}")
 async def durable_head(gateway: Gateway, request: Request) -> Response:
-    """HEAD /durable/{id}: where the stream ends now."""
+    """HEAD /durable/{id}: return the stream's present end in the headers."""
     record = await request_head.found(gateway, request)
     answer = _answer(b"", _end(record), _NOT_STORED)
     del answer.headers["content-length"]
@@ -114,12 +123,15 @@ async def _long_poll(gateway: Gateway, request: Request, record: Record, asked: 
 
 
 async def _batches(gateway: Gateway, record: Record, asked: Asked) -> Response:
-    """As server-sent events. A lost offset, and a process that is full, are told before anything is sent."""
+    """Send the stream as server-sent events.
+
+    A lost offset, or a process without room for another reader, is an error before anything is sent.
+    """
     after, ending = asked.after(record), Ending()
     piece = None if after is None else await _piece(gateway, record, after, PIECE_BYTES)
     gateway.parts.hub.check_room(record.id, record.owner)
     first = b""
-    if piece is not None and not piece.frames:  # it has everything, and is told so at once (6)
+    if piece is not None and not piece.frames:  # the reader has all events: tell the reader at once (6)
         first = wire.control(str(after), up_to_date=True, closed=piece.final, cursor=asked.cursor)
         if piece.final:
             ending.why = Why.TERMINAL
@@ -135,13 +147,13 @@ async def _only(chunk: bytes) -> AsyncGenerator[bytes, None]:
 async def _sent(
     source: AsyncGenerator[bytes, None], first: bytes, cursor: str, ending: Ending
 ) -> AsyncGenerator[bytes, None]:
-    """What comes first, and then the log's chunks, each with where it ends."""
+    """Yield `first`, then each chunk of the log with a `control` event that has the chunk's end."""
     if first:
         yield first
     async with aclosing(source) as chunks:
         async for chunk in chunks:
             if chunk == sse.LOG_LOST:
-                return  # the client comes back with its offset, and is told that this is lost
+                return  # the client reconnects with its offset, and gets OffsetLost
             if chunk == sse.HEARTBEAT:
                 yield chunk
             else:
@@ -149,18 +161,18 @@ async def _sent(
 
 
 async def _piece(gateway: Gateway, record: Record, after: Cursor | None, limit: int = PAGE_BYTES) -> Piece:
-    """A page of the log, or nothing at its end. Raises OffsetLost or StreamGone."""
+    """Return a page of the log, which is empty at the log's end. Raises OffsetLost or StreamGone."""
     try:
         piece = await gateway.parts.log.read(record.id, after, limit)
     except CursorLost:
         raise OffsetLost from None
-    if piece.last is None:  # it has expired since it was found
+    if piece.last is None:  # the stream has expired since it was found
         raise StreamGone
     return piece
 
 
 async def _awaited(gateway: Gateway, request: Request, record: Record, after: Cursor | None) -> None:
-    """Until the log has more, or the time is up, or nobody waits any more.
+    """Wait until the log has more events, the time is up, or the client has disconnected.
 
     Raises StoreUnavailable or TooManyReaders.
     """
@@ -177,7 +189,7 @@ async def _awaited(gateway: Gateway, request: Request, record: Record, after: Cu
 
 
 async def _more(gateway: Gateway, record: Record, after: Cursor | None) -> None:
-    """Until the hub hands on what this reader has not."""
+    """Wait until the hub sends an event that this reader does not have."""
     relay = gateway.parts.relay
     async with aclosing(relay.follow(record.id, after, owner=record.owner)) as chunks:
         async for chunk in chunks:
@@ -200,7 +212,7 @@ def _answer(body: bytes, told: dict[str, str], kept: dict[str, str]) -> Response
 
 
 def _has(request: Request, tag: str) -> bool:
-    """Whether the client holds this very page (RFC 9110, 13.1.2: compared weakly)."""
+    """Return whether the client already has this page (RFC 9110, 13.1.2: weak comparison of the tags)."""
     named = ",".join(request.headers.getlist("if-none-match")).split(",")
     return any(name.strip().removeprefix("W/") in (tag, "*") for name in named)
 

@@ -1,9 +1,11 @@
-"""What stands on a Durable Streams wire: messages, offsets, control events, cursors. No I/O.
+"""The data of the Durable Streams protocol: messages, offsets, control events, cursors. No I/O.
 
-An event is one message, whatever came before it, so nothing is replayed for a reader that resumes: its
-offset is the id of the last event that it has, padded so that offsets sort as text. It proves itself as the
-id does. A message holds the event's id as it is, and its data byte for byte: `discard_after` finds it.
-(github.com/durable-streams/durable-streams, PROTOCOL.md: the sections that are named below.)
+Each event is exactly one message and does not depend on earlier events. So a reader that resumes needs no
+replay. A reader's offset is the id of the last event that the reader has, padded so that offsets sort as
+text. Like the id, the offset contains a tag that shows whether it belongs to this log. A message contains the
+event's id unchanged, so a client can find the event that `discard_after` names. It contains the event's data
+byte for byte. The section numbers in this package refer to PROTOCOL.md in
+github.com/durable-streams/durable-streams.
 """
 
 from __future__ import annotations
@@ -23,14 +25,19 @@ BEGINNING, NOW = "-1", "now"
 LONG_POLL, SSE = "long-poll", "sse"
 _OFFSET = re.compile(r"([0-9]{10})-([0-9a-f]{4})")
 _CURSOR = re.compile(r"[0-9]{1,15}")
-# 8.1: a cursor is the number of the 20 s that have passed since; it is jittered by up to an hour.
+# 8.1: a cursor is the number of intervals of 20 s since this time (Unix time, in seconds). If the client's
+# cursor is not smaller, the next one is the client's cursor plus a random number of intervals, up to one
+# hour.
 _EPOCH = datetime(2024, 10, 9, tzinfo=UTC).timestamp()
 _INTERVAL_SECONDS = 20
 _JITTER_SECONDS = 3600
 
 
 def message(frame: bytes) -> bytes:
-    """One of our own frames as a JSON message, `{"type", "id", "data"}`; a text's type is `message`."""
+    """Convert a frame of this gateway's own format to a JSON message `{"type", "id", "data"}`.
+
+    The type of a text is `message`.
+    """
     first, *_, last = frame.rstrip(b"\n").split(b"\n")
     kind = sse.frame_kind(frame).removeprefix(b"event: ") or b"message"
     event_id, data = first.removeprefix(sse.ID_PREFIX), last.removeprefix(b"data: ")
@@ -38,18 +45,21 @@ def message(frame: bytes) -> bytes:
 
 
 def array(frames: bytes) -> bytes:
-    """The messages of whole frames, as the array that 7.1 asks for."""
+    """Convert complete frames to a JSON array of messages, as section 7.1 requires."""
     return b"[%b]" % b",".join(map(message, sse.split_frames(frames)))
 
 
 def offset(event_id: str) -> str:
-    """The offset of a reader whose last event is this one."""
+    """Return the offset of a reader whose last event is `event_id`."""
     number, _, tag = event_id.partition("-")
     return f"{number:0>10}-{tag}"
 
 
 def event_id(text: str) -> Cursor:
-    """The last event of a reader who stands at this offset. Raises Malformed for what is none of ours."""
+    """Return the last event that a reader at this offset has.
+
+    Raises Malformed for a text that is not an offset of this gateway.
+    """
     found = _OFFSET.fullmatch(text)
     if found is None:
         raise Malformed("offset is not one of this gateway")
@@ -57,7 +67,7 @@ def event_id(text: str) -> Cursor:
 
 
 def one(query: QueryParams, name: str) -> str | None:
-    """A parameter that may be given once. Raises Malformed."""
+    """Return a parameter that may be given once, or None. Raises Malformed if it is given twice."""
     given = query.getlist(name)
     if len(given) > 1:
         raise Malformed(f"{name} was given twice")
@@ -65,14 +75,20 @@ def one(query: QueryParams, name: str) -> str | None:
 
 
 def next_cursor(echoed: str) -> str:
-    """The cursor of an answer; later than the one that the client has sent (8.1). Any other text is none."""
+    """Return the cursor for an answer: it is later than the cursor `echoed` that the client has sent (8.1).
+
+    If `echoed` is not a cursor, it is ignored.
+    """
     now = int(time.time() - _EPOCH) // _INTERVAL_SECONDS
     had = int(echoed) if _CURSOR.fullmatch(echoed) else -1
     return str(now if had < now else had + random.randint(1, _JITTER_SECONDS // _INTERVAL_SECONDS))
 
 
 def place(event_id: str, *, up_to_date: bool, closed: bool, cursor: str = "") -> dict[str, str]:
-    """The headers that say where an answer leaves its reader; at a stream's end no cursor is needed."""
+    """Return the headers with the reader's next offset.
+
+    If the stream is closed, there is no cursor in them.
+    """
     told = {"stream-next-offset": offset(event_id)}
     if up_to_date:
         told["stream-up-to-date"] = "true"
@@ -84,7 +100,7 @@ def place(event_id: str, *, up_to_date: bool, closed: bool, cursor: str = "") ->
 
 
 def control(event_id: str, *, up_to_date: bool, closed: bool, cursor: str) -> bytes:
-    """The same as the event that follows every `data` event (5.8)."""
+    """Return the `control` event with the reader's next offset; it follows every `data` event (5.8)."""
     told: dict[str, str | bool] = {"streamNextOffset": offset(event_id)}
     if not closed:
         told["streamCursor"] = cursor
@@ -96,7 +112,10 @@ def control(event_id: str, *, up_to_date: bool, closed: bool, cursor: str) -> by
 
 
 def batch(frames: bytes, *, up_to_date: bool, cursor: str) -> bytes:
-    """Whole frames as one `data` event and its `control`, which a client must not be given one by one."""
+    """Return complete frames as one `data` event with its `control` event.
+
+    The two events must be sent together.
+    """
     last = sse.split_frames(frames)[-1]
     last_id = last.partition(b"\n")[0].removeprefix(sse.ID_PREFIX).decode()
     closed = sse.is_terminal(last)
@@ -105,9 +124,10 @@ def batch(frames: bytes, *, up_to_date: bool, cursor: str) -> bytes:
 
 
 def etag(stream_id: str, asked: str, told: Mapping[str, str]) -> str:
-    """Of a page: the log is only appended to, so what lies between two offsets never changes.
+    """Return a page's ETag.
 
-    But a page that was the log's end once need not be it for ever.
+    Events are only appended to the log, so the events between two offsets never change. But a page at the end
+    of the log may later have more events after it, so the tag also contains whether the page is at the end.
     """
     end = "end" if "stream-up-to-date" in told else "more"
     return f'"{stream_id}:{asked}:{told["stream-next-offset"]}:{end}"'

@@ -1,6 +1,7 @@
-"""LangGraph's server itself, and its assistants: one for each chain, which has the chain's name.
+"""Endpoints for information about the server, and for LangGraph's assistants.
 
-An assistant's id is made of the name as LangGraph's server makes it, and is taken wherever the name is.
+Each chain is one assistant with the name of the chain. The assistant's id is computed from the name, in the
+same way as in LangGraph's server. Every endpoint that accepts the name also accepts the id.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from gateway.web.answers import answered, json_answer
 
 MOST = 1000
 _SINCE = "1970-01-01T00:00:00+00:00"
-_VERSION = "0.16.7"  # of the server whose contract this is
+_VERSION = "0.16.7"  # the version of LangGraph's server that this API follows
 
 
 @answered("/info", shape=refused)
 async def langgraph_info(gateway: Gateway, request: Request) -> Response:
-    """GET: what clients ask first."""
+    """GET: return the server's version and features, which clients request first."""
     flags = {"assistants": True, "crons": False, "langsmith": False}
     return json_answer({"version": _VERSION, "flags": flags, "host": {"kind": "self-hosted"}})
 
 
 @answered("/ok", shape=refused)
 async def langgraph_ok(gateway: Gateway, request: Request) -> Response:
-    """GET: that something answers."""
+    """GET: return `{"ok": true}`, which shows that the server is running."""
     return json_answer({"ok": True})
 
 
 @answered("/assistants/search", shape=refused)
 async def langgraph_assistants(gateway: Gateway, request: Request) -> Response:
-    """POST: the assistants, by `graph_id` and `name`."""
+    """POST: return the assistants that match `graph_id`, `name` and `metadata`."""
     found = await _sought(gateway, request)
     most = whole_number("limit", found[1].get("limit") or 10, MOST)
     skipped = whole_number("offset", found[1].get("offset") or 0, MOST)
@@ -48,19 +49,19 @@ async def langgraph_assistants(gateway: Gateway, request: Request) -> Response:
 
 @answered("/assistants/count", shape=refused)
 async def langgraph_assistants_count(gateway: Gateway, request: Request) -> Response:
-    """POST: how many there are."""
+    """POST: return the number of assistants that match."""
     return json_answer(len((await _sought(gateway, request))[0]))
 
 
 @answered("/assistants/{id}", shape=refused)
 async def langgraph_assistant(gateway: Gateway, request: Request) -> Response:
-    """GET: one of them."""
+    """GET: return one assistant."""
     return json_answer(_told(await _named(gateway, request)))
 
 
 @answered("/assistants/{id}/graph", shape=refused)
 async def langgraph_assistant_graph(gateway: Gateway, request: Request) -> Response:
-    """GET: its nodes and edges; of a chain that is no graph, the chain alone."""
+    """GET: return an assistant's nodes and edges. A chain that is not a graph is shown as one node."""
     name = await _named(gateway, request)
     drawn = await gateway.drawn(name)
     if drawn is not None:
@@ -73,7 +74,7 @@ async def langgraph_assistant_graph(gateway: Gateway, request: Request) -> Respo
 
 @answered("/assistants/{id}/schemas", shape=refused)
 async def langgraph_assistant_schemas(gateway: Gateway, request: Request) -> Response:
-    """GET: the JSON Schemas of its input, output and state."""
+    """GET: return the JSON Schemas of an assistant's input, output and state."""
     name = await _named(gateway, request)
     drawn = await gateway.drawn(name)
     schemas: dict[str, Any] = {
@@ -102,7 +103,7 @@ async def _sought(gateway: Gateway, request: Request) -> tuple[list[dict[str, An
 
 
 async def _named(gateway: Gateway, request: Request) -> str:
-    """The chain of the path. Raises StreamNotFound."""
+    """Return the name of the chain that the path names. Raises StreamNotFound."""
     await request_head.owner(gateway, request)
     name = chain_of(gateway.chains, request.path_params["id"])
     if name not in gateway.chains:

@@ -1,7 +1,7 @@
-"""The frames of a graph whose steps stand in its log (`protocol/steps.py`), as LangGraph's server sends them.
+"""Makes frames from a graph's steps in the log (`protocol/steps.py`), in the form of LangGraph's server.
 
-A frame of a subgraph is named by its namespace: `updates|inner:1`. What a frame costs to make is spent only
-where its mode was asked for; its place is the same for everybody.
+The name of a subgraph's frame contains the namespace: `updates|inner:1`. The data of a frame is computed only
+if the reader asked for the frame's mode. A frame's place is the same for every reader.
 """
 
 from __future__ import annotations
@@ -15,15 +15,22 @@ from gateway.protocol import sse, steps
 from gateway.protocol.fold import StageText
 
 TUPLES, METADATA, PARTIAL, COMPLETE = "messages", "messages/metadata", "messages/partial", "messages/complete"
-_WRITTEN = "custom"  # the name of what a graph's own stream writer has written
-_PARTS = 64  # a message's whole text so far is told again when it has grown by one part of so many
+_WRITTEN = "custom"  # the name of the events that a graph writes with LangGraph's stream writer
+# A `messages/partial` frame has a message's whole text so far. After one such frame the next one is sent when
+# the text has grown by 1/64.
+_PARTS = 64
 INTERRUPT = "__interrupt__"
-UP = "^"  # behind the name of a frame that is for those alone who ask for no subgraphs
+# Suffix of a frame's name: the frame is only for readers that did not ask for subgraphs.
+UP = "^"
 
 
 @dataclass(slots=True)
 class _Spoken:
-    """A message that is being said: its text, and how much of that was told by the last partial."""
+    """A message that is still being written.
+
+    `text` is the text so far, and `length` counts its characters. `told` is the value of `length` when the
+    last `messages/partial` frame was made; -1 if none was made yet.
+    """
 
     text: StageText = field(default_factory=lambda: StageText("", 0, ""))
     length: int = 0
@@ -31,29 +38,34 @@ class _Spoken:
 
 
 class GraphFrames:
-    """One run's, fed with the events of its log. `about` is what each message's metadata have."""
+    """Makes one run's frames from the events of the run's log.
+
+    `about` has the fields that every message's metadata contain. `wants` returns whether the reader asked for
+    frames of this name.
+    """
 
     def __init__(self, about: Mapping[str, Any], wants: Callable[[str], bool]) -> None:
         self.book = steps.Book()
-        self._shown: set[int] = set()  # messages that those who ask for no subgraphs were shown
+        # Numbers of the subgraphs' messages that were sent to readers without subgraphs.
+        self._shown: set[int] = set()
         self._about = about
         self._wants = wants
         self._spoken: dict[int, _Spoken] = {}
 
     def forget(self) -> None:
-        """All so far is void."""
+        """Forget all events so far: they are void."""
         self.book.forget()
         self._spoken.clear()
         self._shown.clear()
 
     def values(self, interrupts: Any = None) -> Any:
-        """The graph's state as it stands, with what is asked."""
+        """Return the graph's state after the events so far, with its open questions (`interrupts`)."""
         state = self.book.state()
         state = {} if state is None else state
         return {**state, INTERRUPT: interrupts} if interrupts and isinstance(state, dict) else state
 
     def step(self, data: Mapping[str, Any]) -> Iterable[Frame]:
-        """The next `graph` event."""
+        """Make the frames of the next `graph` event."""
         step = self.book.feed(data, reads=self._wants(steps.VALUES))
         if step is None:
             return
@@ -67,7 +79,11 @@ class GraphFrames:
             yield from self._whole(step)
 
     def _handed_up(self, step: steps.GraphStep) -> Iterable[Frame]:
-        """Messages of a subgraph, whole: to who asks for no subgraphs, they are its node's."""
+        """Make frames for the messages that a subgraph passes to its parent graph.
+
+        They are for readers that did not ask for subgraphs. For these readers the messages belong to the
+        parent graph's node that contains the subgraph.
+        """
         for node, update in step.data.items() if isinstance(step.data, dict) else ():
             members = update.values() if isinstance(update, dict) else ()
             listed = [one for member in members if isinstance(member, list) for one in member]
@@ -90,7 +106,7 @@ class GraphFrames:
                     yield Frame([said.whole], f"{COMPLETE}{UP}")
 
     def text(self, data: Mapping[str, Any], *, refused: bool = False) -> Iterable[Frame]:
-        """A piece of a message's text; nothing of what was told whole."""
+        """Make the frames of a piece of a message's text; no frames if the whole message was already sent."""
         number = data.get("number", 0)
         spoken, said = self._spoken.get(number), self.book.messages.get(number)
         if spoken is None or said is None or said.whole is not None:
@@ -115,7 +131,11 @@ class GraphFrames:
             yield Frame(whole, _named(PARTIAL, ns))
 
     def written(self, data: Mapping[str, Any]) -> Iterable[Frame]:
-        """What a node has given to its stream writer, as it is; what else a chain tells, with its name."""
+        """Make the frame of a `custom` event.
+
+        Data that a node wrote with the stream writer is sent unchanged. Any other event is sent with its name
+        and stage. The events `result` and `reasoning` have no frame.
+        """
         ns = data.get("ns", "")
         if data["name"] == _WRITTEN:
             yield Frame(data["data"], _named("custom", ns))
@@ -124,12 +144,15 @@ class GraphFrames:
             yield Frame(told, _named("custom", ns))
 
     def asked(self, interrupts: Any) -> Iterable[Frame]:
-        """What the graph asks, at its end."""
+        """Make the frames of the questions that the graph asks when it stops."""
         yield Frame({INTERRUPT: interrupts}, "updates")
         yield Frame(self.values(interrupts), "values")
 
     def _whole(self, step: steps.GraphStep) -> Iterable[Frame]:
-        """A message that is whole: the last chunk of one that came in pieces, else the message."""
+        """Make the frames of a complete message.
+
+        If the message came in pieces, the frames have its last chunk. Else they have the whole message.
+        """
         said = self.book.messages[step.number]
         spoken, ns = self._spoken.pop(step.number, None), step.ns
         message: dict[str, Any] = step.data
@@ -178,7 +201,7 @@ def _chunk(message_id: str, text: str) -> dict[str, Any]:
 
 
 def _last_chunk(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What a message has beside its text, as the last of its chunks."""
+    """Return a message's last chunk: all fields of the message except its text."""
     calls = message.get("tool_calls") or []
     pieces = [
         {

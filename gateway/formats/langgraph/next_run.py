@@ -1,4 +1,7 @@
-"""Waits for a thread's next run: a publish says that it has begun; now and then the store is looked at."""
+"""Waits for a thread's next run.
+
+A Redis publish reports that the run has begun; the store is polled as well.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from gateway.relay.reader import Ending, Why
 from gateway.store.threads import turns_channel
 
 T = TypeVar("T")
-LOOK_SECONDS = 5.0  # between two looks, where no publish says that a run has begun
+LOOK_SECONDS = 5.0  # time between two polls of the store while no publish arrives
 
 
 async def awaited(
     thread: Thread, look: Callable[[], Awaitable[T | None]], until: float | None, ending: Ending
 ) -> AsyncGenerator[T | bytes, None]:
-    """What `look` finds, once it finds something; heartbeats before that.
+    """Call `look` again and again, and yield its first result that is not None. Yield heartbeats before that.
 
-    Who waits takes a reader's place of the thread's owner. Where nothing is found, `ending` says why: the
-    connection's age (`until`, by the loop's clock), or the end of this process. Raises StoreUnavailable or
-    TooManyReaders.
+    While it waits, this connection counts as one of the readers that the thread's owner may have. If the wait
+    ends without a result, `ending` has the reason: the connection is too old (`until` is the time limit by
+    the event loop's clock), or this process stops. Raises StoreUnavailable or TooManyReaders.
     """
     loop, hub = asyncio.get_running_loop(), thread.gateway.parts.hub
     heartbeat = thread.gateway.settings.heartbeat

@@ -1,9 +1,10 @@
-"""LangGraph runs: the events of a stream as `langgraph-sdk` and `@langchain/langgraph-sdk` read a run's.
+"""Makes a LangGraph run's frames from a stream, as `langgraph-sdk` and `@langchain/langgraph-sdk` read them.
 
-A run is a stream, and its id the stream's. A graph whose steps stand in the log is told by these
-(`graph_frames.py`). Of any other chain the state is what the client gave, with `messages`, and at the end the
-answer among them. A message's id is the run's and its first event's, so it is the same in every
-connection; what is said anew after a reset is another message, and `values` takes away what is void.
+A run is a stream, and the run's id is the stream's id. If the log contains a graph's steps, the frames are
+made from these steps (`graph_frames.py`). For any other chain the state is the client's input, with its
+`messages`; at the end the answer is added to these messages. A message's id consists of the run's id and the
+id of the message's first event, so the id is the same in every connection. Text that is written again after
+a reset is a new message, and a `values` frame without the void messages removes them at the client.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gateway.formats.langgraph.graph_frames import COMPLETE, METADATA, PARTIAL, 
 from gateway.protocol import Cursor, Event, EventType, Status, sse
 from gateway.protocol.fold import StageText
 
-# By a run's `stream_mode`: the frames' `event`s.
+# For each `stream_mode` of a run: the names (`event`) of the frames of this mode.
 EVENTS_OF_MODE = {
     "values": ("values",),
     "updates": ("updates",),
@@ -34,29 +35,29 @@ RUN_STATUS = {
     Status.CANCELLED: "interrupted",
 }
 CANCELLED = {"error": "UserInterrupt", "message": "The run was cancelled."}
-_STREAM_WRITER = "custom"  # the name of what a graph's own stream writer has written
-_RESULT = "result"  # the name of a stage's JSON value
+_STREAM_WRITER = "custom"  # the name of the events that a graph writes with LangGraph's stream writer
+_RESULT = "result"  # the name of the `custom` event with a stage's JSON result
 
 
 @dataclass(slots=True)
 class Said:
-    """One message of the run; `offset` is where its first event stands in the log."""
+    """One message of the run. `offset` is the offset of the message's first event in the log."""
 
     offset: int
     message: dict[str, Any]
-    stage: StageText | None = None  # whose text is its content
-    refusal: list[str] = field(default_factory=list)  # what of that are the words by which a model refuses
+    stage: StageText | None = None  # the stage whose text is the message's content
+    refusal: list[str] = field(default_factory=list)  # the parts of the content that are a model's refusal
 
     def whole(self) -> dict[str, Any]:
-        """The message as it stands."""
+        """Return the message with all of its text so far."""
         refused = {"additional_kwargs": {"refusal": "".join(self.refusal)}} if self.refusal else {}
         return self.message if self.stage is None else self.message | {"content": self.stage.text} | refused
 
 
 class Run(Projection):
-    """One run's frames, of the modes that were asked for.
+    """Makes the frames of one run, for the modes that the reader asked for.
 
-    `given`: the state that it begins with, its `messages` with ids.
+    `given` is the state at the run's start; each of its `messages` has an id.
     """
 
     ids = True
@@ -76,23 +77,28 @@ class Run(Projection):
         self._given = given
         self._wanted = _ALWAYS | {event for mode in modes for event in EVENTS_OF_MODE[mode]}
         self._subgraphs = subgraphs
-        self._event = Event(EventType.START, {})  # the one that is being fed
+        self._event = Event(EventType.START, {})  # the event that is being processed
         self._chain = ""
         self._has_begun = False
-        self.graph_frames: GraphFrames | None = None  # of a graph whose steps stand in the log
-        self._said: dict[str, Said] = {}  # by message id, in order
-        self._texts: dict[tuple[str, int, str, str], str] = {}  # the message of a stage's text
+        self.graph_frames: GraphFrames | None = None  # set if the log contains a graph's steps
+        self._said: dict[str, Said] = {}  # the messages by id, in the order of the log
+        # For each run of a stage (`_key`): the id of the message that has the stage's text.
+        self._texts: dict[tuple[str, int, str, str], str] = {}
         self._result: dict[str, Any] = {}
         self._ended: Mapping[str, Any] = {}  # the terminal event's data
         self.attempt = 1
 
     def wants(self, frame: Frame) -> bool:
-        """Whether its mode was asked for, and subgraphs where it is of one."""
+        """Return whether the reader asked for the frame's mode and, if a subgraph made it, for subgraphs."""
         mode, _, ns = frame.event.partition("|")
         return mode in self._wanted and (not ns or self._subgraphs)
 
     def _for_me(self, frames: list[Frame]) -> list[Frame]:
-        """These frames, with a name of their own for those that are for who asks for no subgraphs."""
+        """Return these frames under the names that this reader gets.
+
+        For a reader without subgraphs the suffix `UP` is removed. For any other reader the suffix stays, and
+        `wants` then refuses the frame.
+        """
         if not any(frame.event.endswith(UP) for frame in frames):
             return frames
         name = "" if self._subgraphs else UP
@@ -102,7 +108,10 @@ class Run(Projection):
         ]
 
     def feed(self, event_id: str, event: Event) -> list[Frame]:
-        """The frames of the next event; what is said below a tool is the message of a graph, too."""
+        """Return the frames of the next event.
+
+        In a graph, text that is written inside a tool call is also part of a message.
+        """
         self._event = event
         frames = super().feed(event_id, event)
         if event.type is EventType.NESTED and self.graph_frames is not None:
@@ -110,7 +119,11 @@ class Run(Projection):
         return self._for_me(frames)
 
     def values(self) -> Any:
-        """The run's state: a graph's own; else what was given and, when the run is done, its answer."""
+        """Return the run's state.
+
+        A graph has its own state. For any other chain it is the given state and, when the run is done, the
+        answer.
+        """
         if self.graph_frames is not None:
             return self.graph_frames.values(self._ended.get("interrupts"))
         state = {**self._given, **self._result} if self.fold.ended is Status.DONE else dict(self._given)
@@ -121,30 +134,30 @@ class Run(Projection):
         return state
 
     def outcome(self) -> Any:
-        """What `wait` and `join` answer: the state, or the error, as the SDKs look for it."""
+        """Return the body of the answers to `wait` and `join`: the state, or the error under `__error__`."""
         if self.fold.ended is Status.DONE:
             return self.values()
         return {"__error__": self._error()}
 
     def start(self, data: Any) -> Iterable[Frame]:
-        """The run."""
+        """Make the first frame, with the run's id and attempt."""
         self._chain = data["chain"]
         yield Frame({"run_id": self._run_id, "attempt": self.attempt}, "metadata")
 
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
-        """A chunk of the stage's message."""
+        """Make the frame of a piece of the stage's message."""
         if self.graph_frames is not None:
             return self.graph_frames.text(self._event.data)
         return self._chunk(stage, delta, is_refusal=False)
 
     def refusal(self, stage: StageText, delta: str) -> Iterable[Frame]:
-        """A chunk too, which is marked as LangChain marks a refusal."""
+        """Make the frame of a piece of a refusal, marked in the way that LangChain marks a refusal."""
         if self.graph_frames is not None:
             return self.graph_frames.text(self._event.data, refused=True)
         return self._chunk(stage, delta, is_refusal=True)
 
     def citations(self, data: Any) -> Iterable[Frame]:
-        """By their name, beside the text."""
+        """Make a `custom` frame named `citations`, separate from the text."""
         told = {"name": "citations", "stage": data["stage"], "data": data["citations"]}
         yield Frame(told, "custom")
 
@@ -161,9 +174,10 @@ class Run(Projection):
         yield self._message(chunk, stage.name)
 
     def stage(self, data: Any) -> Iterable[Frame]:
-        """The state that the run begins with; a stage that is at its end has updated it with what it said.
+        """Make the frames of a stage's start or end.
 
-        A graph tells its steps itself.
+        When the first stage starts, the frame has the state at the run's start. When a stage ends, an
+        `updates` frame has the stage's messages. A graph makes no frames here: its `graph` events do.
         """
         if data["state"] == "started" and data.get("graph"):
             about = {
@@ -200,7 +214,11 @@ class Run(Projection):
         yield self._message(self._said[message_id].message, data["stage"])
 
     def custom(self, data: Any) -> Iterable[Frame]:
-        """What a graph's stream writer wrote is given bare, as LangGraph does; all else with its name."""
+        """Make the frame of a `custom` event.
+
+        Data that a graph wrote with the stream writer is sent unchanged, as LangGraph does. Any other event
+        is sent with its name and stage.
+        """
         if self.graph_frames is not None:
             yield from self.graph_frames.written(data)
             return
@@ -214,13 +232,13 @@ class Run(Projection):
         yield Frame(data["data"] if bare else told, "custom")
 
     def graph(self, data: Any) -> Iterable[Frame]:
-        """A step of the graph."""
+        """Make the frames of a step of the graph."""
         return () if self.graph_frames is None else self.graph_frames.step(data)
 
     def reset(self, data: Any) -> Iterable[Frame]:
-        """The state with the messages that still stand; all since the stage began do not.
+        """Make a frame with the state without the void messages: those since the stage began.
 
-        Of a graph nothing stands, and it begins anew with its state.
+        For a graph all events so far are void. The graph sends its state again, so there is no frame here.
         """
         self.attempt = data["attempt"]
         if self.graph_frames is not None:
@@ -233,25 +251,28 @@ class Run(Projection):
         yield Frame({**self._given, "messages": standing}, "values")
 
     def done(self, data: Any) -> Iterable[Frame]:
-        """The state at the end, or what the graph asks."""
+        """Make the frames of the run's end: the state, or the questions that a graph asks."""
         self._ended = data
         if self.graph_frames is None:
             yield Frame(self.values(), "values")
         elif interrupts := data.get("interrupts"):
             yield from self.graph_frames.asked(interrupts)
-        yield Frame({}, "end")  # clients look into the data of every event
+        yield Frame({}, "end")  # `{}`, because clients parse the data of every event
 
     def failed(self, data: Any) -> Iterable[Frame]:
-        """Why."""
+        """Make the frame with the error of a failed run."""
         self._ended = data
         yield Frame(self._error(), "error")
 
     def cancelled(self) -> Iterable[Frame]:
-        """As LangGraph tells it."""
+        """Make the error frame that LangGraph's server sends for a cancelled run."""
         yield Frame(self._error(), "error")
 
     def _answer(self) -> dict[str, Any] | None:
-        """The message that the status document's `text` is, with the calls that are left to the client."""
+        """Return the answer's message: its text is the `text` of the status document.
+
+        Tool calls that the client must run are added to the message.
+        """
         speaker = self.fold.speaker
         message_id = self._texts.get(_key(speaker)) if speaker is not None else None
         answer = self._said[message_id].whole() if message_id is not None else None
@@ -267,7 +288,7 @@ class Run(Projection):
         return {"error": self._ended["code"], "message": self._ended["message"]}
 
     def _say(self, kind: str, content: str, **more: Any) -> str:
-        """A message that begins with this event; its id."""
+        """Store a new message that begins with this event, and return the message's id."""
         message_id = f"{self._run_id}:{self.cursor}"
         whole = message(kind, content, message_id, **more)
         self._said[message_id] = Said(Cursor.parse(self.cursor).offset, whole)
@@ -279,7 +300,7 @@ class Run(Projection):
 
 
 def message(kind: str, content: Any, message_id: str, **more: Any) -> dict[str, Any]:
-    """A message as LangChain writes it."""
+    """Return a message in LangChain's JSON form."""
     told = {"content": content, "additional_kwargs": {}, "response_metadata": {}, "type": kind}
     own: dict[str, Any] = (
         {"tool_calls": [], "invalid_tool_calls": [], "usage_metadata": None} if kind == "ai" else {}

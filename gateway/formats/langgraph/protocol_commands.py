@@ -1,6 +1,7 @@
-"""POST /threads/{thread}/commands: what a client of the agent streaming protocol asks of a thread.
+"""POST /threads/{thread}/commands: runs the commands that a client of the agent streaming protocol sends.
 
-A command that can be read is answered 200, whether it succeeds or not: `type` says that.
+The status is 200 for every command that can be parsed. The `type` of the answer says whether the command
+succeeded.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from gateway.web.answers import answered, json_answer
 _DEFAULT_STRATEGY, _COMMAND = "enqueue", "command_id"
 _ERRORS: Mapping[type[HoldfastError], str] = {
     Invalid: "invalid_argument",
-    ThreadBusy: "unknown_error",  # as LangGraph's server has it for a run that cannot be made
+    ThreadBusy: "unknown_error",  # the code of LangGraph's server for a run that cannot be created
     UnansweredInterrupts: "invalid_argument",
     UnknownInterrupt: "no_such_interrupt",
     NotWaiting: "no_such_interrupt",
@@ -53,7 +54,7 @@ _ERRORS: Mapping[type[HoldfastError], str] = {
 
 
 class NotDone(Exception):
-    """A command that does not succeed: the protocol's code, and why."""
+    """A command failed. `code` is the protocol's error code, and the text is the reason."""
 
     def __init__(self, code: str, why: str) -> None:
         super().__init__(why)
@@ -62,7 +63,7 @@ class NotDone(Exception):
 
 @answered("/threads/{thread}/commands", shape=refused, relative=True)
 async def langgraph_thread_command(gateway: Gateway, request: Request) -> Response:
-    """POST: one command; events come on a connection of their own."""
+    """POST: run one command. The thread's events are sent on another connection."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     given = await read_body(thread, request, as_it_is)
     number = given.get("id") if isinstance(given, dict) else None
@@ -73,7 +74,8 @@ async def langgraph_thread_command(gateway: Gateway, request: Request) -> Respon
     try:
         if command is None:
             raise NotDone("unknown_command", "this is none of " + ", ".join(_COMMANDS))
-        # The same command again, by who got no answer, is the same run. Another one is not, though equal.
+        # A client that got no answer sends the command again with the same id: this returns the same run.
+        # A command with another id starts another run, even if all its other fields are equal.
         params = {**object_in(given, "params"), _COMMAND: number}
         result, through = await command(thread, request, params)
     except NotDone as error:
@@ -87,11 +89,15 @@ async def langgraph_thread_command(gateway: Gateway, request: Request) -> Respon
     return json_answer({"type": "success", "id": number, "result": result, "meta": meta})
 
 
-Answer = tuple[Any, int]  # the result, and after which event what the command does is told
+# The result, and the number of the last event before the events that the command causes.
+Answer = tuple[Any, int]
 
 
 async def _run_start(thread: Thread, request: Request, params: Mapping[str, Any]) -> Answer:
-    """A run of the thread, which is made by it; where the thread asks, the input is the answer."""
+    """Start a run of the thread, and create the thread if necessary.
+
+    If the thread has an open question, the input is the answer to the question.
+    """
     chain, given = params.get("assistant_id"), params.get("input")
     if not isinstance(chain, str) or not chain:
         raise NotDone("invalid_argument", "run.start needs an assistant_id")
@@ -106,7 +112,7 @@ async def _run_start(thread: Thread, request: Request, params: Mapping[str, Any]
 
 
 async def _input_respond(thread: Thread, request: Request, params: Mapping[str, Any]) -> Answer:
-    """The run that goes on with the answers to all that the thread asks."""
+    """Start the run that continues with the answers to all open questions of the thread."""
     answers = _answers(params)
     newest = await thread.newest()
     open_ones = {one["id"] for one in (newest.questions or ())} if newest is not None else set()
@@ -120,7 +126,7 @@ async def _input_respond(thread: Thread, request: Request, params: Mapping[str, 
 
 
 async def _state_get(thread: Thread, request: Request, params: Mapping[str, Any]) -> Answer:
-    """The thread's state, or those of its members that `keys` names."""
+    """Return the thread's state, or only the members of the state that `keys` names."""
     if params.get("namespace"):
         raise NotDone("no_such_namespace", "the state of a thread is its graph's, not a subgraph's")
     keys = params.get("keys")
@@ -137,7 +143,7 @@ async def _state_get(thread: Thread, request: Request, params: Mapping[str, Any]
 
 
 async def _agent_tree(thread: Thread, request: Request, params: Mapping[str, Any]) -> Answer:
-    """The namespaces of the run that has the turn, or had it last."""
+    """Return the tree of namespaces of the run that has the thread's turn, or that had the turn last."""
     turn = await thread.gateway.parts.threads.last_turn(thread.owner, thread.name)
     record = await thread.found(turn.stream_id) if turn is not None else None
     if turn is None or record is None:
@@ -167,7 +173,7 @@ async def _read(thread: Thread, record: Record, run: ThreadRun) -> None:
 
 
 def _of_run(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's body has of these, by its own names."""
+    """Return the fields that a command's parameters add to the body of a run."""
     told = {name: params[name] for name in ("config", "metadata") if params.get(name) is not None}
     configurable = object_in(object_in(params, "config"), "configurable")
     if checkpoint := configurable.get("checkpoint_id"):
@@ -178,7 +184,10 @@ def _of_run(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answers(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Answers by the questions' ids: one, or several in `responses`. Raises NotDone."""
+    """Return the answers by the ids of their questions.
+
+    The parameters have one answer, or several in `responses`. Raises NotDone.
+    """
     many = params.get("responses")
     entries = many if isinstance(many, list) else [params]
     if not 1 <= len(entries) <= MOST_RESPONSES:
@@ -205,7 +214,7 @@ def _size(request: Request) -> int:
 
 
 async def _through(thread: Thread, record: Record) -> int:
-    """The number of the last event before this run's; 0 while it waits for its turn."""
+    """Return the number of the last event before this run's events; 0 while the run waits for its turn."""
     number = await thread.gateway.parts.threads.turn_of(thread.owner, thread.name, record.id)
     return first_of_turn(number) if number is not None else 0
 

@@ -1,7 +1,8 @@
-"""POST /threads/{thread}/stream/events: a thread's events, over its runs, for as long as the reader stays.
+"""POST /threads/{thread}/stream/events: sends the events of a thread's runs, one run after another.
 
-A reader without a position begins at the run that has the thread's turn, or had it last: what a client shows
-of older runs it has from the thread's state. The connection never ends in order, so clients come back.
+A reader without a position starts at the run that has the thread's turn, or that had the turn last. A client
+gets the content of older runs from the thread's state. The connection is never closed cleanly, so clients
+reconnect.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ from gateway.web.answers import answered
 from gateway.web.event_stream import CutStream
 
 T = TypeVar("T")
-_YOUNGEST_SHARE = 0.75  # of the longest age of a connection
+# A connection is cut at a random age between this share of `stream_max_age` and the whole `stream_max_age`.
+_YOUNGEST_SHARE = 0.75
 
 
 @answered("/threads/{thread}/stream/events", shape=refused, relative=True)
 async def langgraph_thread_events(gateway: Gateway, request: Request) -> Response:
-    """POST: a thread's events, of its channels that the body names. A thread without a run is awaited."""
+    """POST: send a thread's events on the channels that the body names.
+
+    If the thread has no run yet, the connection waits for the first run.
+    """
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     last = request.headers.get("last-event-id")
     wanted = await read_body(thread, request, lambda value: parse_filter(value, last))
@@ -51,7 +56,10 @@ async def langgraph_thread_events(gateway: Gateway, request: Request) -> Respons
 
 
 async def read_body(thread: Thread, request: Request, then: Callable[[Any], T]) -> T:
-    """As `read_json`; what is no JSON is answered 400, as LangGraph's server does. Raises Malformed."""
+    """Read the body as `read_json` does.
+
+    A body that is not JSON is refused with 400, as by LangGraph's server. Raises Malformed.
+    """
     try:
         return await read_json(request, thread.gateway.bounds, then, thread.owner)
     except NotJson as error:
@@ -61,8 +69,9 @@ async def read_body(thread: Thread, request: Request, then: Callable[[Any], T]) 
 def projection_of(
     thread: Thread, record: Record, turn: int, given: dict[str, Any], wanted: EventFilter
 ) -> ThreadRun:
-    """A run's events for this reader."""
-    # The log has no times. Clients pass over what is older than the state they have: this is never.
+    """Return the projection that makes a run's events for this reader."""
+    # The log stores no times, but each event needs a timestamp. Clients ignore events that are older than
+    # their state. This is the latest time at which the run can end, so no event is older.
     at_ms = record.created_ms + round(thread.gateway.settings.open_seconds * 1000)
     return ThreadRun(record.id, thread.name, given, turn, at_ms, wanted)
 
@@ -71,16 +80,16 @@ async def _followed(thread: Thread, wanted: EventFilter, ending: Ending) -> Asyn
     loop, threads = asyncio.get_running_loop(), thread.gateway.parts.threads
     age = thread.gateway.settings.stream_max_age
     until = loop.time() + age * random.uniform(_YOUNGEST_SHARE, 1.0) if age else None
-    yield sse.HEARTBEAT  # clients wait for the first bytes
+    yield sse.HEARTBEAT  # sent at once, because clients wait for the first bytes
     last = await threads.last_turn(thread.owner, thread.name)
     number = last.number if last is not None else 0
     if wanted.since and number < wanted.since >> PLACE_BITS:
-        wanted = replace(wanted, since=0)  # of a thread that was deleted meanwhile
+        wanted = replace(wanted, since=0)  # the number is of a thread that was deleted since
     if wanted.since:
         number = wanted.since >> PLACE_BITS
     turn: Turn | None = None
     while True:
-        look = partial(threads.turn_from, thread.owner, thread.name, number)  # this turn, or a later one
+        look = partial(threads.turn_from, thread.owner, thread.name, number)  # finds this turn or a later one
         async with aclosing(awaited(thread, look, until, ending)) as waiting:
             async for found in waiting:
                 if isinstance(found, bytes):
@@ -103,7 +112,7 @@ async def _followed(thread: Thread, wanted: EventFilter, ending: Ending) -> Asyn
 async def _of_run(
     thread: Thread, record: Record, turn: Turn, wanted: EventFilter, until: float | None, ending: Ending
 ) -> AsyncGenerator[bytes, None]:
-    """A run's frames, to its end."""
+    """Yield a run's frames, until the run ends."""
     loop, gateway = asyncio.get_running_loop(), thread.gateway
     began = await thread.began(record)
     projection = projection_of(thread, record, turn.number, dict(began.given), wanted)
@@ -115,7 +124,7 @@ async def _of_run(
             if until is not None and now >= until:
                 ending.why = Why.AGE
                 return
-            if chunk == sse.LOG_LOST:  # what was sent is void
+            if chunk == sse.LOG_LOST:  # the events that were sent are void
                 ending.why = Why.CUT
                 return
             if chunk != sse.HEARTBEAT:

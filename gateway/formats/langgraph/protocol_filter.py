@@ -1,4 +1,4 @@
-"""What a reader of a thread's events asks for: channels, namespaces, and after which event. No I/O."""
+"""Parses and applies a reader's filter for a thread's events: channels, namespaces, first event. No I/O."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ CHANNELS = (
     "checkpoints",
     "custom",
 )
-OF_NAME = "custom:"  # before the name of one kind of custom events
+OF_NAME = "custom:"  # prefix of a channel that has only the custom events of one name
 MOST_CHANNELS, MOST_NAMESPACES, MOST_SEGMENTS, MOST_CHARACTERS = 200, 200, 50, 500
-# The number of an event (`seq`): the number of the thread's turn, then the event's place in the run's log.
+# The number of an event (`seq`) is the number of the thread's turn, shifted left by this many bits, plus the
+# event's place in the run's log.
 PLACE_BITS = 32
 _LARGEST = 2**53
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
@@ -32,21 +33,21 @@ Namespace = tuple[str, ...]
 
 
 def first_of_turn(number: int) -> int:
-    """All events of the runs before have this number or a smaller one."""
+    """Return the number just below a turn's events: events of earlier turns have at most this number."""
     return number << PLACE_BITS
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """What a reader is given: the events of these channels and namespaces, with a number above `since`."""
+    """A reader's filter: it gets events of these channels and namespaces whose number is above `since`."""
 
     channels: frozenset[str]
-    namespaces: tuple[Namespace, ...] = ()  # none: all
-    depth: int | None = None  # how far below those; None: without end
+    namespaces: tuple[Namespace, ...] = ()  # empty: all namespaces
+    depth: int | None = None  # levels below these namespaces; None: no limit
     since: int = 0
 
     def wants(self, channel: str, namespace: Namespace, name: str = "") -> bool:
-        """Whether events of a channel in a namespace are asked for; `name` is a custom event's."""
+        """Return whether the reader wants events of a channel in a namespace; `name`: of a custom event."""
         if channel not in self.channels and (
             channel != "custom" or not name or f"{OF_NAME}{name}" not in self.channels
         ):
@@ -63,9 +64,9 @@ class EventFilter:
 
 
 def parse_filter(value: Any, last_event_id: str | None = None) -> EventFilter:
-    """Read the body of a subscription; `last_event_id` is the header, which wins over `since`.
+    """Parse the body of a subscription. The header `last_event_id`, if it is given, replaces `since`.
 
-    What LangGraph's server passes over is passed over here, too. Raises Malformed.
+    Values that LangGraph's server ignores are ignored here, too. Raises Malformed.
     """
     if not isinstance(value, dict):
         raise Malformed("the body must be an object")
@@ -112,11 +113,11 @@ def _is_namespace(given: Any) -> bool:
 
 
 def object_in(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A member that is an object; an empty one where it is none."""
+    """Return the member `name` if it is an object, else an empty object."""
     found = value.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def strings(given: Any) -> Sequence[str] | None:
-    """A list of strings; None for anything else."""
+    """Return `given` if it is a list of strings, else None."""
     return given if isinstance(given, list) and all(isinstance(one, str) for one in given) else None

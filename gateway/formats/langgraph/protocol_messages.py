@@ -1,6 +1,6 @@
-"""Messages as the agent streaming protocol says them: a start, blocks of content in a row, a finish.
+"""Messages in the agent streaming protocol: a start event, blocks of content in order, a finish event.
 
-Each event of a message names it, so that clients can tell messages apart that are said at the same time.
+Each event contains the message's id, because several messages can be sent at the same time.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ _TEXT, _REASONING = "text", "reasoning"
 
 
 class Message:
-    """One message that is being said."""
+    """One message that is being sent. Its methods return the message's next protocol events."""
 
     def __init__(self, message_id: str, namespace: tuple[str, ...], node: str) -> None:
         self.id = message_id
         self.namespace = namespace
         self.node = node
-        self._block = ""  # the kind of the block that is open
+        self._block = ""  # the kind of the open block; empty: no block is open
         self._index = -1
-        self._pieces: list[str] = []  # of that block
+        self._pieces: list[str] = []  # the open block's text so far
         self.has_text = False
 
     def start(self, role: str = "ai", **more: Any) -> Said:
-        """It begins."""
+        """Return the event that starts the message."""
         return {"event": "message-start", "role": role, "id": self.id, "run_id": self.id, **more}
 
     def text(self, delta: str, kind: str = _TEXT) -> Iterator[Said]:
-        """A piece of its text, or of its reasoning."""
+        """Return the events of a piece of the message's text or, by `kind`, of its reasoning."""
         if self._block != kind:
             yield from self._close()
             self._block, self._index = kind, self._index + 1
@@ -43,7 +43,7 @@ class Message:
         yield self._told("content-block-delta", delta={"type": f"{kind}-delta", kind: delta})
 
     def calls(self, calls: Any) -> Iterator[Said]:
-        """The tool calls that it has asked for."""
+        """Return the events of the tool calls that the message contains."""
         yield from self._close()
         for call in calls or ():
             whole = protocol_values.call_of(call)
@@ -55,7 +55,10 @@ class Message:
             yield self._told("content-block-finish", content=whole)
 
     def finish(self, whole: Mapping[str, Any] | None = None) -> Iterator[Said]:
-        """It is whole; `whole`, where it is known, says what it has beside its text."""
+        """Return the events that end the message.
+
+        `whole`, if known, has the message's tool calls and metadata.
+        """
         whole = whole or {}
         yield from self.calls(whole.get("tool_calls"))
         end: Said = {"event": "message-finish", "run_id": self.id, "message_id": self.id}
@@ -64,7 +67,7 @@ class Message:
         yield end | {"metadata": whole.get("response_metadata") or {}}
 
     def broken(self, why: str) -> Said:
-        """Nothing more comes of it."""
+        """Return the event that ends an incomplete message; `why` is the reason."""
         return {"event": "error", "message": why, "run_id": self.id, "message_id": self.id}
 
     def _close(self) -> Iterator[Said]:
@@ -78,12 +81,12 @@ class Message:
 
 
 def role_of(message: Mapping[str, Any]) -> str:
-    """By its type; empty for one that no channel has."""
+    """Return the message's role by its type; an empty string for a type that the protocol does not send."""
     return _ROLES.get(str(message.get("type")), "")
 
 
 def text_of(message: Mapping[str, Any]) -> str:
-    """Its text, however it is written."""
+    """Return the message's text: the content is a string, or a list of parts."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
@@ -92,7 +95,7 @@ def text_of(message: Mapping[str, Any]) -> str:
 
 
 def of_tool(call_id: str, message_id: str, text: str) -> Iterator[Said]:
-    """What a tool has answered, as a message of its own."""
+    """Return the events of a separate message that has a tool's answer."""
     block = {"type": "text", "text": text}
     start = {"event": "message-start", "role": "tool", "id": message_id, "tool_call_id": call_id}
     yield start

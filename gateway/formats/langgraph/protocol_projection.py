@@ -1,8 +1,9 @@
-"""A run's log as the events of the agent streaming protocol.
+"""Makes the events of the agent streaming protocol from a run's log.
 
-Every event that the log gives rise to has a number and an id, whether a reader has asked for it or not: so
-both are the same in every connection. The number of an event is that of the thread's turn, then where the
-log's event stands, then its place among those that come of it: it grows, over the runs of a thread, too.
+Every protocol event has a number and an id, even if the reader did not ask for it. So both are the same in
+every connection. The number consists of the number of the thread's turn, the offset of the event in the log,
+and the place of the protocol event among all that are made of this event of the log. So the numbers grow
+within a run, and from one run of the thread to the next.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ ROOT: Namespace = ()
 _WRITTEN, _RESULT, _REASONING = "custom", "result", "reasoning"  # names of custom events
 _AGAIN = "said again in another attempt"
 _OVER = "the run is over"
-# Of one event of the log, but for its last: fewer than the bytes of the shortest frame, so numbers only grow.
+# At most this many protocol events are made of one event of the log; the log's last event has no such limit.
+# An offset counts bytes, and the shortest frame of the log has more bytes than this, so numbers always grow.
 MOST_OF_EVENT = 40
 
 
 class ThreadRun(Projection):
-    """One run's events, those that a reader wants as frames. `given`: the state that the run begins with."""
+    """Makes one run's events, with frames for the events that the reader wants.
+
+    `given` is the state at the run's start.
+    """
 
     def __init__(
         self, run_id: str, thread: str, given: Mapping[str, Any], turn: int, at_ms: int, wanted: EventFilter
@@ -40,18 +45,18 @@ class ThreadRun(Projection):
         self._base = first_of_turn(turn)
         self._at_ms = at_ms
         self._wanted = wanted
-        self._plain = Run(run_id, thread, given)  # what a chain that tells no steps has as its state
+        self._plain = Run(run_id, thread, given)  # has the state of a chain without graph steps
         self._chain = ""
         self._event = Event(EventType.START, {})
         self._offset = self._count = 0
         self._made: list[bytes] = []
-        self._open: dict[Any, Message] = {}  # by the number that the graph gives it, or by the stage's run
-        self._book: steps.Book | None = None  # of a graph that tells its steps
-        self._called_in: dict[str, Namespace] = {}  # by tool calls: where they were asked for
+        self._open: dict[Any, Message] = {}  # key: the graph's number of the message, or the stage's run
+        self._book: steps.Book | None = None  # set if the log contains a graph's steps
+        self._called_in: dict[str, Namespace] = {}  # by tool call's id: the namespace of the message
         self.tree = Tree()
 
     def take(self, event_id: str, event: Event) -> list[bytes]:
-        """The frames of the next event of the log."""
+        """Return the frames of the next event of the log."""
         self._made, self._count, self._event = [], 0, event
         self._offset = Cursor.parse(event_id).offset
         if self._book is None:
@@ -64,13 +69,13 @@ class ThreadRun(Projection):
         return self._made
 
     def start(self, data: Any) -> Iterable[Frame]:
-        """The run begins."""
+        """Send that the run is running."""
         self._chain = self.tree.graph_name = data["chain"]
         self._life("running")
         return ()
 
     def text(self, stage: StageText, delta: str) -> Iterable[Frame]:
-        """A piece of the graph's message, or of the stage's."""
+        """Send a piece of the message of the graph or, without a graph, of the stage."""
         if self._book is not None:
             self._piece(self._event.data)
             return ()
@@ -78,12 +83,12 @@ class ThreadRun(Projection):
         return ()
 
     def stage(self, data: Any) -> Iterable[Frame]:
-        """The state that the run begins with; a stage's messages are whole at its end."""
+        """Send the state when the first stage starts; finish a stage's messages when the stage ends."""
         named = data["name"], data["run"], data.get("parent", "")
         if data.get("graph") and self._book is None:
             self._book = steps.Book()
         if self._book is not None:
-            return ()  # it tells that itself
+            return ()  # the `graph` events have the graph's state and messages
         if data["state"] == "finished":
             for key in [key for key in self._open if key[:3] == named]:
                 self._finish(key)
@@ -92,7 +97,7 @@ class ThreadRun(Projection):
         return ()
 
     def graph(self, data: Any) -> Iterable[Frame]:
-        """A step of the graph, or a message of its."""
+        """Send a step of the graph, or the start or end of a message of the graph."""
         assert self._book is not None
         step = self._book.feed(data)
         if step is None:
@@ -113,7 +118,7 @@ class ThreadRun(Projection):
         return ()
 
     def tool(self, data: Any) -> Iterable[Frame]:
-        """A tool call begins, or is at its end."""
+        """Send the start or the end of a tool call."""
         call_id, name = data["call_id"], data["name"]
         here = self._called_in.get(call_id, ROOT)
         if data["state"] == "started":
@@ -132,7 +137,10 @@ class ThreadRun(Projection):
         return ()
 
     def custom(self, data: Any) -> Iterable[Frame]:
-        """What a chain tells itself; with its name where it has one."""
+        """Send a `custom` event of the chain, with its name, except what the graph's stream writer wrote.
+
+        Reasoning is sent as part of a message. A stage's JSON result is not sent.
+        """
         name, told = data["name"], data["data"]
         here = _namespace(data.get("ns", ""))
         self._enter(here)
@@ -149,18 +157,18 @@ class ThreadRun(Projection):
         return ()
 
     def citations(self, data: Any) -> Iterable[Frame]:
-        """What a model cites, by its name."""
+        """Send a model's citations as a custom event named `citations`."""
         told = {"name": "citations", "payload": data["citations"]}
         self._tell("custom", ROOT, told, name="citations")
         return ()
 
     def reset(self, data: Any) -> Iterable[Frame]:
-        """What was said since is void: open messages break off, and the state is told anew."""
+        """End open messages with an error, because the stage's output is void, and send the state again."""
         self._break_off(_AGAIN)
         if self._book is None:
             self._values()
             return ()
-        for namespace, told in self.tree.close():  # its first event again is the state that it begins with
+        for namespace, told in self.tree.close():  # the graph's next event is its first state again
             self._tell("lifecycle", namespace, told)
         self.tree.forget()
         self._book.forget()
@@ -168,7 +176,11 @@ class ThreadRun(Projection):
         return ()
 
     def done(self, data: Any) -> Iterable[Frame]:
-        """The state at the end, then what the graph asks, or that the run is complete."""
+        """Send the run's end.
+
+        End the open messages, then send the final state if the chain has no graph steps. Then send the
+        graph's questions, and that the run is interrupted (by questions) or completed.
+        """
         for key in list(self._open):
             self._finish(key)
         if self._book is None:
@@ -180,13 +192,13 @@ class ThreadRun(Projection):
         return ()
 
     def failed(self, data: Any) -> Iterable[Frame]:
-        """Why."""
+        """Send that the run failed, with the error's message."""
         self._break_off(_OVER)
         self._end("failed", error=data["message"])
         return ()
 
     def cancelled(self) -> Iterable[Frame]:
-        """As LangGraph's server tells it."""
+        """Send that the run was interrupted, as LangGraph's server does for a cancelled run."""
         self._break_off(CANCELLED["message"])
         self._end("interrupted")
         return ()
@@ -196,7 +208,7 @@ class ThreadRun(Projection):
             self._tell("lifecycle", here, told)
 
     def _updates(self, namespace: Namespace, data: Any) -> None:
-        """What nodes have changed, each by itself; the subgraph that a node is has come to its end."""
+        """Send one event for each node's update. If the node is a subgraph, this subgraph has ended."""
         for node, update in data.items() if isinstance(data, Mapping) else ():
             for here, told in self.tree.leave(namespace, node):
                 self._tell("lifecycle", here, told)
@@ -205,7 +217,7 @@ class ThreadRun(Projection):
             self._tell("updates", namespace, made, node=node)
 
     def _begin(self, number: int, role: str = "ai") -> Message:
-        """A message of the graph's begins."""
+        """Send the start of a message of the graph."""
         assert self._book is not None
         said = self._book.messages[number]
         node, namespace = said.about.get("node", ""), _namespace(said.about.get("ns", ""))
@@ -214,7 +226,7 @@ class ThreadRun(Projection):
         return made
 
     def _piece(self, data: Mapping[str, Any]) -> None:
-        """A piece of a message's text, or of its reasoning; nothing of what was told whole."""
+        """Send a piece of a message's text or reasoning; nothing if the message is not open."""
         message = self._open.get(data.get("number"))
         kind = _REASONING if isinstance(data.get(_REASONING), str) else "text"
         delta = data.get(_REASONING) or data.get("delta_content") or data.get("delta")
@@ -222,12 +234,12 @@ class ThreadRun(Projection):
             self._all(message, message.text(delta, kind))
 
     def _whole(self, number: int, whole: Mapping[str, Any]) -> None:
-        """A message of the graph's is whole; it may have come at once."""
+        """Send the end of a message of the graph; the whole message if no piece of it was sent before."""
         message = self._open.get(number)
         if message is None:
             role = protocol_messages.role_of(whole)
             if role in ("", "tool"):
-                return  # what a tool answers is told with the tool
+                return  # a tool's answer is sent by `tool`
             message = self._begin(number, role)
         if not message.has_text and (text := protocol_messages.text_of(whole)):
             self._all(message, message.text(text))
@@ -239,7 +251,7 @@ class ThreadRun(Projection):
             self._tell("messages", message.namespace, part, node=message.node)
 
     def _message(self, stage: StageText) -> Message:
-        """The stage's message, which begins with this event if it is new."""
+        """Return the stage's open message. If there is none, send the start of a new one."""
         key = stage.name, stage.run, stage.parent, stage.started_id
         if key not in self._open:
             made = self._open[key] = Message(f"{self._run_id}:{self.cursor}", ROOT, stage.name)
@@ -282,14 +294,17 @@ class ThreadRun(Projection):
         name: str = "",
         event_id: str = "",
     ) -> None:
-        """One event more. `data` that is a function is called where the event was asked for."""
+        """Add one protocol event, and make its frame if the reader wants the event.
+
+        If `data` is a function, it is called only if the reader wants the event.
+        """
         place, number = self._count, self._base + self._offset + self._count + 1
         if place >= MOST_OF_EVENT and self.fold.ended is None:
             return
         self._count += 1
         if number <= self._wanted.since or not self._wanted.wants(channel, namespace, name):
             return
-        # The first is LangGraph's form: its clients read the run's id from it.
+        # An id that begins with `synth:` has LangGraph's form: LangGraph's clients read the run's id from it.
         own = f"synth:{self._run_id}:{event_id}" if event_id else f"{self._run_id}.{self.cursor}.{place}"
         method = "input.requested" if channel == "input" else channel
         params = {

@@ -1,4 +1,4 @@
-"""The namespaces of a run: which of its graph's subgraphs run, and which are over. No I/O."""
+"""Keeps the namespaces of a run, and which of the graph's subgraphs are running or ended. No I/O."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Namespace = tuple[str, ...]
-Told = tuple[Namespace, Mapping[str, Any]]  # where, and what the `lifecycle` channel says
+# A namespace, and the data of its event on the `lifecycle` channel.
+Told = tuple[Namespace, Mapping[str, Any]]
 
 
 @dataclass(slots=True)
 class Tree:
-    """All namespaces that a run has had. The root's status is the run's."""
+    """All namespaces that a run has used so far. The root's status is the run's status."""
 
     graph_name: str = ""
     status: str = "running"
-    _of: dict[Namespace, str] = field(default_factory=dict)  # statuses, in the order of their beginnings
+    _of: dict[Namespace, str] = field(default_factory=dict)  # statuses, in the order of start
 
     def enter(self, namespace: Namespace) -> Iterator[Told]:
-        """Something happens there: it and those above it run, if they did not."""
+        """Record an event in a namespace. Yield a `started` event for it and each parent not yet known."""
         for length in range(1, len(namespace) + 1):
             here = namespace[:length]
             if here in self._of:
@@ -30,7 +31,7 @@ class Tree:
             yield here, told | ({"trigger_call_id": task} if task else {})
 
     def leave(self, parent: Namespace, node: str) -> Iterator[Told]:
-        """A node of a graph is done: the oldest of its namespaces that runs is over."""
+        """Record that a node of a graph is done: end the node's oldest namespace that is still running."""
         for here, status in self._of.items():
             is_of_node = here[:-1] == parent and here[-1].partition(":")[0] == node
             if is_of_node and status == "started":
@@ -38,16 +39,16 @@ class Tree:
                 return
 
     def close(self, status: str = "completed") -> list[Told]:
-        """The run is over in this way, and with it all that runs, the deepest first."""
+        """Record the run's end with this status, and end all running namespaces, the deepest first."""
         left = [here for here, status in self._of.items() if status == "started"]
         return [self._over(here, status) for here in sorted(left, key=len, reverse=True)]
 
     def forget(self) -> None:
-        """All of it is void."""
+        """Forget all namespaces: they are void."""
         self._of.clear()
 
     def told(self, namespace: Namespace = ()) -> dict[str, Any]:
-        """The tree as `agent.getTree` answers it."""
+        """Return the tree in the form of the answer to `agent.getTree`."""
         name = namespace[-1].partition(":")[0] if namespace else self.graph_name
         status = self._of[namespace] if namespace else self.status
         told: dict[str, Any] = {"namespace": list(namespace), "status": status, "graph_name": name}

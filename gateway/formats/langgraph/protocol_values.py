@@ -1,4 +1,4 @@
-"""A state as the agent streaming protocol shows it: its messages without what says nothing. No I/O."""
+"""Converts a state to the agent streaming protocol: messages lose their empty fields. No I/O."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _TYPES = {"assistant": "ai", "user": "human"}
 _KNOWN = frozenset({"human", "ai", "system", "tool", "function", "remove"})
 _ALWAYS = ("id", "name")
 INTERRUPT = "__interrupt__"
-_DEEPEST = 200  # levels: more than an event may have
+_DEEPEST = 200  # levels of nesting; an event may not have so many
 
 
 def state(value: Any, levels: int = _DEEPEST) -> Any:
-    """A state, or an update of one, with its messages as the protocol has them, wherever they are."""
+    """Return a state, or an update of a state, with all messages in it in the protocol's form."""
     if levels == 0:
         return value
     if isinstance(value, Mapping):
@@ -24,7 +24,7 @@ def state(value: Any, levels: int = _DEEPEST) -> Any:
 
 
 def message(one: Mapping[str, Any]) -> dict[str, Any]:
-    """One message."""
+    """Return one message in the protocol's form."""
     kind = _TYPES.get(one["type"], one["type"])
     told: dict[str, Any] = {"type": kind, "content": one.get("content", "")}
     told |= {name: one[name] for name in _ALWAYS if isinstance(one.get(name), str)}
@@ -45,7 +45,7 @@ def message(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_blocks(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model has said, as blocks of content: so LangChain has it where it streams by this protocol."""
+    """Return a model's text and tool calls as blocks of content, as LangChain does in this protocol."""
     text = told["content"]
     blocks: list[Any] = [{"type": "text", "text": text, "index": 0}] if text else []
     metadata = {**told.get("response_metadata", {}), "output_version": "v1"}
@@ -53,7 +53,7 @@ def _in_blocks(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def call_of(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool call, as a block of content too."""
+    """Return a tool call in the protocol's form, which is also its form as a block of content."""
     told = {"type": "tool_call", "id": call.get("id"), "name": call.get("name")}
     return {**told, "args": call.get("args") or {}}
 

@@ -1,7 +1,8 @@
-"""The body of a LangGraph run, checked against every rule, and the state that the run begins with.
+"""Parses and checks the body of a LangGraph run, and makes the state at the run's start.
 
-A thread's state is kept by its newest run. Messages come as LangChain writes them, or as `{role, content}`,
-and are added as LangGraph's `add_messages` does: one whose id is known takes the known one's place.
+A thread's state is stored with its newest run. Messages have LangChain's form, or the form
+`{role, content}`. They are added as LangGraph's `add_messages` does: a message whose id is already in the
+state replaces the message with this id.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ _KINDS = {
 _ASKING = ("ai", "assistant")
 _TYPES = {"user": "human", "assistant": "ai", "system": "system", "developer": "system", "tool": "tool"}
 _TOOL = "tool"
-_PASSED_OVER = ("function",)  # an answer that names no call: what came before tools
+_PASSED_OVER = ("function",)  # ignored: an old kind of answer that names no tool call
 _REMOVE, _REMOVE_ALL = "remove", "__remove_all__"
-_MOST_CHARACTERS = 200  # of an id
+_MOST_CHARACTERS = 200  # of a message's id
 _COMMANDS = ("resume", "update", "goto")
 _INTERRUPT = re.compile(r"[0-9a-f]{32}")  # the form of the ids of LangGraph's questions
 NOTHING: Any = object()
-# What changes what is run, and is not to be had here, unless it is empty.
+# Fields that this gateway does not support. They would change the run, so they are refused unless empty.
 _NOT_HERE = (
     "interrupt_before",
     "interrupt_after",
@@ -65,9 +66,10 @@ _DURABILITIES = ("async", "sync", "exit")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """LangGraph's command: the answer to what a graph has asked, and what else is changed.
+    """LangGraph's command: the answer to a graph's questions, and other changes (`update`, `goto`).
 
-    `resume` is a value for the only question, or values by the questions' ids; NOTHING where there is none.
+    `resume` is one value if there is one question, or an object with values by the questions' ids. It is
+    NOTHING if the command has no answer.
     """
 
     resume: Any = field(repr=False)
@@ -75,7 +77,10 @@ class Command:
     goto: Sequence[Any]
 
     def answers(self, questions: Sequence[Mapping[str, Any]]) -> Resume:
-        """The answer to these questions. Raises UnansweredInterrupts for one value and several questions."""
+        """Return the answer to these questions.
+
+        Raises UnansweredInterrupts if there is one value but several questions.
+        """
         ids = [one["id"] for one in questions]
         if self.resume is NOTHING:
             return Resume({}, update=self.update, goto=self.goto)
@@ -88,7 +93,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A run as it was asked for. `input` is what the client sent of it."""
+    """A request for a run. `input` is the client's input, without the thread's earlier messages."""
 
     chain: str
     input: Any = field(repr=False)
@@ -97,19 +102,19 @@ class Asked:
     modes: tuple[str, ...]
     strategy: str
     key: str
-    digest: str  # of key and body: the same POST again is the same run
-    checkpoint: str  # the run after which this one goes on, where that was named
-    size: int  # bytes of the body, about
-    command: Command | None = None  # what a run that waits goes on with
-    webhook: Webhook | None = None  # whom to tell of the run's end
-    subgraphs: bool = False  # their frames are asked for, too
+    digest: str  # of key and body: a repeated POST has the same digest, and returns the same run
+    checkpoint: str  # the run or checkpoint from which this run continues, if the client named one
+    size: int  # about the size of the body in bytes
+    command: Command | None = None  # the input of a run that continues a waiting run
+    webhook: Webhook | None = None  # the webhook to call when the run ends
+    subgraphs: bool = False  # the client also wants the frames of subgraphs
     durability: str = "async"
 
 
 def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
-    """Read the body of a POST that starts a run; `key` is its Idempotency-Key.
+    """Parse the body of a POST that starts a run; `key` is its Idempotency-Key.
 
-    The messages are counted here: nothing is read from the store for a body that has too many of them.
+    The messages are counted here, so a body with too many messages is refused before the store is read.
     Raises Invalid, which names the field and the rule.
     """
     if not isinstance(value, dict):
@@ -152,7 +157,10 @@ def parse_run(value: Any, key: str = "", bounds: Bounds = DEFAULT) -> Asked:
 
 
 def _command(value: Mapping[str, Any]) -> Command | None:
-    """The body's command; without input it goes on from a breakpoint. Raises Invalid."""
+    """Return the body's command, or None if the body has no command. Raises Invalid.
+
+    A body without a command and without an input continues a run that stopped at a breakpoint.
+    """
     given = _object("command", value.get("command"))
     for name in given:
         if name not in _COMMANDS:
@@ -170,14 +178,14 @@ def _command(value: Mapping[str, Any]) -> Command | None:
 
 
 def _pairs(update: list[Any]) -> dict[str, Any]:
-    """An update that is written as names and values. Raises Invalid."""
+    """Convert an update that is a list of pairs (name, value) to an object. Raises Invalid."""
     if not all(isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) for one in update):
         raise Invalid("command.update", "must be an object, or pairs of a name and a value")
     return dict(update)
 
 
 def _steps(limit: Any) -> dict[str, Any]:
-    """`config.recursion_limit` as a run's params have it. Raises Invalid."""
+    """Return `config.recursion_limit` as part of a run's params. Raises Invalid."""
     if limit is None:
         return {}
     if type(limit) is not int or limit < 1:
@@ -186,7 +194,7 @@ def _steps(limit: Any) -> dict[str, Any]:
 
 
 def parse_modes(given: Any) -> tuple[str, ...]:
-    """The modes of `stream_mode`, one or several. Raises Invalid for one that has no frames here."""
+    """Return the modes of `stream_mode`, a string or a list. Raises Invalid for an unsupported mode."""
     modes = [given] if isinstance(given, str) else given
     if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
         raise Invalid("stream_mode", "must be a string or a list of strings")
@@ -196,9 +204,9 @@ def parse_modes(given: Any) -> tuple[str, ...]:
 
 
 def begin_state(asked: Asked, before: Sequence[Mapping[str, Any]], bounds: Bounds) -> dict[str, Any]:
-    """The state that the run begins with: the client's input, its messages after those of before.
+    """Return the state at the run's start: the client's input, with its messages appended to `before`.
 
-    The time that this takes grows as the number of messages does. Raises Invalid.
+    The running time is proportional to the number of messages. Raises Invalid.
     """
     if not isinstance(asked.input, dict):
         return {"messages": list(before)} | ({} if asked.input is None else {"input": asked.input})
@@ -217,14 +225,14 @@ def begin_state(asked: Asked, before: Sequence[Mapping[str, Any]], bounds: Bound
 
 
 def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], bounds: Bounds) -> Start:
-    """What is to be run. Raises Invalid."""
+    """Return the stream to start for this run. Raises Invalid."""
     messages = with_answers(map(_plain, state["messages"]))
     body: dict[str, Any] = {"chain": asked.chain, "params": dict(asked.params)}
     body |= {} if asked.metadata is None else {"metadata": asked.metadata}
     body |= _given(asked, state, messages)
     try:
         if "input" in body:
-            conversation("messages", messages, bounds)  # within an input nobody else looks at them
+            conversation("messages", messages, bounds)  # `parse_start` does not check messages in an input
         return replace(parse_start(body, chains, bounds), webhook=asked.webhook)
     except Invalid as error:
         names = {"chain": "assistant_id", "params": "config.configurable", "metadata": "metadata"}
@@ -235,7 +243,7 @@ def start_of(asked: Asked, state: Mapping[str, Any], chains: Mapping[str, Any], 
 def turn_of(
     asked: Asked, state: Mapping[str, Any], before: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """What the run adds to what was said before, as a stream's input; None where it adds nothing."""
+    """Return what the run adds to the messages in `before`, as a stream's input; None if it adds nothing."""
     known = {one["id"]: one for one in before}
     new = [one for one in state["messages"] if known.get(one["id"]) != one]
     given = _given(asked, state, list(map(_plain, new)))
@@ -243,7 +251,7 @@ def turn_of(
 
 
 def _given(asked: Asked, state: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The state with these messages, as the field of a stream that it is."""
+    """Return the state with these messages, as the field `input` or `messages` of a stream's start."""
     others = {name: value for name, value in state.items() if name != "messages"}
     if not isinstance(asked.input, dict) and asked.input is not None:
         return {"input": asked.input}
@@ -253,7 +261,7 @@ def _given(asked: Asked, state: Mapping[str, Any], messages: Sequence[Mapping[st
 
 
 def _count(given: Any, bounds: Bounds) -> None:
-    """Raises Invalid for more messages than are allowed; removals and tools' answers count, too."""
+    """Check the number of messages. Removals and tools' answers count as well. Raises Invalid."""
     messages = given.get("messages") if isinstance(given, dict) else None
     if isinstance(messages, list) and len(messages) > bounds.messages:
         raise Invalid("input.messages", f"must be at most {bounds.messages}")
@@ -262,9 +270,9 @@ def _count(given: Any, bounds: Bounds) -> None:
 def _add(
     messages: dict[str, dict[str, Any]], where: str, given: Any, known: set[str], bounds: Bounds
 ) -> None:
-    """One more message, or another in the place of one, or one less.
+    """Check one message of the input, and apply it to `messages`: add a message, replace one, or remove one.
 
-    `messages`: by id, in order. `known`: the ids of all tool calls so far.
+    `messages` has the messages by id, in order. `known` has the ids of all tool calls so far. Raises Invalid.
     """
     if isinstance(given, str):
         given = {"type": "human", "content": given}
@@ -307,7 +315,10 @@ def _add(
 
 
 def _calls(where: str, given: Any, bounds: Bounds) -> list[dict[str, Any]]:
-    """A model's calls as LangChain writes them: `{name, args, id}`, or OpenAI's, with a `function`."""
+    """Check a model's tool calls, and return them in LangChain's form `{name, args, id}`.
+
+    A call may have LangChain's form, or OpenAI's form with a `function`. Raises Invalid.
+    """
     if not isinstance(given, list):
         raise Invalid(where, "must be a list")
     calls = []
@@ -329,7 +340,7 @@ def _calls(where: str, given: Any, bounds: Bounds) -> list[dict[str, Any]]:
 
 
 def _answer(where: str, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
-    """What a tool's message has beside its content."""
+    """Return the fields of a tool's message other than the content. Raises Invalid."""
     call_id, name, status = given.get("tool_call_id"), given.get("name"), given.get("status") or STATUSES[0]
     check_word(f"{where}.tool_call_id", call_id, MOST_ID)
     if call_id not in known:
@@ -342,7 +353,7 @@ def _answer(where: str, given: Mapping[str, Any], known: set[str]) -> dict[str, 
 
 
 def _plain(one: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as our own chains take it."""
+    """Convert a message from LangChain's form to the form that this gateway's chains accept."""
     content = one["content"]
     if isinstance(content, list):
         content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
@@ -367,7 +378,7 @@ def _object(where: str, value: Any) -> dict[str, Any]:
 
 
 def _sorted(value: Any) -> Any:
-    """The same for the same object, however it is spelled."""
+    """Return a value that is equal for equal objects, whatever the order of their members."""
     if isinstance(value, dict):
         return [[name, _sorted(value[name])] for name in sorted(value)]
     return [_sorted(item) for item in value] if isinstance(value, list) else value

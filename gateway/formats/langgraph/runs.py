@@ -1,7 +1,8 @@
-"""LangGraph's endpoints, as far as its SDKs and `useStream` need them to run chains and to come back to them.
+"""LangGraph's endpoints for runs: those that its SDKs and `useStream` need to run chains and to reconnect.
 
-A run goes on whether anybody reads it or not: `on_disconnect` cannot tell a reader who has left from one
-whose network has changed. What a run's `Location` names gives it from the start, or after a `Last-Event-ID`.
+A run continues even if it has no reader. `on_disconnect` has no effect, because the gateway cannot
+distinguish a client that has left from a client whose network has changed. The path in a run's `Location`
+returns the run from the start, or after a `Last-Event-ID`.
 """
 
 from __future__ import annotations
@@ -51,51 +52,52 @@ from gateway.web.answers import answered, json_answer
 from gateway.web.headers import SECURE
 
 _FROM_THE_START = ("-1", "0", "")
-_LAST_FRAME = 999  # of any event
-_TURNS = 10  # that a start may lose to others before it is told so
+_LAST_FRAME = 999  # the highest frame number that an event can have
+# A start fails with ThreadBusy after this many tries, if each time another request started its run first.
+_TURNS = 10
 _PAGE = (("limit", 10), ("offset", 0))
-_MESSAGE_BYTES = 64  # what one message of before costs, as bytes of a body
+_MESSAGE_BYTES = 64  # the work for one earlier message equals the work for this many bytes of a body
 
 
 @answered("/threads/{thread}/runs/stream", shape=refused, relative=True)
 async def langgraph_stream(gateway: Gateway, request: Request) -> Response:
-    """POST: start a run, and read it."""
+    """POST: start a run in a thread, and send its frames."""
     return await _streamed(gateway, request)
 
 
 @answered("/runs/stream", shape=refused, relative=True)
 async def langgraph_stream_alone(gateway: Gateway, request: Request) -> Response:
-    """POST: the same, in no thread."""
+    """POST: start a run without a thread, and send its frames."""
     return await _streamed(gateway, request)
 
 
 @answered("/threads/{thread}/runs/wait", shape=refused, relative=True)
 async def langgraph_wait(gateway: Gateway, request: Request) -> Response:
-    """POST: start a run, and answer its state at the end."""
+    """POST: start a run in a thread, and return its state when it ends."""
     return await _awaited(gateway, request)
 
 
 @answered("/runs/wait", shape=refused, relative=True)
 async def langgraph_wait_alone(gateway: Gateway, request: Request) -> Response:
-    """POST: the same, in no thread."""
+    """POST: start a run without a thread, and return its state when it ends."""
     return await _awaited(gateway, request)
 
 
 @answered("/threads/{thread}/runs", shape=refused, relative=True)
 async def langgraph_create(gateway: Gateway, request: Request) -> Response:
-    """POST: start a run."""
+    """POST: start a run in a thread, and return the run at once."""
     return await _created(gateway, request)
 
 
 @answered("/runs", shape=refused, relative=True)
 async def langgraph_create_alone(gateway: Gateway, request: Request) -> Response:
-    """POST: the same, in no thread."""
+    """POST: start a run without a thread, and return the run at once."""
     return await _created(gateway, request)
 
 
 @answered("/threads/{thread}/runs", shape=refused, relative=True)
 async def langgraph_list(gateway: Gateway, request: Request) -> Response:
-    """GET: a thread's runs, the newest first."""
+    """GET: return a thread's runs, the newest first."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     query = request.query_params
     most, skipped = (whole_number(name, query.get(name, most), MOST_WALKED) for name, most in _PAGE)
@@ -104,7 +106,7 @@ async def langgraph_list(gateway: Gateway, request: Request) -> Response:
         raise Invalid("status", f"must be one of {', '.join(RUN_STATUS.values())}")
     fitting: list[dict[str, Any]] = []
     select = [name for name in query.getlist("select") if name]
-    async with aclosing(thread.all()) as runs:  # it reads a run when that is asked for
+    async with aclosing(thread.all()) as runs:  # reads each run only when it is needed
         while len(fitting) < skipped + most and (found := await anext(runs, None)) is not None:
             run = told.run(thread, found[0])
             fitting += [run] if status in (None, run["status"]) else []
@@ -116,14 +118,14 @@ async def langgraph_list(gateway: Gateway, request: Request) -> Response:
 
 @answered("/threads/{thread}/runs/{id}", shape=refused, relative=True)
 async def langgraph_run(gateway: Gateway, request: Request) -> Response:
-    """GET: how a run stands."""
+    """GET: return a run and its status."""
     thread, record, _ = await _found(gateway, request)
     return json_answer(told.run(thread, record))
 
 
 @answered("/threads/{thread}/runs/{id}", shape=refused)
 async def langgraph_run_delete(gateway: Gateway, request: Request) -> Response:
-    """DELETE: a run, with what it has left in its thread."""
+    """DELETE: delete a run, and its data in the thread."""
     thread, record, _ = await _found(gateway, request)
     await purge(gateway, record.id, thread.owner)
     return Response(status_code=204, headers=SECURE)
@@ -131,14 +133,14 @@ async def langgraph_run_delete(gateway: Gateway, request: Request) -> Response:
 
 @answered("/threads/{thread}/runs/{id}/stream", shape=refused, relative=True)
 async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
-    """GET: read a run, after a `Last-Event-ID`; without one, what comes from now on."""
+    """GET: send a run's frames after a `Last-Event-ID`; without one, only the frames from now on."""
     asked = [mode for mode in request.query_params.getlist("stream_mode") if mode]
     modes = parse_modes(asked) if asked else ()
     thread, record, began = await _found(gateway, request)
     modes = modes or tuple(began.modes)
     after = _after(request, record)
     if after is not None and not await stands(gateway, record, after):
-        after = None  # the store has lost what the reader has seen: from the start
+        after = None  # the store has lost events that the reader has: send from the start
     projection = thread.projection(record, began, modes, subgraphs=began.subgraphs)
     headers = told.located(thread, record, told.stream_path(thread, record, modes))
     return follow(gateway, record, projection, after, headers)
@@ -146,13 +148,13 @@ async def langgraph_join_stream(gateway: Gateway, request: Request) -> Response:
 
 @answered("/threads/{thread}/runs/{id}/join", shape=refused, relative=True)
 async def langgraph_join(gateway: Gateway, request: Request) -> Response:
-    """GET: a run's state at its end."""
+    """GET: return a run's state when the run ends."""
     return _at_its_end(gateway, *await _found(gateway, request))
 
 
 @answered("/threads/{thread}/runs/{id}/cancel", shape=refused, relative=True)
 async def langgraph_cancel(gateway: Gateway, request: Request) -> Response:
-    """POST: end a run now; `action=rollback`: and have its thread stand where it stood before."""
+    """POST: cancel a run. With `action=rollback` the thread also returns to its state before the run."""
     thread, record, began = await _found(gateway, request)
     action = request.query_params.get("action", "interrupt")
     if action not in ("interrupt", "rollback"):
@@ -190,9 +192,10 @@ async def _created(gateway: Gateway, request: Request) -> Response:
 async def _begin(
     gateway: Gateway, request: Request, *, attached: bool = False, followed: bool = False
 ) -> tuple[Thread, Record, Began, Asked]:
-    """Start the run of a request, or find the one that the same POST has started.
+    """Start the run of a request, or find the run that the same POST has already started.
 
-    `attached`: the answer needs a reader's place. Raises TooManyReaders before anything is started.
+    `attached`: the answer reads the run, so there must be room for one more reader. If there is no room,
+    raises TooManyReaders before anything is started.
     """
     owner, key = await request_head.owner(gateway, request), request_head.idempotency_key(request)
     if attached:
@@ -213,7 +216,7 @@ async def _begin(
 
 
 async def begin_in(thread: Thread, request: Request, asked: Asked, *, followed: bool) -> tuple[Record, Began]:
-    """Start a run in a thread, or go on where it waits, or find the run that the same POST has started."""
+    """Start a run in a thread, or continue a waiting run, or find the run that the same POST has started."""
     if asked.key and (known := await thread.of_key(asked)) is not None:
         return _noted(known), await thread.began(known)
     for _ in range(_TURNS):
@@ -226,7 +229,7 @@ async def begin_in(thread: Thread, request: Request, asked: Asked, *, followed: 
                 record, began = found
             else:
                 record, began = await _start(thread, request, asked, base, followed)
-        except (ThreadBusy, ThreadMoved):  # another went on from there first: look again
+        except (ThreadBusy, ThreadMoved):  # another run started first: try again
             continue
         if asked.key:
             await thread.remember(asked, record)
@@ -237,12 +240,13 @@ async def begin_in(thread: Thread, request: Request, asked: Asked, *, followed: 
 async def _resumed(
     thread: Thread, request: Request, asked: Asked, base: Base, followed: bool
 ) -> tuple[Record, Began] | None:
-    """The run that goes on where the thread's newest one waits; None: a run that begins is asked for.
+    """Continue the thread's newest run, which waits for an answer.
 
-    The same command again, whose run is the newest, is that run. Raises NotWaiting and what an answer raises.
+    Return None if the request is for a new run. If the newest run was started by the same command, return
+    this run. Raises NotWaiting and the errors of `Gateway.resume`.
     """
     newest = await thread.found(base.newest)
-    passes = asked.input is None and newest is not None and newest.questions == []  # a breakpoint
+    passes = asked.input is None and newest is not None and newest.questions == []  # stopped at a breakpoint
     if asked.command is None and not passes:
         return None
     if newest is None:
@@ -268,9 +272,11 @@ async def _resumed(
 async def _start(
     thread: Thread, request: Request, asked: Asked, base: Base, followed: bool
 ) -> tuple[Record, Began]:
-    """Start a run; of one that is to wait the worker knows what was said before, and of a graph the thread.
+    """Start a run that does not continue a waiting run.
 
-    Raises ThreadBusy or ThreadMoved.
+    The input contains the thread's earlier messages. But if the run must wait for its turn, the worker reads
+    them from the thread when the turn comes. A graph gets only the client's input, because the thread has the
+    graph's state. Raises ThreadBusy or ThreadMoved.
     """
     gateway, before = thread.gateway, base.before
     messages = await thread.messages(before, base.undone)
@@ -301,7 +307,10 @@ async def _start(
 
 
 async def _found(gateway: Gateway, request: Request) -> tuple[Thread, Record, Began]:
-    """The run of the path, in its thread. No stream token lets in here: a state holds what was asked."""
+    """Return the path's run with its thread.
+
+    A stream token is not accepted here, because a state contains the client's input.
+    """
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     record, began = await thread.own(request.path_params["id"])
     return thread, _noted(record), began
@@ -313,10 +322,10 @@ def _noted(record: Record) -> Record:
 
 
 def _after(request: Request, record: Record) -> Place | None:
-    """Where to go on; None: from the start. Raises Malformed."""
+    """Return the place after which the frames are sent; None: from the start. Raises Malformed."""
     given = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
     if given is None:
-        return Place(Cursor.parse(record.last_id), _LAST_FRAME)  # what comes from now on
+        return Place(Cursor.parse(record.last_id), _LAST_FRAME)  # only frames from now on
     if given in _FROM_THE_START:
         return None
     try:

@@ -1,7 +1,7 @@
-"""LangGraph's searches of threads: by metadata, status and ids, those with the newest stream first.
+"""LangGraph's search for threads by metadata, status and ids. Threads with the newest stream come first.
 
-One request looks at the caller's newest 500 threads. A thread's metadata are what its client has said, and
-the graph of its newest run.
+One request searches only the caller's newest 500 threads. A thread's metadata are the metadata that the
+client has sent, and the graph of the thread's newest run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.web.answers import answered, json_answer
 MOST_LOOKED = 500
 MOST_FOUND = 100
 _AT_ONCE = 100
-_BYTES = 1024 * 1024  # of one answer, about
+_BYTES = 1024 * 1024  # about the largest size of one answer
 _STATUSES = ("idle", "busy", "interrupted", "error")
 _SORTED_BY = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
 _NOT_HERE = ("values", "extract")
@@ -34,7 +34,7 @@ _NOT_HERE = ("values", "extract")
 
 @answered("/threads/search", shape=refused)
 async def langgraph_threads_search(gateway: Gateway, request: Request) -> Response:
-    """POST: the threads that fit; about 1 MiB of them."""
+    """POST: return the threads that match, up to about 1 MiB."""
     owner, body = await _asked(gateway, request)
     most = whole_number("limit", body.get("limit") or 10, MOST_FOUND)
     skipped = whole_number("offset", body.get("offset") or 0, MOST_LOOKED)
@@ -63,14 +63,14 @@ async def langgraph_threads_search(gateway: Gateway, request: Request) -> Respon
 
 @answered("/threads/count", shape=refused)
 async def langgraph_threads_count(gateway: Gateway, request: Request) -> Response:
-    """POST: how many fit, of the newest 500."""
+    """POST: return how many of the newest 500 threads match."""
     owner, body = await _asked(gateway, request)
     return json_answer(len(await _fitting(gateway, owner, body)))
 
 
 @answered("/threads/{thread}", shape=refused)
 async def langgraph_thread_update(gateway: Gateway, request: Request) -> Response:
-    """PATCH: more metadata of a thread."""
+    """PATCH: add metadata to a thread, and return the thread."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
     if not isinstance(body, dict):
@@ -101,7 +101,7 @@ async def _asked(gateway: Gateway, request: Request) -> tuple[str, dict[str, Any
 
 
 async def _fitting(gateway: Gateway, owner: str, body: Mapping[str, Any]) -> list[tuple[Thread, State]]:
-    """Those of the newest threads that fit."""
+    """Return those of the caller's newest threads that match the body."""
     store, before = gateway.parts.threads, None
     wanted, status, ids = metadata_of(body), body.get("status"), body.get("ids")
     found: list[tuple[Thread, State]] = []

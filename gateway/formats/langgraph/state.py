@@ -1,6 +1,6 @@
-"""LangGraph's endpoints for threads: what was said in one, and how it stands.
+"""LangGraph's endpoints for threads and their states.
 
-A thread is a name: one that has no run yet is empty, and nothing is stored for it.
+A thread is only a name. A thread without a run is empty, and nothing is stored for it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _EMPTY: dict[str, Any] = {
 
 @answered("/threads", shape=refused)
 async def langgraph_thread_create(gateway: Gateway, request: Request) -> Response:
-    """POST: a thread's name; `thread_id` if the client has one."""
+    """POST: create a thread. Its name is `thread_id`, or a new UUID if the client sends none."""
     owner = await request_head.owner(gateway, request)
     body = await read_json(request, gateway.bounds, as_it_is, owner)
     if not isinstance(body, dict):
@@ -70,7 +70,7 @@ async def langgraph_thread_create(gateway: Gateway, request: Request) -> Respons
 
 @answered("/threads/{thread}", shape=refused)
 async def langgraph_thread(gateway: Gateway, request: Request) -> Response:
-    """GET: a thread, with its state."""
+    """GET: return a thread with its state."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     state = await thread.stands()
     return json_answer(await told_of(thread, state, await thread.found(state.newest)))
@@ -78,7 +78,7 @@ async def langgraph_thread(gateway: Gateway, request: Request) -> Response:
 
 @answered("/threads/{thread}")
 async def thread_delete(gateway: Gateway, request: Request) -> Response:
-    """DELETE: end what runs in a thread, and delete it with its streams."""
+    """DELETE: end the thread's running streams, then delete the thread with all its streams."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     await thread.end()
     return Response(status_code=204, headers=SECURE)
@@ -86,21 +86,24 @@ async def thread_delete(gateway: Gateway, request: Request) -> Response:
 
 @answered("/threads/{thread}/state")
 async def thread_state(gateway: Gateway, request: Request) -> Response:
-    """GET: how a thread stands: a graph by its newest checkpoint, any other chain by what was said."""
+    """GET: return a thread's state.
+
+    A graph's state is its newest checkpoint. Any other chain's state has the messages so far.
+    """
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     return json_answer(await standing(thread, await thread.newest()))
 
 
 @answered("/threads/{thread}/state/{id}", shape=refused)
 async def langgraph_thread_state_at(gateway: Gateway, request: Request) -> Response:
-    """GET: how a thread stood at a checkpoint."""
+    """GET: return a thread's state at a checkpoint."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     return json_answer(await _at(thread, request.path_params["id"]))
 
 
 @answered("/threads/{thread}/state/checkpoint", shape=refused)
 async def langgraph_thread_state_of(gateway: Gateway, request: Request) -> Response:
-    """POST: the same, where the checkpoint is named by an object."""
+    """POST: return a thread's state at the checkpoint that the body names; without one, the newest state."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
     if not isinstance(body, dict):
@@ -113,7 +116,7 @@ async def langgraph_thread_state_of(gateway: Gateway, request: Request) -> Respo
 
 @answered("/threads/{thread}/history", shape=refused)
 async def langgraph_thread_history(gateway: Gateway, request: Request) -> Response:
-    """POST: the states that its runs have left, the newest first; about 1 MiB of them."""
+    """POST: return the states after the thread's runs, the newest first, up to about 1 MiB."""
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     body = await read_json(request, gateway.bounds, as_it_is, thread.owner)
     if not isinstance(body, dict):
@@ -140,7 +143,7 @@ async def langgraph_thread_history(gateway: Gateway, request: Request) -> Respon
 
 
 def _before(where: str, given: Any) -> str:
-    """What this names: a checkpoint's id, the checkpoint, or a config with it."""
+    """Return the checkpoint's id; `given` is the id, a checkpoint, or a config with a checkpoint."""
     if isinstance(given, dict):
         given = given.get("configurable", given)
     if isinstance(given, dict):
@@ -151,7 +154,7 @@ def _before(where: str, given: Any) -> str:
 
 
 async def _at(thread: Thread, checkpoint: str) -> Document:
-    """How the thread stood at a checkpoint; of a chain that is no graph, after a run.
+    """Return the thread's state at a checkpoint. For a chain that is not a graph, `checkpoint` is a run's id.
 
     Raises StreamNotFound.
     """
@@ -162,7 +165,7 @@ async def _at(thread: Thread, checkpoint: str) -> Document:
 
 
 async def standing(thread: Thread, newest: Record | None) -> Document:
-    """How a thread stands: a graph's by its checkpoint, another's by the newest run, or by what was said."""
+    """Return a thread's state: from a graph's checkpoint, else the newest run, else the thread's memory."""
     began = Began({}) if newest is None else await thread.began(newest)
     if (graph := await thread.graph()) is not None:
         return _of_graph(thread, newest, began, graph)
@@ -205,7 +208,7 @@ async def _state(thread: Thread, record: Record, began: Began) -> Document:
 
 
 def _tasks(record: Record, interrupts: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """What a run that is not over, or has failed, has to do: its chain."""
+    """Return the run's open task, which is its chain. A run that is done and has no question has no task."""
     if record.status is Status.DONE and not interrupts:
         return []
     error = None
@@ -217,12 +220,15 @@ def _tasks(record: Record, interrupts: Sequence[Any] = ()) -> list[dict[str, Any
 
 
 def _checkpoint(thread: Thread, run_id: str) -> dict[str, Any]:
-    """What a run has left, by the run's id: a next one can go on from any that is kept."""
+    """Return a checkpoint object for this id: a run's id, or the id of a graph's checkpoint.
+
+    A next run can continue from any checkpoint that is still stored.
+    """
     return {"thread_id": thread.name, "checkpoint_ns": "", "checkpoint_id": run_id, "checkpoint_map": None}
 
 
 async def told_of(thread: Thread, state: State, newest: Record | None) -> Document:
-    """A thread, as LangGraph's server describes one."""
+    """Return a thread's JSON document, in the form of LangGraph's server."""
     now_ms = state.created_ms or await thread.gateway.parts.log.now_ms()
     created, updated = protocol.iso(now_ms), protocol.iso(state.updated_ms or now_ms)
     stands = await standing(thread, newest)
@@ -245,7 +251,7 @@ async def told_of(thread: Thread, state: State, newest: Record | None) -> Docume
 
 
 def metadata_of(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata that a body names, with the graph. Raises Invalid."""
+    """Return the body's metadata, with its `graph_id`. Raises Invalid."""
     metadata, graph = body.get("metadata") or {}, body.get("graph_id")
     if not isinstance(metadata, dict):
         raise Invalid("metadata", "must be an object")

@@ -1,7 +1,7 @@
-"""GET /threads/{thread}/stream: a thread's runs as they come, one after the other, on one connection.
+"""GET /threads/{thread}/stream: sends the frames of a thread's runs, one run after another.
 
-A frame's id names the run and the place in it, so a reader comes back to where it was. A thread has no end:
-the connection is cut at its age.
+All frames are sent on one connection. A frame's id contains the run's id and the place in the run, so a
+reader can resume from it. A thread never ends, so the connection is cut when it reaches its maximum age.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from gateway.web import request_head
 from gateway.web.answers import answered
 from gateway.web.event_stream import CutStream
 
-_LAST_FRAME = 999  # of any event
+_LAST_FRAME = 999  # the highest frame number that an event can have
 _MODES = ("run_modes",)
 
 
 @answered("/threads/{thread}/stream", shape=refused)
 async def langgraph_thread_stream(gateway: Gateway, request: Request) -> Response:
-    """GET: what the thread's runs say from now on, or behind a `Last-Event-ID`, each in its own modes."""
+    """GET: send the frames of the thread's runs from now on, or after a `Last-Event-ID`.
+
+    Each run is sent in the modes with which it was started.
+    """
     thread = Thread(gateway, await request_head.owner(gateway, request), name_of(gateway, request))
     modes = [mode for mode in request.query_params.getlist("stream_mode") if mode]
     if any(mode not in _MODES for mode in modes):
@@ -50,7 +53,7 @@ async def langgraph_thread_stream(gateway: Gateway, request: Request) -> Respons
 async def _frames(
     thread: Thread, run: str, after: Place | None, ending: Ending
 ) -> AsyncGenerator[bytes, None]:
-    """The frames of the run `run` behind a place, and of all that come after it."""
+    """Yield the frames of the run `run` after a place, then the frames of all later runs."""
     loop, settings = asyncio.get_running_loop(), thread.gateway.settings
     until = loop.time() + settings.stream_max_age if settings.stream_max_age else None
     while until is None or loop.time() < until:
@@ -87,7 +90,7 @@ async def _of_run(
 
 
 async def _following(thread: Thread, run: str) -> str | None:
-    """The run that has come after this one; None where there is none so far."""
+    """Return the id of the run that follows this run in the thread; None if there is none yet."""
     if (await thread.stands()).newest == run:
         return None
     ids = await thread.gateway.parts.threads.streams(thread.owner, thread.name)
@@ -97,7 +100,10 @@ async def _following(thread: Thread, run: str) -> str | None:
 
 
 def _after(request: Request) -> tuple[str, Place | None]:
-    """The run and the place of a `Last-Event-ID`. Raises Malformed."""
+    """Return the run's id and the place from a `Last-Event-ID`; an empty id if there is none.
+
+    Raises Malformed.
+    """
     given = request.headers.get("last-event-id") or request.query_params.get("last_event_id") or ""
     if given in ("", "-", "-1", "0"):
         return "", None

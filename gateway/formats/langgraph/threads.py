@@ -1,7 +1,7 @@
-"""Threads of LangGraph runs: each run keeps the state that it began with, and the run that it went on from.
+"""Threads of LangGraph runs. For each run are stored its first state and the run from which it continued.
 
-A thread is a name of its caller's, and stands for its newest run. A run without one is a thread of its own,
-which has the run's id.
+A thread is a name that the caller chose, and it refers to the thread's newest run. A run that was started
+without a thread has a separate thread, whose name is the run's id.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ from gateway.web import request_head
 from gateway.web.answers import json_answer, problem
 
 RUN = "langgraph run"
-_FULL_SECONDS = 3600  # after which a caller with too many threads may try again
+_FULL_SECONDS = 3600  # the `retry-after` for a caller that has too many threads
 MOST_WALKED = 100
 _KEYS = "langgraph key"
-_TYPES = {"user": "human", "assistant": "ai", "tool": "tool"}  # any other role is a system's
+_TYPES = {"user": "human", "assistant": "ai", "tool": "tool"}  # any other role becomes `system`
 
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """How a run began: its state, the run before it, and the digest of what was asked."""
+    """How a run began: its first state, the run from which it continued, and the digest of its request."""
 
     given: Mapping[str, Any]
     before: str = ""
     digest: str = ""
-    thread: str = ""  # empty: it was started in another format
-    key: str = ""  # its Idempotency-Key
-    modes: Sequence[str] = ("values",)  # that it was started with
+    thread: str = ""  # empty: the run was started in another format
+    key: str = ""  # the request's Idempotency-Key
+    modes: Sequence[str] = ("values",)  # the `stream_mode` of the request
     subgraphs: bool = False
 
     def kept(self) -> dict[str, Any]:
-        """Its fields as JSON; the state is not copied."""
+        """Return the fields as a JSON object. The state in it is not a copy."""
         return {
             "given": self.given,
             "before": self.before,
@@ -74,46 +74,53 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What a new run goes on from; `again` is the run that the same POST has started already."""
+    """The point from which a new run continues.
+
+    `newest` is the thread's newest run, and `before` the run from which the new run continues. `again` is the
+    run that the same POST has already started.
+    """
 
     newest: str
     before: str
     again: tuple[Record, Began] | None = None
-    waits: bool = False  # the new run begins when those that are there have ended
-    undone: frozenset[str] = frozenset()  # runs of which the new one leaves nothing
-    checkpoint: str = ""  # of a graph's, from which the new run goes on
+    waits: bool = False  # the new run begins when the thread's present runs have ended
+    undone: frozenset[str] = frozenset()  # ids of the runs that the new run rolls back
+    checkpoint: str = ""  # id of the graph's checkpoint from which the new run continues
 
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """One caller's thread."""
+    """A thread of one caller."""
 
     gateway: Gateway
     owner: str
     name: str
 
     async def stands(self) -> State:
-        """Who has the turn, and which is the newest run."""
+        """Return the thread's state in the store: the stream that has the turn, the newest run, and more."""
         return await self.gateway.parts.threads.look(self.owner, self.name)
 
     async def newest(self) -> Record | None:
-        """The newest run, as long as it is kept."""
+        """Return the newest run; None if there is no run, or if it is no longer stored."""
         return await self.found((await self.stands()).newest)
 
     async def found(self, run_id: str) -> Record | None:
-        """One of the caller's runs, or None."""
+        """Return the caller's run with this id, or None."""
         try:
             return await self.gateway.find(run_id, self.owner) if run_id else None
         except (StreamNotFound, StreamGone):
             return None
 
     async def began(self, record: Record) -> Began:
-        """How a run began; of one that was started in another way that is not told."""
+        """Return how a run began; an empty `Began` if the run was started in another format."""
         kept = await self.gateway.parts.conversations.kept(self.owner, record.id, RUN)
         return Began(**kept) if kept else Began({})
 
     async def own(self, run_id: str) -> tuple[Record, Began]:
-        """A run of this very thread. Raises StreamNotFound or StreamGone."""
+        """Return a run of this thread.
+
+        Raises StreamNotFound (also for a run of another thread) or StreamGone.
+        """
         record = await self.gateway.find(run_id, self.owner)
         began = await self.began(record)
         if (began.thread or record.thread) not in ("", self.name):
@@ -123,17 +130,17 @@ class Thread:
     def projection(
         self, record: Record, began: Began, modes: Sequence[str] = (), *, subgraphs: bool = False
     ) -> Run:
-        """A run's frames, of these modes."""
+        """Return the projection that makes a run's frames in these modes."""
         return Run(record.id, self.name, began.given, modes, subgraphs=subgraphs)
 
     async def state(self, record: Record, began: Began) -> Run:
-        """A run as it stands now. Raises StreamGone."""
+        """Return a run's projection after all events so far. Raises StreamGone."""
         return await replayed(self.gateway, record, functools.partial(self.projection, record, began))
 
     async def base(self, asked: Asked) -> Base:
-        """The newest run, and the one to go on from; nothing is changed.
+        """Return the newest run, and the run from which the new run continues. Nothing is changed.
 
-        Raises ThreadBusy, or Invalid for a run to go on from that there is not.
+        Raises ThreadBusy; raises Invalid if the run or checkpoint that the client named does not exist.
         """
         stands = await self.stands()
         newest = stands.newest
@@ -161,14 +168,17 @@ class Thread:
         return Base(newest, asked.checkpoint or before, waits=waits, undone=undone)
 
     async def of_key(self, asked: Asked) -> Record | None:
-        """The run that this POST has started with its Idempotency-Key, if it did. Raises KeyReused."""
+        """Return the run that this POST has already started with its Idempotency-Key, or None.
+
+        Raises KeyReused if another POST has used the key.
+        """
         known = await self.gateway.parts.conversations.look(_KEYS, self.owner, self._keyed(asked))
         if known.stream and known.state != asked.digest:
             raise KeyReused
         return await self.found(known.stream)
 
     async def remember(self, asked: Asked, record: Record) -> None:
-        """That this key has started this run."""
+        """Store that this idempotency key started this run."""
         name, conversations = self._keyed(asked), self.gateway.parts.conversations
         await conversations.turn(_KEYS, self.owner, name, Conversation(), record.id, asked.digest)
 
@@ -176,7 +186,10 @@ class Thread:
         return f"{self.name}\0{asked.key}"
 
     async def messages(self, run_id: str, undone: Collection[str] = ()) -> list[dict[str, Any]]:
-        """The messages that a next run goes on from; those of `undone` runs are not remembered."""
+        """Return the thread's messages after the run `run_id`: a next run continues from them.
+
+        If the messages come from the thread's memory, they are without the messages of the `undone` runs.
+        """
         record = await self.found(run_id)
         began = None if record is None else await self.began(record)
         if self.name and (graph := await self.graph()) is not None and isinstance(graph.values, dict):
@@ -195,12 +208,15 @@ class Thread:
         return [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
 
     def metadata(self, state: State) -> dict[str, Any]:
-        """What a client has said of the thread, and the graph of its newest run."""
+        """Return the metadata that the client has sent for the thread, and the graph of the newest run."""
         ran = {"graph_id": state.chain, "assistant_id": assistant_id(state.chain)} if state.chain else {}
         return {**state.metadata, **ran}
 
     async def status(self, state: State) -> str:
-        """`busy`, `interrupted` (a question is open, or the newest run was cancelled), `error` or `idle`."""
+        """Return `busy`, `interrupted`, `error` or `idle`.
+
+        `interrupted`: a question is open, or the newest run was cancelled.
+        """
         status = await self.gateway.parts.turns.status(self.owner, state)
         if status != "idle":
             return status
@@ -208,7 +224,10 @@ class Thread:
         return "interrupted" if newest is not None and newest.status is Status.CANCELLED else status
 
     async def describe(self, metadata: Mapping[str, Any]) -> None:
-        """Keep this of the thread. Raises Invalid, or OverQuota where the caller has too many threads."""
+        """Store the thread's metadata.
+
+        Raises Invalid; raises OverQuota if the caller has too many threads.
+        """
         if len(sse.dumps(metadata)) > MAX_METADATA_BYTES:
             raise Invalid("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
         settings, threads = self.gateway.settings, self.gateway.parts.threads
@@ -220,14 +239,17 @@ class Thread:
         await threads.describe(self.owner, self.name, metadata, thread_ms=thread_ms)
 
     async def graph(self) -> GraphState | None:
-        """How the graph of this thread stands by its checkpoints."""
+        """Return the graph's state from the thread's newest checkpoint; None if there is no checkpoint."""
         gateway = self.gateway
         if not await gateway.parts.threads.has_checkpoints(self.owner, self.name):
             return None
         return await gateway.state_of(gateway.parts.redis, self.owner, self.name, gateway.room)
 
     async def graphs(self, **wanted: Any) -> Sequence[GraphState]:
-        """Checkpoints of the graph of this thread, as `StateWanted` names them."""
+        """Return checkpoints of the thread's graph.
+
+        `wanted` has the fields of `StateWanted`, which select them.
+        """
         gateway = self.gateway
         if not await gateway.parts.threads.has_checkpoints(self.owner, self.name):
             return []
@@ -235,7 +257,7 @@ class Thread:
         return await gateway.states_of(redis, self.owner, self.name, room, StateWanted(**wanted))
 
     async def values(self, record: Record, began: Began) -> dict[str, Any]:
-        """The state that a run has left: its graph's by the checkpoint, where that is here."""
+        """Return the state after a run: the graph's newest checkpoint if there is one, else the run's own."""
         if (graph := await self.graph()) is not None and isinstance(graph.values, dict):
             return Document.of({"messages": [], **graph.values}, graph.share, graph.size)
         values = (await self.state(record, began)).values()
@@ -243,16 +265,16 @@ class Thread:
         return {name: value for name, value in known.items() if name != "__interrupt__"}
 
     async def remembered(self, undone: Collection[str] = ()) -> list[dict[str, Any]]:
-        """The messages that the thread itself remembers, as LangChain writes them."""
+        """Return the messages in the thread's memory, without those of `undone` runs, in LangChain's form."""
         memory = await self.gateway.parts.threads.memory(self.owner, self.name, *undone)
         return [_written(one, f"{self.name}:{number}") for number, one in enumerate(memory)]
 
     async def keep(self, record: Record, began: Began) -> None:
-        """How a run began."""
+        """Store how a run began."""
         await self.gateway.parts.conversations.keep(self.owner, record.id, RUN, began.kept())
 
     async def end(self) -> None:
-        """Delete it and its runs, with all that is kept of them. Raises ThreadBusy."""
+        """Delete the thread and its runs, with all data that is stored for them. Raises ThreadBusy."""
         conversations, parts = self.gateway.parts.conversations, self.gateway.parts
         names: list[tuple[str, str]] = []
         for stream_id in await parts.threads.streams(self.owner, self.name):
@@ -267,14 +289,17 @@ class Thread:
         await conversations.drop(self.owner, names)
 
     async def all(self) -> AsyncGenerator[tuple[Record, Began], None]:
-        """Its runs, the newest first, on every branch; 100 at most."""
+        """Yield the thread's runs on all branches, the newest first; at most 100."""
         ids = await self.gateway.parts.threads.streams(self.owner, self.name)
         for run_id in ids[:MOST_WALKED]:
             if (record := await self.found(run_id)) is not None:
                 yield record, await self.began(record)
 
     async def history(self, since: str = "") -> AsyncGenerator[tuple[Record, Began], None]:
-        """Its runs, the newest first, or those before one, as far back as they are kept; 100 at most."""
+        """Yield the newest run and the runs before it, the newest first; at most 100.
+
+        With `since`, yield only the runs before the run `since`. Stop at a run that is no longer stored.
+        """
         run_id = since or (await self.stands()).newest
         for number in range(MOST_WALKED):
             if (record := await self.found(run_id)) is None:
@@ -286,7 +311,7 @@ class Thread:
 
 
 def name_of(gateway: Gateway, request: Request) -> str:
-    """The thread of the path. Raises Invalid or NoOwner."""
+    """Return the name of the path's thread. Raises Invalid or NoOwner."""
     request_head.check_apart(gateway)
     name: str = request.path_params["thread"]
     check_thread("thread_id", name)
@@ -294,7 +319,7 @@ def name_of(gateway: Gateway, request: Request) -> str:
 
 
 def _written(one: Mapping[str, Any], message_id: str) -> dict[str, Any]:
-    """A message of ours as LangChain writes it."""
+    """Convert a message from this gateway's form to LangChain's form."""
     kind = _TYPES.get(one["role"], "system")
     more = {name: one[name] for name in ("name", "status", "tool_call_id") if one.get(name)}
     told = message(kind, one.get("content") or "", one.get("id") or message_id, **more)
@@ -312,14 +337,14 @@ def _written(one: Mapping[str, Any], message_id: str) -> dict[str, Any]:
 
 
 def whole_number(field: str, given: Any, most: int) -> int:
-    """A parameter that is a whole number; larger ones count as `most`. Raises Invalid."""
+    """Return a parameter that must be a whole number, limited to `most`. Raises Invalid."""
     if not re.fullmatch(r"[0-9]{1,4}", str(given), re.ASCII):
         raise Invalid(field, "must be a whole number")
     return min(int(given), most)
 
 
 def refused(error: HoldfastError) -> Response:
-    """An error as LangGraph's server tells it, with our code."""
+    """Return an error in the form of LangGraph's server, with this gateway's error code."""
     kept = ("retry-after", "www-authenticate")
     headers = {name: value for name, value in problem(error).headers.items() if name in kept}
     return json_answer({"detail": error.detail, "code": error.code}, error.status, headers)

@@ -1,4 +1,4 @@
-"""How LangGraph's server tells of a run: as JSON, and by the headers that its SDKs go by."""
+"""Describes a run as LangGraph's server does: as JSON, and in the headers that LangGraph's SDKs read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.store.record import WAITING, Record
 
 
 def run(thread: Thread, record: Record) -> dict[str, Any]:
-    """A run, as LangGraph's server describes one."""
+    """Return a run's JSON document, in the form of LangGraph's server."""
     return {
         "run_id": record.id,
         "thread_id": thread.name,
@@ -28,19 +28,22 @@ def run(thread: Thread, record: Record) -> dict[str, Any]:
 
 
 def path(thread: Thread, record: Record) -> str:
-    """Where a run is."""
+    """Return the path of a run."""
     return f"/threads/{quote(thread.name, safe='')}/runs/{record.id}"
 
 
 def stream_path(thread: Thread, record: Record, modes: Sequence[str]) -> str:
-    """Where to come back to; without a `Last-Event-ID` nothing has been seen."""
+    """Return the path at which a client reads the run's frames again.
+
+    A request without a `Last-Event-ID` gets all frames from the start.
+    """
     asked = [*(("stream_mode", mode) for mode in modes), ("last_event_id", "-1")]
     return f"{path(thread, record)}/stream?{urlencode(asked)}"
 
 
 def located(thread: Thread, record: Record, where: str) -> dict[str, str]:
-    """Headers that say so: `location` is where to come back to.
+    """Return the headers of an answer about a run; `where` is the path that a client requests to reconnect.
 
-    LangGraph's SDKs put it behind the address that they were given, which has the gateway's path already.
+    LangGraph's SDKs append `location` to their base address, which already contains the gateway's path.
     """
     return {"location": where, "content-location": path(thread, record), "x-stream-id": record.id}
