@@ -95,8 +95,8 @@ def follow(
 ) -> Response:
     """Send the stream as this format's frames, after a place that is in the log (checked by `stands`).
 
-    `ages` has the same meaning as in `CutStream`. `wrap` makes of the shared frames the bytes that this connection
-    sends.
+    `ages` has the same meaning as in `CutStream`. `wrap` makes of the shared frames the bytes that
+    this connection sends.
 
     Raises TooManyReaders.
     """
