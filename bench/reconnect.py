@@ -48,6 +48,10 @@ async def main(count: int) -> None:
             "OpenAI Responses": lambda: (f"/v1/responses/resp_{run}?stream=true&starting_after={after}", {}),
             # One chunk a text event; `start` and `text-start` are before them.
             "AI SDK, startIndex": lambda: (f"/api/chat/{run}/stream?startIndex={len(ids) - BEHIND + 2}", {}),
+            "LangGraph, join": lambda: (
+                f"/threads/{run}/runs/{run}/stream?stream_mode=messages-tuple",
+                {"last-event-id": f"{at}.0"},
+            ),
         }
         print(f"a log of {stream.end:,} bytes, {len(ids):,} events; {count} reconnects, {RATE} a second")
         async with httpx.AsyncClient(base_url=base, timeout=120) as http:

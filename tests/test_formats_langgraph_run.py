@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import protocol
+from gateway.formats.base.projection import events
+from gateway.formats.base.shared import SharedProjection
 from gateway.formats.langgraph.projection import EVENTS_OF_MODE, Run
 from gateway.formats.langgraph.request import begin_state, parse_run, start_of
-from gateway.protocol import Event, EventType
+from gateway.protocol import Event, EventType, sse
 from gateway.protocol.errors import Invalid
 from gateway.streams.start import DEFAULT, Start
+from tests.test_formats_shared import MemoryLog
 
 CHAINS = {"chat": ["chat"], "report": ["outline", "final"]}
 HUMAN = {"type": "human", "content": "hi", "id": "1"}
@@ -93,6 +96,29 @@ def test_each_stage_says_a_message_and_the_last_one_is_the_answer() -> None:
 def test_only_the_modes_that_were_asked_for_are_told_but_each_has_its_place() -> None:
     told = frames(START, stage("chat"), text("a", "chat"), DONE, modes=("updates",))
     assert [event for event, _ in told] == ["metadata", "end"]
+
+
+@pytest.mark.parametrize(
+    "modes", [("updates", "custom"), ("values", "messages-tuple"), ("messages", "values")]
+)
+async def test_a_reader_of_some_modes_gets_from_a_shared_run_what_an_own_one_makes(
+    modes: tuple[str, ...],
+) -> None:
+    said = [START, stage("outline"), text("a", "outline"), stage("outline", finished=True)]
+    log = b""
+    for event in [*said, stage("final"), text("b", "final"), stage("final", finished=True), DONE]:
+        log += sse.encode(event, len(log), "beef")
+    own, expected = Run("run", "thread", {"messages": [HUMAN]}, modes), b""
+    for event_id, event in events(log):
+        for number, frame in enumerate(own.feed(event_id, event)):
+            expected += frame.encode(f"{event_id}.{number}") if own.wants(frame) else b""
+    first = Run("run", "thread", {"messages": [HUMAN]}, [*modes, "messages-tuple", "custom"])
+    reader = Run("run", "thread", {"messages": [HUMAN]}, modes)
+    assert first.shared_as() == reader.shared_as()
+    shared = SharedProjection(first.unfed(), MemoryLog(log), "run")  # type: ignore[arg-type]
+    assert b"".join(await shared.of(log, reader.wants)) == expected
+    others = [Run("run", "other", {}, modes), Run("run", "thread", {}, modes, subgraphs=True)]
+    assert all(other.shared_as() != reader.shared_as() for other in others)
 
 
 def test_after_a_reset_another_message_is_said_and_what_is_void_is_gone() -> None:

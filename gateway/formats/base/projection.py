@@ -10,6 +10,7 @@ among the event's frames, from 0.
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import re
 from collections.abc import AsyncGenerator, Hashable, Iterable, Iterator
@@ -169,6 +170,10 @@ class Projection:
         must only read a frame's `event`.
         """
         return None
+
+    def unfed(self) -> Projection:
+        """Return a copy of this projection, which has not been fed an event yet."""
+        return copy.deepcopy(self)
 
     def place(self, frame: int) -> Place:
         """Return the place of this event's frame of this number."""

@@ -13,7 +13,6 @@ any more (the store has lost a tail), all stored frames are deleted (Stale).
 from __future__ import annotations
 
 import asyncio
-import copy
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
@@ -274,7 +273,7 @@ class Projections:
         name = (stream_id, type(projection), projection.shared_as())
         found = self._kept.pop(name, None)
         if found is None or found.is_broken:
-            found = SharedProjection(copy.deepcopy(projection), gateway.parts.log, stream_id)
+            found = SharedProjection(projection.unfed(), gateway.parts.log, stream_id)
         self._kept[name] = found
         found.readers += 1
         return found

@@ -9,7 +9,7 @@ a reset is a new message, and a `values` frame without the void messages removes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,7 @@ class Run(Projection):
         self._run_id = run_id
         self._thread_id = thread_id
         self._given = given
+        self._modes = modes
         self._wanted = _ALWAYS | {event for mode in modes for event in EVENTS_OF_MODE[mode]}
         self._subgraphs = subgraphs
         self._event = Event(EventType.START, {})  # the event that is being processed
@@ -92,6 +93,14 @@ class Run(Projection):
         """Return whether the reader asked for the frame's mode and, if a subgraph made it, for subgraphs."""
         mode, _, ns = frame.event.partition("|")
         return mode in self._wanted and (not ns or self._subgraphs)
+
+    def shared_as(self) -> Hashable:
+        """Return the thread, and for which modes the frames' data depends on what the reader asked for."""
+        return self._thread_id, self._subgraphs, "values" in self._wanted, PARTIAL in self._wanted
+
+    def unfed(self) -> Run:
+        """Return a new projection of the same run. It has the same `given`, which no projection changes."""
+        return Run(self._run_id, self._thread_id, self._given, self._modes, subgraphs=self._subgraphs)
 
     def _for_me(self, frames: list[Frame]) -> list[Frame]:
         """Return these frames under the names that this reader gets.
