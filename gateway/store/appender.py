@@ -100,7 +100,7 @@ class Appender:
         self._told = told
         self._append = append
         self._waiting: list[ClaimAppends] = []
-        self._by_slot = False  # True once a server that seemed to be a single one has answered CROSSSLOT
+        self._by_slot = False  # True after a server that looked like a single node answered CROSSSLOT
 
     def wait(self, claim: ClaimAppends) -> None:
         """Add this claim to the list. Its next batch is sent in the next turn of the event loop."""
@@ -143,7 +143,7 @@ class Appender:
         answers = answer if isinstance(answer, list) and len(group) > 1 else [answer] * len(group)
         for (claim, batch), one in zip(group, answers, strict=True):
             claim.source.batch_sent(batch, one == _STANDS)
-            if tells(batch):  # also if the answer of the script was lost
+            if tells(batch):  # call it also if the answer of the script was lost
                 self._told(claim.claim[0])
 
 

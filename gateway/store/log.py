@@ -37,7 +37,7 @@ from gateway.webhooks.keys import webhooks_dropped
 
 CREATED_EXPIRY_MS = 60_000
 SEEN_MS = 86_400_000  # how long Redis remembers the time of the last turn
-CLOCK_SPARE_MS = 1000  # a smaller step back may come from two processes at once
+CLOCK_SPARE_MS = 1000  # a smaller step back of the clock is ignored
 PIECE_BYTES = 64 * 1024
 EVENT_BYTES = 16 * 1024  # the largest frame that `event` returns
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -224,14 +224,14 @@ class Log:
         """
         job, log, index = self.keys(stream_id)
         if self.projector is not None:
-            await self.projector.settle(stream_id)  # counts the tokens it has spent
+            await self.projector.settle(stream_id)  # this counts the tokens that the stream used
         idem, owner, told = await self._redis.call("HMGET", job, "idem", "owner", "told")
         journal, due = Journal.key(stream_id), Journal.due_key(stream_id)
         names = (job, log, self.kept_key(stream_id), journal, *([idem] if idem else []))
         dropping = [("ZREM", index, stream_id), ("ZREM", due, stream_id), ("UNLINK", *names)]
         dropping += webhooks_dropped(stream_id, EVENTS)
         answers = await self._redis.call_all([("PTTL", log), ("PTTL", job), *dropping])
-        if self.projector is not None and told:  # otherwise its owner's feed has nothing of it
+        if self.projector is not None and told:  # else the owner's feed has no event of this stream
             await self.projector.feeds.forget(owner.decode(), stream_id)
         return answers[0], answers[1]
 

@@ -41,7 +41,7 @@ class Outgoing:
     url: str = field(repr=False)
     at_ms: int
     tries: int
-    claims: int  # claims since the last try that was completed
+    claims: int  # how often it was claimed since the last completed try
     due_ms: int
     outcome: str
     dead: bool
@@ -50,7 +50,7 @@ class Outgoing:
     body: bytes = field(default=b"", repr=False)
     told: Mapping[str, bytes] = field(
         default_factory=dict, repr=False
-    )  # record fields, if the stream is not stored
+    )  # `told`: fields of the record, for a stream that must not be stored
 
     @property
     def webhook_id(self) -> str:

@@ -43,7 +43,7 @@ class Projector:
         self._task: asyncio.Task[None] | None = None
         # streams with an entry that is due later, each with its timer
         self._later: dict[str, asyncio.TimerHandle] = {}
-        # Erases a stream that must not be stored. None: another process does it.
+        # A function that erases a stream which must not be stored. None: another process does it.
         self.erase: Callable[[JournalEntry], Awaitable[None]] | None = None
 
     def told(self, stream_id: str) -> None:
@@ -88,7 +88,7 @@ class Projector:
     def _settle_in(self, stream_id: str, ms: int) -> None:
         """Start a timer for an entry that is due later.
 
-        If this process dies, another process finds it as due.
+        If this process dies, the entry becomes due, and another process copies it.
         """
         if stream_id not in self._later:
             loop = asyncio.get_running_loop()

@@ -38,7 +38,7 @@ KEY_BYTES = 256  # bytes for a stream's idempotency key
 # Estimates for a store that cannot measure the memory of a key. Redis reserves up to twice the length of a
 # string that grows.
 RECORD_BYTES, LOG_FACTOR = 1600, 2
-STATES, SIZES = 3, 5  # the number of answers about one stream
+STATES, SIZES = 3, 5  # how many answers `_state_of` and `_memory_of` get for one stream
 _ENDED = frozenset(status.value.encode() for status in ENDED)
 _RULES = {
     "streams": "{} streams that are not ended",
@@ -223,7 +223,7 @@ def _look(
     status, confirmed, idem = known
     if status is None:
         return stream_id, "gone", 0, 0, 0, 0
-    if confirmed is None and status not in _ENDED:  # it is still being created, or its creation failed
+    if confirmed is None and status not in _ENDED:  # the stream is being created, or its creation failed
         return stream_id, "making", 0, 0, 0, 0
     word = "ended" if status in _ENDED else "running"
     return stream_id, word, sum(beside) + (KEY_BYTES if idem else 0), left, record + INDEX_BYTES, record_left

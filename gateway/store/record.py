@@ -13,9 +13,9 @@ from typing import Any
 from gateway import protocol
 from gateway.protocol import ENDED, VERSION, Cursor, Event, Status, sse, tag_of
 
-ANSWER = "tool:"  # prefix of a field's name; the name of a tool's answer follows
+ANSWER = "tool:"  # prefix of fields with answers of tools; a name follows
 WAITING = "waiting"
-CHECKPOINT = "ckpt:"  # prefix of a field's name; the stage and its run follow
+CHECKPOINT = "ckpt:"  # prefix of fields with checkpoints; stage and run follow
 _NUMBERS = ("attempt", "created_ms", "started_ms")
 
 
@@ -45,7 +45,7 @@ class Record:
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
     usage: Mapping[str, int] | None = None
     error: Mapping[str, Any] | None = None
-    finish_reason: str = ""  # why the model stopped; from the `done` event
+    finish_reason: str = ""  # the `finish_reason` of the `done` event
     # usage of the unfinished run, by node
     used: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     # usage of tries and attempts whose results were discarded
@@ -56,33 +56,36 @@ class Record:
     producer: bool = False  # a producer writes the events; there is no job
     write_key: str = field(default="", repr=False)  # key that signs the write tokens
     token: str = field(default="", repr=False)  # token of the newest claim
-    lines: int = 0  # lines that the producer with this token has sent by HTTP
-    course: str = ""  # position of that producer within its stages, as JSON
-    claimed_at: int = 0  # end of the log when that producer claimed the stream
+    lines: int = 0  # lines that the producer of the newest claim sent by HTTP
+    course: str = ""  # the producer's position within its stages, as JSON
+    claimed_at: int = 0  # end of the log when the producer claimed the stream
     at: str = ""  # the stage and run that started last
     retries: str = ""  # id of the failed stream that this stream retries
-    from_stage: str = ""  # stage from which the retry runs again
+    from_stage: str = ""  # the retry runs again from this stage
     keyed: str = ""  # stream whose id makes the keys of calls; empty: this one, or `first`
-    # runs whose results are copied from the stream that it retries
+    # stage runs whose results are copied from the stream in `retries`
     kept: list[str] = field(default_factory=list)
     # answers of tools, as JSON, by name
     answers: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
-    thread: str = ""  # the name that the caller chose; empty: no thread
+    # checkpoints as JSON, by stage and run
+    checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    thread: str = ""  # name of the thread, chosen by the caller; empty: no thread
     whole: bool = False  # its input contains all earlier messages of its thread
     first: str = ""  # first stream of a series of resumed streams; empty: this stream
     # The request of LangGraph's format to a graph: its unchanged input, and the checkpoint to continue from.
     graph: Mapping[str, Any] | None = field(default=None, repr=False)
     turn: Any = field(default=None, repr=False)  # replaces `input` if the thread remembers messages
     resumes: str = ""  # the stream whose questions this stream answers
-    answer: Mapping[str, Any] | None = field(default=None, repr=False)  # the answer to those questions
-    # tool calls that the earlier stream asked about
+    # this stream's answer to the questions of `resumes`
+    answer: Mapping[str, Any] | None = field(default=None, repr=False)
+    # tool calls that the stream in `resumes` asked about
     doubted: list[Any] = field(default_factory=list, repr=False)
     stopped_at: str = ""  # run of a stage at which the stream in `resumes` stopped; named like a checkpoint
-    carried: list[str] = field(default_factory=list)  # runs of stages that were finished in that stream
-    questions: list[Any] | None = field(default=None, repr=False)  # open questions; None: it does not wait
-    resumed_by: str = ""  # the stream that answered the questions
-    dropped: bool = False  # the questions were withdrawn
+    carried: list[str] = field(default_factory=list)  # stage runs that the stream in `resumes` had finished
+    # open questions of this stream; None: it waits for no answer
+    questions: list[Any] | None = field(default=None, repr=False)
+    resumed_by: str = ""  # id of the stream that answered the questions of this stream
+    dropped: bool = False  # True: the questions of this stream were withdrawn
     tokens_ended: int = 0  # how many times all its tokens were made invalid
     webhook: Mapping[str, str] = field(default_factory=dict, repr=False)  # the fields of its webhook, by name
 
@@ -223,7 +226,7 @@ class Batch:
     cost of making a batch, and each append makes one.
     """
 
-    position: int  # where the frames begin in the log, in bytes
+    position: int  # where these frames begin in the log, in bytes
     frames: bytes  # empty: the append only renews the lease
     last_id: str  # id of the last of these frames, or of the last event before them
     status: str  # empty; or a final status, which ends the stream; or `queued`, which releases the job

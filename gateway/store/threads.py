@@ -114,14 +114,14 @@ class State:
 
     holder: str = ""  # the stream that has the turn, or the last one that had it
     waiting: tuple[str, ...] = ()  # streams in the order in which they wait
-    # Displaced streams that have not ended. The value: whether their checkpoints and messages are deleted
-    # too.
+    # Streams that a later stream replaced and that have not ended. The value: whether their checkpoints and
+    # messages are deleted too.
     leaving: Mapping[str, bool] | None = None
     newest: str = ""
     chain: str = ""  # chain of the newest stream
     created_ms: int = 0
     updated_ms: int = 0
-    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # set by a client
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # metadata that a client has set
 
     @property
     def streams(self) -> list[str]:

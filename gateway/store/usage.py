@@ -19,8 +19,9 @@ class Used:
     """The tokens that one owner used, at the time `now_ms` of Redis's clock."""
 
     now_ms: int
-    day: tuple[int, int]  # input and output tokens
-    minute: tuple[tuple[int, int, int], ...]  # time, input and output tokens, the oldest first
+    day: tuple[int, int]  # input and output tokens of today (UTC)
+    # time in milliseconds, input and output tokens; the oldest first
+    minute: tuple[tuple[int, int, int], ...]
 
     def document(self, limits: PlanLimits | None) -> dict[str, Any]:
         """Return the document of GET /usage. None as `limits` means that the owner has no limits."""
