@@ -30,7 +30,7 @@ from gateway.protocol.errors import QueueUnavailable
 from gateway.queue.job_queue import Delivery, Message
 
 HELD = "-held"  # suffix of the second queue's name
-SEND_SECONDS = 10.0  # for one call with all its tries
+SEND_SECONDS = 10.0  # time limit of one call with all its tries
 VISIBILITY_SECONDS = 60
 RENEW_SECONDS = VISIBILITY_SECONDS / 3
 FIRST_POLL_SECONDS = 0.1
@@ -47,9 +47,8 @@ _log = logging.getLogger("holdfast.queue")
 class Held:
     """A message that this process hides from other processes for `seconds`.
 
-    Each `renew` seconds it is hidden again.
-
-    The lock is needed because each renewal makes the old receipt invalid.
+    It is hidden again every `renew` seconds. The lock is needed because each renewal makes the old receipt
+    invalid.
     """
 
     queue: QueueClient  # the queue that contains the message
@@ -72,7 +71,7 @@ class AzureQueue:
     ) -> None:
         self._client = client
         self._waiting = waiting
-        self._look = lease / 3  # the period in which `receive` calls `release`
+        self._look = lease / 3  # `receive` calls `release` once in this period
         self._looked_at = -math.inf
         self._longest_pause = poll
         self._pause = FIRST_POLL_SECONDS

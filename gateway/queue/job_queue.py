@@ -24,7 +24,7 @@ class Message:
     version: int = VERSION
     body: bytes = field(
         default=b"", repr=False, compare=False
-    )  # the received bytes; another release may use more fields
+    )  # `body`: the received bytes; another release may use more fields
 
     def encode(self) -> bytes:
         """Return the message as one line of JSON."""

@@ -97,7 +97,7 @@ class RedisQueue:
             ("XACK", self._key, GROUP, delivery.receipt),
             ("XDEL", self._key, delivery.receipt),
         ]
-        with suppress(ValueError):  # an invalid message has no place
+        with suppress(ValueError):  # an invalid message has no place in the limit on jobs
             commands.append(("ZREM", self._jobs, Message.decode(delivery.body).id))
         try:
             await self._sender.call_all(commands)
@@ -121,7 +121,7 @@ class RedisQueue:
             raise QueueUnavailable from error
         except ResponseError as error:
             if not str(error).startswith(_NO_GROUP):
-                raise  # otherwise the store was emptied, so there is nothing to deliver
+                raise  # not raised if the store was emptied: then there is nothing to deliver
 
     def leave(self, delivery: Delivery) -> None:
         """Do nothing: the entry is pending, and is due after it has been idle for `lease_ms`."""

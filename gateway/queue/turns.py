@@ -217,7 +217,7 @@ class Turns:
         answer = await self._log.cancel(stream_id, protocol.tag_of(protocol.new_token()))
         if answer.word == "cancelled":
             telemetry.ended.add(1, {"status": Status.CANCELLED, "code": ""})
-            with suppress(QueueUnavailable):  # otherwise the place becomes free later
+            with suppress(QueueUnavailable):  # if the queue fails, the job's place becomes free later
                 await self._queue.forget(stream_id)
         return answer.number if answer.word == "dropped" else 0
 
