@@ -17,7 +17,7 @@ from gateway.webhooks.resolving import Resolve, resolve
 from gateway.webhooks.urls import Place, Rules
 
 TIMEOUT_SECONDS = 5.0  # from resolving the name until the answer's headers
-CONNECT_SECONDS = 2.0  # for one of several addresses
+CONNECT_SECONDS = 2.0  # seconds for each address but the last
 MOST_ADDRESSES = 4  # most addresses that are tried
 LONGEST_HEAD = 16_384  # most bytes of the answer's headers
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")

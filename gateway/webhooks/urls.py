@@ -84,7 +84,10 @@ class Rules:
         return place
 
     def allows(self, place: Place, address: Address) -> bool:
-        """Return whether a webhook may be sent to this place at this address, which is one of its name."""
+        """Return whether a webhook may be sent to this address of the place.
+
+        The name of the place resolves to it now.
+        """
         if is_loopback(address):
             return self.loopback
         return place.secure and is_public(address)
