@@ -27,11 +27,11 @@ from gateway.webhooks.urls import Rules
 
 TURN_SECONDS = 1.0
 PLACES = 16  # webhooks that one process sends at once
-OWNER_PLACES = 4  # of these for one owner: a slow receiver delays only its owner's webhooks
+OWNER_PLACES = 4  # most webhooks sent at once for one owner: a slow receiver delays no other owner
 MOST_OF_A_BUCKET = 20  # most due webhooks that one turn handles
 MOST_AFTER_A_JUMP = 10_000
 MOST_CLAIMS = 10  # most claims for one try: each earlier sender has died
-BACK_SECONDS = 1.0  # wait before a webhook is tried again whose owner has no free place
+BACK_SECONDS = 1.0  # seconds until a webhook is tried again whose owner has no free place
 _log = logging.getLogger("holdfast.webhooks")
 
 
@@ -52,7 +52,8 @@ class Deliverer:
         self._places = asyncio.Semaphore(PLACES)
         self._owners: Counter[str] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
-        self._went_back = False  # Redis's clock went back, and no read of due webhooks has succeeded since
+        # True: Redis's clock went back, and no read of due webhooks has succeeded since
+        self._went_back = False
 
     async def run(self) -> None:
         """Send due webhooks in each turn. After an error the next turn tries again."""
