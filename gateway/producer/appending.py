@@ -27,7 +27,7 @@ from gateway.streams import write_tokens
 from gateway.streams.strict_json import Bounds
 from gateway.writing.standing import whole_log
 
-MOST_TRIES = 5  # retries after concurrent requests of the producer, or a lost log end
+MOST_TRIES = 5  # most tries of one request, after concurrent requests or a lost log end
 _log = logging.getLogger("holdfast.producer")
 # Returns a context that waits for the memory and the turn to read a whole log.
 Reading = Callable[[Record], AbstractAsyncContextManager[None]]

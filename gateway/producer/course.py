@@ -34,9 +34,9 @@ class Course:
         self._attempt = record.attempt
         self._published = published
         self._reason = reason
-        self.stage = ""  # the stage that was begun and not finished
-        self.passes_over = False  # an earlier producer finished this stage
-        self._is_past = False  # True: no stage must be matched any more
+        self.stage = ""  # name of the stage that was begun and not finished
+        self.passes_over = False  # True: an earlier producer finished the stage
+        self._is_past = False  # True: no stage needs matching any more
         self._matcher = Matcher(Published(), record.attempt)
 
     @staticmethod

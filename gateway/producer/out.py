@@ -25,7 +25,7 @@ from gateway.runtime.loops import within
 if TYPE_CHECKING:
     from gateway.producer.stream import ProducerStream
 
-_NOT_GIVEN: Any = object()  # the input and the result of a tool may be None
+_NOT_GIVEN: Any = object()  # marks an argument that was not given, because a value may be None
 
 
 class Out:

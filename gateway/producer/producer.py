@@ -33,7 +33,7 @@ from gateway.streams.producer_asked import checked
 from gateway.webhooks import asked as hooks
 from gateway.webhooks.urls import Rules
 
-MOST_KEY, MOST_OWNER = 255, 128  # characters
+MOST_KEY, MOST_OWNER = 255, 128  # most characters of each
 
 
 class Producer:

@@ -20,7 +20,7 @@ from gateway.streams.strict_json import check_text
 
 CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
-MOST_MESSAGE = 2000  # characters
+MOST_MESSAGE = 2000  # in characters
 STATES = ("started", "finished", "failed")
 MOST_TOKENS = 2**53 - 1
 

@@ -42,7 +42,7 @@ class ProducerStream:
         self._opening = opening
         self._interrupts = interrupts
         self._token = protocol.new_token()
-        self._claimed_at: float | None = None  # start of the stream's first attempt, by `monotonic`
+        self._claimed_at: float | None = None  # when the stream was first claimed, by `monotonic`
         self._begun: set[str] = set()  # stages that a block of this producer has begun
         self._is_held = False
         self.id = record.id
