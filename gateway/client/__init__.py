@@ -51,7 +51,7 @@ SILENCE_SECONDS = 45.0  # three missed heartbeats mean that the connection is lo
 PATIENCE_SECONDS = 120.0
 T = TypeVar("T")
 Responses = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-_NOT_GIVEN: Any = object()  # `input` may be null
+_NOT_GIVEN: Any = object()  # marks an argument that was not given, because `input` may be null
 
 
 class Gateway:
@@ -138,9 +138,9 @@ class Gateway:
         """Return a retry of a stream that has failed. It starts when it is iterated or awaited.
 
         It continues at the stage that failed, or from `start`: the name of a stage, or the id of the event
-        with which a stage began. `params` replace the old ones. The merge patch `input_patch` (RFC 7396)
-        changes the input. `webhook` replaces the webhook of the failed stream; None means no webhook. `key`
-        is the Idempotency-Key (by default a random one).
+        with which a stage began. `params` replace the params of the failed stream. The merge patch
+        `input_patch` (RFC 7396) changes the input. `webhook` replaces the webhook of the failed stream; None
+        means no webhook. `key` is the Idempotency-Key (by default a random one).
         """
         given = {"from": start or None, "params": params, "input_patch": input_patch}
         body = {name: value for name, value in given.items() if value is not None}

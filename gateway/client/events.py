@@ -44,8 +44,9 @@ class Unreachable(GatewayError):
 class StreamFailed(GatewayError):
     """The stream ended without a result.
 
-    It has `code`, `retryable`, and the text that was received before. `detail` is a message for the author of
-    the chain, only from a gateway in development; otherwise it is empty.
+    `code` and `retryable` are those of the `failed` event. `text` is the text that was received before.
+    `detail` is a message for the author of the chain, only from a gateway in development; otherwise it is
+    empty.
     """
 
     def __init__(self, error: Mapping[str, Any], text: str) -> None:

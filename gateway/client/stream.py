@@ -29,7 +29,7 @@ from gateway.protocol.sse import HEARTBEAT, Decoder, Message
 
 BACKOFF_SECONDS = (0.25, 10.0)
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-# the connection failed, or its data is broken; a new one may work
+# errors after which a new connection may work
 LOST = (httpx.TransportError, httpx.DecodingError)
 _KNOWN = frozenset(kind.value for kind in EventType if kind.value)
 
@@ -54,7 +54,7 @@ class Stream:
         self._http = http
         self._pause = Pause(patience)
         self._body = body
-        self._path = path  # the path of the POST that starts it
+        self._path = path  # path of the POST that starts the stream
         self._key = key
         self.id = stream_id
         self._fold = Fold(last_id=after)
