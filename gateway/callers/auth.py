@@ -33,7 +33,7 @@ OwnerOf = Callable[[Any], str | Awaitable[str | None] | None]
 # a key stays valid that was revoked in a wrong file. After that time no key is valid.
 KEYS_HELD_SECONDS = 300.0
 KEYS_MOST_BYTES = 64 * 1024 * 1024
-# This text is the same for a missing key and for a wrong one.
+# The answer to a request without a key, and to one with a wrong key.
 NO_KEY = (
     "Who asks is not known here: send an API key of this gateway, as `Authorization: Bearer <key>` or as "
     "`X-API-Key: <key>`."

@@ -23,12 +23,12 @@ from gateway.settings.rules import keeps_keys
 # Only asymmetric algorithms. With a symmetric one, anybody could sign with the issuer's public keys (RFC
 # 8725, 3.1).
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-LEEWAY_SECONDS = 60  # allowed difference between the issuer's clock and ours
+LEEWAY_SECONDS = 60  # allowed difference between the clocks of the issuer and the gateway
 DISCOVERY = "/.well-known/openid-configuration"
 KEPT_SECONDS, RETRY_SECONDS, FETCH_SECONDS = 3600.0, 30.0, 5.0
 # Keys that cannot be read again are valid for this time: the issuer may have withdrawn one.
 HELD_SECONDS = 86_400.0
-SHORTEST_RSA_BITS = 2048  # RFC 7518, 3.3
+SHORTEST_RSA_BITS = 2048  # shortest allowed RSA key (RFC 7518, 3.3)
 # The header types of an access token: RFC 9068, 2.1. Most issuers, for example Entra, write JWT or nothing.
 ACCESS_TYPES = ("at+jwt", "jwt", "")
 # Claims by which issuers distinguish kinds of tokens: Keycloak's `typ` and Cognito's `token_use`. The first
@@ -86,7 +86,7 @@ class Jwt:
         ):  # TypeError and ValueError: the key has another type than the token says
             raise Unauthorized from None
         named = claims[self._claim]
-        if type(named) not in (str, int) or named == "":  # no name, or more than one
+        if type(named) not in (str, int) or named == "":  # the claim contains no name, or several names
             raise Unauthorized
         if not is_access_token(header, claims):
             raise Unauthorized
