@@ -1,4 +1,4 @@
-"""Clear ImportErrors: for a missing extra, and for another module that hides one of ours."""
+"""Explain failed imports: an extra is missing, or another module hides one of ours."""
 
 from __future__ import annotations
 

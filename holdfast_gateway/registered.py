@@ -51,7 +51,7 @@ OPEN = (
     probes.ready,
     probes.metrics,
     openapi_document.openapi,
-    producers.produce,  # it checks the write token
+    producers.produce,  # this handler checks the write token
 )
 PAGE = (pages.page, pages.part)
 ANYBODY = func.AuthLevel.ANONYMOUS

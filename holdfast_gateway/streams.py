@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # imports httpx, which a Functions app that only registers the gateway does not need before its first request.
 FOLLOW_PATIENCE_SECONDS = 120.0  # how long `follow` retries while the store cannot be reached
 MOST_KEY_CHARACTERS = 255
-_NOT_GIVEN: Any = object()  # `input` may be None
+_NOT_GIVEN: Any = object()  # marks an argument that was not given: `input` may be None
 
 
 class Streams:
@@ -146,7 +146,7 @@ class Streams:
             except HoldfastError as error:
                 raise _refused(error) from error
             if ending.why in (Why.NONE, Why.TERMINAL):
-                return  # there are no events after `after`
+                return  # there are no events after the event `after`
             if ending.why is Why.STOPPING:
                 raise Unreachable(ConnectionError("this gateway is being closed"))
             await pause.wait(ConnectionError(ending.why))

@@ -25,7 +25,7 @@ class MemoryLog(Log):
         self._id = stream_id
         self._fields = {"status": b"queued"}
         self._note(fields)
-        self.frames = bytearray()  # the whole log
+        self.frames = bytearray()  # all frames of the log
 
     @property
     def stream(self) -> Record:

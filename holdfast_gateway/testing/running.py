@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
 UNNAMED = "chain"  # the name of a chain that is given as an object
-_NOT_GIVEN: Any = object()  # `input` may be None
+_NOT_GIVEN: Any = object()  # marks an argument that was not given: `input` may be None
 
 
 @dataclass(frozen=True, slots=True)
