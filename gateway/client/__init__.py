@@ -138,7 +138,7 @@ class Gateway:
         """Return a retry of a stream that has failed. It starts when it is iterated or awaited.
 
         It continues at the stage that failed, or from `start`: the name of a stage, or the id of the event
-        with which a stage began. `params` replace the params of the failed stream. The merge patch
+        with which a stage began. Each of `params` replaces the param of the same name. The merge patch
         `input_patch` (RFC 7396) changes the input. `webhook` replaces the webhook of the failed stream; None
         means no webhook. `key` is the Idempotency-Key (by default a random one).
         """
