@@ -1,8 +1,8 @@
-"""The public names of Holdfast, each in an `__all__` of this package; every other path may change.
+"""The public names of Holdfast. Each is in an `__all__` of this package. Names in other paths may change.
 
-`import holdfast_gateway` imports neither LangChain nor Redis nor httpx: a name is imported when it is first
-asked for. `asgi`, `testing` and `checkpoints` are modules of their own. A name whose packages are not
-installed raises ImportError with the line that installs them.
+`import holdfast_gateway` imports neither LangChain nor Redis nor httpx, because each name is imported at its
+first use. `asgi`, `testing` and `checkpoints` are separate modules. If the packages that a name needs are not
+installed, its use raises ImportError with the command that installs them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _HOMES = {
     "chain": "workers.chains.registry",
     "model": "workers.chains.chat",
 }
-_EXTRAS = {"model": "worker"}  # what a name needs beyond httpx and orjson
+_EXTRAS = {"model": "worker"}  # extras that names need; all others need `server`
 
 check_own()
 

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: by itself, or mounted in a Starlette or FastAPI application.
+"""The gateway as an ASGI application, alone or mounted in a Starlette or FastAPI application.
 
     holdfast = create_app(owner=who)             # who(request): the caller's name, or None
     app = FastAPI(lifespan=holdfast.lifespan)
@@ -20,7 +20,7 @@ __all__ = ["Holdfast", "create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, made when a server asks for it (PEP 562)."""
+    """Create `app` when a server asks for it (PEP 562)."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     made = globals()[name] = create_app()

@@ -1,4 +1,7 @@
-"""`Saver`: LangGraph's checkpointer on plain Redis, as the gateway has it. It imports LangGraph."""
+"""`Saver`: the gateway's checkpointer for LangGraph, which stores checkpoints in plain Redis.
+
+It imports LangGraph.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`@classic`: a function that takes `func.HttpRequest`, beside functions of the FastAPI extension.
+"""`@classic`: use a function with a `func.HttpRequest` together with the FastAPI extension.
 
-The runtime decides once for the whole app how HTTP functions get their requests, and loads no app that has
-both kinds. So the function is put into one of the extension's kind; its own code is called as it was.
+The Azure Functions runtime decides once for the whole app how HTTP functions get their requests. It loads no
+app that has both kinds. So `@classic` wraps the function in one of the extension's kind. The code of the
+function is called unchanged.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-REQUEST = "req"  # the parameter's name where none is said to be a func.HttpRequest
+REQUEST = "req"  # the parameter's name if no type hint says func.HttpRequest
 
 
 def classic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make this HTTP function loadable. Stands directly above its `def`, below the decorators of the app.
+    """Make this HTTP function loadable. Write it directly above the `def`, below the decorators of the app.
 
     A function that is not async runs in a thread, as the runtime would run it.
     """
@@ -34,13 +35,13 @@ def classic(function: Callable[..., Any]) -> Callable[..., Any]:
             return _told(await function(**given))
         return _told(await asyncio.to_thread(function, **given))
 
-    # The runtime reads these, and the signature, which `wraps` hands on.
+    # The runtime reads these annotations, and the signature, which `wraps` copies.
     answer.__annotations__ = {**hints, name: Request, "return": Response}
     return answer
 
 
 def request_of(hints: typing.Mapping[str, Any]) -> str:
-    """The parameter that is a `func.HttpRequest`, or the empty string."""
+    """Return the name of the parameter that is a `func.HttpRequest`, or the empty string."""
     for name, kind in hints.items():
         if name != "return" and isinstance(kind, type) and issubclass(kind, func.HttpRequest):
             return name
@@ -59,7 +60,7 @@ async def _asked(request: Any) -> func.HttpRequest:
 
 
 def _told(answer: Any) -> Any:
-    """The runtime's own reading of what such a function gives."""
+    """Convert the return value of the function to a response, by the same rules as the runtime."""
     if answer is None:
         return Response(status_code=204)
     if not isinstance(answer, func.HttpResponse):

@@ -1,6 +1,8 @@
-"""The command `holdfast`. `new` and `--version` need no extra; all else is `python -m gateway`'s.
+"""The command `holdfast`.
 
-As with `python -m`, modules of the current folder can be imported: a project's chains stand there.
+`new` and `--version` need no extra. All other commands are those of `python -m gateway`.
+
+As with `python -m`, modules of the current folder can be imported, because the chains of a project are there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from holdfast_gateway.extras import check_own, needs
 
 
 def main() -> int:
-    """Run what the command line asks for; answers the exit code."""
+    """Run the command of the command line. Return the exit code."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -23,7 +25,7 @@ def main() -> int:
             print(f"holdfast {__version__}")
             return 0
         if sys.argv[1:2] == ["new"]:
-            from holdfast_gateway.new import made  # which imports of `gateway`
+            from holdfast_gateway.new import made  # imported here because it imports parts of `gateway`
 
             return made(sys.argv[2:])
         from gateway.__main__ import asked

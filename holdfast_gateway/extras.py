@@ -1,4 +1,4 @@
-"""What an import is told that cannot be done: an extra is missing, or another module hides ours."""
+"""Explain failed imports: an extra is missing, or another module hides one of ours."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ OURS = ("gateway", "holdfast_gateway", "workers")
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """Around imports that only an extra's packages allow.
+    """Wrap imports that need the packages of an extra.
 
-    A module that is missing, and not one of ours, becomes an ImportError that says what to install. Any other
-    error passes.
+    If a package is missing that is not one of ours, raise an ImportError that says what to install. Other
+    errors are not changed.
     """
     try:
         yield
@@ -31,9 +31,9 @@ def needs(extra: str, what: str) -> Iterator[None]:
 
 
 def check_own() -> None:
-    """Raises ImportError where a `gateway` or a `workers` of somebody else would be imported instead of ours.
+    """Raise ImportError if another package named `gateway` or `workers` would be imported instead of ours.
 
-    Both stand at the top level, so a file or a folder of this name that Python finds first hides them.
+    Both are top-level packages. So a file or folder with this name hides them if Python finds it first.
     """
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for name in ("gateway", "workers"):

@@ -1,4 +1,4 @@
-"""The gateway in an Azure Functions app, beside functions of its own (Python v2 model, FastAPI extension).
+"""The gateway in an Azure Functions app that has other functions (Python v2 model, FastAPI extension).
 
 import chains                                # your chains
 from holdfast_gateway.functions import register

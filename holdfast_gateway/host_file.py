@@ -1,4 +1,4 @@
-"""What an app's `host.json` says that the gateway has to live with."""
+"""Read the settings of an app's `host.json` that the gateway must follow."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 FILE = "host.json"
-DEFAULT_PREFIX = "api"  # the host's own
-ENCODINGS = ("base64", "none")  # of queue messages; the host decodes the former, and we read either
+DEFAULT_PREFIX = "api"  # the default of the Azure Functions host
+# encodings of queue messages; the host decodes base64, and the gateway reads both
+ENCODINGS = ("base64", "none")
 
 
 @dataclass(frozen=True, slots=True)
 class HostFile:
-    """`folder` has the file; `prefix` stands before every route, without slashes around it."""
+    """The `host.json` of an app.
+
+    `folder` contains the file. `prefix` comes before every route; it has no slashes at its ends.
+    """
 
     folder: Path
     prefix: str = DEFAULT_PREFIX
 
     @classmethod
     def found(cls, folders: Iterable[Path]) -> HostFile:
-        """The first that there is in these folders or above them. Raises ValueError that says why not."""
+        """Find the first file in these folders or above them. Raises ValueError that tells the reason."""
         looked = [folder for start in folders for folder in (start, *start.parents)]
         folder = next((folder for folder in looked if (folder / FILE).is_file()), None)
         if folder is None:

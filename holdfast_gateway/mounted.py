@@ -1,4 +1,4 @@
-"""A gateway within an application of somebody else's: its routes, its lifespan, its workers."""
+"""A gateway inside another application: its routes, its lifespan, its workers."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _log = logging.getLogger("holdfast.mounted")
 
 
 class Holdfast:
-    """The ASGI application that `create_app` makes.
+    """The ASGI application that `create_app` returns.
 
-    `streams` starts and follows streams without HTTP. `producer` writes streams that no chain makes.
+    `streams` starts and reads streams without HTTP. `producer` writes streams without a chain.
     """
 
     def __init__(self, settings: Settings, owner: OwnerOf | None, *, worker: bool, page: bool) -> None:
@@ -69,7 +69,7 @@ class Holdfast:
 
     @property
     def producer(self) -> Producer:
-        """Opens streams that this application's own code writes, as long as the lifespan runs.
+        """The producer for streams that this application's own code writes. It works while the lifespan runs.
 
         Raises ValueError without REDIS_URL.
         """
@@ -79,10 +79,10 @@ class Holdfast:
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
-        """Open the gateway and run its jobs, until the block is left; then jobs and readers are handed over.
+        """Open the gateway and run its jobs until the block ends. Then hand jobs and readers over.
 
-        `app` is not used: Starlette and FastAPI hand it to a lifespan. Raises ValueError without REDIS_URL,
-        and RuntimeError where it runs already.
+        `app` is not used: Starlette and FastAPI pass it to a lifespan. Raises ValueError without REDIS_URL,
+        and RuntimeError if the lifespan already runs.
         """
         if self._runs:
             raise RuntimeError("the lifespan of this gateway runs already: an application is mounted once")
@@ -106,7 +106,7 @@ class Holdfast:
             await asyncio.to_thread(end_telemetry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; a server's own lifespan, where nothing is around this application."""
+        """Answer a request, or run the lifespan events of a server if this application is not mounted."""
         refused = self._refusal(scope) if scope["type"] == "http" else None
         if refused is None:
             await self._app(scope, receive, send)
@@ -129,7 +129,10 @@ class Holdfast:
         return None
 
     async def _work(self) -> None:
-        """Run jobs until cancelled. What ends this otherwise is told: other processes may run them then."""
+        """Run jobs until cancelled.
+
+        If an error ends this earlier, it is logged. Then other processes may run the jobs.
+        """
         from workers.delivery.shift import Shift
         from workers.delivery.sweeper import Sweeper
 
@@ -158,13 +161,14 @@ def create_app(
     worker: bool = True,
     page: bool = True,
 ) -> Holdfast:
-    """The gateway as an ASGI application.
+    """Create the gateway as an ASGI application.
 
-    `settings`: else the environment's. `owner`: gets the request and gives the name of the caller, 1 to 128
-    characters, or None for nobody, which is 401; it may be async, and stands instead of GATEWAY_AUTH.
-    `worker`: jobs are run in this process; without it `holdfast worker` runs them. `page`: whether the page
-    is served.
-    Raises ValueError for a setting that is wrong, and ImportError where the extra `worker` is missing.
+    `settings`: None means those of the environment. `owner`: a function, also async, that gets the request
+    and returns the name of the caller (1 to 128 characters). None means no caller, and the answer is 401. It
+    replaces GATEWAY_AUTH. `worker`: whether this process runs jobs; if not, `holdfast worker` runs them.
+    `page`: whether the page is served.
+
+    Raises ValueError for a wrong setting, and ImportError if the extra `worker` is missing.
     """
     if worker and importlib.util.find_spec("langchain_core") is None:
         line = 'pip install "holdfast-gateway[server,worker]"'
@@ -174,9 +178,10 @@ def create_app(
 
 
 def _is_here(server: Any) -> bool:
-    """Whether the address that a request has come to is this machine's alone.
+    """Return whether the request came to an address of this machine alone.
 
-    What is no address (a UNIX socket, a test's client) is left to the check of Host.
+    If the value is not an address (a UNIX socket, a test client), return True; then only the check of the
+    Host header applies.
     """
     try:
         return ipaddress.ip_address(server[0].partition("%")[0]).is_loopback if server else True

@@ -1,7 +1,8 @@
-"""The gateway's functions in somebody's Azure Functions app: its routes, its queue's triggers, its timer.
+"""The gateway's functions in another Azure Functions app: routes, queue triggers and a timer.
 
-What starts or ends work needs a function key, unless GATEWAY_AUTH or the app's `owner` says who may ask;
-without it, following a stream needs its id, which nobody can guess.
+Requests that start or end work need a function key, unless GATEWAY_AUTH or the app's `owner` identifies
+callers. To read a stream needs no function key: if callers are not identified, it needs only the stream's id,
+which nobody can guess.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ from workers.chains.registry import Registry
 from workers.delivery.functions import Trigger
 from workers.threads.states import state_of, states_of
 
-NAMED = "holdfast_"  # how the name of each function begins
+NAMED = "holdfast_"  # prefix of each function's name
 STORAGE = "AzureWebJobsStorage"
-RUN_BUDGET_SECONDS = 600.0  # after it a run begins no further stage here
-# What needs no function key: each asks by itself, tells only states, or is told a stream's id.
+RUN_BUDGET_SECONDS = 600.0  # after this time a run starts no further stage here
+# Handlers without a function key: each checks the caller itself, returns only states, or needs the id of a
+# stream.
 OPEN = (
     streams.follow,
     streams.preflight,
@@ -49,7 +51,7 @@ OPEN = (
     probes.ready,
     probes.metrics,
     openapi_document.openapi,
-    producers.produce,  # it asks for the write token
+    producers.produce,  # this handler checks the write token
 )
 PAGE = (pages.page, pages.part)
 ANYBODY = func.AuthLevel.ANONYMOUS
@@ -57,7 +59,7 @@ ANYBODY = func.AuthLevel.ANONYMOUS
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One HTTP function: a handler at a path, by all the methods that it takes there."""
+    """One HTTP function: a handler at a path, with all methods that it accepts there."""
 
     name: str
     path: str
@@ -67,7 +69,7 @@ class Function:
 
 
 class Process:
-    """What ends when the platform takes the instance away."""
+    """The parts to stop when the platform stops the instance."""
 
     def __init__(self, gateway: Gateway, trigger: Trigger, registry: Registry, end_telemetry: Any) -> None:
         self._gateway = gateway
@@ -76,14 +78,17 @@ class Process:
         self._end_telemetry = end_telemetry
 
     async def let_go(self) -> None:
-        """Others get the jobs, then readers are sent away to come back."""
+        """Hand the jobs over to other processes.
+
+        Then end the readers' connections, so that they reconnect.
+        """
         try:
             await self._trigger.hand_over()
         finally:
             await self._gateway.end_readers()
 
     async def close(self) -> None:
-        """Close the connections and what chains have opened, and send what telemetry holds."""
+        """Close the connections and the resources of chains, and send the remaining telemetry."""
         await asyncio.gather(
             self._gateway.close(),
             self._registry.close(functions_extension.CHAINS_SECONDS),
@@ -100,13 +105,17 @@ def register(
     formats: bool = True,
     owner: OwnerOf | None = None,
 ) -> Streams:
-    """Add the gateway to an app, behind the app's own functions. Its functions are named `holdfast_…`.
+    """Add the gateway to an app, after the app's own functions.
 
-    `prefix`: a path below the app's `routePrefix`. `auth_level`: of what starts, ends or lists; None: a
-    function key, unless GATEWAY_AUTH or `owner` says who may ask. `page`, `formats`: whether the page, and
-    the foreign formats, are served. `owner`: gets the request and names the caller, as in `asgi.create_app`.
-    Raises ValueError for a setting or a `host.json` that does not fit, and for functions of the app that the
-    runtime would not load beside these: it names them.
+    The names of its functions begin with `holdfast_`.
+
+    `prefix`: a path below the app's `routePrefix`. `auth_level`: for requests that start, end or list
+    streams. None means a function key, unless GATEWAY_AUTH or `owner` identifies callers. `page`, `formats`:
+    whether the page, and the foreign formats, are served. `owner`: gets the request and returns the caller's
+    name, as in `asgi.create_app`.
+
+    Raises ValueError for a wrong setting or `host.json`. Also raises ValueError, with the names, for
+    functions of the app that the runtime would not load together with the gateway's functions.
     """
     path = _path(prefix)
     caller = inspect.currentframe()
@@ -137,7 +146,7 @@ def register(
 
 
 def _settings(host: HostFile, owner: OwnerOf | None) -> Settings:
-    # At the latest a run lets go of its stream a minute before the host's functionTimeout.
+    # A run releases its stream at the latest one minute before the host's functionTimeout.
     settings = limited(Settings.from_env(run_budget=RUN_BUDGET_SECONDS, queue="azure-storage"), host.folder)
     if settings.queue != "azure-storage":
         raise ValueError(
@@ -158,7 +167,7 @@ def _path(prefix: str) -> str:
 
 
 def functions(*, page: bool, formats: bool) -> Iterator[Function]:
-    """The HTTP functions, by the routes that the other host has."""
+    """Yield the HTTP functions, made from the routes of the ASGI application."""
     foreign = {(route.path, route.handler): route for route in foreign_formats.ROUTES}
     methods: dict[tuple[str, Handler], list[str]] = {}
     for method, path, handler in asgi.ROUTES:
@@ -172,7 +181,7 @@ def functions(*, page: bool, formats: bool) -> Iterator[Function]:
 
 
 def _name(path: str, handler: Handler) -> str:
-    """Its own for each function, as the platform wants; one handler may stand at several paths."""
+    """Return a unique function name, as the platform requires. One handler may serve several paths."""
     several = handler in (streams.preflight, pages.part)
     return "_".join([handler.__name__, *(re.findall(r"\w+", path) if several else [])])
 
@@ -214,20 +223,20 @@ def _work(app: func.FunctionApp, trigger: Trigger, settings: Settings) -> None:
 
     @app.queue_trigger(arg_name="message", queue_name=f"{settings.queue_name}-poison", connection=STORAGE)
     async def holdfast_give_up(message: func.QueueMessage) -> None:
-        """Look after a job whose message was delivered in vain too often."""
+        """Handle a job whose message was delivered without success too often."""
         await trigger.give_up(message.get_body())
 
     @app.timer_trigger(arg_name="timer", schedule=settings.sweep_schedule, use_monitor=False)
     async def holdfast_sweep(timer: func.TimerRequest) -> None:
-        """Have the jobs that nobody holds delivered again."""
+        """Deliver the jobs again that no worker has claimed."""
         await trigger.sweep()
 
 
 def _check(app: func.FunctionApp) -> None:
-    """Raises ValueError with the names of the functions that the runtime would not load beside ours.
+    """Raise ValueError with the names of the functions that the runtime would not load together with ours.
 
-    `get_functions` notes every name that it has given, and refuses one that it meets again: the runtime calls
-    it after us, so the notes are taken away.
+    `get_functions` remembers the names that it returned, and refuses a name that it sees again. The runtime
+    calls it after this function. So the remembered names are removed here.
     """
     classic = sorted(
         str(one.get_function_name())

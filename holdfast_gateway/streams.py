@@ -1,12 +1,13 @@
-"""Streams from Python, without HTTP: a timer, a queue's function or another service starts and follows one.
+"""Streams from Python, without HTTP, for example for a timer, a function of a queue or another service.
 
     async with Streams.from_env() as streams:
         stream_id = await streams.start(user="Three days in Rome", chain="trip", owner="key:alice")
         async for event in streams.follow(stream_id, owner="key:alice"):
             print(event.text, end="")
 
-A worker runs the job, as after `POST /stream`. Every rule of that request holds here, and its errors are
-`Refused`, with the problem that HTTP would answer. `Unreachable`: the store or the queue is.
+A worker runs the job, as after `POST /stream`. All rules of that request apply. A broken rule raises
+`Refused`, with the problem document of the HTTP answer. `Unreachable` means that the store or the queue
+cannot be reached.
 """
 
 from __future__ import annotations
@@ -36,24 +37,24 @@ from workers.chains.registry import Registry
 if TYPE_CHECKING:
     from gateway.client.events import Event, Refused
 
-# What is shared with the HTTP clients is imported where it is used. Their package imports httpx, which a
-# Functions app that only registers the gateway does not need before its first request.
-FOLLOW_PATIENCE_SECONDS = 120.0  # how long a stream that is followed may be out of reach
+# Modules that are shared with the HTTP clients are imported in the functions that use them. Their package
+# imports httpx, which a Functions app that only registers the gateway does not need before its first request.
+FOLLOW_PATIENCE_SECONDS = 120.0  # how long `follow` retries while the store cannot be reached
 MOST_KEY_CHARACTERS = 255
-_NOT_GIVEN: Any = object()  # `input` may be None
+_NOT_GIVEN: Any = object()  # marks an argument that was not given: `input` may be None
 
 
 class Streams:
-    """The streams of one gateway, of one event loop."""
+    """The streams of one gateway, for one event loop."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     @classmethod
     def from_env(cls) -> Self:
-        """By the settings in the environment, as a `holdfast web` process has them.
+        """Make it from the settings in the environment, the same as for a `holdfast web` process.
 
-        Raises ValueError for a setting that is wrong, and where REDIS_URL is not set.
+        Raises ValueError for a wrong setting, and if REDIS_URL is not set.
         """
         settings = Settings.from_env()
         if not settings.redis_url:
@@ -71,7 +72,10 @@ class Streams:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; streams go on. The host closes what `create_app` gave."""
+        """Close the connections. The streams continue.
+
+        Do not call it on `create_app(…).streams`: its host closes the gateway.
+        """
         await self._gateway.close()
 
     async def start(
@@ -87,11 +91,14 @@ class Streams:
         owner: str = "",
         key: str = "",
     ) -> str:
-        """The id of a stream whose job is in the queue. Give one of `user`, `messages` and `input`.
+        """Start a stream, and return its id. Its job is then in the queue.
 
-        `chain`: None takes GATEWAY_DEFAULT_CHAIN. `owner`: whose it is, as auth names callers. `key`: as an
-        Idempotency-Key, of this owner. `webhook`: whom to tell of its end, as `POST /stream` takes it.
-        Raises Refused or Unreachable. After Unreachable the same key makes it one job in any case.
+        Give exactly one of `user`, `messages` and `input`. `chain`: None means GATEWAY_DEFAULT_CHAIN.
+        `owner`: the name of the caller, as the gateway's authentication gives it. `key`: an Idempotency-Key
+        of this owner. `webhook`: the field `webhook` of `POST /stream`, which says where to report the end.
+
+        Raises Refused or Unreachable. After Unreachable, call it again with the same key: that never makes
+        two jobs.
         """
         given = {"user": user, "messages": messages, "chain": chain, "params": params, "metadata": metadata}
         given |= {"webhook": webhook}
@@ -113,9 +120,10 @@ class Streams:
     async def follow(
         self, stream_id: str, *, after: str = "", owner: str = ""
     ) -> AsyncGenerator[Event, None]:
-        """Its events behind the event `after`, or from its beginning, to the terminal one.
+        """Yield the events after the event `after`, or from the beginning, up to the terminal event.
 
-        It goes on by itself where the store is away for less than two minutes. Raises Refused or Unreachable.
+        It continues by itself if the store cannot be reached for less than two minutes. Raises Refused or
+        Unreachable.
         """
         from gateway.client.events import Unreachable
         from gateway.client.stream import Pause
@@ -138,25 +146,25 @@ class Streams:
             except HoldfastError as error:
                 raise _refused(error) from error
             if ending.why in (Why.NONE, Why.TERMINAL):
-                return  # there was nothing behind `after`
+                return  # there are no events after the event `after`
             if ending.why is Why.STOPPING:
                 raise Unreachable(ConnectionError("this gateway is being closed"))
             await pause.wait(ConnectionError(ending.why))
 
     async def status(self, stream_id: str, *, owner: str = "") -> dict[str, Any]:
-        """The status document. Raises Refused or Unreachable."""
+        """Return the status document. Raises Refused or Unreachable."""
         with _told():
             return dict(await self._gateway.status(stream_id, owner or ANONYMOUS))
 
     async def cancel(self, stream_id: str, *, owner: str = "") -> dict[str, Any]:
-        """End it now; answers the status document. Raises Refused or Unreachable."""
+        """Cancel the stream now, and return its status document. Raises Refused or Unreachable."""
         with _told():
             return dict(await self._gateway.cancel(stream_id, owner or ANONYMOUS))
 
     async def _events(
         self, stream_id: str, after: str, owner: str, ending: Ending
     ) -> AsyncGenerator[Event, None]:
-        """What one reader gets, until the end or until the relay sends it away."""
+        """Yield the events of one reader, until the end, or until the relay ends the connection."""
         from gateway.client.events import Event
 
         try:
@@ -170,14 +178,15 @@ class Streams:
             return
         gateway.parts.hub.check_room(record.id, record.owner)
         decoder = sse.Decoder()
-        relay = Relay(gateway.parts.log, gateway.parts.hub, max_age=0.0)  # there is no connection to grow old
+        # there is no connection whose age must be limited
+        relay = Relay(gateway.parts.log, gateway.parts.hub, max_age=0.0)
         async with aclosing(relay.follow(record.id, cursor, ending, record.owner)) as chunks:
             async for chunk in chunks:
                 for message in decoder.feed(chunk):
                     yield Event(message.id, message.type, json.loads(message.data))
 
     def _written(self, body: Mapping[str, Any]) -> bytes:
-        """As the request would be sent, within the bound for requests."""
+        """Return the body of the request as JSON, within the limit for requests."""
         try:
             text = sse.dumps(body)
         except (TypeError, ValueError) as error:
@@ -189,7 +198,7 @@ class Streams:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Errors as the clients' own."""
+    """Convert errors to those of the clients."""
     try:
         yield
     except (StoreUnavailable, QueueUnavailable) as error:

@@ -1,1 +1,1 @@
-"""Who asks: an API key, App Service's sign-in, or a JWT, and what it says of him."""
+"""Identify callers: by an API key, App Service's sign-in, or a JWT. Also read their claims."""

@@ -1,6 +1,7 @@
-"""Who asks: nobody in particular, an API key, App Service's sign-in, or a JWT.
+"""Identify the caller: not at all, by an API key, by App Service's sign-in, or by a JWT.
 
-`owner` is what a stream and an Idempotency-Key belong to. A refusal is the same 401, whatever was wrong.
+`owner` is the name to which a stream and an Idempotency-Key belong. Every refusal is the same 401, whatever
+the reason.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from gateway.runtime.reread import Reread
 from gateway.settings import Settings
 
 KEY_BYTES = 32
-OWNER_CHARACTERS = 128  # of a name that an embedding application gives
+OWNER_CHARACTERS = 128  # the longest owner name of an embedding application
 OwnerOf = Callable[[Any], str | Awaitable[str | None] | None]
-# A file that cannot be read, or has a wrong line, takes nobody's key away for this long: time to see the log
-# and to mend it. A key that was revoked in it holds no longer than that: then no key does.
+# If the file of keys cannot be read, or has a wrong line, the keys of the last correct file stay valid for
+# this many seconds. That is time to see the error in the log and to correct the file. It also limits how long
+# a key stays valid that was revoked in a wrong file. After that time no key is valid.
 KEYS_HELD_SECONDS = 300.0
 KEYS_MOST_BYTES = 64 * 1024 * 1024
-# The same for no key and for a wrong one.
+# The answer to a request without a key, and to one with a wrong key.
 NO_KEY = (
     "Who asks is not known here: send an API key of this gateway, as `Authorization: Bearer <key>` or as "
     "`X-API-Key: <key>`."
@@ -41,33 +43,39 @@ _log = logging.getLogger("holdfast.auth")
 
 
 class Auth(Protocol):
-    """Tells who asks."""
+    """Identifies callers."""
 
     async def owner(self, headers: Headers) -> str:
-        """The caller's name. Raises Unauthorized, or AuthUnavailable when it cannot be decided now."""
+        """Return the caller's name. Raises Unauthorized, or AuthUnavailable if this cannot be decided now."""
 
     async def caller(self, headers: Headers) -> Caller:
-        """The same, and what chains are told of him. Raises as `owner`, and Forbidden for too many claims."""
+        """Return the caller's name and the claims for chains.
+
+        Raises the same as `owner`, and Forbidden for too many claims.
+        """
 
 
 class Open:
-    """Everybody is the same nobody: for loopback, or behind something that asks."""
+    """Does not identify callers.
+
+    It is for a server on loopback, or behind another server that identifies callers.
+    """
 
     async def owner(self, headers: Headers) -> str:
-        """Always the same."""
+        """Return the same name for all callers."""
         return ANONYMOUS
 
     async def caller(self, headers: Headers) -> Caller:
-        """Nothing is known of him."""
+        """Return a caller without claims."""
         return Caller(ANONYMOUS)
 
 
 class Keys:
-    """API keys from a file of `name sha256-hex` lines, read again when it changes.
+    """API keys from a file of `name sha256-hex` lines. The file is read again when it changes.
 
-    A name may have several keys, so that one is replaced while both work. A file that becomes wrong, or goes
-    away, changes nothing for `KEYS_HELD_SECONDS`; from then on nobody is let in until it is right again.
-    Raises ValueError for a file that is wrong at the start.
+    A name may have several keys, so that a key can be replaced while both are valid. If the file becomes
+    wrong or is deleted, the keys do not change for `KEYS_HELD_SECONDS`. After that all callers are refused
+    until the file is correct again. The constructor raises ValueError for a wrong file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,9 +89,10 @@ class Keys:
             raise ValueError(f"GATEWAY_KEYS_FILE: {error}") from None
 
     async def owner(self, headers: Headers) -> str:
-        """The key's name; a key is found by its hash, so nothing of it is compared.
+        """Return the name of the caller's key.
 
-        Raises Unauthorized, or AuthUnavailable while the file has been wrong for too long.
+        The key is found by its hash, so no part of the key itself is compared. Raises Unauthorized, or
+        AuthUnavailable if the file has been wrong for too long.
         """
         self._file.look(self._wrong, self._right)
         if self._held_for() <= 0:
@@ -96,11 +105,11 @@ class Keys:
         return f"key:{name}"
 
     async def caller(self, headers: Headers) -> Caller:
-        """A key says nothing but its name."""
+        """Return the caller without claims: a key has only a name."""
         return Caller(await self.owner(headers))
 
     def _held_for(self) -> float:
-        """Seconds for which the keys still hold, of a wrong file."""
+        """Return for how many seconds the keys remain valid although the file is wrong."""
         since = self._file.wrong_since
         return KEYS_HELD_SECONDS if since is None else since + KEYS_HELD_SECONDS - time.monotonic()
 
@@ -115,7 +124,7 @@ class Keys:
     def _take(self, text: bytes) -> None:
         try:
             lines = text.decode().splitlines()
-        except UnicodeError:  # its own text quotes a piece of the file
+        except UnicodeError:  # the error's own text would quote a part of the file
             raise ValueError("it is not text in UTF-8") from None
         names = {}
         for number, line in enumerate(lines, 1):
@@ -134,17 +143,17 @@ class Keys:
 
 
 class EasyAuth:
-    """App Service Authentication: the platform has signed the caller in and says so in headers of its own.
+    """App Service Authentication: the platform signs callers in and names them in special headers.
 
-    It removes such headers from outside, so they are to be trusted there, and only there: the settings refuse
-    this where the platform does not say that its sign-in is in front (`WEBSITE_AUTH_ENABLED`).
+    The platform removes such headers from outside requests, so they can be trusted there, and only there. The
+    settings refuse this mode unless the platform reports that its sign-in is active (`WEBSITE_AUTH_ENABLED`).
     """
 
     def __init__(self, claims: Sequence[str] = ()) -> None:
         self._claims = claims
 
     async def owner(self, headers: Headers) -> str:
-        """Identity provider and the caller's id there."""
+        """Return the name of the identity provider, and the caller's id there."""
         named = headers.getlist("x-ms-client-principal-id")
         providers = headers.getlist("x-ms-client-principal-idp") or [""]
         if len(named) != 1 or len(providers) != 1 or not named[0]:
@@ -152,7 +161,10 @@ class EasyAuth:
         return f"easyauth:{providers[0]}:{named[0]}"
 
     async def caller(self, headers: Headers) -> Caller:
-        """The same, and the claims that the platform has found in what the provider said."""
+        """Return the caller with the chosen claims.
+
+        The claims are in the platform's header, which repeats what the identity provider reported.
+        """
         owner, principals = await self.owner(headers), headers.getlist("x-ms-client-principal")
         if not self._claims or not principals:
             return Caller(owner)
@@ -162,16 +174,21 @@ class EasyAuth:
 
 
 class Named:
-    """The application that this gateway is a part of names the caller.
+    """Identifies callers by a function of the application that contains this gateway.
 
-    `ask` gets the request and gives the owner, a string of 1 to 128 characters, or None for nobody.
+    `ask` gets the request and returns the owner, a string of 1 to 128 characters, or None if it refuses the
+    caller.
     """
 
     def __init__(self, ask: OwnerOf) -> None:
         self._ask = ask
 
     async def caller(self, request: Any) -> Caller:
-        """Who asks. Raises Unauthorized, TypeError for what is no owner, and whatever `ask` raises."""
+        """Return the caller.
+
+        Raises Unauthorized, TypeError if the result of `ask` is not a valid owner, and any exception of
+        `ask`.
+        """
         given = self._ask(request)
         owner = await given if inspect.isawaitable(given) else given
         if owner is None:
@@ -188,7 +205,10 @@ class Named:
 
 
 def auth_of(settings: Settings) -> Auth:
-    """What the settings ask for. Raises ValueError for a file of keys that is wrong or cannot be read."""
+    """Return the Auth that the settings name.
+
+    Raises ValueError for a file of keys that is wrong or cannot be read.
+    """
     match settings.auth:
         case "keys":
             return Keys(Path(settings.keys_file))
@@ -202,7 +222,7 @@ def auth_of(settings: Settings) -> Auth:
 
 
 def new_key(name: str) -> tuple[str, str]:
-    """An API key, and its line for the file of keys. Raises ValueError for a name that is none."""
+    """Create an API key, and its line for the file of keys. Raises ValueError for an invalid name."""
     if not _NAME.fullmatch(name):
         raise ValueError("a name has 1 to 64 letters, digits, dots, dashes or underscores")
     key = "hf_" + secrets.token_urlsafe(KEY_BYTES)

@@ -1,4 +1,4 @@
-"""Callers with a JWT of an OpenID issuer, checked with the keys that it publishes."""
+"""Identify callers by a JWT of an OpenID issuer. The published keys of the issuer verify the JWT."""
 
 from __future__ import annotations
 
@@ -20,29 +20,32 @@ from gateway.protocol.errors import AuthUnavailable, Forbidden, Unauthorized
 from gateway.settings import Settings
 from gateway.settings.rules import keeps_keys
 
-# Asymmetric ones only: with an issuer's public keys a symmetric one would be a forgery (RFC 8725, 3.1).
+# Only asymmetric algorithms. With a symmetric one, anybody could sign with the issuer's public keys (RFC
+# 8725, 3.1).
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-LEEWAY_SECONDS = 60  # between the issuer's clock and ours
+LEEWAY_SECONDS = 60  # allowed difference between the clocks of the issuer and the gateway
 DISCOVERY = "/.well-known/openid-configuration"
 KEPT_SECONDS, RETRY_SECONDS, FETCH_SECONDS = 3600.0, 30.0, 5.0
-HELD_SECONDS = 86_400.0  # keys that cannot be read anew hold no longer: the issuer may have taken one back
-SHORTEST_RSA_BITS = 2048  # RFC 7518, 3.3
-# What a header may call an access token: RFC 9068, 2.1; most issuers, Entra among them, write JWT or nothing.
+# Keys that cannot be read again are valid for this time: the issuer may have withdrawn one.
+HELD_SECONDS = 86_400.0
+SHORTEST_RSA_BITS = 2048  # shortest allowed RSA key (RFC 7518, 3.3)
+# The header types of an access token: RFC 9068, 2.1. Most issuers, for example Entra, write JWT or nothing.
 ACCESS_TYPES = ("at+jwt", "jwt", "")
-# Claims by which issuers tell their kinds of tokens apart, Keycloak's `typ` and Cognito's `token_use`: what
-# they say of an access token, and of others.
+# Claims by which issuers distinguish kinds of tokens: Keycloak's `typ` and Cognito's `token_use`. The first
+# mapping has their values for an access token, the second has their values for other tokens.
 ACCESS_KINDS = {"typ": "bearer", "token_use": "access"}
 OTHER_KINDS = {"typ": ("id", "refresh", "offline", "logout"), "token_use": ("id", "refresh")}
-# Claims of other tokens: of ID tokens (OpenID Connect Core, 2 and 3.3.2.11), of logout tokens and other
-# security events (RFC 8417, 2.2).
+# Claims that only other tokens have: ID tokens (OpenID Connect Core, 2 and 3.3.2.11), and logout tokens and
+# other security events (RFC 8417, 2.2).
 FOREIGN_CLAIMS = ("nonce", "at_hash", "c_hash", "events")
 DOCUMENT_BYTES = 256 * 1024
-NONSENSE = (ValueError, KeyError, TypeError, AttributeError)  # what PyJWT raises for JSON of another shape
+# what PyJWT raises for JSON with a wrong structure
+NONSENSE = (ValueError, KeyError, TypeError, AttributeError)
 _log = logging.getLogger("holdfast.oidc")
 
 
 class Jwt:
-    """An access token of an issuer, checked with its published keys (RFC 7519, RFC 8725, RFC 9068)."""
+    """Identifies callers by access tokens, verified with the issuer's keys (RFC 7519, RFC 8725, RFC 9068)."""
 
     def __init__(self, settings: Settings) -> None:
         self._issuer = settings.jwt_issuer
@@ -54,13 +57,13 @@ class Jwt:
         self._keys = Jwks(settings.jwt_jwks_url, settings.jwt_issuer)
 
     async def owner(self, headers: Headers) -> str:
-        """The claim that names the caller. Raises as `caller`."""
+        """Return the value of the claim that names the caller. Raises the same as `caller`."""
         return (await self.caller(headers)).owner
 
     async def caller(self, headers: Headers) -> Caller:
-        """The claim that names the caller, and those that chains are told.
+        """Return the caller's name from its claim, and the claims for chains.
 
-        Raises Unauthorized, Forbidden for who lacks the required scope or role, or AuthUnavailable.
+        Raises Unauthorized, Forbidden if the required scope or role is missing, or AuthUnavailable.
         """
         given = bearer(headers)
         try:
@@ -77,13 +80,13 @@ class Jwt:
             )
         except (
             jwt.PyJWTError,
-            RecursionError,  # a header as deep as it is long
+            RecursionError,  # a header with too many levels
             TypeError,
             ValueError,
-        ):  # the last two: a key of another kind than the token says
+        ):  # TypeError and ValueError: the key has another type than the token says
             raise Unauthorized from None
         named = claims[self._claim]
-        if type(named) not in (str, int) or named == "":  # nobody, or more than one
+        if type(named) not in (str, int) or named == "":  # the claim contains no name, or several names
             raise Unauthorized
         if not is_access_token(header, claims):
             raise Unauthorized
@@ -95,11 +98,12 @@ class Jwt:
 
 
 def is_access_token(header: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
-    """Whether a token whose signature holds is for an API, as far as the token itself tells.
+    """Return whether a token with a valid signature is an access token, as far as the token shows this.
 
-    An ID token tells a client who has signed in. Where client and API are one registration it has the same
-    issuer, audience and keys as an access token, and only `typ` and some claims differ. An ID token without
-    any of these cannot be told apart: a required scope refuses it, as no ID token has one.
+    An ID token is not for an API: it tells a client which user has signed in. If client and API have one
+    registration, an ID token has the same issuer, audience and keys as an access token. Only `typ` and some
+    claims differ. An ID token without these differences cannot be recognized. A required scope refuses it,
+    because no ID token has a scope.
     """
     kind = str(header.get("typ") or "").lower().removeprefix("application/")
     if kind not in ACCESS_TYPES:
@@ -107,13 +111,17 @@ def is_access_token(header: Mapping[str, Any], claims: Mapping[str, Any]) -> boo
     told = {name: str(claims.get(name, "")).lower() for name in ACCESS_KINDS}
     if any(told[name] in others for name, others in OTHER_KINDS.items()):
         return False
-    # Keycloak before 24 writes `nonce` into access tokens, too: a token that says that it is one may have it.
+    # Keycloak before 24 writes `nonce` into access tokens too. So a token that declares itself an access
+    # token may have it.
     says_so = kind == "at+jwt" or any(told[name] == word for name, word in ACCESS_KINDS.items())
     return not any(name in claims for name in FOREIGN_CLAIMS if name != "nonce" or not says_so)
 
 
 def _names(claims: Mapping[str, Any], *claim: str) -> set[str]:
-    """The names in these claims: a text of names by space (RFC 8693, 4.2), or a list of them."""
+    """Return the names in these claims.
+
+    A claim is a text of names separated by spaces (RFC 8693, 4.2), or a list of names.
+    """
     found: set[str] = set()
     for given in (claims.get(name) for name in claim):
         if isinstance(given, str):
@@ -124,9 +132,11 @@ def _names(claims: Mapping[str, Any], *claim: str) -> set[str]:
 
 
 class Jwks:
-    """An issuer's keys, kept for an hour; asked again for an unknown one, at most twice a minute.
+    """The keys of an issuer, kept for an hour.
 
-    While the issuer cannot be reached those that are known hold on, for a day.
+    For an unknown key they are read again, at most twice a minute.
+
+    If the issuer cannot be reached, the known keys stay valid for a day.
     """
 
     def __init__(self, url: str, issuer: str) -> None:
@@ -137,7 +147,11 @@ class Jwks:
         self._reading = asyncio.Lock()
 
     async def key(self, kid: str) -> Any:
-        """The key of this id. Raises Unauthorized, or AuthUnavailable while the issuer was never reached."""
+        """Return the key with this id.
+
+        Raises Unauthorized for an unknown key. Raises AuthUnavailable if no keys could be read within the
+        last day.
+        """
         if kid not in self._known or time.monotonic() - self._read_at > KEPT_SECONDS:
             async with self._reading:
                 if time.monotonic() - self._tried_at > RETRY_SECONDS:
@@ -169,9 +183,9 @@ class Jwks:
         self._read_at = time.monotonic()
 
     async def _discovered(self, http: Any) -> str:
-        """Where the keys are, as the issuer's discovery document says. Raises Untrusted.
+        """Return the URL of the keys, from the issuer's discovery document. Raises Untrusted.
 
-        The document must be the very issuer's (OpenID Connect Discovery, 4.3; RFC 8414, 3.3).
+        The document must name exactly this issuer (OpenID Connect Discovery, 4.3; RFC 8414, 3.3).
         """
         found = await _document(http, self._issuer.rstrip("/") + DISCOVERY)
         if found["issuer"] != self._issuer:
@@ -183,7 +197,7 @@ class Jwks:
 
 
 class Untrusted(Exception):
-    """What the issuer said is not to be trusted; the text is ours."""
+    """The issuer's answer cannot be trusted. The text of this error is written by the gateway."""
 
 
 def _is_weak(key: jwt.PyJWK) -> bool:
@@ -191,16 +205,16 @@ def _is_weak(key: jwt.PyJWK) -> bool:
 
 
 async def _document(http: Any, url: str) -> Any:
-    """A JSON object from an issuer. Raises ValueError for a longer one than anybody has.
+    """Read a JSON object from an issuer. Raises ValueError if it is longer than DOCUMENT_BYTES.
 
-    Raises Untrusted for a redirect: it may lead to plain http, or to somebody else.
+    Raises Untrusted for a redirect, which may lead to plain http or to another server.
     """
     async with http.get(url, headers={"accept": "application/json"}, allow_redirects=False) as answer:
         if answer.status // 100 == 3:
             raise Untrusted("it answers with a redirect")
         answer.raise_for_status()
         body = b""
-        async for piece in answer.content.iter_any():  # `read(n)` would answer the first piece
+        async for piece in answer.content.iter_any():  # `read(n)` would return only the first piece
             body += piece
             if len(body) > DOCUMENT_BYTES:
                 raise ValueError("too long")

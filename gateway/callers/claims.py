@@ -1,7 +1,8 @@
-"""What a caller's sign-in says of him beside his name, and chains are told: claims. No I/O.
+"""Claims: what a caller's sign-in says about the caller in addition to the name. Chains get them. No I/O.
 
-Only claims that the operator names (GATEWAY_CHAIN_CLAIMS), only values that a chain can use as they are, and
-only so many bytes. They are kept with the stream's owner, reach the chain, and stand in no answer and no log.
+Only claims that the operator names (GATEWAY_CHAIN_CLAIMS) are used, only values that a chain can use
+unchanged, and only up to a total size. They are stored with the stream's owner and passed to the chain. No
+answer and no log line contains them.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from typing import Any, NamedTuple
 from gateway.protocol import sse
 from gateway.protocol.errors import Forbidden, Unauthorized
 
-MOST_BYTES = 4096  # of JSON, all claims of a caller together
+MOST_BYTES = 4096  # most bytes of a caller's claims together, as JSON
 NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Caller(NamedTuple):
-    """Who asks, and what chains are told of him."""
+    """The name of a caller, and the claims that chains get."""
 
     owner: str
     claims: Mapping[str, Any] = NO_CLAIMS
 
 
 def names_of(setting: str) -> tuple[str, ...]:
-    """The names of a setting, by comma."""
+    """Return the names in a setting, which are separated by commas."""
     return tuple(dict.fromkeys(filter(None, map(str.strip, setting.split(",")))))
 
 
 def chosen(names: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The claims of these names that are texts, numbers, truth values or lists of texts.
+    """Return the named claims whose values are texts, numbers, truth values or lists of texts.
 
-    Raises Forbidden where they are too large: a chain that decides by claims must not get a part of them.
+    Raises Forbidden if they are too large: a chain that decides by claims must not get only a part of them.
     """
     told = {name: given[name] for name in names if name in given and _is_plain(given[name])}
     if told and len(sse.dumps(told)) > MOST_BYTES:
@@ -45,9 +46,10 @@ def chosen(names: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_principal(header: str) -> dict[str, Any]:
-    """The claims of App Service's `X-MS-CLIENT-PRINCIPAL`, by their types; one that comes twice is a list.
+    """Return the claims in App Service's header `X-MS-CLIENT-PRINCIPAL`, by their types.
 
-    Raises Unauthorized for a header that the platform does not write.
+    A claim that occurs twice becomes a list. Raises Unauthorized for a header that the platform does not
+    write.
     """
     try:
         principal = json.loads(base64.b64decode(header, validate=True))

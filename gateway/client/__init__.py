@@ -1,11 +1,11 @@
-"""The Python client: a stream is followed to its end through any cut, and no event comes twice.
+"""The Python client. It reads a stream to its end even if connections are lost, and yields no event twice.
 
     async with Gateway("http://127.0.0.1:7071") as gateway:
         async for event in gateway.stream(user="Who are you?"):
             print(event.text, end="", flush=True)
 
-A POST carries an Idempotency-Key and is repeated until it is answered; from then on each connection goes on
-behind the last event. `SyncGateway` is the same for code without an event loop.
+A POST has an Idempotency-Key and is repeated until it is answered. After that, each new connection continues
+after the last event. `SyncGateway` does the same for code without an event loop.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ __all__ = [
     "SyncStream",
     "Unreachable",
 ]
-SILENCE_SECONDS = 45.0  # three heartbeats missed: the connection is dead
+SILENCE_SECONDS = 45.0  # three missed heartbeats mean that the connection is lost
 PATIENCE_SECONDS = 120.0
 T = TypeVar("T")
 Responses = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-_NOT_GIVEN: Any = object()  # `input` may be null
+_NOT_GIVEN: Any = object()  # marks an argument that was not given, because `input` may be null
 
 
 class Gateway:
-    """A gateway at a URL. `key` is an API key or a JWT; `patience` in seconds without a sign of it.
+    """A client of the gateway at a URL.
 
-    Raises ValueError for what is no URL of HTTP.
+    `key` is an API key or a JWT. `patience`: for how many seconds the client retries while it receives
+    nothing from the gateway. Raises ValueError if the URL is not an HTTP URL.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Gateway:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; streams go on at the gateway."""
+        """Close the connections. The streams continue at the gateway."""
         await self._http.aclose()
 
     def stream(
@@ -102,13 +103,16 @@ class Gateway:
         webhook: Mapping[str, Any] | None = None,
         key: str = "",
     ) -> Stream:
-        """A new stream, started when it is iterated or awaited; exactly one of `user`, `messages`, `input`.
+        """Return a new stream, which starts when it is iterated or awaited.
 
-        `thread` is the conversation that it goes on with. Where another stream of that one runs,
-        `multitask_strategy` says what happens: `reject` (Refused, by default), `enqueue`, `interrupt` or
-        `rollback`.
-        `webhook` is whom to tell of its end: `{"url", "events"?, "when"?, "within_seconds"?}`.
-        `key` is its Idempotency-Key (a random one by default): the same key is the same stream.
+        Give exactly one of `user`, `messages` and `input`.
+
+        `thread` is the conversation that the stream continues. If another stream of this thread runs,
+        `multitask_strategy` decides what happens: `reject` (raises Refused; this is the default), `enqueue`,
+        `interrupt` or `rollback`.
+
+        `webhook` is where to report the end of the stream: `{"url", "events"?, "when"?, "within_seconds"?}`.
+        `key` is the Idempotency-Key (by default a random one). The same key gives the same stream.
         """
         given = {"user": user, "messages": messages, "chain": chain, "params": params, "metadata": metadata}
         given |= {"thread": thread, "multitask_strategy": multitask_strategy, "webhook": webhook}
@@ -118,7 +122,7 @@ class Gateway:
         return Stream(self._http, self.patience, body=body, key=key or secrets.token_urlsafe(16))
 
     def follow(self, stream_id: str, after: str = "") -> Stream:
-        """A stream that exists, from behind the event `after`, or from its beginning."""
+        """Return a stream that exists. It is read from after the event `after`, or from its beginning."""
         return Stream(self._http, self.patience, stream_id=stream_id, after=after)
 
     def retry(
@@ -131,11 +135,12 @@ class Gateway:
         webhook: Mapping[str, Any] | None = _NOT_GIVEN,
         key: str = "",
     ) -> Stream:
-        """Another try of a stream that has failed, started when it is iterated or awaited.
+        """Return a retry of a stream that has failed. It starts when it is iterated or awaited.
 
-        It goes on where that one has failed, or from `start`: a stage, or the id of the event with which one
-        began. `params` are set anew, and the input by the merge patch `input_patch` (RFC 7396). `webhook` is
-        instead of the failed stream's; None: none. `key` is its Idempotency-Key (a random one by default).
+        It continues at the stage that failed, or from `start`: the name of a stage, or the id of the event
+        with which a stage began. Each of `params` replaces the param of the same name. The merge patch
+        `input_patch` (RFC 7396) changes the input. `webhook` replaces the webhook of the failed stream; None
+        means no webhook. `key` is the Idempotency-Key (by default a random one).
         """
         given = {"from": start or None, "params": params, "input_patch": input_patch}
         body = {name: value for name, value in given.items() if value is not None}
@@ -152,10 +157,11 @@ class Gateway:
         goto: Any = None,
         webhook: Mapping[str, Any] | None = _NOT_GIVEN,
     ) -> Stream:
-        """Answer what a stream has asked: the stream that goes on, started when it is iterated or awaited.
+        """Answer the questions of a stream. Return the stream that continues.
 
-        `responses`: each answer by its question's id, or a list as `POST /stream/{id}/resume` takes it. The
-        same answers are the same stream. `webhook` is instead of that of the stream that asks; None: none.
+        It starts when it is iterated or awaited. `responses` maps the id of each question to its answer, or
+        is a list in the format of `POST /stream/{id}/resume`. The same answers give the same stream.
+        `webhook` replaces the webhook of the stream that asked; None means no webhook.
         """
         told = responses
         if isinstance(told, Mapping):
@@ -167,40 +173,43 @@ class Gateway:
         return Stream(self._http, self.patience, body=body, path=f"/stream/{stream_id}/resume")
 
     async def follow_many(self, stream_ids: Iterable[str]) -> AsyncGenerator[tuple[str, Event], None]:
-        """The events of several streams as they come, each with its stream's id, until all have ended.
+        """Yield the events of several streams until all have ended, each with its stream's id.
 
-        They share one connection; each event comes once, through cuts. Raises Refused or Unreachable.
+        The events come as they are written. The streams share one connection. Each event comes once, even if
+        connections are lost. Raises Refused or Unreachable.
         """
         async with aclosing(aiter(Many(self._http, self.patience, list(stream_ids)))) as pairs:
             async for pair in pairs:
                 yield pair
 
     async def feed(self, after: str = "") -> AsyncGenerator[Event, None]:
-        """What becomes of the caller's streams, without end: `started`, `stage`, `waiting`, `ended`.
+        """Yield the events of the caller's own feed, without end: `started`, `stage`, `waiting`, `ended`.
 
-        An event's data is the stream's row, as the list tells it; in `stage` it has `stage` too. First comes
-        what ended in the last minute, and what runs; or, behind the event `after`, what came since. Each
-        event comes once, through cuts; after a `reset` the feed begins anew. Raises Refused or Unreachable.
+        The data of an event is the row of the stream, as in the list of streams. For `stage` it also has the
+        field `stage`. Without `after` the first rows are the streams that ended in the last minute, and the
+        streams that run. With `after` the events after that event come. Each event comes once, even if
+        connections are lost. After a `reset` the feed starts again from its beginning. Raises Refused or
+        Unreachable.
         """
         async with aclosing(aiter(OwnerFeed(self._http, self.patience, after))) as events:
             async for event in events:
                 yield event
 
     async def status(self, stream_id: str) -> dict[str, Any]:
-        """The status document. Raises Refused or Unreachable."""
+        """Return the status document. Raises Refused or Unreachable."""
         return await document(self._http, Pause(self.patience), "GET", f"/stream/{stream_id}")
 
     async def chains(self) -> dict[str, Any]:
-        """The chains of this gateway: names, stages, and schemas. Raises Refused or Unreachable."""
+        """Return the chains of this gateway: names, stages and schemas. Raises Refused or Unreachable."""
         return await document(self._http, Pause(self.patience), "GET", "/chains")
 
     async def cancel(self, stream_id: str) -> dict[str, Any]:
-        """End it now; answers the status document. Raises Refused or Unreachable."""
+        """Cancel the stream now, and return its status document. Raises Refused or Unreachable."""
         return await document(self._http, Pause(self.patience), "DELETE", f"/stream/{stream_id}")
 
 
 class SyncGateway:
-    """The same for code without an event loop; one call at a time."""
+    """The same as Gateway, for code without an event loop. Make only one call at a time."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self._runner = asyncio.Runner()
@@ -216,27 +225,27 @@ class SyncGateway:
         self._runner.close()
 
     def stream(self, **given: Any) -> SyncStream:
-        """As Gateway.stream."""
+        """Does the same as Gateway.stream."""
         return SyncStream(self._gateway.stream(**given), self._runner)
 
     def follow(self, stream_id: str, after: str = "") -> SyncStream:
-        """As Gateway.follow."""
+        """Does the same as Gateway.follow."""
         return SyncStream(self._gateway.follow(stream_id, after), self._runner)
 
     def retry(self, stream_id: str, start: str = "", **given: Any) -> SyncStream:
-        """As Gateway.retry."""
+        """Does the same as Gateway.retry."""
         return SyncStream(self._gateway.retry(stream_id, start, **given), self._runner)
 
     def resume(self, stream_id: str, responses: Responses, **given: Any) -> SyncStream:
-        """As Gateway.resume."""
+        """Does the same as Gateway.resume."""
         return SyncStream(self._gateway.resume(stream_id, responses, **given), self._runner)
 
     def status(self, stream_id: str) -> dict[str, Any]:
-        """As Gateway.status."""
+        """Does the same as Gateway.status."""
         return self._run(self._gateway.status(stream_id))
 
     def cancel(self, stream_id: str) -> dict[str, Any]:
-        """As Gateway.cancel."""
+        """Does the same as Gateway.cancel."""
         return self._run(self._gateway.cancel(stream_id))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -244,7 +253,7 @@ class SyncGateway:
 
 
 class SyncStream:
-    """`for event in stream`, or `stream.result()`."""
+    """A stream for code without an event loop: `for event in stream`, or `stream.result()`."""
 
     def __init__(self, stream: Stream, runner: asyncio.Runner) -> None:
         self._stream = stream
@@ -252,27 +261,27 @@ class SyncStream:
 
     @property
     def id(self) -> str:
-        """The stream's id, once it is known."""
+        """The id of the stream; empty until it is known."""
         return self._stream.id
 
     @property
     def text(self) -> str:
-        """The last stage's text, as far as it has come."""
+        """The text of the last stage that was received so far."""
         return self._stream.text
 
     @property
     def stages(self) -> list[Stage]:
-        """As Stream.stages."""
+        """The same as Stream.stages."""
         return self._stream.stages
 
     @property
     def interrupted(self) -> bool:
-        """As Stream.interrupted."""
+        """The same as Stream.interrupted."""
         return self._stream.interrupted
 
     @property
     def interrupts(self) -> Sequence[Mapping[str, Any]]:
-        """As Stream.interrupts."""
+        """The same as Stream.interrupts."""
         return self._stream.interrupts
 
     def __iter__(self) -> Iterator[Event]:
@@ -288,9 +297,9 @@ class SyncStream:
             self._runner.run(events.aclose())
 
     def result(self) -> Result:
-        """As Stream.result."""
+        """Does the same as Stream.result."""
         return self._runner.run(self._stream.result())
 
     def cancel(self) -> dict[str, Any]:
-        """As Stream.cancel."""
+        """Does the same as Stream.cancel."""
         return self._runner.run(self._stream.cancel())

@@ -1,4 +1,7 @@
-"""What one address tells, over one connection after another, each behind the last event."""
+"""Read the messages of one address over a sequence of connections.
+
+Each connection continues after the last event.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from gateway.protocol.sse import HEARTBEAT, Decoder, Message
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One connection's. `position`: the id of the last event that came, or empty."""
+    """The request of one connection. `position` is the id of the last received event, or empty."""
 
     method: str
     path: str
@@ -25,19 +28,22 @@ class Request:
 
 
 class Connections:
-    """Over which the messages come. `patience`: seconds without a sign of the gateway."""
+    """The connections over which messages are received.
+
+    `patience`: for how many seconds connections are retried while nothing is received from the gateway.
+    """
 
     def __init__(self, http: httpx.AsyncClient, patience: float) -> None:
         self._http = http
         self._pause = Pause(patience)
         self._retry_ms: int | None = None
-        self._is_over = False  # a 204 has said so
+        self._is_over = False  # True after an answer with the status 204
 
     async def messages(self, asks: Callable[[], Request | None]) -> AsyncGenerator[Message | None, None]:
-        """Each message once, and None where a connection begins.
+        """Yield each message once, and None when a new connection begins.
 
-        `asks` says what the next connection is to ask for. The messages end where that is nothing, and with
-        a 204. Raises Refused or Unreachable.
+        `asks` returns the request of the next connection. The messages end if it returns None, or after an
+        answer with the status 204. Raises Refused or Unreachable.
         """
         self._pause.reset()
         while not self._is_over and (request := asks()):

@@ -1,4 +1,4 @@
-"""What the Python client gives and raises: values only."""
+"""The values that the Python client returns, and the exceptions that it raises."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 from gateway.protocol import TERMINAL_EVENTS
 
-WAITING = "waiting"  # the state of a stream whose questions are open
+WAITING = "waiting"  # the status of a stream that has open questions
 
 
 class GatewayError(Exception):
-    """The gateway's client failed."""
+    """The base class of the client's errors."""
 
 
 class Refused(GatewayError):
-    """The gateway has refused a request.
+    """The gateway refused a request.
 
-    `status` is HTTP's, `code` the problem's stable one, `retry_after` seconds where it names any.
+    `status` is the HTTP status. `code` is the stable code of the problem document. `retry_after` is the
+    seconds to wait, if the gateway gave them.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any], retry_after: float | None) -> None:
@@ -30,7 +31,10 @@ class Refused(GatewayError):
 
 
 class Unreachable(GatewayError):
-    """Nothing was heard of the gateway for as long as the patience lasts; the cause is the last try's."""
+    """The client received nothing from the gateway for `patience` seconds.
+
+    The cause is the error of the last try.
+    """
 
     def __init__(self, cause: Exception) -> None:
         why = str(cause) or type(cause).__name__
@@ -38,9 +42,11 @@ class Unreachable(GatewayError):
 
 
 class StreamFailed(GatewayError):
-    """The stream ended without a result; `code`, `retryable`, and the text that it had said.
+    """The stream ended without a result.
 
-    `detail`: of a gateway in development, what the chain's author is told; else empty.
+    `code` and `retryable` are those of the `failed` event. `text` is the text that was received before.
+    `detail` is a message for the author of the chain, only from a gateway in development; otherwise it is
+    empty.
     """
 
     def __init__(self, error: Mapping[str, Any], text: str) -> None:
@@ -52,7 +58,7 @@ class StreamFailed(GatewayError):
 
 
 class StreamCancelled(GatewayError):
-    """Somebody has cancelled the stream."""
+    """The stream was cancelled."""
 
     def __init__(self) -> None:
         super().__init__("the stream was cancelled")
@@ -66,7 +72,10 @@ class StreamTaken(GatewayError):
 
 
 class StreamEnded(GatewayError):
-    """A producer's stream has ended; `status` is `done` or `failed`, or empty where nothing is kept of it."""
+    """The stream of a producer has ended.
+
+    `status` is `done` or `failed`. It is empty if the record no longer exists.
+    """
 
     def __init__(self, status: str) -> None:
         self.status = status
@@ -75,7 +84,10 @@ class StreamEnded(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: its id, its type (`message` for text), and its data. Types may be added to the protocol."""
+    """One event: its id, its type (`message` for text), and its data.
+
+    Later versions of the protocol may add types.
+    """
 
     id: str
     type: str
@@ -83,18 +95,18 @@ class Event:
 
     @property
     def text(self) -> str:
-        """The piece of text that it is, or nothing."""
+        """The piece of text in this event; empty if the event has no text."""
         return str(self.data["delta_content"]) if self.type == "message" else ""
 
     @property
     def final(self) -> bool:
-        """Whether it ends its stream."""
+        """Return whether this event ends its stream."""
         return self.type in TERMINAL_EVENTS
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One run of one stage as far as it has come; `state` is `started` or `finished`."""
+    """One run of one stage, as received so far. `state` is `started` or `finished`."""
 
     name: str
     run: int
@@ -104,10 +116,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a stream came to: its text, its stages' runs in order, usage, why it ended.
+    """The result of a stream: its text, the runs of its stages in order, its usage, and why it ended.
 
-    `interrupts` are what a graph has stopped to ask, each `{"id", "value"}`, perhaps with `response_schema`:
-    `Gateway.resume` answers them.
+    `interrupts` are the questions of a graph, each `{"id", "value"}`, some also with `response_schema`.
+    Answer them with `Gateway.resume`.
     """
 
     text: str
@@ -118,5 +130,5 @@ class Result:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a graph has stopped to ask, or at a breakpoint."""
+        """Return whether a graph stopped with a question, or at a breakpoint."""
         return self.finish_reason == "interrupted"

@@ -1,4 +1,4 @@
-"""The feed of the caller's streams as the Python client follows it."""
+"""The feed of the caller's streams, as the Python client reads it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from gateway.client.connections import Connections, Request
 from gateway.client.events import Event
 from gateway.client.stream import read_json
 
-_NOWHERE = ("", "0")  # ids of the frames of a beginning, but for its last
+_NOWHERE = ("", "0")  # ids of the first frames of a feed's beginning; only its last frame has a real id
 
 
 class OwnerFeed:
-    """`position` is behind the last event that was handed out; empty: the feed begins."""
+    """A reader of the feed.
+
+    `position` is the id of the last yielded event; empty: start from the beginning.
+    """
 
     def __init__(self, http: httpx.AsyncClient, patience: float, position: str) -> None:
         self._connections = Connections(http, patience)
         self.position = position
 
     async def __aiter__(self) -> AsyncGenerator[Event, None]:
-        """A beginning is handed out when all of it is here, as it may be cut."""
+        """Yield the events.
+
+        The beginning is yielded only when all of it was received, because a connection may be lost.
+        """
         beginning = list[Event]()
         async with aclosing(self._connections.messages(self._asks)) as messages:
             async for message in messages:

@@ -1,4 +1,4 @@
-"""Several streams as the Python client follows them: one connection after another for all of them."""
+"""Several streams, as the Python client reads them: one connection at a time for all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pair = tuple[str, Event]
 
 
 class Many:
-    """Streams that share a connection; `position` is behind the last event of each."""
+    """Streams that share a connection. `position` is the place after the last event of each stream."""
 
     def __init__(self, http: httpx.AsyncClient, patience: float, stream_ids: Sequence[str]) -> None:
         self._connections = Connections(http, patience)
@@ -35,6 +35,6 @@ class Many:
                 yield told["stream"], event
 
     def _asks(self) -> Request | None:
-        """Those that have not ended; nothing where all have."""
+        """Return the request for the streams that have not ended; None if all have ended."""
         body = {"streams": [{"id": one} for one in self._left]}
         return Request("POST", "/streams/events", self.position, body) if self._left else None

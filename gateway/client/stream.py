@@ -1,4 +1,4 @@
-"""One stream as the Python client follows it: connection after connection, each behind the last event."""
+"""One stream, as the Python client reads it. Each new connection continues after the last event."""
 
 from __future__ import annotations
 
@@ -29,12 +29,16 @@ from gateway.protocol.sse import HEARTBEAT, Decoder, Message
 
 BACKOFF_SECONDS = (0.25, 10.0)
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-LOST = (httpx.TransportError, httpx.DecodingError)  # the connection, or what came of it; the next may do
+# errors after which a new connection may work
+LOST = (httpx.TransportError, httpx.DecodingError)
 _KNOWN = frozenset(kind.value for kind in EventType if kind.value)
 
 
 class Stream:
-    """One stream: `async for event in stream`, or `await stream.result()`. `text` is the text so far."""
+    """One stream: `async for event in stream`, or `await stream.result()`.
+
+    `text` is the text that was received so far.
+    """
 
     def __init__(
         self,
@@ -50,27 +54,27 @@ class Stream:
         self._http = http
         self._pause = Pause(patience)
         self._body = body
-        self._path = path  # where it is started
+        self._path = path  # path of the POST that starts the stream
         self._key = key
         self.id = stream_id
         self._fold = Fold(last_id=after)
-        self._end: Mapping[str, Any] = {}  # the terminal event's data
+        self._end: Mapping[str, Any] = {}  # the data of the terminal event
         self._ended = False
         self._retry_ms: int | None = None
 
     @property
     def text(self) -> str:
-        """The last stage's text, as far as it has come."""
+        """The text of the last stage that was received so far."""
         return self._fold.text
 
     @property
     def stages(self) -> list[Stage]:
-        """The runs of its stages, in order, as far as they have come."""
+        """The runs of its stages, in order, as received so far."""
         return [Stage(stage.name, stage.run, stage.state, stage.text) for stage in self._fold.stages]
 
     @property
     def last_event_id(self) -> str:
-        """The cursor behind which this stream goes on."""
+        """The id of the last event. A new connection continues after it."""
         return self._fold.last_id
 
     async def __aiter__(self) -> AsyncGenerator[Event, None]:
@@ -91,7 +95,7 @@ class Stream:
                 await self._pause.wait(error, self._wait_seconds(error))
 
     async def result(self) -> Result:
-        """Follow it to its end. Raises StreamFailed, StreamCancelled, Refused or Unreachable."""
+        """Read the stream to its end. Raises StreamFailed, StreamCancelled, Refused or Unreachable."""
         async for _ in self:
             pass
         if self._fold.ended is None:
@@ -104,7 +108,7 @@ class Stream:
         return Result(self.text, self.stages, self._fold.usage or {}, reason, interrupts)
 
     async def _ended_before(self) -> Result:
-        """The result of a stream that had ended where its following began: as its status document has it."""
+        """Return the result from the status document, for a stream that ended before it was read here."""
         told = await document(self._http, self._pause, "GET", f"/stream/{self.id}")
         if told["error"] is not None:
             raise StreamFailed(told["error"], told["text"])
@@ -116,19 +120,23 @@ class Stream:
 
     @property
     def interrupted(self) -> bool:
-        """Whether it has come to its end with something to be answered; known where that was followed."""
+        """Return whether the stream ended with an open question.
+
+        This is known only after its end was read.
+        """
         return bool(self._end.get("finish_reason") == "interrupted")
 
     @property
     def interrupts(self) -> Sequence[Mapping[str, Any]]:
-        """What a graph has stopped to ask, as `Result.interrupts`."""
+        """The questions of a graph. They have the same form as `Result.interrupts`."""
         asked: Sequence[Mapping[str, Any]] = self._end.get("interrupts", ())
         return asked
 
     async def cancel(self) -> dict[str, Any]:
-        """End it at the gateway; answers the status document. Raises Refused or Unreachable.
+        """Cancel the stream at the gateway. Return its status document. Raises Refused or Unreachable.
 
-        One whose id is not known yet, as the answer was lost, is found by its key.
+        The id is unknown if the answer to the POST was lost. Then the POST is repeated with the same key to
+        find the stream.
         """
         if not self.id:
             made = await document(self._http, self._pause, "POST", self._path, self._named(), self._body)
@@ -136,11 +144,14 @@ class Stream:
         return await document(self._http, self._pause, "DELETE", f"/stream/{self.id}")
 
     def _named(self) -> dict[str, str]:
-        """What makes its start the same one when it is repeated; an answer is the same by itself."""
+        """Return the header that makes a repeated start give the same stream.
+
+        A resume needs no such header, because the same answers give the same stream.
+        """
         return {"idempotency-key": self._key} if self._key else {}
 
     async def _connection(self) -> AsyncGenerator[Event, None]:
-        """What one connection carries. Raises Refused or httpx's TransportError."""
+        """Yield the events of one connection. Raises Refused or httpx's TransportError."""
         headers = {"accept": "text/event-stream", "cache-control": "no-store"}
         if self._fold.last_id:
             headers["last-event-id"] = self._fold.last_id
@@ -162,7 +173,8 @@ class Stream:
             async for data in answer.aiter_bytes():
                 messages = decoder.feed(data)
                 self._retry_ms = decoder.retry_ms
-                if messages or data.startswith(HEARTBEAT[:1]):  # more than `retry:` and good-bye
+                # more than the `retry:` line and the last comment
+                if messages or data.startswith(HEARTBEAT[:1]):
                     self._pause.reset()
                 for message in messages:
                     yield self._take(message)
@@ -182,7 +194,10 @@ class Stream:
         return event
 
     def _again(self, refused: Refused) -> bool:
-        """Whether this is to be tried again: who is over quota at the start is told instead."""
+        """Return whether to try again.
+
+        A caller that is over its quota at the start gets the error instead.
+        """
         return refused.status in AGAIN and (bool(self.id) or refused.status != 429)
 
     def _wait_seconds(self, error: Exception) -> float | None:
@@ -192,19 +207,23 @@ class Stream:
 
 
 class Pause:
-    """Between two tries: what the gateway asks for at least, longer each time, with jitter, not for ever."""
+    """The waits between two tries.
+
+    A wait is at least as long as the gateway asks for. It becomes longer with each try, has jitter, and is
+    limited.
+    """
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._tries, self._since = 0, 0.0
 
     def reset(self) -> None:
-        """Something came."""
+        """Something was received, so the patience and the waits start again."""
         self._tries = 0
         self._since = asyncio.get_running_loop().time()
 
     async def wait(self, error: Exception, least: float | None = None) -> None:
-        """Wait for the next try. Raises Unreachable when the patience is at its end."""
+        """Wait before the next try. Raises Unreachable when the patience is over."""
         first, longest = BACKOFF_SECONDS
         seconds = min(first * 2**self._tries, longest) * random.uniform(0.5, 1.0)
         seconds = max(seconds, least or 0.0) if self._tries else least or seconds
@@ -222,7 +241,7 @@ async def document(
     headers: Mapping[str, str] | None = None,
     body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The JSON of an answer, however often it must be asked for. Raises Refused or Unreachable."""
+    """Request a JSON document until the gateway answers. Raises Refused or Unreachable."""
     pause.reset()
     while True:
         try:
@@ -242,7 +261,7 @@ async def document(
 
 
 def read_json(text: str | bytes) -> Any:
-    """What a gateway has sent. Raises GatewayError."""
+    """Parse JSON that a gateway has sent. Raises GatewayError."""
     try:
         return json.loads(text)
     except ValueError:
@@ -250,7 +269,7 @@ def read_json(text: str | bytes) -> Any:
 
 
 async def refusal(answer: httpx.Response) -> Refused:
-    """What a refusing answer says."""
+    """Convert an answer with an error status to Refused."""
     try:
         problem = json.loads(await answer.aread())
     except ValueError:

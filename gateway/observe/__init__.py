@@ -1,1 +1,1 @@
-"""What a process tells of itself: metrics, traces, log lines."""
+"""Observability of a process: metrics, traces and log lines."""

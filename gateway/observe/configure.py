@@ -1,4 +1,7 @@
-"""Sets up the exporters that the settings name. OpenTelemetry's SDK is loaded only where there is one."""
+"""Set up the exporters that the settings name.
+
+OpenTelemetry's SDK is imported only if there is an exporter.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ _log = logging.getLogger("holdfast.telemetry")
 
 
 def configure(settings: Settings) -> Callable[[], None]:
-    """Set up the exporters that the settings name; what is answered flushes and ends them.
+    """Set up the exporters that the settings name. Return a function that flushes and stops them.
 
-    Nothing is done where there are none, or where the platform has set up its own.
+    Do nothing if the settings name no exporter, or if the platform has set up its own.
     """
     if not (settings.otlp_endpoint or settings.app_insights or settings.metrics):
         return lambda: None
@@ -25,7 +28,7 @@ def configure(settings: Settings) -> Callable[[], None]:
         from gateway.observe import export
 
         return export.set_up(settings)
-    except Exception as error:  # a product without telemetry is better than none
+    except Exception as error:  # the process must run even without telemetry
         names = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint,
             "APPLICATIONINSIGHTS_CONNECTION_STRING": settings.app_insights,

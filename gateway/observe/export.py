@@ -1,8 +1,8 @@
-"""OpenTelemetry's SDK, set up for the exporter that the settings name; loaded only where there is one.
+"""Set up OpenTelemetry's SDK for the exporter that the settings name. It is imported only if there is one.
 
-Traces and metrics are pushed by OTLP or to Application Insights; metrics may be shown to Prometheus, too.
-OTLP over HTTP takes its own environment (`OTEL_EXPORTER_OTLP_*`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`);
-Application Insights takes its connection string, and this process's identity where keys are off.
+Traces and metrics are sent by OTLP or to Application Insights. Prometheus may read the metrics too. OTLP over
+HTTP uses its own environment variables (`OTEL_EXPORTER_OTLP_*`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`).
+Application Insights uses its connection string, and the identity of this process if keys are disabled.
 """
 
 from __future__ import annotations
@@ -33,39 +33,42 @@ SHUTDOWN_MS = 3000
 
 
 class OwnSpans(BatchSpanProcessor):
-    """Exports our spans alone: a server that we run in may name a query in its own, and so a stream token."""
+    """Exports only the spans of the gateway.
+
+    A host server may write the query of a URL into its own spans, and a query may contain a stream token.
+    """
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Pass it on, or drop it."""
+        """Export the span if it is ours, otherwise drop it."""
         if span.instrumentation_scope is not None and span.instrumentation_scope.name == telemetry.NAME:
             super().on_end(span)
 
 
 class OwnDecision(Sampler):
-    """Whether a trace is kept is decided here, not by the `traceparent` that a caller sends.
+    """Decides here whether a trace is kept, and ignores the `traceparent` flag of a caller.
 
-    A caller's flag could hide a POST from the operator (`-00`), or have each one kept whatever was set
-    (`-01`). So a span whose parent is another process's is decided as a trace's first span is, and a span
-    within this process follows its parent. The SDK's samplers that look at more than the parent go by the
-    trace's id (`traceidratio`): they decide alike in every process.
+    A caller's flag could hide a POST from the operator (`-00`), or force that every POST is kept (`-01`). So
+    a span whose parent is in another process is decided like the first span of a trace. A span inside this
+    process follows its parent. Those samplers of the SDK that use more than the parent use the id of the
+    trace (`traceidratio`). So they decide the same in every process.
     """
 
     def __init__(self, inner: Sampler) -> None:
-        """`inner`: as OTEL_TRACES_SAMPLER says."""
+        """`inner`: the sampler that OTEL_TRACES_SAMPLER names."""
         self._inner = inner
 
     def should_sample(self, parent_context: Context | None, *given: Any, **named: Any) -> SamplingResult:
-        """Ask the inner one, as if there were no parent where the parent is elsewhere."""
+        """Ask the inner sampler. A parent in another process is not passed to it."""
         parent = trace.get_current_span(parent_context).get_span_context()
         return self._inner.should_sample(Context() if parent.is_remote else parent_context, *given, **named)
 
     def get_description(self) -> str:
-        """For the SDK's own use."""
+        """Return a description for the SDK."""
         return f"OwnDecision({self._inner.get_description()})"
 
 
 def set_up(settings: Settings) -> Callable[[], None]:
-    """Set this process's providers; what is answered ends them, in bounded time."""
+    """Set the providers of this process. Return a function that stops them within a bounded time."""
     resource = Resource.create({"service.name": settings.service_name})
     readers: list[MetricReader] = []
     tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -89,7 +92,10 @@ def set_up(settings: Settings) -> Callable[[], None]:
         measuring.shutdown(SHUTDOWN_MS)
 
     def end() -> None:
-        """In a thread that nobody waits for longer: with a silent collector the SDK keeps to no bound."""
+        """Flush in a separate thread, and wait for a limited time.
+
+        If the collector does not answer, the SDK ignores its own time limit.
+        """
         last = threading.Thread(target=flush, name="telemetry-flush", daemon=True)
         last.start()
         last.join(SHUTDOWN_MS / 1000)
@@ -98,7 +104,7 @@ def set_up(settings: Settings) -> Callable[[], None]:
 
 
 def _prometheus() -> MetricReader:
-    """What `/metrics` shows: our metrics, and this process's memory, time and file descriptors."""
+    """Return a reader for `/metrics`: our metrics, and memory, CPU time and files of this process."""
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
     from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -108,7 +114,7 @@ def _prometheus() -> MetricReader:
         collector(registry=registry)
 
     async def exposition() -> tuple[bytes, str]:
-        """In a thread: what is observed is asked of the event loop meanwhile."""
+        """Make the text in a thread, because this needs values from the event loop."""
         return await asyncio.to_thread(generate_latest, registry), CONTENT_TYPE_PLAIN_0_0_4
 
     telemetry.exposition = exposition

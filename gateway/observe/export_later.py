@@ -1,7 +1,7 @@
-"""Exporters to Application Insights that are made, and imported, when there is something to export.
+"""Exporters to Application Insights that are imported and created at the first export.
 
-Azure's package takes half a second of a core to import. The SDK exports in threads of its own, seconds after
-a process has begun to serve, so a cold start need not wait for it.
+The import of Azure's package takes half a second of a CPU core. The SDK exports in its own threads, seconds
+after a process has begun to serve. So a cold start need not wait for the import.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gateway.settings import Settings
 if TYPE_CHECKING:
     from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
 
-# Azure's own exporter asks for these. The SDK wants to know them before there is an exporter.
+# The temporalities that Azure's own exporter uses. The SDK needs them before the exporter exists.
 TEMPORALITY: dict[type, AggregationTemporality] = {
     Counter: AggregationTemporality.DELTA,
     Histogram: AggregationTemporality.DELTA,
@@ -47,7 +47,10 @@ _log = logging.getLogger("holdfast.telemetry")
 
 
 class Later(Generic[Made]):
-    """What `make` returns, made once at the first call; None, and one line in the log, where it raises."""
+    """Creates an object with `make` at the first call, once.
+
+    If `make` raises, each call returns None, and one line is logged.
+    """
 
     def __init__(self, make: Callable[[], Made]) -> None:
         self._make = make
@@ -56,13 +59,13 @@ class Later(Generic[Made]):
         self.made: Made | None = None
 
     def __call__(self) -> Made | None:
-        """From any thread."""
+        """Return the object, or None. Any thread may call this."""
         with self._lock:
             if not self._tried:
                 self._tried = True
                 try:
                     self.made = self._make()
-                except Exception as error:  # a product without telemetry is better than none
+                except Exception as error:  # the process must run even without telemetry
                     _log.error(
                         "no telemetry: APPLICATIONINSIGHTS_CONNECTION_STRING cannot be used (%s)",
                         type(error).__name__,
@@ -71,24 +74,24 @@ class Later(Generic[Made]):
 
 
 class LaterSpans(SpanExporter):
-    """The exporter of spans."""
+    """Exports spans. It creates Azure's exporter at the first export."""
 
     def __init__(self, settings: Settings) -> None:
         self._later = Later(lambda: _spans(settings))
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """In the SDK's thread."""
+        """Export spans. The SDK calls this in its own thread."""
         exporter = self._later()
         return SpanExportResult.FAILURE if exporter is None else exporter.export(spans)
 
     def shutdown(self) -> None:
-        """Nothing is made for it."""
+        """Stop the exporter if it was created."""
         if self._later.made is not None:
             self._later.made.shutdown()
 
 
 class LaterMetrics(MetricExporter):
-    """The exporter of metrics."""
+    """Exports metrics. It creates Azure's exporter at the first export."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(preferred_temporality=TEMPORALITY)
@@ -97,18 +100,18 @@ class LaterMetrics(MetricExporter):
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
-        """In the SDK's thread."""
+        """Export metrics. The SDK calls this in its own thread."""
         exporter = self._later()
         if exporter is None:
             return MetricExportResult.FAILURE
         return exporter.export(metrics_data, timeout_millis, **kwargs)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Azure's exporter sends each batch when it gets it."""
+        """Do nothing: Azure's exporter sends each batch at once."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Nothing is made for it."""
+        """Stop the exporter if it was created."""
         if self._later.made is not None:
             self._later.made.shutdown(timeout_millis, **kwargs)
 

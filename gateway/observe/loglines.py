@@ -1,8 +1,8 @@
-"""The process's own log, to be told from a stream's: one line for each request and for each attempt.
+"""The log of the process (not of a stream): one line for each request and for each attempt.
 
-A line is one line whatever stands in it: JSON escapes, and so does the text form, terminals' control
-characters included. Invariant: values are ids, names, numbers and words of our own; never a query, a
-header's value, a token, or what anybody said.
+An entry is always one line: JSON escapes line ends. The text form escapes them too, and also control
+characters of terminals. Invariant: values are ids, names, numbers and words of the gateway. They are never a
+query, a header's value, a token, or content of users or models.
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ from datetime import UTC, datetime
 
 from gateway.protocol import sse
 
-MOST_CHARACTERS = 200  # of one value: an owner's name may come from elsewhere
+MOST_CHARACTERS = 200  # limit for one value: the name of an owner may come from another system
 _TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-# C0, DEL, C1, the separators that count as line ends in places, and directions that turn a line around.
+# C0, DEL, C1, the separators that count as line ends in some programs, and characters that reverse the
+# direction of text.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-_PLAIN = re.compile(r"[\x21\x23-\x3c\x3e-\x7e]+")  # printable ASCII but space, quotation mark, equals sign
+# printable ASCII without space, quotation mark and equals sign
+_PLAIN = re.compile(r"[\x21\x23-\x3c\x3e-\x7e]+")
 _notes: ContextVar[dict[str, object]] = ContextVar("notes")
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A message with values by name; as text it is `what name=value …`, as a platform's logging shows it."""
+    """A message with named values.
+
+    Its text form is `what name=value …`, which the logging of a platform shows.
+    """
 
     what: str
     values: Mapping[str, object]
@@ -38,21 +43,21 @@ class Told:
 
 
 class Text(logging.Formatter):
-    """Lines for people."""
+    """Formats lines for people."""
 
     def __init__(self) -> None:
         super().__init__(_TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, a stack too."""
+        """Return the record as one line, including a stack trace."""
         return one_line(super().format(record))
 
 
 class Json(logging.Formatter):
-    """Lines for machines: an object each, with `time`, `level`, `logger`, `message` and the values."""
+    """Formats lines for programs: JSON objects with `time`, `level`, `logger`, `message` and the values."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, a stack too."""
+        """Return the record as one line, including a stack trace."""
         told = record.msg if isinstance(record.msg, Told) else Told(record.getMessage(), {})
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {
@@ -64,31 +69,31 @@ class Json(logging.Formatter):
         }
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)  # ASCII, so no character is a line's end by accident
+        return json.dumps(line, default=str)  # ASCII only, so no character can end the line
 
 
 def set_up(level: str, form: str) -> None:
-    """This process's log, to stderr; `form` is `text` or `json`."""
+    """Set up the log of this process, which is written to stderr. `form` is `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(Json() if form == "json" else Text())
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 def tell(log: logging.Logger, level: int, what: str, **values: object) -> None:
-    """Write a line; values that are empty are left out."""
+    """Write a line. Empty values are left out."""
     kept = {name: _bounded(value) for name, value in values.items() if value not in ("", None, {})}
     log.log(level, Told(what, kept))
 
 
 def note(**values: object) -> None:
-    """Add to the line of the request that is being answered; outside of one nothing happens."""
+    """Add values to the log line of the present request. Outside of a request this does nothing."""
     if (notes := _notes.get(None)) is not None:
         notes.update(values)
 
 
 @contextmanager
 def noting() -> Iterator[dict[str, object]]:
-    """A request is being answered; what is noted meanwhile."""
+    """Begin a request. Yield the mapping to which `note` adds values until the block ends."""
     notes: dict[str, object] = {}
     token = _notes.set(notes)
     try:
@@ -98,12 +103,12 @@ def noting() -> Iterator[dict[str, object]]:
 
 
 def trace_id(traceparent: str) -> str:
-    """The trace that a `traceparent` of the right form belongs to."""
+    """Return the trace id in a valid `traceparent`."""
     return traceparent[3:35]
 
 
 def one_line(text: str) -> str:
-    """The text with every control character escaped."""
+    """Return the text with every control character escaped."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

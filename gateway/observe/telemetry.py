@@ -1,8 +1,9 @@
-"""Traces and metrics, by OpenTelemetry's API; an exporter only where the settings name one.
+"""Traces and metrics by OpenTelemetry's API. They are exported only if the settings name an exporter.
 
-One trace goes from the POST through the queue and every attempt to the model's calls: the job carries its
-context, an attempt links to the one before. Names follow the semantic conventions for messaging and
-generative AI where these have one. Ids, names, numbers and states are recorded, never what anybody said.
+One trace covers the POST, the queue, every attempt and the calls of the model. The job carries its context,
+and an attempt has a link to the attempt before. Names follow the semantic conventions for messaging and
+generative AI where these define them. Only ids, names, numbers and states are recorded, never content of
+users or models.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _meter = metrics.get_meter(NAME)
 _log = logging.getLogger("holdfast.telemetry")
 _propagator = TraceContextTextMapPropagator()
 
-# Seconds: from an append to a run that takes minutes. OpenTelemetry's own bounds are for milliseconds.
+# Bucket bounds in seconds, from an append to a run of minutes. OpenTelemetry's default bounds are for
+# milliseconds.
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -72,15 +74,18 @@ direct_starts = _meter.create_counter(
 webhooks = _meter.create_counter(
     "holdfast.webhooks", "{try}", "tries of webhooks: sent, again (after a pause) or dead (no more of them)"
 )
-# What `/metrics` answers, text and media type; none where the settings ask for no such thing.
+# Returns the text and the media type for `/metrics`. None if the settings do not enable metrics.
 exposition: Callable[[], Awaitable[tuple[bytes, str]]] | None = None
 
 
 class QueueDepth:
-    """How many jobs are queued or running: the same number in every process, so take the largest of them."""
+    """The metric of jobs that are queued or running.
+
+    Every process reports the same number, so use the largest value, not the sum.
+    """
 
     def __init__(self) -> None:
-        self.ask: Callable[[], int | None] = lambda: None  # called in a thread of the metrics' own
+        self.ask: Callable[[], int | None] = lambda: None  # called in a thread of the metrics
         _meter.create_observable_gauge(
             "holdfast.queue_depth",
             [self._observe],
@@ -97,7 +102,11 @@ queue_depth = QueueDepth()
 
 
 class RelayLag:
-    """How late a published block arrives: its time is Redis's, so that clock's distance to ours is kept."""
+    """The metric of how late a published block arrives.
+
+    The time of a block is by Redis's clock. So the difference between that clock and the clock of this
+    process is stored.
+    """
 
     def __init__(self) -> None:
         self._seconds = _meter.create_histogram(
@@ -106,11 +115,14 @@ class RelayLag:
         self._ahead_ms: float | None = None
 
     def clock(self, redis_ms: int) -> None:
-        """What Redis's clock says now; its answer was on its way, so a lag is told rather too long."""
+        """Store the difference between Redis's clock and ours.
+
+        The answer of Redis took some time to arrive, so a lag is reported too long rather than too short.
+        """
         self._ahead_ms = redis_ms - time.time() * 1000
 
     def heard(self, at_ms: int) -> None:
-        """A block of this time has arrived."""
+        """Record the lag of a block that was published at this time of Redis's clock."""
         if self._ahead_ms is not None:
             self._seconds.record(max(0.0, time.time() + (self._ahead_ms - at_ms) / 1000))
 
@@ -119,7 +131,10 @@ relay_lag = RelayLag()
 
 
 def begin() -> None:
-    """Show zeros from the beginning: a rate knows nothing of the step from no counter to its first value."""
+    """Report zero for all counters at the start.
+
+    Otherwise a rate would miss the first increase of a counter.
+    """
     for counter in (resets, tools_replayed, takeovers, revived, direct_starts, readers, running):
         counter.add(0)
     for outcome in ("sent", "again", "dead"):
@@ -127,19 +142,19 @@ def begin() -> None:
 
 
 def quiet(settings: Settings) -> None:
-    """Our lines at the level that is set; of the clients below us, which tell of each call, warnings."""
+    """Set the log level of our loggers, and WARNING for libraries that log each call."""
     logging.getLogger(NAME).setLevel(settings.log_level.upper())
     for chatty in ("azure", "httpcore", "httpcore2", "httpx", "httpx2", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def context_of(traceparent: str) -> Any:
-    """A trace context that came from elsewhere."""
+    """Return the trace context of a `traceparent` from another process."""
     return _propagator.extract({"traceparent": traceparent} if traceparent else {})
 
 
 def traceparent_of(span: Span) -> str:
-    """What carries a span's context elsewhere; empty when there is no trace."""
+    """Return the `traceparent` that carries a span's context elsewhere; empty if there is no trace."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, trace.set_span_in_context(span))
     return carrier.get("traceparent", "")
@@ -149,9 +164,10 @@ def traceparent_of(span: Span) -> str:
 def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str = "", link: str = "", **attributes: Any
 ) -> Iterator[Span]:
-    """A current span. `parent` and `link` are traceparents; `a_b` in an attribute's name means `a.b`.
+    """Make a span the current one for a block.
 
-    An exception is recorded by its type: its text may quote a prompt.
+    `parent` and `link` are traceparents. `a_b` in an attribute's name means `a.b`. Of an exception only the
+    type is recorded, because its text may quote a prompt.
     """
     links = [Link(trace.get_current_span(context_of(link)).get_span_context())] if link else None
     with tracer.start_as_current_span(
@@ -171,11 +187,11 @@ def span(
 
 
 def failed(made: Span, why: str) -> None:
-    """Mark a span as failed, with a code or a type."""
+    """Mark a span as failed, with a code or the type of an exception."""
     made.set_status(Status(StatusCode.ERROR, why))
     made.set_attribute("error.type", why)
 
 
 def is_on() -> bool:
-    """Whether spans go anywhere: the API's own provider knows no resource."""
+    """Return whether spans are exported. The default provider of the API has no `resource`."""
     return hasattr(trace.get_tracer_provider(), "resource")

@@ -1,1 +1,1 @@
-"""What an operator asks: can it serve, which streams are there, what happened to one."""
+"""Information for operators: whether the process can serve, which streams exist, the history of a stream."""

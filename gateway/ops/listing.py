@@ -1,7 +1,8 @@
-"""The streams that there are, open ones first; bounded work, on a cluster too.
+"""List the streams in the store, those that have not ended first. The work is bounded, also on a cluster.
 
-Open streams stand in their buckets' indexes. Ended ones stand nowhere but in their own keys: they are looked
-for by SCAN, and no further than the bound, so of very many some are shown, and that is said.
+Streams that have not ended are in the indexes of their buckets. Ended streams are in no index, only in their
+own keys. They are searched by SCAN, up to a bound. So if there are very many streams, only some are listed,
+and the result says that it is incomplete.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from gateway.redis.commands import Commands
 from gateway.store.log import Log
 from gateway.store.record import Record
 
-MOST_OPEN = 10_000  # that are looked at
-MOST_SCANNED = 100_000  # keys, of all nodes together
-SCAN_COUNT = 1000  # keys that one step passes over
+MOST_OPEN = 10_000  # most open streams that are read
+MOST_SCANNED = 100_000  # most keys that are scanned, on all nodes together
+SCAN_COUNT = 1000  # keys that one scan step covers
 AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A stream, and its log's length in bytes (0: past its retention)."""
+    """A stream, and the length of its log in bytes (0 after the retention)."""
 
     record: Record
     log_bytes: int
@@ -33,17 +34,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """`complete` is false when there may be more that fit."""
+    """The result of `listing`. `complete` is False if more streams may match."""
 
     rows: list[Row]
     complete: bool
 
 
 async def listing(redis: Commands, log: Log, *, owner: str, status: str, limit: int) -> Listing:
-    """Up to `limit` streams, open ones before ended ones, each newest first. Raises StoreUnavailable.
+    """Return up to `limit` streams, open ones before ended ones, each newest first. Raises StoreUnavailable.
 
-    An empty `owner` or `status` is any; a stream that waits for an answer is `waiting`. Of ended ones those
-    are shown that are found first.
+    An empty `owner` or `status` matches all streams. A stream that waits for an answer has the status
+    `waiting`. Of the ended streams, those that the scan finds first are returned.
     """
 
     def fits(record: Record) -> bool:
@@ -60,7 +61,7 @@ async def listing(redis: Commands, log: Log, *, owner: str, status: str, limit: 
         async with aclosing(scan.ids()) as steps:
             async for ids in steps:
                 found = await _rows(log, ids, lambda record: record.ended and fits(record))
-                ended |= {row.record.id: row for row in found}  # a scan may show a key twice
+                ended |= {row.record.id: row for row in found}  # a scan may return a key twice
                 if len(rows) + len(ended) > limit:
                     break
         complete = complete and scan.at_end
@@ -69,7 +70,7 @@ async def listing(redis: Commands, log: Log, *, owner: str, status: str, limit: 
 
 
 class _Scan:
-    """The ids of all streams, some at a time, up to the bound."""
+    """Scans the ids of all streams in steps, up to the bound."""
 
     def __init__(self, redis: Commands) -> None:
         self._redis = redis
@@ -77,7 +78,7 @@ class _Scan:
         self.at_end = False
 
     async def ids(self) -> AsyncGenerator[list[str], None]:
-        """What each step finds."""
+        """Yield the ids that each step finds."""
         nodes = await self._redis.nodes()
         lost = 0
         for node in nodes:
@@ -86,7 +87,7 @@ class _Scan:
                     async for keys in steps:
                         ids = [key.decode().rpartition(":")[2] for key in keys]
                         yield [stream_id for stream_id in dict.fromkeys(ids) if is_stream_id(stream_id)]
-            except StoreUnavailable:  # a node that is away does not hide the others' streams
+            except StoreUnavailable:  # the other nodes are still scanned
                 lost += 1
         if lost == len(nodes):
             raise StoreUnavailable
@@ -103,7 +104,7 @@ class _Scan:
 
 
 async def _rows(log: Log, ids: list[str], fits: Callable[[Record], bool]) -> list[Row]:
-    """Those of these streams that fit, newest first."""
+    """Return the matching streams, the newest first."""
     rows: list[Row] = []
     for first in range(0, len(ids), AT_ONCE):
         some = ids[first : first + AT_ONCE]

@@ -1,7 +1,7 @@
-"""Whether this process can serve: each part that it needs, and its state.
+"""Check whether this process can serve: the state of each part that it needs.
 
-One look serves all who ask within a second, so that nobody who probes can load the store. What is told are
-states in words of our own and a number: no host's name, no exception's text.
+One check serves all requests within a second, so that probes cannot load the store. The result contains only
+states in the gateway's own words, and a number. It contains no host names and no texts of exceptions.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from gateway.store.log import Log
 from gateway.store.presence import Presence
 
 KEPT_SECONDS = 1.0
-LOOK_SECONDS = 2.0  # within which a part answers, or is out of reach
-# `unheard`: readers get everything by looks at the log. Were it unready, a server that delivers no publishes
-# would take all processes out of rotation, though all of them serve.
+LOOK_SECONDS = 2.0  # a part that does not answer within this time is unreachable
+# States that let this process serve. `unheard`: no published blocks arrive, but readers still get everything
+# by polling the log. If `unheard` were not good, a Redis that delivers no messages would remove all processes
+# from the load balancer, although all of them can serve.
 GOOD = {"ok", "degraded", "idle", "unheard", "configured", "loading", "ready"}
 T = TypeVar("T")
 _log = logging.getLogger("holdfast.readiness")
 
 
 class Shared(Generic[T]):
-    """A look that costs something: one at a time, and its answer serves for a second."""
+    """An expensive check, made once at a time. Its result is used for a second."""
 
     def __init__(self, look: Callable[[], Awaitable[T]], seconds: float = KEPT_SECONDS) -> None:
         self._look = look
@@ -41,11 +42,14 @@ class Shared(Generic[T]):
         self._answered_at = 0.0
 
     async def __call__(self) -> T:
-        """The answer, at most so many seconds old. Raises what the look raises, likewise."""
+        """Return the result, which is at most `seconds` old.
+
+        Raises the exception of the check, which is shared too.
+        """
         task = self._task
         if task is None or (task.done() and time.monotonic() - self._answered_at > self._seconds):
             self._task = task = asyncio.create_task(self._run(), name="shared-look")
-        return await asyncio.shield(task)  # whoever stops waiting leaves it to the others
+        return await asyncio.shield(task)  # a cancelled caller does not cancel the check for the others
 
     async def _run(self) -> T:
         try:
@@ -55,32 +59,35 @@ class Shared(Generic[T]):
 
 
 class Parts(Protocol):
-    """What is looked at."""
+    """The parts of the gateway that are checked."""
 
     @property
     def redis(self) -> Commands:
-        """The store."""
+        """The connection to the store."""
 
     @property
     def log(self) -> Log:
-        """Its clocks."""
+        """The log, which gives access to streams."""
 
     @property
     def queue(self) -> Admission:
-        """The queue."""
+        """The queue of jobs."""
 
     @property
     def hub(self) -> Hub:
-        """The subscriber."""
+        """The hub, which has the subscriber to published blocks."""
 
     @property
     def presence(self) -> Presence:
-        """Of workers."""
+        """The key that workers write while they run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """States by part, as of one look. `depth`: jobs queued or running; None when the queue does not tell."""
+    """The states of all parts in one check.
+
+    `depth`: jobs queued or running; None if the queue does not report it.
+    """
 
     store: str
     queue: str
@@ -91,11 +98,14 @@ class Ready:
 
     @property
     def good(self) -> bool:
-        """Whether to send requests here. Jobs wait in the queue for a model that still loads."""
+        """Return whether requests may be sent to this process.
+
+        While a model loads, its jobs wait in the queue.
+        """
         return {self.store, self.queue, self.subscriber, self.model} <= GOOD
 
     def document(self) -> dict[str, Any]:
-        """What a prober sees."""
+        """Return the JSON document for a probe."""
         depth = {} if self.depth is None else {"depth": self.depth}
         return {
             "status": "ready" if self.good else "unready",
@@ -108,12 +118,12 @@ class Ready:
 
 
 class Readiness:
-    """`await readiness()`: the parts of an open gateway, opened by this where they are not."""
+    """`await readiness()` returns the states of the gateway's parts. It opens the parts if necessary."""
 
     def __init__(
         self, parts: Callable[[], Parts], model_state: Callable[[], str], works_here: Callable[[], bool]
     ) -> None:
-        """`works_here`: whether this process itself runs jobs."""
+        """`works_here` returns whether this process runs jobs."""
         self._parts = parts
         self._model_state = model_state
         self._works_here = works_here
@@ -121,19 +131,22 @@ class Readiness:
         self._shared = Shared(self._look)
 
     def open(self) -> None:
-        """The parts are open, in this event loop."""
+        """Record that the parts are open, in the running event loop."""
         self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
-        """They are closed, and not to be opened by a look from another thread."""
+        """Record that the parts are closed.
+
+        Then `depth`, which another thread calls, does not open them again.
+        """
         self._loop = None
 
     async def __call__(self) -> Ready:
-        """At most a second old."""
+        """Return the states, which are at most a second old."""
         return await self._shared()
 
     def depth(self) -> int | None:
-        """The queue's depth, for a thread of the metrics' own; None while nobody can tell."""
+        """Return the depth of the queue, for the thread of the metrics; None if it is not known."""
         loop = self._loop
         if loop is None or not loop.is_running():
             return None
@@ -156,7 +169,7 @@ class Readiness:
         return Ready(store, queue, depth, parts.hub.subscriber.state, self._model_state(), seen)
 
     async def _seen(self, presence: Presence) -> str:
-        """`seen` where some process takes jobs, as far as the store knows."""
+        """Return `seen` if this process or another one runs jobs, otherwise `none_seen`."""
         if self._works_here():
             return "seen"
         try:
@@ -167,7 +180,10 @@ class Readiness:
 
 
 async def _store(parts: Parts) -> str:
-    """`ok`, `refusing` (a write), `unreachable`, or `degraded`: some nodes of a cluster serve, not all."""
+    """Return the state of the store.
+
+    `ok`; `refusing`: it refuses a write; `unreachable`; or `degraded`: only some nodes of a cluster serve.
+    """
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             nodes = await parts.redis.by_node([f"{{{number:02x}}}:open" for number in range(BUCKETS)])
@@ -180,7 +196,10 @@ async def _store(parts: Parts) -> str:
 
 
 async def _node(redis: Commands, near: str) -> str:
-    """`ok` when it takes a write beside this key; `refusing`, and why in the log, when it does not."""
+    """Test a write on the node of this key. Return `ok`, `refusing` or `unreachable`.
+
+    The reason for `refusing` is logged.
+    """
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             [answer] = await redis.answers(

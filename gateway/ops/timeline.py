@@ -1,7 +1,8 @@
-"""One stream as an operator sees it: its state, and its events by id, type, size and writer.
+"""One stream for an operator: its state, and its events by id, type, size and writer.
 
-Text events in a row are one entry: a thousand of them tell no more. Invariant: unless `content` is asked for,
-nothing that anybody said is in here: no text, no input, no metadata, no arguments of a tool.
+Consecutive text events are one entry, because showing each of them would add nothing. Invariant: without
+`content` the result contains no content of users or models: no text, no input, no metadata, no arguments of a
+tool.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gateway.protocol.errors import CursorLost
 from gateway.store.log import Log
 from gateway.store.record import Record
 
-# What may be told of an event's data; the rest is, or may quote, content.
+# The fields of an event's data that may be shown. The other fields are content, or may quote it.
 _TOLD: Mapping[EventType, tuple[str, ...]] = {
     EventType.MESSAGE: ("stage", "deployment"),
     EventType.START: ("chain", "created_at"),
@@ -35,7 +36,10 @@ _TOLD: Mapping[EventType, tuple[str, ...]] = {
 
 @dataclass(slots=True)
 class Entry:
-    """One event, or text events in a row; `bytes` of the log, `writer` the tag of the claim that wrote it."""
+    """One event, or consecutive text events.
+
+    `bytes`: their size in the log. `writer`: the tag of the claim that wrote them.
+    """
 
     id: str
     last_id: str
@@ -47,11 +51,11 @@ class Entry:
 
     @property
     def writer(self) -> str:
-        """The four digits of the token."""
+        """The four hexadecimal digits of the claim's token."""
         return self.id.partition("-")[2]
 
     def document(self) -> dict[str, Any]:
-        """As JSON shows it."""
+        """Return the entry for JSON."""
         whole = {
             "id": self.id,
             "last_id": self.last_id,
@@ -66,7 +70,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A record, its lease in milliseconds from now (None: nobody has one), its log's length, its entries."""
+    """The record of a stream with its lease, log length and entries.
+
+    `lease_left_ms` is in milliseconds from now; None: no worker has a lease.
+    """
 
     record: Record
     lease_left_ms: int | None
@@ -74,7 +81,7 @@ class Story:
     entries: list[Entry]
 
     def state(self, *, content: bool) -> dict[str, Any]:
-        """The record, by name."""
+        """Return the fields of the record by name."""
         record = self.record
         state = {
             "id": record.id,
@@ -102,7 +109,7 @@ class Story:
 
 
 async def story_of(log: Log, stream_id: str, *, content: bool = False) -> Story | None:
-    """The stream, or None when there is none. Raises StoreUnavailable."""
+    """Return the stream, or None if it does not exist. Raises StoreUnavailable."""
     record, length = await log.record(stream_id)
     if record is None:
         return None
@@ -116,7 +123,7 @@ async def _entries(log: Log, stream_id: str, content: bool) -> list[Entry]:
     while not at_end:
         try:
             piece = await log.read(stream_id, after)
-        except CursorLost:  # its tail was lost, or it has expired, between two pieces of this very read
+        except CursorLost:  # the log lost its end or expired during this read
             break
         for frame in sse.split_frames(piece.frames):
             [message] = sse.Decoder().feed(frame)

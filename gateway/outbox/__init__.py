@@ -1,1 +1,1 @@
-"""Delivers the webhooks that are due; every process that lives may."""
+"""Deliver the webhooks that are due. Every running process may do this."""

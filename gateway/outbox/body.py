@@ -1,4 +1,7 @@
-"""What a webhook sends: the stream's status document as of the event, made once and then kept as bytes."""
+"""The body of a webhook: the stream's status document at the time of the event.
+
+It is made once, then stored as bytes.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,16 @@ from gateway.store.record import Record
 from gateway.store.row import row
 from gateway.streams.status import document, fold_of
 
-MOST_BYTES = 65_536  # of what is sent; past it the text is left out, and is to be had from the stream
-MOST_LOG_BYTES = 1_048_576  # of a longer log no text is made here
+# Most bytes of a body. A larger body is sent without text; the receiver can read the text from the stream.
+MOST_BYTES = 65_536
+MOST_LOG_BYTES = 1_048_576  # the text of a longer log is left out
 _TRIES = 3
 
 
 async def body_of(log: Log, entry: Outgoing) -> bytes | None:
-    """The bytes, or None where the stream is not there any more. Raises StoreUnavailable."""
-    if entry.told:  # it is not to be stored, and perhaps gone: neither text nor metadata is told
+    """Return the body as bytes, or None if the stream no longer exists. Raises StoreUnavailable."""
+    # This stream must not be stored, and may be gone. So the body has neither text nor metadata.
+    if entry.told:
         record, size, whole = Record.of(entry.stream_id, entry.told), 0, None
     else:
         found, size = await log.record(entry.stream_id)
@@ -47,7 +52,10 @@ async def body_of(log: Log, entry: Outgoing) -> bytes | None:
 
 
 def _as_of(record: Record, entry: Outgoing) -> Record:
-    """The record as it was then: a question may have been answered, or taken back, since."""
+    """Return the record at the time of the event.
+
+    After the event, a question may have been answered or withdrawn.
+    """
     if entry.event != "interrupted":
         return record
     questions = json.loads(entry.questions or b"[]")
@@ -55,13 +63,13 @@ def _as_of(record: Record, entry: Outgoing) -> Record:
 
 
 async def _whole(log: Log, record: Record, size: int) -> dict[str, Any] | None:
-    """The status document; None where there is no log any more, or too long a one."""
+    """Return the status document; None if the log no longer exists, or is too long."""
     if not 0 < size <= MOST_LOG_BYTES or Cursor.parse(record.last_id).offset >= MOST_LOG_BYTES:
         return None
     for _ in range(_TRIES):
         try:
             return document(record, await fold_of(log, record.id))
-        except CursorLost:  # the store lost a tail between two pieces of this very read
+        except CursorLost:  # the store lost the end of the log during this read
             continue
     return None
 

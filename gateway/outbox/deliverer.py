@@ -1,8 +1,8 @@
-"""Sends the webhooks that are due: each is held by a lease, sent, and settled by what came of it.
+"""Send the webhooks that are due. Each one is claimed with a lease, sent, and settled with the result.
 
-One process at a time looks which are due, a bucket's outbox at a time, so nothing is searched for. Who dies
-holds a webhook no longer than its lease, and whoever looks next sends the same bytes with the same id. A run
-knows nothing of all this.
+One process at a time reads the due webhooks from the outbox of each bucket, so no search is needed. If a
+process dies, its claim on a webhook ends with the lease. The next process sends the same bytes with the same
+id. The run of a stream does not depend on this module.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from gateway.webhooks.urls import Rules
 
 TURN_SECONDS = 1.0
 PLACES = 16  # webhooks that one process sends at once
-OWNER_PLACES = 4  # of them, of one owner: who answers slowly holds up his own
-MOST_OF_A_BUCKET = 20  # that are looked at in a turn
+OWNER_PLACES = 4  # most webhooks sent at once for one owner: a slow receiver delays no other owner
+MOST_OF_A_BUCKET = 20  # most due webhooks that one turn handles
 MOST_AFTER_A_JUMP = 10_000
-MOST_CLAIMS = 10  # of one try: whoever holds it dies each time
-BACK_SECONDS = 1.0  # until a webhook of an owner who has no place is looked at again
+MOST_CLAIMS = 10  # most claims for one try: each earlier sender has died
+BACK_SECONDS = 1.0  # seconds until a webhook is tried again whose owner has no free place
 _log = logging.getLogger("holdfast.webhooks")
 
 
 class Deliverer:
-    """`run` until it is cancelled, or `sweep` from time to time. Does nothing where there are no keys."""
+    """Sends webhooks: call `run` until it is cancelled, or `sweep` regularly.
+
+    Without configured keys it does nothing.
+    """
 
     def __init__(self, settings: Settings, log: Log, outbox: Outbox, sender: Poster | None = None) -> None:
         self._log = log
@@ -49,10 +52,11 @@ class Deliverer:
         self._places = asyncio.Semaphore(PLACES)
         self._owners: Counter[str] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
-        self._went_back = False  # Redis's clock, and no look has come to its end since
+        # True: Redis's clock went back, and no read of due webhooks has succeeded since
+        self._went_back = False
 
     async def run(self) -> None:
-        """Send what is due; what is out of reach now is met again at the next turn."""
+        """Send due webhooks in each turn. After an error the next turn tries again."""
         if not self._is_on:
             return
         put_off = ""
@@ -66,20 +70,26 @@ class Deliverer:
                     if error.code != put_off:
                         put_off = error.code
                         _log.warning("webhooks put off: %s", error.code)
-                except Exception as error:  # without this task nobody here would send any
+                except Exception as error:  # if this task ended, this process would send no webhooks
                     _log.error("webhooks failed:\n%s", stack_of(error))
         finally:
             await self.close()
 
     async def sweep(self) -> None:
-        """Send what is due now, if nobody else is at it, and wait for the end. Raises StoreUnavailable."""
+        """Send what is due now, unless another process does it.
+
+        Wait until all are sent. Raises StoreUnavailable.
+        """
         if self._is_on:
             await self._turn()
             if self._sending:
                 await asyncio.wait(set(self._sending))
 
     async def close(self) -> None:
-        """Stop. What is being sent now is sent again when its lease is over: nobody knows what came of it."""
+        """Stop.
+
+        A webhook that is being sent is sent again after its lease, because its result is not known.
+        """
         for task in self._sending:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
@@ -92,7 +102,7 @@ class Deliverer:
         most = MOST_AFTER_A_JUMP if self._went_back else MOST_OF_A_BUCKET
         due = await self._outbox.due(most, all_of_them=self._went_back)
         self._went_back = False
-        random.shuffle(due)  # another process may be at the same ones
+        random.shuffle(due)  # another process may send the same webhooks
         for name in due:
             await self._places.acquire()
             task = asyncio.create_task(self._deliver(name), name="webhook")
@@ -104,7 +114,10 @@ class Deliverer:
         self._places.release()
 
     async def _deliver(self, name: str) -> None:
-        """One try, by whoever gets the lease. What fails here is met again when the lease is over."""
+        """Try to send one webhook, if this process gets the lease.
+
+        After a failure here it is tried again when the lease is over.
+        """
         token = protocol.new_token()
         try:
             entry = await self._outbox.take(name, token, self._lease_ms)
@@ -120,7 +133,7 @@ class Deliverer:
             finally:
                 renewing.cancel()
                 self._owners[entry.owner] -= 1
-                self._owners += Counter()  # those without any are not kept
+                self._owners += Counter()  # removes owners whose count is zero
         except HoldfastError as error:
             _log.warning("webhook msg_%s is put off: %s", name, error.code)
         except Exception as error:
@@ -141,7 +154,10 @@ class Deliverer:
         await self._settle(entry, token, await self._sender.send(entry.url, headers, kept))
 
     async def _settle(self, entry: Outgoing, token: str, outcome: str) -> None:
-        """Delivered by a 2xx; else tried again after the next pause, as long as there is one."""
+        """Store the result: a 2xx status means delivered.
+
+        Otherwise it is tried again after the next pause. When no pause is left, the webhook is given up.
+        """
         word, pause = "dead", 0.0
         if outcome.startswith("2"):
             word = "sent"
@@ -157,7 +173,8 @@ class Deliverer:
     async def _renew(self, name: str, token: str) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
-            with suppress(StoreUnavailable):  # then another may send it too: the receiver knows it by its id
+            # otherwise another process may send it too; the receiver recognizes the id
+            with suppress(StoreUnavailable):
                 await self._outbox.take(name, token, self._lease_ms)
 
     @property

@@ -1,1 +1,4 @@
-"""Streams that somebody else's code writes: from its own process, or from anywhere by HTTP. No LangChain."""
+"""Streams that a producer writes: code outside the workers, in its own process or over HTTP.
+
+LangChain is not needed.
+"""

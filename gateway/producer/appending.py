@@ -1,7 +1,10 @@
-"""Lines that a producer sends by HTTP, written once, whoever sends them again, and to whichever process.
+"""Append the lines that a producer sends by HTTP.
 
-Nothing of a producer is kept in a process: the record has how many of its lines are counted, and where it is
-within its stages. Both change in the append that writes the lines, or in `advance` where none is written.
+Each line is written once, even if it is sent several times.
+
+A repeated request may go to another process, because no process keeps a state of the producer. The record
+stores how many lines are counted, and the position of the producer within its stages. Both change in the
+append that writes the lines, or in `advance` if no line must be written.
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ from gateway.streams import write_tokens
 from gateway.streams.strict_json import Bounds
 from gateway.writing.standing import whole_log
 
-MOST_TRIES = 5  # against other requests of the same producer, and a store that loses its tail
+MOST_TRIES = 5  # most tries of one request, after concurrent requests or a lost log end
 _log = logging.getLogger("holdfast.producer")
-# Room and turn for reading a whole log.
+# Returns a context that waits for the memory and the turn to read a whole log.
 Reading = Callable[[Record], AbstractAsyncContextManager[None]]
 
 
 class Appending:
-    """Writes lines into streams. `reading` is entered for as long as a whole log is held."""
+    """Writes lines into streams. `reading` is entered while a whole log is in memory."""
 
     def __init__(self, log: Log, settings: Settings, reading: Reading) -> None:
         self._log_of = log
@@ -41,10 +44,10 @@ class Appending:
         self._reading = reading
 
     async def held(self, stream_id: str, token: str) -> tuple[Record, int]:
-        """The stream that this token writes, and where its log ends.
+        """Return the stream that this token may write, and the position of its log's end.
 
-        Raises Unauthorized for a token that was never given for it, WriterReplaced for one that writes it no
-        more, or StoreUnavailable.
+        Raises Unauthorized for a token that was not issued for the stream, WriterReplaced if another token
+        may write it now, or StoreUnavailable.
         """
         record, log_end = await self._log_of.record(stream_id)
         if record is None or not record.producer or not write_tokens.is_ours(record.write_key, token):
@@ -54,10 +57,10 @@ class Appending:
         return record, log_end
 
     async def add(self, stream_id: str, token: str, position: int, body: bytes) -> tuple[int, str]:
-        """Write the lines of a body, the first of which is number `position`, but for those that are counted.
+        """Write the lines of a body, except the lines that are already counted.
 
-        Answers how many lines are counted then, and the stream's status. Raises as `held`, or WrongPosition,
-        WriterEnded or Invalid.
+        The first line of the body has the number `position`. Return how many lines are counted then, and the
+        status of the stream. Raises as `held`, or WrongPosition, WriterEnded or Invalid.
         """
         lines: list[Line] | None = None
         for _ in range(MOST_TRIES):
@@ -78,7 +81,7 @@ class Appending:
     async def _write(
         self, record: Record, log_end: int, token: str, left: Sequence[Line], size: int
     ) -> tuple[int, str] | None:
-        """What `add` answers; None where the stream has changed meanwhile."""
+        """Return the result of `add`; None if the stream has changed in the meantime."""
         claim = Claim(record, write_tokens.claim_in(token), 0, log_end)
         if not left:
             word = (await self._log_of.append(claim, log_end, b"", record.last_id, self._lease_ms)).word
@@ -98,7 +101,7 @@ class Appending:
             return None
         if plan.final is not None:
             self._tell(record, plan)
-            if "lines" not in plan.fields:  # the log has no room for them
+            if "lines" not in plan.fields:  # the lines did not fit into the log, so the stream failed
                 raise WriterEnded(plan.status)
         return following, plan.status or record.status.value
 
@@ -135,9 +138,10 @@ class Appending:
 
 
 def _check_ended(record: Record, token: str, position: int, lines: Sequence[Line]) -> None:
-    """Lines that were counted may be sent again when their stream has ended, and so may the same end.
+    """Check a request whose stream has ended.
 
-    Raises WriterEnded for any others, and for none.
+    The request may repeat lines that were counted, and the same end. Raises WriterEnded for other lines, and
+    for a request without lines.
     """
     is_holder = record.token == write_tokens.claim_in(token)
     left = lines[max(0, record.lines - position) :] if is_holder else lines

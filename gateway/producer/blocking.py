@@ -1,4 +1,4 @@
-"""The producer for code without an event loop: the same without `await`, from any thread.
+"""The producer for code without an event loop: the same methods without `await`, for any thread.
 
     with SyncProducer.from_env() as producer:
         stream = producer.open(chain="report", key=job)
@@ -6,8 +6,8 @@
             out.text("Hello")
         stream.done()
 
-An event loop in a thread of its own does the work. It renews the lease while a block is silent. A block in a
-thread cannot be interrupted: that its stream was cancelled is told by its next call.
+An event loop in its own thread does the work. It renews the lease while the code of a block makes no calls. A
+block in a thread cannot be interrupted. If its stream was cancelled, its next call raises the exception.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ T = TypeVar("T")
 
 
 class SyncProducer:
-    """As Producer: `with SyncProducer.from_env() as producer`."""
+    """The same as Producer, without `await`: `with SyncProducer.from_env() as producer`."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ValueError where REDIS_URL is not set."""
+        """Raises ValueError if REDIS_URL is not set."""
         self._producer = Producer(settings, interrupts=False)
         self._loop = _Loop()
 
     @classmethod
     def from_env(cls) -> Self:
-        """As Producer.from_env."""
+        """Does the same as Producer.from_env."""
         return cls(Settings.from_env())
 
     def __enter__(self) -> Self:
@@ -67,7 +67,7 @@ class SyncProducer:
         metadata: Mapping[str, Any] | None = None,
         webhook: Mapping[str, Any] | None = None,
     ) -> SyncProducerStream:
-        """As Producer.open."""
+        """Does the same as Producer.open."""
         opening = self._producer.open(
             chain=chain, stages=stages, owner=owner, key=key, metadata=metadata, webhook=webhook
         )
@@ -75,7 +75,7 @@ class SyncProducer:
 
 
 class SyncProducerStream:
-    """As ProducerStream."""
+    """The same as ProducerStream, without `await`."""
 
     def __init__(self, stream: ProducerStream, loop: _Loop) -> None:
         self._stream = stream
@@ -84,12 +84,12 @@ class SyncProducerStream:
 
     @property
     def status(self) -> str:
-        """As ProducerStream.status."""
+        """The same as ProducerStream.status."""
         return self._stream.status
 
     @contextmanager
     def write(self, stage: str = "") -> Iterator[SyncOut]:
-        """As ProducerStream.write, but that a silent block is not interrupted."""
+        """Does the same as ProducerStream.write, but does not interrupt a silent block."""
         writing = self._stream.write(stage)
         out = self._loop.run(writing.__aenter__())
         try:
@@ -100,16 +100,16 @@ class SyncProducerStream:
         self._loop.run(writing.__aexit__(None, None, None))
 
     def done(self, *, finish_reason: str = "stop", usage: Mapping[str, int] | None = None) -> None:
-        """As ProducerStream.done."""
+        """Does the same as ProducerStream.done."""
         self._loop.run(self._stream.done(finish_reason=finish_reason, usage=usage))
 
     def failed(self, code: str, message: str = "", *, retryable: bool = False) -> None:
-        """As ProducerStream.failed."""
+        """Does the same as ProducerStream.failed."""
         self._loop.run(self._stream.failed(code, message, retryable=retryable))
 
 
 class SyncOut:
-    """As Out. Several threads may speak at once."""
+    """The same as Out, without `await`. Several threads may call its methods at once."""
 
     def __init__(self, out: Out, loop: _Loop) -> None:
         self._out = out
@@ -118,7 +118,7 @@ class SyncOut:
 
     @property
     def result(self) -> Any:
-        """As Out.result."""
+        """The same as Out.result."""
         return self._out.result
 
     @result.setter
@@ -126,27 +126,27 @@ class SyncOut:
         self._out.result = value
 
     def text(self, text: str) -> None:
-        """As Out.text."""
+        """Does the same as Out.text."""
         self._loop.run(self._out.text(text))
 
     def custom(self, name: str, data: Any) -> None:
-        """As Out.custom."""
+        """Does the same as Out.custom."""
         self._loop.run(self._out.custom(name, data))
 
     def tool(self, name: str, call_id: str, **told: Any) -> None:
-        """As Out.tool."""
+        """Does the same as Out.tool."""
         self._loop.run(self._out.tool(name, call_id, **told))
 
 
 class _Loop:
-    """An event loop in a thread of its own, which does not outlive the process."""
+    """An event loop in its own daemon thread, which ends with the process."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin. Raises RuntimeError where it has begun."""
+        """Start the thread. Raises RuntimeError if it was already started."""
         if self._thread is not None:
             raise RuntimeError("a producer is entered once")
         self._loop = asyncio.new_event_loop()
@@ -154,7 +154,10 @@ class _Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` answers or raises. A caller that is interrupted takes its work back."""
+        """Run `work` in the loop, and return its result or raise its exception.
+
+        If the calling thread is interrupted, `work` is cancelled.
+        """
         if self._loop is None or threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a producer works within its own `with`, and not in its own thread")
@@ -166,7 +169,7 @@ class _Loop:
             raise
 
     def stop(self) -> None:
-        """End, and wait for the thread."""
+        """Stop the loop, and wait for the end of its thread."""
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return

@@ -1,7 +1,8 @@
-"""Where a producer is within its stages: which events are written for what it says. No I/O.
+"""The position of a producer within its stages, and the events to write for each of its calls. No I/O.
 
-The stages come in their order, each once. A stage that an earlier producer has finished is passed over: what
-is said there is dropped. In the stage that an earlier one has begun it is matched with what stands.
+Each stage comes once, in the given order. If an earlier producer finished a stage, all events of this
+producer in that stage are dropped. If an earlier producer only began a stage, the events are matched with the
+published events.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ ONLY_RUN = 1
 
 
 class Course:
-    """The way of one claim through its stream's stages."""
+    """The position of one claim in the stages of its stream."""
 
     def __init__(self, record: Record, published: Published, *, reason: str = "attempt_differs") -> None:
-        """`published`: what stood in the log, of the stage that is not finished, when this producer came."""
+        """`published`: the events of the unfinished stage, read when this producer claimed the stream."""
         self._names: Sequence[str] = record.stages
         self._kept = {
             name: raw
@@ -33,19 +34,22 @@ class Course:
         self._attempt = record.attempt
         self._published = published
         self._reason = reason
-        self.stage = ""  # that was begun and is not at its end
-        self.passes_over = False  # it was finished by an earlier producer
-        self._is_past = False  # the stage that had begun before is left behind
+        self.stage = ""  # name of the stage that was begun and not finished
+        self.passes_over = False  # True: an earlier producer finished the stage
+        self._is_past = False  # True: no stage needs matching any more
         self._matcher = Matcher(Published(), record.attempt)
 
     @staticmethod
     def needs_log(record: Record) -> bool:
-        """Whether `read` takes what was published: a stage that had begun may still have to be matched."""
+        """Return whether `read` needs the published events, because a stage may still have to be matched."""
         return record.attempt > 1 and not (record.course and json.loads(record.course)["past"])
 
     @classmethod
     def read(cls, record: Record, published: Published) -> Course:
-        """As `state` has left it. `published`: as for a new one."""
+        """Restore the position from `record.course`, which `state` returned.
+
+        `published` is the same as in the constructor.
+        """
         course = cls(record, published)
         if not record.course:
             return course
@@ -58,32 +62,35 @@ class Course:
         return course
 
     def state(self) -> str:
-        """What another process needs to go on from here, in JSON."""
+        """Return the state that another process needs to continue from here, as JSON."""
         matched, calls = self._matcher.state()
         is_past = self._is_past or (bool(self.stage) and not self.passes_over and matched < 0)
         state = {"stage": self.stage, "passes_over": self.passes_over, "matched": matched, "calls": calls}
         return sse.dumps(state | {"past": is_past}).decode()
 
     def is_finished(self, stage: str) -> bool:
-        """Whether its end and its result stand."""
+        """Return whether the record has the result of this stage."""
         return stage in self._kept
 
     def result(self, stage: str) -> Any:
-        """What a finished stage came to."""
+        """Return the result of a finished stage."""
         return json.loads(self._kept[stage])["result"]
 
     @property
     def is_within(self) -> bool:
-        """Whether a stage stands in the log that had begun and was not finished when this producer came."""
+        """Return whether the log has a stage that was begun and not finished when this producer came."""
         return bool(self._published.stage) and not self.is_finished(self._published.stage)
 
     @property
     def is_whole(self) -> bool:
-        """Whether every stage is finished."""
+        """Return whether every stage is finished."""
         return len(self._kept) == len(self._names)
 
     def begin(self, stage: str) -> list[Event]:
-        """A stage begins: its event, unless that stands. Raises Invalid for one whose turn it is not."""
+        """Begin a stage. Return its `started` event, unless the log has it.
+
+        Raises Invalid if this stage may not begin now.
+        """
         if stage not in self._names:
             raise Invalid("stage", "must be one of the stream's stages")
         if self.stage:
@@ -100,18 +107,18 @@ class Course:
         return [] if self._stands(stage) else [self._event(finished=False)]
 
     def take(self, event: Event) -> list[Event]:
-        """Something is said in the stage that has begun: what is to be written for it."""
+        """Compare an event of the present stage with the published events. Return the events to write."""
         return [] if self.passes_over else self._matcher.take(event)
 
     def end(self) -> list[Event]:
-        """The stage's end: what is to be written. Then comes `finished`."""
+        """Return the events to write at the end of the stage. Call `finished` after that."""
         return [] if self.passes_over else [*self._matcher.end(), self._event(finished=True)]
 
     def finished(self, result: Any, most: int) -> dict[str, bytes]:
-        """The stage is left, with this result; the fields of the record that go with its end.
+        """Leave the stage with this result. Return the fields of the record to write with its end.
 
-        Raises TooLarge where the results would take more than `most` bytes in all, and TypeError or
-        ValueError for what is no JSON.
+        Raises TooLarge if all results together would take more than `most` bytes. Raises TypeError or
+        ValueError if the result is not JSON.
         """
         fields = {}
         if not self.passes_over:

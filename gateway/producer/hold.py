@@ -1,6 +1,7 @@
-"""A producer's claim while it writes: its writer, and why it is over, as the client's exceptions say it.
+"""The claim of a producer while it writes, its writer, and the exceptions of the client for its end.
 
-A call returns when what it says stands in the store: a producer that dies loses what it was saying then.
+A call returns when the store has its events. If a producer dies, only the events of unfinished calls are
+lost.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from gateway.store.log import Log
 from gateway.store.record import Claim
 from gateway.writing.writer import TOO_LONG, TooLong, Writer
 
-STOP_SECONDS = 2.0  # that a block which is left by an exception waits for what is on its way
+STOP_SECONDS = 2.0  # how long `stop` waits for events that are being written
 _BACKOFF_SECONDS = (0.05, 2.0)
 _LARGEST_OFFSET = 9_999_999_999
 T = TypeVar("T")
 
 
 class Hold:
-    """One claim's writer. `over` is set when nothing can be written any more."""
+    """The writer of one claim. When `writing` is done, nothing can be written any more."""
 
     def __init__(self, log: Log, claim: Claim, settings: Settings) -> None:
         self._log = log
@@ -53,13 +54,14 @@ class Hold:
         self.writing = begin(self.writer.run(), name=f"write-{self._id}")
 
     async def write(self, *events: Event, fields: Mapping[str, Any] | None = None) -> None:
-        """Returns when these stand, all in one append; without events, when the claim is known to hold.
+        """Write these events in one append, and return when the log contains them.
 
-        Raises what `error` says.
+        Without events, return when the store has confirmed the claim. Raises the exception that `error`
+        returns.
         """
         try:
             await self.writer.put(*events, fields=fields)
-        except TooLong:  # each event fits: it is the log
+        except TooLong:  # each event fits, so the log is too long
             await self.writer.put(TOO_LONG)
         await self.writer.flush()
         if self.writer.final is not None:
@@ -68,22 +70,25 @@ class Hold:
             raise await self.error()
 
     async def alive(self) -> None:
-        """Raises what `error` says where the claim is known to be over. Nothing is asked."""
+        """Raise the exception that `error` returns if the claim is known to be over.
+
+        The store is not asked.
+        """
         if self.writing.done():
             raise await self.error()
 
     @property
     def most_results(self) -> int:
-        """How many bytes the results of a stream's stages may take in all."""
+        """The most bytes that the results of a stream's stages may take in total."""
         return self._settings.max_checkpoints
 
     @property
     def patience(self) -> float:
-        """For how many seconds a call may wait for the store, or for its event loop."""
+        """How many seconds a call may wait for the store, or for its event loop."""
         return self._settings.store_patience
 
     async def end(self, event: Event) -> None:
-        """Write the terminal event. Raises what `error` says."""
+        """Write the terminal event. Raises the exception that `error` returns."""
         if event.data.get("usage"):
             self.writer.paid()
         await self.writer.put(event)
@@ -92,7 +97,7 @@ class Hold:
             raise await self.error()
 
     async def stop(self) -> None:
-        """Write no more; what is on its way has two seconds."""
+        """Stop writing. First wait up to STOP_SECONDS for events that are being written."""
         if not self.writing.done():
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
@@ -101,28 +106,35 @@ class Hold:
         await asyncio.wait({self.writing})
 
     async def error(self) -> GatewayError:
-        """Why nothing can be written any more: StreamTaken, StreamCancelled, StreamEnded or Unreachable."""
+        """Return the reason why nothing more can be written.
+
+        It is a StreamTaken, StreamCancelled, StreamEnded or Unreachable.
+        """
         try:
             word = self.writing.result()
         except StoreUnavailable as error:
             return Unreachable(error)
-        if word == "lost":  # the store lost more than is still here; another attempt matches what stands
+        # The store lost more than is in memory. Another attempt matches what the log still has.
+        if word == "lost":
             return Unreachable(StoreUnavailable("the store has lost what was written"))
         return StreamTaken() if word == "fenced" else await self.ended()
 
     async def ended(self) -> GatewayError:
-        """How the stream has ended."""
+        """Return an exception that tells how the stream has ended."""
         return await ended(self._log, self._id, self._settings)
 
     def check(self, event: Event) -> None:
-        """Raises Refused for an event that is too long, and TypeError or ValueError for what is no JSON."""
+        """Raise Refused for an event that is too long.
+
+        Raises TypeError or ValueError for data that is not JSON.
+        """
         most = self._settings.max_event
         if len(sse.encode(event, _LARGEST_OFFSET, self.claim.tag)) > most:
             raise refused(TooLarge(f"an event may have {most} bytes (GATEWAY_MAX_EVENT_BYTES)"))
 
 
 async def ended(log: Log, stream_id: str, settings: Settings) -> GatewayError:
-    """How a stream has ended, as an exception."""
+    """Return an exception that tells how a stream has ended."""
     try:
         record, _ = await patiently(lambda: log.record(stream_id), settings.store_patience)
     except Unreachable as error:
@@ -133,7 +145,7 @@ async def ended(log: Log, stream_id: str, settings: Settings) -> GatewayError:
 
 
 def refused(error: HoldfastError) -> GatewayError:
-    """A refusal as it would be over HTTP, or Unreachable."""
+    """Convert an error to the Refused that a client gets over HTTP, or to Unreachable."""
     if isinstance(error, StoreUnavailable):
         return Unreachable(error)
     after = error.retry_after_seconds
@@ -141,7 +153,7 @@ def refused(error: HoldfastError) -> GatewayError:
 
 
 async def patiently(ask: Callable[[], Awaitable[T]], patience: float) -> T:
-    """Ask the store until it answers. Raises Unreachable after so many seconds."""
+    """Call `ask` until the store answers. Raises Unreachable after `patience` seconds."""
     began, pause = monotonic(), _BACKOFF_SECONDS[0]
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The lines that a producer sends by HTTP: NDJSON, one event a line, each checked. No I/O."""
+"""The lines that a producer sends by HTTP: NDJSON with one event per line. Each line is checked. No I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from gateway.protocol.errors import Invalid, Malformed
 from gateway.streams.strict_json import Bounds, parse_json, shown
 
-# Of each type the fields that a line must have, and those that it may have beside them.
+# For each type of line: the required fields, then the optional fields.
 FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "stage": (("name", "state"), ("result",)),
     "text": (("stage", "text"), ()),
@@ -18,12 +18,13 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "done": ((), ("finish_reason", "usage")),
     "failed": (("code",), ("message", "retryable")),
 }
-ENDS = {"done": "done", "failed": "failed"}  # types of lines that end the stream, and its status then
+# types of lines that end the stream, and the status of the stream after that
+ENDS = {"done": "done", "failed": "failed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line; `number` counts from 1 within its request."""
+    """One line. `number` counts from 1 within its request."""
 
     number: int
     type: str
@@ -31,16 +32,19 @@ class Line:
 
     @property
     def ends(self) -> str:
-        """The status that the stream has after it, or nothing."""
+        """The status of the stream after this line; empty if the line does not end the stream."""
         return ENDS.get(self.type, "")
 
     def broken(self, error: Invalid) -> Invalid:
-        """The same rule, naming this line."""
+        """Return the same error, with the number of this line."""
         return Invalid(f"line {self.number}: {error.extensions['field']}", str(error.extensions["rule"]))
 
 
 def parse(body: bytes, bounds: Bounds) -> list[Line]:
-    """All lines of a body; the last may lack its line feed. Raises Invalid, which names the line."""
+    """Parse all lines of a body.
+
+    The last line may lack its line feed. Raises Invalid, which names the line.
+    """
     whole = body.removesuffix(b"\n").split(b"\n") if body else []
     if len(whole) > bounds.items:
         raise Invalid("body", f"may have {bounds.items} lines")

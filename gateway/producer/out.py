@@ -1,8 +1,8 @@
 """One stage of a stream while its producer writes it.
 
-What is said has been stored when a call returns. A block that is silent is interrupted when its claim is
-over: its task is cancelled, and at the block's end the cancellation becomes the exception that says why, as
-with `asyncio.timeout`.
+When a call returns, the store has its event. If the claim ends while the code of a block makes no call, the
+block is interrupted: its task is cancelled. At the end of the block the cancellation becomes the exception
+that tells why, as with `asyncio.timeout`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from gateway.runtime.loops import within
 if TYPE_CHECKING:
     from gateway.producer.stream import ProducerStream
 
-_NOT_GIVEN: Any = object()  # a tool's input, and a result, may be None
+_NOT_GIVEN: Any = object()  # marks an argument that was not given, because a value may be None
 
 
 class Out:
-    """What a stage says.
+    """The methods by which a producer writes one stage.
 
-    Every call raises StreamTaken, StreamCancelled, StreamEnded, Unreachable or Refused. A call may come from
-    another thread, in an event loop of its own; it raises RuntimeError where the stream's loop is blocked.
+    Every method raises StreamTaken, StreamCancelled, StreamEnded, Unreachable or Refused. Another thread may
+    call it in its own event loop. Then it raises RuntimeError if the event loop of the stream is blocked.
     """
 
     def __init__(self, chain: str, stage: str, hold: Hold, course: Course) -> None:
@@ -52,7 +52,10 @@ class Out:
 
     @property
     def result(self) -> Any:
-        """What the stage comes to, JSON: what was set, or its text. Of a finished stage, what it came to."""
+        """The result of the stage as JSON: the value that was set, or the text of the stage.
+
+        For a stage that an earlier producer finished, it is the result of that stage.
+        """
         return "".join(self._pieces) if self._result is _NOT_GIVEN else self._result
 
     @result.setter
@@ -61,7 +64,10 @@ class Out:
             self._result = value
 
     async def text(self, text: str) -> None:
-        """A piece of text; it stands when this returns. The empty one only asks whether the claim holds."""
+        """Write a piece of text. The log contains it when this returns.
+
+        With an empty text only check that the claim is still valid.
+        """
         event = self._made(lambda: said.text(text, chain=self._chain, stage=self.stage))
         if text:
             await self._say(event, text)
@@ -69,7 +75,7 @@ class Out:
             await self._within(self._ask)
 
     async def custom(self, name: str, data: Any) -> None:
-        """An event of the producer's own; `data` is JSON."""
+        """Write a `custom` event. The producer defines its name and its data, which must be JSON."""
         await self._say(self._made(lambda: said.custom(name, data, stage=self.stage)))
 
     async def tool(
@@ -81,7 +87,7 @@ class Out:
         output: Any = _NOT_GIVEN,
         failed: bool = False,
     ) -> None:
-        """A tool's call begins, with its `input`, or is at its end, with its `output`; or it has `failed`."""
+        """Write the start of a tool call (with `input`), or its end (with `output` or `failed`)."""
         if (input is not _NOT_GIVEN) == (output is not _NOT_GIVEN or failed):
             raise ValueError("a tool's call is told with its input, or with its output or failed=True")
         begins = input is not _NOT_GIVEN
@@ -90,11 +96,15 @@ class Out:
         await self._say(self._made(lambda: said.tool(name, call_id, state, value, stage=self.stage)))
 
     def tells(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether this task need not be interrupted: it waits in a call of ours, or was told by one."""
+        """Return whether this task need not be interrupted.
+
+        It waits in a method of this class, or such a method has already raised the exception for the end of
+        the claim.
+        """
         return self._has_told or task in self._callers
 
     async def end(self) -> None:
-        """The block's end: the stage is finished, with its result, in one step."""
+        """Finish the stage at the end of the block. The end and the result are written in one step."""
         with self._calling():
             events = self._course.end()
             try:
@@ -151,7 +161,10 @@ class Out:
 
 
 class Writing:
-    """`async with stream.write(…) as out`. An exception leaves stage and stream open, for another attempt."""
+    """The context manager that `stream.write(…)` returns.
+
+    An exception in the block leaves the stage and the stream open, so that another attempt can continue.
+    """
 
     def __init__(self, stream: ProducerStream, stage: str, *, interrupts: bool) -> None:
         self._stream = stream
@@ -205,7 +218,11 @@ class Writing:
             await self._stream.release(hold)
 
     def _interrupt(self, _: asyncio.Task[str]) -> None:
-        """The claim is over. Whoever waits in a call of ours is told there; anybody else is cancelled."""
+        """Handle the end of the claim.
+
+        If the task waits in a method of `Out`, that method raises the exception. Otherwise the task is
+        cancelled.
+        """
         if self._owner is not None and self._out is not None and not self._out.tells(self._owner):
             self._interrupted = True
             self._owner.cancel()

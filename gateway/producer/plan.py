@@ -1,4 +1,4 @@
-"""What is written for a request's lines: frames, and fields of the record, all in one append. No I/O."""
+"""Plan what is written for the lines of a request: frames and fields of the record, in one append. No I/O."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from gateway.store.record import Record, ending
 from gateway.writing.matcher import Published
 from gateway.writing.writer import TOO_LONG
 
-_NEW = "new"  # stands for the ids of events that are about to be written
+_NEW = "new"  # placeholder for the id of an event that is not written yet
 
 
 @dataclass(slots=True)
 class Plan:
-    """Whole frames, the id of the last, a final status or nothing, and fields of the record."""
+    """The planned append: whole frames, the id of the last frame, and fields of the record.
+
+    `status` is a final status, or empty if the stream does not end.
+    """
 
     frames: bytes
     last_id: str
@@ -34,9 +37,9 @@ class Plan:
 
 
 class Planning:
-    """Goes through lines that were not counted yet, from where the record says that their producer is.
+    """Processes lines that were not counted yet, from the position that the record stores.
 
-    `messages`: the log, or nothing where `needs_log` says that it is not needed.
+    `messages` is the log. It is empty if `needs_log` returned False.
     """
 
     def __init__(
@@ -55,12 +58,15 @@ class Planning:
 
     @staticmethod
     def needs_log(record: Record, lines: Sequence[Line]) -> bool:
-        """Whether a stage may still have to be matched, or its text is its result."""
+        """Return whether the log is needed.
+
+        It is needed if a stage may still have to be matched, or if the text of a stage is its result.
+        """
         ends = (line for line in lines if line.type == "stage" and line.given["state"] == "finished")
         return Course.needs_log(record) or any("result" not in line.given for line in ends)
 
     def plan(self, lines: Sequence[Line], position: int) -> Plan:
-        """What is written for these; `position` is the count of lines after them.
+        """Return the planned append for these lines. `position` is the count of lines after them.
 
         Raises Invalid, which names the first line that breaks a rule.
         """
@@ -135,7 +141,7 @@ class Planning:
         return self._course.stage
 
     def _text_of(self, stage: str) -> str:
-        """The stage's text in the log, with what this request adds."""
+        """Return the text of the stage: the text in the log, and the text of this request."""
         if self._course.passes_over:
             return ""
         fold = Fold()

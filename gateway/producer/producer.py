@@ -1,7 +1,9 @@
-"""Streams that this process writes itself: no job, no worker, no HTTP.
+"""Streams that this process writes itself, without a job, a worker or HTTP.
 
-async with Producer.from_env() as producer:
-stream = await producer.open(chain="report", stages=("outline", "text"), key=job)
+    async with Producer.from_env() as producer:
+        stream = await producer.open(chain="report", stages=("outline", "text"), key=job)
+
+`gateway/producer/stream.py` shows how to write the stream.
 """
 
 from __future__ import annotations
@@ -31,16 +33,19 @@ from gateway.streams.producer_asked import checked
 from gateway.webhooks import asked as hooks
 from gateway.webhooks.urls import Rules
 
-MOST_KEY, MOST_OWNER = 255, 128  # characters
+MOST_KEY, MOST_OWNER = 255, 128  # most characters of each
 
 
 class Producer:
-    """Opens streams, `async with`; one for each event loop. Its connection to the store is its own."""
+    """Opens streams; use it with `async with`. Each event loop needs its own producer.
+
+    A producer has its own connection to the store.
+    """
 
     def __init__(self, settings: Settings, *, interrupts: bool = True) -> None:
-        """`interrupts`: a block's task is cancelled when its claim is over.
+        """`interrupts`: whether the task of a block is cancelled when its claim is over.
 
-        Raises ValueError where REDIS_URL is not set.
+        Raises ValueError if REDIS_URL is not set.
         """
         if not settings.redis_url:
             raise ValueError("REDIS_URL is not set: a producer writes into the gateway's store")
@@ -51,7 +56,10 @@ class Producer:
 
     @classmethod
     def from_env(cls) -> Self:
-        """As the environment says: REDIS_URL and its like, GATEWAY_PRODUCER_GRACE_SECONDS, quotas, bounds."""
+        """Make a producer from the settings in the environment.
+
+        These are REDIS_URL and related variables, GATEWAY_PRODUCER_GRACE_SECONDS, quotas and limits.
+        """
         return cls(Settings.from_env())
 
     async def __aenter__(self) -> Self:
@@ -79,12 +87,15 @@ class Producer:
         metadata: Mapping[str, Any] | None = None,
         webhook: Mapping[str, Any] | None = None,
     ) -> ProducerStream:
-        """A stream to be written; with a `key`, the one that this owner has by it, which is taken over.
+        """Open a stream to write.
 
-        `chain` need not be registered. No `stages`: one, named as the chain. `owner` is as the gateway's
-        authentication names callers, and empty where nobody is asked. `webhook` is whom to tell of its end,
-        as `POST /stream` takes it. Raises Refused (422 for what breaks a rule, or a key that came with
-        another chain, other stages, metadata or webhook; 429 over quota) or Unreachable.
+        With a `key` that this owner has used before, return the stream of that key. Its first write takes it
+        over from the earlier producer. `chain` need not be registered. Without `stages` there is one stage
+        with the name of the chain. `owner` is the name that the gateway's authentication gives to a caller.
+        It is empty if callers are not authenticated. `webhook` is the field `webhook` of `POST /stream`:
+        where to report the stream's end. Raises Refused or Unreachable. Refused has the status 422 if a rule
+        is broken, or if the key came before with another chain, other stages, metadata or webhook. It has the
+        status 429 if a quota is exceeded.
         """
         if self._opening is None:
             raise RuntimeError(

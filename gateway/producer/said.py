@@ -1,6 +1,8 @@
-"""What a producer says, checked, as events: the same rules in process and by HTTP. No I/O.
+"""Check what a producer sends, and convert it to events.
 
-Each raises Invalid, which names the field and the rule.
+The rules are the same in process and over HTTP. No I/O.
+
+Each function raises Invalid, which names the field and the rule.
 """
 
 from __future__ import annotations
@@ -18,20 +20,26 @@ from gateway.streams.strict_json import check_text
 
 CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
-MOST_MESSAGE = 2000  # characters
+MOST_MESSAGE = 2000  # in characters
 STATES = ("started", "finished", "failed")
 MOST_TOKENS = 2**53 - 1
 
 
 def text(value: Any, *, chain: str, stage: str) -> Event:
-    """A piece of text. Its `deployment`, a field of the original sample's, is the chain's name."""
+    """Make an event with a piece of text.
+
+    Its `deployment`, a field of the original sample, is the name of the chain.
+    """
     if not isinstance(value, str):
         raise Invalid("text", "must be a string")
     return protocol.text(value, deployment=chain, stage=stage)
 
 
 def tool(name: Any, call_id: Any, state: Any, value: Any, *, stage: str) -> Event:
-    """A tool's call begins (`value` is its input), or is at its end (its output)."""
+    """Make the event of a tool call's start or end.
+
+    `value` is the input at the start, and the output at the end.
+    """
     if not isinstance(call_id, str) or not 0 < len(call_id) <= MOST_ID:
         raise Invalid("call_id", f"must be a string of 1 to {MOST_ID} characters")
     if state not in STATES:
@@ -40,12 +48,12 @@ def tool(name: Any, call_id: Any, state: Any, value: Any, *, stage: str) -> Even
 
 
 def custom(name: Any, data: Any, *, stage: str) -> Event:
-    """Whatever the producer's readers know."""
+    """Make a `custom` event. The producer and its readers define its name and data."""
     return _json(protocol.custom(_name(name), data, stage=stage))
 
 
 def done(finish_reason: Any, usage: Any, *, attempts: int, duration_ms: int) -> Event:
-    """The stream is at its end."""
+    """Make the event of a stream's successful end."""
     if not isinstance(finish_reason, str) or not WORD.fullmatch(finish_reason):
         raise Invalid("finish_reason", "must be a word of lower-case letters, digits and _")
     if not isinstance(usage, Mapping) or not all(map(_is_count, usage.values())):
@@ -58,7 +66,7 @@ def done(finish_reason: Any, usage: Any, *, attempts: int, duration_ms: int) -> 
 
 
 def failed(code: Any, message: Any = "", retryable: Any = False) -> Event:
-    """The stream ends without a result."""
+    """Make the event of a stream's end without a result."""
     if not isinstance(code, str) or not CODE.fullmatch(code):
         raise Invalid("code", "must be a word of lower-case letters, digits and _")
     if not isinstance(message, str) or len(message) > MOST_MESSAGE:
@@ -70,7 +78,7 @@ def failed(code: Any, message: Any = "", retryable: Any = False) -> Event:
 
 
 def may_end(course: Course) -> None:
-    """Whether the stream may be done: not within a stage."""
+    """Raise Invalid if the stream may not be done, because a stage is not finished."""
     if course.stage or course.is_within:
         raise Invalid("stage", "must be finished before the stream is done")
 

@@ -1,4 +1,4 @@
-"""A stream as its producer writes it: stage after stage, then its end.
+"""The stream that a producer writes: one stage after another, then the end.
 
     async with stream.write("outline") as out:
         if not out.finished:
@@ -6,7 +6,7 @@
                 await out.text(piece)
     await stream.done()
 
-Each block has a writer of its own, on the claim that the stream's first block has made.
+Each block has its own writer. All blocks use the claim that the first block of the stream made.
 """
 
 from __future__ import annotations
@@ -33,33 +33,39 @@ _log = logging.getLogger("holdfast.producer")
 
 
 class ProducerStream:
-    """One stream. The first `write`, `done` or `failed` takes it over from whoever wrote it before."""
+    """One stream of a producer.
+
+    The first `write`, `done` or `failed` takes it over from an earlier producer.
+    """
 
     def __init__(self, opening: Opening, record: Record, *, interrupts: bool = True) -> None:
         self._opening = opening
         self._interrupts = interrupts
         self._token = protocol.new_token()
-        self._claimed_at: float | None = None  # by `monotonic`, with the time that had passed until then
+        self._claimed_at: float | None = None  # when the stream was first claimed, by `monotonic`
         self._begun: set[str] = set()  # stages that a block of this producer has begun
         self._is_held = False
         self.id = record.id
         self.chain = record.chain
         self.stages = tuple(record.stages)
-        self.status = record.status.value  # as far as this producer knows
+        self.status = record.status.value  # the last status that this producer knows
 
     def write(self, stage: str = "") -> Writing:
-        """A block in which one stage is written; without a name, the only one.
+        """Return a block in which one stage is written. The name may be left out if there is only one stage.
 
-        Entering it raises Refused for a stage that is none, or whose turn it is not, StreamTaken where
-        another producer has taken the stream over since this one came, StreamCancelled, StreamEnded or
-        Unreachable, and RuntimeError where another block is open.
+        Entering the block raises Refused for a stage that does not exist or may not begin now. It raises
+        StreamTaken if another producer has taken the stream since this producer claimed it. It may also raise
+        StreamCancelled, StreamEnded or Unreachable, and RuntimeError if another block is open.
         """
         if not stage and len(self.stages) > 1:
             raise ValueError("the stream has several stages: say which one is written")
         return Writing(self, stage or self.stages[0], interrupts=self._interrupts)
 
     async def done(self, *, finish_reason: str = "stop", usage: Mapping[str, int] | None = None) -> None:
-        """The stream is at its end. No error where it was so before. Raises as entering a block does."""
+        """End the stream with success.
+
+        Do nothing if it had already ended so. Raises the same exceptions as entering a block.
+        """
 
         async def event(hold: Hold) -> Event:
             course = await self.course(hold)
@@ -70,9 +76,10 @@ class ProducerStream:
         await self._end(Status.DONE, event)
 
     async def failed(self, code: str, message: str = "", *, retryable: bool = False) -> None:
-        """The stream ends without a result. No error where it had failed before. Raises as entering a block.
+        """End the stream without a result. Do nothing if it had already failed.
 
-        `code` is a word of lower-case letters, digits and `_`; `message` is for readers.
+        Raises the same exceptions as entering a block. `code` is a word of lower-case letters, digits and
+        `_`. `message` is for readers.
         """
 
         async def event(hold: Hold) -> Event:
@@ -81,7 +88,10 @@ class ProducerStream:
         await self._end(Status.FAILED, event)
 
     async def hold(self) -> Hold:
-        """The claim, with a writer; `release` it. Raises as entering a block does."""
+        """Claim the stream and return the claim with a writer. Call `release` afterwards.
+
+        Raises the same exceptions as entering a block.
+        """
         if self._is_held:
             raise RuntimeError("a stage of this stream is being written")
         self._is_held = True
@@ -109,12 +119,15 @@ class ProducerStream:
         return Hold(opening.log, claim, opening.settings)
 
     async def release(self, hold: Hold) -> None:
-        """This writer writes no more."""
+        """Stop this writer."""
         self._is_held = False
         await hold.stop()
 
     async def course(self, hold: Hold, stage: str = "") -> Course:
-        """Where this producer is. The log is read where a stage may stand in it that is not finished."""
+        """Return the position of this producer.
+
+        The log is read only if it may contain a stage that is not finished.
+        """
         record, reason = hold.claim.record, "retried" if stage in self._begun else "attempt_differs"
         course, published = Course(record, Published(), reason=reason), Published()
         unfinished = {name for name in self._begun if not course.is_finished(name)}
@@ -146,7 +159,7 @@ class ProducerStream:
         self._tell(hold, final)
 
     def _age_ms(self, hold: Hold) -> int:
-        """Since the stream's first claim."""
+        """Return the milliseconds since the first claim of the stream."""
         return round((monotonic() - (self._claimed_at or monotonic())) * 1000)
 
     def _tell(self, hold: Hold, final: Event) -> None:

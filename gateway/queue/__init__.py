@@ -1,1 +1,1 @@
-"""Jobs to workers, at least once."""
+"""Queues that deliver jobs to workers, each job at least once."""

@@ -1,13 +1,14 @@
-"""The queue on Azure: Storage Queue, through Microsoft's own client.
+"""The queue on Azure Storage Queue, which uses Microsoft's own client.
 
-Messages are base64, as the portal and the platform's trigger expect them; the queue is made at first use.
-A worker that is not the platform's hides a message for a minute and renews that while it works; the lease
-in Redis is what notices a dead worker sooner. Whoever sends a job and runs it at once hides its message for a
-lease, and so has no need to receive it.
+Messages are base64, as the Azure portal and the platform's trigger expect them. The queue is created at its
+first use. A worker that the platform's trigger did not start hides a message for a minute, and renews that
+while it works. The lease in Redis detects a dead worker sooner than this minute. A process that sends a job
+and runs it at once hides the message for the time of a lease, so it need not receive the message.
 
-Messages that wait hidden stand in a queue of their own, `<name>-held`: the platform scales the jobs' trigger
-by all messages of its queue, hidden ones too, and would start an instance for every twelve jobs that run
-elsewhere. No trigger looks at that queue. `release` puts what has become visible there into the jobs' queue.
+Hidden messages that wait are in a second queue, `<name>-held`. The reason: the platform scales the trigger of
+the jobs' queue by all messages of that queue, including hidden ones. It would start an instance for every
+twelve jobs that run elsewhere. The second queue has no trigger. `release` moves messages that are visible
+again from the second queue to the jobs' queue.
 """
 
 from __future__ import annotations
@@ -28,28 +29,29 @@ from azure.storage.queue.aio import QueueClient
 from gateway.protocol.errors import QueueUnavailable
 from gateway.queue.job_queue import Delivery, Message
 
-HELD = "-held"  # what the name of the second queue ends with
-SEND_SECONDS = 10.0  # for one call and its tries together
+HELD = "-held"  # suffix of the second queue's name
+SEND_SECONDS = 10.0  # time limit of one call with all its tries
 VISIBILITY_SECONDS = 60
 RENEW_SECONDS = VISIBILITY_SECONDS / 3
 FIRST_POLL_SECONDS = 0.1
 COUNT_SECONDS = 5.0
-MOST_MESSAGES = 32  # of one receive: the service's own bound
-MOST_RELEASED = 1024  # of one release: what is left comes with the next
-LONGEST_DELAY_SECONDS = 7 * 86400  # likewise
-# The message was handed to another, or is gone.
+MOST_MESSAGES = 32  # most messages of one receive, a limit of the service
+MOST_RELEASED = 1024  # most messages of one `release`; the next call moves the rest
+LONGEST_DELAY_SECONDS = 7 * 86400  # the longest time for which the service hides a message
+# Error codes: another process has the message now, or the message is gone.
 VOID_RECEIPT = ("PopReceiptMismatch", "MessageNotFound", "QueueNotFound")
 _log = logging.getLogger("holdfast.queue")
 
 
 @dataclass(slots=True)
 class Held:
-    """A message that this process hides from others, for `seconds` and again after each `renew`.
+    """A message that this process hides from other processes for `seconds`.
 
-    The lock: a receipt is void once it was renewed.
+    It is hidden again every `renew` seconds. The lock is needed because each renewal makes the old receipt
+    invalid.
     """
 
-    queue: QueueClient  # where it stands
+    queue: QueueClient  # the queue that contains the message
     message: QueueMessage
     seconds: int
     renew: float
@@ -58,10 +60,10 @@ class Held:
 
 
 class AzureQueue:
-    """A JobQueue on two queues of Storage: for workers, and `waiting`, what is hidden until later.
+    """A JobQueue on two Storage queues: `client` for workers, `waiting` for messages hidden until later.
 
-    `poll`, `keep` and `lease` in seconds: the longest pause between two looks at an idle queue, how long a
-    message is kept, and how long one is hidden that is run by whoever sends it.
+    All times are in seconds. `poll`: the longest pause between two reads of an empty queue. `keep`: how long
+    the service keeps a message. `lease`: how long a message is hidden whose sender runs the job itself.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class AzureQueue:
     ) -> None:
         self._client = client
         self._waiting = waiting
-        self._look = lease / 3  # how often `receive` releases
+        self._look = lease / 3  # `receive` calls `release` once in this period
         self._looked_at = -math.inf
         self._longest_pause = poll
         self._pause = FIRST_POLL_SECONDS
@@ -80,9 +82,10 @@ class AzureQueue:
         self._counting = asyncio.Lock()
 
     async def reserve(self, stream_id: str, most: int, others: int) -> bool:
-        """By the service's own count, which is asked for every 5 s, and what this process has added since.
+        """Reserve a place, using the service's own count.
 
-        Several processes may so pass the bound together by what they start meanwhile.
+        The count is read every 5 seconds. The jobs that this process added since then are added to it.
+        Several processes together may exceed the bound by the jobs that they start between two reads.
         """
         async with self._counting:
             if monotonic() - self._counted_at > COUNT_SECONDS:
@@ -95,28 +98,33 @@ class AzureQueue:
             return True
 
     async def forget(self, stream_id: str) -> None:
-        """The service counts it until somebody settles it; the next count is asked for soon."""
+        """Do nothing. The service counts the message until it is settled. The count is read again soon."""
 
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
-        """Returns when the service has stored it. Raises QueueUnavailable.
+        """Send a job. Return when the service has stored the message. Raises QueueUnavailable.
 
-        With a delay it waits in the second queue, and comes at the first release after it.
+        With a delay the message waits in the second queue. The first `release` after the delay moves it to
+        the jobs' queue.
         """
         content = base64.b64encode(message.body or message.encode()).decode()
         hidden = min(math.ceil(delay_ms / 1000), LONGEST_DELAY_SECONDS)
         await self._put(self._waiting if hidden else self._client, content, hidden)
 
     async def enqueue_held(self, message: Message) -> Delivery:
-        """Hidden from all others, and as good as received: the answer names it. Raises QueueUnavailable."""
+        """Send a job that is hidden from other processes, and return its delivery.
+
+        The job counts as received by this process. Raises QueueUnavailable.
+        """
         content = base64.b64encode(message.body or message.encode()).decode()
         hidden = min(self._lease, LONGEST_DELAY_SECONDS)
         sent = await self._put(self._waiting, content, hidden)
         return self._hold(Held(self._waiting, sent, hidden, hidden / 3))
 
     async def release(self) -> int:
-        """Put what is hidden no longer in the second queue where workers look; answers how much it was.
+        """Move messages of the second queue that are visible again to the jobs' queue. Return their number.
 
-        A message is sent before it is deleted: at worst it is there twice. Raises QueueUnavailable.
+        Each message is sent before it is deleted. So a crash may leave two copies of a message, but loses
+        none. Raises QueueUnavailable.
         """
         released = 0
         while released < MOST_RELEASED:
@@ -136,7 +144,10 @@ class AzureQueue:
         return released
 
     async def receive(self, count: int) -> list[Delivery]:
-        """What is there; nothing is answered after a pause, which grows while nothing comes."""
+        """Return the messages that are there.
+
+        If there are none, return an empty list after a pause. The pause grows while the queue stays empty.
+        """
         if monotonic() - self._looked_at > self._look:
             await self.release()
             self._looked_at = monotonic()
@@ -155,7 +166,7 @@ class AzureQueue:
         ]
 
     async def done(self, delivery: Delivery) -> None:
-        """Delete it. Raises QueueUnavailable."""
+        """Delete the message. Raises QueueUnavailable."""
         held = self._held.pop(delivery.receipt)
         try:
             async with held.lock:
@@ -164,7 +175,10 @@ class AzureQueue:
             _stop(held)
 
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
-        """Hide it for the delay, then anybody may have it; without one at once. Raises QueueUnavailable."""
+        """Hide the message for the delay; without a delay make it visible at once.
+
+        Raises QueueUnavailable.
+        """
         held = self._held.pop(delivery.receipt)
         hidden = min(math.ceil(delay_ms / 1000), LONGEST_DELAY_SECONDS)
         try:
@@ -178,16 +192,16 @@ class AzureQueue:
             _stop(held)
 
     def leave(self, delivery: Delivery) -> None:
-        """Hide it no longer than it is: it becomes visible by itself."""
+        """Stop renewing. The message becomes visible when its present time is over."""
         if (held := self._held.pop(delivery.receipt, None)) is not None:
             _stop(held)
 
     async def depth(self) -> int:
-        """How many jobs are queued or running, about. Raises QueueUnavailable."""
+        """Return the approximate number of jobs that are queued or running. Raises QueueUnavailable."""
         return sum(await asyncio.gather(_count(self._client), _count(self._waiting)))
 
     async def close(self) -> None:
-        """Let go; what is held becomes visible within a minute."""
+        """Close the clients. The messages that this process hides become visible when their time is over."""
         for held in self._held.values():
             _stop(held)
         self._held.clear()
@@ -208,12 +222,16 @@ class AzureQueue:
             raise _unavailable(error) from error
 
     async def _move(self, queue: QueueClient, message: QueueMessage) -> None:
-        """Into the jobs' queue, for anybody. Raises QueueUnavailable."""
+        """Send the message to the jobs' queue and delete it from this queue. Raises QueueUnavailable."""
         await self._put(self._client, message.content, 0)
         await self._settle(queue.delete_message(message))
 
     async def _receive(self, queue: QueueClient, count: int) -> list[QueueMessage]:
-        """One request: a page for each message, as is the client's default, might fail half-way."""
+        """Receive messages with one request.
+
+        By default the client requests one page for each message. Then a failure could come after some
+        messages had been received.
+        """
         found = queue.receive_messages(
             messages_per_page=count, max_messages=count, visibility_timeout=VISIBILITY_SECONDS
         )
@@ -232,7 +250,7 @@ class AzureQueue:
         return Delivery(message.content.encode(), receipt)
 
     async def _renew(self, held: Held) -> None:
-        """Until it is settled, or another has it."""
+        """Renew the message until it is settled, or until another process has it."""
         while True:
             await asyncio.sleep(held.renew)
             try:
@@ -247,7 +265,7 @@ class AzureQueue:
                 _log.warning("a message could not be kept hidden: %s", _reason(error))
 
     async def _settle(self, call: Awaitable[object]) -> None:
-        """With a receipt that is void by now there is nothing left to settle."""
+        """Run a call that settles a message. If the receipt is no longer valid, nothing is left to do."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await call
@@ -260,17 +278,17 @@ async def _make(queue: QueueClient) -> None:
     try:
         await queue.create_queue()
         _log.info("queue %s was made", queue.queue_name)
-    except ResourceExistsError:  # by another process, at this moment
+    except ResourceExistsError:  # another process created it in the same moment
         _log.debug("queue %s was there already", queue.queue_name)
 
 
 async def _count(queue: QueueClient) -> int:
-    """How many messages a queue has, hidden ones too. Raises QueueUnavailable."""
+    """Return how many messages a queue has, including hidden ones. Raises QueueUnavailable."""
     try:
         async with asyncio.timeout(SEND_SECONDS):
             found = await queue.get_queue_properties()
     except ResourceNotFoundError:
-        return 0  # it is made at first use
+        return 0  # the queue is created at its first use
     except (AzureError, TimeoutError) as error:
         raise _unavailable(error) from error
     return found.approximate_message_count or 0
@@ -282,13 +300,16 @@ def _stop(held: Held) -> None:
 
 
 def _unavailable(error: Exception) -> QueueUnavailable:
-    """Told to the operator by its kind; a foreign error's text may quote an address or a signature."""
+    """Log the kind of an error, and return QueueUnavailable.
+
+    The text of the error is not logged, because it may contain an address or a signature.
+    """
     _log.warning("the queue refuses: %s", _reason(error))
     return QueueUnavailable()
 
 
 def _code(error: Exception) -> str:
-    """The service's own word for it, if it gave one."""
+    """Return the error code of the service, or an empty text."""
     code = getattr(error, "error_code", None)
     return str(getattr(code, "value", code) or "")
 

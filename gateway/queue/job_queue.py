@@ -1,6 +1,7 @@
-"""What a queue of jobs does. A message holds the stream's id, the release's version and the trace context.
+"""The interfaces of a queue of jobs.
 
-A message is delivered at least once. When two workers get it, the claim decides which of them runs the job.
+A message contains the stream's id, the version of the release, and the trace context. A message is delivered
+at least once. If two workers receive it, the claim decides which of them runs the job.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from gateway.protocol import VERSION, sse
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What the queue carries."""
+    """The content of a message in the queue."""
 
     id: str
     traceparent: str = ""
     version: int = VERSION
     body: bytes = field(
         default=b"", repr=False, compare=False
-    )  # as it came: another release may say more in it
+    )  # `body`: the received bytes; another release may use more fields
 
     def encode(self) -> bytes:
-        """One line of JSON."""
+        """Return the message as one line of JSON."""
         return sse.dumps({"v": self.version, "id": self.id, "traceparent": self.traceparent})
 
     @classmethod
     def decode(cls, raw: bytes) -> Message:
-        """Read a message, plain or in base64. Raises ValueError for anything else."""
+        """Read a message, as plain JSON or in base64. Raises ValueError for any other content."""
         try:
-            value = orjson.loads(raw)  # its ValueError covers a nesting too deep as well
+            value = orjson.loads(raw)  # JSON with too many levels raises ValueError too
         except ValueError:
             raw = base64.b64decode(raw, validate=True)
             value = orjson.loads(raw)
@@ -63,62 +64,71 @@ class Sender(Protocol):
 
 
 class Receiver(Protocol):
-    """Gives jobs to workers, each at least once. All methods but `leave` raise QueueUnavailable."""
+    """Delivers jobs to workers, each at least once. All methods but `leave` raise QueueUnavailable."""
 
     async def receive(self, count: int) -> list[Delivery]:
-        """Up to `count` deliveries. Waits a bounded time for the first."""
+        """Return up to `count` deliveries. Wait a limited time for the first one."""
 
     async def done(self, delivery: Delivery) -> None:
-        """Settle this delivery: it is not delivered again."""
+        """Settle this delivery, so that the message is not delivered again."""
 
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
-        """Deliver it again, to any worker, after the delay. A long delay may be cut short."""
+        """Deliver the message again, to any worker, after the delay. The queue may shorten a long delay."""
 
     def leave(self, delivery: Delivery) -> None:
-        """Let go of a delivery that cannot be settled now. It is delivered again when its time is up."""
+        """Release a delivery that cannot be settled now.
+
+        The queue delivers it again when its time is over.
+        """
 
 
 class Admission(Protocol):
-    """Bounds how many jobs are queued or running. Both methods raise QueueUnavailable."""
+    """Limits how many jobs are queued or running. Both methods raise QueueUnavailable."""
 
     async def reserve(self, stream_id: str, most: int, others: int) -> bool:
-        """Take a place for a job that is about to be enqueued. False when `most` jobs are queued or running.
+        """Reserve a place for a job before it is enqueued.
 
-        Also False for a caller that has `others` jobs already, when only as many places are left: a caller
-        that floods the queue leaves room for the others.
+        Return False when `most` jobs are queued or running.
+
+        Also return False if the caller already has `others` jobs and no more than `others` places are left.
+        So a caller that floods the queue leaves places for other callers.
         """
 
     async def depth(self) -> int:
-        """How many jobs are queued or running."""
+        """Return how many jobs are queued or running."""
 
 
 class JobQueue(Sender, Receiver, Admission, Protocol):
-    """A queue as a whole, for whoever opens and closes it. All others take the part that they need."""
+    """A complete queue, for the code that opens and closes it.
+
+    Other code uses only the interface that it needs.
+    """
 
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
-        """Send a job, if the queue can, after a delay. Returns when the queue has acknowledged the message.
+        """Send a job, after a delay if the queue supports delays.
 
-        A queue that cannot hide a message delivers it at once, and the claim decides.
+        Return when the queue has acknowledged the message. A queue that cannot hide a message delivers it at
+        once. Then the claim decides whether the job runs.
         """
 
     async def close(self) -> None:
-        """Close what belongs to the queue alone."""
+        """Close the connections that only the queue uses."""
 
 
 @runtime_checkable
 class Holding(Protocol):
-    """What a queue has as well whose workers look for jobs only from time to time (Azure Storage).
+    """Additional methods of a queue whose workers poll for jobs only from time to time (Azure Storage).
 
-    A process that sends a job may hold its message and run the job itself, without waiting for that look.
-    Both methods raise QueueUnavailable.
+    A process that sends a job may hide the message and run the job itself, so the job need not wait for the
+    next poll. Both methods raise QueueUnavailable.
     """
 
     async def enqueue_held(self, message: Message) -> Delivery:
-        """Send a job whose message is hidden from all others. Returns when the queue has acknowledged it.
+        """Send a job whose message is hidden from all others. Return when the queue has acknowledged it.
 
-        The message stays hidden until it is settled or left. When this process dies it becomes visible within
-        a lease, and other workers get it after the next `release`.
+        The message stays hidden until the delivery is settled or left. If this process dies, the message
+        becomes visible within a lease. Other workers get it after the next `release`.
         """
 
     async def release(self) -> int:
-        """Put messages that are not hidden any more where workers look. Answers how many."""
+        """Move messages that are no longer hidden to the queue that workers read. Return their number."""

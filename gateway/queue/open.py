@@ -1,4 +1,4 @@
-"""The queue that the settings name, opened."""
+"""Open the queue that the settings name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gateway.redis.commands import Commands
 from gateway.redis.connect import Place
 from gateway.settings import Settings
 
-READ_TIMEOUT_SECONDS = 15.0  # a blocking read of the queue takes a second of it
+READ_TIMEOUT_SECONDS = 15.0  # longer than a blocking read of the queue, which takes up to 1 s
 
 
 def open_queue(settings: Settings, redis: Commands, place: Place) -> JobQueue:
-    """The queue that the settings name; Azure's client is loaded only where it is used."""
-    keep = settings.open_seconds  # a message lasts as long as its stream can do without an end
+    """Return the queue that the settings name. The Azure client is imported only if it is needed."""
+    keep = settings.open_seconds  # A message must last as long as its stream may exist without an end.
     if settings.queue == "azure-storage":
         from gateway.azure.storage import client_of
         from gateway.queue.azure_queue import HELD, AzureQueue

@@ -1,7 +1,8 @@
-"""The end of a stream whose time is over and that no worker holds, written by whoever finds it first.
+"""End a stream whose time is over and that no worker has claimed.
 
-The store decides whether the time is over (`deadline` in common.lua). A reader's process, the sweeper and a
-worker that gets a late message may all find the same stream; one of them ends it.
+Any process that finds such a stream ends it. The store decides whether the time is over (`deadline` in
+common.lua). A reader's process, the sweeper, and a worker that gets a late message may all find the same
+stream. Only one of them ends it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ _log = logging.getLogger("holdfast.overdue")
 
 
 async def end(log: Log, stream_id: str, code: str) -> bool:
-    """Write the terminal event of this code, one of ENDINGS. Whether this call has ended the stream.
+    """Write the terminal event for this code, which is a key of ENDINGS.
 
-    False when somebody else has ended it or holds it. Raises StoreUnavailable.
+    Return whether this call ended the stream.
+
+    Return False if another process has ended the stream or has claimed it. Raises StoreUnavailable.
     """
     word = (await log.give_up(stream_id, protocol.tag_of(protocol.new_token()), ENDINGS[code])).word
     if word != "over":
@@ -40,8 +43,8 @@ async def end(log: Log, stream_id: str, code: str) -> bool:
 
 
 async def end_queued(log: Log, queue: Sender, stream_id: str, code: str) -> None:
-    """As `end`; then the place of the stream's job in the queue is free. Raises StoreUnavailable."""
+    """Call `end`. If it ended the stream, free the place of its job in the queue. Raises StoreUnavailable."""
     if await end(log, stream_id, code):
-        # A queue that is out of reach frees the place later: when a worker has received the message.
+        # If the queue cannot be reached, the place becomes free later, when a worker receives the message.
         with suppress(QueueUnavailable):
             await queue.forget(stream_id)

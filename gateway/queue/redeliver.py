@@ -1,8 +1,10 @@
-"""A job that nobody holds is delivered again, or ended: by a relay at its lease's end, or by the sweeper.
+"""Deliver a job again that no worker has claimed, or end its stream.
 
-`ask` lets a job be enqueued once in a back-off, whoever asks, so a thousand relays that see one lease end
-send one message. A stream whose time is over is not run any more: it ends here. One that waits for the turn
-of its thread is not sent; but its thread is tended, so that it gets the turn of a stream that is over.
+A relay does this when a lease ends; the sweeper does it too. `ask` allows one delivery in each back-off
+period for all processes together. So a thousand relays that see the end of one lease send one message. A
+stream whose time is over does not run again: it is ended here. A stream that waits for the turn of its thread
+is not enqueued. But its thread is tended here: if the stream that has the turn is over, the turn is passed
+on.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _log = logging.getLogger("holdfast.revive")
 
 
 async def revive(log: Log, queue: Sender, stream_id: str, *, backoff: float) -> bool:
-    """Enqueue it if it may be, or end it; `backoff` in seconds. Whether it was enqueued.
+    """Enqueue the stream again, or end it. Return whether it was enqueued. `backoff` is in seconds.
 
     Raises StoreUnavailable or QueueUnavailable.
     """
@@ -31,7 +33,7 @@ async def revive(log: Log, queue: Sender, stream_id: str, *, backoff: float) -> 
         return False
     owner, thread = await log.thread_of(stream_id)
     if await Turns(log, queue).must_wait(stream_id, owner, thread):
-        await log.ask(stream_id, round(backoff * 1000), undo=True)  # so that it is looked at again soon
+        await log.ask(stream_id, round(backoff * 1000), undo=True)  # so that the stream is checked again soon
         return False
     _log.info("stream %s: nobody holds it, it is enqueued again", stream_id)
     try:

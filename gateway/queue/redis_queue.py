@@ -1,4 +1,4 @@
-"""The queue on Redis: a stream with a consumer group. `held` deliveries stay pending for as long."""
+"""The queue on Redis: a Redis stream with a consumer group. A delivery stays pending until it is settled."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from gateway.redis.script import Script
 _log = logging.getLogger("holdfast.queue")
 BLOCK_MS = 1000
 RECLAIM_COUNT = 64
-RECLAIM_CALLS = 8  # each looks at ten pending entries for each that it may take
+RECLAIM_CALLS = 8  # Redis scans up to ten pending entries per requested entry in each call
 GROUP = "workers"
 _FIRST = b"0-0"
-# The group is not there: never made, or its store was emptied, perhaps under a read that waited.
-# The last is fakeredis's word for it.
+# Errors that mean: the group does not exist. It was never created, or the store was emptied, perhaps during a
+# blocking read. The last text comes from fakeredis.
 _NO_GROUP = ("NOGROUP", "UNBLOCKED the stream key", "The XGROUP subcommand requires the key")
 
 
 class RedisQueue:
-    """Redis streams. A pending entry is taken over when it has been idle for `lease_ms`.
+    """A queue on a Redis stream. Another worker gets a pending entry that was idle for `lease_ms`.
 
-    `sender` may be shared; `receiver` is one of its own, because a read blocks it for up to a second.
+    `sender` may be a shared connection. `receiver` must be a separate one, because a read blocks it for up to
+    a second.
     """
 
     def __init__(
@@ -49,10 +50,13 @@ class RedisQueue:
         self._consumer = consumer
         self._lease_ms = lease_ms
         self._keep_ms = keep_ms
-        self._cursor: bytes = _FIRST  # where the next look at pending entries begins
+        self._cursor: bytes = _FIRST  # where the next scan of pending entries begins
 
     async def reserve(self, stream_id: str, most: int, others: int) -> bool:
-        """Exact for all processes: one script counts what is queued, running and about to come."""
+        """Reserve a place. The limit is exact for all processes.
+
+        One script counts the jobs that are queued, running or about to be enqueued.
+        """
         keys, args = [self._jobs, self._starting], (stream_id, most, others, self._keep_ms)
         try:
             answer = await self._reserve(self._sender, keys, *args)
@@ -61,15 +65,19 @@ class RedisQueue:
         return bool(answer[0] == "ok")
 
     async def enqueue(self, message: Message, delay_ms: int = 0) -> None:
-        """Add it, at once: Redis streams know no delay. One sent twice does nothing the second time."""
+        """Add the message at once, because Redis streams have no delay.
+
+        If it is sent twice, the second call does nothing.
+        """
         keys, args = [self._key, self._jobs, self._starting], (message.id, message.encode(), self._keep_ms)
         try:
             await self._enqueue(self._sender, keys, *args)
-        except (StoreUnavailable, ResponseError) as error:  # a refusal is as good as an absence
+        # a refusal is handled like a store that cannot be reached
+        except (StoreUnavailable, ResponseError) as error:
             raise QueueUnavailable from error
 
     async def receive(self, count: int) -> list[Delivery]:
-        """What nobody holds any more first, then what is new."""
+        """Return deliveries whose lease is over first. If there are none, return new ones."""
         try:
             return await self._receive(count)
         except StoreUnavailable as error:
@@ -84,12 +92,12 @@ class RedisQueue:
         return []
 
     async def done(self, delivery: Delivery) -> None:
-        """Acknowledge and delete, so that the stream's length is the queue's depth."""
+        """Acknowledge and delete the entry. So the length of the Redis stream is the depth of the queue."""
         commands: list[tuple[str | bytes | int, ...]] = [
             ("XACK", self._key, GROUP, delivery.receipt),
             ("XDEL", self._key, delivery.receipt),
         ]
-        with suppress(ValueError):  # what is no message has no place
+        with suppress(ValueError):  # an invalid message has no place in the limit on jobs
             commands.append(("ZREM", self._jobs, Message.decode(delivery.body).id))
         try:
             await self._sender.call_all(commands)
@@ -97,14 +105,14 @@ class RedisQueue:
             raise QueueUnavailable from error
 
     async def forget(self, stream_id: str) -> None:
-        """Its entry stays until a worker finds that there is nothing to run."""
+        """Free the place. The entry stays until a worker receives it and finds nothing to run."""
         try:
             await self._sender.call_all([("ZREM", key, stream_id) for key in (self._jobs, self._starting)])
         except StoreUnavailable as error:
             raise QueueUnavailable from error
 
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
-        """Leave it pending, and set its idle time so that it is due when the delay is over."""
+        """Leave the entry pending. Set its idle time so that it is due when the delay is over."""
         idle = max(0, self._lease_ms - delay_ms)
         command = ("XCLAIM", self._key, GROUP, self._consumer, 0, delivery.receipt)
         try:
@@ -113,13 +121,16 @@ class RedisQueue:
             raise QueueUnavailable from error
         except ResponseError as error:
             if not str(error).startswith(_NO_GROUP):
-                raise  # else the store was emptied: there is nothing left to deliver
+                raise  # not raised if the store was emptied: then there is nothing to deliver
 
     def leave(self, delivery: Delivery) -> None:
-        """It is pending, and due when it has been idle for a lease."""
+        """Do nothing: the entry is pending, and is due after it has been idle for `lease_ms`."""
 
     async def close(self) -> None:
-        """Leave the group, if nothing is pending here, and close the receiver; the sender is shared."""
+        """Close the receiver; the sender is shared.
+
+        Leave the group if this consumer has no pending entries.
+        """
         try:
             pending = await self._sender.call("XPENDING", self._key, GROUP, "-", "+", 1, self._consumer)
             if not pending:
@@ -129,7 +140,7 @@ class RedisQueue:
         await self._receiver.close()
 
     async def depth(self) -> int:
-        """How many jobs are queued or running. Raises QueueUnavailable."""
+        """Return how many jobs are queued or running. Raises QueueUnavailable."""
         try:
             return int(await self._sender.call("XLEN", self._key))
         except StoreUnavailable as error:
@@ -145,7 +156,11 @@ class RedisQueue:
         return _deliveries(fresh[0][1]) if fresh else []
 
     async def _reclaim(self, count: int) -> list[Delivery]:
-        """Entries that are due; goes on where the last look ended, so held ones never hide those behind."""
+        """Return pending entries that are due.
+
+        The scan continues where the last one ended. So entries that are not due cannot hide the entries
+        behind them.
+        """
         for _ in range(RECLAIM_CALLS):
             command = ("XAUTOCLAIM", self._key, GROUP, self._consumer, self._lease_ms, self._cursor)
             answer = await self._receiver.call(*command, "COUNT", count)
@@ -156,7 +171,10 @@ class RedisQueue:
         return []
 
     async def _make_group(self) -> None:
-        """The group, and the stream when there is none; expires like every key, even if we die now."""
+        """Create the group, and the Redis stream if it does not exist.
+
+        The key gets its expiry in the same round trip, so it expires even if this process dies now.
+        """
         commands: list[tuple[str | bytes | int, ...]] = [
             ("XGROUP", "CREATE", self._key, GROUP, "0", "MKSTREAM"),
             ("PEXPIRE", self._key, self._keep_ms),
@@ -169,7 +187,7 @@ class RedisQueue:
 
 
 def _deliveries(entries: list[list[object]]) -> list[Delivery]:
-    """Entries of XREADGROUP or XAUTOCLAIM; a deleted entry has no fields and is passed over."""
+    """Convert entries of XREADGROUP or XAUTOCLAIM. A deleted entry has no fields and is skipped."""
     found = []
     for entry in entries:
         if entry and entry[1]:

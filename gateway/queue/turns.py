@@ -1,8 +1,8 @@
-"""One stream of a thread runs at a time: whose turn it is, and the hand-over to the next.
+"""The turns of threads: one stream of a thread runs at a time, then the next stream gets the turn.
 
-Invariant: a thread whose holder is over, or whose next stream has not been sent to the queue, is found again:
-by the next start in it, by whoever ends a stream of it, and by the sweeper, which looks at every stream that
-waits. Each step may be made twice, and by several processes at once.
+Invariant: a thread is checked again if its holder is over, or if its next stream was not sent to the queue.
+The next start in the thread does this, and the process that ends a stream of the thread, and the sweeper,
+which checks every stream that waits. Each step may be made twice, and by several processes at once.
 """
 
 from __future__ import annotations
@@ -22,30 +22,36 @@ from gateway.store.log import Log
 from gateway.store.record import Record
 from gateway.store.threads import Asked, State, Threads
 
-MOST_STEPS = 1000  # of one call: more than streams can wait
-_AT_ONCE = 32  # streams that are deleted side by side
-_TRIES = 10  # that a deletion may lose to new streams
+MOST_STEPS = 1000  # most steps of one call, more than a thread can have waiting streams
+_AT_ONCE = 32  # streams that are deleted concurrently
+_TRIES = 10  # how often new streams may interrupt the deletion of a thread
 _log = logging.getLogger("holdfast.turns")
 
 
 def threads_in(log: Log) -> Threads:
-    """The threads in the Redis that the streams are in."""
+    """Return the threads in the Redis that stores the streams."""
     assert log.connection is not None
     return Threads(log.connection)
 
 
 def is_waiting(record: Record | None) -> bool:
-    """Whether it has asked a question that nobody has answered or taken back."""
+    """Return whether the stream asked a question that is neither answered nor withdrawn."""
     return record is not None and record.status is Status.DONE and record.questions is not None
 
 
 def is_over(record: Record | None) -> bool:
-    """Whether the holder of a turn needs it no more: it has ended without a question, or has expired."""
+    """Return whether a holder no longer needs the turn.
+
+    It has ended without an open question, or has expired.
+    """
     return record is None or (record.ended and not is_waiting(record))
 
 
 class Turns:
-    """The turns of all threads. Raises StoreUnavailable or QueueUnavailable; a later look goes on there."""
+    """The turns of all threads.
+
+    The methods raise StoreUnavailable or QueueUnavailable. After an error, the next check continues the work.
+    """
 
     def __init__(self, log: Log, queue: Sender) -> None:
         self._log = log
@@ -53,7 +59,10 @@ class Turns:
         self._threads = threads_in(log)
 
     async def tend(self, owner: str, name: str) -> State:
-        """Bring the thread forward, as far as it goes: end the displaced, hand the turn on, send the next."""
+        """Do all steps that the thread can make now, and return its state.
+
+        The steps: end displaced streams, pass the turn on, and enqueue the next stream.
+        """
         for _ in range(MOST_STEPS):
             state = await self._threads.look(owner, name)
             if state.leaving:
@@ -74,13 +83,13 @@ class Turns:
         return state
 
     async def must_wait(self, stream_id: str, owner: str, thread: str) -> bool:
-        """Whether this stream, which has not ended, stands in its thread and has not the turn."""
+        """Return whether this stream, which has not ended, waits in its thread for the turn."""
         return bool(thread) and stream_id in (await self.tend(owner, thread)).waiting
 
     async def has_turn(self, record: Record, thread_ms: int, record_ms: int) -> bool:
-        """Whether this stream may run now. A thread that the store has lost begins anew with it.
+        """Return whether this stream may run now. If the store lost the thread, this stream begins it again.
 
-        False also where the stream has left its thread since the caller has read `record`: it was ended.
+        Return False also if the stream was ended and left its thread after the caller read `record`.
         """
         if not record.thread:
             return True
@@ -89,16 +98,18 @@ class Turns:
         with suppress(ThreadRefused):
             word = await self.enter(record, Asked("again"), thread_ms, record_ms)
             if word == "left" and not is_over(await self._look(record.id, record.owner)):
-                # The store has lost the end of a stream, and not that the stream has left: it runs again.
+                # The store lost the end of the stream, but the thread still shows that the stream left. It
+                # must run again.
                 word = await self.enter(record, Asked("enqueue"), thread_ms, record_ms)
             return word == "turn"
         return False
 
     async def enter(self, record: Record, asked: Asked, thread_ms: int, record_ms: int) -> str:
-        """Ask for the turn: `turn`, `waits`, `moved` or `left`. Raises ThreadBusy, which names who has it.
+        """Ask for the turn. Return `turn`, `waits`, `moved` or `left`.
 
-        Raises ThreadWaiting where that one has asked a question, unless the question lapses. After `waits`
-        the caller has to tend the thread once the stream's record lasts.
+        Raises ThreadBusy, which names the stream that has the turn. Raises ThreadWaiting if that stream has
+        an open question, unless `asked.lapses` makes the question expire. After `waits` the caller must call
+        `tend` once the record of the stream is permanent.
         """
         state = await self._threads.look(record.owner, record.thread)
         holder = await self._look(state.holder, record.owner) if state.holder else None
@@ -117,13 +128,20 @@ class Turns:
         return word
 
     async def running(self, owner: str, state: State) -> str:
-        """The stream that has the turn, or the first that waits for it; empty where the thread is free."""
+        """Return the stream that has the turn, or the first that waits.
+
+        Return an empty text if the thread is free.
+        """
         if state.holder and not is_over(await self._look(state.holder, owner)):
             return state.holder
         return state.waiting[0] if state.waiting else ""
 
     async def status(self, owner: str, state: State) -> str:
-        """`interrupted` while a question is open, `busy` while a stream runs or waits; `idle`, or `error`."""
+        """Return the status of a thread.
+
+        `interrupted`: a question is open. `busy`: a stream runs or waits. Otherwise `error` if the newest
+        stream failed, and `idle` if not.
+        """
         if await self.asking(owner, state):
             return "interrupted"
         if await self.running(owner, state):
@@ -132,14 +150,14 @@ class Turns:
         return "error" if record is not None and record.status is Status.FAILED else "idle"
 
     async def asking(self, owner: str, state: State) -> str:
-        """The stream whose question is open; empty where there is none."""
+        """Return the stream that has an open question, or an empty text."""
         return state.holder if state.holder and is_waiting(await self._look(state.holder, owner)) else ""
 
     async def left(self, record: Record) -> None:
-        """A stream has ended: it leaves its thread, wherever it stood there, and the next has the turn.
+        """Remove a stream that has ended from its thread, and pass the turn on.
 
-        One that has asked a question keeps the turn until it is answered, or the question taken back. What a
-        stream has kept for itself is deleted as soon as nothing needs it.
+        A stream that has asked a question keeps the turn until the question is answered or withdrawn. The
+        checkpoints in the own thread of a stream are deleted as soon as no stream needs them.
         """
         if record.resumes:
             await self._forget_own(record.id)
@@ -151,10 +169,10 @@ class Turns:
         await self.tend(record.owner, record.thread)
 
     async def end(self, owner: str, name: str) -> Mapping[str, tuple[int, int]]:
-        """Delete a thread, after the streams that run or wait in it have ended; the ids of all its streams.
+        """Delete a thread after its streams have ended. Return the ids of all its streams.
 
-        With each, for how many ms its log and its record were counted to be kept; negative where they were
-        not there. Raises ThreadBusy where new ones keep coming.
+        Each id has two numbers: for how many milliseconds the log and the record were counted as kept. A
+        number is negative if the log or record did not exist. Raises ThreadBusy if new streams keep coming.
         """
         ended: dict[str, tuple[int, int]] = {}
         waited: dict[str, int] = {}
@@ -172,9 +190,11 @@ class Turns:
         raise ThreadBusy(state.newest)
 
     async def _forget_own(self, stream_id: str) -> None:
-        """Delete the checkpoints that a stream shares with those which it resumes, when it has ended well.
+        """Delete the checkpoints that an ended stream shares with the streams that it resumes.
 
-        A failed stream may be tried again, and where one was, another of its line may be: these expire.
+        Keep them if the stream failed, because it may be retried. Also keep them if it is itself a retry,
+        because another stream of the same series may still be retried. Then the checkpoints stay until they
+        expire.
         """
         record, _ = await self._log.record(stream_id)
         if record is None or not is_over(record) or record.resumed_by:
@@ -189,18 +209,22 @@ class Turns:
         await self._leave(owner, name, stream_id)
 
     async def _cancel(self, stream_id: str) -> int:
-        """End it; of one that waited for an answer, for how many ms its log was kept until now, else 0."""
+        """Cancel a stream.
+
+        If it waited for an answer, return for how many milliseconds its log would have been kept; otherwise
+        return 0.
+        """
         answer = await self._log.cancel(stream_id, protocol.tag_of(protocol.new_token()))
         if answer.word == "cancelled":
             telemetry.ended.add(1, {"status": Status.CANCELLED, "code": ""})
-            with suppress(QueueUnavailable):  # its place in the queue is free later, then
+            with suppress(QueueUnavailable):  # if the queue fails, the job's place becomes free later
                 await self._queue.forget(stream_id)
         return answer.number if answer.word == "dropped" else 0
 
     async def _erase(
         self, owner: str, stream_id: str, waited: Mapping[str, int]
     ) -> tuple[str, tuple[int, int]]:
-        """Delete it; for how many ms its log and its record were counted to be kept."""
+        """Delete a stream. Return its id, and for how many ms its log and record were counted as kept."""
         longest = max(waited.get(stream_id, 0), await self._cancel(stream_id))
         left, record = await self._log.erase(stream_id)
         await self._threads.forget_own(owner, stream_id)
@@ -208,7 +232,10 @@ class Turns:
         return stream_id, (left + longer, record + longer)
 
     async def _leave(self, owner: str, name: str, stream_id: str) -> None:
-        """Hand on what this stream has, and send the next one's job; one that is over is left to `tend`."""
+        """Pass the turn of this stream on, and enqueue the next stream.
+
+        If the next stream is over, `tend` handles it.
+        """
         following = await self._threads.leave(owner, name, stream_id)
         if not following:
             return

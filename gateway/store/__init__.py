@@ -1,1 +1,1 @@
-"""What stands in Redis for a stream, and the scripts that change it."""
+"""The data of streams in Redis, and the classes that call the scripts which change this data."""

@@ -1,14 +1,15 @@
-"""Appends of all claims of a process: one script call for many claims, and no task for any of them.
+"""Send the appends of all claims of a process: one script call for many claims, and no task for any claim.
 
-A writer that has something to append asks for its turn. Once in a turn of the event loop the appender takes
-the next batch of each writer that has asked, and sends these batches in as few script calls as it may. One
+A writer that has something to append asks for its turn. Once in a turn of the event loop the appender fetches
+the next batch of each writer that has asked. It sends these batches in as few script calls as possible. One
 call for many claims costs Redis less than a call for each. In a cluster the keys of one call must be in one
 slot. Azure Managed Redis with the Enterprise policy shows a cluster as a single server. There the first
-refusal (CROSSSLOT) tells the appender to group its calls by slot from then on.
+refusal (CROSSSLOT) makes the appender group its calls by slot from then on.
 
-The appender tells a writer only whether its batch surely stands. It does not tell why a batch may not stand:
-no connection, a refusal, or no answer. The writer then appends the same bytes at the same position by
-`Log.append`. That is always safe, because the script recognizes bytes that stand already.
+The appender reports to a writer only whether the log certainly contains its batch. It does not report why a
+batch may be missing: no connection, a refusal, or no answer. The writer then appends the same bytes at the
+same position by `Log.append`. That is always safe, because the script recognizes bytes that are already in
+the log.
 """
 
 from __future__ import annotations
@@ -27,19 +28,22 @@ from gateway.redis.script import Script
 from gateway.redis.slots import slot_of_key
 from gateway.store.record import Batch
 
-# The bounds of one script call. Redis serves nobody else while the script runs.
+# The bounds of one script call. Redis serves no other client while the script runs.
 MOST_CLAIMS, MOST_BYTES = 32, 1024 * 1024
 _STANDS = [b"ok"]
 
 
 class BatchSource(Protocol):
-    """A writer, as the appender sees it. Neither method may raise: the appender then serves others."""
+    """A writer, as the appender uses it.
+
+    Neither method may raise: the appender must serve the other writers.
+    """
 
     def next_batch(self) -> Batch | None:
-        """Give the batch to send now, or None where there is nothing to send any more."""
+        """Return the batch to send now, or None if there is nothing to send any more."""
 
     def batch_sent(self, batch: Batch, stands: bool) -> None:
-        """Take the result for a batch that `next_batch` gave: whether the store has surely appended it."""
+        """Receive the result for a batch of `next_batch`. `stands`: the log certainly contains it."""
 
 
 class ClaimAppends:
@@ -72,7 +76,10 @@ class ClaimAppends:
             self._wait(self)
 
     def next_batch(self) -> Batch | None:
-        """The claim's turn has come: take the next batch of its writer."""
+        """Return the next batch of the writer.
+
+        The appender calls this when the turn of the claim has come.
+        """
         self._asked = False
         return self.source.next_batch()
 
@@ -81,7 +88,7 @@ Sent = tuple[ClaimAppends, Batch]
 
 
 class Appender:
-    """Takes the batches of the claims that have asked, and sends them together."""
+    """Collects the batches of the claims that have asked for a turn, and sends these batches together."""
 
     def __init__(self, redis: Commands, append: Script, told: Callable[[str], None]) -> None:
         """`told` is called with the id of a stream to whose journal the script has written."""
@@ -89,10 +96,10 @@ class Appender:
         self._told = told
         self._append = append
         self._waiting: list[ClaimAppends] = []
-        self._by_slot = False  # True once a server that seemed to be a single one has answered CROSSSLOT
+        self._by_slot = False  # True after a server that looked like a single node answered CROSSSLOT
 
     def wait(self, claim: ClaimAppends) -> None:
-        """Take the next batch of this claim in the next turn of the event loop."""
+        """Add this claim to the list. Its next batch is sent in the next turn of the event loop."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._send)
         self._waiting.append(claim)
@@ -128,23 +135,26 @@ class Appender:
             self._answered(group, None)
 
     def _answered(self, group: list[Sent], answer: Answer) -> None:
-        """The script answers a list of answers for several batches, and the answer itself for one batch."""
+        """Report to each writer whether its batch is in the log.
+
+        For several batches the script returns a list of answers. For one batch it returns the answer itself.
+        """
         if isinstance(answer, ClusterCrossSlotError):
             self._by_slot = True
         answers = answer if isinstance(answer, list) and len(group) > 1 else [answer] * len(group)
         for (claim, batch), one in zip(group, answers, strict=True):
             claim.source.batch_sent(batch, one == _STANDS)
-            if tells(batch):  # also where the answer was lost
+            if tells(batch):  # call it also if the answer of the script was lost
                 self._told(claim.claim[0])
 
 
 def tells(batch: Batch) -> bool:
-    """Whether the script writes to the stream's journal with this batch: its owner is told of it."""
+    """Return whether the script writes an entry to the stream's journal with this batch."""
     return bool(batch.status) or sse.STAGE_LINE in batch.frames
 
 
 def append_arguments(stream_id: str, token: str, batch: Batch, lease_ms: int) -> tuple[Any, ...]:
-    """The arguments of `append.lua` for one batch of the claim with this token, in its header's order."""
+    """Return the arguments of `append.lua` for one batch of a claim, in the order of its header."""
     start = (stream_id, token, batch.position, batch.frames, batch.last_id, lease_ms, batch.status)
     if not batch.fields:
         return (*start, 0)
@@ -152,7 +162,10 @@ def append_arguments(stream_id: str, token: str, batch: Batch, lease_ms: int) ->
 
 
 def _within_bounds(group: list[Sent]) -> Iterator[list[Sent]]:
-    """Split a group so that each part keeps MOST_CLAIMS and MOST_BYTES. A larger batch goes alone."""
+    """Split a group so that each part is within MOST_CLAIMS and MOST_BYTES.
+
+    A batch that is larger goes alone.
+    """
     part: list[Sent] = []
     size = 0
     for one in group:

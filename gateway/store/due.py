@@ -1,4 +1,4 @@
-"""Streams that are due in an index of their buckets, by the time at which somebody should look."""
+"""Find the members of a per-bucket index (streams or webhooks) whose due time has come."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ BUCKETS = 256
 
 
 async def due(redis: Commands, index: str, most: int, *, all_of_them: bool = False) -> list[str]:
-    """`most` of each bucket, by this index of it. `all_of_them`: also those whose time has not come.
+    """Return up to `most` members from the named index of each bucket.
 
-    A node of a cluster that is out of reach does not hide the others' streams. Raises StoreUnavailable where
-    all are.
+    Only members whose time has come are returned; `all_of_them` returns also the later ones. If a node of a
+    cluster cannot be reached, the members of the other nodes are still returned. Raises StoreUnavailable if
+    no node can be reached.
     """
     nodes = await redis.by_node([f"{{{number:02x}}}:{index}" for number in range(BUCKETS)])
     looks = (_due(redis, keys, most, all_of_them) for keys in nodes)
@@ -26,7 +27,7 @@ async def due(redis: Commands, index: str, most: int, *, all_of_them: bool = Fal
 
 
 async def _due(redis: Commands, keys: list[str], most: int, all_of_them: bool) -> list[str]:
-    """Of one node, by its own clock."""
+    """Return the due members of one node. The clock of that node decides what is due."""
     until = "+inf"
     if not all_of_them:
         until = str(await clock_ms(redis, keys[0]))
@@ -35,6 +36,6 @@ async def _due(redis: Commands, keys: list[str], most: int, all_of_them: bool) -
 
 
 async def clock_ms(redis: Commands, near: str) -> int:
-    """The clock of the node that has this key. Raises StoreUnavailable."""
+    """Return the clock, in milliseconds, of the node that has this key. Raises StoreUnavailable."""
     (seconds, micros), _ = await redis.call_all([("TIME",), ("EXISTS", near)])
     return int(seconds) * 1000 + int(micros) // 1000

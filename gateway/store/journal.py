@@ -1,8 +1,9 @@
-"""What the scripts of a stream have written for its owner, and nobody has brought to the owner's keys yet.
+"""The journal of a stream: entries for its owner that are not yet copied to the owner's keys.
 
-Each entry stands in the stream's own bucket since the very step that it tells of (`tell` in common.lua), and
-stays until somebody acknowledges that its work is done. The bucket's due index says which streams have had
-entries for so long that the process which was to do it must have died.
+The scripts that change a stream write the entries (`tell` in common.lua). Each entry is written in the
+stream's own bucket, in the same step as the change that it describes. It remains until a process acknowledges
+that its work is done. The due index of the bucket lists the streams whose entries are so old that the process
+which had to handle them must have died.
 """
 
 from __future__ import annotations
@@ -17,49 +18,58 @@ from gateway.redis.script import Script
 from gateway.store.due import due
 from gateway.store.record import Record
 
-MOST_ENTRIES = 100  # of one look at a stream
-MOST_OF_A_BUCKET = 100  # streams of one sweep
-UNSTORED_MS = 7000  # as common.lua has it
+MOST_ENTRIES = 100  # most entries that one read of a stream returns
+MOST_OF_A_BUCKET = 100  # most streams of a bucket that one sweep handles
+UNSTORED_MS = 7000  # the same value as in common.lua
 TOKENS = ("input_tokens", "output_tokens")
 
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """One entry. `raw`: what the script wrote, with the record's fields as they were then."""
+    """One entry of a journal.
+
+    `raw` is what the script wrote, with the fields of the record at that moment.
+    """
 
     id: bytes
     stream_id: str
-    read_ms: int  # when it was read, by Redis's clock
+    read_ms: int  # when this process read the entry, by Redis's clock
     raw: dict[str, bytes]
 
     @property
     def kind(self) -> str:
-        """`started`, `stage`, `waiting`, `ended`, or `erase`: nothing of the stream is to be kept."""
+        """`started`, `stage`, `waiting` or `ended`; or `erase`: no data of this stream may be kept."""
         return self.raw["kind"].decode()
 
     @property
     def number(self) -> int:
-        """Its place among the entries of its stream, from 1."""
+        """The position of this entry among the entries of its stream, from 1."""
         return int(self.raw["seq"])
 
     @property
     def at_ms(self) -> int:
-        """When it was written, by Redis's clock."""
+        """When the script wrote this entry, in milliseconds of Redis's clock."""
         return int(self.raw["at"])
 
     @property
     def owner(self) -> str:
-        """Whose stream it is."""
+        """The owner of the stream."""
         return self.raw.get("owner", b"").decode()
 
     @property
     def is_early(self) -> bool:
-        """Whether its time has not come. One too far away was set by a clock that has gone back since."""
+        """Return whether the due time of this entry is still to come.
+
+        A due time further away than UNSTORED_MS was set before the clock went back, so it counts as past.
+        """
         return 0 < int(self.raw.get("due_ms", 0)) - self.read_ms <= UNSTORED_MS
 
     @property
     def first(self) -> str:
-        """Of `erase`: the stream whose checkpoints go; empty where another stream goes on from them."""
+        """For an `erase` entry: the stream whose checkpoints must be deleted.
+
+        It is empty if another stream continues from these checkpoints.
+        """
         return "" if self.raw["resumed"] == b"1" else self.raw["first"].decode()
 
     @property
@@ -69,15 +79,17 @@ class JournalEntry:
 
     @property
     def record(self) -> Record:
-        """The stream as it was then, as far as a reader may know it."""
+        """The stream at the time of the entry, with the fields that a reader may see."""
         return Record.of(self.stream_id, self.raw)
 
     @cached_property
     def spent(self) -> tuple[int, int]:
-        """Tokens in and out of the whole stream, in the one entry that counts them; else none.
+        """Input and output tokens of the whole stream.
 
-        Those of finished stages, of the unfinished one, and of lost tries; and where the model has told no
-        usage, the pieces of text that came. What a retry has from the failed stream was paid there.
+        Only the entry that counts tokens has them; other entries give zero. The sum contains the tokens of
+        finished stages, of the unfinished stage, and of lost tries. If the model reported no usage, each
+        piece of text counts as one output token. What a retry copied from the failed stream is not counted
+        again, since it was counted for that stream.
         """
         if "spends" not in self.raw:
             return 0, 0
@@ -94,7 +106,7 @@ class JournalEntry:
 
 
 class Journal:
-    """The journals of all streams. Raises StoreUnavailable."""
+    """The journals of all streams. The methods raise StoreUnavailable."""
 
     def __init__(self, redis: Commands) -> None:
         self._redis = redis
@@ -102,30 +114,34 @@ class Journal:
 
     @staticmethod
     def key(stream_id: str) -> str:
-        """Where a stream's journal stands."""
+        """Return the key of a stream's journal."""
         return f"{_tag(stream_id)}:journal:{stream_id}"
 
     @staticmethod
     def due_key(stream_id: str) -> str:
-        """The due index of a stream's bucket."""
+        """Return the key of the due index of a stream's bucket."""
         return f"{_tag(stream_id)}:due"
 
     async def read(self, stream_id: str) -> list[JournalEntry]:
-        """The oldest entries, in order."""
+        """Return the oldest entries of a stream, in order; at most MOST_ENTRIES."""
         read = ("XRANGE", self.key(stream_id), "-", "+", "COUNT", MOST_ENTRIES)
         (seconds, micros), found = await self._redis.call_all([("TIME",), read])
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         return [JournalEntry(one, stream_id, now_ms, _pairs(flat)) for one, flat in found]
 
     async def acknowledge(self, stream_id: str, entries: Sequence[JournalEntry]) -> tuple[bool, int]:
-        """The work of these is done. Whether there is more now, and in how many ms the next one is due."""
+        """Remove entries whose work is done.
+
+        Return whether there are more entries to handle now, and in how many milliseconds the next entry is
+        due (0: there is none).
+        """
         tag = _tag(stream_id)
         keys = [f"{tag}:job:{stream_id}", f"{tag}:log:{stream_id}", f"{tag}:open"]
         answer = await self._acknowledge(self._redis, keys, stream_id, *(one.id for one in entries))
         return answer[0] == "more", answer[1] if answer[0] == "later" else 0
 
     async def due(self) -> list[str]:
-        """Streams whose entries somebody has left behind, or whose question expires now."""
+        """Return the streams that have entries which no process handled, or a question that expires now."""
         return await due(self._redis, "due", MOST_OF_A_BUCKET)
 
 

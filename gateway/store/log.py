@@ -1,8 +1,8 @@
 """The log of a stream in Redis: create, confirm, claim, append, cancel, ask, give up, read.
 
-The log is the wire: one string of the very frames that readers receive. Every change is one script, so
-record, frames, index and publish change together, and each script is idempotent: a call whose answer was
-lost is made again with the same arguments. Time is Redis's own. Every key expires.
+The log is one Redis string: the exact frames that readers receive. Every change is one script, so the record,
+the frames, the index and the publication change together. Each script is idempotent: if the answer was lost,
+the same call is made again with the same arguments. All times come from Redis's clock. Every key expires.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from gateway.webhooks.asked import EVENTS
 from gateway.webhooks.keys import webhooks_dropped
 
 CREATED_EXPIRY_MS = 60_000
-SEEN_MS = 86_400_000  # how long the last turn's time is remembered
-CLOCK_SPARE_MS = 1000  # two processes' turns may come out of order by less
+SEEN_MS = 86_400_000  # how long Redis remembers the time of the last turn
+CLOCK_SPARE_MS = 1000  # a smaller step back of the clock is ignored
 PIECE_BYTES = 64 * 1024
-EVENT_BYTES = 16 * 1024  # of one event that is looked at by its id
+EVENT_BYTES = 16 * 1024  # the largest frame that `event` returns
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-# Answers of scripts that have told owners.
+# After these answers of a script, the stream's journal may have a new entry.
 _TELLING = frozenset({"ok", "duplicate", "cancelled", "dropped", "over"})
 
 
 def bucket(stream_id: str) -> str:
-    """The hash tag that keeps all keys of a stream on one node."""
+    """Return the hash tag that keeps all keys of a stream on one node."""
     return stream_id[:2]
 
 
 class Log:
-    """The data model; holds no state but the connection, and what is to be sent on it in this turn."""
+    """Access to streams. An instance has no state except the connection and the batches to send."""
 
     projector: Projector | None = None
 
     def __init__(self, redis: Commands, projector: Projector | None = None) -> None:
-        """`projector`: brings to owners what the scripts tell them; None: another process does it later."""
+        """`projector` handles new journal entries in this process. None: another process does it later."""
         self._redis = redis
         self.projector = projector
         made = ("create", "confirm", "end_tokens", "claim", "append", "advance")
@@ -66,23 +66,23 @@ class Log:
 
     @property
     def connection(self) -> Commands | None:
-        """The Redis that the streams are in; None for a log that is in no Redis."""
+        """Return the connection to the Redis that stores the streams; None if no Redis stores them."""
         return self._redis
 
     @staticmethod
     def keys(stream_id: str) -> list[str]:
-        """The keys of a stream: job, log, and its bucket's index of streams that are not ended."""
+        """Return a stream's keys: job, log, and the index of its bucket, which lists streams not ended."""
         tag = "{" + bucket(stream_id) + "}"
         return [f"{tag}:job:{stream_id}", f"{tag}:log:{stream_id}", f"{tag}:open"]
 
     @staticmethod
     def kept_key(stream_id: str) -> str:
-        """The key of what is kept of a failed stream for a retry; `finish` in common.lua writes it."""
+        """Return the key of what a retry of a failed stream needs (`finish` in common.lua writes it)."""
         tag = "{" + bucket(stream_id) + "}"
         return f"{tag}:kept:{stream_id}"
 
     async def now_ms(self, near: str = "") -> int:
-        """Redis's clock; in a cluster, that of the node which has the key `near`, or of any node."""
+        """Return Redis's clock in ms; in a cluster, of the node with the key `near`, or of any node."""
         beside = [("EXISTS", near)] if near else []
         clock, *_ = await self._redis.call_all([("TIME",), *beside])
         return self._clock(clock)
@@ -96,12 +96,12 @@ class Log:
         key_hash: str = "",
         body_hash: str = "",
     ) -> tuple[str, str]:
-        """Make record and first frame, for 60 s. Answers (`created` | `exists` | `conflict`, id)."""
+        """Create record and first frame, for 60 s. Return (`created` | `exists` | `conflict`, id)."""
         pairs = [item for pair in fields.items() for item in pair]
         return await self._create(stream_id, key_hash, body_hash, first_frame, *pairs)
 
     async def known(self, stream_id: str, key_hash: str, body_hash: str) -> tuple[str, str]:
-        """What a key stands for, before anything is made: (`exists` | `conflict` | `none`, id)."""
+        """Look an idempotency key up, create nothing. Return (`exists` | `conflict` | `none`, id)."""
         return await self._create(stream_id, key_hash, body_hash)
 
     async def resume(
@@ -114,11 +114,11 @@ class Log:
         grace_ms: int = 0,
         fields: Mapping[str, Any] | None = None,
     ) -> tuple[str, str, int | None]:
-        """Take an answer, and make the stream `new_id` for it; without a frame only look.
+        """Store an answer to a question, and create the stream `new_id`; without a frame only check.
 
-        Answers a word (`resumed`, `answered`, `waiting`, `unmatched`, `none` or `unknown`) and, with
-        the first two, the id of the stream that goes on; where that was made now, also for how many ms
-        the log of the other was kept until now. Both ids are of one bucket.
+        Return a word (`resumed`, `answered`, `waiting`, `unmatched`, `none` or `unknown`). With the first two
+        words also return the id of the stream that continues. If this call created it, also return for how
+        many ms the log of the old stream would have been kept. Both ids must be of one bucket.
         """
         pairs = [item for pair in (fields or {}).items() for item in pair]
         made = () if frame is None else (frame, grace_ms, *pairs)
@@ -134,7 +134,7 @@ class Log:
         )
 
     async def confirm(self, stream_id: str, grace_ms: int) -> bool:
-        """Raise the expiry to that of a stream that has not ended; False when the record has expired."""
+        """Raise the expiry of a new stream for its whole run. Return False if the record has expired."""
         return (await self._telling("confirm", stream_id, grace_ms)).word == "ok"
 
     async def claim(
@@ -148,13 +148,13 @@ class Log:
         run_ms: int = 0,
         producer: str = "",
     ) -> Answer:
-        """`claimed`, `held` (number: ms left), `foreign`, `over` (with a code), `ended` or `unknown`.
+        """Claim a stream: `claimed`, `held` (number: ms left), `foreign`, `over` (code), `ended`, `unknown`.
 
-        `producer`: empty for a worker. `take` takes a producer's stream over at once; `keep` goes on with a
-        claim by this token, and is `held` where another producer has taken the stream over.
-
-        `version` is the message's; a record of another one is `foreign` for `foreign_ms`, then claimed.
-        `run_ms` is how long a stream may run, from its first attempt on; 0: nobody but a worker may end it.
+        `producer` is empty for a worker. A producer's `take` takes the stream at once, whoever has it. Its
+        `keep` continues a claim with this token, and gets `held` if another producer has the stream now.
+        `version` is that of the message. A record of another version gives `foreign` for `foreign_ms`, then
+        it is claimed. `run_ms` is the longest run, counted from the first attempt; 0: only a worker may end
+        the stream.
         """
         known = version if version == VERSION else ""
         args = (stream_id, token, lease_ms, known, foreign_ms, run_ms or "", producer)
@@ -168,7 +168,7 @@ class Log:
         return Answer("claimed", 0, Claim(Record.claimed(stream_id, pairs), token, now_ms, log_end))
 
     def appends(self, claim: Claim, lease_ms: int, source: BatchSource) -> ClaimAppends:
-        """The appends of this claim that take no task: after each `ask`, `source` is asked for a batch."""
+        """Return the appends of this claim. They need no task: after `ask`, `source` is asked for a batch."""
         stream_id = claim.record.id
         return ClaimAppends(
             self._appender.wait, self.keys(stream_id), (stream_id, claim.token), lease_ms, source
@@ -185,7 +185,7 @@ class Log:
         status: str = "",
         fields: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """`ok`, `duplicate`, `lost` (number: log end), `fenced`, `ended` or `unknown`."""
+        """Append frames: `ok`, `duplicate`, `lost` (number: log end), `fenced`, `ended` or `unknown`."""
         batch = Batch(position, frames, last_id, status, fields or {})
         name = "append"
         run = self._telling if tells(batch) else self._run
@@ -194,61 +194,60 @@ class Log:
     async def advance(
         self, claim: Claim, position: int, lines: int, following: int, course: str, lease_ms: int
     ) -> Answer:
-        """Count a producer's lines that stand already: `ok`, `moved`, `fenced`, `ended` or `unknown`."""
+        """Count lines whose events the log has already: `ok`, `moved`, `fenced`, `ended` or `unknown`."""
         args = (claim.token, position, lines, following, course, lease_ms)
         return await self._run("advance", claim.record.id, *args)
 
     async def renew(self, claim: Claim, lease_ms: int) -> Answer:
-        """Renew a lease from beside its writer, whose position is not known: at wherever the log ends now.
+        """Renew a lease without knowing the writer's position: append nothing at the present end of the log.
 
-        An append of the writer's that comes between makes this one `fenced`, and has renewed the lease
-        itself.
+        If the writer appends in between, this call gets `fenced`; that append has then renewed the lease.
         """
         end = await self._redis.call("STRLEN", self.keys(claim.record.id)[1])
         return await self.append(claim, end, b"", claim.record.last_id, lease_ms)
 
     async def end_tokens(self, stream_id: str) -> Answer:
-        """End all tokens of a stream: `ok`, or `unknown`."""
+        """Make all tokens of a stream invalid: `ok`, or `unknown`."""
         return await self._run("end_tokens", stream_id)
 
     async def cancel(self, stream_id: str, tag: str) -> Answer:
-        """`cancelled`, `dropped` (number: for how many ms the log was kept), `ended` or `unknown`."""
+        """Cancel: `cancelled`, `dropped` (number: ms the log was still to be kept), `ended` or `unknown`."""
         return await self._telling("cancel", stream_id, tag)
 
     async def see(self, stream_id: str) -> bool:
-        """A reader has had the terminal event; whether that was news to a webhook, which is not sent now."""
+        """Note that a reader got the terminal event. Return whether a webhook was dropped for that."""
         return (await self._run("see", stream_id)).word == "seen"
 
     async def erase(self, stream_id: str) -> tuple[int, int]:
-        """Delete every key of a stream. Its worker, if it has one, finds it unknown and stops.
+        """Delete every key of a stream. A worker that has claimed it then gets `unknown` and stops.
 
-        Answers for how many ms its log and its record were kept until now; negative where there was none.
+        Return for how many ms its log and its record would have been kept; negative if they did not exist.
         """
         job, log, index = self.keys(stream_id)
         if self.projector is not None:
-            await self.projector.settle(stream_id)  # what it has spent is counted
+            await self.projector.settle(stream_id)  # this counts the tokens that the stream used
         idem, owner, told = await self._redis.call("HMGET", job, "idem", "owner", "told")
         journal, due = Journal.key(stream_id), Journal.due_key(stream_id)
         names = (job, log, self.kept_key(stream_id), journal, *([idem] if idem else []))
         dropping = [("ZREM", index, stream_id), ("ZREM", due, stream_id), ("UNLINK", *names)]
         dropping += webhooks_dropped(stream_id, EVENTS)
         answers = await self._redis.call_all([("PTTL", log), ("PTTL", job), *dropping])
-        if self.projector is not None and told:  # else its owner was told nothing
+        if self.projector is not None and told:  # else the owner's feed has no event of this stream
             await self.projector.feeds.forget(owner.decode(), stream_id)
         return answers[0], answers[1]
 
     async def ask(self, stream_id: str, backoff_ms: int, *, undo: bool = False) -> Answer:
-        """`yes` once in a back-off, else `wait` or `held` (number: ms), `over`, `ended` or `unknown`.
+        """Ask whether to enqueue: `yes`, else `wait` or `held` (number: ms), `over`, `ended` or `unknown`.
 
-        `over`: the stream's time is over, and somebody is to end it with the answer's code. `undo` takes a
-        `yes` back that could not be used.
+        One caller gets `yes` in each back-off. `over`: the time of the stream is over, and the caller should
+        end it with the code of the answer. `undo` withdraws a `yes` that could not be used.
         """
         return await self._run("ask", stream_id, backoff_ms, int(undo))
 
     async def give_up(self, stream_id: str, tag: str, failed: Event) -> Answer:
-        """End a stream whose time is over, by its code: `over`, or `wait` (not yet), `ended`, `unknown`.
+        """End a stream whose time is over, with its code: `over`, `wait` (not yet), `ended` or `unknown`.
 
-        Where the log is gone it begins anew. `tag` is that of the ids of the frames.
+        If the log is gone, a new log is begun. `tag` is the tag in the ids of the frames.
         """
         record, _ = await self.record(stream_id)
         if record is None:
@@ -259,12 +258,12 @@ class Log:
         )
 
     async def thread_of(self, stream_id: str) -> tuple[str, str]:
-        """The owner and the thread, each empty where there is none; of a record of any release."""
+        """Return the owner and the thread, or empty texts; also from a record of another release."""
         owner, thread = await self._redis.call("HMGET", self.keys(stream_id)[0], "owner", "thread")
         return (owner or b"").decode(), (thread or b"").decode()
 
     async def record(self, stream_id: str) -> tuple[Record | None, int]:
-        """Everything that stands in the record, or None, and the log's length in bytes; for an operator."""
+        """For an operator: return the whole record, or None, and the length of the log in bytes."""
         job, log, _ = self.keys(stream_id)
         flat, length = await self._redis.call_all([("HGETALL", job), ("STRLEN", log)])
         if not flat:
@@ -273,12 +272,12 @@ class Log:
         return Record.of(stream_id, pairs), length
 
     async def kept(self, stream_id: str) -> dict[str, bytes]:
-        """What a retry of a failed stream needs, as long as it is kept: input, params and checkpoints."""
+        """Return what a retry of a failed stream needs, while it is kept: input, params, checkpoints."""
         flat = await self._redis.call("HGETALL", self.kept_key(stream_id))
         return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
 
     async def event(self, stream_id: str, at: Cursor) -> sse.Message:
-        """The event of this id, if its frame has no more than 16 KiB. Raises CursorLost where it has not."""
+        """Return the event with this id. Raises CursorLost if there is none, or its frame exceeds 16 KiB."""
         start = at.offset
         raw = await self._redis.call("GETRANGE", self.keys(stream_id)[1], start, start + EVENT_BYTES - 1)
         end = raw.find(sse.FRAME_END) + len(sse.FRAME_END)
@@ -288,7 +287,7 @@ class Log:
         return message
 
     async def look(self, stream_id: str, owner: str, *, any_owner: bool = False) -> Look:
-        """The stream as its readers may know it, without its input; another owner's is none."""
+        """Return the stream as its readers may see it, without its input. Another owner gets none."""
         raw = await self._scripts["look"](self._redis, self.keys(stream_id), owner, int(any_owner))
         if raw[0] != "found":
             return Look(raw[1])
@@ -297,9 +296,10 @@ class Log:
         return Look(raw[1], Record.of(stream_id, pairs), raw[2], raw[3].decode())
 
     async def heads(self, stream_ids: list[str]) -> list[Head]:
-        """Each stream's last event, lease and wait, in one round trip; an empty id for one that is gone.
+        """Return each stream's last event, lease and wait, in one call. A deleted stream has an empty id.
 
-        The clock is that of the node which has the first one: in a cluster ask `by_node`.
+        All times use the clock of the node that has the first stream. In a cluster group the ids with
+        `by_node` first.
         """
         fields = (
             "last_id",
@@ -317,22 +317,22 @@ class Log:
         return [head_of(now_ms, *values) for values in raw]
 
     async def due(self, most: int, *, all_of_them: bool = False) -> list[str]:
-        """Streams that are not ended and whose time to be looked at has come, `most` of each bucket.
+        """Return the streams in the index whose due time has come, up to `most` of each bucket.
 
-        `all_of_them`: also those whose time has not.
+        `all_of_them` returns also the streams whose time has not come.
         """
         return await due(self._redis, "open", most, all_of_them=all_of_them)
 
     async def by_node(self, stream_ids: list[str]) -> list[list[str]]:
-        """These streams, apart by the node that has them: each has its own clock, and its own faults."""
+        """Group these streams by the node that has them. Each node has its own clock, and may fail alone."""
         of = {self.keys(stream_id)[0]: stream_id for stream_id in stream_ids}
         return [[of[key] for key in keys] for keys in await self._redis.by_node(list(of))]
 
     async def take_turn(self, what: str, ms: int) -> str:
-        """`yes` when this process is the one to do it in the next so many milliseconds, else `no`.
+        """Return `yes` if this process may do `what` for the next `ms` milliseconds, otherwise `no`.
 
-        `back` is a yes at which Redis's clock was found to have gone back since the last turn: what was to
-        expire, or be due, by the old clock is too far away.
+        `back` also means yes. In addition Redis's clock has gone back since the last turn. So an expiry or a
+        due time that was set by the old clock is too far away.
         """
         key = f"turn:{what}"
         now_ms = await self.now_ms(key)
@@ -344,9 +344,9 @@ class Log:
         return "back" if seen is not None and int(seen) > now_ms + CLOCK_SPARE_MS else "yes"
 
     async def read(self, stream_id: str, after: Cursor | None, limit: int = PIECE_BYTES) -> Piece:
-        """The whole frames after a cursor, about `limit` bytes of them (at least 32).
+        """Return the whole frames after a cursor, about `limit` bytes of them (at least 32).
 
-        Raises CursorLost when the cursor does not stand in the log.
+        Raises CursorLost if the log does not contain the cursor.
         """
         start, first = after.offset if after else 0, limit
         while True:
@@ -355,7 +355,7 @@ class Log:
                 raise CursorLost
             at_end = is_rest = len(raw) < limit
             end = raw.rfind(sse.FRAME_END) + 2
-            if limit > first:  # a frame larger than the piece comes alone: with more its turn would be long
+            if limit > first:  # send a frame larger than a piece alone: more frames make a long turn
                 own = raw.find(sse.FRAME_END) + 2 if after else 0
                 alone = raw.find(sse.FRAME_END, max(own, first - 2))
                 if alone >= 0:
@@ -368,7 +368,7 @@ class Log:
             limit *= 4  # one frame is larger than the piece
 
     def _clock(self, answer: list[bytes]) -> int:
-        """TIME's answer in milliseconds."""
+        """Convert the answer of TIME to milliseconds."""
         now_ms = int(answer[0]) * 1000 + int(answer[1]) // 1000
         telemetry.relay_lag.clock(now_ms)
         return now_ms
@@ -382,7 +382,7 @@ class Log:
         return answer[0], answer[1].decode() if len(answer) > 1 else stream_id
 
     async def _telling(self, name: str, stream_id: str, *args: Any) -> Answer:
-        """As `_run`, of a script that may write to the stream's journal."""
+        """Call a script by `_run`. If it may have written to the journal, report that to the projector."""
         answer = await self._run(name, stream_id, *args)
         if answer.word in _TELLING:
             self._told(stream_id)

@@ -1,8 +1,10 @@
-"""An owner's streams, the newest first: an index in a slot of its own, so that a list needs no search.
+"""The index of an owner's streams, the newest first.
 
-An id stands here before its record does, so each stream that exists is listed, whatever dies. An id whose
-stream does not come to be, or is gone, is passed over by who reads the list, and dropped some time later.
-Every key expires.
+Its own Redis slot makes a list without a search possible.
+
+An id is added to the index before the record of the stream is written. So each existing stream is listed,
+even if a process dies. An id may have no record: the stream was not created, or is deleted. The reader of the
+list skips such an id, and the id is removed later. Every key expires.
 """
 
 from __future__ import annotations
@@ -14,26 +16,27 @@ from gateway.redis.commands import Commands
 from gateway.settings import Settings
 from gateway.store.newest import Entry, newest
 
-_AT_ONCE = 500  # ids that one command drops
+_AT_ONCE = 500  # most ids that one command removes
 
 
 class Mine:
-    """The indexes of all owners. Raises StoreUnavailable."""
+    """The indexes of all owners. The methods raise StoreUnavailable."""
 
     def __init__(self, redis: Commands, settings: Settings) -> None:
         self._redis = redis
         self._keep_ms = round(settings.record_seconds * 1000)
-        # Where everybody may ask and nobody is asked who he is, all would share one list.
+        # If the server is open to everybody and does not identify callers, all callers would share one list.
+        # So no list is kept.
         self._is_kept = not (settings.is_open and settings.open_to_all == "yes")
 
     @staticmethod
     def key(owner: str) -> str:
-        """Where it stands: a sorted set, ids by when they were made."""
+        """Return the key of the index: a sorted set of stream ids, ordered by the time of creation."""
         tag = hashlib.sha256(owner.encode()).hexdigest()[:32]
         return f"{{{tag}}}:mine"
 
     async def note(self, owner: str, stream_id: str, now_ms: int) -> None:
-        """A stream is about to be made."""
+        """Add a stream that is about to be created."""
         if self._is_kept:
             key = self.key(owner)
             await self._redis.call_all(
@@ -45,10 +48,10 @@ class Mine:
             )
 
     async def forget(self, owner: str, stream_ids: Sequence[str]) -> None:
-        """These are not there, or are deleted."""
+        """Remove streams that do not exist or are deleted."""
         for first in range(0, len(stream_ids), _AT_ONCE):
             await self._redis.call("ZREM", self.key(owner), *stream_ids[first : first + _AT_ONCE])
 
     async def page(self, owner: str, before: Entry | None, most: int) -> list[Entry]:
-        """`most` of them, the newest first; `before`: only those behind this one."""
+        """Return up to `most` streams, the newest first. `before`: only streams after this entry."""
         return await newest(self._redis, self.key(owner), before, most)

@@ -1,14 +1,18 @@
-"""Pages of an index by time: a sorted set whose scores are milliseconds, the newest first."""
+"""Read pages of an index by time: a sorted set whose scores are milliseconds, the newest member first."""
 
 from __future__ import annotations
 
 from gateway.redis.commands import Commands
 
-Entry = tuple[int, str]  # milliseconds, and the member
+Entry = tuple[int, str]  # time in milliseconds, and the member
 
 
 async def newest(redis: Commands, key: str, before: Entry | None, most: int) -> list[Entry]:
-    """`most` members, the newest first; `before`: only those behind this one, also of its own millisecond."""
+    """Return up to `most` members, the newest first.
+
+    `before` is the last entry of the page before: only members after it in this order are returned, also
+    those of the same millisecond.
+    """
     found: list[Entry] = []
     last, at = "+inf" if before is None else str(before[0]), 0
     while len(found) < most:

@@ -1,8 +1,8 @@
-"""The webhooks that are to be sent: who may have one more, which are due, and what came of each.
+"""The outbox: webhooks to send, the limits on their number, and the results of the tries.
 
-The script that ends a stream puts its webhook into the outbox of the stream's own bucket, in the same step
-as the terminal event, so no death loses one. Whoever sends it holds it by a lease. A name here is the
-stream's id, an underscore and the event. Every key expires.
+The script that ends a stream puts its webhook into the outbox of the stream's bucket, in the same step as the
+terminal event. So no crash loses a webhook. A sender claims a webhook with a lease. The name of a webhook is
+the stream's id, an underscore and the event. Every key expires.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from gateway.store.log import CREATED_EXPIRY_MS, Log
 from gateway.webhooks.asked import EVENTS
 from gateway.webhooks.keys import webhook_key, webhook_sets
 
-LOOKS, MOST_LOOKS = 16, 256  # of an owner's webhooks that one start looks at, and where he has too many
+# How many of an owner's webhooks one start checks; the larger number applies if the owner seems to have too
+# many.
+LOOKS, MOST_LOOKS = 16, 256
 RETRY_SECONDS = 60
-_TOLD = "told:"  # before fields of the record that the entry has itself
+_TOLD = "told:"  # prefix of fields that the entry copies from the record
 _UNENDED = (b"queued", b"running")
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A webhook that is to be sent. `body` is empty until it was written; `questions` are JSON."""
+    """A webhook to send. `body` is empty until the body is first written. `questions` is JSON."""
 
     name: str
     stream_id: str
@@ -39,25 +41,25 @@ class Outgoing:
     url: str = field(repr=False)
     at_ms: int
     tries: int
-    claims: int  # since the last try that came to an end
+    claims: int  # how often it was claimed since the last completed try
     due_ms: int
     outcome: str
     dead: bool
-    held: bool  # somebody sends it
+    held: bool  # a sender has claimed it
     questions: bytes = field(default=b"", repr=False)
     body: bytes = field(default=b"", repr=False)
     told: Mapping[str, bytes] = field(
         default_factory=dict, repr=False
-    )  # of a stream that is not to be stored
+    )  # `told`: fields of the record, for a stream that must not be stored
 
     @property
     def webhook_id(self) -> str:
-        """The same at each try."""
+        """The id in the webhook's header. It is the same for each try."""
         return f"msg_{self.name}"
 
     @classmethod
     def of(cls, name: str, flat: Sequence[bytes]) -> Outgoing:
-        """Read the hash's fields."""
+        """Read the fields of the Redis hash."""
         raw = {flat[at].decode(): flat[at + 1] for at in range(0, len(flat), 2)}
 
         def text(field: str) -> str:
@@ -84,7 +86,7 @@ class Outgoing:
 
 
 class Outbox:
-    """Holds no state but the connection. Raises StoreUnavailable."""
+    """All webhooks to send. The only state is the connection. The methods raise StoreUnavailable."""
 
     def __init__(self, redis: Commands, settings: Settings) -> None:
         self._redis = redis
@@ -97,21 +99,25 @@ class Outbox:
 
     @staticmethod
     def keys(name: str) -> list[str]:
-        """Of a webhook: entry, outbox, undelivered, and its stream's job and log."""
+        """Return the keys of a webhook: entry, outbox, undelivered, and the job and log of its stream."""
         stream_id = name.rpartition("_")[0]
         return [webhook_key(name), *webhook_sets(stream_id), *Log.keys(stream_id)[:2]]
 
     @staticmethod
     def index(owner: str) -> str:
-        """Where an owner's streams with webhooks stand, by when each was looked at last."""
+        """Return the key of the index of an owner's streams with webhooks.
+
+        It is ordered by the time of the last check.
+        """
         tag = hashlib.sha256(owner.encode()).hexdigest()[:32]
         return f"{{{tag}}}:webhooks"
 
     async def admit(self, owner: str, stream_id: str) -> None:
-        """A stream with a webhook is about to be made. Raises OverQuota.
+        """Admit a stream that has a webhook, before the stream is created. Raises OverQuota.
 
-        An owner's webhooks are those of his streams that have not ended, and those that are not delivered,
-        also the ones that were given up. Where callers are not told apart only the sum of all is bounded.
+        An owner's webhooks are those of streams that have not ended, and all that are not delivered,
+        including those that were given up. If callers are not identified, only the total number of webhooks
+        is limited.
         """
         outbox, _ = webhook_sets(stream_id)
         if await self._redis.call("ZCARD", outbox) >= self._most_of_bucket:
@@ -129,7 +135,7 @@ class Outbox:
         await self.note(owner, stream_id)
 
     async def note(self, owner: str, stream_id: str) -> None:
-        """Count a stream's webhook, however many there are."""
+        """Count the webhook of a stream, even above the limit."""
         index = self.index(owner)
         if owner != ANONYMOUS:
             now_ms = await clock_ms(self._redis, index)
@@ -138,20 +144,29 @@ class Outbox:
             )
 
     async def of_owner(self, owner: str) -> list[str]:
-        """Ids of an owner's streams that have, or may have, a webhook; bounded as their number is."""
+        """Return the ids of an owner's streams that may have a webhook.
+
+        The limit on webhooks limits this list.
+        """
         return [one.decode() for one in await self._redis.call("ZRANGE", self.index(owner), 0, -1)]
 
     async def forget(self, owner: str, stream_id: str = "") -> None:
-        """Count none of an owner's webhooks, or not this one's: they were deleted."""
+        """Stop counting deleted webhooks.
+
+        They are the webhooks of one stream, or all of the owner if `stream_id` is empty.
+        """
         index = self.index(owner)
         await self._redis.call(*(("ZREM", index, stream_id) if stream_id else ("UNLINK", index)))
 
     async def due(self, most: int, *, all_of_them: bool = False) -> list[str]:
-        """Names of webhooks that are due, `most` of each bucket; those of nodes that answer."""
+        """Return the names of due webhooks, up to `most` of each bucket.
+
+        Webhooks of nodes that cannot be reached are left out.
+        """
         return await due(self._redis, "outbox", most, all_of_them=all_of_them)
 
     async def listed(self, most: int) -> list[Outgoing]:
-        """Webhooks that are to be sent, and those that were given up, `most` of each bucket and kind."""
+        """Return webhooks to send and webhooks that were given up, up to `most` of each bucket and kind."""
         names = [
             *(await due(self._redis, "outbox", most, all_of_them=True)),
             *(await due(self._redis, "undelivered", most, all_of_them=True)),
@@ -164,27 +179,42 @@ class Outbox:
         return found
 
     async def take(self, name: str, token: str, lease_ms: int) -> Outgoing | None:
-        """The webhook, if it is due and nobody sends it; by the same token again: its lease is renewed."""
+        """Claim a webhook that is due and not claimed; otherwise return None.
+
+        A second call with the same token renews the lease.
+        """
         raw = await self._scripts["take_webhook"](self._redis, self.keys(name), name, token, lease_ms)
         return Outgoing.of(name, raw[1:]) if raw[0] == "taken" else None
 
     async def fill(self, name: str, token: str, body: bytes) -> bytes | None:
-        """Keep what is sent, and answer what was kept first; None where the webhook is held no more."""
+        """Store the body before the first try.
+
+        Return the body that was stored first; None if the claim is lost.
+        """
         raw = await self._scripts["fill_webhook"](self._redis, self.keys(name), name, token, body)
         return raw[1] if raw[0] == "filled" else None
 
     async def settle(self, name: str, token: str, word: str, outcome: str = "", pause_ms: int = 0) -> str:
-        """What came of a try: `sent`, `again`, `back` or `dead`. Answers `settled`, `fenced` or `unknown`."""
+        """Store the result of a try: `sent`, `again`, `back` (nothing was tried) or `dead`.
+
+        Return `settled`, `fenced` or `unknown`.
+        """
         args = (name, token, word, outcome, pause_ms, self._keep_ms, self._most_of_bucket)
         return str((await self._scripts["settle_webhook"](self._redis, self.keys(name), *args))[0])
 
     async def redrive(self, name: str) -> bool:
-        """Have it sent now, with all its tries before it; False where there is none of this name."""
+        """Make the webhook due now.
+
+        Its earlier tries stay counted. Return False if no webhook has this name.
+        """
         raw = await self._scripts["redrive_webhook"](self._redis, self.keys(name), name, self._keep_ms)
         return bool(raw[0] == "due")
 
     async def _look(self, index: str, most: int) -> int:
-        """Look at those that nobody has looked at for longest; how many there are then."""
+        """Check the streams whose last check is the oldest.
+
+        Return how many streams the index has after that.
+        """
         raw = await self._redis.call("ZRANGE", index, 0, most - 1, "WITHSCORES")
         ids, scores = [one.decode() for one in raw[::2]], [float(one) for one in raw[1::2]]
         if ids:
@@ -194,7 +224,8 @@ class Outbox:
             for one, score, told, status in zip(ids, scores, states[::2], states[1::2], strict=True):
                 if told or status in _UNENDED:
                     left += [now_ms, one]
-                elif status or not now_ms - CREATED_EXPIRY_MS < score <= now_ms:  # else it is being made
+                # else the stream is being created
+                elif status or not now_ms - CREATED_EXPIRY_MS < score <= now_ms:
                     gone.append(one)
             changes = [("ZREM", index, *gone)] if gone else []
             changes += [("ZADD", index, "XX", *left)] if left else []

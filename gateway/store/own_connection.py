@@ -1,4 +1,4 @@
-"""The store by a connection of its own, for code that runs beside the event loop which serves."""
+"""Open a separate connection to the store, for code outside the event loop which serves requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from gateway.store.log import Log
 
 @asynccontextmanager
 async def connected(settings: Settings, name: str) -> AsyncIterator[Router]:
-    """A connection for the running event loop alone; it connects at its first call."""
+    """Open a connection that only the running event loop may use.
+
+    The connection is made at the first call.
+    """
     tokens = credentials.redis_tokens(settings)
     redis = Router(Place(settings.redis_url, tokens), name=name)
     try:
@@ -27,6 +30,6 @@ async def connected(settings: Settings, name: str) -> AsyncIterator[Router]:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Log]:
-    """A log for the running event loop alone; it connects at its first call."""
+    """Open a log that only the running event loop may use. The connection is made at the first call."""
     async with connected(settings, "holdfast-lease") as redis:
         yield Log(redis)

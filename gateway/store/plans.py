@@ -1,7 +1,8 @@
-"""What each caller may have: the settings' numbers, or those of a plan in GATEWAY_PLANS_FILE.
+"""The limits of each caller: those of the settings, or those of a plan in GATEWAY_PLANS_FILE.
 
-The file is read again when it changes. One that becomes wrong, or goes away, changes nothing, and the log
-says so. `owners` names the plan of a caller, as `ls` names him; `default` is that of all others.
+The file is read again when it changes. If the file becomes invalid or is deleted, the limits stay as they
+were, and an error is logged. `owners` maps a caller, by the name that `ls` shows, to the name of a plan.
+`default` is the plan of all other callers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _log = logging.getLogger("holdfast.plans")
 
 @dataclass(frozen=True, slots=True)
 class PlanLimits:
-    """Of one caller; of tokens 0 means that there is no limit."""
+    """The limits of one caller. For the two token limits 0 means: no limit."""
 
     streams: int
     starts_per_minute: int
@@ -36,7 +37,7 @@ _NAMES = frozenset(item.name for item in fields(PlanLimits))
 
 
 class Plans:
-    """The limits of all callers. Raises ValueError for a file that is wrong at the start."""
+    """The limits of all callers. The constructor raises ValueError if the file is invalid."""
 
     def __init__(self, settings: Settings) -> None:
         self._plain = PlanLimits(
@@ -57,7 +58,7 @@ class Plans:
             raise ValueError(f"GATEWAY_PLANS_FILE: {error}") from None
 
     def of(self, owner: str) -> PlanLimits:
-        """What this caller may have now."""
+        """Return the present limits of this caller."""
         if self._file is not None:
             self._file.look(self._wrong, self._right)
         return self._owners.get(owner, self._default)
@@ -71,13 +72,13 @@ class Plans:
     def _take(self, text: bytes) -> None:
         try:
             told = json.loads(text)
-        except (ValueError, RecursionError):  # its text is not quoted
+        except (ValueError, RecursionError):  # the message does not quote the file's text
             raise ValueError("it is not JSON") from None
         self._default, self._owners = self._taken(told)
         _log.info("plans of %d callers", len(self._owners))
 
     def _taken(self, told: Any) -> tuple[PlanLimits, Mapping[str, PlanLimits]]:
-        """The default, and the limits by owner. Raises ValueError."""
+        """Return the default limits, and the limits by owner. Raises ValueError."""
         if not isinstance(told, dict) or not told.keys() <= {"plans", "owners", "default"}:
             raise ValueError("it must be an object with plans, owners and default")
         plans, owners = told.get("plans", {}), told.get("owners", {})

@@ -1,8 +1,9 @@
-"""Brings the entries of streams' journals to their owners' keys: within a second, once, whatever dies.
+"""Copy entries of streams' journals to the keys of their owners: once, and within a second.
 
-The process whose script has written an entry does it at once, as it knows the stream (`told`). Where it dies
-first, the entry comes due, and whoever has the turn to sweep does it. Each step may be made twice, by several
-processes at once: the owner's side knows the number of each stream's last entry.
+The process whose script wrote an entry copies it at once, because `told` is called with the stream's id. If
+that process dies first, the entry becomes due, and the process that has the turn to sweep copies it. So a
+crash loses no entry. Each step may be made twice, and by several processes at once: the keys of the owner
+store the number of each stream's last entry.
 """
 
 from __future__ import annotations
@@ -23,41 +24,44 @@ from gateway.store.usage import Usage
 
 AT_ONCE = 32
 ERASE = "erase"
-MOST_ROUNDS = 1000  # of one stream
+MOST_ROUNDS = 1000  # most reads of one stream's journal in one call of `settle`
 CLOSE_SECONDS = 5.0
 _log = logging.getLogger("holdfast.projector")
 
 
 class Projector:
-    """Of one process. Must be used within its event loop."""
+    """The projector of one process. All its methods must be called in the process's event loop."""
 
     def __init__(self, redis: Commands, settings: Settings) -> None:
         self.journal = Journal(redis)
         self.feeds = Feeds(redis, settings)
         self._usage = Usage(redis)
-        # Where everybody may ask and nobody is asked who he is, all would share one feed.
+        # If the server is open to everybody and does not identify callers, all callers would share one feed.
+        # So no feed is kept.
         self._is_shared = settings.is_open and settings.open_to_all == "yes"
-        self._pending: dict[str, None] = {}  # streams whose journals have something new, in order
+        self._pending: dict[str, None] = {}  # streams with new entries, in order
         self._task: asyncio.Task[None] | None = None
-        self._later: dict[str, asyncio.TimerHandle] = {}  # streams with an entry whose time is to come
-        # What erases a stream that is not to be stored; None: another process does it.
+        # streams with an entry that is due later, each with its timer
+        self._later: dict[str, asyncio.TimerHandle] = {}
+        # A function that erases a stream which must not be stored. None: another process does it.
         self.erase: Callable[[JournalEntry], Awaitable[None]] | None = None
 
     def told(self, stream_id: str) -> None:
-        """A script has written to this stream's journal: project it soon."""
+        """A script has written to the journal of this stream: copy the new entries soon."""
         self._pending[stream_id] = None
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain(), name="projector")
 
     async def settle(self, stream_id: str, *, is_due: bool = False) -> None:
-        """Project all that the stream's journal has. Raises StoreUnavailable.
+        """Copy all entries of the stream's journal. Raises StoreUnavailable.
 
-        `is_due`: also where there is nothing in it, the stream leaves the due index, or its question expires.
+        `is_due`: the stream is in the due index. So acknowledge even if the journal is empty: the script then
+        removes the stream from the index, or ends it if its question has expired.
         """
         for _ in range(MOST_ROUNDS):
             found = await self.journal.read(stream_id)
             if not found and not is_due:
-                return  # another call has done it
+                return  # another call has copied the entries
             entries = list(itertools.takewhile(lambda entry: not entry.is_early, found))
             if any(entry.kind == ERASE for entry in entries) and self.erase is None:
                 return
@@ -72,14 +76,20 @@ class Projector:
                     return
 
     async def sweep(self) -> int:
-        """Project what others have left behind; how many streams that were. Raises StoreUnavailable."""
+        """Copy entries that other processes did not handle.
+
+        Return the number of streams. Raises StoreUnavailable.
+        """
         due = await self.journal.due()
         for first in range(0, len(due), AT_ONCE):
             await self._settle_all(due[first : first + AT_ONCE], is_due=True)
         return len(due)
 
     def _settle_in(self, stream_id: str, ms: int) -> None:
-        """An entry's time comes then. Where this process has died, it comes due for another."""
+        """Start a timer for an entry that is due later.
+
+        If this process dies, the entry becomes due, and another process copies it.
+        """
         if stream_id not in self._later:
             loop = asyncio.get_running_loop()
             self._later[stream_id] = loop.call_later(ms / 1000, self._come, stream_id)
@@ -89,7 +99,7 @@ class Projector:
         self.told(stream_id)
 
     async def close(self) -> None:
-        """Project what is pending, for some seconds; the rest is for others."""
+        """Copy the pending entries for at most CLOSE_SECONDS. Other processes copy the rest."""
         for timer in self._later.values():
             timer.cancel()
         self._later.clear()
@@ -106,11 +116,14 @@ class Projector:
                 del self._pending[stream_id]
             try:
                 await self._settle_all(some)
-            except StoreUnavailable as error:  # they come due
+            except StoreUnavailable as error:  # the entries become due and are swept
                 _log.warning("the journals of %d streams are projected later: %s", len(some), error.code)
 
     async def _settle_all(self, stream_ids: list[str], *, is_due: bool = False) -> None:
-        """Raises StoreUnavailable; any other error is told, and leaves the others alone."""
+        """Settle several streams. Raise StoreUnavailable.
+
+        Any other error of one stream is logged, and does not affect the other streams.
+        """
         work = (self.settle(stream_id, is_due=is_due) for stream_id in stream_ids)
         results = await asyncio.gather(*work, return_exceptions=True)
         for stream_id, result in zip(stream_ids, results, strict=True):
@@ -120,7 +133,10 @@ class Projector:
                 _log.error("the journal of stream %s cannot be projected:\n%s", stream_id, stack_of(result))
 
     async def _project(self, entry: JournalEntry) -> str:
-        """`ok`, `again` or `stale`. What another release has written is passed over."""
+        """Copy one entry.
+
+        Return `ok`, `again` or `stale`. An entry of a kind from another release is skipped.
+        """
         if entry.kind == ERASE and self.erase is not None:
             await self.erase(entry)
             if not self._is_hidden(entry.owner):

@@ -1,11 +1,14 @@
-"""What one caller may have: streams that are not ended, starts in a minute, bytes kept. Counted in Redis.
+"""Limit what one caller may have: streams that are not ended, starts in a minute, stored bytes.
 
-The bytes are what Redis really holds for the ended streams: a log until its retention is over, and a record
-until its tombstone is.
+Counted in Redis.
 
-Nobody tells when a stream ends: a caller's streams are looked at when it starts another, so a process that
-dies leaves nothing counted for ever. One script decides, so the numbers hold however many start at once.
-Where callers are not told apart there is no quota: everybody would share it.
+The bytes are the real memory of Redis for the ended streams: a log until its retention is over, and a record
+until its tombstone is over.
+
+No message reports the end of a stream to this module. Instead, the streams of a caller are checked when the
+caller starts another stream. So a process that dies leaves nothing counted for ever. One script decides, so
+the limits hold even if many streams start at once. If callers are not identified there is no quota, because
+all callers would share it.
 """
 
 from __future__ import annotations
@@ -26,31 +29,33 @@ from gateway.store.plans import PlanLimits, Plans
 from gateway.store.threads import keys_of, own_thread_of
 from gateway.store.usage import Usage
 
-LOOKS = 16  # streams that one start looks at, the longest unseen first
-FORGOTTEN_AT_ONCE = 100  # deleted streams of one call
+LOOKS = 16  # streams that one start checks, those first whose last check is the oldest
+FORGOTTEN_AT_ONCE = 100  # most deleted streams in one script call
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2, 3600
 LONGEST_BUDGET_SECONDS = 86_400
-INDEX_BYTES = 320  # of a stream's entries in `kept`, and of the expiries of its keys
-KEY_BYTES = 256  # of a stream's idempotency key
-# Where the store cannot say what a key takes. Redis gives a string that grows up to twice its length.
+INDEX_BYTES = 320  # bytes for a stream's entries in `kept`, and for the expiries of its keys
+KEY_BYTES = 256  # bytes for a stream's idempotency key
+# Estimates for a store that cannot measure the memory of a key. Redis reserves up to twice the length of a
+# string that grows.
 RECORD_BYTES, LOG_FACTOR = 1600, 2
-STATES, SIZES = 3, 5  # answers about one stream
+STATES, SIZES = 3, 5  # how many answers `_state_of` and `_memory_of` get for one stream
 _ENDED = frozenset(status.value.encode() for status in ENDED)
 _RULES = {
     "streams": "{} streams that are not ended",
     "starts": "{} starts a minute",
     "bytes": "{} bytes of ended streams",
 }
-# id; `running`, `ended`, `making` or `gone`; bytes of the log, ms until it expires; the same of the record
+# What is known of one stream: id; `running`, `ended`, `making` or `gone`; bytes of the log; ms until the log
+# expires; bytes of the record; ms until the record expires.
 Look = tuple[str, str, int, int, int, int]
 Command = tuple[str | int, ...]
 
 
 class Quota:
-    """Admits streams by their owner."""
+    """Admits new streams within the limits of their owner."""
 
     def __init__(self, redis: Commands, settings: Settings, plans: Plans | None = None) -> None:
-        """`plans`: what each caller may have; None: they are read here."""
+        """`plans` has the limits of each caller. None: a new `Plans` is made from the settings."""
         self._redis = redis
         self._plans = Plans(settings) if plans is None else plans
         self._usage = Usage(redis)
@@ -58,18 +63,21 @@ class Quota:
         self._tombstone_ms = round(settings.tombstone * 1000)
         self._script = Script("admit", shared=False)
         self._uncount = Script("uncount", shared=False)
-        self._measures = True  # until the store says that it has no MEMORY USAGE, as fakeredis does
+        self._measures = True  # False after the store has refused MEMORY USAGE, as fakeredis does
 
     @staticmethod
     def keys(owner: str) -> list[str]:
-        """The keys of a caller, who is named by a hash: live, starts, kept, bytes, looked."""
+        """Return the caller's keys: live, starts, kept, bytes, looked.
+
+        They contain a hash of the owner's name.
+        """
         tag = hashlib.sha256(owner.encode()).hexdigest()[:32]
         return [f"{{{tag}}}:{name}" for name in ("live", "starts", "kept", "bytes", "looked")]
 
     async def admit(self, owner: str, stream_id: str) -> int:
-        """Take a place for a stream about to be made; answers how many others this owner has.
+        """Count a stream that is about to be created. Return how many other streams the owner has.
 
-        Raises OverQuota, which names the rule and when to come back, or StoreUnavailable.
+        Raises StoreUnavailable, or OverQuota, which names the rule and the time after which to retry.
         """
         if owner == ANONYMOUS:
             return 0
@@ -85,9 +93,9 @@ class Quota:
         raise OverQuota(f"a caller may have {_RULES[word].format(most)}", seconds)
 
     async def release(self, owner: str, stream_id: str, *, started: bool = False) -> None:
-        """Give the place back: the stream was not made; `started`: it counts as a start of this minute.
+        """Remove the count of a stream that was not created.
 
-        Raises StoreUnavailable.
+        `started`: still count it as a start of this minute. Raises StoreUnavailable.
         """
         if owner != ANONYMOUS:
             live, starts, *_ = self.keys(owner)
@@ -95,9 +103,10 @@ class Quota:
             await self._redis.call_all([("ZREM", live, stream_id), *kept])
 
     async def uncount(self, owner: str, stream_id: str, left_ms: int) -> None:
-        """A stream that waited waits no more, and is kept for a shorter time: its bytes are counted anew.
+        """Correct the counted bytes of a stream that no longer waits.
 
-        `left_ms`: for how long its log was kept until now. Raises StoreUnavailable.
+        Such a stream is kept for a shorter time. `left_ms`: for how long its log would have been kept before.
+        Raises StoreUnavailable.
         """
         if owner != ANONYMOUS:
             live, _, kept, size, _ = self.keys(owner)
@@ -105,9 +114,10 @@ class Quota:
             await self._uncount(self._redis, [live, kept, size], 0, stream_id, left_ms, record_ms)
 
     async def forget(self, owner: str, streams: Mapping[str, tuple[int, int]]) -> None:
-        """These streams were deleted; for each the ms for which log and record were kept until then.
+        """Remove the counts of deleted streams.
 
-        Raises StoreUnavailable.
+        For each stream: the ms for which its log and its record would have been kept. Raises
+        StoreUnavailable.
         """
         if owner == ANONYMOUS:
             return
@@ -119,7 +129,7 @@ class Quota:
             await self._uncount(self._redis, [live, kept, size], 1, *given)
 
     async def _check_tokens(self, owner: str, limits: PlanLimits) -> None:
-        """Raises OverQuota where the caller's streams have taken what they may."""
+        """Raise OverQuota if the caller's streams have used all tokens of a limit."""
         if not (limits.tokens_per_day or limits.tokens_per_minute):
             return
         rule, wait_ms = (await self._usage.of(owner)).wait_ms(limits)
@@ -136,7 +146,7 @@ class Quota:
         return answer[0], answer[1] if len(answer) > 1 else 0
 
     async def _look(self, owner: str, stream_ids: list[str]) -> list[Look]:
-        """What these streams are and cost, in one round trip."""
+        """Return the state and the size of these streams. This takes one round trip."""
         if not stream_ids:
             return []
         known = [command for one in stream_ids for command in _state_of(one)]
@@ -164,16 +174,23 @@ def _state_of(stream_id: str) -> list[Command]:
 
 
 def _memory_of(owner: str, stream_id: str) -> list[Command]:
-    """Bytes of the record, log, format's state, checkpoints, and of what a retry needs; with all overhead."""
+    """Return the commands that measure the memory of one stream, with all overhead.
+
+    They measure its record, log, state of a format, what a retry needs, and checkpoints.
+    """
     job, log, _ = Log.keys(stream_id)
     kept = Conversations.key(OF_STREAM, owner, stream_id)
-    whole = ("SAMPLES", 0)  # all fields of a hash, not five
+    whole = ("SAMPLES", 0)  # measure all fields of a hash, not a sample of five
     names = ((job, *whole), (log,), (kept, *whole), (Log.kept_key(stream_id), *whole))
     return [*(("MEMORY", "USAGE", *name) for name in names), _checkpoints_of(owner, stream_id)]
 
 
 def _lengths_of(owner: str, stream_id: str) -> list[Command]:
-    """The same of a store that knows only lengths; the record's is a constant, so its answer is not used."""
+    """Return the commands for a store that can only report lengths.
+
+    They have the same order as those of `_memory_of`. The answer for the record is not used: its size is a
+    constant.
+    """
     job, log, _ = Log.keys(stream_id)
     kept = Conversations.key(OF_STREAM, owner, stream_id)
     again = Log.kept_key(stream_id)
@@ -182,12 +199,15 @@ def _lengths_of(owner: str, stream_id: str) -> list[Command]:
 
 
 def _checkpoints_of(owner: str, stream_id: str) -> Command:
-    """What stands in the stream's own thread, as its scripts count it."""
+    """Return the command that reads the bytes of checkpoints in the stream's own thread.
+
+    The scripts of checkpoints count these bytes.
+    """
     return ("HGET", keys_of(owner, own_thread_of(stream_id))[0], "#bytes")
 
 
 def _looks(stream_ids: list[str], answers: list[Any]) -> list[Look]:
-    """From the answers to `_state_of` each, and then to `_memory_of` each."""
+    """Combine the answers to `_state_of` of each stream with the answers to `_memory_of` of each stream."""
     found = []
     for at, one in enumerate(stream_ids):
         state = answers[at * STATES : (at + 1) * STATES]
@@ -199,11 +219,11 @@ def _looks(stream_ids: list[str], answers: list[Any]) -> list[Look]:
 def _look(
     stream_id: str, known: list[bytes | None], left: int, record_left: int, record: int, *beside: int
 ) -> Look:
-    """`beside` the record: what expires with the log."""
+    """Combine the answers for one stream. `beside`: the sizes of what expires together with the log."""
     status, confirmed, idem = known
     if status is None:
         return stream_id, "gone", 0, 0, 0, 0
-    if confirmed is None and status not in _ENDED:  # its POST is under way, or has died
+    if confirmed is None and status not in _ENDED:  # the stream is being created, or its creation failed
         return stream_id, "making", 0, 0, 0, 0
     word = "ended" if status in _ENDED else "running"
     return stream_id, word, sum(beside) + (KEY_BYTES if idem else 0), left, record + INDEX_BYTES, record_left

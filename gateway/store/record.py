@@ -1,6 +1,6 @@
-"""What the store says of a stream: its record, a claim on it, a script's answer, a piece of its log.
+"""Values that the store returns: a stream's record, a claim, a script's answer, a piece of a log.
 
-Values only; no I/O. Times are milliseconds of Redis's clock.
+There is no I/O in this module. Times are milliseconds of Redis's clock.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from gateway import protocol
 from gateway.protocol import ENDED, VERSION, Cursor, Event, Status, sse, tag_of
 
-ANSWER = "tool:"  # before the name of what a tool has answered, likewise
+ANSWER = "tool:"  # prefix of fields with answers of tools; a name follows
 WAITING = "waiting"
-CHECKPOINT = "ckpt:"  # before the stage and its run, in the names of the record's fields
+CHECKPOINT = "ckpt:"  # prefix of fields with checkpoints; stage and run follow
 _NUMBERS = ("attempt", "created_ms", "started_ms")
 _TEXTS = (
     "owner",
@@ -32,19 +32,19 @@ _MORE_TEXTS = ("at", "retries", "from", "keyed", "thread", "first", "resumes", "
 _COUNTS = ("failures", "ended_ms", "version", "tokens_ended", "pieces", "handovers", "unknown_ms", "lines")
 _VALUES = ("metadata", "stages", "input", "params", "claims", "usage", "error", "used", "lost", "kept")
 _MORE_VALUES = ("turn", "graph", "answer", "doubted", "carried", "questions")
-# How each field of the hash is read; `status` and those whose names only begin as is known are read apart.
+# How each field of the hash is read. `status` and the fields that are known by a prefix are read in `Record.of`.
 FIELDS: Mapping[str, Callable[[bytes], Any]] = {
     **dict.fromkeys((*_TEXTS, *_MORE_TEXTS), bytes.decode),
     **dict.fromkeys((*_NUMBERS, *_COUNTS, "claimed_at"), int),
     **dict.fromkeys((*_VALUES, *_MORE_VALUES), json.loads),
     **dict.fromkeys(("confirmed", "producer", "whole", "dropped"), lambda _: True),
 }
-_OTHERWISE = {"from": "from_stage"}  # fields that the record has by another name
+_OTHERWISE = {"from": "from_stage"}  # fields of the hash that have another name in the record
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the job's hash says of a stream. Times in milliseconds of Redis's clock."""
+    """The record of a stream, read from the hash of its job. Times are milliseconds of Redis's clock."""
 
     id: str
     status: Status
@@ -59,81 +59,93 @@ class Record:
     ended_ms: int | None = None
     version: int = 0
     trace: str = ""
-    attempt_trace: str = ""  # the last attempt's
+    attempt_trace: str = ""  # trace context of the last attempt
     metadata: Any = None
     stages: list[str] = field(default_factory=list)
     input: Any = field(default=None, repr=False)
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the owner, for the chain alone
+    # of the owner; only the chain may read them
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
     usage: Mapping[str, int] | None = None
     error: Mapping[str, Any] | None = None
-    finish_reason: str = ""  # of `done`
-    used: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by the unfinished run, of each node
-    lost: Mapping[str, int] = field(default_factory=dict)  # usage of tries and attempts that do not stand
-    pieces: int = 0  # of text, of which no model has told what they took
-    handovers: int = 0  # claims that ended at a finished stage, their time being up
-    unknown_ms: int = 0  # when a worker first found that it lacks the chain
-    producer: bool = False  # a producer writes it: there is no job
-    write_key: str = field(default="", repr=False)  # with which write tokens are signed
-    token: str = field(default="", repr=False)  # of the newest claim
-    lines: int = 0  # that the producer with this token has sent by HTTP
-    course: str = ""  # where that producer is within its stages, in JSON
-    claimed_at: int = 0  # where the log ended when that producer came
-    at: str = ""  # the stage and run that has begun last
-    retries: str = ""  # the failed stream that this one tries again
-    from_stage: str = ""  # from here on
-    keyed: str = ""  # the stream by which the keys of its calls are made; empty: itself, or `first`
-    kept: list[str] = field(default_factory=list)  # runs whose results it has from there
-    answers: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # of tools, JSON, by name
-    checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # JSON, by stage and run
-    thread: str = ""  # as its caller has named it; empty: it belongs to none
-    whole: bool = False  # its input has all that was said in its thread before
-    first: str = ""  # of streams that resume one another, the first one's id; empty: it is this one
-    # What LangGraph's format has asked of a graph: its input as it came, the checkpoint to go on from.
+    finish_reason: str = ""  # the `finish_reason` of the `done` event
+    # usage of the unfinished run, by node
+    used: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    # usage of tries and attempts whose results were discarded
+    lost: Mapping[str, int] = field(default_factory=dict)
+    pieces: int = 0  # pieces of text for which no model reported usage
+    handovers: int = 0  # claims that ended after a finished stage, as their time was over
+    unknown_ms: int = 0  # when a worker first did not know the chain
+    producer: bool = False  # a producer writes the events; there is no job
+    write_key: str = field(default="", repr=False)  # key that signs the write tokens
+    token: str = field(default="", repr=False)  # token of the newest claim
+    lines: int = 0  # lines that the producer of the newest claim sent by HTTP
+    course: str = ""  # the producer's position within its stages, as JSON
+    claimed_at: int = 0  # end of the log when the producer claimed the stream
+    at: str = ""  # the stage and run that started last
+    retries: str = ""  # id of the failed stream that this stream retries
+    from_stage: str = ""  # the retry runs again from this stage
+    keyed: str = ""  # stream whose id makes the keys of calls; empty: this one, or `first`
+    # stage runs whose results are copied from the stream in `retries`
+    kept: list[str] = field(default_factory=list)
+    # answers of tools, as JSON, by name
+    answers: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    # checkpoints as JSON, by stage and run
+    checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    thread: str = ""  # name of the thread, chosen by the caller; empty: no thread
+    whole: bool = False  # its input contains all earlier messages of its thread
+    first: str = ""  # first stream of a series of resumed streams; empty: this stream
+    # The request of LangGraph's format to a graph: its unchanged input, and the checkpoint to continue from.
     graph: Mapping[str, Any] | None = field(default=None, repr=False)
-    turn: Any = field(default=None, repr=False)  # as `input`: what a thread that remembers is given instead
-    resumes: str = ""  # the stream whose questions this one answers
-    answer: Mapping[str, Any] | None = field(default=None, repr=False)  # with what
-    doubted: list[Any] = field(default_factory=list, repr=False)  # what it was asked about calls of tools
-    stopped_at: str = ""  # the run of a stage, as a checkpoint is named, at which that one has stopped
-    carried: list[str] = field(default_factory=list)  # runs of stages that are finished there
-    questions: list[Any] | None = field(default=None, repr=False)  # open ones; None: it waits for nothing
-    resumed_by: str = ""  # the stream that has answered them
-    dropped: bool = False  # its questions were taken back
-    tokens_ended: int = 0  # how often all its tokens were ended
-    webhook: Mapping[str, str] = field(default_factory=dict, repr=False)  # its fields, by their names
+    turn: Any = field(default=None, repr=False)  # replaces `input` if the thread remembers messages
+    resumes: str = ""  # the stream whose questions this stream answers
+    # this stream's answer to the questions of `resumes`
+    answer: Mapping[str, Any] | None = field(default=None, repr=False)
+    # tool calls that the stream in `resumes` asked about
+    doubted: list[Any] = field(default_factory=list, repr=False)
+    stopped_at: str = ""  # run of a stage at which the stream in `resumes` stopped; named like a checkpoint
+    carried: list[str] = field(default_factory=list)  # stage runs that the stream in `resumes` had finished
+    # open questions of this stream; None: it waits for no answer
+    questions: list[Any] | None = field(default=None, repr=False)
+    resumed_by: str = ""  # id of the stream that answered the questions of this stream
+    dropped: bool = False  # True: the questions of this stream were withdrawn
+    tokens_ended: int = 0  # how many times all its tokens were made invalid
+    webhook: Mapping[str, str] = field(default_factory=dict, repr=False)  # the fields of its webhook, by name
 
     @property
     def has_webhook(self) -> bool:
-        """Whether somebody is to be told of its end."""
+        """Return whether a webhook must be sent when the stream ends."""
         return bool(self.webhook)
 
     @property
     def unseen(self) -> bool:
-        """Whether its webhook is sent only where no reader has had the terminal event."""
+        """Return whether its webhook is sent only if no reader has received the terminal event."""
         return "webhook_unseen_ms" in self.webhook
 
     @property
     def finished_before(self) -> set[tuple[str, int]]:
-        """Stages and runs whose results this stream has from the one that it tries again."""
+        """Return the stages and runs whose results were copied from the stream that this stream retries."""
         names = (name.rpartition(" ") for name in self.kept)
         return {(stage, int(run)) for stage, _, run in names}
 
     @property
     def ended(self) -> bool:
-        """Whether the terminal event is written."""
+        """Return whether the log has the terminal event."""
         return self.status in ENDED
 
     @property
     def state(self) -> str:
-        """As clients are told: `waiting` for an answer, and `cancelled` where the question was taken back."""
+        """The status that clients see.
+
+        It is `waiting` if the stream waits for an answer, and `cancelled` if its question was withdrawn.
+        """
         if self.status is Status.DONE and self.questions is not None:
             return WAITING
         return Status.CANCELLED if self.dropped else self.status
 
     @classmethod
     def of(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
-        """Read the hash's fields. One that is not there has its default, and costs nothing."""
+        """Make a record from the fields of the Redis hash. A missing field has its default and costs no time."""
         known: dict[str, Any] = {"status": Status(raw.get("status", b"").decode())}
         answers: dict[str, bytes] = {}
         checkpoints: dict[str, bytes] = {}
@@ -151,7 +163,7 @@ class Record:
 
     @classmethod
     def made(cls, stream_id: str, fields: Mapping[str, Any]) -> Record:
-        """A stream that was created with these fields just now."""
+        """Make the record of a stream that was just created with these fields."""
         raw = {
             name: value if isinstance(value, bytes) else str(value).encode() for name, value in fields.items()
         }
@@ -159,7 +171,11 @@ class Record:
 
     @classmethod
     def claimed(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
-        """What a worker has claimed; of a record that this release cannot read, what it takes to end it."""
+        """Make the record of a claimed stream.
+
+        If this release cannot read the record, the result has only the fields that are needed to end the
+        stream.
+        """
         if raw.get("version") == str(VERSION).encode():
             return cls.of(stream_id, raw)
         known = {name: raw[name] for name in _NUMBERS if raw.get(name, b"").isdigit()}
@@ -168,7 +184,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One worker's hold on a job; the token is the fence, the attempt only counts."""
+    """The claim of one worker or producer on a stream.
+
+    The token protects the log; the attempt is only a counter.
+    """
 
     record: Record
     token: str = field(repr=False)
@@ -177,7 +196,7 @@ class Claim:
 
     @property
     def tag(self) -> str:
-        """What this claim leaves in its events' ids."""
+        """The tag that this claim puts into the ids of its events."""
         return tag_of(self.token)
 
 
@@ -185,20 +204,24 @@ class Claim:
 class Batch:
     """One append of a claim: whole frames, and the fields of the record that are written with them.
 
-    Nobody changes a batch: a retry must send the same bytes. A frozen dataclass would double the cost of
-    making one, and one is made for every append.
+    No code may change a batch, because a retry must send the same bytes. A frozen dataclass would double the
+    cost of making a batch, and each append makes one.
     """
 
-    position: int  # where the frames begin in the log, in bytes
+    position: int  # where these frames begin in the log, in bytes
     frames: bytes  # empty: the append only renews the lease
     last_id: str  # id of the last of these frames, or of the last event before them
-    status: str  # empty; a final status, which ends the stream; or `queued`, which lets the job go
+    status: str  # empty; or a final status, which ends the stream; or `queued`, which releases the job
     fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A script's word, and what came with it: milliseconds or a log end, a claim, a trace context, a code."""
+    """The answer of a script: a word, and the value that belongs to it.
+
+    `number`: milliseconds or an end of the log. `trace`: a trace context. `code`: the code with which to end
+    the stream.
+    """
 
     word: str
     number: int = 0
@@ -208,7 +231,7 @@ class Answer:
 
     @classmethod
     def said(cls, raw: list[Any]) -> Answer:
-        """A script's own list: its word, and a number or a text, or nothing."""
+        """Make an answer from the list that a script returned: a word, and a number, a text or nothing."""
         value = raw[1] if len(raw) > 1 else 0
         if isinstance(value, int):
             return cls(raw[0], value)
@@ -218,9 +241,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a reader may know: Redis's time, and a stream with its log's length (0: past its retention).
+    """What a reader may know of a stream: Redis's time, the record, and the length of the log.
 
-    `over`: the code with which somebody is to end the stream, as its time is over; else empty.
+    The length is 0 after the retention. `over`: the code with which the caller should end the stream, because
+    its time is over; otherwise empty.
     """
 
     now_ms: int
@@ -231,9 +255,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a log ends, and when the lease of a running stream ends, or the time of a queued one.
+    """The position of a log's end, and the time limit of the stream.
 
-    Both in ms from now, 0 when they are over; None where there is none.
+    `lease_left_ms`: when the lease of a running stream ends. `wait_left_ms`: when the time of a queued stream
+    ends. Both are milliseconds from now, 0 if that time is over, and None if there is no such limit.
     """
 
     last_id: str
@@ -242,7 +267,7 @@ class Head:
 
     @property
     def look_in_ms(self) -> int | None:
-        """When somebody must look after the stream, in ms from now; None: nothing is known to come."""
+        """When a process must check the stream, in milliseconds from now. None: there is no time limit."""
         return self.wait_left_ms if self.lease_left_ms is None else self.lease_left_ms
 
 
@@ -257,7 +282,11 @@ def head_of(
     wait: bytes | None,
     run: bytes | None,
 ) -> Head:
-    """An end that is further away than the whole time was set by a clock that has gone back: it is now."""
+    """Compute a `Head` from the fields of a record.
+
+    If a limit is further away than its whole duration, the clock has gone back since the limit was set. Such
+    a limit counts as over.
+    """
     last_id, longest = (last or b"").decode(), run if begun else wait
     if status == Status.RUNNING.encode():
         left = int(lease_end or 0) - now_ms
@@ -270,7 +299,10 @@ def head_of(
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Whole frames of a log, in order, and where they leave the reader."""
+    """Whole frames of a log, in order.
+
+    `last` is the cursor of the reader after these frames.
+    """
 
     frames: bytes
     last: Cursor | None
@@ -279,7 +311,10 @@ class Piece:
 
 
 def piece_of(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:
-    """Of whole frames, the first of which the reader has when it came with a cursor."""
+    """Make a piece of whole frames.
+
+    If the reader has a cursor, the first frame is the one that it already has.
+    """
     if len(raw) < len(sse.NEXT_FRAME):
         return Piece(b"", after, False, at_end)
     last = raw[raw.rfind(sse.NEXT_FRAME, 0, -2) + 1 :].removeprefix(b"\n")
@@ -289,7 +324,7 @@ def piece_of(raw: bytes, after: Cursor | None, at_end: bool) -> Piece:
 
 
 def started(record: Record) -> Event:
-    """The stream's first event, as its record tells it."""
+    """Return the first event of a stream, made from its record."""
     created_at = protocol.iso(record.created_ms)
     return protocol.start(
         *(record.id, record.chain, record.stages, created_at),
@@ -300,7 +335,7 @@ def started(record: Record) -> Event:
 
 
 def ending(event: Event) -> dict[str, bytes]:
-    """What the record keeps of a terminal event: fields, `usage` and `error` in JSON."""
+    """Return the fields of a terminal event that the record stores. `usage` and `error` are JSON."""
     kept = {}
     if "usage" in event.data:
         kept["usage"] = sse.dumps(event.data["usage"])

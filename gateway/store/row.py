@@ -1,4 +1,4 @@
-"""A stream as its owner's list and feed tell it: the values are those of the status document."""
+"""The row of a stream in its owner's list and feed. The values are those of the status document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.store.record import Record
 
 
 def row(record: Record) -> dict[str, Any]:
-    """One row, as the record is now."""
+    """Return the row of a stream for the present record."""
     return {
         "id": record.id,
         "status": record.state,

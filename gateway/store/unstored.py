@@ -1,7 +1,8 @@
-"""Erases what a stream that was not to be stored has left in its owner's slots.
+"""Erase the data that a stream which must not be stored has left in its owner's slots.
 
-What stands in the stream's own slot (log, record, idempotency key) expires by itself: the script that ends
-the stream has set it so. The rest is named by an entry of its journal, so it goes whatever dies.
+The data in the stream's own slot (log, record, idempotency key) expires by itself: the script that ends the
+stream sets the expiry. An entry of the stream's journal names the rest. So the rest is deleted even if a
+process dies.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gateway.store.threads import Threads
 
 @dataclass(frozen=True, slots=True)
 class Eraser:
-    """Holds no state. Each step may be made twice."""
+    """Erases streams. It has no state. Each step may be repeated."""
 
     threads: Threads
     conversations: Conversations
@@ -25,7 +26,10 @@ class Eraser:
     mine: Mine
 
     async def erase(self, entry: JournalEntry) -> None:
-        """Delete its checkpoints, what a format keeps, and its places in lists. Raises StoreUnavailable."""
+        """Delete the stream's checkpoints, the data of its format, and its entries in lists.
+
+        Raises StoreUnavailable.
+        """
         owner, stream_id = entry.owner, entry.stream_id
         if entry.first:
             await self.threads.forget_own(owner, entry.first)

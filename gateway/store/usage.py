@@ -1,4 +1,4 @@
-"""Tokens that each owner's ended streams have taken, today (UTC) and in the last minute."""
+"""Count the tokens that each owner's ended streams used: today (UTC), and in the last minute."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from gateway.store.feeds import Feeds
 from gateway.store.plans import PlanLimits
 
 DAY_MS, MINUTE_MS = 86_400_000, 60_000
-MOST_OWNERS = 100_000  # that the index has; the longest silent one leaves it
+MOST_OWNERS = 100_000  # most owners in the index; the owner with the oldest use is removed first
 _USAGE = "usage"
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Of one owner, as of `now_ms` by Redis's clock."""
+    """The tokens that one owner used, at the time `now_ms` of Redis's clock."""
 
     now_ms: int
-    day: tuple[int, int]  # in and out
-    minute: tuple[tuple[int, int, int], ...]  # when, in and out, the oldest first
+    day: tuple[int, int]  # input and output tokens of today (UTC)
+    # time in milliseconds, input and output tokens; the oldest first
+    minute: tuple[tuple[int, int, int], ...]
 
     def document(self, limits: PlanLimits | None) -> dict[str, Any]:
-        """As GET /usage tells it. Without `limits` the owner has none."""
+        """Return the document of GET /usage. None as `limits` means that the owner has no limits."""
         minute = (sum(one[1] for one in self.minute), sum(one[2] for one in self.minute))
         return {
             "day": _told(*self.day, 0 if limits is None else limits.tokens_per_day),
@@ -31,7 +32,7 @@ class Used:
         }
 
     def wait_ms(self, limits: PlanLimits) -> tuple[str, int]:
-        """The rule that is broken, and for how long it will be; empty: there is room."""
+        """Return the rule that is broken, and for how many ms. The rule is empty if there is room."""
         if limits.tokens_per_day and sum(self.day) >= limits.tokens_per_day:
             return f"{limits.tokens_per_day} tokens a day (UTC)", DAY_MS - self.now_ms % DAY_MS
         left = sum(tokens_in + tokens_out for _, tokens_in, tokens_out in self.minute)
@@ -47,18 +48,18 @@ class Used:
 
 
 class Usage:
-    """Of all owners. Raises StoreUnavailable."""
+    """The usage of all owners. The methods raise StoreUnavailable."""
 
     def __init__(self, redis: Commands) -> None:
         self._redis = redis
 
     @staticmethod
     def owners_key() -> str:
-        """Who has taken tokens, by when it was told last."""
+        """Return the key of the index of owners that used tokens, ordered by the time of the last use."""
         return f"{{{_USAGE}}}:owners"
 
     async def of(self, owner: str) -> Used:
-        """What this owner's streams have taken."""
+        """Return what this owner's streams used today and in the last minute."""
         *_, spent, minute = Feeds.keys(Feeds.id_of(owner))
         clock, told, entries = await self._redis.call_all(
             [
@@ -78,7 +79,7 @@ class Usage:
         return Used(now_ms, today, tuple(recent))
 
     async def note(self, owner: str, at_ms: int) -> None:
-        """This owner's streams have taken tokens."""
+        """Record in the index that this owner's streams used tokens at this time."""
         key = self.owners_key()
         await self._redis.call_all(
             [
@@ -90,11 +91,14 @@ class Usage:
         )
 
     async def forget(self, owner: str) -> None:
-        """Name this owner no more. What was taken stays counted, under no name."""
+        """Remove the owner from the index. The used tokens stay counted, under a hash of the owner's name."""
         await self._redis.call("ZREM", self.owners_key(), owner)
 
     async def owners(self, most: int) -> list[str]:
-        """Who has taken tokens in the last two days, whoever did last first."""
+        """Return the owners that used tokens in the last two days.
+
+        The owner with the latest use is the first.
+        """
         found = await self._redis.call("ZREVRANGE", self.owners_key(), 0, most - 1)
         return [one.decode() for one in found]
 

@@ -1,1 +1,1 @@
-"""Webhooks without the store: which URLs may be named, which addresses may be asked, signatures, sending."""
+"""Webhooks without the store: allowed URLs and addresses, signatures, and sending."""

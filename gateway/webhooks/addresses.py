@@ -1,6 +1,7 @@
-"""Which network addresses a webhook may be sent to: public ones, and no others. Pure; no I/O.
+"""Decide which network addresses a webhook may be sent to: only public ones. No I/O.
 
-What is not known to be public is refused. An IPv4 address within an IPv6 one is judged as what it is.
+An address that is not known to be public is refused. If an IPv6 address contains an IPv4 address, the IPv4
+address decides.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ _NEVER_4 = tuple(
         (
             "0.0.0.0/8",  # this network
             "10.0.0.0/8",
-            "100.64.0.0/10",  # behind a carrier's NAT; a cloud's metadata
+            "100.64.0.0/10",  # carrier-grade NAT; also metadata services of a cloud
             "127.0.0.0/8",
-            "168.63.129.16/32",  # Azure's own services, at an address that looks public
-            "169.254.0.0/16",  # link-local; metadata of clouds
+            "168.63.129.16/32",  # services of Azure, though the address looks public
+            "169.254.0.0/16",  # link-local; also metadata services of clouds
             "172.16.0.0/12",
             "192.0.0.0/24",
             "192.0.2.0/24",
-            "192.88.99.0/24",  # relays of 6to4
+            "192.88.99.0/24",  # 6to4 relays
             "192.168.0.0/16",
             "198.18.0.0/15",
             "198.51.100.0/24",
@@ -30,23 +31,23 @@ _NEVER_4 = tuple(
         ),
     )
 )
-_PUBLIC_6 = IPv6Network("2000::/3")  # global unicast: all that is given out
+_PUBLIC_6 = IPv6Network("2000::/3")  # global unicast: all assigned addresses
 _NEVER_6 = tuple(
     map(
         IPv6Network,
         (
-            "2001::/23",  # of protocols, Teredo among them
+            "2001::/23",  # addresses of protocols, for example Teredo
             "2001:db8::/32",
             "2002::/16",  # 6to4
             "3fff::/20",
         ),
     )
 )
-_NAT64 = IPv6Network("64:ff9b::/96")  # a public IPv4 address, where a network has no IPv4 of its own
+_NAT64 = IPv6Network("64:ff9b::/96")  # contains a public IPv4 address, for networks without IPv4
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is an address of the public internet, and of nobody's own network or machine."""
+    """Return whether this is an address of the public internet, not of a private network or this machine."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NEVER_4)
     if address.scope_id is not None:
@@ -57,5 +58,8 @@ def is_public(address: Address) -> bool:
 
 
 def is_loopback(address: Address) -> bool:
-    """Whether it is this machine, in its plain spelling."""
+    """Return whether this is an address of this machine.
+
+    An IPv4 address inside an IPv6 address does not count.
+    """
     return address.is_loopback and getattr(address, "ipv4_mapped", None) is None

@@ -1,4 +1,4 @@
-"""The field `webhook` of a request that starts a stream. Pure; no I/O."""
+"""The field `webhook` of a request that starts a stream. No I/O."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ _FIELDS = ("url", "events", "when", "within_seconds")
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where to tell of which events. `unseen`: only if no reader has the event so many seconds after it."""
+    """The URL of a webhook, and the events that it reports.
+
+    `unseen`: send it only if no reader has received the event within this number of seconds.
+    """
 
     url: str = field(repr=False)
     events: tuple[str, ...] = EVENTS
     unseen: float | None = None
 
     def fields(self, keep_ms: int) -> dict[str, Any]:
-        """What the stream's record has of it. `keep_ms`: how long what is to be sent is kept."""
+        """Return the fields of the stream's record.
+
+        `keep_ms`: how long an undelivered webhook is kept, in milliseconds.
+        """
         if not self.url:
             return {}
         kept = {
@@ -36,22 +42,26 @@ class Webhook:
         return kept if self.unseen is None else kept | {"webhook_unseen_ms": round(self.unseen * 1000)}
 
     def told(self) -> list[Any]:
-        """All of it, to be compared with another request's."""
+        """Return all values, to compare them with those of another request."""
         return [self.url, list(self.events), self.unseen]
 
 
-NONE = Webhook("")  # of a stream that goes on from another: no webhook, whatever that one has
+# For a stream that continues another stream: it has no webhook, even if the other stream has one.
+NONE = Webhook("")
 
 
 def instead(body: Mapping[str, Any], rules: Rules) -> Webhook | None:
-    """That of a stream that goes on from another: None is the same as that one has. Raises Invalid."""
+    """Return the webhook for a stream that continues another stream.
+
+    None means: the same webhook as the other stream. Raises Invalid.
+    """
     if FIELD not in body:
         return None
     return NONE if body[FIELD] is None else parse(body[FIELD], rules)
 
 
 def parse(value: Any, rules: Rules) -> Webhook:
-    """The object that a client has sent. Raises Invalid, which names `webhook` or the member in it."""
+    """Read the object that a client sent. Raises Invalid, which names `webhook` or the wrong field in it."""
     if isinstance(value, Mapping):
         for name in value:
             if name not in _FIELDS:
@@ -63,7 +73,7 @@ def parse(value: Any, rules: Rules) -> Webhook:
 
 
 def of_url(url: Any, rules: Rules) -> Webhook:
-    """A webhook for all events. Raises Invalid."""
+    """Return a webhook for all events. Raises Invalid."""
     if not isinstance(url, str):
         raise Invalid(FIELD, "must be a URL")
     if not rules.is_on:

@@ -1,4 +1,7 @@
-"""Names to addresses, in threads of our own: a name server that is slow keeps no thread that others need."""
+"""Resolve host names to addresses in separate threads.
+
+So a slow name server does not block threads of other code.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ from ipaddress import ip_address
 from gateway.webhooks.addresses import Address
 
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
-MOST_THREADS = 32  # a look-up that nobody waits for any more keeps its thread until the system gives it up
+# A look-up that was abandoned occupies its thread until the operating system ends the look-up.
+MOST_THREADS = 32
 _threads = threading.BoundedSemaphore(MOST_THREADS)
 
 
 async def resolve(name: str, port: int) -> list[Address]:
-    """All addresses that a name has now, each once. Raises OSError."""
+    """Return all present addresses of a host name, each once. Raises OSError."""
     if not _threads.acquire(blocking=False):
         raise OSError("too many names are looked up")
     loop = asyncio.get_running_loop()
@@ -46,5 +50,5 @@ async def resolve(name: str, port: int) -> list[Address]:
 
 def _look(name: str, port: int) -> list[Address]:
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    # An address may come with its network's name behind a `%`: such a one is of this link alone.
+    # An address with `%` and the name of a network belongs to that local network only.
     return list(dict.fromkeys(ip_address(str(one[4][0])) for one in found))

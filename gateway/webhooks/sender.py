@@ -1,7 +1,8 @@
-"""Sends one webhook: a POST to exactly the address that was checked, within a time that bounds all of it.
+"""Send one webhook: one POST to exactly the address that was checked. One time limit bounds all of it.
 
-The name is resolved once, each of its addresses is judged, and one of these is connected to. TLS still asks
-for the name. Of the answer the status is read and nothing else. No redirect is followed, no proxy is asked.
+The name is resolved once, and each of its addresses is checked. Then a connection to one of these addresses
+is made. TLS still verifies the host name. Only the status of the answer is read. Redirects are not followed,
+and no proxy is used.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from gateway.webhooks.addresses import Address
 from gateway.webhooks.resolving import Resolve, resolve
 from gateway.webhooks.urls import Place, Rules
 
-TIMEOUT_SECONDS = 5.0  # from the name to the answer's head
-CONNECT_SECONDS = 2.0  # to one of several addresses
-MOST_ADDRESSES = 4  # that are tried
-LONGEST_HEAD = 16_384  # bytes of the answer's head
+TIMEOUT_SECONDS = 5.0  # from resolving the name until the answer's headers
+CONNECT_SECONDS = 2.0  # seconds for each address but the last
+MOST_ADDRESSES = 4  # most addresses that are tried
+LONGEST_HEAD = 16_384  # most bytes of the answer's headers
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
 class Poster:
-    """Sends to where the rules allow. `resolving` and `tls` are a test's, or the system's."""
+    """Sends webhooks to places that the rules allow.
+
+    A test may pass its own `resolving` and `tls`; otherwise those of the system are used.
+    """
 
     def __init__(
         self,
@@ -40,10 +44,12 @@ class Poster:
         self._timeout = timeout
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
-        """What came of one try: the answer's status, `200` for example, or a word for why there is none.
+        """Try to send once.
 
-        The word is ours: `refused` (the URL or an address is not allowed), `no_address`, `no_connection`,
-        `tls`, `timeout`, `no_answer`.
+        Return the status of the answer, for example `200`, or a word if there is no status.
+
+        The gateway defines these words: `refused` (the URL or an address is not allowed), `no_address`,
+        `no_connection`, `tls`, `timeout`, `no_answer`.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -67,7 +73,7 @@ class Poster:
         if not found:
             return "no_address"
         if not all(self._rules.allows(place, address) for address in found):
-            return "refused"  # of a name with one private address, none is asked
+            return "refused"  # one private address of a name blocks all its addresses
         connection = await self._connect(place, found[:MOST_ADDRESSES])
         if connection is None:
             return "no_connection"
@@ -77,13 +83,14 @@ class Poster:
             await writer.drain()
             return await _status(reader)
         finally:
-            writer.transport.abort()  # what else the answer has is not read
+            writer.transport.abort()  # the rest of the answer is not read
 
     async def _connect(
         self, place: Place, addresses: list[Address]
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         if place.secure and self._tls is None:
-            self._tls = await asyncio.to_thread(ssl.create_default_context)  # it reads all authorities' files
+            # this reads the files of all certificate authorities
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
         for address in addresses:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS if address != addresses[-1] else None):
@@ -96,7 +103,7 @@ class Poster:
                     )
             except ssl.SSLError:
                 raise
-            except OSError:  # the next address may be reached
+            except OSError:  # the next address may work
                 continue
         return None
 
@@ -115,7 +122,7 @@ def _request(place: Place, headers: Mapping[str, str], body: bytes) -> bytes:
 
 
 async def _status(reader: asyncio.StreamReader) -> str:
-    """The status of the answer, behind those that are only on the way to it (1xx)."""
+    """Return the final status of the answer. Statuses 1xx come before it and are skipped."""
     raw = b""
     while True:
         while not (end := _HEAD_END.search(raw)):

@@ -1,7 +1,7 @@
-"""Signatures as Standard Webhooks has them, with a secret of each owner's own. Pure; no I/O, no clock.
+"""Signatures in the format of Standard Webhooks, with a separate secret for each owner. No I/O, no clock.
 
-https://www.standardwebhooks.com: `webhook-signature` holds one signature for each key, by space, so that keys
-are rotated without a receiver noticing.
+https://www.standardwebhooks.com: `webhook-signature` contains one signature for each key, separated by
+spaces. So keys can be rotated without a change at the receivers.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ _PURPOSE = b"holdfast webhook "
 
 
 class Secrets:
-    """The owners' secrets, each derived from a key of the operator's. The first key's is what is told."""
+    """The secrets of the owners.
+
+    Each secret is derived from a key of the operator. `told` returns the secret of the first key.
+    """
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]
 
     def told(self, owner: str) -> str:
-        """An owner's secret as receivers take it: `whsec_` and base64."""
+        """Return an owner's secret in the form that receivers use: `whsec_` and base64."""
         return "whsec_" + base64.b64encode(_secret(self._keys[0], owner)).decode()
 
     def headers(self, owner: str, webhook_id: str, seconds: int, body: bytes) -> dict[str, str]:
-        """The three headers of one try, at this time since the epoch."""
+        """Return the three headers of one try. `seconds` is the present time since the epoch."""
         signed = f"{webhook_id}.{seconds}.".encode() + body
         macs = (hmac.digest(_secret(key, owner), signed, "sha256") for key in self._keys)
         return {

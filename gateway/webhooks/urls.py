@@ -1,7 +1,7 @@
-"""Which URLs a webhook may have. Pure: a name is resolved, and its addresses are judged, at each delivery.
+"""Decide which URLs a webhook may have. No I/O: names are resolved and addresses checked at each delivery.
 
-A URL is taken apart once, here, and what is sent is made of these parts: no other parser reads the text, so
-none can read it otherwise. Whatever is spelled oddly is refused.
+A URL is parsed once, in this module, and the request is made from the parsed parts. No second parser reads
+the URL, so no parser can read it differently. Unusual spellings are refused.
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ _URL = re.compile(
     re.ASCII,
 )
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
-# A last label like this makes browsers take the whole host for a number (WHATWG's URLs, "ends in a number").
+# If the last label of a host matches this, browsers read the whole host as a number (WHATWG URL standard,
+# "ends in a number").
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A URL's parts. `host` is in lower case, an IPv6 address without brackets; `address`: a literal one."""
+    """The parts of a URL.
+
+    `host` is in lower case; an IPv6 address has no brackets. `address` is set if the host is an address, not
+    a name.
+    """
 
     secure: bool
     host: str
@@ -39,7 +44,7 @@ class Place:
 
     @property
     def authority(self) -> str:
-        """As the header Host has it."""
+        """The value of the header Host."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = _PORTS["https" if self.secure else "http"]
         return host if self.port == usual else f"{host}:{self.port}"
@@ -47,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What an operator allows. `hosts` empty: any public one."""
+    """What an operator allows. If `hosts` is empty, any public host is allowed."""
 
     is_on: bool = False
     hosts: frozenset[str] = frozenset()
@@ -55,12 +60,15 @@ class Rules:
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
-        """Those that are set."""
+        """Return the rules that the settings define."""
         hosts = frozenset(settings.webhook_hosts.split())
         return cls(bool(settings.webhook_keys.split()), hosts, settings.webhook_loopback == "yes")
 
     def place(self, url: str) -> Place:
-        """Its parts. Raises ValueError with the rule that the URL breaks; the text is ours alone."""
+        """Return the parts of a URL.
+
+        Raises ValueError with the rule that the URL breaks. The message does not contain the URL.
+        """
         place = _parts(url)
         if self.hosts and place.host not in self.hosts:
             raise ValueError("must have a host of GATEWAY_WEBHOOK_HOSTS")
@@ -76,7 +84,10 @@ class Rules:
         return place
 
     def allows(self, place: Place, address: Address) -> bool:
-        """Whether the place may be asked at this address, which its name has now."""
+        """Return whether a webhook may be sent to this address of the place.
+
+        The name of the place resolves to it now.
+        """
         if is_loopback(address):
             return self.loopback
         return place.secure and is_public(address)
@@ -103,7 +114,10 @@ def _parts(url: str) -> Place:
 
 
 def host_of(url: str) -> str:
-    """The host of a URL that was taken once; empty for what is none. For people: it holds no secret."""
+    """Return the host of an accepted URL; empty for any other text.
+
+    People may see it: it contains no secret.
+    """
     try:
         return _parts(url).host
     except ValueError:
@@ -111,7 +125,7 @@ def host_of(url: str) -> str:
 
 
 def _host(text: str) -> tuple[str, Address | None]:
-    """A host's name, or its address in the usual spelling. Raises ValueError."""
+    """Return the name of a host, or its address in the usual spelling. Raises ValueError."""
     try:
         if text.startswith("["):
             six = IPv6Address(text[1:-1])

@@ -1,1 +1,1 @@
-"""What a claim writes: its appends, what it has appended lately, and what it need not write again."""
+"""Write the events of a claim, and find the events that the log already has."""

@@ -1,11 +1,11 @@
-"""Compares the events of a new attempt with those that an earlier attempt has published. No I/O.
+"""Compare the events of a new attempt with the events that an earlier attempt published. No I/O.
 
-An event that equals the published one is not written again. Two events are equal when their types and data
-are. Ids of tool calls are left out, because they may differ from run to run, and of a graph's message all
-that is its own each time (`protocol/steps.py`). Nodes of a graph (`stage` events with a parent) are compared
-as text is. At the first difference one `reset` is written, together with all events of the stage so far
-(`docs/protocol.md`, Attempts). The same happens at the end of the stage when published events are left that
-found no match.
+An event that equals the published event is not written again. Two events are equal if their types and data
+are equal. The ids of tool calls are not compared, because they may differ from run to run. Of a graph's
+message the fields that are different in each run are not compared either (`protocol/steps.py`). Events of
+nodes of a graph (`stage` events with a parent) are compared like text. At the first difference one `reset` is
+written, together with all events of the stage so far (`docs/protocol.md`, Attempts). The same happens at the
+end of the stage if published events have no match.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _COMPARED = frozenset(
         EventType.GRAPH,
     }
 )
-CALL_IDS = ("call_id", "within")  # the fields of an event that name a tool call
-_PAST = -1  # the state of a matcher that has nothing left to match
+CALL_IDS = ("call_id", "within")  # fields of an event that contain the id of a tool call
+_PAST = -1  # state of a matcher that has no published events left
 
 
 @dataclass(slots=True)
 class Published:
-    """What stands in the log of the stage that is not finished yet.
+    """The published events of the stage that is not finished yet.
 
-    `doubtful`: the events with which calls of tools began that a `reset` has voided before they had ended.
+    `doubtful`: the start events of tool calls that were still running when a `reset` discarded them.
     """
 
     stage: str = ""
@@ -50,7 +50,7 @@ class Published:
 
     @classmethod
     def read(cls, messages: Iterable[Message]) -> Published:
-        """The last unfinished stage of a log's messages, with the events of it that no `reset` has voided."""
+        """Read the last unfinished stage from a log. Events that a `reset` discarded are left out."""
         state = cls()
         for message in messages:
             event = message.event()
@@ -70,7 +70,7 @@ class Published:
 
 
 def _under_way(events: Iterable[Event]) -> Iterable[Event]:
-    """The events with which calls of tools began that have no end among these."""
+    """Return the start events of the tool calls that have no end event in `events`."""
     began: dict[str, Event] = {}
     for event in events:
         if event.type is EventType.TOOL:
@@ -82,10 +82,10 @@ def _under_way(events: Iterable[Event]) -> Iterable[Event]:
 
 
 class Matcher:
-    """Takes a stage's events, and gives the events that must be written.
+    """Receives the events of a stage, and returns the events that must be written.
 
-    `standing` has the numbers of the published events that the stage will not say again, because its graph
-    goes on after them. These events need no match, and a `reset` repeats them.
+    `standing` contains the numbers of published events that the stage will not produce again, because its
+    graph continues after them. These events need no match. A `reset` repeats them.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Matcher:
         self._expected = deque(e for number, e in enumerate(published.events) if number not in standing)
         self._standing = [e for number, e in enumerate(published.events) if number in standing]
         self._own: list[Event] = []
-        self._call_ids: dict[str, str] = {}  # ids of this attempt's tool calls → ids of the published ones
+        self._call_ids: dict[str, str] = {}  # this attempt's ids of tool calls → the published ids
         self._reset = protocol.reset(
             attempt=attempt,
             stage_name=published.stage,
@@ -107,14 +107,14 @@ class Matcher:
         )
 
     def upcoming(self) -> Event | None:
-        """The published event that must come next, or None. Any thread may call this."""
+        """Return the published event that must come next, or None. Any thread may call this."""
         try:
             return self._expected[0]
         except IndexError:
             return None
 
     def take(self, event: Event) -> list[Event]:
-        """Take the next event of this attempt. Answers the events to write, which may be none."""
+        """Compare the next event of this attempt. Return the events to write; the list may be empty."""
         if not self._expected:
             return [self._as_published(event)] if self._call_ids else [event]
         self._own.append(event)
@@ -130,15 +130,21 @@ class Matcher:
         return self._give_up()
 
     def end(self) -> list[Event]:
-        """The stage is at its end. Answers a `reset`, if published events have found no match."""
+        """Finish the stage. Return a `reset` and the events to repeat, if published events have no match."""
         return self._give_up() if self._expected else []
 
     def state(self) -> tuple[int, dict[str, str]]:
-        """How many events have matched (-1: none is left to match), and the published ids of tool calls."""
+        """Return how many events have matched, and the published ids of tool calls.
+
+        The number is -1 if no published event is left to match.
+        """
         return len(self._own) if self._expected else _PAST, dict(self._call_ids)
 
     def go_on(self, matched: int, call_ids: Mapping[str, str]) -> None:
-        """Take over the state of a matcher with the same published events. Only for a matcher just made."""
+        """Restore the state of a matcher that had the same published events.
+
+        Call this only before the first `take`.
+        """
         self._call_ids = dict(call_ids)
         if matched == _PAST:
             self._expected.clear()
@@ -149,7 +155,7 @@ class Matcher:
             self._own.clear()
 
     def _as_published(self, event: Event) -> Event:
-        """The event with the ids that its tool calls have in the log."""
+        """Return the event with the tool call ids that are in the log."""
         return _with_calls(event, self._call_ids)
 
     def _give_up(self) -> list[Event]:
@@ -160,7 +166,7 @@ class Matcher:
 
 
 def _with_calls(event: Event, ids: Mapping[str, str]) -> Event:
-    """The event, with the ids of its tool calls replaced."""
+    """Return the event with the ids of its tool calls replaced."""
     if event.type is EventType.GRAPH:
         return steps.with_calls(event, ids)
     data = event.data

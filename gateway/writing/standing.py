@@ -1,4 +1,7 @@
-"""What stands in the log before the position where a claim writes next: a new attempt must match this."""
+"""Read the part of the log before the position where a claim writes next.
+
+A new attempt must match these events.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,19 @@ from gateway.store.log import Log
 from gateway.writing.matcher import Published
 from gateway.writing.writer import Writer
 
-MOST_READS = 5  # of a log whose end the store loses again and again; after each the end is written again
+# Most reads of a log whose end the store loses repeatedly. After each read the end is written again.
+MOST_READS = 5
 
 
 async def standing(log: Log, stream_id: str, writer: Writer) -> Published:
-    """The last unfinished stage as it stands in the log, once all that the writer has was appended.
+    """Append all events of the writer, then return the last unfinished stage of the log.
 
-    A store that fails over can lose the end of the log after the last append and before this read. The next
-    append would write that end again, although the stage was matched without it. So a read that does not end
-    at the writer's last event is dropped. Then an empty append makes the writer restore the end of the log,
-    or ends this claim, and the log is read again.
+    When a store fails over, it can lose the end of the log between the last append and this read. The next
+    append would write that end again, but the stage would have been matched without it. So a read that does
+    not end at the writer's last event is discarded. Then an empty append makes the writer restore the end of
+    the log, or ends this claim, and the log is read again.
 
-    Raises StoreUnavailable when the store loses the end of the log again and again.
+    Raises StoreUnavailable if the store loses the end of the log repeatedly.
     """
     for _ in range(MOST_READS):
         await writer.flush()
@@ -31,7 +35,10 @@ async def standing(log: Log, stream_id: str, writer: Writer) -> Published:
 
 
 async def whole_log(log: Log, stream_id: str) -> tuple[list[sse.Message], str]:
-    """The log's messages, and the id of the last one; no id when the log was cut during the read."""
+    """Return the messages of a log, and the id of the last one.
+
+    The id is empty if the log was cut during the read.
+    """
     messages: list[sse.Message] = []
     after, at_end = None, False
     while not at_end:

@@ -1,4 +1,4 @@
-"""What a claim has appended in the last seconds: a store that has lost it gets the same bytes again."""
+"""The batches that a claim appended in the last seconds. If the store lost them, they are appended again."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ KEPT_SECONDS, KEPT_BYTES = 10.0, 1024 * 1024
 
 
 class Tail:
-    """Batches that stand, kept for longer than a store takes to save them or to copy them to its replicas."""
+    """Appended batches. They are kept longer than a store needs to save them or to copy them to replicas."""
 
     def __init__(self) -> None:
         self._batches: deque[tuple[float, Batch]] = deque()
         self._bytes = 0
 
     def add(self, batch: Batch) -> None:
-        """Keep this batch. Batches older than 10 s, and all but the last MiB, are dropped."""
+        """Add a batch. Batches older than 10 s are dropped, and older ones that exceed 1 MiB in total."""
         now = asyncio.get_running_loop().time()
         self._batches.append((now, batch))
         self._bytes += len(batch.frames)
@@ -26,6 +26,9 @@ class Tail:
             self._bytes -= len(self._batches.popleft()[1].frames)
 
     def since(self, log_end: int) -> list[Batch]:
-        """All batches from `log_end` on, where the log ends now. Empty when the first of them was dropped."""
+        """Return all batches from `log_end` on, which is the present end of the log.
+
+        Return an empty list if the first of these batches was dropped.
+        """
         missing = [batch for _, batch in self._batches if batch.position >= log_end]
         return missing if missing and missing[0].position == log_end else []

@@ -1,12 +1,12 @@
-"""Writes the events of one claim: one append at a time, and the next takes all events that came meanwhile.
+"""Write the events of one claim, one append at a time. Each append contains all events that came meanwhile.
 
-The first event is sent in the next turn of the event loop. No timer delays an event. A writer that has
-nothing to write appends nothing but a renewal of the lease from time to time; the answer tells it within 2 s
-that the stream was cancelled, or that another worker has the job.
+The first event is sent in the next turn of the event loop. No timer delays an event. A writer without new
+events only renews the lease from time to time. The answer shows within 2 s whether the stream was cancelled,
+or another worker has claimed the job.
 
-An append that succeeds takes no task: `gateway/store/appender.py` asks the writer for its next batch and
-reports the result. The writer's task makes the last append, and repeats an append that was not reported to
-stand. When the store has lost the end of the log, the task writes it again from memory
+An append that succeeds needs no task: `gateway/store/appender.py` gets the next batch from the writer and
+reports the result. The writer's task makes the last append. It also repeats an append that was not confirmed.
+If the store has lost the end of the log, the task writes that end again from memory
 (`gateway/writing/tail.py`).
 
 Invariant: an append without an answer is repeated with the same bytes at the same position.
@@ -35,13 +35,13 @@ TOO_LONG = protocol.failed("too_long", "The answer is longer than this gateway k
 
 
 class TooLong(Exception):
-    """An event, or the whole log, would be longer than its bound."""
+    """Raised when an event, or the whole log, would be longer than its limit."""
 
 
 class Writer:
-    """Writes one claim's events while the task of `run` runs; `run` returns why the writing ended.
+    """Writes the events of one claim while the task of `run` runs. `run` returns why the writing ended.
 
-    `lease` and `patience` are seconds, `max_event` and `max_log` bytes.
+    `lease` and `patience` are seconds. `max_event` and `max_log` are bytes.
     """
 
     def __init__(
@@ -57,48 +57,51 @@ class Writer:
         self._silence = min(lease / 3, LONGEST_SILENCE_SECONDS)
         self._patience = patience
         self._max_event, self._max_log = max_event, max_log
-        self._end = claim.log_end  # where the next frame begins
-        self._frames: list[bytes] = []  # what the next batch takes
-        self._size = 0  # of these frames, in bytes
-        self._last: int | None = None  # where the last frame begins
+        self._end = claim.log_end  # position of the next frame in the log
+        self._frames: list[bytes] = []  # frames of the next batch
+        self._size = 0  # total size of these frames, in bytes
+        self._last: int | None = None  # position of the last frame
         self._status = ""
         self._fields: dict[str, Any] = {}
         self._tail = Tail()
-        self.events = 0  # how many events batches have taken
-        # Pieces of text of which no model has told what they took: of earlier claims, and of this one.
+        self.events = 0  # how many events were put into batches
+        # Numbers of text pieces for which no model has reported usage: of earlier claims, and of this claim.
         self._pieces_before, self._pieces, self._pieces_noted = claim.record.pieces, 0, 0
         self.final: Event | None = None
         self._loop = asyncio.get_running_loop()
-        self._wanted = False  # there is something to append
+        self._wanted = False  # True: there is something to append
         self._busy = True  # an append has no result yet, or `run` has not begun
         self._over = False  # `run` has ended: nothing more is appended
-        self._began = 0.0  # when the newest batch was taken, by `monotonic`
+        self._began = 0.0  # when the newest batch was made, by `monotonic`
         self._rest_since = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        # For the task: a batch that the task must append, or an error that ends the task.
+        # For the task of `run`: a batch that the task must append, or an error that ends the task.
         self._for_task: asyncio.Queue[Batch | Exception] = asyncio.Queue(1)
-        self._room = asyncio.Event()  # set while `put` need not wait
+        self._room = asyncio.Event()  # set unless `put` must wait
         self._room.set()
-        self._empty = asyncio.Event()  # set while everything put stands in the log
+        self._empty = asyncio.Event()  # set while the log contains all events that were put
         self._empty.set()
 
     @property
     def last_id(self) -> str:
-        """Id of this claim's newest event; before its first event, of the log's last event at the claim."""
+        """Id of the newest event of this claim.
+
+        Before the first event of this claim: the id of the last event in the log at the time of the claim.
+        """
         return self._claim.record.last_id if self._last is None else f"{self._last}-{self._tag}"
 
     @property
     def bytes(self) -> int:
-        """The length of all events that this claim was given, in bytes of the log."""
+        """The length of all events that were put for this claim, in bytes of the log."""
         return self._end - self._claim.log_end
 
     async def put(self, *events: Event, fields: Mapping[str, Any] | None = None) -> None:
-        """Write these events in one append. Waits first while more than 256 KiB are not yet written.
+        """Write these events in one append. First wait while more than 256 KiB are not yet written.
 
         `fields` of the record (a checkpoint, for example) are written by the same script call as the events.
-        Without events the append is empty: it renews the lease, and finds out whether the log has lost its
-        end. A terminal event is always taken. After it, and after the end of `run`, events are dropped.
-        Raises TooLong for an event or a log that is longer than its bound.
+        Without events the append is empty: it renews the lease, and detects whether the log has lost its end.
+        A terminal event is always accepted. After a terminal event, and after the end of `run`, events are
+        dropped. Raises TooLong if an event or the log would be longer than its limit.
         """
         if not self._room.is_set():
             await self._room.wait()
@@ -126,37 +129,40 @@ class Writer:
             self._room.clear()
 
     async def flush(self) -> bool:
-        """Wait until everything put stands in the log; False when `run` has ended, perhaps before that."""
+        """Wait until the log contains all events that were put.
+
+        Return False if `run` has ended, perhaps before that.
+        """
         await self._empty.wait()
         return not self._over
 
     def paid(self) -> None:
-        """A model has told what it took: the pieces of text so far stand for nothing."""
+        """A model has reported its usage: the text pieces so far need not be counted."""
         self._pieces = 0
 
     def progressed(self) -> None:
-        """Note that the chain has said what stands already: this is progress, though nothing is written."""
+        """Record progress: the chain repeated events that the log already has, so nothing is written."""
         self.note(progress=1)
 
     def note(self, **fields: Any) -> None:
-        """Write these fields of the record with the next append. A field with an empty text is left out."""
+        """Write these fields of the record with the next append. A field with an empty text is skipped."""
         self._fields |= {name: value for name, value in fields.items() if value != ""}
 
     def release(self) -> None:
-        """Let the job go with the next append. From then on another worker may claim it."""
+        """Release the job with the next append. From then on another worker may claim it."""
         self._status = self._status or Status.QUEUED
         self._want()
 
     @property
     def released(self) -> bool:
-        """Whether the job was let go, and is to be delivered again."""
+        """Return whether the job was released, so that it is delivered again."""
         return self._status == Status.QUEUED
 
     async def run(self) -> str:
-        """Append until the last append stands (`ok`), or until the store refuses this claim.
+        """Append until the last append succeeds (`ok`), or until the store refuses this claim.
 
         Returns `ok`, or the store's answer: `fenced`, `ended`, `lost` or `unknown`. Raises StoreUnavailable
-        when the store could not be reached for `patience` seconds.
+        if the store could not be reached for `patience` seconds.
         """
         self._busy = False
         self._timer = self._loop.call_later(self._silence, self._renew)
@@ -167,7 +173,7 @@ class Writer:
         finally:
             self._over, self._appends = True, None
             self._timer.cancel()
-            self._room.set()  # nobody may wait for a writer that has ended
+            self._room.set()  # wake all callers that wait for this writer
             self._empty.set()
 
     async def _write(self) -> str:
@@ -178,7 +184,7 @@ class Writer:
             answer = await self._append(batch)
             if answer.word == "lost":
                 answer = await self._restore(answer.number, batch)
-            if answer.word == "lost":  # let the job go: another attempt goes on from what still stands
+            if answer.word == "lost":  # release the job: another attempt continues after the end of the log
                 await self._append(Batch(answer.number, b"", "", "queued", {}))
             if answer.word not in ("ok", "duplicate"):
                 return answer.word
@@ -187,9 +193,10 @@ class Writer:
             self._stood(batch)
 
     def next_batch(self) -> Batch | None:
-        """For the appender: all that was put since the last batch, or an empty batch to renew the lease.
+        """Return all that was put since the last batch, or an empty batch, which renews the lease.
 
-        None when the writer has ended, and for the last batch, which the writer's task appends.
+        The appender calls this. Return None if the writer has ended, and for the last batch, which the
+        writer's task appends.
         """
         if self._busy or self._over:
             return None
@@ -200,24 +207,28 @@ class Writer:
         return batch
 
     def batch_sent(self, batch: Batch, stands: bool) -> None:
-        """For the appender: whether the batch stands. The task appends it again where that is not sure."""
+        """Receive from the appender whether the log contains the batch.
+
+        If that is not certain, the task appends the batch again.
+        """
         try:
             if stands:
                 telemetry.append_time.record(monotonic() - self._began)
                 self._stood(batch)
             else:
                 self._for_task.put_nowait(batch)
-        except Exception as error:  # ends this writer's task alone: the appender serves other writers, too
+        # the error ends only this writer's task: the appender must serve other writers
+        except Exception as error:
             self._for_task.put_nowait(error)
 
     def _want(self) -> None:
-        """There is something to append: ask for a turn. The result of an append under way asks by itself."""
+        """Ask for a turn to append. If an append is running, its result asks for the turn."""
         self._wanted = True
         if not self._busy and self._appends is not None:
             self._appends.ask()
 
     def _stood(self, batch: Batch) -> None:
-        """The batch stands in the log. Ask for the next turn, if more was put meanwhile."""
+        """Handle a batch that was appended. If more events were put since then, ask for the next turn."""
         if batch.frames:
             self._tail.add(batch)
         self._busy = False
@@ -228,7 +239,7 @@ class Writer:
             self._empty.set()
 
     def _renew(self) -> None:
-        """Renew the lease where nothing was appended for long. One timer serves for many appends."""
+        """Renew the lease if nothing was appended for a while. One timer serves many appends."""
         now = self._loop.time()
         due = (now if self._busy else self._rest_since) + self._silence
         if due <= now and self._appends is not None:
@@ -249,7 +260,7 @@ class Writer:
         return Batch(position, b"".join(frames), self.last_id, self._status, fields)
 
     async def _restore(self, log_end: int, batch: Batch) -> Answer:
-        """The store has lost the end of the log: append the same frames again, if they are still here."""
+        """Append the frames again that the store has lost, if they are still in memory."""
         missing = self._tail.since(log_end)
         if not missing:
             return Answer("lost", log_end)
@@ -260,7 +271,7 @@ class Writer:
         return await self._append(batch)
 
     async def _append(self, batch: Batch) -> Answer:
-        """Append the batch in this task, and try again while the store is out of reach."""
+        """Append the batch in this task. Retry while the store cannot be reached."""
         backoff = _BACKOFF_SECONDS[0]
         while True:
             began = monotonic()
@@ -277,7 +288,8 @@ class Writer:
                 telemetry.append_time.record(monotonic() - began)
                 return answer
             except StoreUnavailable:
-                if monotonic() > self._began + self._patience:  # counted from when the batch was taken
+                # counted from the time when the batch was made
+                if monotonic() > self._began + self._patience:
                     raise
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_SECONDS[1])

@@ -1,7 +1,7 @@
-"""`holdfast new NAME`: a small project of one's own, which runs, is tested, deploys, and has a version.
+"""`holdfast new NAME`: create a small project that can be run, tested and deployed, and that has a version.
 
-The files of `template/` end with `.in`, so that no tool takes them for its own; `dot-` at the beginning of a
-name becomes a dot. `infra/` comes from the wheel as it is.
+The files of `template/` end with `.in`, so that other tools do not use them as their own files. The prefix
+`dot-` of a file name becomes a dot. `infra/` is copied from the wheel unchanged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _NEXT = """Made {name}/. Now:
 
 
 def make(name: str, version: str, where: Path) -> Path:
-    """The folder of a new project in `where`. Raises ValueError for a name that is none, or that is taken."""
+    """Create a project folder in `where`, and return its path.
+
+    Raises ValueError for an invalid or used name.
+    """
     if not NAME.fullmatch(name):
         raise ValueError("NAME begins with a letter and has up to 40 lower-case letters, digits and dashes")
     folder = where / name
@@ -47,7 +50,7 @@ def make(name: str, version: str, where: Path) -> Path:
 
 
 def command(given: Sequence[str], version: str) -> str:
-    """Run the command line's `new`; what is to be said then. Raises ValueError as `make`."""
+    """Run `new` from the command line. Return the text to print. Raises ValueError as `make`."""
     parser = argparse.ArgumentParser(prog="holdfast new", description="make a small project in a new folder")
     parser.add_argument("name", metavar="NAME")
     name = parser.parse_args(given).name
@@ -62,7 +65,7 @@ def _named(source: Path) -> Path:
 
 
 def made(given: Sequence[str]) -> int:
-    """Run `holdfast new`; answers the exit code."""
+    """Run `holdfast new`. Return the exit code."""
     try:
         print(command(given, __version__), end="")
     except ValueError as error:

@@ -1,10 +1,10 @@
-"""Test a chain: run it as a worker runs it, and look at what its readers would get.
+"""Test a chain: run it as a worker runs it, and check the events that its readers would get.
 
     result = await run("trip", user="Three days in Rome", model=Scripted("Day one …"))
     assert result.text == "Day one …"
 
-The chain runs through the code of the workers: stages, retries, the adapter of LangChain, the writer of the
-log. The log is kept in memory: no Redis, no queue and no web server is needed.
+The code of the workers runs the chain: stages, retries, the adapter of LangChain, the writer of the log. The
+log is kept in memory, so no Redis, queue or web server is needed.
 """
 
 from holdfast_gateway.extras import needs

@@ -1,4 +1,4 @@
-"""The log of one stream in memory: what the writer of an attempt appends, as the store would keep it.
+"""The log of one stream in memory. It stores what the writer of an attempt appends, as the store does.
 
 There is one claim at a time, its lease never ends, and nothing is lost. So of the store's answers only
 `claimed` and `ok` occur.
@@ -19,22 +19,22 @@ from gateway.store.record import Answer, Claim, Piece, Record
 
 
 class MemoryLog(Log):
-    """The log and the record of the stream `stream_id`, which begins with these fields of its record."""
+    """The log and the record of the stream `stream_id`. `fields` are the first fields of its record."""
 
     def __init__(self, stream_id: str, fields: Mapping[str, Any]) -> None:
         self._id = stream_id
         self._fields = {"status": b"queued"}
         self._note(fields)
-        self.frames = bytearray()  # the whole log
+        self.frames = bytearray()  # all frames of the log
 
     @property
     def stream(self) -> Record:
-        """What the store's hash would say of the stream now."""
+        """The present record, as the store would return it."""
         return Record.of(self._id, self._fields)
 
     @property
     def connection(self) -> None:
-        """It is in no Redis."""
+        """None: this log is not in Redis."""
 
     async def claim(
         self,
@@ -47,14 +47,14 @@ class MemoryLog(Log):
         run_ms: int = 0,
         producer: str = "",
     ) -> Answer:
-        """`claimed`: the next attempt has the job."""
+        """Claim the stream for the next attempt. The answer is always `claimed`."""
         now_ms = time.time_ns() // 1_000_000
         began_ms = self.stream.started_ms or now_ms
         self._note({"status": "running", "attempt": self.stream.attempt + 1, "started_ms": began_ms})
         return Answer("claimed", 0, Claim(self.stream, token, now_ms, len(self.frames)))
 
     def appends(self, claim: Claim, lease_ms: int, source: BatchSource) -> ClaimAppends:
-        """The appends of this claim: each batch stands as soon as it is taken."""
+        """Return the appends of this claim. Each batch is in the log as soon as it is fetched."""
         return ClaimAppends(self._wait, (), (self._id, claim.token), lease_ms, source)
 
     async def append(
@@ -68,12 +68,12 @@ class MemoryLog(Log):
         status: str = "",
         fields: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """`ok`: the frames stand, and the fields with them."""
+        """Append the frames and store the fields. The answer is always `ok`."""
         self.take(position, frames, last_id, {**(fields or {}), **({"status": status} if status else {})})
         return Answer("ok")
 
     async def read(self, stream_id: str, after: Cursor | None, limit: int = 0) -> Piece:
-        """Everything after a cursor, whatever the limit."""
+        """Return all frames after a cursor. `limit` is ignored."""
         raw = bytes(self.frames[after.offset :] if after else self.frames)
         record = self.stream
         last = Cursor.parse(record.last_id) if record.last_id else None
@@ -81,7 +81,7 @@ class MemoryLog(Log):
         return Piece(frames, last, record.status in ENDED, True)
 
     def take(self, position: int, frames: bytes, last_id: str, fields: Mapping[str, Any]) -> None:
-        """Append these frames, which begin at `position`, and note these fields of the record."""
+        """Append these frames, which begin at `position`, and store these fields of the record."""
         assert position == len(self.frames)
         self.frames += frames
         self._note({**fields, **({"last_id": last_id} if frames else {})})

@@ -1,7 +1,8 @@
-"""Runs a chain once, from a request's fields to the terminal event, as a worker does.
+"""Run a chain once, from the fields of a request to the terminal event, as a worker does.
 
-A worker's `Runner` runs the attempt, with its writer. A stage that is over its time limit is tried by a next
-attempt, as another worker would. What needs a store is left out: contested claims, leases, quotas.
+The `Runner` of the workers runs the attempt, with its writer. If a stage exceeds its time limit, a next
+attempt retries it, as another worker would do. Parts that need a store are left out: competing claims,
+leases, quotas.
 """
 
 from __future__ import annotations
@@ -37,18 +38,21 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.runnables import Runnable
 
-UNNAMED = "chain"  # the name of a chain that is given as an object and has none
-_NOT_GIVEN: Any = object()  # `input` may be None
+UNNAMED = "chain"  # the name of a chain that is given as an object
+_NOT_GIVEN: Any = object()  # marks an argument that was not given: `input` may be None
 
 
 @dataclass(frozen=True, slots=True)
 class Result(client_events.Result):
-    """What a client's `result()` gives, and what a test may want to look at beside it.
+    """The result of a client's `result()`, with additional fields for tests.
 
-    `events`: every event, in order, as a client's `async for` gives them.
-    `result`: what the chain came to: the result of its last stage, a text or a JSON value; of a last stage
-    that is an `Each`, the list. None where the stream failed.
+    `events`: every event, in order, as a client's `async for` yields them.
+
+    `result`: the result of the chain's last stage, a text or a JSON value; if the last stage is an `Each`, a
+    list. It is None if the stream failed.
+
     `error`: the data of the `failed` event (`code`, `message`, `retryable`, `detail`), or None.
+
     `attempts`: how many attempts there were.
     """
 
@@ -70,19 +74,20 @@ async def run(
     owner: str = ANONYMOUS,
     model: BaseChatModel | None = None,
 ) -> Result:
-    """Run a chain to its end and give what came of it; a chain that fails is a result with an `error`.
+    """Run a chain to its end and return the result. If the chain fails, the result has an `error`.
 
-    `chain` is the name of a chain that is marked in an imported module, or in one that GATEWAY_CHAINS names;
-    a factory that is marked; a Runnable; or a mapping from stages to Runnables. Exactly one of `user`,
-    `messages` and `input` is given. These, `params`, `context` and `metadata` are the fields of
-    `POST /stream`, and are checked as there. `owner` is who asks. `model` is what `model(settings)` gives in
-    the chain. All other settings are those of the environment.
+    `chain` is one of these: the name of a chain that is marked in an imported module or in a module of
+    GATEWAY_CHAINS; a marked factory; a Runnable; or a mapping from stages to Runnables. Give exactly one of
+    `user`, `messages` and `input`. These, `params`, `context` and `metadata` are the fields of `POST
+    /stream`, and are checked in the same way. `owner` is the name of the caller. `model` is the model that
+    `model(settings)` returns in the chain. All other settings are those of the environment.
 
-    Raises ValueError where there is no such chain, or a setting is wrong; Refused, with the status and the
-    problem, where a gateway refuses the request; TypeError for an object that is no chain, and for input that
-    is no JSON.
+    Raises ValueError if there is no such chain, or a setting is wrong. Raises Refused, with the status and
+    the problem, if a gateway would refuse the request. Raises TypeError for an object that is not a chain,
+    and for input that is not JSON.
     """
-    settings = replace(Settings.from_env(), development="yes")  # an error's `detail` is the chain's own
+    # So an error's `detail` contains the message of the chain's exception.
+    settings = replace(Settings.from_env(), development="yes")
     registry, name = _registry(chain, settings)
     asked = {"user": user, "messages": messages, "params": params, "context": context, "metadata": metadata}
     body: dict[str, Any] = {"chain": name} | {key: value for key, value in asked.items() if value is not None}
@@ -102,7 +107,10 @@ async def run(
 def run_sync(
     chain: str | Runnable[Any, Any] | Mapping[str, Any] | Callable[..., Any] = DEFAULT_CHAIN, **given: Any
 ) -> Result:
-    """`run` for a test that is not async; takes and raises the same."""
+    """Do the same as `run`, for a test that is not async.
+
+    It takes the same arguments and raises the same errors.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -111,7 +119,7 @@ def run_sync(
 
 
 class _Runner(Runner):
-    """A worker's, for one stream in memory."""
+    """The runner of a worker, for one stream in memory."""
 
     def __init__(self, settings: Settings, log: MemoryLog, registry: Registry) -> None:
         super().__init__(settings, log, registry)
@@ -124,14 +132,18 @@ class _Runner(Runner):
         return self._last
 
     async def to_the_end(self, name: str) -> Any:
-        """Attempts, each with a claim of its own, until one has ended the stream; what the chain came to."""
+        """Run attempts until one has ended the stream. Return the result of the chain.
+
+        Each attempt has its own claim.
+        """
         again = True
         while again:
             claim = (await self._memory.claim("", protocol.new_token(), 0)).claim
             assert claim is not None
             again = (await self._run(claim, True, "")).again_in_ms is not None
             task = asyncio.current_task()
-            if task is not None and task.cancelling():  # the runner has handed over, as a worker that stops
+            # The runner has handed the stream over, like a worker that stops.
+            if task is not None and task.cancelling():
                 raise asyncio.CancelledError
         return await self._result(name)
 
@@ -149,12 +161,12 @@ class _Runner(Runner):
 
 
 def _is_run(run: StageText, stage: str) -> bool:
-    """Whether it is a run of the chain's stage, and not one of a graph's node that has the same name."""
+    """Return whether this is a run of the chain's stage. A node of a graph may have the same name."""
     return run.name == stage and not run.parent
 
 
 def _registry(chain: Any, settings: Settings) -> tuple[Registry, str]:
-    """The chains that there are, the given one among them, and its name."""
+    """Return the registry of chains, which contains the given chain, and the name of the given chain."""
     registry = Registry(settings)
     if isinstance(chain, str):
         if registry.find(chain) is None:
@@ -176,7 +188,7 @@ def _registry(chain: Any, settings: Settings) -> tuple[Registry, str]:
 
 
 def _start(body: Mapping[str, Any], registry: Registry, settings: Settings) -> Start:
-    """What the request asks for. Raises Refused, and TypeError for what is no JSON."""
+    """Parse and check the request. Raises Refused, and TypeError for data that is not JSON."""
     raw, bounds = json.dumps(body).encode(), Bounds.of(settings)
     try:
         if len(raw) > bounds.bytes:
@@ -189,7 +201,7 @@ def _start(body: Mapping[str, Any], registry: Registry, settings: Settings) -> S
 
 
 def _fields(start: Start, stages: Sequence[str], owner: str) -> dict[str, Any]:
-    """The record of the stream, as its creation writes it, without what bounds its life in a store."""
+    """Return the record of a new stream, without the fields that limit its life in a store."""
     fields: dict[str, Any] = {
         "version": VERSION,
         "owner": owner,
@@ -203,7 +215,7 @@ def _fields(start: Start, stages: Sequence[str], owner: str) -> dict[str, Any]:
 
 
 async def _told(log: MemoryLog, result: Any) -> Result:
-    """What a client would have of this log, and the chain's result."""
+    """Return what a client would get from this log, and the result of the chain."""
     messages = sse.Decoder().feed(bytes(log.frames))
     events = [Event(message.id, message.type, json.loads(message.data)) for message in messages]
     fold, end = await fold_of(log, log.stream.id), events[-1].data

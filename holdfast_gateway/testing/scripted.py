@@ -1,4 +1,4 @@
-"""A chat model that says what a test has written for it."""
+"""A chat model that gives the answers which a test has written."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ Answer = str | AIMessage | BaseException
 
 
 class Scripted(BaseChatModel):
-    """A chat model that says `"one two"` where it is `Scripted("one two")`, a word a chunk.
+    """A chat model with fixed answers: `Scripted("one two")` answers `"one two"`, one word per chunk.
 
-    A single text is its answer each time. Several answers are given one after the other, in the order in
-    which the model is asked; who asks once more gets an AssertionError. An answer is a text, a message
-    (`calls` makes one that calls a tool), or an exception, which the model raises.
-    `asked` holds the messages of each call, in order.
+    A single text is the answer of each call. Several answers are given one after the other, in the order of
+    the calls. A call after the last answer raises AssertionError. An answer is a text, a message (`calls`
+    makes one that calls a tool), or an exception, which the model raises.
+
+    `asked` contains the messages of each call, in order.
     """
 
     answers: tuple[Any, ...] = ()
@@ -38,7 +39,7 @@ class Scripted(BaseChatModel):
 
     @property
     def asked(self) -> list[list[BaseMessage]]:
-        """What the model was asked so far: the messages of each call."""
+        """The messages of each call so far."""
         return self._asked
 
     @property
@@ -46,7 +47,7 @@ class Scripted(BaseChatModel):
         return "scripted"
 
     def bind_tools(self, tools: Any, **options: Any) -> Runnable[Any, Any]:
-        """The model itself: the script says which tools are called."""
+        """Return the model itself, because the script decides which tools are called."""
         return self
 
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
@@ -95,12 +96,12 @@ class Scripted(BaseChatModel):
 
 
 def calls(name: str, /, **arguments: Any) -> AIMessage:
-    """An answer that calls the tool `name` with these arguments, and says nothing."""
+    """Return an answer without text that calls the tool `name` with these arguments."""
     return AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": None}])
 
 
 def _message(answer: str | AIMessage, number: int) -> AIMessage:
-    """The answer with this number as a message of its own; calls without an id are given one."""
+    """Return the answer with this number as a new message. Tool calls without an id get one."""
     made = AIMessage(answer) if isinstance(answer, str) else answer.model_copy(deep=True)
     for place, call in enumerate(made.tool_calls, 1):
         call["id"] = call["id"] or f"call_{number + 1}_{place}"
@@ -112,7 +113,7 @@ def _reason(answer: AIMessage) -> str:
 
 
 def _chunks(answer: AIMessage) -> Iterator[ChatGenerationChunk]:
-    """The answer word by word, the space before a word with it; then its calls, and why it ends."""
+    """Yield the answer word by word, each with the space before it; then its calls, and why it ends."""
     said = answer.content
     pieces: list[Any] = _words(said) if isinstance(said, str) else [[part] for part in said]
     for piece in pieces:
