@@ -1,6 +1,6 @@
-"""Headers that every answer carries: for browsers, what a page may do with it, and what ours may do.
+"""Security and CORS headers of every answer: what browsers and pages may do with the answer.
 
-Cross-origin leave is given to origins of an exact list alone (fetch.spec.whatwg.org, "CORS protocol").
+Only origins of an exact list are allowed by CORS (fetch.spec.whatwg.org, "CORS protocol").
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-# `no-referrer`: a stream's token may stand in an address, and nobody else is to learn it.
+# `no-referrer`: an address may contain a stream's token, and other sites must not receive the token.
 SECURE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 _METHODS = "GET, POST, DELETE"
 _ASKED = (
@@ -21,7 +21,7 @@ _SHOWN = (
     "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date, "
     "x-workflow-run-id, x-workflow-stream-tail-index"
 )
-# What OpenAI's clients add to each request; a browser asks for leave for each.
+# Headers that OpenAI's clients add to each request. A browser asks in its preflight for each of them.
 _ASKED_BY_OPENAI = ", ".join(
     (
         *(f"x-stainless-{what}" for what in ("arch", "custom-poll-interval", "helper-method", "lang", "os")),
@@ -31,7 +31,8 @@ _ASKED_BY_OPENAI = ", ".join(
     )
 )
 _REMEMBERED_SECONDS = 600
-# The page's own script, style and pictures, and nothing inline; markup is made by DOMPurify alone.
+# The policy allows the page's own script, style and pictures, and nothing inline. Only DOMPurify makes
+# markup.
 PAGE_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -49,7 +50,10 @@ PAGE_POLICY = "; ".join(
 
 
 def cors(request: Request, origins: frozenset[str], *, preflight: bool = False) -> Mapping[str, str]:
-    """What lets a page of a listed origin read the answer; for any other, only that it varies."""
+    """Return the headers that let a page of a listed origin read the answer.
+
+    For any other origin, return only `Vary`.
+    """
     if not origins:
         return {}
     origin = request.headers.get("origin", "")
@@ -58,7 +62,7 @@ def cors(request: Request, origins: frozenset[str], *, preflight: bool = False) 
     given = {
         "vary": "Origin",
         "access-control-allow-origin": origin,
-        "access-control-allow-credentials": "true",  # the cookie of App Service's sign-in
+        "access-control-allow-credentials": "true",  # for the cookie of App Service's sign-in
         "access-control-expose-headers": _SHOWN,
     }
     if preflight:
