@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-LAST_CHUNK = b"0\r\n\r\n"  # the body has ended in order
+LAST_CHUNK = b"0\r\n\r\n"  # ends the body in order
 
 
 def chunk_of(data: bytes) -> bytes:
-    """These bytes of a body as one chunk. They may not be empty: an empty chunk would end the body."""
+    """Return these bytes of a body as one chunk.
+
+    `data` must not be empty: an empty chunk would end the body.
+    """
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,7 +1,7 @@
-"""The error tree: each error knows its HTTP status and its stable code, and its docstring is its message.
+"""The error tree. Each error class has an HTTP status and a stable code; its docstring is its message.
 
-An answer is made from the class (status, code, title) and from `detail`, which the product wrote itself;
-the text of a foreign exception never reaches a client (RFC 9457 problem details, `protocol.md`, Errors).
+An answer is made from the class (status, code, title) and from `detail`, which the product wrote itself. The
+text of a foreign exception never reaches a client (RFC 9457 problem details, `protocol.md`, Errors).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ class HoldfastError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     retry_after_seconds: int | None = None
-    members: ClassVar[tuple[str, ...]] = ()  # the extension members that its problem always has
+    # Names of the extension members that the problem document of this error always has.
+    members: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, detail: str = "", **extensions: str) -> None:
         super().__init__(detail or self.title())
@@ -25,11 +26,11 @@ class HoldfastError(Exception):
 
     @classmethod
     def title(cls) -> str:
-        """The first line of the docstring."""
+        """Return the first line of the docstring."""
         return (cls.__doc__ or "").strip().splitlines()[0]
 
     def problem(self) -> dict[str, object]:
-        """The RFC 9457 object: type, title, status, detail, code, and the error's own extensions."""
+        """Return the RFC 9457 object: type, title, status, detail, code, and the error's own extensions."""
         return {
             "type": f"urn:holdfast:problem:{self.code}",
             "title": self.title(),
@@ -115,7 +116,7 @@ class WrongPosition(HoldfastError):
         self.position = position
 
     def problem(self) -> dict[str, object]:
-        """As of any error, with the position from which on lines are missing."""
+        """Return the problem document of any error, with the position from which on lines are missing."""
         return {**super().problem(), "position": self.position}
 
 
@@ -131,7 +132,8 @@ class WriterEnded(HoldfastError):
 
     status = 409
     code = "stream_ended"
-    members = ("stream_status",)  # `status` is HTTP's
+    # Not `status`: the problem document uses that name for the HTTP status.
+    members = ("stream_status",)
 
     def __init__(self, stream_status: str) -> None:
         super().__init__(f"the stream has ended: {stream_status}", stream_status=stream_status)
@@ -350,9 +352,15 @@ class CursorLost(HoldfastError):
 
 
 class WrongChain(ValueError):
-    """A chain's factory makes what is no chain. The text names chains, stages and places, no values."""
+    """A chain's factory returns something that is not a chain.
+
+    The text names chains, stages and places in them. It contains no values.
+    """
 
 
 def stack_of(error: BaseException) -> str:
-    """Where an exception came from, with its type and without its text, which may quote a prompt or a key."""
+    """Return where an exception came from, with its type and without its text.
+
+    The text may quote a prompt or a key.
+    """
     return "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__

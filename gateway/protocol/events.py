@@ -1,8 +1,9 @@
 """The contract as data: events, states, the transition table, ids and cursors. No I/O, no clock.
 
-A stream's log is the concatenation of its frames; an event's id is where its frame begins, and four hex
-digits of the token of the claim that wrote it. A cursor is right if and only if the log at its offset
-begins with exactly `id: <cursor>` and a line feed, so it proves itself (`docs/protocol.md`, Event ids).
+A stream's log is the concatenation of its frames. An event's id has two parts: the offset at which its frame
+begins, and four hex digits of the token of the claim that wrote the frame. A cursor is right if and only if
+the log at the cursor's offset begins with exactly `id: <cursor>` and a line feed. So a cursor proves itself
+(`docs/protocol.md`, Event ids).
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 
 
 class EventType(StrEnum):
-    """An event's `event:` field. `error` and `open` are EventSource's own names and never used."""
+    """The value of an event's `event:` field.
+
+    `error` and `open` are event names of EventSource itself, so they are never used.
+    """
 
     MESSAGE = ""
     START = "start"
@@ -44,7 +48,7 @@ class EventType(StrEnum):
 
 
 class Status(StrEnum):
-    """A stream's state."""
+    """The state of a stream."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -59,8 +63,9 @@ TERMINAL_EVENTS: Mapping[EventType, Status] = {
     EventType.CANCELLED: Status.CANCELLED,
 }
 ENDED = frozenset(TERMINAL_EVENTS.values())
-# From a state, the states that may follow. A missing one is the error; running -> queued is a hand-over;
-# queued -> failed: the time in which a worker had to take the job is over.
+# Maps each state to the states that may follow. A transition that is not listed is an error. running ->
+# queued: a worker hands the job over. queued -> failed: the time in which a worker had to claim the job is
+# over.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED}),
     Status.RUNNING: frozenset({Status.QUEUED, *ENDED}),
@@ -70,11 +75,12 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 }
 
 
-@dataclass(slots=True)  # not frozen, which would set each field of each token by a call
+# Not frozen: in a frozen dataclass each field of each text event would be set by a function call.
+@dataclass(slots=True)
 class Event:
     """One event: its type, and its data as a JSON-able value.
 
-    Raises ValueError for a type with CR, LF or NUL: it would be able to forge a frame.
+    Raises ValueError for a type with CR, LF or NUL: such a type could forge a frame.
     """
 
     type: EventType
@@ -87,9 +93,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A `Last-Event-ID`: the offset of an event's frame in the log, in bytes, and its writer's tag.
+    """A `Last-Event-ID`: the byte offset of an event's frame in the log, and the tag of its writer.
 
-    Kept as it was given: `007-beef` is of the form, but stands in no log.
+    The text is kept as it was given. `007-beef` has the right form, but no log has this id.
     """
 
     text: str
@@ -99,26 +105,33 @@ class Cursor:
 
     @property
     def offset(self) -> int:
-        """Where the frame begins, in bytes."""
+        """The offset in bytes at which the frame begins."""
         return int(self.text.partition("-")[0])
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """Read `<offset>-<tag>`. Raises ValueError for anything else (`protocol.md`, GET /stream/{id})."""
+        """Parse `<offset>-<tag>`. Raises ValueError for any other text (`protocol.md`, GET /stream/{id})."""
         if not CURSOR.fullmatch(text):
             raise ValueError("not an event id")
         return cls(text)
 
 
 def name(value: str) -> str:
-    """A name that may stand in an event. Raises ValueError for CR, LF, NUL and over 200 characters."""
+    """Return the name if an event may contain it.
+
+    Raises ValueError for CR, LF or NUL, and for more than 200 characters.
+    """
     if _FORBIDDEN_IN_NAMES.search(value) or len(value) > 200:
         raise ValueError("a name may not hold CR, LF or NUL, nor more than 200 characters")
     return value
 
 
 def text(delta: str, *, deployment: str, stage: str, run: int = 0) -> Event:
-    """A piece of text; the first two fields are those of the one-function sample. `run`: a node's."""
+    """Return an event with a piece of text.
+
+    The fields `deployment` and `delta_content` are those of the one-function sample. `run` is the run of a
+    graph's node.
+    """
     data: dict[str, Any] = {"deployment": deployment, "delta_content": delta, "stage": stage}
     if run:
         data["run"] = run
@@ -135,7 +148,7 @@ def start(
     retries: str = "",
     from_stage: str = "",
 ) -> Event:
-    """The first event of every stream, once.
+    """Return the first event of a stream. Every stream has it once.
 
     `resumes`: the stream whose questions this one answers. `retries`: the failed stream that this one tries
     again, from the stage `from_stage` on.
@@ -146,7 +159,11 @@ def start(
 
 
 def stage(stage_name: str, *, run: int, index: int, count: int, finished: bool = False) -> Event:
-    """A stage begins or ends; `run` counts from 1 how often one of this name has begun, `index` from 0."""
+    """Return the event that a stage begins or ends.
+
+    `run` says how often a stage of this name has begun, counted from 1. `index` is the stage's place in the
+    chain, counted from 0.
+    """
     state = "finished" if finished else "started"
     data = {"name": name(stage_name), "run": run, "index": index, "count": count, "state": state}
     return Event(EventType.STAGE, data)
@@ -163,9 +180,10 @@ def node(
     finished: bool = False,
     aside: bool | None = None,
 ) -> Event:
-    """A graph's node begins or ends, within the chain's stage `parent`; `step` counts the graph's steps.
+    """Return the event that a graph's node begins or ends, within the chain's stage `parent`.
 
-    `aside`: whether what it has said is not among the messages of the graph's state, where that is known.
+    `step` counts the graph's steps. `aside` is true if the node's output is not among the messages of the
+    graph's state. It is None where this is not known.
     """
     event = stage(node_name, run=run, index=index, count=count, finished=finished)
     data = {**event.data, "parent": parent, "step": step}
@@ -173,7 +191,11 @@ def node(
 
 
 def reset(*, attempt: int, stage_name: str, discard_after: str, reason: str) -> Event:
-    """All text, tool and custom events of this stage after `discard_after` are void, and its nodes' too."""
+    """Return the event that makes earlier events of a stage void.
+
+    All text, tool and custom events of this stage after the event `discard_after` are void, and also those of
+    its nodes.
+    """
     data = {
         "attempt": attempt,
         "stage": stage_name,
@@ -184,31 +206,44 @@ def reset(*, attempt: int, stage_name: str, discard_after: str, reason: str) -> 
 
 
 def tool(tool_name: str, *, call_id: str, stage: str, state: str, said: Any, run: int = 0) -> Event:
-    """A tool call begins (`said` is its input), or is at its end: `finished` or `failed`, with its output."""
+    """Return the event that a tool call begins or ends.
+
+    `state` is `started`, `finished` or `failed`. `said` is the input of the tool when the call begins, and
+    its output when the call ends.
+    """
     data = {"name": name(tool_name), "call_id": call_id, "stage": stage, "state": state}
     data |= {"input" if state == "started" else "output": said}
     return Event(EventType.TOOL, data | ({"run": run} if run else {}))
 
 
 def custom(event_name: str, data: Any, *, stage: str, run: int = 0) -> Event:
-    """What a chain dispatches itself."""
+    """Return an event that the chain itself dispatches."""
     whole = {"name": name(event_name), "stage": stage, "data": data}
     return Event(EventType.CUSTOM, whole | ({"run": run} if run else {}))
 
 
 def nested(kind: str, delta: str, *, within: str, stage: str, run: int = 0) -> Event:
-    """What a model says below the tool call `within`: `kind` is `delta` for its text, or `reasoning`."""
+    """Return a piece of what a model outputs inside the tool call `within`.
+
+    `kind` is `delta` for the model's text, or `reasoning`.
+    """
     data: dict[str, Any] = {"within": within, "stage": stage, kind: delta}
     return Event(EventType.NESTED, data | ({"run": run} if run else {}))
 
 
 def refusal(delta: str, *, stage: str, run: int = 0) -> Event:
-    """A piece of the words by which a model refuses to answer, where its server tells them from text."""
+    """Return a piece of the text in which a model refuses to answer.
+
+    Only some model servers mark such text as a refusal.
+    """
     return Event(EventType.REFUSAL, {"delta": delta, "stage": stage} | ({"run": run} if run else {}))
 
 
 def citations(found: Sequence[Any], *, stage: str, run: int = 0) -> Event:
-    """What a model cites for the text before, each as its server tells it."""
+    """Return the sources that a model cites for the text before this event.
+
+    Each citation is as the model server sent it.
+    """
     data = {"stage": stage, "citations": list(found)}
     return Event(EventType.CITATIONS, data | ({"run": run} if run else {}))
 
@@ -223,10 +258,10 @@ def done(
     interrupts: Sequence[Any] = (),
     upcoming: Sequence[str] = (),
 ) -> Event:
-    """The chain came to its end, or has stopped: to ask (`interrupts`), or before the nodes `upcoming`.
+    """Return the event that the chain has reached its end, or has stopped.
 
-    `usage` is what the answer that stands has used, `usage_lost` what tries and attempts have used of which
-    nothing stands.
+    The chain stops to ask questions (`interrupts`), or before the nodes `upcoming`. `usage` is what the valid
+    answer has used. `usage_lost` is what was used by tries and attempts whose output is void.
     """
     data = {
         "finish_reason": finish_reason,
@@ -240,45 +275,51 @@ def done(
 
 
 def failed(code: str, message: str, *, retryable: bool, detail: str = "") -> Event:
-    """The stream ends without a result; the message is ours.
+    """Return the event that the stream ends without a result. The message is our own text.
 
-    `detail` is what the chain's author is told: an exception's text, in development alone.
+    `detail` is for the chain's author: the text of an exception, in development only.
     """
     data: dict[str, Any] = {"code": code, "message": message, "retryable": retryable}
     return Event(EventType.FAILED, data | ({"detail": detail} if detail else {}))
 
 
 def new_token() -> str:
-    """A claim's token: 128 random bits in hex. Its first four digits are the tag of the ids it writes."""
+    """Return a new token for a claim: 128 random bits in hex.
+
+    Its first four digits are the tag of the event ids that the claim writes.
+    """
     return secrets.token_hex(16)
 
 
 def tag_of(token: str) -> str:
-    """The four hex digits that a token leaves in the ids of its events."""
+    """Return the tag of a token: the four hex digits that are in the ids of the token's events."""
     return token[:4]
 
 
 def iso(ms: int) -> str:
-    """Milliseconds of Redis's clock as RFC 3339 in UTC."""
+    """Return milliseconds of Redis's clock as an RFC 3339 time in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def idempotency_hash(owner: str, key: str) -> str:
-    """What an Idempotency-Key is stored under: SHA-256 in hex of owner and key."""
+    """Return the name under which an Idempotency-Key is stored: SHA-256 of owner and key, in hex."""
     return hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
 
 
 def new_stream_id(key_hash: str = "") -> str:
-    """An id that is never reused: the bucket in two hex digits, then 128 random bits, URL-safe."""
+    """Return a new id that is never reused: the bucket in two hex digits, then 128 random bits, URL-safe."""
     bucket = key_hash[:2] or secrets.token_hex(1)
     return bucket + secrets.token_urlsafe(ID_RANDOM_BYTES)
 
 
 def is_stream_id(value: str) -> bool:
-    """Whether this has the form of an id; anything else is answered 404 without asking the store."""
+    """Whether this text has the form of a stream id.
+
+    Any other text is answered with 404, and the store is not asked.
+    """
     return bool(STREAM_ID.fullmatch(value))
 
 
 def traceparent(value: str) -> str:
-    """A W3C `traceparent`, or the empty string when the header is not one (Trace Context, 3.2)."""
+    """Return a W3C `traceparent`, or the empty string if the header is invalid (Trace Context, 3.2)."""
     return value if _TRACEPARENT.fullmatch(value) else ""

@@ -1,7 +1,7 @@
-"""Events to text: the same fold for the status document and for every client.
+"""Fold events to text. The status document and every client use the same fold.
 
-A client's text for a stage is the concatenation of its text events that no later `reset` voids
-(`docs/protocol.md`, Events).
+A client's text for a stage is the concatenation of the stage's text events, without those that a later
+`reset` makes void (`docs/protocol.md`, Events).
 """
 
 from __future__ import annotations
@@ -15,36 +15,39 @@ from gateway.protocol.events import TERMINAL_EVENTS, Event, EventType, Status
 
 @dataclass(slots=True)
 class StageText:
-    """One run of one stage, and its text so far."""
+    """One run of one stage, and the text of this run so far."""
 
     name: str
     run: int
     started_id: str
-    parent: str = ""  # of a graph's node: the chain's stage
+    parent: str = ""  # for a graph's node: the name of the chain's stage
     state: str = "started"
     pieces: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        """The text that stands; it is put together once, however often it is asked for."""
+        """The valid text. The pieces are joined only once, even if this is read often."""
         if len(self.pieces) > 1:
             self.pieces[:] = ["".join(self.pieces)]
         return self.pieces[0] if self.pieces else ""
 
     def add(self, delta: str) -> None:
-        """One piece more. Neighbours are joined as they grow: pieces stay few, and copies, too."""
+        """Append one piece.
+
+        Short neighbours are joined when a longer piece comes. So there are few pieces, and few copies.
+        """
         while self.pieces and len(self.pieces[-1]) <= len(delta):
             delta = self.pieces.pop() + delta
         self.pieces.append(delta)
 
     def document(self) -> dict[str, Any]:
-        """The stage as the status document shows it."""
+        """Return the stage as the status document shows it."""
         return {"name": self.name, "run": self.run, "state": self.state, "text": self.text}
 
 
 @dataclass(slots=True)
 class Fold:
-    """What a reader knows after the events it was fed, in order."""
+    """The state of a reader after the events that it was fed, in order."""
 
     last_id: str = ""
     stages: list[StageText] = field(default_factory=list)
@@ -55,19 +58,22 @@ class Fold:
 
     @property
     def speaker(self) -> StageText | None:
-        """The last stage; of a graph, its last node that has said something."""
+        """The last stage of the chain. In a graph, the last node that has text."""
         return next((stage for stage in reversed(self.stages) if stage.pieces or not stage.parent), None)
 
     @property
     def text(self) -> str:
-        """The speaker's text."""
+        """The text of `speaker`."""
         return self.speaker.text if self.speaker else ""
 
     def feed(self, event_id: str, event: Event) -> StageText | None:
-        """Take the next event; of a text, the stage that it belongs to."""
+        """Apply the next event.
+
+        Returns the stage to which a text event belongs, and None for other events.
+        """
         data = event.data
         if event.type is EventType.RESET and "discard_after" not in data:
-            self._forget()  # log_lost: the client forgets all it had
+            self._forget()  # the log is lost: the client forgets everything
             return None
         self.last_id = event_id
         match event.type:
@@ -92,7 +98,10 @@ class Fold:
         return None
 
     def _stage(self, name: str, run: int | None, event_id: str) -> StageText:
-        """This run of a stage; without a number, or where that run is not known, the latest of its name."""
+        """Return this run of a stage.
+
+        Without a run number, or if this run is not known, return the latest run of this stage.
+        """
         named = [stage for stage in reversed(self.stages) if stage.name == name]
         if not named:
             self.stages.append(StageText(name, run or 1, event_id))
@@ -100,14 +109,18 @@ class Fold:
         return next((stage for stage in named if stage.run == run), named[0])
 
     def _finish(self, name: str, run: int, parent: str) -> None:
-        """A node may have its chain's name. One that began before this reader did is not known."""
+        """Mark the run of a stage or node as finished.
+
+        `parent` is compared too, because a node may have the same name as a stage of the chain. A stage that
+        began before this reader's first event is not known, and is skipped.
+        """
         for stage in reversed(self.stages):
             if (stage.name, stage.run, stage.parent) == (name, run, parent):
                 stage.state = "finished"
                 return
 
     def _void(self, started_id: str) -> None:
-        """Of the stage that began there nothing stands; its graph's nodes are as if they had never begun."""
+        """Remove the text of the stage that began at this event, and remove all nodes of its graph."""
         for number, stage in enumerate(self.stages):
             if stage.started_id == started_id:
                 stage.pieces.clear()

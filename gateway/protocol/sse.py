@@ -1,8 +1,8 @@
 r"""Server-sent events: frames to bytes, and an incremental decoder. No I/O.
 
-Our own frames are plainer than the format allows (`id:` first, one `data:` line of JSON, LF), so the log
-can be cut at `\n\n` without parsing. The decoder takes everything that WHATWG's rules allow, split at
-any byte (HTML Living Standard, 9.2.6).
+Our own frames are plainer than the format allows: `id:` first, one line `data:` of JSON, LF as line end. So
+the log can be cut at `\n\n` without parsing. The decoder accepts everything that WHATWG's rules allow, and
+its input may be split at any byte (HTML Living Standard, 9.2.6).
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ FRAME_END = b"\n\n"
 ID_PREFIX = b"id: "
 NEXT_FRAME = FRAME_END + ID_PREFIX
 LOG_LOST = b'id: 0\nevent: reset\ndata: {"reason":"log_lost"}\n\n'
-_LONGEST_RETRY_MS = 999_999_999  # eleven days; `int` refuses a number of thousands of digits
+# Eleven days, in ms. `int` raises an error for a number of thousands of digits.
+_LONGEST_RETRY_MS = 999_999_999
 STAGE_LINE = b"\nevent: " + EventType.STAGE.encode() + b"\n"
 RESET = b"event: " + EventType.RESET.encode()
-# Ends of lines to some readers (as Python's `splitlines`), and not to SSE: escaped in JSON.
+# Some readers treat these characters as line ends (for example Python's `splitlines`), but SSE does not. They
+# are escaped in JSON.
 _LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 _TERMINAL_LINES = frozenset(b"event: " + kind.encode() for kind in TERMINAL_EVENTS)
 
 
 def dumps(data: Any) -> bytes:
-    """One line of JSON, also to readers for whom U+2028, U+2029 and U+0085 end a line: these are escaped.
+    """Return the data as one line of JSON.
 
-    A lone surrogate, which UTF-8 cannot hold, is escaped too (RFC 8259, 8.2).
+    U+2028, U+2029 and U+0085 are escaped, because some readers treat them as line ends. A lone surrogate is
+    escaped too, because UTF-8 cannot encode it (RFC 8259, 8.2).
     """
     try:
         line = orjson.dumps(data)
@@ -45,57 +48,69 @@ def dumps(data: Any) -> bytes:
 
 
 def encode(event: Event, offset: int, tag: str) -> bytes:
-    """The frame of an event that begins at `offset` of its log, in bytes."""
+    """Return the frame, in bytes, of an event that begins at `offset` of its log."""
     kind = b"event: %b\n" % event.type.encode() if event.type else b""
     return b"id: %d-%b\n%bdata: %b\n\n" % (offset, tag.encode(), kind, dumps(event.data))
 
 
 def retry(milliseconds: int) -> bytes:
-    """The `retry:` line; it has no blank line of its own, so no client sees an event in it."""
+    """Return the `retry:` line.
+
+    No blank line follows it, so no client takes it for an event.
+    """
     return b"retry: %d\n" % milliseconds
 
 
 def frame_kind(frame: bytes) -> bytes:
-    """The second line of one of our own frames when it is an `event:` line, else nothing (a text event)."""
+    """Return the second line of one of our own frames if it is an `event:` line.
+
+    Returns nothing for a text event, which has no such line.
+    """
     line = frame.split(b"\n", 2)[1]
     return line if line.startswith(b"event: ") else b""
 
 
 def is_terminal(frame: bytes) -> bool:
-    """Whether one of our own frames ends its stream."""
+    """Whether this frame, one of our own, ends its stream."""
     return frame_kind(frame) in _TERMINAL_LINES
 
 
 def split_frames(frames: bytes) -> list[bytes]:
-    """Our own whole frames, one by one."""
+    """Split bytes of our own whole frames into single frames."""
     return [frame + FRAME_END for frame in frames.split(FRAME_END)[:-1]]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One dispatched event as a client sees it: the last id, the type (`message` by default) and the data."""
+    """One dispatched event as a client gets it: the last id, the type (default: `message`), and the data."""
 
     id: str
     type: str
     data: str
 
     def event(self) -> Event:
-        """The protocol's event. Raises ValueError for a type or data that no log of ours holds."""
+        """Return the protocol's event.
+
+        Raises ValueError for a type or data that our logs never contain.
+        """
         kind = EventType.MESSAGE if self.type == "message" else EventType(self.type)
         return Event(kind, json.loads(self.data))
 
 
 class Decoder:
-    """Bytes in, messages out, whatever the split; keeps `last_id` and `retry_ms` as WHATWG's rules say.
+    """A decoder that takes bytes, split anywhere, and returns messages.
 
-    Holds at most `limit` bytes of an unfinished event; raises ValueError beyond.
+    It keeps `last_id` and `retry_ms` as WHATWG's rules say. It stores at most `limit` bytes of an unfinished
+    event, and raises ValueError for more.
     """
 
     def __init__(self, limit: int = 16 * 1024 * 1024) -> None:
         self.last_id = ""
         self.retry_ms: int | None = None
         self._limit = limit
-        self._tail = bytearray()  # grown in place: a line in many pieces costs its length, not its square
+        # Grown in place: the time for a line that comes in many pieces is linear in its length, not
+        # quadratic.
+        self._tail = bytearray()
         self._started = False
         self._after_cr = False
         self._type = ""
@@ -104,7 +119,7 @@ class Decoder:
         self._held = 0
 
     def feed(self, data: bytes) -> list[Message]:
-        """Take the next bytes and give the messages that they complete."""
+        """Add the next bytes, and return the messages that are now complete."""
         if not self._started:
             data = bytes(self._tail) + data
             if len(data) < 3 and b"\xef\xbb\xbf".startswith(data):

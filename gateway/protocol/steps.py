@@ -1,8 +1,9 @@
-"""What `graph` events amount to: the steps of a graph, as LangGraph's modes `updates` and `values` tell them.
+"""Rebuild a graph's steps from `graph` events, as LangGraph's modes `updates` and `values` report them.
 
-A message stands in the log once, by a number, and whatever has it among its values refers to that number. Of
-a state each event tells what has changed since the one before, in the same namespace. A worker that goes on
-where another fell, and each reader, begin a `Book` at the first event. No I/O.
+The log contains each message once, with a number. A value that contains the message refers to this number.
+Each event about a state contains only what has changed since the event before it in the same namespace. Every
+reader begins with an empty `Book` at the first event. A worker that continues the work of a failed worker
+does the same. No I/O.
 """
 
 from __future__ import annotations
@@ -15,43 +16,49 @@ from typing import Any
 from gateway.protocol.events import Event, EventType
 
 MESSAGE, UPDATES, VALUES, PIECE, LAST_PIECE = "message", "updates", "values", "piece", "last_piece"
-REFERENCE, WHOLE = "$message", "$whole"  # the only name of a mapping that stands for a message, or for itself
+# A mapping with one of these as its only name stands for a message, or for the mapping inside it.
+REFERENCE, WHOLE = "$message", "$whole"
 _OF_MESSAGE = ("response_metadata", "usage_metadata")
 
 
 @dataclass(slots=True)
 class Said:
-    """One message of the graph's. `began`: it came in pieces, which are the text events with its number."""
+    """One message of the graph. `began`: it came in pieces, which are the text events with its number."""
 
     id: str
-    whole: dict[str, Any] | None = None  # None: it is being said
+    whole: dict[str, Any] | None = None  # None: the message is not complete yet
     began: bool = False
-    about: Mapping[str, Any] = field(default_factory=dict)  # the event that has told it first: node, ns, step
+    # Data of the event that named the message first: node, ns, step.
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class GraphStep:
-    """What one event tells. `data` is the update, the whole state, or the message; `ns` the namespace."""
+    """The step of a graph that one event describes.
+
+    `data` is the update, the whole state, or the message. `ns` is the namespace.
+    """
 
     kind: str
     ns: str
     data: Any
-    about: Mapping[str, Any]  # the event's own data
-    number: int = 0  # of a message
+    about: Mapping[str, Any]  # the data of the event itself
+    number: int = 0  # the number of the message, if the step is a message
 
 
 @dataclass(slots=True)
 class Book:
-    """All that the events so far have told."""
+    """Everything that the events so far have reported."""
 
     messages: dict[int, Said] = field(default_factory=dict)
-    states: dict[str, Any] = field(default_factory=dict)  # by namespace, with references
+    states: dict[str, Any] = field(default_factory=dict)  # keyed by namespace; messages are still references
     _pieces: list[str] = field(default_factory=list)
 
     def feed(self, data: Mapping[str, Any], *, reads: bool = True) -> GraphStep | None:
-        """Take the data of the next `graph` event; None where it tells nothing yet.
+        """Apply the data of the next `graph` event.
 
-        Without `reads` nobody looks at a state that it tells: the step has none.
+        Returns None if the event is only a piece of a larger one. If `reads` is false, the caller does not
+        need the state: a step of kind `values` then has no data.
         """
         kind = data["kind"]
         if kind in (PIECE, LAST_PIECE):
@@ -69,17 +76,17 @@ class Book:
         return GraphStep(kind, ns, self.resolved(data["data"]), data)
 
     def forget(self) -> None:
-        """All of it is void."""
+        """Forget everything: all events so far are void."""
         self.messages.clear()
         self.states.clear()
         self._pieces.clear()
 
     def state(self, ns: str = "") -> Any:
-        """The newest state of a namespace; None where none was told."""
+        """Return the newest state of a namespace, or None if no event has reported a state."""
         return self.resolved(self.states.get(ns))
 
     def resolved(self, value: Any) -> Any:
-        """A value with its messages in the places that refer to them."""
+        """Return a value in which each reference to a message is replaced by the message."""
         if isinstance(value, dict):
             if len(value) == 1:
                 if (number := value.get(REFERENCE)) is not None:
@@ -101,7 +108,11 @@ class Book:
 
 
 def parted(message: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A message in two parts: what the next attempt says again, and what is its own each time."""
+    """Split a message into two parts.
+
+    The first part is the same when the next attempt produces the message again. The second part differs each
+    time: ids and metadata.
+    """
     data = dict(message)
     own: dict[str, Any] = {"id": data.pop("id", None)}
     own |= {name: value for name in _OF_MESSAGE if (value := data.pop(name, None)) is not None}
@@ -114,7 +125,7 @@ def parted(message: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def whole(data: Mapping[str, Any], own: Mapping[str, Any], message_id: str) -> dict[str, Any]:
-    """The message of two parts."""
+    """Join the two parts of a message."""
     whole = {**data, "id": message_id}
     if data.get("type") in ("ai", "AIMessageChunk"):
         whole["usage_metadata"] = None
@@ -129,7 +140,10 @@ def whole(data: Mapping[str, Any], own: Mapping[str, Any], message_id: str) -> d
 
 
 def changes(before: Any, after: Any) -> dict[str, Any]:
-    """What makes `after` of `before`, both with references; of a list that has grown, its new items alone."""
+    """Return the changes that turn `before` into `after`. Both contain references to messages.
+
+    For a list that has grown, only the new items are returned.
+    """
     if not isinstance(before, dict) or not isinstance(after, dict):
         return {"whole": after}
     members = {
@@ -154,7 +168,7 @@ def _grown(before: Any, after: Any) -> dict[str, Any]:
 
 
 def changed(before: Any, told: Mapping[str, Any]) -> Any:
-    """The state after these changes."""
+    """Return the state after these changes."""
     if "whole" in told:
         return told["whole"]
     known = before if isinstance(before, dict) else {}
@@ -168,24 +182,24 @@ def changed(before: Any, told: Mapping[str, Any]) -> Any:
 
 
 def escaped(value: dict[str, Any]) -> dict[str, Any]:
-    """A mapping of the graph's own that would be taken for a reference."""
+    """Wrap a mapping of the graph itself that would look like a reference."""
     return {WHOLE: value} if len(value) == 1 and (REFERENCE in value or WHOLE in value) else value
 
 
 def graph(kind: str, *, stage: str, run: int = 0, ns: str = "", **told: Any) -> Event:
-    """A step of a graph, or a message of its."""
+    """Return the event for a step of a graph, or for a message of a graph."""
     data = {"kind": kind, "stage": stage, **told}
     return Event(EventType.GRAPH, data | ({"run": run} if run else {}) | ({"ns": ns} if ns else {}))
 
 
 def calls_of(event: Event) -> list[str]:
-    """The ids of tool calls that a message in this event names."""
+    """Return the ids of the tool calls that a message in this event names."""
     own = event.data.get("own") or {}
     return [*own.get("calls", ()), *([own["call"]] if "call" in own else ())]
 
 
 def with_calls(event: Event, ids: Mapping[str, str]) -> Event:
-    """The event, with those ids replaced."""
+    """Return the event with tool call ids replaced: `ids` maps old ids to new ids."""
     own = event.data.get("own") or {}
     known: dict[str, Any] = {}
     if any(one in ids for one in own.get("calls", ())):

@@ -1,1 +1,1 @@
-"""From the log to the readers of this process."""
+"""Bring events from the log to the readers that are connected to this process."""

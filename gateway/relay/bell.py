@@ -1,6 +1,7 @@
-"""What wakes readers that wait for something other than a stream's events: a publish on a channel of its own.
+"""Wake readers that wait for something other than a stream's events.
 
-A bell says only that there may be something new. Whoever is woken looks at the store.
+A bell has a channel of its own. A publish on this channel says only that there may be something new. The
+reader that is woken must read the store.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 
 
 class Bell:
-    """One channel, and those of this process that wait for it."""
+    """One channel, and the events of the readers in this process that wait for a publish on it."""
 
     __slots__ = ("channel", "waiting")
 
@@ -18,10 +19,10 @@ class Bell:
         self.waiting: set[asyncio.Event] = set()
 
     def acknowledge(self) -> None:
-        """The server has subscribed this process: what was published before was not heard."""
+        """Wake all readers: a publish before the server subscribed this process did not reach it."""
         self.ring()
 
     def ring(self) -> None:
-        """Wake all that wait."""
+        """Wake all readers that wait."""
         for one in self.waiting:
             one.set()

@@ -1,9 +1,9 @@
-"""Follows a stream for one reader: the log's bytes, from the reader's cursor to the terminal event.
+"""Follow a stream for one reader: send the log's bytes, from the reader's cursor to the terminal event.
 
-The log decides, and a publish only wakes. First the server must acknowledge the subscription. Then the log is
-read from the cursor on, in pieces of bounded size. Each read also proves that the reader's last event still
-stands in the log. Then published blocks that follow are passed on as they are. Each chunk is whole frames, or
-a heartbeat.
+The log is the only truth; a publish only wakes a reader. First the server must acknowledge the subscription.
+Then the log is read from the cursor on, in pieces of bounded size. Each read also proves that the reader's
+last event is still in the log. After that, each published block that follows the last event is passed on
+unchanged. Each chunk is whole frames, or a heartbeat.
 """
 
 from __future__ import annotations
@@ -37,17 +37,20 @@ class Relay:
         self._max_age = max_age
 
     def watch(self, stream_id: str) -> None:
-        """A webhook of this stream is sent only where no reader has the terminal event: note it."""
+        """Note that the store must be told when a reader of this stream has had the terminal event.
+
+        The stream has a webhook that is sent only if no reader has had the terminal event.
+        """
         if self._seen is not None:
             self._seen.watch(stream_id)
 
     async def follow(
         self, stream_id: str, after: Cursor | None, ending: Ending | None = None, owner: str = ""
     ) -> AsyncGenerator[bytes, None]:
-        """Frames after the cursor, with heartbeats between them.
+        """Yield the frames after the cursor, with heartbeats between them.
 
-        Ends after the terminal event, at the connection's age, or where the stream's log is gone. `ending`
-        then says which of these it was. Raises StoreUnavailable or TooManyReaders.
+        Ends after the terminal event, when the connection has reached its maximum age, or when the stream's
+        log is gone. `ending` then says which of these it was. Raises StoreUnavailable or TooManyReaders.
         """
         feed, reader = self.join(stream_id, after, owner)
         timer = self.end_of_life(reader)
@@ -81,14 +84,14 @@ class Relay:
         return feed, reader
 
     def leave(self, feed: Feed, reader: Subscription, *, told: bool = False) -> None:
-        """Remove a reader. `told`: the terminal event was sent to it."""
+        """Remove a reader. `told` says whether the terminal event was sent to this reader."""
         telemetry.readers.add(-1)
         if told and self._seen is not None:
             self._seen.had(feed.id)
         self.hub.leave(feed, reader)
 
     async def serve(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:
-        """The chunks that there are for this reader now, until it has nothing to do or has ended."""
+        """Yield the chunks that are ready for this reader, until the reader has no work or has ended."""
         while reader.has_work and not reader.ended:
             if reader.doubt:
                 async with aclosing(self._read(stream_id, reader)) as pieces:
@@ -98,7 +101,7 @@ class Relay:
                 yield chunk
 
     async def _read(self, stream_id: str, reader: Subscription) -> AsyncGenerator[bytes, None]:
-        """The log's frames from the reader's last event to the log's end."""
+        """Yield the log's frames from the reader's last event to the log's end."""
         while not reader.ended:
             try:
                 piece = await self._source.read(stream_id, reader.begin_read())
@@ -106,7 +109,8 @@ class Relay:
                 reader.start_over()
                 yield sse.LOG_LOST
                 continue
-            if piece.last is None:  # there is no log: its retention is over, or the store has lost it
+            # There is no log: its retention is over, or the store has lost the log.
+            if piece.last is None:
                 reader.end(Why.EXPIRED)
                 return
             reader.read_to(piece.last, more=not (piece.at_end or piece.final))
@@ -118,7 +122,11 @@ class Relay:
                 return
 
     def end_of_life(self, reader: Subscription) -> asyncio.TimerHandle | None:
-        """Close the connection before the platform does, at a random age: not all readers return at once."""
+        """Set a timer that closes the connection before the platform does.
+
+        The age is random, so that not all readers reconnect at once. Returns None where there is no maximum
+        age.
+        """
         if not self._max_age:
             return None
         age = self._max_age * random.uniform(_YOUNGEST_SHARE, 1.0)
@@ -126,6 +134,9 @@ class Relay:
 
 
 def retry_line(why: HoldfastError | None = None) -> bytes:
-    """The `retry:` line of a connection, with jitter. A reader that found no room is told to wait longer."""
+    """Return the `retry:` line of a connection, with jitter.
+
+    A reader that was refused for lack of room is asked to wait longer.
+    """
     busy = isinstance(why, TooManyReaders)
     return sse.retry(random.randint(*(BUSY_RETRY_MS if busy else RETRY_MS)))

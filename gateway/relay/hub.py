@@ -1,8 +1,8 @@
-"""Local fan-out: one subscriber connection for a process, many readers.
+"""Local fan-out: one process has one subscriber connection for many readers.
 
 The first reader of a stream subscribes this process to the stream's channel, and the last reader that leaves
 unsubscribes it. A publish only wakes. A reader must read the log in each of these cases: the connection was
-lost; more waits for the reader than the bound allows; the store names an event that the reader lacks.
+lost; more bytes wait for the reader than the bound allows; the store names an event that the reader lacks.
 
 Invariant: a reader reads the log only after the server has acknowledged the subscription. So a block that is
 published after that read can be missed only if the publish is lost.
@@ -30,9 +30,13 @@ from gateway.relay.sources import Source
 
 PULSE_SECONDS = 0.5
 ORPHANS_AT_ONCE = 32
-UNHEARD_LOOKS = 2  # so many answers of the store in a row, for one feed: a single publish may be lost
-STALLED_SECONDS = 60.0  # a reader whose socket takes nothing for so long is cut
-Orphaned = Callable[[str], Awaitable[object]]  # called with the id of a stream whose lease or wait is over
+# After this many answers in a row that named an event no block brought, the connection is doubted: one
+# publish alone may be lost.
+UNHEARD_LOOKS = 2
+# A reader is cut when its socket has accepted nothing for this many seconds.
+STALLED_SECONDS = 60.0
+# Called with the id of a stream whose lease or waiting time is over.
+Orphaned = Callable[[str], Awaitable[object]]
 _log = logging.getLogger("holdfast.hub")
 
 
@@ -62,8 +66,8 @@ class Hub:
         self._most = most
         self._most_of_stream = most_of_stream
         self._most_of_owner = most_of_owner
-        self.readers = 0  # how many this process has now
-        self._by_owner: Counter[str] = Counter()  # how many of them each owner's streams have
+        self.readers = 0  # how many readers this process has now
+        self._by_owner: Counter[str] = Counter()  # how many readers each owner's streams have
         self._feeds: dict[bytes, Feed] = {}
         self._fresh: list[Feed] = []  # feeds with blocks that are not offered to their readers yet
         self.subscriber = Subscriber(where, self)
@@ -72,7 +76,7 @@ class Hub:
         self._closed = False
 
     def open(self) -> None:
-        """Start the tasks: the connection, the pulse for all readers, and the questions to the store."""
+        """Start three tasks: the connection, the pulse for all readers, and the questions to the store."""
         works = (("listen", self.subscriber.run()), ("pulse", self._pulse()), ("look", self._looks()))
         for name, work in works:
             task = asyncio.create_task(work, name=f"hub-{name}")
@@ -80,7 +84,7 @@ class Hub:
             self._tasks.append(task)
 
     async def close(self) -> None:
-        """Stop. Readers that this process still has are ended."""
+        """Stop the tasks, and end all readers that this process still has."""
         self._end_readers()
         for task in self._tasks:
             task.cancel()
@@ -88,9 +92,9 @@ class Hub:
 
     @contextlib.asynccontextmanager
     async def subscribe(self, stream_id: str) -> AsyncIterator[Subscription]:
-        """A reader of a stream, once the server has acknowledged the subscription.
+        """Yield a reader of a stream, once the server has acknowledged the subscription.
 
-        Raises StoreUnavailable when the server does not within 5 s, or TooManyReaders.
+        Raises StoreUnavailable when the server does not acknowledge within 5 s. Raises TooManyReaders.
         """
         feed, reader = self.join(stream_id)
         try:
@@ -100,10 +104,10 @@ class Hub:
             self.leave(feed, reader)
 
     def join(self, stream_id: str, owner: str = "", after: Cursor | None = None) -> tuple[Feed, Subscription]:
-        """Add a reader that has the events up to `after`. The caller gives the reader back by `leave`.
+        """Add a reader that has the events up to `after`. The caller must remove the reader with `leave`.
 
-        `owner` is the stream's owner. Where callers are not asked who they are, all streams have the same
-        owner; that owner then has no bound of its own. Raises StoreUnavailable or TooManyReaders.
+        `owner` is the stream's owner. Where callers are not authenticated, all streams have the same owner;
+        that owner then has no bound of its own. Raises StoreUnavailable or TooManyReaders.
         """
         if self._closed:
             raise StoreUnavailable
@@ -137,9 +141,10 @@ class Hub:
 
     @contextlib.contextmanager
     def listen(self, channel: bytes, owner: str) -> Iterator[asyncio.Event]:
-        """What is set whenever something may have been published there, and when this process stops.
+        """Yield an asyncio event that is set when the channel may have a new publish.
 
-        Who listens takes a reader's place of this owner. Raises StoreUnavailable or TooManyReaders.
+        The event is also set when this process stops. The caller takes the place of one reader of this owner.
+        Raises StoreUnavailable or TooManyReaders.
         """
         if self._closed:
             raise StoreUnavailable
@@ -163,7 +168,7 @@ class Hub:
 
     @property
     def is_closed(self) -> bool:
-        """Whether this process serves no reader any more."""
+        """Whether this process has stopped serving readers."""
         return self._closed
 
     def _take_place(self, owner: str) -> None:
@@ -179,10 +184,11 @@ class Hub:
                 del self._by_owner[owner]
 
     def check_room(self, stream_id: str = "", owner: str = "") -> None:
-        """Raise TooManyReaders when there is no room for one more: in all, or of this stream or owner.
+        """Raise TooManyReaders when there is no room for another reader.
 
-        The streams of one owner also have at most as many readers as there are places left. So others find a
-        place, even when a few owners flood this process.
+        The room may be used up in the whole process, for this stream, or for this owner. The streams of one
+        owner may also have at most as many readers as there are free places. So other owners find a place,
+        even when a few owners flood this process.
         """
         left = self._most - self.readers
         feed = self._feeds.get(channel_of(stream_id))
@@ -192,20 +198,20 @@ class Hub:
             raise TooManyReaders
 
     def wanted(self) -> Iterable[Feed | Bell]:
-        """The feeds that have readers, and the bells that somebody waits for."""
+        """Return the feeds that have readers, and the bells for which somebody waits."""
         return itertools.chain(self._feeds.values(), self._bells.values())
 
     def heard(self, channel: bytes, payload: bytes) -> None:
-        """A block was published for all readers of a stream. It is offered to them by the next `deliver`."""
+        """Store a published block until the next `deliver` offers it to all readers of its stream."""
         feed = self._feeds.get(channel)
         if feed is None:
             if bell := self._bells.get(channel):
                 bell.ring()
-            return  # or the last reader has just left
+            return  # or the last reader of the stream has just left
         feed.heard_at = _now()
         try:
             block = Block.parse(payload)
-        except ValueError:  # another release may have published it: readers read the log
+        except ValueError:  # Another release may have published it. Then the readers read the log.
             feed.doubt()
             return
         telemetry.relay_lag.heard(block.at_ms)
@@ -214,7 +220,7 @@ class Hub:
         feed.fresh.append(block)
 
     def deliver(self) -> None:
-        """Offer what has been heard to the readers. Blocks of one stream that follow are offered as one."""
+        """Offer the received blocks to the readers. Blocks that follow each other in a stream are joined."""
         now, fresh, self._fresh = _now(), self._fresh, []
         for feed in fresh:
             blocks, feed.fresh = feed.fresh, []
@@ -223,7 +229,10 @@ class Hub:
                     reader.offer(block, now)
 
     def lost(self) -> None:
-        """The connection has ended: no feed is subscribed any more, and every reader must read the log."""
+        """Note that the connection has ended.
+
+        No feed is subscribed any more, and every reader must read the log.
+        """
         for feed in self._feeds.values():
             if feed.acknowledged.done():
                 feed.acknowledged = asyncio.get_running_loop().create_future()
@@ -231,7 +240,10 @@ class Hub:
         self._ring_all()
 
     async def _pulse(self) -> None:
-        """Every half second: heartbeats for all readers, and a check of the connection. It never waits."""
+        """Every half second, send due heartbeats and check the connection.
+
+        This task never waits for the store.
+        """
         while True:
             await asyncio.sleep(PULSE_SECONDS)
             now = _now()
@@ -241,15 +253,20 @@ class Hub:
             self.subscriber.pulse()
 
     async def _looks(self) -> None:
-        """Every half second: ask the store about feeds. In this task a slow store delays no heartbeat."""
+        """Every half second, ask the store about feeds.
+
+        This is a task of its own, so a slow store delays no heartbeat.
+        """
         while True:
             await asyncio.sleep(PULSE_SECONDS)
             now = _now()
             try:
                 await self._look([feed for feed in self._feeds.values() if now >= feed.look_at(now)])
             except (StoreUnavailable, QueueUnavailable):
-                continue  # the next round is the retry; readers notice a store out of reach by themselves
-            except Exception as error:  # this task must go on: nobody else notices a lost publish
+                # The next round is the retry. Each reader notices by itself that the store is out of reach.
+                continue
+            # This task must go on: nothing else notices a lost publish.
+            except Exception as error:
                 _log.error("asking the store about followed streams failed:\n%s", stack_of(error))
             finally:
                 self._judge()
@@ -267,11 +284,11 @@ class Hub:
         of = {feed.id: feed for feed in feeds}
         looks = [self._look_at([of[i] for i in ids]) for ids in await self._source.by_node(list(of))]
         for result in await asyncio.gather(*looks, return_exceptions=True):
-            if isinstance(result, BaseException):  # only now: of a cluster, every node has been asked
+            if isinstance(result, BaseException):  # raised only now: each node of a cluster has been asked
                 raise result
 
     def _judge(self) -> None:
-        """Tell the subscriber when logs grow and no block is heard, and when blocks are heard again."""
+        """Tell the subscriber when logs grow and no block is received, and when blocks are received again."""
         since = self.subscriber.mistrusted_at
         if since is not None and any(feed.heard_at > since for feed in self._feeds.values()):
             self.subscriber.trust()
@@ -296,17 +313,23 @@ class Hub:
             raise errors[0]
 
     def _died(self, task: asyncio.Task[None]) -> None:
-        """One of the tasks has ended, so the hub can serve nobody. End all readers: they can come back."""
+        """End all readers when one of the tasks has ended: the hub can then serve nobody.
+
+        The clients can reconnect.
+        """
         self._end_readers()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("%s died\n%s", task.get_name(), stack_of(error))
 
     def _end_readers(self) -> None:
         self._closed = self.subscriber.ended = True
-        for feed in tuple(self._feeds.values()):  # a copy: readers that rest leave at once
+        # A copy of the list: readers that rest leave at once, which changes the dictionary.
+        for feed in tuple(self._feeds.values()):
             if not feed.acknowledged.done():
                 feed.acknowledged.set_exception(StoreUnavailable())
-                feed.acknowledged.exception()  # marked as seen: without a waiter asyncio would log it
+                # Marks the exception as retrieved. Otherwise asyncio would log it when nobody awaits the
+                # future.
+                feed.acknowledged.exception()
             for reader in tuple(feed.readers):
                 reader.end(Why.STOPPING)
         self._ring_all()

@@ -1,8 +1,8 @@
-"""Several streams on one connection: their events interleaved, each behind the one before it.
+"""Several streams on one connection. Their events are interleaved; each stream's events keep their order.
 
-Each stream is followed as by a reader of its own. A frame's id is the joint position: of every stream the
-last event that was sent. So one `Last-Event-ID` goes on with all of them, in whatever order they are asked
-for, and a stream that the position does not know begins at its first event.
+Each stream is followed as by a reader of its own. A frame's id is the joint position: for every stream, the
+last event that was sent. So one `Last-Event-ID` resumes all streams, in whatever order the client names them.
+A stream that is not in the position begins at its first event.
 """
 
 from __future__ import annotations
@@ -19,19 +19,24 @@ from gateway.relay.follow import Relay
 from gateway.relay.reader import Ending, Why
 
 MOST_STREAMS = 100
-HEARTBEAT_SECONDS = 10.0  # between two heartbeats of the connection; each stream's own are not passed on
+# Time in seconds between two heartbeats of the connection. The heartbeats of single streams are not passed
+# on.
+HEARTBEAT_SECONDS = 10.0
 _PART = re.compile(r"(?P<name>[A-Za-z0-9_-]{6})(?P<tag>[0-9a-f]{4})(?P<offset>0|[1-9a-z][0-9a-z]{0,5})")
-FORM = "[A-Za-z0-9_-]{6}[0-9a-f]{4}(0|[1-9a-z][0-9a-z]{0,5})"  # a part of a position, for clients
+# one part of a position, as a pattern for clients
+FORM = "[A-Za-z0-9_-]{6}[0-9a-f]{4}(0|[1-9a-z][0-9a-z]{0,5})"
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
-Positions = dict[str, Cursor]  # by the streams' ids
-Chunk = tuple[str, bytes]  # a stream's id, and frames of it; none: it is at its end
+Positions = dict[str, Cursor]  # keyed by the streams' ids
+# A stream's id, and frames of this stream. Empty frames: the stream is at its end.
+Chunk = tuple[str, bytes]
 
 
 class Position:
-    """The joint position: of each stream six letters of its id's hash, the tag, and the offset in base 36.
+    """The joint position of several streams.
 
-    An event changes the part of its own stream alone.
+    It has one part for each stream: six letters of the hash of the stream's id, the tag, and the offset in
+    base 36. An event changes only the part of its own stream.
     """
 
     def __init__(self, stream_ids: Iterable[str], positions: Mapping[str, Cursor]) -> None:
@@ -41,12 +46,12 @@ class Position:
             self.at(stream_id, cursor)
 
     def at(self, stream_id: str, cursor: Cursor) -> None:
-        """The stream's last event is this one."""
+        """Store this event as the stream's last event."""
         offset, _, tag = cursor.text.partition("-")
         self._parts[stream_id] = f"{self._names[stream_id]}{tag}{_base36(int(offset))}"
 
     def forget(self, stream_id: str) -> None:
-        """The stream begins anew."""
+        """Remove the stream's part, because the stream begins again from its first event."""
         self._parts.pop(stream_id, None)
 
     def __str__(self) -> str:
@@ -54,7 +59,10 @@ class Position:
 
 
 def read(text: str, stream_ids: Sequence[str]) -> Positions:
-    """Of these streams, those that a joint position knows. Raises ValueError for what is none."""
+    """Return the positions of those of these streams that a joint position contains.
+
+    Raises ValueError for a text that is not a joint position.
+    """
     names = {_name(one): one for one in stream_ids}
     found: Positions = {}
     for part in text.split("."):
@@ -70,10 +78,10 @@ def read(text: str, stream_ids: Sequence[str]) -> Positions:
 async def follow(
     relay: Relay, stream_ids: Sequence[str], positions: Mapping[str, Cursor], ending: Ending, owner: str
 ) -> AsyncGenerator[bytes, None]:
-    """The frames of these streams behind these positions, until all have ended.
+    """Yield the frames of these streams after these positions, until all streams have ended.
 
-    Ends also where the connection of one of them would end: at its age, or as its process stops. Raises
-    StoreUnavailable or TooManyReaders.
+    Also ends where the connection of one of the streams would end: at its maximum age, or when the process
+    stops. Raises StoreUnavailable or TooManyReaders.
     """
     chunks: asyncio.Queue[Chunk] = asyncio.Queue(1)
     at = Position(stream_ids, positions)
@@ -84,7 +92,7 @@ async def follow(
         async with aclosing(frames):
             async for chunk in frames:
                 await chunks.put((stream_id, chunk))
-        await chunks.put((stream_id, b""))  # its end
+        await chunks.put((stream_id, b""))  # marks the end of this stream
 
     pumps = {asyncio.create_task(pump(one), name=f"joint-{one}") for one in stream_ids}
     left, beat = set(stream_ids), 0.0
@@ -110,7 +118,10 @@ async def follow(
 
 
 async def _next(chunks: asyncio.Queue[Chunk], pumps: set[asyncio.Task[None]]) -> Chunk:
-    """The next chunk of whichever stream. Raises what has ended one of them before its end."""
+    """Return the next chunk of any of the streams.
+
+    Raises the error with which the task of a stream failed.
+    """
     getting = asyncio.ensure_future(chunks.get())
     try:
         while not getting.done():
@@ -124,8 +135,8 @@ async def _next(chunks: asyncio.Queue[Chunk], pumps: set[asyncio.Task[None]]) ->
 
 
 def _joint(stream_id: str, message: sse.Message, at: Position) -> bytes:
-    """A frame of one stream as the connection of several has it."""
-    if message.id in ("", "0"):  # its log is lost: it begins anew
+    """Return one stream's frame as the joint connection sends it."""
+    if message.id in ("", "0"):  # the stream's log is lost, so the stream begins again
         at.forget(stream_id)
     else:
         at.at(stream_id, Cursor(message.id))

@@ -1,4 +1,4 @@
-"""What readers of this process follow by one hub and one relay: logs of streams, and feeds of owners."""
+"""What one hub and one relay follow for readers of this process: logs of streams, and feeds of owners."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from gateway.store.record import Head, Piece
 
 
 class Source(Protocol):
-    """What is followed, by ids. Raises StoreUnavailable."""
+    """A store of logs that can be followed by id. All methods raise StoreUnavailable."""
 
     async def read(self, stream_id: str, after: Cursor | None) -> Piece:
-        """The frames behind a cursor. Raises CursorLost where it does not stand there."""
+        """Return the frames after a cursor. Raises CursorLost if the log has no event at this cursor."""
 
     async def heads(self, stream_ids: list[str]) -> list[Head]:
-        """The last event of each; all are on one node."""
+        """Return the last event of each stream. All these streams must be on one node."""
 
     async def by_node(self, stream_ids: list[str]) -> list[list[str]]:
-        """These ids, apart by the node that has them."""
+        """Return these ids in groups, one group for each node of the store."""
 
 
 class Sources:
-    """Streams and feeds side by side; their ids are of different lengths."""
+    """Streams and feeds as one source. The length of an id tells whether it is a stream or a feed."""
 
     def __init__(self, log: Log, feeds: Feeds) -> None:
         self._log = log
         self._feeds = feeds
 
     async def read(self, stream_id: str, after: Cursor | None) -> Piece:
-        """As `Source.read`."""
+        """Do what `Source.read` says."""
         if Feeds.is_feed(stream_id):
             return await self._feeds.read(stream_id, after)
         return await self._log.read(stream_id, after)
 
     async def heads(self, stream_ids: list[str]) -> list[Head]:
-        """As `Source.heads`; those of streams and of feeds are asked for apart."""
+        """Do what `Source.heads` says. The ids must be all of streams or all of feeds."""
         if Feeds.is_feed(stream_ids[0]):
             return await self._feeds.heads(stream_ids)
         return await self._log.heads(stream_ids)
 
     async def by_node(self, stream_ids: list[str]) -> list[list[str]]:
-        """As `Source.by_node`; streams and feeds are never together."""
+        """Do what `Source.by_node` says. A group has only streams or only feeds."""
         feeds = [one for one in stream_ids if Feeds.is_feed(one)]
         streams = [one for one in stream_ids if not Feeds.is_feed(one)]
         return [

@@ -32,7 +32,7 @@ _MORE_TEXTS = ("at", "retries", "from", "keyed", "thread", "first", "resumes", "
 _COUNTS = ("failures", "ended_ms", "version", "tokens_ended", "pieces", "handovers", "unknown_ms", "lines")
 _VALUES = ("metadata", "stages", "input", "params", "claims", "usage", "error", "used", "lost", "kept")
 _MORE_VALUES = ("turn", "graph", "answer", "doubted", "carried", "questions")
-# How each field of the hash is read. `status` and the fields that are known by a prefix are read in `Record.of`.
+# How each field of the hash is read. `Record.of` itself reads `status`, and fields that are known by a prefix.
 FIELDS: Mapping[str, Callable[[bytes], Any]] = {
     **dict.fromkeys((*_TEXTS, *_MORE_TEXTS), bytes.decode),
     **dict.fromkeys((*_NUMBERS, *_COUNTS, "claimed_at"), int),
@@ -145,7 +145,7 @@ class Record:
 
     @classmethod
     def of(cls, stream_id: str, raw: Mapping[str, bytes]) -> Record:
-        """Make a record from the fields of the Redis hash. A missing field has its default and costs no time."""
+        """Make a record from the fields of the Redis hash. A missing field has its default."""
         known: dict[str, Any] = {"status": Status(raw.get("status", b"").decode())}
         answers: dict[str, bytes] = {}
         checkpoints: dict[str, bytes] = {}

@@ -1,1 +1,1 @@
-"""HTTP in and out, the same for both hosts."""
+"""HTTP requests and responses. The same code serves both hosts."""

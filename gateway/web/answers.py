@@ -1,7 +1,7 @@
-"""What every handler answers with: JSON, a problem, and one line in the process's log for each request.
+"""The answers of all handlers: JSON, a problem, and one log line for each request.
 
-Errors are RFC 9457 problems. An exception that is not ours is logged by its type and stack and answered
-500 without a word of its text. An event stream's line is written when its body has ended.
+Errors are RFC 9457 problems. An exception that is not ours is logged with its type and stack. It is answered
+with 500, and its text is never sent. The log line of an event stream is written when its body has ended.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ from gateway.web.headers import SECURE, cors
 from gateway.web.where import base
 
 JSON = "application/json"
-DOCUMENT_SECONDS = 200.0  # that a client may take for a long document
-NO_ROUTE = "none"  # the `route` of answers at paths, methods or hosts that are none of ours
+DOCUMENT_SECONDS = 200.0  # time in seconds that a client may take to receive a long document
+# The `route` in log and metrics for requests with a path, method or host that this gateway does not have.
+NO_ROUTE = "none"
 _METHODS = {"GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT", "PATCH"}
-# EventSource takes no other status than 200: what would be a problem is told to it by a clean close.
+# EventSource accepts no status other than 200. So these two errors are not sent as problems: the event stream
+# is closed in order instead. The keys are reasons of `Why`.
 _SENT_AWAY = {"store": StoreUnavailable.code, "full": TooManyReaders.code}
 _log = logging.getLogger("holdfast.request")
 
@@ -52,7 +54,10 @@ Shape = Callable[[HoldfastError], Response]
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and its answer, for log and metrics. `route` is a template, so that there are few."""
+    """A request and its answer, for log and metrics.
+
+    `route` is a template, so that the metrics have few different routes.
+    """
 
     method: str
     route: str
@@ -61,7 +66,7 @@ class Exchange:
     began: float = field(default_factory=time.perf_counter)
 
     def answered(self, response: Response, code: str) -> None:
-        """The answer begins now; that of an event stream ends later."""
+        """Record that the answer begins now. An event stream ends later, and calls `ended` then."""
         where = {"method": self.method, "route": self.route}
         kind = {"status": f"{response.status_code // 100}xx"}
         telemetry.request_time.record(time.perf_counter() - self.began, {**where, **kind})
@@ -73,7 +78,7 @@ class Exchange:
             self._write(response.status_code, code=code)
 
     def ended(self, status: int, why: str, sent: int) -> None:
-        """An event stream's body has ended; `sent` in bytes."""
+        """Record that an event stream's body has ended. `sent` is in bytes."""
         if why in _SENT_AWAY:
             telemetry.refusals.add(1, {"code": _SENT_AWAY[why]})
         self._write(status, failed=why == "store", bytes=sent, ended=why)
@@ -89,10 +94,11 @@ class Exchange:
 def answered(
     route: str, *, probe: bool = False, shape: Shape | None = None, relative: bool = False
 ) -> Callable[[Handler], Handler]:
-    """Turn every error into its problem document, and tell log and metrics of each answer.
+    """Turn every error into its problem document, and record each answer in log and metrics.
 
-    `probe`: asked every few seconds, so a good answer is told at `debug` only. `shape`: of errors, where
-    another format has its own. `relative`: its clients put a `Location` behind the gateway's address.
+    `probe`: the path is requested every few seconds, so a good answer is logged at `debug` only. `shape`:
+    makes the answer to an error, for formats with their own form of errors. `relative`: clients of this
+    format prepend the gateway's address to `Location` themselves.
     """
     told = shape or problem
 
@@ -129,7 +135,7 @@ def answered(
 
 
 def problem(error: HoldfastError) -> Response:
-    """RFC 9457."""
+    """Return the error as a problem document (RFC 9457)."""
     headers = {"cache-control": "no-store", **SECURE}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
@@ -146,7 +152,10 @@ def problem(error: HoldfastError) -> Response:
 
 
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON document; a long one is written and sent in pieces, as fast as the client takes it."""
+    """Return a JSON document.
+
+    A long document is written and sent in pieces, as fast as the client receives it.
+    """
     whole = {"cache-control": "no-store", **SECURE, **(headers or {})}
     if value.size > LARGE if isinstance(value, Document) else is_long(value):
         return Pieces(value, status, whole)
@@ -154,21 +163,27 @@ def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = 
 
 
 def _check_coding(request: Request) -> None:
-    """Raises Encoded for a body that is compressed or the like (RFC 9110, 15.5.16)."""
+    """Raise Encoded for a request body with a content coding, e.g. a compressed body (RFC 9110, 15.5.16)."""
     codings = ",".join(request.headers.getlist("content-encoding")).split(",")
     if request.method == "POST" and any(c.strip().lower() not in ("", "identity") for c in codings):
         raise Encoded
 
 
 def _without_body(response: Response) -> Response:
-    """To HEAD, what GET would be answered, without the body; an event stream is not opened."""
+    """Return the answer to HEAD: what GET would be answered, without the body.
+
+    The body of an event stream is not opened.
+    """
     bare = Response(status_code=response.status_code)
     bare.raw_headers = response.raw_headers
     return bare
 
 
 class Pieces(Response):
-    """A long JSON document. It is kept until it was sent, and for the bounded time that this may take."""
+    """A long JSON document.
+
+    It stays in memory until it was sent, or until the time limit for sending has passed.
+    """
 
     def __init__(self, value: Any, status: int, headers: dict[str, str]) -> None:
         super().__init__(b"", status, headers=headers, media_type=JSON)
@@ -176,19 +191,23 @@ class Pieces(Response):
         self._value = value
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; a client that is too slow is cut, as its body has no end then."""
+        """Send the document. A client that is too slow is cut: it gets no end of the body."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         with suppress(TimeoutError):
             async with asyncio.timeout(DOCUMENT_SECONDS):
                 for piece in pieces(self._value):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    await asyncio.sleep(0)  # `send` goes on at once as long as the socket takes all
+                    # `send` does not wait while the socket accepts everything. So give other tasks a turn.
+                    await asyncio.sleep(0)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         self._value = None
 
 
 def _note(request: Request) -> None:
-    """The stream that the path names, and the caller's trace; anything not of their forms is left out."""
+    """Note the stream that the path names, and the caller's trace, for the log line.
+
+    A value that does not have the right form is left out.
+    """
     stream_id = request.path_params.get("id", "")
     trace = loglines.trace_id(protocol.traceparent(request.headers.get("traceparent", "")))
     loglines.note(stream=stream_id if protocol.is_stream_id(stream_id) else "", trace=trace)

@@ -1,4 +1,4 @@
-"""GET /chains: what this gateway runs."""
+"""GET /chains: list the chains that this gateway runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gateway.web.answers import answered, json_answer
 
 @answered("/chains")
 async def chains(gateway: Gateway, request: Request) -> Response:
-    """The chain of a request that names none, and of each chain its name, stages, and its input's schema.
+    """Return the default chain, and for each chain its name, its stages, and the schema of its input.
 
-    A schema is a JSON Schema, null for a chain that takes any JSON.
+    A schema is a JSON Schema. It is null for a chain that takes any JSON.
 
-    A chain that declares its params has their JSON Schema, too.
+    A chain that declares its params has the JSON Schema of the params, too.
     """
     await request_head.owner(gateway, request)
     listed = []

@@ -1,8 +1,8 @@
-"""Sends a stream's body to a socket that uvicorn has given away: a reader that rests has no task and no ASGI.
+"""Send a stream's body to a socket that uvicorn has handed over. A resting reader has no task and no ASGI.
 
-uvicorn has sent the head of the answer. While the reader rests, the hub writes a live block that follows
-straight to the socket. For all else (to join, to read the log, a socket that takes nothing now, the end) a
-task works until the reader rests again.
+uvicorn has sent the head of the answer. While the reader rests, the hub writes each live block that follows
+directly to the socket. A task does everything else, until the reader rests again: join the stream, read the
+log, wait for a socket that accepts nothing now, end the body.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _log = logging.getLogger("holdfast.reader")
 
 
 class DirectReader(asyncio.Protocol):
-    """One connection. `on_end` is called once: why it has ended, and how many bytes of the body were sent."""
+    """One connection.
+
+    `on_end` is called once, with the reason of the end and the number of body bytes that were sent.
+    """
 
     __slots__ = (
         "_after",
@@ -64,12 +67,13 @@ class DirectReader(asyncio.Protocol):
         self._reader: Subscription | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None  # None while the reader rests, and after the end
-        self._drained: asyncio.Future[None] | None = None  # the task waits here for the socket
-        self._paused = False  # the socket takes nothing now
+        # the task waits for this until the socket accepts bytes
+        self._drained: asyncio.Future[None] | None = None
+        self._paused = False  # the socket accepts nothing now
         self._ended = False
 
     def begin(self, take: Take) -> None:
-        """Take the connection over. `take` answers None where the client has closed it already."""
+        """Take over the connection. `take` returns None if the client has already closed the connection."""
         self._transport = take(self)
         if self._transport is None:
             self._over(Why.GONE)
@@ -77,23 +81,23 @@ class DirectReader(asyncio.Protocol):
             self._wake()
 
     def pause_writing(self) -> None:
-        """The socket takes nothing now."""
+        """Note that the socket accepts nothing now."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """The socket takes bytes again."""
+        """Note that the socket accepts bytes again."""
         self._paused = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has closed the connection, or we have."""
+        """End the reader: the client or this process has closed the connection."""
         self._over(Why.GONE)
 
     def _at_once(self, block: Block) -> bool:
-        """Write a live block or a heartbeat for a reader that rests. False where this is not possible now.
+        """Write a live block or a heartbeat for a resting reader. Return False if this is impossible now.
 
-        The first frame is written by the task, because the `retry:` line stands before it.
+        The task writes the first frame, because the `retry:` line comes before it.
         """
         if self._paused or self._transport is None or not (self._body.started or block is HEARTBEAT):
             return False
@@ -102,7 +106,7 @@ class DirectReader(asyncio.Protocol):
         return True
 
     def _wake(self) -> None:
-        """The reader has something to do: end the body here and now, or start the task."""
+        """End the body at once if the reader has ended. Otherwise start the task for the reader's work."""
         if self._reader is not None and self._reader.ended:
             self._close(self._reader.why)
         else:
@@ -147,7 +151,7 @@ class DirectReader(asyncio.Protocol):
         return self._reader
 
     async def _write(self, chunk: bytes) -> None:
-        """Write a chunk of the relay's, and wait until the socket has taken it."""
+        """Write a chunk from the relay, and wait until the socket accepts more."""
         assert self._transport is not None
         self._transport.write(chunk_of(self._body.add(chunk)))
         if self._paused:
@@ -168,7 +172,7 @@ class DirectReader(asyncio.Protocol):
             self._transport.abort()
 
     def _over(self, why: Why) -> None:
-        """The connection has ended, or is about to. Only the first call does something."""
+        """End the reader, because the connection has ended or will end. Only the first call has an effect."""
         if self._ended:
             return
         self._ended = True

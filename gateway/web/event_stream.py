@@ -1,7 +1,7 @@
 """An HTTP answer that is an event stream, sent by ASGI, for every host.
 
-A client that has gone is noticed while nothing is sent, too: one task waits for the disconnect. Where a
-server gives its connection away, `DirectReader` sends the same body without ASGI.
+One task waits for the disconnect, so a client that has gone is noticed even while nothing is sent. If a
+server hands its connection over, `DirectReader` sends the same body without ASGI.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ HEADERS = {
     "x-accel-buffering": "no",
     **SECURE,
 }
-# Our ASGI extension: a function that gives the connection to an asyncio.Protocol after the head was sent.
+# Our ASGI extension: a function that hands the connection to an asyncio.Protocol after the head was sent.
 TAKE = "holdfast.take"
 
 
 class EventStream(Response):
-    """Sends the chunks as they come. `ending` says why they have ended; the rest is as in `StreamBody`."""
+    """An answer that sends the chunks as they come.
+
+    `ending` contains the reason why the chunks have ended. For the other parameters see `StreamBody`.
+    """
 
     def __init__(
         self,
@@ -46,16 +49,16 @@ class EventStream(Response):
     ) -> None:
         super().__init__(headers={**HEADERS, **(headers or {})}, media_type="text/event-stream")
         del self.headers["content-length"]
-        # Without a charset: the format is UTF-8 by definition, and the contract says exactly this.
+        # Without a charset: the format is always UTF-8, and the contract promises exactly this value.
         self.headers["content-type"] = "text/event-stream"
         self._chunks = chunks
         self._ending = ending or Ending()
         self._body = StreamBody(retry=retry, cut=cut)
-        # Called once, when the body has ended: why, and how many bytes of the body were sent.
+        # Called once, when the body has ended, with the reason and the number of body bytes that were sent.
         self.on_end: Callable[[str, int], None] = lambda why, sent: None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run until the stream has ended, the client has gone, or the connection has reached its age."""
+        """Send until the stream has ended, the client has gone, or the connection reaches its maximum age."""
         task = asyncio.current_task()
         assert task is not None
 
@@ -83,7 +86,8 @@ class EventStream(Response):
             async with aclosing(self._chunks) as chunks:
                 async for chunk in chunks:
                     await send(_part(self._body.add(chunk)))
-            # Without a reason the chunks go no further: only the sample's endpoint does this.
+            # If no reason is set, the chunks were stopped early. Only the sample's endpoint stops its chunks
+            # early.
             self._body.end(self._ending.why or Why.RESET)
         except (StoreUnavailable, TooManyReaders) as error:
             if line := self._body.refuse(error):
@@ -92,12 +96,15 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _in_order(self) -> bool:
-        """Whether the body is ended in order."""
+        """Whether the body gets an orderly end."""
         return self._body.in_order
 
 
 class LiveStream(EventStream):
-    """A stream's own frames. Where the server gives its connection away, they are sent without ASGI."""
+    """A stream's own frames.
+
+    If the server hands its connection over, the frames are sent without ASGI.
+    """
 
     def __init__(
         self, relay: Relay, record: Record, after: Cursor | None, headers: Mapping[str, str]
@@ -107,12 +114,12 @@ class LiveStream(EventStream):
         self._of = relay, record, after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run until the end, or hand the connection over."""
+        """Send until the end, or hand over the connection."""
         take = scope.get("extensions", {}).get(TAKE)
         if take is None or scope["http_version"] != "1.1":
             await super().__call__(scope, receive, send)
             return
-        self.headers["connection"] = "close"  # the connection is not given back
+        self.headers["connection"] = "close"  # the server does not get the connection back
         self.headers["transfer-encoding"] = "chunked"  # `DirectReader` writes chunks
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         relay, record, after = self._of
@@ -120,10 +127,10 @@ class LiveStream(EventStream):
 
 
 class CutStream(EventStream):
-    """For clients that take an orderly end for the end of the stream: any other end cuts the connection.
+    """An event stream for clients that treat an orderly end of the body as the end of the stream.
 
-    There is no `retry:` line. The server cuts a body that was begun and never ended (a chunked one, without
-    its last chunk).
+    Any other end cuts the connection. There is no `retry:` line. When a body was begun and not ended, the
+    server cuts the connection (a chunked body then lacks its last chunk).
     """
 
     def __init__(
@@ -134,7 +141,11 @@ class CutStream(EventStream):
         *,
         ages: bool = True,
     ) -> None:
-        """`ages`: at its age the connection is cut, too; else it is closed in good order there."""
+        """Prepare the answer.
+
+        `ages`: cut the connection also when it reaches its maximum age. If false, it is closed in order at
+        that age.
+        """
         super().__init__(chunks, headers, ending, retry=False, cut=True)
         self._ages = ages
 
@@ -147,7 +158,7 @@ def _part(body: bytes) -> Message:
 
 
 def _no_mistake(record: logging.LogRecord) -> bool:
-    """Drop uvicorn's log line for a body that was cut on purpose."""
+    """Drop uvicorn's log line about a body that was cut on purpose."""
     return record.msg != "ASGI callable returned without completing response."
 
 
@@ -155,12 +166,12 @@ logging.getLogger("uvicorn.error").addFilter(_no_mistake)
 
 
 async def sent_away(error: HoldfastError) -> AsyncGenerator[bytes, None]:
-    """The chunks of a reader that is to come back later: none. Raises the error instead of the first."""
+    """Raise the error instead of yielding a first chunk. The reader should connect again later."""
     raise error
     yield b""
 
 
 async def disconnected(receive: Receive) -> None:
-    """Wait until the client has gone."""
+    """Wait until the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass

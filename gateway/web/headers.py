@@ -1,8 +1,8 @@
-"""Headers of answers: for browsers, what a page may do with an answer.
+"""Security and CORS headers of answers: what browsers and pages may do with the answer.
 
 The answers 400 and 431 of uvicorn's own parser do not have these headers.
 
-Cross-origin leave is given to origins of an exact list alone (fetch.spec.whatwg.org, "CORS protocol").
+Only origins of an exact list are allowed by CORS (fetch.spec.whatwg.org, "CORS protocol").
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-# `no-referrer`: a stream's token may stand in an address, and nobody else is to learn it.
+# `no-referrer`: an address may contain a stream's token, and other sites must not receive the token.
 SECURE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 _METHODS = "GET, POST, DELETE"
 _ASKED = (
@@ -24,7 +24,7 @@ _SHOWN = (
     "etag, stream-closed, stream-cursor, stream-next-offset, stream-up-to-date, "
     "x-workflow-run-id, x-workflow-stream-tail-index, mcp-session-id"
 )
-# What OpenAI's clients add to each request; a browser asks for leave for each.
+# Headers that OpenAI's clients add to each request. A browser asks in its preflight for each of them.
 _ASKED_BY_OPENAI = ", ".join(
     (
         *(f"x-stainless-{what}" for what in ("arch", "custom-poll-interval", "helper-method", "lang", "os")),
@@ -34,7 +34,8 @@ _ASKED_BY_OPENAI = ", ".join(
     )
 )
 _REMEMBERED_SECONDS = 600
-# The page's own script, style and pictures, and nothing inline; markup is made by DOMPurify alone.
+# The policy allows the page's own script, style and pictures, and nothing inline. Only DOMPurify makes
+# markup.
 PAGE_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -52,7 +53,10 @@ PAGE_POLICY = "; ".join(
 
 
 def cors(request: Request, origins: frozenset[str], *, preflight: bool = False) -> Mapping[str, str]:
-    """What lets a page of a listed origin read the answer; for any other, only that it varies."""
+    """Return the headers that let a page of a listed origin read the answer.
+
+    For any other origin, return only `Vary`.
+    """
     if not origins:
         return {}
     origin = request.headers.get("origin", "")
@@ -61,7 +65,7 @@ def cors(request: Request, origins: frozenset[str], *, preflight: bool = False) 
     given = {
         "vary": "Origin",
         "access-control-allow-origin": origin,
-        "access-control-allow-credentials": "true",  # the cookie of App Service's sign-in
+        "access-control-allow-credentials": "true",  # for the cookie of App Service's sign-in
         "access-control-expose-headers": _SHOWN,
     }
     if preflight:

@@ -1,4 +1,4 @@
-"""GET and POST /streams/events: several of the caller's streams on one connection."""
+"""GET and POST /streams/events: follow several of the caller's streams on one connection."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from gateway.web.event_stream import HEADERS, EventStream
 from gateway.web.negotiate import negotiate
 
 EVENT_STREAM = "text/event-stream"
-Asked = dict[str, Cursor | None]  # the streams, each with the event behind which it begins
+# Maps the id of each stream to the event after which to begin, or to None.
+Asked = dict[str, Cursor | None]
 
 
 @answered("/streams/events")
 async def follow_many(gateway: Gateway, request: Request) -> Response:
-    """GET: by `id`, as often as there are streams."""
+    """GET: the query has one parameter `id` for each stream."""
     owner = await _owner(gateway, request)
     asked = _checked(dict.fromkeys(request.query_params.getlist("id")), "id")
     return await _followed(gateway, request, owner, asked)
@@ -34,7 +35,7 @@ async def follow_many(gateway: Gateway, request: Request) -> Response:
 
 @answered("/streams/events")
 async def follow_many_by_body(gateway: Gateway, request: Request) -> Response:
-    """POST: `streams`, each its `id` and perhaps a cursor."""
+    """POST: the body has `streams`, a list of objects with an `id` and optionally a cursor."""
     owner = await _owner(gateway, request)
     asked = await read_json(request, gateway.bounds, _of_body, owner)
     return await _followed(gateway, request, owner, asked)
@@ -53,12 +54,13 @@ async def _followed(gateway: Gateway, request: Request, owner: str, asked: Asked
     records = await asyncio.gather(*(gateway.find(one, owner) for one in asked))
     open_ones = [one for one in records if not one.ended or str(positions.get(one.id)) != one.last_id]
     if not open_ones:
-        return Response(status_code=204, headers=HEADERS)  # EventSource stops
+        return Response(status_code=204, headers=HEADERS)  # 204 makes EventSource stop
     for record in open_ones:
         gateway.parts.hub.check_room(record.id, record.owner)
     ending = Ending()
     ids = [record.id for record in open_ones]
-    # Also of those that have ended: so that a position says of each stream where it is.
+    # `positions` also contains streams that have ended, so that the joint position names the place in every
+    # stream.
     chunks = joint.follow(gateway.parts.relay, ids, positions, ending, owner)
     return EventStream(chunks, None, ending)
 
@@ -92,7 +94,10 @@ def _checked(asked: Asked, name: str) -> Asked:
 
 
 def _position(request: Request, stream_ids: list[str]) -> joint.Positions:
-    """The joint position of `Last-Event-ID`; the header wins over the query. Raises Malformed."""
+    """Return the joint position in `Last-Event-ID`. The header wins over the query.
+
+    Raises Malformed.
+    """
     for given in (request.headers.getlist("last-event-id"), request.query_params.getlist("last_event_id")):
         if len(given) > 1:
             raise Malformed("Last-Event-ID was given twice")

@@ -1,4 +1,4 @@
-"""What a client would rather have: `Accept` as RFC 9110, 12.5.1 reads it. No I/O."""
+"""Choose the media type that a client prefers, by its `Accept` (RFC 9110, 12.5.1). No I/O."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _NAMED, _KIND, _ANY = 2, 1, 0
 
 
 def negotiate(accept: Sequence[str], offers: Sequence[str], unasked: str) -> str | None:
-    """The best of the media types in `offers`, or None where the client refuses all of them.
+    """Return the best of the media types in `offers`, or None if the client refuses all of them.
 
-    `accept` holds the values of all Accept fields; none, or only empty ones, accept anything. The most exact
-    range that matches an offer gives its weight, and weight 0 refuses it. Among equal weights an offer that
-    is named goes before one that only a wildcard matches. Among equal ones that are named, the earlier offer
-    wins; among those that only wildcards match, `unasked`, and then the earlier offer. A range that is not of
-    the right form is passed over, and so are parameters beside the weight.
+    `accept` contains the values of all Accept fields. If there are no values, or only empty ones, everything
+    is accepted. The most exact range that matches an offer gives the weight of the offer; weight 0 refuses
+    the offer. If weights are equal, an offer that is named wins over an offer that only a wildcard matches.
+    Among named offers with equal weight, the earlier one wins. Among offers that only wildcards match,
+    `unasked` wins, and after it the earlier offer. A range with a wrong form is ignored, and so are all
+    parameters except the weight.
     """
     ranges = _ranges(",".join(accept)) or {"*/*": 1.0}
 
@@ -31,7 +32,7 @@ def negotiate(accept: Sequence[str], offers: Sequence[str], unasked: str) -> str
 
 
 def _weight(offer: str, ranges: dict[str, float]) -> tuple[float, int]:
-    """Its weight, and how exactly it is named."""
+    """Return the weight of an offer, and how exactly a range names the offer."""
     kind = offer.partition("/")[0]
     for exactness, name in ((_NAMED, offer), (_KIND, f"{kind}/*"), (_ANY, "*/*")):
         if name in ranges:
@@ -40,7 +41,7 @@ def _weight(offer: str, ranges: dict[str, float]) -> tuple[float, int]:
 
 
 def _ranges(accept: str) -> dict[str, float]:
-    """Weights by media range; of one that is given twice the higher weight."""
+    """Return the weights by media range. A range that is given twice gets the higher weight."""
     found: dict[str, float] = {}
     for item in accept.split(",", _MOST_RANGES)[:_MOST_RANGES]:
         name, *parameters = (part.strip(" \t").lower() for part in item.split(";"))

@@ -1,4 +1,4 @@
-"""GET /openapi.json: what this very gateway promises."""
+"""GET /openapi.json: the description of exactly this gateway, with its settings and chains."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gateway.web.where import base
 
 @answered("/openapi.json")
 async def openapi(gateway: Gateway, request: Request) -> Response:
-    """GET /openapi.json."""
+    """GET /openapi.json on a host without function keys."""
     return _written(gateway, base(request), function_key=False)
 
 
 @answered("/openapi.json")
 async def openapi_with_function_key(gateway: Gateway, request: Request) -> Response:
-    """GET /openapi.json, where the platform asks for a function key."""
+    """GET /openapi.json on a platform that requires a function key."""
     return _written(gateway, base(request), function_key=True)
 
 
@@ -35,6 +35,7 @@ def _written(gateway: Gateway, where: str, *, function_key: bool) -> Response:
     return Response(text, headers={"cache-control": "no-store", **SECURE}, media_type=JSON)
 
 
-@functools.lru_cache(maxsize=4)  # a process has one gateway, and anybody may ask
+# Small: a process has one gateway. Cached: anybody may request the document.
+@functools.lru_cache(maxsize=4)
 def _text(settings: Settings, chains: bytes, where: str, function_key: bool) -> bytes:
     return sse.dumps(document(settings, json.loads(chains), base=where, function_key=function_key))

@@ -1,7 +1,9 @@
-"""What a browser loads: the page and its parts, by an exact list; no request's path reaches the file system.
+"""The files that a browser loads: the page and its parts.
 
-A part is kept by the browser and asked for again by its ETag (RFC 9110, 8.8.3), so a new release is seen at
-once and an unchanged one is not sent again.
+The files are in an exact list. The path of a request never reaches the file system.
+
+A browser caches each file and checks it by its ETag (RFC 9110, 8.8.3). So a new release is loaded at once,
+and an unchanged file is not sent again.
 """
 
 from __future__ import annotations
@@ -57,7 +59,10 @@ _WEB = shipped("web")
 
 @answered("/")
 async def page(gateway: Gateway, request: Request) -> Response:
-    """GET /: the page. Its parts are named relative to it, so its own path must end with a slash."""
+    """GET /: the page.
+
+    The page names its parts by relative addresses, so the page's own path must end with a slash.
+    """
     if not request.url.path.endswith("/"):
         query = request.url.query
         return Response(status_code=308, headers={**SECURE, "location": f"/?{query}" if query else "/"})
@@ -90,6 +95,6 @@ def _file(name: str, request: Request) -> Response:
 
 @functools.cache
 def _read(name: str) -> tuple[bytes, str]:
-    """A file of the list above, and its ETag."""
+    """Read a file of the list above. Return its bytes and its ETag."""
     body = (_WEB / name).read_bytes()
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'

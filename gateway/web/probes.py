@@ -1,6 +1,7 @@
-"""What an operator's machines ask: is it alive, can it serve, what does it count.
+"""Endpoints for an operator's machines: health, readiness and metrics.
 
-Liveness and readiness need no leave and tell only states; metrics ask for their own key where there is one.
+Health and readiness need no authentication and show only states. Metrics require their own key, if one is
+set.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ RETRY_AFTER_SECONDS = 2
 
 @answered("/health", probe=True)
 async def health(gateway: Gateway, request: Request) -> Response:
-    """GET /health: this process is alive."""
+    """GET /health: say that this process is alive."""
     return json_answer({"status": "ok", "model": gateway.model_state()})
 
 
 @answered("/ready", probe=True)
 async def ready(gateway: Gateway, request: Request) -> Response:
-    """GET /ready: 200 when every part is well enough to serve, else 503; both name each part's state."""
+    """GET /ready: 200 if every part can serve, else 503. Both answers name each part's state."""
     found = await gateway.readiness()
     if found.good:
         return json_answer(found.document())
@@ -36,7 +37,10 @@ async def ready(gateway: Gateway, request: Request) -> Response:
 
 @answered("/metrics", probe=True)
 async def metrics(gateway: Gateway, request: Request) -> Response:
-    """GET /metrics: what this process counts, for Prometheus; nothing is here unless the settings say so."""
+    """GET /metrics: the counters of this process, for Prometheus.
+
+    The path exists only if the settings turn it on.
+    """
     if gateway.exposition is None:
         raise RouteNotFound
     key = gateway.settings.metrics_key

@@ -1,4 +1,4 @@
-"""HTTP for producers: opening a stream, and its events, line by line."""
+"""HTTP for producers: open a stream, and send its events as lines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POSITION = re.compile(r"[0-9]{1,10}")
 
 
 async def opened(gateway: Gateway, request: Request, asked: Asked, owner: str) -> Response:
-    """POST /stream of a producer: the stream, taken over by whoever asks."""
+    """POST /stream for a producer: open the stream, and give the caller its claim."""
     opening, key = gateway.parts.opening, request_head.idempotency_key(request)
     record = await opening.open(asked, owner=owner, key=key, traceparent=request_head.traceparent(request))
     request_head.note(record)
@@ -59,7 +59,10 @@ async def opened(gateway: Gateway, request: Request, asked: Asked, owner: str) -
 
 @answered("/stream/{id}/events")
 async def produce(gateway: Gateway, request: Request) -> Response:
-    """POST /stream/{id}/events: lines of a producer, which its write token alone may send."""
+    """POST /stream/{id}/events: accept lines of a producer.
+
+    Only a request with the write token of the stream may send lines.
+    """
     stream_id, given = request.path_params["id"], request.headers.getlist("x-write-token")
     token = given[0] if len(given) == 1 else ""
     if not protocol.is_stream_id(stream_id) or not write_tokens.claim_in(token):
@@ -94,7 +97,7 @@ def _position(request: Request) -> int:
 
 @asynccontextmanager
 async def _same_time() -> AsyncIterator[None]:
-    """A refusal comes in a time that does not tell whether there is such a stream."""
+    """Delay each refusal to a fixed time, so that the time does not show whether the stream exists."""
     loop = asyncio.get_running_loop()
     refusing = loop.create_future()
     timer = loop.call_later(REFUSED_AFTER_SECONDS, refusing.set_result, None)
@@ -110,7 +113,10 @@ async def _same_time() -> AsyncIterator[None]:
 def _reading(gateway: Gateway) -> Reading:
     @asynccontextmanager
     async def reading(record: Record) -> AsyncIterator[None]:
-        """Raises TooManyReaders when there is no room for 10 s."""
+        """Hold room for reading the stream's log.
+
+        Raises TooManyReaders when there is no room for 10 s.
+        """
         share = await gateway.room_for(record)
         try:
             async with gateway.folding:

@@ -1,4 +1,4 @@
-"""What a request says beside its body: who asks, which stream, from where on. The same for every format."""
+"""What a request contains besides its body: the caller, the stream, the cursor. The same for every format."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from gateway.protocol.errors import Invalid, Malformed, NoOwner
 from gateway.store.record import Record
 from gateway.streams.service import Gateway
 
-_CLAIMS = "holdfast.claims"  # in a request's scope
+_CLAIMS = "holdfast.claims"  # key in the scope of a request
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 async def found(gateway: Gateway, request: Request) -> Record:
-    """The stream of the path, for its owner, or for whoever shows a token of it."""
+    """Return the stream that the path names.
+
+    The request must come from the stream's owner, or have a token of the stream.
+    """
     stream_id, tokens = request.path_params["id"], request.query_params.getlist("token")
     if by_token(request) and gateway.knows_tokens:
         record = await gateway.find_by_token(stream_id, tokens[0] if len(tokens) == 1 else "")
@@ -32,13 +35,13 @@ async def found(gateway: Gateway, request: Request) -> Record:
 
 
 def by_token(request: Request) -> bool:
-    """Whether a stream token is all that the request shows of who asks."""
+    """Whether a stream token is the only authentication in the request."""
     others = "authorization" in request.headers or "x-api-key" in request.headers
     return not others and bool(request.query_params.getlist("token"))
 
 
 async def owner(gateway: Gateway, request: Request) -> str:
-    """Who asks. Raises Unauthorized or AuthUnavailable."""
+    """Return the caller's name as an owner of streams. Raises Unauthorized or AuthUnavailable."""
     if gateway.named is not None:
         caller = await gateway.named.caller(request)
     else:
@@ -49,24 +52,27 @@ async def owner(gateway: Gateway, request: Request) -> str:
 
 
 def check_apart(gateway: Gateway) -> None:
-    """Raises NoOwner where everybody may ask and nobody is asked who he is: all would share what is kept."""
+    """Raise NoOwner if everybody may use the gateway without authentication.
+
+    In this case all callers would share what is stored for one owner.
+    """
     if gateway.settings.is_open and gateway.settings.open_to_all == "yes":
         raise NoOwner
 
 
 def claims(request: Request) -> Mapping[str, Any]:
-    """What chains are told of who asks; call it after `owner`."""
+    """Return the caller's claims that chains may read. Call this after `owner`."""
     known: Mapping[str, Any] = request.scope[_CLAIMS]
     return known
 
 
 def note(record: Record) -> None:
-    """The stream, and the trace that it belongs to, for the request's line in the log."""
+    """Note the stream and its trace for the request's line in the log."""
     loglines.note(stream=record.id, **({"trace": loglines.trace_id(record.trace)} if record.trace else {}))
 
 
 def cursor(request: Request) -> Cursor | None:
-    """`Last-Event-ID`; the header wins over the query. Raises Malformed."""
+    """Return the cursor in `Last-Event-ID`. The header wins over the query. Raises Malformed."""
     cursors: list[Cursor | None] = []
     for given in (request.headers.getlist("last-event-id"), request.query_params.getlist("last_event_id")):
         if len(given) > 1:
@@ -79,7 +85,7 @@ def cursor(request: Request) -> Cursor | None:
 
 
 def idempotency_key(request: Request) -> str:
-    """What makes a POST safe to repeat, or the empty string. Raises Invalid."""
+    """Return the key that makes a POST safe to repeat, or the empty string. Raises Invalid."""
     keys = request.headers.getlist("idempotency-key")
     if not keys:
         return ""
@@ -89,12 +95,12 @@ def idempotency_key(request: Request) -> str:
 
 
 def has_body(request: Request) -> bool:
-    """Whether the request brings a body, or names the type of one."""
+    """Whether the request has a body, or names the type of a body."""
     headers = request.headers
     length = headers.get("content-length", "0").strip()
     return length.strip("0") != "" or "content-type" in headers or "transfer-encoding" in headers
 
 
 def traceparent(request: Request) -> str:
-    """The caller's trace context, or the empty string."""
+    """Return the caller's trace context, or the empty string."""
     return protocol.traceparent(request.headers.get("traceparent", ""))

@@ -1,8 +1,8 @@
 """The body of one answer that follows a stream, the same for every way to send it. No I/O.
 
 `EventStream` sends the body by ASGI, and `DirectReader` writes it to the socket. This module decides what
-both send: where the `retry:` line stands, what a reader gets that finds no store or no room, and whether the
-body is ended in order. It also counts the bytes and keeps the reason of the end.
+both of them send: where the `retry:` line is, what a reader gets if the store is out of reach or there is no
+room, and whether the body gets an orderly end. It also counts the bytes and stores the reason of the end.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from gateway.relay.reader import Why
 
 
 class StreamBody:
-    """Chunks in, bytes out. `retry:` stands directly before the first frame.
+    """The body of one answer: it takes chunks and returns bytes.
 
-    `retry`: whether there is such a line. Clients of other formats do not read it. `cut`: for clients that
-    take an orderly end for the end of the stream. Their body is ended in order only where the stream has
-    ended.
+    The `retry:` line comes directly before the first frame. `retry`: whether there is such a line; clients of
+    other formats do not read it. `cut`: the clients treat an orderly end of the body as the end of the
+    stream. Their body gets an orderly end only if the stream has ended.
     """
 
     __slots__ = ("_cut", "_retry", "sent", "started", "why")
@@ -29,11 +29,11 @@ class StreamBody:
         self._retry = retry
         self._cut = cut
         self.started = False  # whether a frame was sent
-        self.sent = 0  # bytes of the body
+        self.sent = 0  # number of body bytes that were sent
         self.why = Why.NONE  # why the body has ended
 
     def add(self, chunk: bytes) -> bytes:
-        """The bytes to send for a chunk of the relay's."""
+        """Return the bytes to send for a chunk from the relay."""
         if not self.started and chunk != sse.HEARTBEAT:
             self.started = True
             if self._retry:
@@ -42,10 +42,10 @@ class StreamBody:
         return chunk
 
     def refuse(self, error: HoldfastError) -> bytes:
-        """End the body: there is no store (StoreUnavailable) or no room (TooManyReaders).
+        """End the body, because there is no store (StoreUnavailable) or no room (TooManyReaders).
 
-        Any status but 200 makes EventSource give up for good. So the reader is told by the `retry:` line when
-        to come back. These are the bytes to send, which may be none.
+        Any status but 200 makes EventSource give up for good. So the `retry:` line says when the reader
+        should connect again. Returns the bytes to send, which may be empty.
         """
         self.end(Why.STORE if isinstance(error, StoreUnavailable) else Why.FULL)
         line = b"" if self.started or not self._retry else retry_line(error)
@@ -53,15 +53,15 @@ class StreamBody:
         return line
 
     def end(self, why: Why) -> None:
-        """The body has ended. The first reason counts."""
+        """Note that the body has ended. Only the first reason is kept."""
         self.why = self.why or why
 
     @property
     def in_order(self) -> bool:
-        """Whether the body is to be ended in order: else the connection is cut."""
+        """Whether the body gets an orderly end. If not, the connection is cut."""
         return not self._cut or self.why is Why.TERMINAL
 
 
 def why_cancelled(error: asyncio.CancelledError) -> Why | None:
-    """Why the task of a reader was cancelled: GONE or STALLED. None: for another reason."""
+    """Return why the task of a reader was cancelled: GONE or STALLED. None: for another reason."""
     return next((why for why in (Why.GONE, Why.STALLED) if error.args and error.args[0] is why), None)

@@ -1,4 +1,4 @@
-"""GET /streams: the caller's own streams, as a page of them or as a feed of what becomes of them."""
+"""GET /streams: the caller's own streams, as one page of a list or as a feed of their changes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ EVENT_STREAM = "text/event-stream"
 
 @answered("/streams")
 async def streams(gateway: Gateway, request: Request) -> Response:
-    """GET /streams: a page, or with `Accept: text/event-stream` the feed, behind its `Last-Event-ID`."""
+    """GET /streams: a page of the list.
+
+    With `Accept: text/event-stream` the answer is the feed, after the cursor in `Last-Event-ID`.
+    """
     owner = await request_head.owner(gateway, request)
     request_head.check_apart(gateway)
     preferred = negotiate(request.headers.getlist("accept"), (JSON, EVENT_STREAM), JSON)
     if preferred is None:
         raise NotAcceptable
-    after = request_head.cursor(request)  # one that is none is refused, whatever is asked for
+    # An invalid cursor is refused, even if a page of the list is requested.
+    after = request_head.cursor(request)
     if preferred == EVENT_STREAM:
         return _feed(gateway, after, owner)
     keys = frozenset(gateway.settings.list_metadata.split())

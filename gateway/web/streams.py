@@ -1,4 +1,8 @@
-"""Request to response, the same for every host. Hosts route and await; every rule is here or below."""
+"""From request to response, the same for every host.
+
+A host only routes requests and awaits the handlers. Every rule is in this module or in a module that it
+calls.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ EVENT_STREAM = "text/event-stream"
 
 @answered("/stream")
 async def create(gateway: Gateway, request: Request) -> Response:
-    """POST /stream."""
+    """POST /stream: start a stream."""
     owner = await request_head.owner(gateway, request)
     follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
     after = request_head.cursor(request)
@@ -65,7 +69,7 @@ async def create(gateway: Gateway, request: Request) -> Response:
 
 @answered("/stream/{id}")
 async def follow(gateway: Gateway, request: Request) -> Response:
-    """GET /stream/{id}: events, or the status document."""
+    """GET /stream/{id}: the events, or the status document."""
     after, preferred = request_head.cursor(request), _preferred(request, unasked=EVENT_STREAM)
     if preferred is None:
         raise NotAcceptable
@@ -77,14 +81,15 @@ async def follow(gateway: Gateway, request: Request) -> Response:
         gateway.parts.hub.check_room(record.id, record.owner)
     except (StoreUnavailable, TooManyReaders) as error:
         if not _is_event_source(request) and isinstance(error, TooManyReaders):
-            raise  # no EventSource, which would give up for good
+            # The client is not EventSource, so the error does not make it give up for good.
+            raise
         return EventStream(sent_away(error))
     return _events(gateway, record, after, {})
 
 
 @answered("/stream/{id}")
 async def cancel(gateway: Gateway, request: Request) -> Response:
-    """DELETE /stream/{id}: end it; with `purge=true` also delete it."""
+    """DELETE /stream/{id}: end the stream. With `purge=true` also delete it."""
     owner = await request_head.owner(gateway, request)
     given = request.query_params.getlist("purge")
     if given not in ([], ["true"], ["false"]):
@@ -97,7 +102,7 @@ async def cancel(gateway: Gateway, request: Request) -> Response:
 
 @answered("/stream/{id}/retry")
 async def retry(gateway: Gateway, request: Request) -> Response:
-    """POST /stream/{id}/retry."""
+    """POST /stream/{id}/retry: try a failed stream again."""
     owner = await request_head.owner(gateway, request)
     follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
     after, wanted = request_head.cursor(request), parse_retry({})
@@ -122,7 +127,7 @@ async def retry(gateway: Gateway, request: Request) -> Response:
 
 @answered("/stream/{id}/resume")
 async def resume(gateway: Gateway, request: Request) -> Response:
-    """POST /stream/{id}/resume."""
+    """POST /stream/{id}/resume: answer a stream's questions, and go on in a new stream."""
     owner = await request_head.owner(gateway, request)
     follow_now = _preferred(request, unasked=JSON) == EVENT_STREAM
     bounds = gateway.bounds
@@ -144,7 +149,7 @@ async def resume(gateway: Gateway, request: Request) -> Response:
 
 @answered("/stream/{id}/token")
 async def token(gateway: Gateway, request: Request) -> Response:
-    """POST /stream/{id}/token."""
+    """POST /stream/{id}/token: give a token for this stream."""
     owner = await request_head.owner(gateway, request)
     given = await token_giving.give(gateway, request.path_params["id"], owner, base(request))
     return json_answer(given, 201)
@@ -152,7 +157,7 @@ async def token(gateway: Gateway, request: Request) -> Response:
 
 @answered("/stream/{id}/token")
 async def token_end(gateway: Gateway, request: Request) -> Response:
-    """DELETE /stream/{id}/token: all that were given so far."""
+    """DELETE /stream/{id}/token: make all tokens void that were given for this stream so far."""
     owner = await request_head.owner(gateway, request)
     await token_giving.end(gateway, request.path_params["id"], owner)
     return Response(status_code=204, headers=SECURE)
@@ -160,14 +165,14 @@ async def token_end(gateway: Gateway, request: Request) -> Response:
 
 @answered("*")
 async def preflight(gateway: Gateway, request: Request) -> Response:
-    """OPTIONS: whether a page of another origin may ask."""
+    """OPTIONS: say whether a page of another origin may send requests."""
     allowed = cors(request, gateway.settings.origins, preflight=True)
     return Response(status_code=204, headers={**SECURE, **allowed})
 
 
 @answered("/api/http_trigger")
 async def http_trigger(gateway: Gateway, request: Request) -> Response:
-    """POST /api/http_trigger: the original sample's endpoint, through the same queue, worker and log."""
+    """POST /api/http_trigger: the original sample's endpoint. It uses the same queue, worker and log."""
     owner = await request_head.owner(gateway, request)
     chains, bounds = gateway.chains, gateway.bounds
     default = gateway.settings.default_chain
@@ -193,14 +198,14 @@ def _where(record: Record) -> str:
 
 
 def _created(record: Record) -> dict[str, str]:
-    """Headers for who follows at once."""
+    """Return the headers for a caller that follows the new stream at once."""
     return {"location": _where(record), "x-stream-id": record.id}
 
 
 def _made(
     gateway: Gateway, request: Request, record: Record, after: Cursor | None, *, follow_now: bool
 ) -> Response:
-    """A stream that was started: its events, or where they are to be had."""
+    """Return the answer about a stream that was started: its events, or the address of its events."""
     request_head.note(record)
     if follow_now:
         return _events(gateway, record, after, _created(record))
@@ -228,14 +233,15 @@ def _is_event_source(request: Request) -> bool:
 
 def _events(gateway: Gateway, record: Record, after: Cursor | None, headers: dict[str, str]) -> Response:
     if record.ended and str(after) == record.last_id:
-        return Response(status_code=204, headers={**HEADERS, **headers})  # EventSource stops
+        return Response(status_code=204, headers={**HEADERS, **headers})  # 204 makes EventSource stop
     return LiveStream(gateway.parts.relay, record, after, headers)
 
 
 async def _texts(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Text events and the terminal one.
+    """Yield the text events and the terminal event.
 
-    What was shown is void after a `reset`, and this endpoint's client knows none: the connection ends there.
+    A `reset` makes sent text void, but the clients of this endpoint do not know `reset`. So the chunks end
+    there.
     """
     async with aclosing(chunks) as source:
         async for chunk in source:

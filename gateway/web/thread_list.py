@@ -1,4 +1,4 @@
-"""GET /threads: the caller's threads, those with the newest stream first."""
+"""GET /threads: list the caller's threads. The thread with the newest stream comes first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NEXT = re.compile(r"(?P<at>[0-9]{1,15})-(?P<name>[!-~]{1,2400})", re.ASCII)
 
 @answered("/threads")
 async def threads(gateway: Gateway, request: Request) -> Response:
-    """GET /threads: `limit` of them, those behind the cursor `next`."""
+    """GET /threads: at most `limit` threads, beginning after the cursor `next`."""
     owner = await request_head.owner(gateway, request)
     request_head.check_apart(gateway)
     most, before = _limit(request), _before(request)
@@ -39,7 +39,10 @@ async def threads(gateway: Gateway, request: Request) -> Response:
 
 
 async def _row(gateway: Gateway, owner: str, name: str, state: State) -> dict[str, Any] | None:
-    """A thread, or None for one that has been deleted or has expired meanwhile."""
+    """Return the row of a thread.
+
+    Returns None for a thread that was deleted or has expired since the list was read.
+    """
     if not state.created_ms:
         return None
     return {
@@ -60,7 +63,7 @@ def _limit(request: Request) -> int:
 
 
 def _before(request: Request) -> tuple[int, str] | None:
-    """The thread behind which the page begins, its name quoted. Raises Invalid."""
+    """Return the thread after which the page begins, as a time in ms and a quoted name. Raises Invalid."""
     given = request.query_params.get("next")
     if given is None:
         return None

@@ -1,4 +1,4 @@
-"""GET /usage: what the caller's streams have taken, and what they may."""
+"""GET /usage: how many tokens the caller's streams have used, and the caller's limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GET /webhooks/secret: with what the caller's webhooks are signed."""
+"""GET /webhooks/secret: the secret with which the caller's webhooks are signed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.webhooks.signature import Secrets
 
 @answered("/webhooks/secret")
 async def webhook_secret(gateway: Gateway, request: Request) -> Response:
-    """GET: the caller's own secret, by the first of GATEWAY_WEBHOOK_KEYS."""
+    """GET: the caller's own secret, made with the first of GATEWAY_WEBHOOK_KEYS."""
     owner = await request_head.owner(gateway, request)
     request_head.check_apart(gateway)
     keys = gateway.settings.webhook_keys.split()

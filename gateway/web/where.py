@@ -1,7 +1,8 @@
-"""Below which path this gateway is asked: the one rule for `Location`, `stream`, token URLs and `servers`.
+"""The base path of this gateway, for `Location`, `stream`, token URLs and `servers`.
 
-Mounted in another ASGI application, or behind a server's `--root-path`, it is ASGI's `root_path`. Azure
-Functions hands on whole paths and says nothing of its prefix, so that host sets it (`below`).
+If the gateway is mounted in another ASGI application, or runs behind a server's `--root-path`, the base path
+is ASGI's `root_path`. Azure Functions passes whole paths and does not name its prefix, so that host sets the
+base path itself (`below`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.types import Scope
 
-_BASE = "holdfast.base"  # in a request's scope
-_IN_A_PATH = "/~!$&'()*+,;=:@"  # what may stand there as it is (RFC 3986, 3.3)
+_BASE = "holdfast.base"  # key in the scope of a request
+# Characters that a path may contain without percent-encoding (RFC 3986, 3.3).
+_IN_A_PATH = "/~!$&'()*+,;=:@"
 
 
 def base(request: Request) -> str:
-    """The path's beginning, percent-encoded: `/api/ai`, or the empty string at the root.
+    """Return the base path, percent-encoded: `/api/ai`, or the empty string at the root.
 
-    It has one slash in front: two would begin another host's name (RFC 3986, 4.2).
+    It begins with exactly one slash: two slashes would begin the name of another host (RFC 3986, 4.2).
     """
     given: str = request.scope.get(_BASE, request.scope.get("root_path", ""))
     path = given.strip("/")
@@ -26,11 +28,11 @@ def base(request: Request) -> str:
 
 
 def below(scope: Scope, path: str) -> None:
-    """Say that this request was routed below a path, by a host that has no `root_path`."""
+    """Set the base path of this request, for a host that has no `root_path`."""
     scope[_BASE] = path
 
 
 def route_path(scope: Scope) -> str:
-    """The path that our own routes match: below `root_path`, as Starlette's router takes it."""
+    """Return the path that our own routes match: below `root_path`, as Starlette's router computes it."""
     root, path = scope.get("root_path", ""), str(scope["path"])
     return path[len(root) :] if root and path.startswith(f"{root}/") else path

@@ -1,6 +1,6 @@
-"""What schemas are made of: names, numbers, objects. No I/O.
+"""Basic parts of the schemas: names, numbers, objects. No I/O.
 
-Patterns mean the same to ECMA-262, Python and Rust.
+All patterns have the same meaning in ECMA-262, Python and Rust.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ Schema = dict[str, Any]
 ANY_ID: Schema = {"type": "string", "minLength": 1}
 ID: Schema = {"type": "string", "pattern": f"^{STREAM_ID.pattern}$"}
 EVENT_ID: Schema = {"type": "string", "pattern": f"^{CURSOR.pattern}$"}
-CURSOR_OR_NONE: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})$"}  # 0: of `log_lost`
+# `0` is the id of the event `log_lost`.
+CURSOR_OR_NONE: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})$"}
 LAST_EVENT_ID: Schema = {"type": "string", "pattern": f"^(?:0|{CURSOR.pattern})?$"}
-# A field's value has no blank at either end (RFC 9110, 5.5).
+# A header's value has no space at its beginning or end (RFC 9110, 5.5).
 IDEMPOTENCY_KEY: Schema = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$"}
 TIME: Schema = {"type": "string", "format": "date-time"}
 THREAD_NAME: Schema = {
@@ -27,27 +28,29 @@ THREAD_NAME: Schema = {
     "pattern": r"^[^/\x00-\x1f\x7f-\x9f]+$",
     "not": {"anyOf": [{"enum": [".", ".."]}, {"pattern": "^stream:"}]},
 }
-# What `str.strip` leaves something of.
+# A character that `str.strip` does not remove.
 NOT_BLANK = (
-    r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # a test compares the two
+    # A test compares this pattern with `str.strip`.
+    r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 )
 TEXT: Schema = {"type": "string"}
 NATURAL: Schema = {"type": "integer", "minimum": 0}
 
 
 def ref(name: str) -> Schema:
-    """A schema of the document's components, by name."""
+    """Return a reference to a schema of the document's components, by its name."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def where(base: str) -> Schema:
-    """A stream's path, below the gateway's own."""
-    escaped = re.sub(r"[$()*+.?]", r"\\\g<0>", base)  # what has a meaning in a pattern of ECMA-262
+    """Return the schema of a stream's path. `base` is the path below which the gateway is reached."""
+    # Escape the characters that have a meaning in a pattern of ECMA-262.
+    escaped = re.sub(r"[$()*+.?]", r"\\\g<0>", base)
     return {"type": "string", "pattern": f"^{escaped}/stream/{STREAM_ID.pattern}$"}
 
 
 def exactly(**properties: Schema) -> Schema:
-    """All of these properties, and no other."""
+    """Return the schema of an object that has all of these properties, and no other property."""
     return {
         "type": "object",
         "properties": properties,
@@ -57,10 +60,10 @@ def exactly(**properties: Schema) -> Schema:
 
 
 def also(schema: Schema, **optional: Schema) -> Schema:
-    """The same object, with properties that it may have."""
+    """Return the schema of the same object, with additional properties that are optional."""
     return {**schema, "properties": {**schema["properties"], **optional}}
 
 
 def or_null(schema: Schema) -> Schema:
-    """The same, or null."""
+    """Return a schema that also allows null."""
     return {"anyOf": [schema, {"type": "null"}]}

@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 document: every endpoint, and everything that a client may be answered there. No I/O.
+"""The OpenAPI 3.1 document: every endpoint, and every answer that a client may get there. No I/O.
 
 A pure function of the settings and of the chains' input schemas. An operation names its problems' codes; the
-rest comes from the error tree. Tests hold the document against the routes and the answers of both hosts.
+rest comes from the error tree. Tests compare the document with the routes and the answers of both hosts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BODY = ("malformed", "too_large", "not_json", "encoded", "invalid")
 _STORE = ("store_unavailable", "internal")
 _START = (*_BODY, "over_quota", "queue_full", "too_many_readers", "queue_unavailable", *_STORE)
 _THREAD = ("thread_busy", "thread_waiting")
-_ONE = ("not_found", "no_route", "gone", *_STORE)  # no_route: an id with a slash makes another path
+_ONE = ("not_found", "no_route", "gone", *_STORE)  # no_route: a slash in the id makes another path
 _METHODS = ("get", "post", "delete", "options")
 _ABOUT = """LangChain answers as server-sent events that survive a cut connection.
 
@@ -48,9 +48,9 @@ the body."""
 def document(
     settings: Settings, chains: Mapping[str, Schema | None], *, base: str = "", function_key: bool = False
 ) -> dict[str, Any]:
-    """The document. `base`: below which path the gateway is asked, as `gateway.web.where` has it.
+    """Return the document. `base`: the path below which the gateway is reached (`gateway.web.where`).
 
-    `function_key`: the platform asks for one where work is started or ended.
+    `function_key`: the platform requires a function key to start or end work.
     """
     contract = _Contract(settings, function_key)
     paths = contract.paths()
@@ -134,7 +134,7 @@ class _Contract:
         }
 
     def thread(self, name: str, summary: str, told: dict[str, Answer], *codes: str) -> Operation:
-        """What a caller asks of his threads."""
+        """Return an operation on the caller's threads."""
         return {
             **_named(name, summary),
             "security": self._asked(),
@@ -142,12 +142,12 @@ class _Contract:
         }
 
     def _apart(self) -> tuple[str, ...]:
-        """The problem that threads have where everybody may ask and nobody is asked who he is."""
+        """Return the extra problem of threads if everybody may use the gateway without authentication."""
         settings = self.settings
         return ("no_owner",) if settings.is_open and settings.open_to_all == "yes" else ()
 
     def schemes(self) -> dict[str, Schema]:
-        """Every way to say who asks."""
+        """Return all ways in which a caller can authenticate."""
         key = {"type": "apiKey", "in": "header"}
         bearer = {"type": "http", "scheme": "bearer"}
         told = "of POST /stream/{id}/token; looked at where no Authorization and no X-API-Key is sent"
@@ -169,24 +169,24 @@ class _Contract:
         return schemes
 
     def _asked(self) -> list[dict[str, list[str]]]:
-        """What starts, ends or gives away a stream needs one of these."""
+        """Return the security of operations that start, end or share a stream: one of these is required."""
         others = {"streamToken", "writeToken", "metricsKey"}
         return [{name: []} for name in self.schemes() if name not in others] or [{}]
 
     def _refused(self, *codes: str) -> dict[str, Answer]:
-        """The problems of an operation that asks who asks."""
+        """Return the problems of an operation that authenticates its caller."""
         told = responses.problems((*codes, *self._strangers()))
         if self.function_key:
             told["401"] = {"description": "From the platform: it asks for a function key.", "headers": {}}
         return told
 
     def _strangers(self) -> tuple[str, ...]:
-        """The problems that only a gateway has which asks who asks."""
+        """Return the problems that only a gateway with authentication has."""
         settings = self.settings
         required = settings.jwt_required_scope or settings.jwt_required_role
         codes = {
             "unauthorized": not settings.is_open,
-            "forbidden": bool(required or settings.chain_claims),  # who has too many claims is refused
+            "forbidden": bool(required or settings.chain_claims),  # too many claims are refused
             "auth_unavailable": settings.auth in ("jwt", "keys"),
         }
         return tuple(code for code, told in codes.items() if told)
@@ -368,7 +368,7 @@ class _Contract:
 
     def _metrics(self) -> Operation:
         told = _open("metrics", "What this process counts, for Prometheus", responses.text("text/plain"))
-        codes = {"internal", "no_route"}  # the latter where they are not configured
+        codes = {"internal", "no_route"}  # no_route: metrics are turned off
         if self.settings.metrics_key:
             codes.add("unauthorized")
             told["security"] = [{"metricsKey": []}]
@@ -381,7 +381,7 @@ def _named(name: str, summary: str) -> Operation:
 
 
 def _open(name: str, summary: str, told: Answer) -> Operation:
-    """Nobody is asked who asks."""
+    """Return an operation that does not authenticate its caller."""
     return {**_named(name, summary), "responses": {"200": told, **responses.problems(["internal"])}}
 
 
@@ -395,6 +395,6 @@ def _preflight(name: str, *codes: str) -> Operation:
 
 
 def _links() -> dict[str, Any]:
-    """What can be done with a stream that was just made."""
+    """Return links to the operations on a stream that was just made."""
     here = {"id": "$response.body#/id"}
     return {name: {"operationId": name, "parameters": here} for name in ("follow", "cancel", "token")}

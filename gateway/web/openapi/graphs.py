@@ -6,7 +6,7 @@ from gateway.web.openapi.basics import TEXT, Schema, also, exactly
 
 
 def step(run: Schema) -> Schema:
-    """A step of a graph."""
+    """Return the schema for the data of an event `graph`: a step of a graph."""
     anything: Schema = {"type": "object"}
     return also(
         exactly(kind={"enum": ["message", "updates", "values", "piece", "last_piece"]}, stage=TEXT),

@@ -1,4 +1,4 @@
-"""JSON Schemas of what a caller has: streams and threads as they are listed, and several streams at once."""
+"""JSON Schemas of what a caller owns: lists of streams and threads, and several streams at once."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from gateway.web.openapi.basics import (
     ref,
 )
 
-JOINT_POSITION: Schema = {"type": "string", "pattern": f"^({FORM}(\\.{FORM})*)?$"}  # empty: all begin anew
+# Empty: every stream begins at its first event.
+JOINT_POSITION: Schema = {"type": "string", "pattern": f"^({FORM}(\\.{FORM})*)?$"}
 
 
 def components(most_items: int) -> dict[str, Schema]:
-    """A caller's streams and threads, as they are listed."""
+    """Return the schemas of a caller's streams and threads in their lists."""
     return {**_streams(most_items), **_usage(), **_threads()}
 
 
@@ -70,7 +71,10 @@ def _streams(most_items: int) -> dict[str, Schema]:
 
 
 def _event(kinds: Sequence[str], position: Schema, data: Schema) -> Schema:
-    """One server-sent event. A text has no `event:` line, so clients call it `message`."""
+    """Return the schema of one server-sent event.
+
+    A text event has no `event:` line, so clients call it `message`.
+    """
     text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
     event = {"enum": [kind or "message" for kind in kinds]}
     return {**exactly(id=position, event=event, data=text, retry=NATURAL), "required": ["data"]}

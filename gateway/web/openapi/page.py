@@ -10,7 +10,7 @@ _KINDS = ("text/javascript", "text/css", "image/svg+xml")
 
 
 def paths() -> dict[str, dict[str, Any]]:
-    """Nobody is asked who asks."""
+    """Return the paths of the page. They need no authentication."""
     named = {"parameters": [parameters.part()]}
     return {
         "/": {"get": _file("page", "A page to ask on", ["internal"], "text/html")},

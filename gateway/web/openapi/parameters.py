@@ -1,4 +1,4 @@
-"""What a client may hand over beside a body, as OpenAPI's Parameter Objects. No I/O."""
+"""The parameters of requests besides the body, as OpenAPI's Parameter Objects. No I/O."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _BEFORE = "^[0-9]{1,15}-[A-Za-z0-9_-]{24}$"
 
 
 def stream(schema: Schema) -> Parameter:
-    """The id in a path."""
+    """Return the parameter for the stream's id in a path."""
     return {"name": "id", "in": "path", "required": True, "schema": schema}
 
 
 def thread() -> Parameter:
-    """The thread in a path."""
+    """Return the parameter for the thread in a path."""
     return {"name": "thread", "in": "path", "required": True, "schema": THREAD_NAME}
 
 
 def page(most: int, usual: int) -> list[Parameter]:
-    """Of a list, how many and behind which."""
+    """Return the parameters of a list: how many rows, and after which row."""
     limit = {"type": "integer", "minimum": 1, "maximum": most, "default": usual}
     told = "`next` of the page before"
     return [
@@ -32,7 +32,7 @@ def page(most: int, usual: int) -> list[Parameter]:
 
 
 def mine(most: int, usual: int, states: list[str]) -> list[Parameter]:
-    """Of the list of a caller's streams, which, how many, and behind which."""
+    """Return the parameters for the list of a caller's streams: which, how many, and after which row."""
     limit = {"type": "integer", "minimum": 1, "maximum": most, "default": usual}
     state = {"type": "string", "pattern": f"^({'|'.join(states)})(,({'|'.join(states)}))*$"}
     text = {"type": "string"}
@@ -46,12 +46,12 @@ def mine(most: int, usual: int, states: list[str]) -> list[Parameter]:
 
 
 def part() -> Parameter:
-    """A file of the page, in a path."""
+    """Return the parameter for the name of a file of the page, in a path."""
     return {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def cursor() -> list[Parameter]:
-    """Where to go on, in both places."""
+    """Return the parameters for the cursor from which to resume: header and query."""
     told = "the events after this one; absent, empty or 0: from the first"
     return [
         _named("Last-Event-ID", "header", LAST_EVENT_ID, told),
@@ -60,19 +60,19 @@ def cursor() -> list[Parameter]:
 
 
 def purge() -> Parameter:
-    """Whether a stream is deleted as well."""
+    """Return the parameter that says whether the stream is also deleted."""
     told = "end it, and delete everything that is kept of it"
     return _named("purge", "query", {"type": "string", "enum": ["true", "false"]}, told)
 
 
 def ids(most: int) -> Parameter:
-    """Several streams."""
+    """Return the parameter for the ids of several streams."""
     schema = {"type": "array", "items": ID, "minItems": 1, "maxItems": most}
     return {**_named("id", "query", schema, "a stream; as often as there are streams"), "required": True}
 
 
 def position() -> list[Parameter]:
-    """Where to go on with several streams, in both places."""
+    """Return the parameters for the position from which to resume several streams: header and query."""
     told = "the id of an event: the events of each stream after it"
     schema = {"type": "string", "pattern": f"^(0|({FORM}(\\.{FORM})*)?)$"}
     return [
@@ -82,13 +82,13 @@ def position() -> list[Parameter]:
 
 
 def idempotency_key() -> Parameter:
-    """What makes a POST safe to repeat."""
+    """Return the header that makes a POST safe to repeat."""
     told = "same key and same body: the same stream, however often; another body: 422"
     return _named("Idempotency-Key", "header", IDEMPOTENCY_KEY, told)
 
 
 def traceparent() -> Parameter:
-    """The caller's trace."""
+    """Return the header for the caller's trace."""
     told = "carried to the worker; one that is none is passed over (W3C Trace Context, 3.2)"
     return _named("traceparent", "header", {"type": "string"}, told)
 

@@ -1,4 +1,4 @@
-"""HTTP for producers in the OpenAPI document: schemas, and what an operation takes and answers. No I/O."""
+"""HTTP for producers in the OpenAPI document: schemas, and each operation's body and answers. No I/O."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSALS = (
 
 
 def components(bounds: Bounds, base: str) -> dict[str, Schema]:
-    """The named schemas; `base` is the path that the gateway is asked below."""
+    """Return the named schemas. `base` is the path below which the gateway is reached."""
     metadata = {"anyOf": [ref("JsonObject"), {"type": "null"}]}
     told = f"at most {MAX_METADATA_BYTES} bytes of JSON; echoed in the status document"
     most = min(MOST_STAGES, bounds.items)
@@ -55,12 +55,12 @@ def components(bounds: Bounds, base: str) -> dict[str, Schema]:
 
 
 def opened() -> dict[str, Any]:
-    """The answer to who opens a stream."""
+    """Return the answer to a producer that opens a stream."""
     return responses.json("a producer's stream, and its write token", ref("Opened"), {"Location": "Location"})
 
 
 def produce(bounds: Bounds, refused: dict[str, Any]) -> dict[str, Any]:
-    """POST /stream/{id}/events; `refused` are its problems."""
+    """Return the operation POST /stream/{id}/events. `refused` are its problems."""
     told = (
         f"Lines of JSON, each a ProducerLine: at most {bounds.bytes} bytes and {bounds.items} lines. None: "
         "the lease is renewed."
@@ -94,7 +94,7 @@ EXAMPLE = (
 
 
 def _lines() -> list[Schema]:
-    """One for each type."""
+    """Return the schemas of a producer's lines, one for each type of line."""
     state = {"enum": list(STATES)}
     call = {"type": "string", "minLength": 1, "maxLength": MOST_ID}
     usage = {"type": "integer", "minimum": 0, "maximum": MOST_TOKENS}

@@ -1,7 +1,7 @@
-"""What a client may be answered, as OpenAPI's Response Objects: headers, problems, event streams. No I/O.
+"""All answers that a client may get, as OpenAPI's Response Objects: headers, problems, event streams. No I/O.
 
-A problem's codes come from the error tree: an operation names the codes that it may answer; status, title,
-members and headers are the classes' own.
+A problem's codes come from the error tree. An operation names the codes that it may answer with. The error
+classes define status, title, members and headers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CREATED = {"Location": "Location", "X-Stream-Id": "StreamId"}
 
 
 def tree(root: type[HoldfastError] = HoldfastError) -> dict[str, type[HoldfastError]]:
-    """Every error there is, by its code."""
+    """Return all error classes, by their code."""
     found = {root.code: root}
     for error in root.__subclasses__():
         found |= tree(error)
@@ -36,7 +36,10 @@ def tree(root: type[HoldfastError] = HoldfastError) -> dict[str, type[HoldfastEr
 
 
 def headers(base: str) -> dict[str, Answer]:
-    """The headers that the document's components name; `base`: the path below which the gateway is asked."""
+    """Return the headers that the document's components name.
+
+    `base` is the path below which the gateway is reached.
+    """
     text = {"type": "string"}
     return {
         "Location": _header(where(base), "the stream"),
@@ -61,58 +64,59 @@ def headers(base: str) -> dict[str, Answer]:
 
 
 def empty(description: str, named: Mapping[str, str] | None = None) -> Answer:
-    """Without a body; `named` are its headers, by the names of their components."""
+    """Return an answer without a body. `named` maps its headers to the names of their components."""
     whole = {"X-Content-Type-Options": "NoSniff", "Referrer-Policy": "Referrer", **(named or {})}
     given = {header: {"$ref": f"#/components/headers/{name}"} for header, name in whole.items()}
     return {"description": description, "headers": given}
 
 
 def json(description: str, schema: Schema, named: Mapping[str, str] | None = None) -> Answer:
-    """JSON that nobody keeps."""
+    """Return an answer with JSON that caches must not store."""
     content = {"application/json": {"schema": schema}}
     return {**empty(description, {"Cache-Control": "NotStored", **(named or {})}), "content": content}
 
 
 def created(schema: str = "Created") -> Answer:
-    """The answer to who does not follow at once."""
+    """Return the answer to a caller that does not follow the new stream at once."""
     return json("the job is in the queue", ref(schema), {"Location": "Location"})
 
 
 def text(media_type: str) -> Answer:
-    """Text that nobody keeps."""
+    """Return an answer with text that caches must not store."""
     named = {"Cache-Control": "NotStored"}
     return {**empty("text", named), "content": {media_type: {"schema": {"type": "string"}}}}
 
 
 def page(*kinds: str) -> Answer:
-    """The page, or a part of it, bound to its own script and style."""
+    """Return the answer with the page or a part of it. Its policy allows only its own script and style."""
     content = {kind: {"schema": {"type": "string"}} for kind in kinds}
     return {**unchanged("a file of the page"), "content": content}
 
 
 def unchanged(description: str = "it is what If-None-Match names") -> Answer:
-    """A file of the page that a browser has already."""
+    """Return the answer for a file of the page that the browser already has."""
     named = {"Cache-Control": "Checked", "Content-Security-Policy": "Policy", "ETag": "ETag"}
     return empty(description, named)
 
 
 def seen(*, created: bool = False) -> Answer:
-    """For who has had the terminal event already."""
+    """Return the answer to a reader that has already had the terminal event."""
     told = "the stream has ended and its last event was seen: EventSource stops"
     return empty(told, _streamed(created))
 
 
 def events(description: str, *, created: bool = False, event: str = "Event") -> Answer:
-    """Server-sent events, for as long as the stream or the connection lives.
+    """Return the answer with server-sent events, as long as the stream or the connection lasts.
 
-    The schema is each event's, as OpenAPI's 3.2 calls it `itemSchema`: 3.1 has no word for the whole stream.
+    The schema is that of each single event, like `itemSchema` in OpenAPI 3.2. OpenAPI 3.1 cannot describe the
+    stream as a whole.
     """
     media = {"schema": ref(event), "examples": {"stream": {"summary": "the wire", "value": EXAMPLE}}}
     return {**empty(description, _streamed(created)), "content": {"text/event-stream": media}}
 
 
 def events_or(description: str, schema: Schema, event: str = "Event") -> Answer:
-    """Events, or JSON, as the client accepts."""
+    """Return the answer with events, or with JSON, as the client accepts."""
     streamed = events(description, event=event)["content"]
     return {
         **empty(description, {"Cache-Control": "NotStoredOrKept"}),
@@ -121,7 +125,7 @@ def events_or(description: str, schema: Schema, event: str = "Event") -> Answer:
 
 
 def problems(codes: Iterable[str]) -> dict[str, Answer]:
-    """By status, the problems of these codes. Raises KeyError for one that the tree does not have."""
+    """Return the problems with these codes, grouped by status. Raises KeyError for an unknown code."""
     known, by_status = tree(), defaultdict(list)
     for code in codes:
         by_status[known[code].status].append(known[code])
@@ -129,7 +133,7 @@ def problems(codes: Iterable[str]) -> dict[str, Answer]:
 
 
 def problem(errors: list[type[HoldfastError]]) -> Answer:
-    """The problems of one status (RFC 9457)."""
+    """Return the answer with the problems of one status (RFC 9457)."""
     status = errors[0].status
     named = {"Cache-Control": "NotStored"}
     if status in (401, 403) and errors != [NoOwner]:
@@ -153,7 +157,7 @@ def problem(errors: list[type[HoldfastError]]) -> Answer:
 
 
 def give_leave(responses: dict[str, Answer], *, preflight: bool) -> None:
-    """To pages of other origins, in each of these answers (fetch.spec.whatwg.org, "CORS protocol")."""
+    """Add the CORS headers to each of these answers (fetch.spec.whatwg.org, "CORS protocol")."""
     names = ["Allow-Origin", "Allow-Credentials", "Expose-Headers"]
     names += ["Allow-Methods", "Allow-Headers", "Max-Age"] if preflight else []
     leave = {"$ref": "#/components/headers/Leave"}
@@ -162,7 +166,7 @@ def give_leave(responses: dict[str, Answer], *, preflight: bool) -> None:
 
 
 def _extended(error: type[HoldfastError]) -> Schema:
-    """What this one's problem has beside the members of all."""
+    """Return the members that the problem of this error has besides the common members."""
     which = {"properties": {"code": {"const": error.code}}}
     return {"if": which, "then": {"required": list(error.members)}}
 

@@ -1,7 +1,8 @@
-"""JSON Schemas of what goes over the wire: bodies, the status document, the events, a problem. No I/O.
+"""JSON Schemas of all data on the wire: bodies, the status document, the events, a problem. No I/O.
 
-Each says what the code that reads or writes it says, and takes the number or the name from there; tests hold
-real requests and answers against them. Patterns mean the same to ECMA-262, Python and Rust.
+Each schema says the same as the code that reads or writes the data. It takes numbers and names from that
+code. Tests check real requests and answers against the schemas. All patterns have the same meaning in
+ECMA-262, Python and Rust.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ SAMPLE_EVENTS = (EventType.MESSAGE, *TERMINAL_EVENTS)
 def components(
     chains: Mapping[str, Schema | None], bounds: Bounds, base: str, default: str
 ) -> dict[str, Schema]:
-    """All the named schemas. `chains`: what each chain takes; `default`: the one that need not be named."""
+    """Return all named schemas.
+
+    `chains` maps each chain to the schema of its input. `default` is the chain that a request need not name.
+    """
     return {
         **_bodies(chains, bounds, default),
         **_json(bounds),
@@ -77,7 +81,10 @@ def components(
 
 
 def _asking(base: str) -> dict[str, Schema]:
-    """What a graph asks, and what goes on from another stream: with an answer, or as another try."""
+    """Return the schemas of a graph's questions and of streams that continue another stream.
+
+    A stream continues another one with an answer, or as another try.
+    """
     return {
         "Retried": exactly(
             id=ID,
@@ -205,9 +212,9 @@ def _bodies(chains: Mapping[str, Schema | None], bounds: Bounds, default: str) -
 def _asked_of(
     name: str, schema: Schema | None, start: Callable[[str, Schema], Schema], *, needed: bool
 ) -> Schema:
-    """What one chain takes; `needed`: its name has to be given.
+    """Return the schema of a start of one chain. `needed`: the request must name the chain.
 
-    Of a schema with definitions these are its own, and not the document's.
+    If the chain's schema has definitions, they belong to this schema only, and not to the document.
     """
     own = {"$id": f"urn:holdfast:chain:{name}", **schema} if schema and "$defs" in schema else schema
     whole = start("input", own or ref("Json"))
@@ -222,7 +229,7 @@ def _asked_of(
 
 
 def _json(bounds: Bounds) -> dict[str, Schema]:
-    """Any JSON, as far as it is taken."""
+    """Return the schemas of any JSON, within the limits of this gateway."""
     values = {"type": "array", "items": ref("Json"), "maxItems": bounds.items}
     members = {
         "type": "object",
@@ -260,12 +267,15 @@ def _call() -> Schema:
 
 
 def _word(most: int) -> Schema:
-    """A text that is not empty, of at most so many characters."""
+    """Return the schema of a text that is not empty and has at most `most` characters."""
     return {"type": "string", "minLength": 1, "maxLength": most}
 
 
 def _ready() -> Schema:
-    """A process that can serve, or cannot; the states of its parts are those of docs/operations.md."""
+    """Return the schemas of a process that can serve, or cannot.
+
+    docs/operations.md describes the states of its parts.
+    """
     part = exactly(state=TEXT)
     queue = {**exactly(state=TEXT, depth=NATURAL), "required": ["state"]}
     workers = exactly(state={"enum": ["seen", "none_seen"]})
@@ -301,7 +311,7 @@ def _status() -> Schema:
 
 
 def _lost() -> Schema:
-    """What is told only where something was lost."""
+    """Return the schema of a field that is present only if something was lost."""
     return {**ref("Usage"), "description": "used by tries and attempts of which nothing stands, if any"}
 
 
@@ -310,7 +320,10 @@ def _name(kind: EventType) -> str:
 
 
 def _event(kind: EventType, data: Schema) -> Schema:
-    """One server-sent event. A text has no `event:` line, so clients call it `message`."""
+    """Return the schema of one server-sent event.
+
+    A text event has no `event:` line, so clients call it `message`.
+    """
     text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
     whole = exactly(id=CURSOR_OR_NONE, event={"const": kind.value or "message"}, data=text, retry=NATURAL)
     return {**whole, "required": ["id", "event", "data"] if kind.value else ["id", "data"]}
@@ -322,7 +335,7 @@ _NUMBER: Schema = {"type": "integer", "minimum": 2}
 
 
 def _said() -> Mapping[EventType, Schema]:
-    """What a model says: the data of the event, by its type."""
+    """Return the data of the events with a model's output, by type."""
     nested = also(exactly(within=TEXT, stage=TEXT), delta=TEXT, reasoning=TEXT, run=_RUN, **_BELOW)
     aside = {"path": _BELOW["path"], "aside": TEXT}
     return {
@@ -349,7 +362,7 @@ def _said() -> Mapping[EventType, Schema]:
 
 
 def _data() -> Mapping[EventType, Schema]:
-    """An event's data, by its type."""
+    """Return the schema of each event's data, by type."""
     reset = exactly(attempt=_RUN, stage=TEXT, discard_after=EVENT_ID, reason=TEXT)
     tool = exactly(
         name=TEXT,

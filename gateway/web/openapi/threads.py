@@ -8,18 +8,18 @@ from gateway.web.openapi import parameters, responses
 from gateway.web.openapi.basics import ref
 from gateway.web.openapi.responses import Answer
 
-ROWS, MOST_ROWS = 50, 100  # of one page of the list
+ROWS, MOST_ROWS = 50, 100  # rows of one page of the list: default and limit
 
 
 class Describe(Protocol):
-    """An operation by its name, its summary, its good answers, and the codes of its problems."""
+    """A function that describes an operation by its name, summary, good answers, and problem codes."""
 
     def __call__(self, name: str, summary: str, told: dict[str, Answer], *codes: str) -> dict[str, Any]:
-        """The operation, without its parameters."""
+        """Return the operation, without its parameters."""
 
 
 def paths(operation: Describe) -> dict[str, dict[str, Any]]:
-    """The paths below `/threads` that are our own; LangGraph's clients know the last two as well."""
+    """Return the paths below `/threads` that are our own. LangGraph's clients also use the last two."""
     here = [parameters.thread()]
     listed = {"200": responses.json("the newest first", ref("Threads"))}
     state = {"200": responses.json("how it stands", ref("ThreadState"))}

@@ -11,7 +11,7 @@ from gateway.webhooks import urls
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """What a start may have, and what its owner is told."""
+    """Return the schemas of the webhook in a start, and of what its owner can read about it."""
     whole = exactly(
         url={
             "type": "string",
@@ -44,5 +44,5 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def secret() -> dict[str, Any]:
-    """The good answer of GET /webhooks/secret."""
+    """Return the good answer of GET /webhooks/secret."""
     return responses.json("with what the caller's webhooks are signed", ref("WebhookSecret"))
