@@ -32,7 +32,7 @@ _MORE_TEXTS = ("at", "retries", "from", "keyed", "thread", "first", "resumes", "
 _COUNTS = ("failures", "ended_ms", "version", "tokens_ended", "pieces", "handovers", "unknown_ms", "lines")
 _VALUES = ("metadata", "stages", "input", "params", "claims", "usage", "error", "used", "lost", "kept")
 _MORE_VALUES = ("turn", "graph", "answer", "doubted", "carried", "questions")
-# How each field of the hash is read. `Record.of` itself reads `status`, and fields that are known by a prefix.
+# How each field of the hash is read. `Record.of` itself reads `status`, and fields known by their prefix.
 FIELDS: Mapping[str, Callable[[bytes], Any]] = {
     **dict.fromkeys((*_TEXTS, *_MORE_TEXTS), bytes.decode),
     **dict.fromkeys((*_NUMBERS, *_COUNTS, "claimed_at"), int),
