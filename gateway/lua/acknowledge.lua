@@ -1,7 +1,8 @@
 -- acknowledge(job, log, open | id, entry, ...)
--- These entries of the stream's journal are projected. With the last one the journal goes, and the stream leaves the
--- due index; but one that waits for an answer is looked at once more as its log expires: then it waits no longer.
--- Answers {'ok'}, or {'more'}: there are other entries.
+-- Delete these entries of the stream's journal, because they have been projected. With the last entry, the journal is
+-- deleted and the stream leaves the due index. But a stream that waits for an answer is checked once more when its
+-- log expires: then it stops waiting.
+-- Returns {'ok'}, or {'more'}: there are other entries.
 local id, SPARE_MS = ARGV[1], 1000
 if #ARGV > 1 then redis.call('XDEL', journal_of(), unpack(ARGV, 2)) end
 if redis.call('XLEN', journal_of()) > 0 then return { 'more' } end
