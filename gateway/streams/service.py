@@ -1,6 +1,6 @@
 """The composition root: one process's log, hub, relay and queue, opened at first use.
 
-Azure Functions has no start-up hook, so `open` is called by the first request of the event loop that serves
+Azure Functions has no start-up hook, so the first request opens the parts, in the event loop that serves
 it. Hosts pass in the catalogue of chains as plain data: nothing here knows LangChain.
 """
 
