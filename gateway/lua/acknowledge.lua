@@ -1,8 +1,9 @@
 -- acknowledge(job, log, open | id, entry, ...)
--- These entries of the stream's journal are projected. With the last one the journal goes, and the stream leaves the
--- due index; but one that waits for an answer is looked at once more as its log expires: then it waits no longer.
--- Answers {'ok'}, {'more'}: there are other entries; or {'later', ms}: the next one's time comes then. A time that is
--- further away than it was ever to be was set by a clock that has since gone back: it has come.
+-- Delete these entries of the stream's journal, because they have been projected. With the last entry, the journal is
+-- deleted and the stream leaves the due index. But a stream that waits for an answer is checked once more when its
+-- log expires: then it stops waiting.
+-- Returns {'ok'}, {'more'}: there are other entries, or {'later', ms}: the next entry must not be handled for so many ms.
+-- A time that lies further ahead than any entry's time was set before the clock was set back: then it counts as over.
 local id, SPARE_MS = ARGV[1], 1000
 if #ARGV > 1 then redis.call('XDEL', journal_of(), unpack(ARGV, 2)) end
 local first = redis.call('XRANGE', journal_of(), '-', '+', 'COUNT', 1)[1]

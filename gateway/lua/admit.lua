@@ -1,14 +1,16 @@
 -- admit(live, starts, kept, bytes, looked | id, most_streams, most_starts, most_bytes, keep_ms,
 --       seen, word, bytes, left_ms, record_bytes, record_left_ms, ...)
--- A caller's place for one more stream, by what it has: all keys are the caller's own, so of one slot.
--- live: streams not known to have ended, by when they were looked at last. starts: those of the last minute.
--- kept: what ended ones still hold, by when it expires: `id bytes` for the log and `id. bytes` for the record, which
--- stays as a tombstone when the log has gone; bytes: the sum of these.
--- `seen` streams were looked at just now: running, ended (with both sizes), making (not confirmed), or gone. So
--- nobody has to tell when a stream ends, and a caller that dies leaves nothing counted. A young one without a
--- record is being made.
--- Answers {'ok', live} (also for an id that has its place), {'streams'|'starts'|'bytes', retry_ms}, or {'look'}:
--- look at all of `live` and ask again.
+-- Give a caller a place for one more stream, if the caller is within its limits. All keys belong to the caller, so
+-- they are in one slot.
+-- live: streams that are not known to have ended, by the time of their last check. starts: streams started in the
+-- last minute.
+-- kept: the storage that ended streams still use, by its expiry. `id bytes` is for the log. `id. bytes` is for the
+-- record, which stays as a tombstone after the log. bytes: the sum of these sizes.
+-- The caller has just checked `seen` streams: running, ended (with both sizes), making (not confirmed), or gone. So
+-- nothing has to report the end of a stream, and a process that dies leaves nothing counted. A young stream without a
+-- record is still being made.
+-- Returns {'ok', live} (also if the id already has its place), {'streams'|'starts'|'bytes', retry_ms}, or {'look'}:
+-- check all streams in `live` and call again.
 local LIVE, STARTS, KEPT, BYTES, LOOKED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, most_streams, most_starts, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local keep_ms, MINUTE_MS, MAKING_MS, AHEAD_MS = ARGV[5], 60000, 60000, 1000
@@ -32,7 +34,7 @@ for i = 6, #ARGV, 6 do
   if word == 'running' then
     redis.call('ZADD', LIVE, 'XX', NOW, one)
   elseif word == 'making' then
-    since = NOW -- it expires within a minute, and is gone then
+    since = NOW -- its record expires within a minute; then the stream is gone
   elseif word == 'ended' or since <= NOW - MAKING_MS or since > NOW + AHEAD_MS then
     if redis.call('ZREM', LIVE, one) == 1 and word == 'ended' then
       keep(one, ARGV[i + 2], tonumber(ARGV[i + 3]))
@@ -46,7 +48,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEPT, '-inf', NOW, 'LIMIT', 
 end
 if redis.call('EXISTS', KEPT) == 0 then redis.call('DEL', BYTES) end
 redis.call('ZREMRANGEBYSCORE', STARTS, '-inf', NOW - MINUTE_MS)
-redis.call('ZREMRANGEBYSCORE', STARTS, NOW + AHEAD_MS, '+inf') -- the clock has gone back since
+redis.call('ZREMRANGEBYSCORE', STARTS, NOW + AHEAD_MS, '+inf') -- the clock was set back after these starts
 
 local function until_first(key, more_ms)
   local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')

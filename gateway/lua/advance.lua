@@ -1,8 +1,8 @@
 -- advance(job, log, open | id, token, position, lines, next, course, lease_ms)
--- Count lines of a producer that need not be written, since an earlier producer's events say the same: from `lines` to
--- `next`. `course` is where the producer then is within its stages. The lease is renewed.
--- Answers {'ok'} (also for our own call again), {'moved'} (other lines have come between, or the log has grown),
--- {'fenced'} (another producer has the stream), {'ended', status} or {'unknown'}.
+-- Count lines of a producer, from `lines` to `next`, without writing them: events of an earlier producer already say
+-- the same. `course` is the producer's place in its stages after these lines. The lease is renewed.
+-- Returns {'ok'} (also when the same call is repeated), {'moved'} (other lines were counted meanwhile, or the log has
+-- grown), {'fenced'} (another producer has the stream), {'ended', status} or {'unknown'}.
 local id, token, position, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[7])
 local job = redis.call('HMGET', JOB, 'status', 'token', 'lines', 'course')
 if not job[1] then return { 'unknown' } end

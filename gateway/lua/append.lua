@@ -1,16 +1,19 @@
 -- append(job, log, open | id, token, position, frames, last_id, lease_ms, status, count, field, value, ...)
--- Several appends go in one call: three keys and so many arguments for each, and each is for itself; `count` is
--- that of the fields and values which follow. In a cluster all their keys are in one slot.
--- Token and position must be right. No frames: only the lease is renewed. `status` is empty, a final one,
--- or 'queued', which lets the job go (a hand-over). Fields (a checkpoint, usage) travel in the same step.
--- A retry sends the same bytes, never a grown batch; a lease that is over and not claimed is renewed.
--- Frames renew a lease only when a tenth of it, or a second, has worn, or the log begins with them (a key has an
--- expiry from its first byte): what hangs on it is most of the work.
--- Answers {'ok'}, {'duplicate'} (these very bytes stand there), {'lost', log_end} (the log is shorter),
--- {'fenced'} (another claim holds the job), {'ended', status}, {'unknown'}; of several appends, a list of these.
+-- Append frames to a log. One call may have several appends: three keys and a group of arguments for each. The
+-- appends are independent of each other. `count` is the number of fields and values that follow. In a cluster all
+-- keys of a call are in one slot.
+-- Token and position must be right. Without frames only the lease is renewed. `status` is empty, a final status, or
+-- 'queued', which releases the job (a hand-over). Fields (a checkpoint, usage) are written in the same step.
+-- A retry sends the same bytes, never a larger batch. A lease that is over and not claimed is renewed.
+-- Frames renew a lease only if a tenth of the lease, or a second, has passed, or if the log begins with these frames
+-- (a key has an expiry from its first byte). The reason is speed: renewing is most of the work.
+-- Returns {'ok'}, {'duplicate'} (the log has these bytes at this position), {'lost', log_end} (the log is shorter),
+-- {'fenced'} (another claim has the job), {'ended', status} or {'unknown'}. For several appends, returns a list of
+-- these.
 
--- The worker has only looked at the job (attempt 0) and lets it go: the stream waits for its first attempt as before.
--- A producer's stream that is let go waits from now on.
+-- Restore a job that a worker claimed and releases before its first attempt (attempt 0): the stream waits for its
+-- first attempt as before.
+-- The waiting time of a producer's stream that is released starts now.
 local function not_begun()
   local job = redis.call('HMGET', JOB, 'attempt', 'created_ms', 'producer')
   if job[3] then redis.call('HSET', JOB, 'since_ms', NOW) end
@@ -31,7 +34,7 @@ local function append(at, to)
   end
   if ENDED[job[1]] then return { 'ended', job[1] } end
   if job[1] == 'queued' and status == 'queued' and job[2] == token then
-    return { 'ok' } -- our own hand-over again, its answer was lost
+    return { 'ok' } -- this hand-over was already done, but its answer was lost
   end
   if job[1] ~= 'running' or job[2] ~= token then return { 'fenced' } end
   if position > log_end then return { 'lost', log_end } end
@@ -55,7 +58,7 @@ local function append(at, to)
     redis.call('HSET', JOB, 'lease_ms', lease_ms, 'lease_end_ms', NOW + lease_ms)
   end
   look_at(id, NOW + lease_ms)
-  -- The expiries need no raising at every append: once they have worn by a minute is enough.
+  -- The expiries need not be raised at every append. It is enough to raise them when a minute has passed.
   local log_ms = lifetimes()
   if redis.call('PTTL', LOG) < math.max(log_ms - 60000, log_ms / 2) then keep() end
   return { 'ok' }
@@ -64,7 +67,7 @@ end
 local answers, at = {}, 1
 for key = 1, #KEYS, 3 do
   JOB, LOG, OPEN = KEYS[key], KEYS[key + 1], KEYS[key + 2]
-  local to = at + 7 + tonumber(ARGV[at + 7]) -- the last argument of this one
+  local to = at + 7 + tonumber(ARGV[at + 7]) -- the last argument of this append
   answers[#answers + 1] = append(at, to)
   at = to + 1
 end

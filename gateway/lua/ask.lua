@@ -1,12 +1,14 @@
 -- ask(job, log, open | id, backoff_ms, undo)
--- Whether the caller may enqueue the job again: once in a back-off period, whoever asks.
--- A record that was never confirmed is left alone: its POST was answered with an error, or goes on.
--- The back-off doubles, up to 64 times, while no worker claims: a long queue is not made longer by asking.
--- `undo` takes a yes back: the queue did not take the message, so the back-off does not grow by it.
--- A record that cannot be kept track of (of another release, perhaps) is looked at no more.
--- Nobody is sent for a producer's stream: it waits, or its time is over.
--- A stream whose time is over is run no more: the caller ends it by give_up, with the code that is answered here.
--- Answers {'yes', trace}, {'wait', ms}, {'held', ms left}, {'over', code}, {'ended', status}, {'unknown'}.
+-- Decide whether the caller may enqueue the job again: only once in a back-off period, for all callers together.
+-- A record that was never confirmed is left alone: its POST was answered with an error, or is still running.
+-- The back-off doubles, up to 64 times, while no worker claims the job. So a long queue does not get longer by these
+-- calls.
+-- `undo` reverts a 'yes': the queue did not accept the message, so the back-off does not grow.
+-- A record without the expected fields (perhaps of another release) is not checked again.
+-- No job is enqueued for a producer's stream: it waits for its producer, or its time is over.
+-- A stream whose time is over is not run any more: the caller ends it by give_up, with the code that is returned
+-- here.
+-- Returns {'yes', trace}, {'wait', ms}, {'held', ms left}, {'over', code}, {'ended', status}, {'unknown'}.
 local id, backoff = ARGV[1], tonumber(ARGV[2])
 local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms', 'asked_ms', 'asks', 'trace',
   'keep_ms', 'tombstone_ms', 'since_ms', 'producer')
@@ -15,15 +17,15 @@ if not job[1] or not tonumber(job[8]) or not tonumber(job[9]) or ENDED[job[1]] t
   if ENDED[job[1] or ''] then return { 'ended', job[1] } end
   return { 'unknown' }
 end
-if not job[2] then return { 'wait', backoff } end -- it is not in the index either
+if not job[2] then return { 'wait', backoff } end -- an unconfirmed record is not in the index either
 local asks = tonumber(job[6] or 0)
 if ARGV[3] == '1' then
   redis.call('HSET', JOB, 'asks', math.max(asks - 1, math.min(asks, 1)))
   look_at(id, NOW + backoff)
   return { 'wait', backoff }
 end
-keep() -- a job that waits long is still somebody's
--- The stream's time began in the future: the clock has gone back since, and the time begins anew.
+keep() -- a job that waits for a long time is still wanted
+-- If the stream's time began in the future, the clock was set back after that. Then the time begins again now.
 if tonumber(job[10] or 0) > NOW then redis.call('HSET', JOB, 'since_ms', NOW) end
 if job[11] and job[1] == 'running' and tonumber(job[3]) > NOW + tonumber(job[4]) then
   job[3] = NOW + tonumber(job[4])
@@ -38,7 +40,7 @@ if job[1] == 'running' then
 end
 local code = overdue()
 if code then
-  look_at(id, NOW + backoff) -- should the caller die before it has ended the stream
+  look_at(id, NOW + backoff) -- in case the caller dies before it has ended the stream
   return { 'over', code }
 end
 if job[11] then

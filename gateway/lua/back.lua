@@ -1,6 +1,6 @@
 -- back(thread | id, before)
--- The newest stream is undone, and the thread stands where it stood before it. Answers {'ok'} (also for our own call
--- again) or {'moved'}: another is the newest.
+-- Undo the newest stream: the thread returns to its state before this stream.
+-- Returns {'ok'} (also when the same call is repeated) or {'moved'}: another stream is the newest.
 local newest = redis.call('HGET', KEYS[1], 'newest')
 if newest and newest ~= ARGV[2] then
   if newest ~= ARGV[1] then return { 'moved' } end

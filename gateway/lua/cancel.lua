@@ -1,8 +1,9 @@
 -- cancel(job, log, open | id, tag)
--- Writes the terminal frame itself, so a live stream ends in this moment, whoever holds it.
--- A stream that waits for an answer has ended: it keeps its log, and waits no more.
--- Answers {'cancelled'}, {'dropped', left_ms} when it waited (for how long its log was kept until now),
--- {'ended', status} when the stream had ended, or {'unknown'}.
+-- Cancel a stream. This script writes the terminal frame itself, so a live stream ends at once, even if a worker has
+-- it.
+-- A stream that waits for an answer has ended: it keeps its log, and stops waiting.
+-- Returns {'cancelled'}, {'dropped', left_ms} if the stream waited (left_ms: how long its log would have been kept),
+-- {'ended', status} if the stream had ended, or {'unknown'}.
 local id, tag = ARGV[1], ARGV[2]
 local job = redis.call('HMGET', JOB, 'status', 'last_id')
 if not job[1] then return { 'unknown' } end

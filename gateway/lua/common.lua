@@ -1,25 +1,28 @@
--- Stands before every script. Time is Redis's own; ended states are the protocol's terminal ones.
--- Keys, in all scripts: 1 job (hash), 2 log (string), 3 open (sorted set); all of one bucket, so of one slot.
--- Where a script takes several streams, it sets these three for each.
+-- This text is put before every script of a stream. The time is Redis's own. The ended states are the protocol's
+-- terminal ones.
+-- Keys, in all these scripts: 1 job (hash), 2 log (string), 3 open (sorted set). All are in one bucket, so in one
+-- slot.
+-- A script for several streams sets these three variables for each stream.
 local JOB, LOG, OPEN = KEYS[1], KEYS[2], KEYS[3]
 local ENDED = { done = true, failed = true, cancelled = true }
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local UNSTORED_MS = 7000 -- how long the end of a stream that is not to be stored can be read
 
--- A lease that ends further away than its own length was set by a clock that has since gone back: it is over.
+-- Return the ms that are left of a lease. A lease that ends later than its own length from now was set before the
+-- clock was set back: such a lease is over.
 local function lease_left(lease, lease_ms)
   local left = tonumber(lease or 0) - NOW
   if left > tonumber(lease_ms or 0) then return 0 end
   return math.max(left, 0)
 end
 
--- For how many ms from now the log is kept, and for how many the record is. The log of an ended stream is kept for
--- the retention (keep_ms), that of one that waits for an answer for thread_ms if that is longer, that of any other for
--- open_ms, and the record is kept for tombstone_ms longer than its log.
+-- Return for how many ms from now the log is kept, and for how many the record. The log of an ended stream is kept
+-- for the retention (keep_ms). The log of a stream that waits for an answer is kept for thread_ms, if that is longer.
+-- Every other log is kept for open_ms. The record is kept for tombstone_ms longer than its log.
 -- A record without open_ms was made by an earlier release, which kept every log for the retention. While a webhook
--- is to be sent the record is kept for told_ms at least, so that whoever deletes the stream finds what is to be sent.
--- Of a stream that is not to be stored, and is over, both are kept until erase_ms.
+-- has to be sent, the record is kept for at least told_ms, so that a deletion of the stream finds the webhook.
+-- If the stream is not to be stored and has ended, both are kept until erase_ms.
 local function lifetimes()
   local job = redis.call('HMGET', JOB, 'status', 'keep_ms', 'tombstone_ms', 'open_ms', 'questions', 'thread_ms', 'told_ms',
     'erase_ms')
@@ -33,7 +36,7 @@ local function lifetimes()
   return log_ms, math.max(log_ms + tonumber(job[3]), tonumber(job[7] or 0))
 end
 
--- Set every expiry of a stream anew: those of the log and the idempotency key, and that of the record.
+-- Renew all expiries of a stream: those of the log, the idempotency key and the record.
 local function keep()
   local log_ms, job_ms = lifetimes()
   redis.call('PEXPIRE', LOG, log_ms)
@@ -42,11 +45,12 @@ local function keep()
   if idem and idem ~= '' then redis.call('PEXPIRE', idem, log_ms) end
 end
 
--- When the time of a stream that has not ended is over, and the code with which the stream then ends. A stream may
--- wait for its first attempt for wait_ms, counted from its creation, and run for run_ms, counted from that attempt.
--- since_ms is the beginning of either. Answers nothing for a record that an earlier release made or claimed first.
--- Nobody is sent for a producer's stream: a producer must come within wait_ms of the creation, and of the end of the
--- last one's lease, which is as long. Then its time is over, however long it has run.
+-- Return when the time of a stream that has not ended is over, and the code with which the stream then ends. A stream
+-- may wait for its first attempt for wait_ms, counted from its creation. It may run for run_ms, counted from that
+-- attempt. since_ms is the beginning of the current one of these times. Returns nothing for a record that an earlier
+-- release made or claimed first.
+-- No job is enqueued for a producer's stream. A producer must come within wait_ms of the creation, and within wait_ms
+-- of the end of the last producer's lease. Otherwise the stream's time is over, however long it has run.
 local function deadline()
   local job = redis.call('HMGET', JOB, 'since_ms', 'started_ms', 'wait_ms', 'run_ms', 'producer')
   local since, longest, code = tonumber(job[1]), tonumber(job[3]), 'wait_limit'
@@ -58,21 +62,21 @@ local function deadline()
   if since and longest then return since + longest, code end
 end
 
--- The code with which this stream ends now, because its time is over and no worker holds it; else nothing. A stream
--- that was never confirmed expires by itself.
+-- Return the code with which this stream must end now, because its time is over and no worker has it. Otherwise
+-- return nothing. A stream that was never confirmed expires by itself.
 local function overdue()
   local job = redis.call('HMGET', JOB, 'status', 'confirmed', 'lease_end_ms', 'lease_ms', 'producer')
   if not job[1] or ENDED[job[1]] or not job[2] then return end
   if job[1] == 'running' then
     if lease_left(job[3], job[4]) > 0 then return end
-    if job[5] and tonumber(job[3]) > NOW then return end -- the clock has gone back, and `ask` sets the lease anew
+    if job[5] and tonumber(job[3]) > NOW then return end -- the clock was set back, and `ask` renews the lease
   end
   local at, code = deadline()
   if at and at <= NOW then return code end
 end
 
--- When somebody should look at this stream: at the given time, or at the end of the stream's time if that is sooner.
--- The index outlives each of its members.
+-- Set when this stream must be checked: at the given time, or at the end of the stream's time if that is sooner. The
+-- index outlives each of its members.
 local function look_at(id, when)
   local at = deadline()
   if at and at > NOW then when = math.min(when, at) end
@@ -81,11 +85,12 @@ local function look_at(id, when)
   if redis.call('PTTL', OPEN) < job_ms then redis.call('PEXPIRE', OPEN, job_ms) end
 end
 
--- What a retry of a failed stream needs: a hash beside the record, which lasts as long as the log.
+-- Return the key of the data that a retry of a failed stream needs. It is a hash in the same bucket as the record,
+-- and lasts as long as the log.
 local function kept() return string.gsub(JOB, ':job:', ':kept:', 1) end
 
--- What only a run needs is dropped: the input is somebody's prompt. Of a failed stream, which may be tried again, it
--- moves to its `kept` hash, without what tools have answered.
+-- Delete the data that only a run needs, because the input is a person's prompt. If the stream has failed, it may be
+-- tried again: then the data moves to its `kept` hash, without the answers of tools.
 local function drop_run(failed)
   local name = kept()
   local run = { input = true, params = true, turn = true, graph = true, answer = true, carried = true, doubted = true }
@@ -99,16 +104,17 @@ local function drop_run(failed)
   if failed then redis.call('PEXPIRE', name, (lifetimes())) end
 end
 
--- The journal: what the owner is to be told of the stream, in the stream's own bucket, written by the script that makes
--- it so. An owner's keys are in another slot: `Projector` brings each entry there, and then takes it off. An entry has
--- its kind, its time, its number in the stream (`seq`), and the record's fields as they are now; the due index says when
--- somebody should look whether the process that has called this script has died before it could.
+-- The journal has the changes of a stream that its owner's feed must show. It is in the stream's own bucket, and is
+-- written in the same step as the change. An owner's keys are in another slot: `Projector` copies each entry there,
+-- and then deletes it from the journal. An entry has its kind, its time, its number in the stream (`seq`), and the
+-- record's present fields. The due index says when to check whether the process that called this script died before
+-- it could copy the entry.
 local TOLD = { 'owner', 'chain', 'thread', 'status', 'created_ms', 'started_ms', 'ended_ms', 'metadata', 'last_id',
   'finish_reason', 'error', 'usage', 'used', 'lost', 'pieces', 'paid', 'dropped', 'unstored' }
 local LEFT_MS, JOURNAL_MS = 5000, 86400000
 local function journal_of() return (string.gsub(JOB, ':job:', ':journal:', 1)) end
 
--- When somebody should look at this stream's journal. The index outlives each of its members.
+-- Set when this stream's journal must be checked. The index outlives each of its members.
 local function due_at(id, when, ms)
   local due = string.gsub(JOB, ':job:.*$', ':due', 1)
   redis.call('ZADD', due, when, id)
@@ -143,15 +149,17 @@ local function tell(id, kind, ...)
   due_at(id, NOW + LEFT_MS, ms)
 end
 
--- The first entry of each stream, whichever script comes first to a stream that is there for good. Answers 1 where this
--- call has written it, else 0.
+-- Write the first journal entry of a stream. Every script that finds the stream confirmed calls this; only the first
+-- call writes.
+-- Returns 1 if this call has written the entry, else 0.
 local function tell_started(id)
   if redis.call('HEXISTS', JOB, 'told') == 1 then return 0 end
   tell(id, 'started')
   return 1
 end
 
--- Each `stage` event of these frames. No other line of a frame can be such a line: data is one line of JSON.
+-- Write a journal entry for each `stage` event of these frames. No other line of a frame can look like this, because
+-- data is one line of JSON.
 local function tell_stages(id, frames)
   local from = 1
   while true do
@@ -162,16 +170,16 @@ local function tell_stages(id, frames)
   end
 end
 
--- The key of the webhook that tells of this event, and the sets of those to be sent and of those given up.
+-- Return the key of the webhook for this event, the set of webhooks to send, and the set of webhooks that were given
+-- up.
 local function webhook(id, event)
   local tag = string.sub(JOB, 1, string.find(JOB, '}', 1, true))
   return tag .. ':webhook:' .. id .. '_' .. event, tag .. ':outbox', tag .. ':undelivered'
 end
 
--- A webhook of this stream may want to be told of this event: then it is put into the bucket's outbox, in the same step
--- as the event. It is due at once, or, with webhook_unseen_ms, so much later. What is sent is made of the log by whoever
--- sends it first; of a stream that is not to be stored it is made of fields of the record, as they are now. The outbox
--- outlives each of its members.
+-- Put a webhook for this event into the bucket's outbox, if the stream has one. This is the same step as the event.
+-- The webhook is due at once, or webhook_unseen_ms later if that is set. The first sender makes the body from the
+-- log. For a stream that is not to be stored, the body is made here from the record's fields. The outbox outlives each of its members.
 local function tell_webhook(id, event)
   local job = redis.call('HMGET', JOB, 'webhook', 'webhook_events', 'webhook_ms', 'webhook_unseen_ms', 'owner', 'questions',
     'unstored')
@@ -193,9 +201,9 @@ local function tell_webhook(id, event)
   redis.call('HSET', JOB, 'told_ms', keep_ms)
 end
 
--- A stream that is not to be stored is over, and its owner has been told: some seconds later nothing is left of it. Log,
--- record and idempotency key expire by themselves then (`keep`), and what stands in other slots goes with an entry of the
--- journal, which nobody reads as done before. `resumed`: another stream goes on from its checkpoints.
+-- A stream that is not to be stored has ended, and its owner has been told. Some seconds later nothing of the stream is
+-- left: the log, the record and the idempotency key expire by themselves (`keep`). The data in other slots is deleted with
+-- a journal entry that is not handled before that time. `resumed`: another stream continues from its checkpoints.
 local function forget_unstored(id, resumed)
   local job = redis.call('HMGET', JOB, 'unstored', 'first')
   if not job[1] then return end
@@ -204,7 +212,8 @@ local function forget_unstored(id, resumed)
   keep()
 end
 
--- The stream ends; the tombstone stays. One that waits for an answer keeps what the run that answers it needs.
+-- End the stream; the tombstone stays. A stream that waits for an answer keeps the data that the run with the answer
+-- needs.
 local function finish(id, status)
   tell_started(id)
   redis.call('HSET', JOB, 'status', status, 'ended_ms', NOW)
@@ -221,9 +230,10 @@ local function finish(id, status)
   keep()
 end
 
--- Append and publish in one step, with fields of the job. A block names the event before it, so a reader knows
--- whether it fits, and the time, so that a relay knows how late it is. A user that may not publish here (ACL) writes all
--- the same: the script would else end between the frames and the rest. Readers then find the events in the log.
+-- Append the frames and publish them in one step, and set fields of the job. A block names the event before it, so a
+-- reader knows whether the block follows. It has the time, so that a relay knows the delay. If the Redis user may not
+-- publish here (ACL), everything is still written; a plain call would end the script between the frames and the rest.
+-- Readers then find the events in the log.
 local function publish(id, before, last, status, frames, ...)
   redis.call('APPEND', LOG, frames)
   redis.call('HSET', JOB, 'last_id', last, ...)

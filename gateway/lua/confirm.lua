@@ -1,6 +1,6 @@
 -- confirm(job, log, open | id, grace_ms)
--- After the queue's own acknowledgement: raises the expiry to that of a stream that has not ended.
--- Answers {'ok'}, or {'unknown'} when the record has expired meanwhile.
+-- Confirm a stream after the queue's acknowledgement: raise its expiry to that of a stream that has not ended.
+-- Returns {'ok'}, or {'unknown'} if the record has expired meanwhile.
 local status = redis.call('HGET', JOB, 'status')
 if not status then return { 'unknown' } end
 redis.call('HSET', JOB, 'confirmed', 1)

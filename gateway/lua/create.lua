@@ -1,8 +1,9 @@
 -- create(job, log, open, [idem] | id, expiry_ms, body_hash, frame, field, value, ...)
--- Record, first frame and idempotency key together, for a short time only: confirm or claim raise the expiry.
--- A record that is never confirmed expires by itself, so a failed enqueue needs no rollback.
--- Without a frame it is only a look at the key.
--- Answers {'created'}, {'exists', id} (the key's stream), {'conflict'} (the key came with another body) or {'none'}.
+-- Write the record, the first frame and the idempotency key together, for a short time only: confirm or claim raise
+-- the expiry. A record that is never confirmed expires by itself, so a failed enqueue needs no rollback.
+-- Without a frame, the script only checks the key.
+-- Returns {'created'}, {'exists', id} (the stream of the key), {'conflict'} (the key was used with another body) or
+-- {'none'}.
 local id, expiry, body, frame = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if KEYS[4] then
   local seen = redis.call('GET', KEYS[4])
@@ -16,9 +17,10 @@ if KEYS[4] then
   end
 end
 if not frame then return { 'none' } end
-if redis.call('EXISTS', JOB) == 1 then return { 'created' } end -- our own call again, its answer was lost
+-- the same call is repeated, because its answer was lost
+if redis.call('EXISTS', JOB) == 1 then return { 'created' } end
 redis.call('HSET', JOB, 'status', 'queued', 'attempt', 0, 'failures', 0, 'since_ms', NOW)
-for at = 5, #ARGV, 2000 do -- a retry brings its checkpoints along, and Lua's stack is bounded
+for at = 5, #ARGV, 2000 do -- a retry brings its checkpoints, and Lua's stack is bounded
   redis.call('HSET', JOB, unpack(ARGV, at, math.min(at + 1999, #ARGV)))
 end
 redis.call('SET', LOG, frame)

@@ -1,5 +1,5 @@
 -- describe_thread(thread | metadata, ms, name)
--- What a client has said of a thread, which may have had no stream so far. Answers {'ok'}.
+-- Store a client's metadata of a thread. The thread may have had no stream so far. Returns {'ok'}.
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('HSETNX', KEYS[1], 'created_ms', NOW)

@@ -1,7 +1,7 @@
 -- drop_checkpoints(saved, names, order | run, attempt, id, ...)
--- Delete these checkpoints, their writes, and the values that no other checkpoint needs. A thread of which nothing is
--- left has no key; but an attempt that is not the first leaves the fence against older ones (`fence_checkpoints`).
--- Answers {'ok', how many of them there were}, or {'left'}: a newer attempt at this run has been here.
+-- Delete these checkpoints, their writes, and the values that no other checkpoint needs. A thread that becomes empty
+-- has no keys. But an attempt that is not the first leaves the fence against older attempts (`fence_checkpoints`).
+-- Returns {'ok', how many checkpoints existed}, or {'left'}: a newer attempt at this run has written to the thread.
 if is_fenced(ARGV[1], ARGV[2]) then return { 'left' } end
 local dropped = 0
 for index = 3, #ARGV do dropped = dropped + drop(ARGV[index]) end

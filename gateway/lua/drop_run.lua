@@ -1,6 +1,6 @@
 -- drop_run(saved, names, order, memory | run)
--- A run leaves no trace in its thread: its checkpoints are deleted, and what is remembered of it.
--- Answers {'ok'} or {'more'}: ask again.
+-- Delete a run's checkpoints from its thread, and the text of the run in the thread's memory.
+-- Returns {'ok'} or {'more'}: call again.
 local first, dropped = 'r/' .. ARGV[1], 0
 local found = redis.call('ZRANGEBYLEX', NAMES, '[' .. first .. '/', '(' .. first .. '0', 'LIMIT', 0, MOST_DROPPED)
 for _, member in ipairs(found) do

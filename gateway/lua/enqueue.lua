@@ -1,5 +1,5 @@
 -- enqueue(queue, jobs, starting | id, message, keep_ms)
--- A job goes into the queue and is counted; one that is sent again counts once. Answers {'ok'}.
+-- Put a job into the queue and count it. A job that is sent again counts only once. Returns {'ok'}.
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('XADD', KEYS[1], '*', 'job', ARGV[2])

@@ -1,12 +1,14 @@
 -- enter(thread, streams, turns | id, over, after, strategy, most, ms, record_ms, name, chain)
--- A stream of a thread asks for the thread's turn. One stream has it at a time: `holder`. `over` is a holder that the
--- caller has seen to be over, or empty; `after` is the newest stream that the caller goes on from, or `*`.
--- Where another has the turn, `strategy` decides: `reject`; `enqueue`, behind those that wait, of whom there are at most
--- `most`; `interrupt` or `rollback`, in the place of all that are there: their ids are `leaving`, with `!` after those
--- whose traces go as well, until somebody has ended them. `answer` goes before those that wait. `again` is for a stream
--- that its thread may have lost: it is put behind those that wait, and is the newest only where there is none.
--- Answers {'turn'}, {'waits'} (both also for our own call again), {'busy', holder}, {'full', holder}, {'moved'}: another
--- stream is the newest; or {'left'} to `again`: the thread knows the stream, which has left it.
+-- Request the thread's turn for a stream. One stream at a time has the turn: `holder`. `over` is a holder that the
+-- caller knows has ended, or empty. `after` is the newest stream that the caller continues, or `*` for any.
+-- If another stream has the turn, `strategy` decides. `reject` refuses the stream. `enqueue` puts it behind the
+-- waiting streams, which are at most `most`. `interrupt` and `rollback` replace all streams in the thread: their ids
+-- are `leaving` until a process has ended them, and an id has `!` after it if its traces are deleted, too. `answer`
+-- puts the stream before the waiting ones. `again` is for a stream that its thread may have lost: the stream is put
+-- behind the waiting ones, and becomes the newest only if there is no newest.
+-- Returns {'turn'}, {'waits'} (both also when the same call is repeated), {'busy', holder}, {'full', holder},
+-- {'moved'}: another stream is the newest; or, to `again`, {'left'}: the thread knows the stream, which has already
+-- left.
 local id, over, after, strategy = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)

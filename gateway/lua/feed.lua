@@ -1,8 +1,9 @@
 -- feed(feed, feeding, running | keep_ms, tag, most, number)
--- An owner's feed behind an event, which is named by its number and tag; without them its beginning: what ended in the
--- last minute, what runs, and the position from which it goes on.
--- Answers {'ok', position, id, tail, ...} (`most` events at most), {'begin', position, ended, running}, or {'lost'}:
--- the feed does not hold what came behind that event.
+-- Read an owner's feed after an event, which is named by its number and tag. Without a number, return the beginning
+-- of a feed: the streams that ended in the last minute, the running streams, and the position after which to
+-- continue.
+-- Returns {'ok', position, id, tail, ...} (at most `most` events), {'begin', position, ended, running}, or {'lost'}:
+-- the feed no longer has all events after that event.
 local FEED, FEEDING, RUNNING = KEYS[1], KEYS[2], KEYS[3]
 local tag, most, number = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local MINUTE_MS, PAGE = 60000, 100

@@ -1,6 +1,6 @@
 -- fill_webhook(entry, outbox, undelivered, job, log | name, token, body)
--- What is sent is written before it is sent for the first time, and never changes: each try sends the same bytes.
--- Answers {'filled', body} (the one that stands), {'fenced'} (somebody else holds the webhook) or {'unknown'}.
+-- Store a webhook's body before it is sent for the first time. The body never changes: each try sends the same bytes.
+-- Returns {'filled', body} (the stored body), {'fenced'} (another sender has the webhook) or {'unknown'}.
 local told = redis.call('HMGET', ENTRY, 'token', 'body')
 if redis.call('EXISTS', ENTRY) == 0 then return { 'unknown' } end
 if told[1] ~= ARGV[2] then return { 'fenced' } end

@@ -1,9 +1,9 @@
 -- give_up(job, log, open | id, tag, code, start, failed, error)
--- Ends a stream whose time is over and that no worker holds, with the terminal frame of this code. `start` and `failed`
--- are the frames without their first line, the id; the start frame is written only where the log is gone. `error` is
--- what the record keeps of the end.
--- Answers {'over'}, {'wait'} (the time is not over, or ends with another code; or a worker holds the job),
--- {'ended', status} or {'unknown'}.
+-- End a stream whose time is over and that no worker has, with the terminal frame of this code. `start` and `failed`
+-- are the frames without their first line, the id. The start frame is written only if the log is gone. `error` is the
+-- value that the record stores about the end.
+-- Returns {'over'}, {'wait'} (the time is not over, or ends with another code; or a worker has the job), {'ended',
+-- status} or {'unknown'}.
 local id, tag = ARGV[1], ARGV[2]
 local job = redis.call('HMGET', JOB, 'status', 'last_id')
 if not job[1] then return { 'unknown' } end

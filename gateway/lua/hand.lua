@@ -1,6 +1,7 @@
 -- hand(thread, streams, turns | over, id)
--- The turn of a stream that asked a question goes to the one that goes on with the answer, before all who wait.
--- Answers {'ok'} (also for our own call again) or {'other'}: another has the turn.
+-- Give the turn of a stream that asked a question to the stream that continues with the answer, before all waiting
+-- streams.
+-- Returns {'ok'} (also when the same call is repeated) or {'other'}: another stream has the turn.
 local over, id = ARGV[1], ARGV[2]
 local thread = redis.call('HMGET', KEYS[1], 'holder', 'newest', 'ms')
 if thread[1] == id then return { 'ok' } end

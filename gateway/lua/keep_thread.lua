@@ -1,6 +1,6 @@
 -- keep_thread(threads | name, ms)
--- This owner's thread has been written to, and lasts for ms from now. Threads whose time is over leave the index,
--- which outlives each of its members.
+-- Note that this owner's thread was written to, and lasts for `ms` from now. Threads whose time is over leave the
+-- index. The index outlives each of its members.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)

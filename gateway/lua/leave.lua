@@ -1,8 +1,9 @@
 -- leave(thread, turns | id)
--- A stream that is over leaves its thread, wherever it is there: the turn that it has goes to the first that waits.
--- With an empty id the turn that nobody has is given. Nobody gets it before those that are `leaving` have left.
--- Answers {'next', id} (also for our own call again), {'idle'} (nobody waits) or {'other'} (another has the turn, or
--- somebody is leaving).
+-- Remove a stream that has ended from its thread. If it has the turn, the first waiting stream gets the turn.
+-- With an empty id, the script gives a turn that no stream has. No stream gets the turn before all streams in
+-- `leaving` have left.
+-- Returns {'next', id} (also when the same call is repeated), {'idle'} (no stream waits) or {'other'} (another stream
+-- has the turn, or a stream is leaving).
 local id = ARGV[1]
 local thread = redis.call('HMGET', KEYS[1], 'holder', 'waiting', 'leaving', 'left', 'ms')
 if not thread[1] then return { 'idle' } end

@@ -1,6 +1,6 @@
 -- list_thread(named | name, ms, most)
--- A thread goes into the index of its owner's threads, by the time of its newest stream. Threads that have had none
--- for ms leave it. Answers {'ok'} or {'full'}: the owner has `most` others.
+-- Put a thread into the index of its owner's threads, by the time of its newest stream. Threads that have had no
+-- stream for `ms` leave the index. Returns {'ok'} or {'full'}: the owner already has `most` other threads.
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', NOW - tonumber(ARGV[2]))

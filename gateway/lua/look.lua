@@ -1,8 +1,8 @@
 -- look(job, log, open | owner, any)
--- A stream as its readers may know it, without the input. Another's is the same as none, found out by the same
--- steps; `any` is for who shows a token of this very stream.
--- `over` is the code of a stream whose time is over, or empty: who looks may end such a stream by give_up.
--- Answers {'found', NOW, log_end, over, field, value, ...} or {'unknown', NOW}.
+-- Read a stream as its readers may see it, without the input. A stream of another owner gets the same answer as an
+-- unknown id, by the same steps. `any` is for a caller with a token for exactly this stream.
+-- `over` is the code of a stream whose time is over, or empty: the caller may end such a stream by give_up.
+-- Returns {'found', NOW, log_end, over, field, value, ...} or {'unknown', NOW}.
 local owner = redis.call('HGET', JOB, 'owner')
 if not owner or (ARGV[2] ~= '1' and owner ~= ARGV[1]) then return { 'unknown', NOW } end
 local names = { 'owner', 'chain', 'status', 'attempt', 'failures', 'confirmed', 'last_id', 'created_ms', 'started_ms',

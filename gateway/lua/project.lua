@@ -1,10 +1,12 @@
 -- project(feed, feeding, running, seen, spent, minute | seq, kind, read_ms, channel, name, tag, tail, keep_ms,
 --         seen_ms, feed_ms, at, day, input, output)
--- An entry of a stream's journal becomes the next event of its owner's feed, once: `seen` has the number of the last
--- one, and each stream has one `started` and one `ended` even where the store has lost the count. `tail` is the frame
--- without its id, and `name` stands for the stream. What the stream has spent is counted in the same step.
--- An entry that was read too long ago may have been projected, and `seen` may have expired: it is to be read again.
--- Answers {'ok', position}, {'again'} or {'stale'}.
+-- Turn an entry of a stream's journal into the next event of its owner's feed, once. `seen` has the number of the
+-- stream's last entry that was projected. Each stream has one `started` and one `ended` event, even if the store has
+-- lost the count. `tail` is the frame without its id, and `name` stands for the stream. The tokens that the stream
+-- has used are counted in the same step.
+-- An entry that was read too long ago may have been projected, and `seen` may have expired: the caller must read it
+-- again.
+-- Returns {'ok', position}, {'again'} (it was already projected) or {'stale'}.
 local FEED, FEEDING, RUNNING, SEEN, SPENT, MINUTE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local seq, kind, channel, name, tag, tail = tonumber(ARGV[1]), ARGV[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local keep_ms, seen_ms, feed_ms, at, day = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
@@ -20,7 +22,7 @@ if seq <= tonumber(seen[1] or 0) and not is_end then return { 'again' } end
 redis.call('HSET', SEEN, 'seq', math.max(seq, tonumber(seen[1] or 0)), kind, 1)
 redis.call('PEXPIRE', SEEN, is_end and seen_ms or keep_ms)
 
-if redis.call('EXISTS', FEED) == 0 then -- all of it has expired
+if redis.call('EXISTS', FEED) == 0 then -- the whole feed has expired
   redis.call('HSET', FEEDING, 'bytes', 0, 'dropped', redis.call('HGET', FEEDING, 'number') or 0)
 end
 local before = redis.call('HGET', FEEDING, 'last') or '0-' .. tag
@@ -29,7 +31,7 @@ local last = number .. '-' .. tag
 redis.call('HSET', FEEDING, 'last', last)
 redis.call('HINCRBY', FEEDING, 'bytes', #tail)
 redis.call('XADD', FEED, number .. '-' .. tonumber(tag, 16), 'kind', kind, 'at', NOW, 'name', name, 'tail', tail)
--- A clock that has gone back makes nothing older.
+-- Drop old events. If the clock was set back, no event becomes older by it.
 for _ = 1, MOST_DROPS do
   local first = redis.call('XRANGE', FEED, '-', '+', 'COUNT', 1)[1]
   local old = first[2]

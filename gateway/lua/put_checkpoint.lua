@@ -1,12 +1,13 @@
 -- put_checkpoint(saved, names, order, [thread] | by, attempt, id, parent, run, needs, delta, ms, most, checkpoint,
 -- metadata, value, data, ...)
--- Store a checkpoint. `parent` is an id or empty, `needs` the names of its values, each after a space, `delta` empty
--- where its state needs no writes of its ancestors. Those values are given that are new. With `thread` only the run
--- that has the thread's turn may write. `by` is the run that writes, and `attempt` the attempt at it; `run` has made
--- the checkpoint.
--- Answers {'ok'} (also for our own call again: its answer was lost), {'full'}, {'more'} (ask again: old checkpoints
--- were dropped, and more have to be), {'gone'}: a value is neither stored nor given, since the checkpoint that this
--- one goes on from was deleted or lost, or {'left'}: the run has not the turn of its thread, or a newer attempt at it has been here.
+-- Store a checkpoint. `parent` is an id or empty. `needs` has the names of its values, each after a space. `delta` is
+-- empty if the checkpoint's state does not need the writes of its ancestors. The arguments `value, data` are the new
+-- values. With `thread`, only the run that has the thread's turn may write. `by` is the run that writes, and
+-- `attempt` is its attempt; `run` is the run that made the checkpoint.
+-- Returns {'ok'} (also when the same call is repeated because its answer was lost), {'full'}, {'more'} (call again:
+-- old checkpoints were dropped, and more must be dropped), {'gone'} (a value is not stored and not in the arguments,
+-- because the parent checkpoint was deleted or lost) or {'left'} (the run does not have the turn of its thread, or a
+-- newer attempt at it has written to the thread).
 local id, parent, run, needs, delta = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 if is_fenced(ARGV[1], ARGV[2]) or not may_write(run) then return { 'left' } end
 local head = ':' .. parent .. ' :' .. run .. needs

@@ -1,7 +1,7 @@
 -- put_writes(saved, names, order, [thread] | by, attempt, id, run, ms, most, /task/index, mode, data, ...)
--- Store a task's writes. A write that stands is replaced where its mode is `again`, and stays as it is where that is
--- `once`. The checkpoint may come later.
--- Answers {'ok'}, {'full'}, {'more'} or {'left'}, as put_checkpoint does.
+-- Store a task's writes. If a write is already stored, the mode `again` replaces it, and the mode `once` leaves it
+-- unchanged. The checkpoint may be stored later.
+-- Returns {'ok'}, {'full'}, {'more'} or {'left'}, as put_checkpoint does.
 local id = ARGV[3]
 if is_fenced(ARGV[1], ARGV[2]) or not may_write(ARGV[4]) then return { 'left' } end
 local needed = 0

@@ -1,7 +1,8 @@
 -- read_checkpoint(saved, names, order | namespace, id, size)
--- A checkpoint with its values and writes; without an id the newest of the namespace. Where `size` is not empty, only how
--- many bytes these are.
--- Answers {'none'}, {'ok', id, head, checkpoint, metadata, {value, data, ...}, {/task/index, data, ...}} or {'size', bytes}.
+-- Read a checkpoint with its values and writes. Without an id, read the newest checkpoint of the namespace. If `size`
+-- is not empty, return only the number of bytes.
+-- Returns {'none'}, {'ok', id, head, checkpoint, metadata, {value, data, ...}, {/task/index, data, ...}} or {'size',
+-- bytes}.
 local id = ARGV[2]
 if id == '' then id = newest_of(ARGV[1]) end
 local head = id and redis.call('HGET', SAVED, 'h' .. id)

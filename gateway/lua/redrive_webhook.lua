@@ -1,7 +1,7 @@
 -- redrive_webhook(entry, outbox, undelivered, job, log | name, keep_ms)
--- A webhook that was given up, or waits for its next try, is due now, with all its tries before it. What is sent, and
--- its id, stay as they are.
--- Answers {'due'} or {'unknown'}.
+-- Make a webhook due now and give it all its tries again. The webhook was given up, or waits for its next try. Its
+-- body and its id do not change.
+-- Returns {'due'} or {'unknown'}.
 if redis.call('EXISTS', ENTRY) == 0 then
   forget()
   return { 'unknown' }

@@ -1,6 +1,7 @@
 -- remember(thread, memory | run, ms, most_bytes, said)
--- What a run has said is remembered, if it has the thread's turn; what was said first goes when there is too much.
--- Answers {'ok'} (also for our own call again) or {'gone'}.
+-- Add the text of a run to the thread's memory, if the run has the thread's turn. The oldest texts are deleted if the
+-- memory would have more than `most_bytes`.
+-- Returns {'ok'} (also when the same call is repeated) or {'gone'}: the run does not have the turn.
 local run, said = ARGV[1], ARGV[1] .. ' ' .. ARGV[4]
 local thread = redis.call('HMGET', KEYS[1], 'holder', 'leaving')
 local leaving = ' ' .. (thread[2] or '')

@@ -1,9 +1,10 @@
 -- reserve(jobs, starting | id, most, others, keep_ms)
--- A place for a job that is about to be enqueued. `jobs` are those that were, until somebody settles them or cancels
--- their stream; `starting` those that are not yet, for a minute at most. Ids, so that a job that is delivered again
--- counts once. A caller may have as many as there are places left (the dynamic threshold of Choudhury and Hahne,
--- 1998): whoever floods the queue leaves room for who has little in it. `others`: what this caller has.
--- Answers {'ok'} or {'full'}.
+-- Reserve a place for a job that will be enqueued. `jobs` are the enqueued jobs, until they are settled or their
+-- stream is cancelled. `starting` are the jobs that are not enqueued yet; they stay there for a minute at most. Both
+-- contain ids, so a job that is delivered again counts once. A caller may have as many jobs as there are free places
+-- (the dynamic threshold of Choudhury and Hahne, 1998). So a caller that floods the queue leaves room for callers
+-- that have few jobs in it. `others`: how many jobs this caller has.
+-- Returns {'ok'} or {'full'}.
 local JOBS, STARTING = KEYS[1], KEYS[2]
 local id, most, others, keep_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local WAIT_MS, AHEAD_MS = 60000, 1000

@@ -1,11 +1,12 @@
 -- resume(job, log, open, new job, new log | id, new id, pending, digest, frame, grace_ms, field, value, ...)
--- The answer to what a stream has asked, and the stream that goes on with it, in one step: neither is ever there without
--- the other. `pending` are the ids that are answered, as the record has them. The new stream gets the fields, what the
--- old one has kept for it, and a place in the index: should nobody enqueue it now, the sweeper does.
--- Without a frame it is only a look. The digest is that of the answer.
--- Answers {'resumed', id, left_ms} (for how long the old one's log was kept until now), {'resumed', id} (the same
--- answer again), {'answered', id} (another answer was first), {'waiting'} (to
--- a look), {'unmatched'} (these are not the questions), {'none'} (it has no open question) or {'unknown'}.
+-- Store the answer to a stream's questions and create the stream that continues with it, in one step: one never
+-- exists without the other. `pending` has the ids of the answered questions, as the record stores them. The new
+-- stream gets these fields, the data that the old stream has kept for it, and a place in the index: if no process
+-- enqueues it now, the sweeper does.
+-- Without a frame, the script only checks. `digest` is the digest of the answer.
+-- Returns {'resumed', id, left_ms} (left_ms: how long the old stream's log would have been kept), {'resumed', id}
+-- (the same answer again), {'answered', id} (another answer was first), {'waiting'} (to a check), {'unmatched'}
+-- (these are not the questions), {'none'} (the stream has no open question) or {'unknown'}.
 local COPIED = { 'input', 'params', 'metadata', 'thread', 'stopped_at', 'keyed', 'unstored' }
 local new, pending, digest, frame = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local job = redis.call('HMGET', JOB, 'status', 'pending', 'resumed_by', 'answered')

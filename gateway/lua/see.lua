@@ -1,7 +1,7 @@
 -- see(job, log, open | id)
--- A reader has had the stream's terminal event: a webhook that is sent only where nobody has it is sent no more, unless
--- somebody is sending it already.
--- Answers {'seen'} when there was such a webhook, else {'none'}.
+-- Note that a reader has had the stream's terminal event. A webhook that is sent only if no reader has had this event
+-- is deleted, unless a sender is already sending it.
+-- Returns {'seen'} if there was such a webhook, else {'none'}.
 local id, found = ARGV[1], false
 for _, event in ipairs({ 'done', 'failed', 'cancelled', 'interrupted' }) do
   local entry, outbox = webhook(id, event)

@@ -1,16 +1,16 @@
 -- settle_webhook(entry, outbox, undelivered, job, log | name, token, word, outcome, pause_ms, keep_ms, most)
--- What came of a try. `sent`: it is delivered, and nothing of it is kept. `again`: the next try is due after the pause.
--- `back`: nothing was tried. `dead`: there is no next try; of the bucket's webhooks that were given up, the oldest go
--- where there are more than `most`.
--- Answers {'settled'}, {'fenced'} (somebody else holds the webhook, or this call came twice) or {'unknown'}.
+-- Store the result of a try. `sent`: the webhook is delivered, and its entry is deleted. `again`: the next try is due
+-- after the pause. `back`: nothing was tried. `dead`: there is no next try. If the bucket has more than `most`
+-- webhooks that were given up, the oldest ones are deleted.
+-- Returns {'settled'}, {'fenced'} (another sender has the webhook, or this call came twice) or {'unknown'}.
 local word, pause, keep_ms = ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local told = redis.call('HMGET', ENTRY, 'stream', 'token')
 if not told[1] then return { 'unknown' } end
 if told[2] ~= ARGV[2] then return { 'fenced' } end
 if word == 'sent' then
   forget()
-  -- Unless another of the stream's webhooks is to be sent, the record lasts as one without a webhook from now on: for
-  -- its tombstone's time beyond the log.
+  -- If no other webhook of the stream has to be sent, the record now lasts like a record without a webhook: for its
+  -- tombstone's time after the log.
   local tombstone = redis.call('HGET', JOB, 'tombstone_ms')
   for _, event in ipairs({ 'done', 'failed', 'cancelled', 'interrupted' }) do
     if redis.call('EXISTS', string.sub(ENTRY, 1, -#NAME - 1) .. told[1] .. '_' .. event) == 1 then tombstone = nil end

@@ -1,7 +1,8 @@
 -- take_webhook(entry, outbox, undelivered, job, log | name, token, lease_ms)
--- Whoever sends the webhook holds it by a lease. A second call with the same token renews the lease.
--- Answers {'taken', field, value, ...}, {'wait', ms} (it is not due, or somebody else holds it) or {'unknown'} (it was
--- delivered, given up or deleted).
+-- Take a webhook to send it: the sender has it for the time of a lease. A second call with the same token renews the
+-- lease.
+-- Returns {'taken', field, value, ...}, {'wait', ms} (the webhook is not due, or another sender has it) or
+-- {'unknown'} (it was delivered, given up or deleted).
 local token, lease = ARGV[2], tonumber(ARGV[3])
 local told = redis.call('HMGET', ENTRY, 'stream', 'token', 'due_ms', 'wait_ms', 'dead')
 if not told[1] then

@@ -1,18 +1,20 @@
--- Stands before every script of a thread's checkpoints. All keys of a thread have one slot, and expire together.
--- Keys, in all of them: 1 saved (hash), 2 names (sorted set), 3 order (sorted set); a fourth is told of in the script.
+-- This text is put before every script of a thread's checkpoints. All keys of a thread have one slot, and expire
+-- together.
+-- Keys, in all these scripts: 1 saved (hash), 2 names (sorted set), 3 order (sorted set). If a script has a fourth
+-- key, the script explains it.
 --   saved  h<id> a checkpoint's head: its parent, its run and the values that it needs
 --          c<id> the checkpoint, m<id> its metadata, w<id>/<task>/<index> a task's write
---          v<value> a channel's value in one version, u<value> how many checkpoints need it
---          a<run> the newest attempt at a run that has stored something, where that is not the first
---          #bytes the sum of all, #seq the number of the newest put, #delta see `room`
+--          v<value> a channel's value in one version, u<value> how many checkpoints need this value
+--          a<run> the newest attempt at a run that has stored something, if that is not the first attempt
+--          #bytes the sum of all sizes, #seq the number of the newest put, #delta see `room`
 --   names  all scores are 0: c<id>, w<id>/<task>/<index>, r/<run><id>, for ranges by name
 --   order  <id> by the number of its put
--- <id> is /<namespace>/<checkpoint>, <value> is /<namespace>/<channel>/<version>. Each part is percent-encoded, so
--- it holds neither slash nor space.
+-- <id> is /<namespace>/<checkpoint>, <value> is /<namespace>/<channel>/<version>. Each part is percent-encoded, so it
+-- contains no slash and no space.
 local SAVED, NAMES, ORDER = KEYS[1], KEYS[2], KEYS[3]
-local EACH = 128 -- bytes that a field or a member takes beside its text, about
-local NEWEST = 8 -- puts that are never dropped for want of room
-local MOST_DROPPED = 256 -- checkpoints in one call
+local EACH = 128 -- estimated bytes that a field or a member takes in addition to its text
+local NEWEST = 8 -- this many newest puts are never dropped to make room
+local MOST_DROPPED = 256 -- most checkpoints that one call drops
 local grown = 0 -- bytes that this call has added
 
 local function set(field, value)
@@ -30,7 +32,7 @@ local function name(member) grown = grown + redis.call('ZADD', NAMES, 0, member)
 local function unname(member) grown = grown - redis.call('ZREM', NAMES, member) * (#member + EACH) end
 local function number_of(field) return tonumber(redis.call('HGET', SAVED, field) or 0) end
 
--- One checkpoint more (1) or less (-1) needs this value. A value that none needs is dropped.
+-- Note that one checkpoint more (1) or less (-1) needs this value. A value that no checkpoint needs is dropped.
 local function need(value, step)
   local users = redis.call('HINCRBY', SAVED, 'u' .. value, step)
   if users == 1 and step == 1 then grown = grown + #value + EACH end
@@ -60,24 +62,25 @@ local function drop(id)
   return 1
 end
 
--- The id of a namespace's newest checkpoint, by its name; else nothing. '0' follows '/'.
+-- Return the id of a namespace's newest checkpoint, by its name, or nothing. '0' is the character after '/'.
 local function newest_of(namespace)
   local first, last = '[c/' .. namespace .. '/', '(c/' .. namespace .. '0'
   local found = redis.call('ZREVRANGEBYLEX', NAMES, last, first, 'LIMIT', 0, 1)[1]
   return found and string.sub(found, 2)
 end
 
--- Whether resuming may need this checkpoint. The newest of a namespace is needed; where the namespace names a task
--- (`node:task`, the colon encoded) only if it was put since the root's newest checkpoint, which has that task.
+-- Whether resuming may need this checkpoint. The newest checkpoint of a namespace is needed. If the namespace names a
+-- task (`node:task`, the colon encoded), its newest checkpoint is needed only if it was put after the root's newest
+-- checkpoint, which has that task.
 local function is_needed(id, seq, since)
   local namespace = string.match(id, '^/([^/]*)/')
   if newest_of(namespace) ~= id then return false end
   return seq >= since or not string.find(namespace, '%%3A')
 end
 
--- Make room for so many bytes: drop the checkpoints that were put first, except those that are needed, `spared` and
--- the newest puts. Answers 'ok', 'full', or 'more' where the caller has to ask again. The state of a delta channel
--- stands in all writes since its snapshot, so a thread that has such channels drops nothing.
+-- Make room for `needed` bytes: drop the oldest puts, except checkpoints that are needed, `spared`, and the newest
+-- puts. Returns 'ok', 'full', or 'more' if the caller must call again. The state of a delta channel consists of all
+-- writes since its snapshot, so a thread with such channels drops nothing.
 local function room(needed, most, spared)
   local function fits() return number_of('#bytes') + grown + needed <= most end
   if fits() then return 'ok' end
@@ -90,7 +93,7 @@ local function room(needed, most, spared)
     if not first[1] or tonumber(first[2]) > last then return 'full' end
     if dropped == MOST_DROPPED then return 'more' end
     if first[1] == spared or is_needed(first[1], tonumber(first[2]), since) then
-      seq = redis.call('HINCRBY', SAVED, '#seq', 1) -- it is looked at again after all others
+      seq = redis.call('HINCRBY', SAVED, '#seq', 1) -- it is checked again after all other checkpoints
       redis.call('ZADD', ORDER, seq, first[1])
     else
       dropped = dropped + drop(first[1])
@@ -99,8 +102,8 @@ local function room(needed, most, spared)
   return 'ok'
 end
 
--- Whether a run of the gateway may still write here. The fourth key is its thread's (hash): one run has the thread's
--- turn, and one that is to leave writes nothing more. Without that key everybody may write.
+-- Whether a run of the gateway may still write here. The fourth key is the thread (hash): one run has the thread's
+-- turn, and a run that is leaving may not write. Without that key, every run may write.
 local function may_write(run)
   if not KEYS[4] then return true end
   local thread = redis.call('HMGET', KEYS[4], 'holder', 'leaving')
@@ -109,8 +112,9 @@ local function may_write(run)
     and not string.find(leaving, ' ' .. run .. '! ', 1, true)
 end
 
--- Whether a newer attempt at this run has been here: an older one, which was paused, changes nothing any more.
--- `attempt` 0 is of a caller that has no attempts.
+-- Whether a newer attempt at this run has written to the thread. Then an older attempt, which was paused, changes
+-- nothing any more.
+-- `attempt` is 0 for a caller that has no attempts.
 local function is_fenced(run, attempt)
   return tonumber(attempt) < number_of('a' .. run)
 end

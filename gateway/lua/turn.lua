@@ -1,6 +1,7 @@
 -- turn(conversation | before, stream, state, keep_ms)
--- The conversation's newest stream, and its state when that began; only if `before` was the newest until now.
--- Answers {'ok'} (also for our own call again, its answer was lost) or {'busy'}.
+-- Store the conversation's newest stream, and its state when that stream began. This succeeds only if `before` was
+-- the newest stream until now.
+-- Returns {'ok'} (also when the same call is repeated because its answer was lost) or {'busy'}.
 local newest = redis.call('HGET', KEYS[1], 'stream') or ''
 if newest ~= ARGV[2] then
   if newest ~= ARGV[1] then return { 'busy' } end

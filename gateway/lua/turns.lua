@@ -1,8 +1,9 @@
--- Stands before every script that gives a thread's turn to a stream.
+-- This text is put before every script that gives a thread's turn to a stream.
 
-local MOST = 1000 -- turns that are remembered
+local MOST = 1000 -- turns that are stored
 
--- A stream has the turn now. It gets the next number in `turns` (sorted set), once. Who follows the thread is woken.
+-- Note that a stream now has the turn. The stream gets the next number in `turns` (sorted set), once. Clients that
+-- follow the thread are woken.
 local function took(thread, turns, id, ms)
   if redis.call('ZSCORE', turns, id) then return end
   redis.call('ZADD', turns, redis.call('HINCRBY', thread, 'turns', 1) - 1, id)

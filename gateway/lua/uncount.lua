@@ -1,8 +1,8 @@
 -- uncount(live, kept, bytes | gone, id, left_ms, record_left_ms, ...)
--- Ended streams are kept for a shorter time now, or are deleted: their bytes are taken off. `left_ms` say how long log
--- and record were kept until now. A deleted one (`gone` is '1') has no place any more. Any other is looked at again, as
--- one that is not known to have ended.
--- Answers {'ok'} or {'none'}: none of them was counted yet.
+-- Subtract the bytes of ended streams that are now kept for a shorter time, or are deleted. The `left_ms` values say
+-- how long log and record would have been kept. A deleted stream (`gone` is '1') loses its place. Any other stream is
+-- checked again, like a stream that is not known to have ended.
+-- Returns {'ok'} or {'none'}: none of the streams was counted yet.
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local SPARE_MS = 5000

@@ -1,6 +1,6 @@
 -- unfeed(feed, feeding, running, seen | name, seen_ms)
--- A stream is deleted: its owner's feed has nothing of it, and takes nothing of it any more.
--- Answers {'ok'}.
+-- Remove a deleted stream from its owner's feed, and accept no more events of this stream.
+-- Returns {'ok'}.
 local FEED, FEEDING, RUNNING, SEEN = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local name, PAGE, from = ARGV[1], 100, '-'
 while true do

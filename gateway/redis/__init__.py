@@ -1,1 +1,1 @@
-"""Commands to Redis over connections of our own, to one server or a cluster."""
+"""Send commands to Redis over our own connections, to one server or to a cluster."""

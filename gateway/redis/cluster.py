@@ -1,13 +1,13 @@
 """Commands to Redis, whether the URL leads to a single server or to a cluster.
 
-`Router` finds out which of them it is, at its first call, and then leaves all calls to one `Connection` or to
-one `Cluster`. A cluster has one pipelined connection to each node; a call for several nodes goes to all of
-them at once. A slot that moves is followed (MOVED, ASK). When a node is out of reach, only its own commands
-fail.
+At its first call, `Router` finds out which of the two it is. From then on it passes all calls to one
+`Connection` or to one `Cluster`. A cluster has one pipelined connection to each node; a call for several
+nodes goes to all of them at once. A slot that moves is followed (MOVED, ASK). When a node is out of reach,
+only its own commands fail.
 
 Nodes announce their addresses. Over TLS, a node's certificate is checked for the host name that the node
 announces, or else for the host name in the URL. A subscriber may subscribe at any node, because a cluster
-hands publishes on to all nodes.
+passes publishes on to all nodes.
 """
 
 from __future__ import annotations
@@ -29,21 +29,26 @@ from gateway.redis.refusals import is_elsewhere, is_forbidden, is_unavailable, t
 from gateway.redis.replies import Answer
 from gateway.redis.slots import Map, Node, key_of, slot_of_key
 
-MOST_ROUNDS = 5  # of sending a command on: after more, the cluster does not know its own map
-REFRESH_SECONDS = 1.0  # between two questions for the cluster's map
-ASK_SECONDS = 1.0  # for one node to answer with it
+# How often a command is sent on to another node. After this many times, the cluster does not know its own
+# slot map.
+MOST_ROUNDS = 5
+REFRESH_SECONDS = 1.0  # shortest time between two requests for the slot map
+ASK_SECONDS = 1.0  # time limit for one node to send the slot map
 _log = logging.getLogger("holdfast.cluster")
 
 
 class Aim(NamedTuple):
-    """Where a command goes next. `asking`: its slot is being moved to that node, so ASKING goes before it."""
+    """The next node for a command.
+
+    `asking`: the command's slot is being moved to that node, so ASKING is sent before the command.
+    """
 
     node: Node | None
     asking: bool = False
 
 
 class Router(Commands):
-    """Commands to whatever the URL leads to: a single server or a cluster, found out at the first call."""
+    """Commands to the server at the URL: a single server or a cluster, found out at the first call."""
 
     def __init__(self, where: str | Place, *, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._place = place_of(where)
@@ -53,30 +58,36 @@ class Router(Commands):
         if self._place.url.startswith("unix://"):
             self._chosen = self._server
         self._choosing = asyncio.Lock()
-        self._failed = 0  # how often it could not be found out
+        self._failed = 0  # how often it could not be found out whether the URL is a cluster
 
     async def answers(self, commands: list[Command]) -> list[Answer]:
-        """As `Commands` says, from the server or from the nodes."""
+        """Do what `Commands.answers` says, at the server or at the nodes."""
         if not commands:
             return []
         return await (self._chosen or await self._choose()).answers(commands)
 
     def slot(self, key: str) -> int:
-        """The key's slot. Until it is known what is at the URL, as in a cluster."""
+        """Return the key's slot.
+
+        Until it is known whether the URL is a cluster, return the slot in a cluster.
+        """
         return slot_of_key(key) if self._chosen is None else self._chosen.slot(key)
 
     def post(self, key: str, command: Command, answered: Callable[[Answer], None]) -> bool:
-        """As `Commands` says; also False until it is known what is at the URL."""
+        """Do what `Commands.post` says.
+
+        Also returns False until it is known whether the URL is a cluster.
+        """
         return self._chosen is not None and self._chosen.post(key, command, answered)
 
     async def by_node(self, keys: list[str]) -> list[list[str]]:
-        """As `Commands` says."""
+        """Do what `Commands.by_node` says."""
         if not keys:
             return []
         return await (self._chosen or await self._choose()).by_node(keys)
 
     async def nodes(self) -> Sequence[Commands]:
-        """As `Commands` says."""
+        """Do what `Commands.nodes` says."""
         return await (self._chosen or await self._choose()).nodes()
 
     async def close(self) -> None:
@@ -84,15 +95,18 @@ class Router(Commands):
         await asyncio.gather(self._server.close(), self._cluster.close())
 
     def place(self) -> Place:
-        """A server to subscribe at. Of a cluster this may be another node each time."""
+        """Return a server to subscribe at. In a cluster this may be another node each time."""
         return self._cluster.place() if self._chosen is self._cluster else self._place
 
     def on_moved(self, moved: Callable[[], None]) -> None:
-        """Call `moved` when a single server is not the primary any more and another one was found."""
+        """Set a function to call when a single server has lost the primary role and another was found."""
         self._server.moved = moved
 
     async def _choose(self) -> Connection | Cluster:
-        """Find out what is at the URL. One question serves all calls that wait for it, also when it fails."""
+        """Find out whether the URL is a cluster.
+
+        One request serves all calls that wait for it, even if it fails.
+        """
         failed = self._failed
         async with self._choosing:
             if self._chosen is None and self._failed != failed:
@@ -107,7 +121,8 @@ class Router(Commands):
 
     async def _found(self) -> Connection | Cluster:
         [ranges] = await self._server.answers([("CLUSTER", "SLOTS")])
-        if is_forbidden(ranges):  # perhaps for ever, so a single server is used without this answer
+        # This may be permanent, so a single server is used without this answer.
+        if is_forbidden(ranges):
             [hello] = await self._server.answers([("HELLO",)])
             if told_by_hello(hello, b"mode") != b"cluster":
                 return self._server
@@ -122,7 +137,8 @@ class Router(Commands):
 class Cluster(Commands):
     """Commands to the nodes of a cluster. A call takes at most twice `timeout` seconds.
 
-    `seed` is a connection to the address in the URL. It is asked for the map first, and when no node answers.
+    `seed` is a connection to the address in the URL. It is asked for the slot map at first, and whenever no
+    node answers.
     """
 
     def __init__(self, place: Place, seed: Connection, *, name: str, timeout: float) -> None:
@@ -134,12 +150,16 @@ class Cluster(Commands):
         self._map = Map(self._host)
         self._connections: dict[Node, Connection] = {}
         self._asking = asyncio.Lock()
-        self._asked_at = float("-inf")  # when the map was asked for last
-        self._doubted = False  # a node has not answered: another node may have its slots
+        self._asked_at = float("-inf")  # when the map was last requested
+        # A node has not answered, so another node may have its slots.
+        self._doubted = False
         self._closed = False
 
     async def answers(self, commands: list[Command]) -> list[Answer]:
-        """As `Commands` says, from as many nodes as it takes, in the order of the commands."""
+        """Do what `Commands.answers` says.
+
+        The commands go to as many nodes as necessary. The answers are in the order of the commands.
+        """
         try:
             async with asyncio.timeout(2 * self._timeout):
                 if self._doubted:
@@ -150,11 +170,11 @@ class Cluster(Commands):
             raise StoreUnavailable from error
 
     def slot(self, key: str) -> int:
-        """The key's slot in the cluster."""
+        """Return the key's slot in the cluster."""
         return slot_of_key(key)
 
     def post(self, key: str, command: Command, answered: Callable[[Answer], None]) -> bool:
-        """As `Commands` says, to the node that has the key."""
+        """Do what `Commands.post` says, at the node that has the key."""
 
         def checked(answer: Answer) -> None:
             self._doubted |= isinstance(answer, BROKEN) or is_elsewhere(answer)
@@ -164,14 +184,14 @@ class Cluster(Commands):
         return node in self._connections and self._connections[node].post(key, command, checked)
 
     async def by_node(self, keys: list[str]) -> list[list[str]]:
-        """As `Commands` says."""
+        """Do what `Commands.by_node` says."""
         groups: dict[Node | None, list[str]] = {}
         for key in keys:
             groups.setdefault(self._map.owner(key), []).append(key)
         return list(groups.values())
 
     async def nodes(self) -> Sequence[Commands]:
-        """A connection to each node that has slots now."""
+        """Return a connection to each node that has slots now."""
         return [self._connection(node) for node in self._map.nodes]
 
     async def close(self) -> None:
@@ -181,14 +201,14 @@ class Cluster(Commands):
         await asyncio.gather(*(connection.close() for connection in connections.values()))
 
     def place(self) -> Place:
-        """A server to subscribe at, perhaps another one each time."""
+        """Return a server to subscribe at. It may be another one each time."""
         node = random.choice([None, *self._map.nodes])
         return self._place if node is None else self._place.at(*node)
 
     async def learn(self, ranges: list[Answer], asked: str = "") -> None:
-        """Take over the map that the host `asked` has answered; empty: the host in the URL.
+        """Take over the slot map that the host `asked` has sent. An empty `asked` is the host in the URL.
 
-        Connections to nodes without slots are closed. Raises StoreUnavailable where no node has slots.
+        Connections to nodes without slots are closed. Raises StoreUnavailable if no node has slots.
         """
         before = set(self._map.nodes)
         self._map.learn(ranges, asked or self._host)
@@ -196,12 +216,15 @@ class Cluster(Commands):
             _log.info("%s: a cluster of %d nodes", self._name, len(self._map.nodes))
         gone = [self._connections.pop(node) for node in self._connections.keys() - set(self._map.nodes)]
         await asyncio.gather(*(connection.close() for connection in gone))
-        await self._seed.let_go("not needed")  # it was only needed for the map
+        await self._seed.let_go("not needed")  # this connection was only needed for the map
         if not self._map.nodes:
             raise StoreUnavailable("the cluster has no slots yet")
 
     async def _look(self, doubted: Collection[Node | None] = ()) -> None:
-        """Ask for the map again, unless that was done just now. Nodes in doubt are asked last."""
+        """Request the slot map again, unless that was done just now.
+
+        Nodes in `doubted` are asked last.
+        """
         loop = asyncio.get_running_loop()
         async with self._asking:
             if loop.time() - self._asked_at < REFRESH_SECONDS:
@@ -236,7 +259,10 @@ class Cluster(Commands):
         return answers
 
     def _aims(self, commands: list[Command]) -> dict[int, Aim]:
-        """The node of each command's key. A command without a key (TIME) goes with the next that has one."""
+        """Return the next node of each command, by its key.
+
+        A command without a key (TIME) goes with the next command that has a key.
+        """
         aims: dict[int, Aim] = {}
         node: Node | None = random.choice(self._map.nodes)
         for number in range(len(commands) - 1, -1, -1):
@@ -246,7 +272,10 @@ class Cluster(Commands):
         return dict(reversed(aims.items()))
 
     async def _send(self, commands: list[Command], aims: dict[int, Aim], answers: list[Answer]) -> None:
-        """Send each node its commands together. An answer is what came, or the error why nothing came."""
+        """Send the commands of each node together.
+
+        The answer of a command is the server's answer, or the error that prevented an answer.
+        """
         shares: dict[Node | None, list[int]] = {}
         for number, aim in aims.items():
             shares.setdefault(aim.node, []).append(number)
@@ -270,7 +299,7 @@ class Cluster(Commands):
     async def _again(
         self, commands: list[Command], aims: dict[int, Aim], answers: list[Answer]
     ) -> dict[int, Aim]:
-        """Which commands to send once more, and to which nodes."""
+        """Return the commands that must be sent again, and their nodes."""
         if any(isinstance(answers[number], MovedError) or _is_away(answers[number]) for number in aims):
             await self._look({aim.node for number, aim in aims.items() if _is_away(answers[number])})
         again: dict[int, Aim] = {}

@@ -1,4 +1,4 @@
-"""What the product asks of Redis, whether that is a single server or a cluster."""
+"""The interface for commands to Redis. It is the same for a single server and for a cluster."""
 
 from __future__ import annotations
 
@@ -14,52 +14,64 @@ Command = tuple[Any, ...]
 
 
 class Commands(ABC):
-    """Sends commands. Each may be sent more than once, so each must be idempotent.
+    """Sends commands. Each command may be sent more than once, so each command must be idempotent.
 
-    All methods raise StoreUnavailable when the server is out of reach, or when it says that it cannot do it
-    now.
+    All methods raise StoreUnavailable when the server is out of reach, or when it says that it cannot run the
+    command now.
     """
 
     async def call(self, *command: str | bytes | int | float) -> Answer:
-        """The answer of one command. Raises the server's error (redis-py's classes) where it is one."""
+        """Return the answer of one command. If it is an error, raise it (a class of redis-py)."""
         return checked(await self.answers([command]))[0]
 
     async def call_all(self, commands: list[Command]) -> list[Answer]:
-        """The answers of several commands, written together. Raises as `call`, for the first error."""
+        """Return the answers of several commands, which are written together.
+
+        If an answer is an error, raise the first one, like `call`.
+        """
         return checked(await self.answers(commands))
 
     @abstractmethod
     async def answers(self, commands: list[Command]) -> list[Answer]:
-        """As `call_all`, but a command that is refused has its ResponseError as its answer."""
+        """Return the answers like `call_all`, but a refused command has its ResponseError as its answer."""
 
     @abstractmethod
     def slot(self, key: str) -> int:
-        """The key's slot: keys of one slot may go in one script. A single server has only one."""
+        """Return the key's slot.
+
+        Keys of one slot may be used in one script. A single server has only one slot.
+        """
 
     @abstractmethod
     def post(self, key: str, command: Command, answered: Callable[[Answer], None]) -> bool:
         """Send a command of this key without a task. `answered` gets the answer, or an exception instead.
 
-        False where no connection is open: then nothing was sent, and `answered` is not called. There is no
-        second try. The caller repeats a command that has failed by `call`. Raises TypeError for a value that
-        cannot be sent.
+        Returns False if no connection is open: then nothing was sent, and `answered` is not called. There is
+        no second try. If the command fails, the caller repeats it with `call`. Raises TypeError for a value
+        that cannot be sent.
         """
 
     @abstractmethod
     async def by_node(self, keys: list[str]) -> list[list[str]]:
-        """These keys, grouped by the server that has them: each server has its own clock and faults."""
+        """Return these keys, grouped by the server that has them.
+
+        Each server has its own clock and its own failures.
+        """
 
     @abstractmethod
     async def nodes(self) -> Sequence[Commands]:
-        """A connection to each server that has keys."""
+        """Return a connection to each server that has keys."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Close for good. Calls that wait for an answer, and calls from now on, raise StoreUnavailable."""
+        """Close for good. Calls that wait for an answer, and all later calls, raise StoreUnavailable."""
 
 
 def checked(answers: list[Answer]) -> list[Answer]:
-    """These answers. Raises the first error, or StoreUnavailable where the server cannot do it now."""
+    """Return these answers if none is an error.
+
+    Raises the first error, or StoreUnavailable if it says that the server cannot run the command now.
+    """
     for answer in answers:
         if isinstance(answer, Exception):
             if is_unavailable(answer):

@@ -1,11 +1,11 @@
-"""Opens a connection to Redis: where the server is, over TLS or not, and who we are.
+"""Open a connection to Redis: to the right server, with or without TLS, and with our credentials.
 
-redis-py reads the URL, and makes the TLS context of the URL's options. We connect and make the handshake
-ourselves: AUTH, CLIENT SETNAME and SELECT, written together. TLS is 1.2 at least, and the certificate is
+redis-py parses the URL, and makes the TLS context from the URL's options. Our own code connects and does the
+handshake: AUTH, CLIENT SETNAME and SELECT, written together. TLS is 1.2 at least, and the certificate is
 checked for the host name that the operator gave. Private authorities are named in the URL
-(`?ssl_ca_certs=/path.pem`). A token is asked for at each connect.
+(`?ssl_ca_certs=/path.pem`). A token is requested at each connect.
 
-Invariant: there is no time-out and no retry here. Whoever holds the connection decides on both.
+Invariant: this module has no time-out and no retry. The owner of the connection decides on both.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ from gateway.redis.replies import Answer
 from gateway.redis.resp import Wire, packed
 
 TIMEOUT_SECONDS = 5.0
-_CAUSES = 10  # so many exceptions of a chain of causes are looked at
+# At most this many exceptions of a chain of causes are examined.
+_CAUSES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What AUTH takes: a principal's object id and its token. `expires_at`: seconds of the Unix clock."""
+    """The arguments of AUTH: the object id of a principal and its token.
+
+    `expires_at`: seconds of the Unix clock.
+    """
 
     user: str
     secret: str = field(repr=False)
@@ -41,25 +45,28 @@ class Token:
 
 
 class Credentials(Protocol):
-    """Gives tokens, and newer ones in time."""
+    """A source of tokens that also provides newer tokens in time."""
 
     async def current(self) -> Token:
-        """A token that is valid now. Raises OSError when there is none."""
+        """Return a token that is valid now. Raises OSError when there is none."""
 
     async def after(self, token: Token) -> Token:
-        """Wait for the token that follows this one."""
+        """Wait for the token that follows this one, and return it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A server: its URL, who gives tokens for it (None: the URL has the password), its certificate's name."""
+    """A server: its URL, its credentials, and the host name in its certificate.
+
+    If `credentials` is None, the URL has the password.
+    """
 
     url: str = field(repr=False)
     credentials: Credentials | None = None
-    tls_name: str = ""  # empty: the URL's host
+    tls_name: str = ""  # empty: the host in the URL
 
     def at(self, host: str, port: int, tls_name: str) -> Place:
-        """Another server with the same credentials and options."""
+        """Return another server with the same credentials and options."""
         parts = urlsplit(self.url)
         before, _, _ = parts.netloc.rpartition("@")
         there = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -71,22 +78,28 @@ Where = str | Place | Callable[[], Place]
 
 
 def place_of(where: Where) -> Place:
-    """The place itself, of a URL alone, or of a function that is asked for it at each connect."""
+    """Return a place for any form of `where`.
+
+    A text is a URL without token credentials. A function is called at each connect.
+    """
     if isinstance(where, str):
         return Place(where)
     return where if isinstance(where, Place) else where()
 
 
 class Endpoint:
-    """A server that can be connected to. `name` is what the server calls the connection (CLIENT SETNAME)."""
+    """A server that can be connected to.
+
+    `name` is the connection's name in the server (CLIENT SETNAME).
+    """
 
     def __init__(self, where: Where, *, name: str) -> None:
         place = place_of(where)
         options: dict[str, Any] = {}
         if place.url.startswith("rediss://"):
             options["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
-        # redis-py makes an object of the URL and its options. It is never connected: only its values are
-        # read.
+        # redis-py makes an object from the URL and its options. The object is never connected: only its
+        # values are read.
         self._asked = ConnectionPool.from_url(place.url, **options).make_connection()
         self._credentials = place.credentials
         self._tls_name = place.tls_name
@@ -100,13 +113,13 @@ class Endpoint:
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        """How the server's certificate is checked. None where there is no TLS."""
+        """The TLS context that checks the server's certificate. None if there is no TLS."""
         return self._asked.ssl_context.get() if isinstance(self._asked, SSLConnection) else None
 
     async def open(self) -> tuple[Wire, Token | None]:
-        """Connect and make the handshake. Gives the connection, and the token with which it was opened.
+        """Connect and do the handshake. Return the connection, and the token that opened it.
 
-        Raises OSError, or redis-py's error for what the server has refused.
+        Raises OSError, or redis-py's error if the server refuses a command.
         """
         greeting = _Greeting()
         wire = Wire(greeting.answered, greeting.lost)
@@ -118,7 +131,8 @@ class Endpoint:
         except BaseException as error:
             wire.end(error)
             if isinstance(error, Exception) and not isinstance(error, (OSError, redis_errors.RedisError)):
-                raise redis_errors.ConnectionError(type(error).__name__) from error  # of a host's name, say
+                # For example, an invalid host name.
+                raise redis_errors.ConnectionError(type(error).__name__) from error
             raise
         return wire, token
 
@@ -141,7 +155,7 @@ class Endpoint:
                 socket.setsockopt(IPPROTO_TCP, option, value)
 
     def _greeting(self, token: Token | None) -> list[tuple[Any, ...]]:
-        """The commands of the handshake."""
+        """Return the commands of the handshake."""
         asked, commands = self._asked, list[tuple[Any, ...]]()
         if token is not None:
             commands.append(("AUTH", token.user, token.secret))
@@ -173,24 +187,27 @@ class _Greeting:
                 raise answer
 
     def answered(self, answer: Answer) -> None:
-        """One more answer has come."""
+        """Store the next answer."""
         self._answers.append(answer)
         if len(self._answers) == self._count and not self._done.done():
             self._done.set_result(None)
 
     def lost(self, reason: BaseException) -> None:
-        """The connection has ended before all answers came."""
+        """Fail the handshake: the connection has ended before all answers came."""
         if not self._done.done():
             self._done.set_exception(reason)
-            self._done.exception()  # marked as seen: it may be that nobody waits yet
+            self._done.exception()  # marks the exception as retrieved, even if nobody awaits it
 
 
-# In the words of the system; the text of an exception may name a path.
+# The system's words for each error number. The text of an exception is not used, because it may name a path.
 _ERRNO = {number: os.strerror(number) for number in errno.errorcode}
 
 
 def reason_of(error: BaseException) -> str:
-    """Why there is no connection, for the log. It holds no secret, and no text of a foreign error."""
+    """Return why there is no connection, for the log.
+
+    The reason has no secret, and no text of a foreign error.
+    """
     cause: BaseException | None = error
     for _ in range(_CAUSES):
         if isinstance(cause, ssl.SSLCertVerificationError):

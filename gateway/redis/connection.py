@@ -1,12 +1,12 @@
-"""One pipelined connection to Redis, shared by every task of a process.
+"""One pipelined connection to Redis, shared by all tasks of a process.
 
-Commands of concurrent tasks are written together, and the answers are matched to them in order. So the number
-of connections does not grow with readers or streams. Before a token expires, the next one is sent on the live
-connection, by an AUTH between other commands.
+Commands of concurrent tasks are written together, and the answers are matched to the commands in order. So
+the number of connections does not grow with readers or streams. Before a token expires, the next token is
+sent on the live connection, by an AUTH between other commands.
 
-A server that is not the primary any more is left, and the connection is made anew to where the server's name
-leads now. Such a server refuses a write, or says that it is a replica when it is asked for its role every two
-seconds. How often a server is left is bounded, with jitter.
+If the server is not the primary any more, the connection is closed, and a new connection is made to the
+address that the server's name has now. Such a server refuses a write, or says that it is a replica when it is
+asked for its role every two seconds. How often this happens is limited, with jitter.
 
 Invariant: answers belong to the pending exchanges in order. A connection that breaks fails all of them.
 """
@@ -37,48 +37,54 @@ from gateway.redis.resp import Wire, packed
 from gateway.runtime.backoff import Backoff
 
 BROKEN = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
-# An answer of one of these classes refuses a command. Any other error ends the connection. The second is
-# LOADING.
+# An answer of one of these classes refuses a command. Any other error ends the connection. The second class
+# is the refusal LOADING.
 _ANSWERS = (redis_errors.ResponseError, redis_errors.BusyLoadingError)
-_OPENS = 2  # so many connects of one call may fail
+_OPENS = 2  # how many connects of one call may fail
 # The pauses in seconds before each try of a call. The second try follows at once, because the connection may
-# have been closed while it was idle. The others are for a server that closes connections again and again
+# have been closed while it was idle. The later tries are for a server that closes connections again and again
 # (client eviction, a proxy that restarts).
 _PAUSES_SECONDS = (0.0, 0.0, 0.1, 0.2, 0.4)
-_REOPEN_SECONDS = (0.05, 0.2)  # the shortest and the longest pause after a connect that has failed
-_LEAVE_SECONDS = (0.1, 1.0)  # the shortest and the longest pause between leaving two servers for their role
-CALM_SECONDS = 10.0  # after so long without a refusal the next refusal counts as the first
-ROLE_SECONDS = 2.0  # between two questions for the server's role
+# The shortest and the longest pause after a failed connect.
+_REOPEN_SECONDS = (0.05, 0.2)
+# The shortest and the longest pause between closing two connections because of the server's role.
+_LEAVE_SECONDS = (0.1, 1.0)
+# After this many seconds without a refusal, the next refusal counts as the first.
+CALM_SECONDS = 10.0
+ROLE_SECONDS = 2.0  # time between two requests for the server's role
 
 _log = logging.getLogger("holdfast.connection")
 
 
 class Connection(Commands):
-    """Commands over one connection. A try may take `timeout` seconds, a call up to five tries."""
+    """Commands over one connection. A try may take `timeout` seconds, and a call up to five tries."""
 
     def __init__(self, where: str | Place, *, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._place = place_of(where)
         self._name = name
         self._timeout = timeout
-        self._address = "its address"  # of the server that was connected to last, for the log
+        self._address = "its address"  # address of the last server, for the log
         self._wire: Wire | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Wire] | None = None
         self._reopening = Backoff(*_REOPEN_SECONDS, forget=CALM_SECONDS)
         self._leaving = Backoff(*_LEAVE_SECONDS, forget=CALM_SECONDS)
-        self._left: Wire | None = None  # the last connection that was left for its server's role
+        # The last connection that was closed because of its server's role.
+        self._left: Wire | None = None
         self._forbidden_at = float("-inf")  # when a server last refused a command with NOPERM
         self._refused_at: float | None = None  # when a server last said that it is not the primary
-        # Called when a primary was found after a server was left. Where it is set, the primary is looked for
-        # at once, and not only by the next call.
+        # Called when a primary was found after a connection was closed because of the server's role. If it is
+        # set, the primary is searched at once, and not only by the next call.
         self.moved: Callable[[], None] | None = None
-        self._complaint = ""  # why the last connect failed: the log says it once
+        # Why the last connect failed. The log has each reason once.
+        self._complaint = ""
         self._closed = False
         self._pending = Pending(timeout, self._overdue)
 
     async def answers(self, commands: list[Command]) -> list[Answer]:
-        """As `Commands` says. The commands are sent up to five times."""
-        if not commands:  # an exchange that waits for no answer would take the next one's
+        """Do what `Commands.answers` says. The commands are sent up to five times."""
+        # An exchange without commands would take the answer of the next exchange.
+        if not commands:
             return []
         for attempt, pause in enumerate(_PAUSES_SECONDS, start=1):
             if pause:
@@ -91,10 +97,12 @@ class Connection(Commands):
                 answers = await self._exchange(wire, commands)
                 if last or wire is not self._left or not any(map(is_elsewhere, answers)):
                     return answers
-            except TimeoutError as error:  # the connection is half open, or too slow to be of use
+            # The connection is half open, or too slow to be useful.
+            except TimeoutError as error:
                 raise StoreUnavailable from error
             except BROKEN as error:
-                if wire is not None:  # it may be alive: the server may have refused our credentials
+                # The connection may be alive: the server may have refused our credentials.
+                if wire is not None:
                     wire.end(error)
                 if last or (wire is None and attempt >= _OPENS):
                     raise StoreUnavailable from error
@@ -103,35 +111,35 @@ class Connection(Commands):
         raise AssertionError("unreachable")
 
     def slot(self, key: str) -> int:
-        """All keys have the same slot here."""
+        """Return 0, because all keys have the same slot here."""
         return 0
 
     def post(self, key: str, command: Command, answered: Callable[[Answer], None]) -> bool:
-        """As `Commands` says."""
+        """Do what `Commands.post` says."""
         if self._wire is None:
             return False
-        whole = packed(command)  # may raise: nothing was sent then
+        whole = packed(command)  # may raise: then nothing was sent
         self._wire.send(whole, at_once=True)
         self._pending.add(1, lambda answers, error: answered(error or answers[0]))
         return True
 
     async def by_node(self, keys: list[str]) -> list[list[str]]:
-        """One group: all keys are on this server."""
+        """Return one group, because all keys are on this server."""
         return [keys] if keys else []
 
     async def nodes(self) -> Sequence[Commands]:
-        """This connection alone."""
+        """Return only this connection."""
         return [self]
 
     async def close(self) -> None:
-        """As `Commands` says."""
+        """Do what `Commands.close` says."""
         self._closed = True
         await self.let_go("closed")
 
     async def _exchange(self, wire: Wire, commands: list[Command]) -> list[Answer]:
         if wire is not self._wire:
             raise redis_errors.ConnectionError("the connection has ended")
-        packed_commands = [packed(command) for command in commands]  # may raise: nothing was sent then
+        packed_commands = [packed(command) for command in commands]  # may raise: then nothing was sent
         done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
 
         def answered(answers: list[Answer], error: Exception | None) -> None:
@@ -151,10 +159,10 @@ class Connection(Commands):
         return answers
 
     async def _opened(self) -> Wire:
-        """Connect, once for all callers that wait for it: a dead server sees no storm of connects.
+        """Connect, once for all callers that wait for it. So a dead server gets no storm of connects.
 
-        A caller that is cancelled leaves the connect to the others. Raises TimeoutError, or what the connect
-        raises.
+        If a caller is cancelled, the connect goes on for the other callers. Raises TimeoutError, or what the
+        connect raises.
         """
         opening = self._begin_opening()
         try:
@@ -203,14 +211,14 @@ class Connection(Commands):
         return wire, token
 
     def _complain(self, error: BaseException) -> None:
-        """Log why there is no connection, and the same reason again only after a connect has succeeded."""
+        """Log why there is no connection. The same reason is logged again only after a successful connect."""
         reason = reason_of(error)
         if isinstance(error, (*BROKEN, redis_errors.RedisError)) and reason != self._complaint:
             self._complaint = reason
             _log.warning("%s has no connection to the store at %s: %s", self._name, self._address, reason)
 
     async def _renew(self, wire: Wire, credentials: Credentials, token: Token) -> None:
-        """Send each new token. Where the server refuses it, the old token serves until it expires."""
+        """Send each new token. If the server refuses it, the old token is used until it expires."""
         try:
             while True:
                 token = await credentials.after(token)
@@ -222,7 +230,7 @@ class Connection(Commands):
             wire.end(error)
 
     def _refused(self, error: Exception) -> None:
-        """The server has refused a command. Perhaps it is not the primary any more."""
+        """Handle a refused command: the server may not be the primary any more."""
         if is_elsewhere(error):
             self._leave(word_of(error))
         elif is_forbidden(error):
@@ -233,9 +241,10 @@ class Connection(Commands):
                 )
 
     def _leave(self, why: str) -> None:
-        """End this connection, but not too often. The next one goes where the server's name leads now.
+        """Close this connection, but not too often.
 
-        Answers that have come are handed on first. Calls that still wait are repeated on the next connection.
+        The next one uses the present address of the server's name. Answers that have arrived are delivered
+        first. Calls that still wait are repeated on the next connection.
         """
         wire, loop = self._wire, asyncio.get_running_loop()
         now = loop.time()
@@ -257,7 +266,10 @@ class Connection(Commands):
         asyncio.get_running_loop().call_later(seconds, self._ask_role, wire)
 
     def _ask_role(self, wire: Wire) -> None:
-        """Ask for the server's role, by HELLO: every user may, and without arguments it changes nothing."""
+        """Ask for the server's role, by HELLO.
+
+        Every user may send it, and without arguments it changes nothing.
+        """
         if wire is self._wire and not self._closed:
             wire.send(packed(("HELLO",)))
             self._pending.add(1, lambda answers, error: self._told_role(wire, answers))
@@ -269,14 +281,14 @@ class Connection(Commands):
         now = asyncio.get_running_loop().time()
         if role not in (b"master", b""):
             self._leave("it is a replica")
-            self._ask_role_later(wire, self._leaving.left(now))  # where it was too early to leave the server
+            self._ask_role_later(wire, self._leaving.left(now))  # if it was too early to close the connection
             return
         if self._left is not None:
             self._left = None
             if self.moved is not None:
                 self.moved()
         if not role:
-            return  # a server that does not say its role is not asked again
+            return  # a server that does not report its role is not asked again
         if self._refused_at is not None and now - self._refused_at > CALM_SECONDS:
             self._refused_at = None
             _log.info("%s: the store at %s serves", self._name, self._address)
@@ -287,7 +299,7 @@ class Connection(Commands):
             self._wire.end(redis_errors.ConnectionError("no answer in time"))
 
     def _lost(self, reason: BaseException) -> None:
-        """The connection has ended: every call that waits for an answer fails."""
+        """Fail every call that waits for an answer, because the connection has ended."""
         self._wire = None
         self._pending.fail(str(reason))
         renewing, self._renewing = self._renewing, None
@@ -295,7 +307,10 @@ class Connection(Commands):
             renewing.cancel()
 
     async def let_go(self, why: str) -> None:
-        """End the connection, and wait for the tasks that belong to it. A later call opens a new one."""
+        """End the connection, and wait for the tasks that belong to it.
+
+        A later call opens a new connection.
+        """
         renewing, opening = self._renewing, self._opening
         if opening is not None and not opening.done():
             opening.cancel()
@@ -307,6 +322,6 @@ class Connection(Commands):
 
 
 def _seen(opening: asyncio.Task[Wire]) -> None:
-    """Mark the exception as retrieved: without a caller that waits, asyncio would log it."""
+    """Mark the exception as retrieved. If no caller waits for it, asyncio would log it."""
     if not opening.cancelled():
         opening.exception()

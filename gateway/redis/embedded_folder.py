@@ -1,8 +1,8 @@
-"""A store whose data is in a folder, and whose server all processes share that use the folder.
+"""A store with its data in a folder. All processes that use the folder share one server.
 
-Who comes first starts a keeper (embedded_keeper.py), which starts the server; who comes later uses the same
-server. It ends with its last user, however that one ends, SIGKILL included. Each write is in the append-only
-file before it is answered, and on the disk within a second.
+The first process starts a keeper (embedded_keeper.py), which starts the server. Later processes use the same
+server. The server ends with its last user, however that process ends, SIGKILL included. Each write is in the
+append-only file before it is answered, and on the disk within a second.
 """
 
 from __future__ import annotations
@@ -18,35 +18,44 @@ from urllib.parse import quote
 
 from gateway.redis.embedded_keeper import KEEPER, POLL_SECONDS, READY, USERS, asked, opened, taken
 
-START_SECONDS = 150.0  # more than a keeper needs for a server that has much to read
-LONGEST_SOCKET = 100  # bytes of its path; the system's own bound is 103 or 107
-_STARTING = "start.lock"  # held while one process looks for the server, and starts it
+# Longer than a keeper needs for a server that must read much data.
+START_SECONDS = 150.0
+# Limit of the socket's path in bytes; the system's own limit is 103 or 107.
+LONGEST_SOCKET = 100
+# Locked while one process looks for the server and starts it.
+_STARTING = "start.lock"
 _WHERE = "socket"  # a file with the path of the server's socket
 _PROGRAM = str(Path(__file__).with_name("embedded_keeper.py"))
 
 
 class FolderStore:
-    """One process's use of the store in `folder`; `program` is the server that is started where none runs."""
+    """The use of the store in `folder` by one process.
+
+    `program` is the server's program, which is started if no server runs.
+    """
 
     def __init__(self, folder: Path, program: str) -> None:
         self._folder = folder.resolve()
         self._program = program
         self._users = -1
         self._socket = ""
-        self.is_joined = False  # whether another process had started the server
+        self.is_joined = False  # whether another process has started the server
 
     @property
     def url(self) -> str:
-        """As REDIS_URL has it."""
+        """The URL of the server, in the form of REDIS_URL."""
         return f"unix://{quote(self._socket)}"
 
     async def start(self) -> None:
-        """Return when the server answers. Raises RuntimeError that says why there is none, and OSError."""
+        """Return when the server answers.
+
+        Raises RuntimeError with the reason if there is no server, and OSError.
+        """
         self._make_folder()
         self._users = opened(str(self._folder / USERS))
         try:
             async with asyncio.timeout(START_SECONDS):
-                await _locked(self._users, fcntl.LOCK_SH)  # waits for a server that is being ended
+                await _locked(self._users, fcntl.LOCK_SH)  # waits for a server that is being stopped
                 starting = opened(str(self._folder / _STARTING))
                 try:
                     await _locked(starting, fcntl.LOCK_EX)
@@ -61,7 +70,7 @@ class FolderStore:
             raise
 
     def stop(self) -> None:
-        """Use it no longer; the last one's stop ends the server. A second call does nothing."""
+        """Stop using the store. When the last user stops, the server ends. A second call does nothing."""
         users, self._users = self._users, -1
         if users >= 0:
             os.close(users)
@@ -92,17 +101,20 @@ class FolderStore:
             os.close(lock)
 
     def _place(self) -> str:
-        """The path of the server's socket: in the folder, or in one of its own where that is too long."""
+        """Return the path of the server's socket.
+
+        The socket is in the folder, or in a folder of its own if the path would be too long.
+        """
         inside = str(self._folder / "store.sock")
         if len(os.fsencode(inside)) <= LONGEST_SOCKET:
             return inside
         room = len(os.fsencode(tempfile.gettempdir())) < LONGEST_SOCKET - 30
-        # Made with a name that nobody can guess, and mode 700.
+        # The name cannot be guessed, and the mode is 700.
         own = tempfile.mkdtemp(prefix="holdfast-", dir=None if room else "/tmp")  # noqa: S108
         return os.path.join(own, "store.sock")
 
     async def _keep(self, *command: str) -> None:
-        """Start a keeper, and wait for its word."""
+        """Start a keeper, and wait until it reports success or an error."""
         keeper = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", _PROGRAM, self._socket, *command),
             cwd=self._folder,
@@ -119,7 +131,10 @@ class FolderStore:
 
 
 def _options(folder: Path, socket: str) -> Sequence[str]:
-    """A server's: no port, a socket for this user alone, an append-only file whose torn end is cut off."""
+    """Return the server's options.
+
+    These are: no port, a socket for this user only, an append-only file whose torn end is cut off.
+    """
     return (
         *("--port", "0", "--unixsocket", socket, "--unixsocketperm", "600", "--daemonize", "no"),
         *("--dir", str(folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
@@ -132,5 +147,6 @@ def _answers(socket: str) -> bool:
 
 
 async def _locked(descriptor: int, kind: int) -> None:
-    while not taken(descriptor, kind):  # noqa: ASYNC110 - the system tells nobody of a lock that has become free
+    # The system sends no notice when a lock becomes free.
+    while not taken(descriptor, kind):  # noqa: ASYNC110
         await asyncio.sleep(POLL_SECONDS)

@@ -2,13 +2,15 @@
 
     python -I -S embedded_keeper.py SOCKET [PROGRAM OPTION…]
 
-It works in the store's folder. Without a program it keeps the server that runs there already: an earlier
-keeper of that server was killed. It prints `ready`, or why there is no server, and closes its output.
+The program works in the store's folder. Without PROGRAM it keeps the server that already runs in the folder,
+because an earlier keeper of that server was killed. It prints `ready`, or the reason why there is no server,
+and closes its output.
 
-The locks are files of the folder, by flock. The system gives up a process's lock when the process ends,
-however it ends. `users.lock`: each process that uses the store holds it, shared; the keeper waits to have it
-alone. `keeper.lock`: held by the keeper. `server.lock`: held by the server itself, which has inherited it, so
-no two servers ever write into one folder. It imports nothing of ours, so that it starts within milliseconds.
+The locks are files of the folder, locked by flock. The system releases a process's lock when the process
+ends, however it ends. `users.lock`: each process that uses the store has a shared lock on it; the keeper
+waits for an exclusive lock. `keeper.lock`: locked by the keeper. `server.lock`: locked by the server itself,
+which has inherited the lock, so two servers never write into one folder. This program imports nothing of
+ours, so that it starts within milliseconds.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ from collections.abc import Sequence
 USERS, KEEPER, SERVER = "users.lock", "keeper.lock", "server.lock"
 LOG = "server.log"
 READY = b"ready\n"
-LOCK_SECONDS = 20.0  # for a server that ends to be gone
-LOAD_SECONDS = 120.0  # for a server to read its log
-END_SECONDS = 10.0  # for a server to end by itself
+LOCK_SECONDS = 20.0  # time limit for a server that is stopping
+LOAD_SECONDS = 120.0  # time limit for a server to read its data
+END_SECONDS = 10.0  # time limit for a server to end by itself
 ASK_SECONDS = 2.0
 POLL_SECONDS = 0.02
-_LAST_BYTES = 2000  # of the server's own log, for whoever reads why it did not start
-_MOST_INHERITED = 1024  # descriptors
+# How much of the server's own log is printed when it did not start.
+_LAST_BYTES = 2000
+_MOST_INHERITED = 1024  # file descriptors that are closed at the start
 
 
 class Failed(Exception):
@@ -40,12 +43,15 @@ class Failed(Exception):
 
 
 def opened(path: str) -> int:
-    """A lock file's descriptor, which no child inherits. Raises OSError."""
+    """Open a lock file. Returns its descriptor, which no child inherits. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def taken(descriptor: int, kind: int) -> bool:
-    """Whether this lock (`fcntl.LOCK_SH` or `LOCK_EX`) could be had without waiting, and is held now."""
+    """Try to lock without waiting. Return whether this process now has the lock.
+
+    `kind` is `fcntl.LOCK_SH` or `fcntl.LOCK_EX`.
+    """
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -54,7 +60,7 @@ def taken(descriptor: int, kind: int) -> bool:
 
 
 def asked(path: str, command: bytes) -> bytes:
-    """The beginning of the server's answer; empty where there is none in time."""
+    """Return the first bytes of the server's answer, or nothing if no answer comes in time."""
     with socket.socket(socket.AF_UNIX) as link, contextlib.suppress(OSError):
         link.settimeout(ASK_SECONDS)
         link.connect(path)
@@ -74,12 +80,12 @@ def _locked(name: str) -> int:
 
 
 def _started(command: Sequence[str]) -> int:
-    """The server's process, which holds `server.lock`."""
+    """Start the server. Return its process id. The server inherits the lock `server.lock`."""
     lock = _locked(SERVER)
     os.set_inheritable(lock, True)
     log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     outputs = [(os.POSIX_SPAWN_DUP2, log, number) for number in (1, 2)]
-    # Without an environment: no key of ours is the server's business.
+    # The environment is empty, because the server must not get any of our keys.
     pid = os.posix_spawn(command[0], [*command], {}, file_actions=outputs)
     os.close(lock)
     os.close(log)
@@ -97,8 +103,11 @@ def _await_answer(path: str, pid: int) -> None:
 
 
 def _end(path: str, pid: int) -> None:
-    """Ask the server to end, and where it does not, kill the one that we have started; then end, too."""
-    asked(path, b"SHUTDOWN NOSAVE\r\n")  # everything is in the append-only file, which it syncs
+    """Ask the server to end. If it does not, kill it, if this process has started it.
+
+    Then end this process.
+    """
+    asked(path, b"SHUTDOWN NOSAVE\r\n")  # all data is in the append-only file, which the server syncs
     time.sleep(END_SECONDS)  # the main thread ends this process as soon as the server has ended
     if pid:
         os.kill(pid, signal.SIGKILL)
@@ -107,19 +116,22 @@ def _end(path: str, pid: int) -> None:
 
 
 def _end_when_unused(path: str, pid: int) -> None:
-    fcntl.flock(opened(USERS), fcntl.LOCK_EX)  # waits; held to the end: whoever comes now comes after it
+    # Waits until no process uses the store. The lock is kept to the end, so a new user must wait for this
+    # end.
+    fcntl.flock(opened(USERS), fcntl.LOCK_EX)
     _end(path, pid)
 
 
 def _let_go() -> None:
-    """Close input and output: whoever has started us reads to their end."""
+    """Close input and output: the process that started the keeper reads to their end."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
 
 
 def _told(text: bytes) -> None:
-    with contextlib.suppress(OSError):  # whoever has started us is gone; the server ends with its last user
+    # The process that started the keeper may be gone. The server ends with its last user.
+    with contextlib.suppress(OSError):
         os.write(1, text)
     _let_go()
 
@@ -133,7 +145,7 @@ def _why(error: Exception) -> bytes:
 
 
 def keep(path: str, command: Sequence[str]) -> None:
-    """Start the server (or none without a command), and end it when nobody uses it any more."""
+    """Start the server, and end it when no process uses it any more. Without a command, start no server."""
     keeper = _locked(KEEPER)
     pid = 0
     try:
@@ -149,22 +161,27 @@ def keep(path: str, command: Sequence[str]) -> None:
     _told(READY)
     signal.signal(signal.SIGTERM, lambda *_: asked(path, b"SHUTDOWN NOSAVE\r\n"))
     threading.Thread(target=_end_when_unused, args=(path, pid), daemon=True).start()
-    fcntl.flock(opened(SERVER), fcntl.LOCK_EX)  # waits until the server has ended, of itself or by us
+    # Waits until the server has ended, by itself or stopped by us.
+    fcntl.flock(opened(SERVER), fcntl.LOCK_EX)
     if pid:
         os.waitpid(pid, 0)
-    if os.path.dirname(path) != os.getcwd():  # a folder of the socket's own
+    if os.path.dirname(path) != os.getcwd():  # the socket has a folder of its own
         for remove, what in ((os.unlink, path), (os.rmdir, os.path.dirname(path))):
-            with contextlib.suppress(OSError):  # a server that ends by itself has removed its socket
+            # A server that ends by itself has already removed its socket.
+            with contextlib.suppress(OSError):
                 remove(what)
     os.close(keeper)
     os._exit(0)
 
 
 if __name__ == "__main__":
-    os.closerange(3, _MOST_INHERITED)  # uvloop lets a child have its output twice, which would then never end
+    # uvloop may give a child its output pipe twice; the second copy would never be closed.
+    os.closerange(3, _MOST_INHERITED)
     if os.fork():
-        os._exit(0)  # the keeper is nobody's child: it may outlive whoever has started it
-    os.setsid()  # so that Ctrl-C in a terminal reaches neither it nor the server
+        # The keeper has no parent: it may outlive the process that started it.
+        os._exit(0)
+    # So that Ctrl-C in a terminal does not reach the keeper or the server.
+    os.setsid()
     os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     keep(sys.argv[1], sys.argv[2:])

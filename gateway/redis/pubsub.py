@@ -1,16 +1,16 @@
 """The one subscriber connection of a process: SUBSCRIBE, acknowledgements, published payloads.
 
 Acknowledgements come in the order in which the SUBSCRIBEs were sent. So each acknowledgement goes to the feed
-that asked for it, also when a stream was left and joined again meanwhile. A connection that does not even
-answer PING is ended. When logs grow and a feed hears no block although it is acknowledged, the connection
-leads to a server to which nobody publishes any more. Then the connection is made anew to where the server's
-name leads now, but not too often.
+that asked for it, even if the process has left a stream and joined it again meanwhile. A connection that does
+not answer PING is ended. If logs grow and an acknowledged feed receives no block, the connection leads to a
+server to which nobody publishes any more. Then a new connection is made to the address that the server's name
+has now, but not too often.
 
-A subscribed connection takes no AUTH: RESP2 allows only (UN)SUBSCRIBE, PING, RESET and QUIT. So when there is
-a newer token, a new connection replaces this one at once. That loses nothing, because every reader reads the
-log then. RESP3 would allow AUTH, but has another format of replies and needs handling of pushes.
+A subscribed connection accepts no AUTH: RESP2 allows only (UN)SUBSCRIBE, PING, RESET and QUIT. So when there
+is a newer token, a new connection replaces this one at once. No event is lost, because every reader then
+reads the log. RESP3 would allow AUTH, but has another format of replies and needs handling of pushes.
 
-Invariant: all that is written goes through one `Wire`, so it has the order of the calls.
+Invariant: all writes go through one `Wire`, so they are in the order of the calls.
 """
 
 from __future__ import annotations
@@ -38,49 +38,57 @@ from gateway.redis.connect import (
 from gateway.redis.resp import Wire, packed
 from gateway.runtime.backoff import Backoff
 
-DEAF_SECONDS = 10.0  # a connection on which nothing comes for so long is ended
-UNHEARD_SECONDS = 1.0  # a subscription may wait so long for its acknowledgement before the state is `lost`
-MISTRUST_SECONDS = 15.0  # the state stays `unheard` so long after the last sign, unless a block is heard
+# A connection is ended when nothing was received on it for this long.
+DEAF_SECONDS = 10.0
+# A subscription that waits longer for its acknowledgement makes the state `lost`.
+UNHEARD_SECONDS = 1.0
+# The state stays `unheard` for this long after the last sign, unless a block is received.
+MISTRUST_SECONDS = 15.0
 _BACKOFF_SECONDS = (0.05, 2.0)
-# The shortest and the longest pause between leaving two connections. Each time every reader reads the log.
+# The shortest and the longest pause between closing two connections. Each close makes every reader read the
+# log.
 _LEAVE_SECONDS = (2.0, 15.0)
-_CALM_SECONDS = 60.0  # after so long without leaving a connection the next time counts as the first
+# After this long without closing a connection, the next close counts as the first.
+_CALM_SECONDS = 60.0
 _log = logging.getLogger("holdfast.subscriber")
 
 
 class Left(redis_errors.ConnectionError):
-    """Why a connection was ended that works but to whose server nobody publishes."""
+    """The reason why a working connection was closed: nobody publishes to its server."""
 
 
 class Subscribed(Protocol):
-    """What asks for a channel."""
+    """An object that subscribes to a channel: a feed or a bell."""
 
     @property
     def channel(self) -> bytes:
         """The channel's name."""
 
     def acknowledge(self) -> None:
-        """The server has acknowledged the SUBSCRIBE that was sent for this one."""
+        """Note that the server has acknowledged the SUBSCRIBE for this object."""
 
 
 class Listener(Protocol):
-    """The owner of the subscriber, which gets all that is heard."""
+    """The owner of the subscriber, which gets everything that is received."""
 
     def wanted(self) -> Iterable[Subscribed]:
-        """All feeds that a new connection must subscribe to."""
+        """Return all feeds that a new connection must subscribe to."""
 
     def heard(self, channel: bytes, payload: bytes) -> None:
-        """This was published on a channel."""
+        """Handle a payload that was published on a channel."""
 
     def deliver(self) -> None:
-        """All payloads that have come together were handed to `heard`."""
+        """Handle the end of a batch: all payloads that arrived together were passed to `heard`."""
 
     def lost(self) -> None:
-        """The connection has ended: what was published since may be missed."""
+        """Note that the connection has ended: later publishes may be missed."""
 
 
 class Subscriber:
-    """The subscriber connection. The task of `run` holds it while the listener wants anything."""
+    """The subscriber connection.
+
+    The task of `run` keeps the connection open while the listener wants a channel.
+    """
 
     def __init__(self, where: Where, listener: Listener) -> None:
         self._where = where
@@ -88,22 +96,26 @@ class Subscriber:
         self._wire: Wire | None = None
         self._called = asyncio.Event()
         self._unacknowledged: deque[Subscribed] = deque()
-        self._heard_at = 0.0  # when anything came last
-        self._outdated = False  # there is a newer token than the connection's
-        self.ended = False  # the listener serves nobody any more
-        self._unheard_at: float | None = None  # since when something wanted is not acknowledged
-        self.mistrusted_at: float | None = None  # when a log was last seen to grow and no block was heard
-        self._still: Callable[[], bool] | None = None  # asked at the answer to PING: is still no block heard?
+        self._heard_at = 0.0  # when something was last received
+        self._outdated = False  # there is a newer token than that of the connection
+        self.ended = False  # the listener has stopped serving readers
+        # Since when a wanted channel has had no acknowledgement.
+        self._unheard_at: float | None = None
+        # When a log was last known to grow while no block was received.
+        self.mistrusted_at: float | None = None
+        # Called at the answer to PING: returns whether there is still no block.
+        self._still: Callable[[], bool] | None = None
         self._leaving = Backoff(*_LEAVE_SECONDS, forget=_CALM_SECONDS)
         self._leave_due: asyncio.TimerHandle | None = None
-        self._complaint = ""  # why there is no connection: the log says it once
+        # Why there is no connection. The log has each reason once.
+        self._complaint = ""
 
     @property
     def state(self) -> str:
-        """`ended`, `idle`, `ok`, `lost` or `unheard`.
+        """The state: `ended`, `idle`, `ok`, `lost` or `unheard`.
 
-        `idle`: nothing is wanted. `lost`: something wanted has not been acknowledged for over 1 s. `unheard`:
-        all is acknowledged, and logs grow, but no block is heard.
+        `idle`: no channel is wanted. `lost`: a wanted channel has not been acknowledged for over 1 s.
+        `unheard`: all channels are acknowledged, and logs grow, but no block is received.
         """
         if self.ended:
             return "ended"
@@ -115,17 +127,20 @@ class Subscriber:
         return "unheard" if mistrusted else "ok"
 
     def subscribe(self, feed: Subscribed) -> None:
-        """Ask for a feed. `feed.acknowledge` is called when the server has answered."""
+        """Subscribe to a feed's channel. `feed.acknowledge` is called when the server has answered."""
         self._unheard_at = self._unheard_at or _now()
         self._send("SUBSCRIBE", feed)
         self._called.set()
 
     def unsubscribe(self, feed: Subscribed) -> None:
-        """The feed is not wanted any more."""
+        """Unsubscribe a feed that is not wanted any more."""
         self._send("UNSUBSCRIBE", feed)
 
     def pulse(self) -> None:
-        """Called twice a second: a connection that is silent for long is sent a PING, and later ended."""
+        """Check the connection; called twice a second.
+
+        A connection that is silent for long is sent a PING, and is later ended.
+        """
         if self._wire is None:
             return
         silent = _now() - self._heard_at
@@ -135,27 +150,28 @@ class Subscriber:
             self._send("PING")
 
     def mistrust(self, still: Callable[[], bool]) -> None:
-        """Logs grow and no block is heard. Leave the connection where `still` says so after a PING.
+        """Check the connection with a PING, because logs grow and no block is received.
 
-        All that was published before the server answers the PING comes before that answer.
+        After the answer, the connection is replaced if `still` returns True. Everything that was published
+        before the answer to the PING arrives before that answer.
         """
         if self._wire is not None and self._still is None:
             self._still = still
             self._send("PING")
 
     def trust(self) -> None:
-        """A block was heard again."""
+        """Trust the connection again, because a block was received."""
         self.mistrusted_at = None
         _log.info("what is published is heard again")
 
     def leave(self, why: str, still: Callable[[], bool] = lambda: True) -> None:
-        """Replace the connection by one to where the server's name leads now, as soon as is allowed.
+        """Replace the connection by one to the present address of the server's name, as soon as is allowed.
 
-        `still` is asked before a connection is left that had to wait for this.
+        If the connection has to wait for this, `still` is called before it is closed.
         """
         wire, loop = self._wire, asyncio.get_running_loop()
         if wire is None or self._leave_due is not None:
-            return  # a new connection is under way
+            return  # a new connection is already being made
 
         def now() -> None:
             self._leave_due = None
@@ -169,7 +185,10 @@ class Subscriber:
             now()
 
     async def run(self) -> None:
-        """Hold a connection while anything is wanted. Back off, with jitter, while no connection lasts."""
+        """Keep a connection open while a channel is wanted.
+
+        Back off, with jitter, while no connection lasts.
+        """
         loop = asyncio.get_running_loop()
         backoff = _BACKOFF_SECONDS[0]
         while True:
@@ -189,7 +208,8 @@ class Subscriber:
                     _log.info("subscriber connection replaced: there is a new token")
                     continue
                 self._complain(str(error) if isinstance(error, Left) else reason_of(error))
-            except Exception as error:  # this task must go on: without it no reader here hears anything
+            # This task must go on: without it no reader of this process receives blocks.
+            except Exception as error:
                 self._complain(stack_of(error))
             if loop.time() - began > _BACKOFF_SECONDS[1]:
                 backoff = _BACKOFF_SECONDS[0]
@@ -197,13 +217,16 @@ class Subscriber:
             backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
 
     def _complain(self, reason: str) -> None:
-        """Log why a connection has ended, and the same reason again only after an acknowledgement."""
+        """Log why a connection has ended. The same reason is logged again only after an acknowledgement."""
         if reason != self._complaint:
             self._complaint = reason
             _log.warning("subscriber connection lost: %s", reason)
 
     async def _serve(self, wire: Wire, place: Place, token: Token | None) -> None:
-        """Subscribe, and hand on what is published, until the connection ends. Raises why it has ended."""
+        """Subscribe, and pass on what is published, until the connection ends.
+
+        Raises the reason of the end.
+        """
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         self._heard_at = _now()
@@ -248,7 +271,7 @@ class Subscriber:
             raise answer
 
     def _prove(self) -> None:
-        """The answer to a PING has come: all that was published before the PING has been heard."""
+        """Handle the answer to a PING: everything that was published before the PING has been received."""
         still, self._still = self._still, None
         if still is not None and still():
             self.mistrusted_at = _now()

@@ -1,4 +1,4 @@
-"""Looks once whether a server can be used, and says in words why not."""
+"""Check once whether a server can be used. If not, say why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from gateway.redis.refusals import word_of
 
 
 async def unreachable(url: str) -> str:
-    """The server's address and the reason, as one half of a sentence. Empty where the server answers."""
+    """Return the server's address and the reason, as one half of a sentence.
+
+    Returns an empty text if the server answers.
+    """
     endpoint = Endpoint(url, name="holdfast-start")
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):

@@ -1,4 +1,4 @@
-"""The commands that were sent to Redis and are not answered yet, in order, and who gets the answers."""
+"""The commands that were sent to Redis and are not answered yet, in order, with their callbacks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from redis import exceptions as redis_errors
 
 Answer = Any
-# Called exactly once: `(answers, None)`, where an answer may be a refusal; or `([], error)`. The error is a
-# TimeoutError, or says that the connection has ended.
+# Called exactly once: with `(answers, None)`, where an answer may be a refusal; or with `([], error)`. The
+# error is a TimeoutError, or says that the connection has ended.
 Answered = Callable[[list[Answer], Exception | None], None]
 
 
@@ -22,13 +22,18 @@ class Exchange:
 
     count: int
     answered: Answered
-    due: float  # when its answers are too late, by the event loop's clock
+    # When the answers are too late, by the event loop's clock.
+    due: float
     answers: list[Answer] = field(default_factory=list)
-    late: bool = False  # `answered` got a TimeoutError; the exchange stays, for the order of answers
+    # `answered` got a TimeoutError. The exchange stays in the list, to keep the order of answers.
+    late: bool = False
 
 
 class Pending:
-    """Exchanges in order. `overdue` is called when the first one has waited for `timeout` seconds."""
+    """The exchanges that wait for answers, in order.
+
+    `overdue` is called when the first exchange has waited for `timeout` seconds.
+    """
 
     def __init__(self, timeout: float, overdue: Callable[[], None]) -> None:
         self._timeout = timeout
@@ -40,7 +45,7 @@ class Pending:
         return bool(self._exchanges)
 
     def add(self, count: int, answered: Answered) -> None:
-        """So many commands were just written together."""
+        """Add an exchange: `count` commands were just written together."""
         loop = asyncio.get_running_loop()
         exchange = Exchange(count, answered, loop.time() + self._timeout)
         self._exchanges.append(exchange)
@@ -48,7 +53,10 @@ class Pending:
             self._watch = loop.call_at(exchange.due, self._look)
 
     def answered(self, answer: Answer) -> None:
-        """The next answer has come. Raises IndexError where no command waits for one: the order is lost."""
+        """Give the next answer to the first exchange.
+
+        Raises IndexError if no command waits for an answer: then the order is lost.
+        """
         exchange = self._exchanges[0]
         exchange.answers.append(answer)
         if len(exchange.answers) == exchange.count:
@@ -57,7 +65,7 @@ class Pending:
                 exchange.answered(exchange.answers, None)
 
     def fail(self, why: str) -> None:
-        """No more answers can come: every exchange that waits gets a ConnectionError."""
+        """Fail every waiting exchange with a ConnectionError: no more answers can come."""
         exchanges, self._exchanges = self._exchanges, deque()
         if self._watch is not None:
             self._watch.cancel()
@@ -67,7 +75,7 @@ class Pending:
                 exchange.answered([], redis_errors.ConnectionError(why))
 
     def _look(self) -> None:
-        """Find exchanges that are too late. One timer serves all: it is set for the oldest exchange."""
+        """Find exchanges that are too late. There is one timer: it is set for the oldest exchange."""
         self._watch = None
         now = asyncio.get_running_loop().time()
         if not self._exchanges:

@@ -1,8 +1,8 @@
-"""An open connection to Redis: bytes out, answers to a callback, without a coroutine for each answer.
+"""An open connection to Redis: it sends bytes and passes answers to a callback, with no coroutine per answer.
 
-Received bytes go straight from the event loop into hiredis's reader. Commands are written at once, or
-together with the others of the same turn of the event loop, as the sender says. Commands that gather while
-the socket takes nothing go in one write later.
+The event loop passes received bytes directly to hiredis's reader. The sender decides whether a command is
+written at once, or together with the other commands of the same turn of the event loop. Commands that gather
+while the socket accepts nothing are written together later.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _log = logging.getLogger("holdfast.connection")
 
 
 class Wire(asyncio.Protocol):
-    """One connection. `serve` says who gets its answers, and can be called again with other callbacks.
+    """One connection. `serve` sets the callbacks for its answers, and can be called again.
 
     `answered` is called with each answer in turn, also when the answer is an error. `lost` is called once,
-    when no more answers can come. `read` is called after the answers that have come together. `refused` is
-    called with each answer that is an error, before `answered`. When one of them raises, the connection is
+    when no more answers can come. `read` is called after the answers that have arrived together. `refused` is
+    called with each answer that is an error, before `answered`. If one of them raises, the connection is
     ended, because the order of answers is lost.
     """
 
@@ -39,8 +39,9 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader(protocolError=redis_errors.InvalidResponse, replyError=self._error_of)
         self._loop = asyncio.get_running_loop()
         self._outbox: list[bytes] = []
-        self._due = False  # a write is scheduled for this turn of the event loop
-        self._full = False  # the socket takes nothing now
+        # A write is scheduled for this turn of the event loop.
+        self._due = False
+        self._full = False  # the socket accepts nothing now
         self._transport: asyncio.Transport | None = None
 
     def serve(
@@ -50,13 +51,16 @@ class Wire(asyncio.Protocol):
         read: Callable[[], None] = lambda: None,
         refused: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        """From now on answers go to these callbacks. Raises redis-py's ConnectionError where it has ended."""
+        """Pass answers to these callbacks from now on.
+
+        Raises redis-py's ConnectionError if the connection has ended.
+        """
         if self._lost is None:
             raise redis_errors.ConnectionError("the connection has ended")
         self._answered, self._lost, self._read, self._refused = answered, lost, read, refused
 
     def send(self, *packed: bytes, at_once: bool = False) -> None:
-        """Write these bytes at once, or with all that is sent in this turn of the event loop."""
+        """Write these bytes at once, or with everything that is sent in this turn of the event loop."""
         self._outbox += packed
         if self._due or self._full:
             return
@@ -69,7 +73,7 @@ class Wire(asyncio.Protocol):
     def end(self, reason: BaseException) -> None:
         """End the connection at once. `lost` is called, unless it was called before.
 
-        An orderly close would wait without end for bytes that the other side does not take.
+        An orderly close could wait forever for bytes that the other side does not accept.
         """
         if self._transport is not None:
             self._transport.abort()
@@ -79,37 +83,37 @@ class Wire(asyncio.Protocol):
             lost(reason)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is open."""
+        """Store the transport of the connection, which is now open."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on every answer that is whole."""
+        """Pass on every complete answer."""
         try:
             self._reader.feed(data)
             while (answer := self._reader.gets()) is not False and self._lost is not None:
                 self._answered(answer)
             self._read()
         except Exception as error:
-            if not isinstance(error, redis_errors.RedisError):  # a mistake of ours
+            if not isinstance(error, redis_errors.RedisError):  # a programming error of ours
                 _log.error("the order of answers is lost:\n%s", stack_of(error))
             self.end(error)
 
     def pause_writing(self) -> None:
-        """The socket takes nothing now."""
+        """Note that the socket accepts nothing now."""
         self._full = True
 
     def resume_writing(self) -> None:
-        """The socket takes bytes again."""
+        """Note that the socket accepts bytes again, and write the waiting bytes."""
         self._full = False
         if self._outbox:
             self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended."""
+        """End the connection, because the socket was closed."""
         self.end(exc or redis_errors.ConnectionError("Connection closed by server."))
 
     def _error_of(self, text: str) -> Exception:
-        """The exception for an error answer. Its class is redis-py's."""
+        """Return the exception for an error answer. Its class is one of redis-py's."""
         error: Exception = DefaultParser.parse_error(text)  # type: ignore[no-untyped-call]
         self._refused(error)
         return error
@@ -123,6 +127,6 @@ class Wire(asyncio.Protocol):
 
 
 def packed(command: Sequence[str | bytes | int | float]) -> bytes:
-    """A command as Redis reads it (RESP arrays of bulk strings). Raises TypeError for other values."""
+    """Return a command in Redis's format (RESP arrays of bulk strings). Raises TypeError for other values."""
     whole: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type] # of any length
     return whole

@@ -1,4 +1,4 @@
-"""Lua scripts: Redis runs each as a whole, or not at all."""
+"""Lua scripts. Redis runs each script completely, or not at all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _LUA = Path(__file__).parents[1] / "lua"
 
 
 class Script:
-    """One Lua script. It is sent by its hash, and by its text when the server does not know the hash.
+    """One Lua script. It is sent by its hash, or as text if the server does not know the hash.
 
-    `shared`: the script begins with `common.lua`, as all scripts of a stream do, or with another `beginning`.
+    `shared`: the script's text begins with `common.lua`, as in all scripts of a stream, or with the file that
+    `beginning` names.
     """
 
     def __init__(self, name: str, *, shared: bool = True, beginning: str = "common") -> None:
@@ -25,7 +26,7 @@ class Script:
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Commands, keys: list[str], *args: Any) -> list[Any]:
-        """The script's answer, a list whose first item is a word."""
+        """Run the script, and return its answer: a list whose first item is a word."""
         try:
             answer = await redis.call("EVALSHA", self.sha, len(keys), *keys, *args)
         except NoScriptError:

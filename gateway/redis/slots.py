@@ -1,4 +1,4 @@
-"""The map of a Redis cluster: which node has which slot, and the slot of a command's key. No I/O.
+"""The slot map of a Redis cluster: the node of each slot, and the slot of a command's key. No I/O.
 
 The map is the answer to `CLUSTER SLOTS` (redis.io, "Redis cluster specification").
 """
@@ -25,7 +25,10 @@ class Node(NamedTuple):
 
 
 def key_of(command: Command) -> str | bytes | None:
-    """A command's first key, or None. In a cluster all keys of a command must have the same slot."""
+    """Return a command's first key, or None.
+
+    In a cluster all keys of a command must have the same slot.
+    """
     name = str(command[0]).upper()
     if name in _KEYLESS:
         return None
@@ -39,7 +42,7 @@ def key_of(command: Command) -> str | bytes | None:
 
 
 def slot_of_key(key: str | bytes) -> int:
-    """The CRC16 of the text in the key's first braces, or of the whole key."""
+    """Return the CRC16 slot of the text in the key's first braces, or of the whole key."""
     return key_slot(key.encode() if isinstance(key, str) else key)
 
 
@@ -52,27 +55,30 @@ class Map:
         self.nodes: list[Node] = []
 
     def learn(self, ranges: list[Any], asked: str) -> None:
-        """Take over the answer to `CLUSTER SLOTS`. `asked` is the host that gave it."""
+        """Take over the answer to `CLUSTER SLOTS`. `asked` is the host that sent it."""
         self._owners = [None] * SLOTS
         for first, last, master, *_ in ranges:
             self._owners[first : last + 1] = [self._node(master, asked)] * (last - first + 1)
         self.nodes = list(dict.fromkeys(node for node in self._owners if node is not None))
 
     def moved(self, slot: int, node: Node) -> None:
-        """One slot has another owner now."""
+        """Store the new owner of a slot."""
         self._owners[slot] = node
 
     def owner(self, key: str | bytes) -> Node | None:
-        """The node that has this key. None where no node has its slot."""
+        """Return the node that has this key, or None if no node has its slot."""
         return self._owners[slot_of_key(key)]
 
     def at(self, host: str, port: int) -> Node:
-        """The node at this address, with the host name that the node has announced."""
+        """Return the node at this address, with the host name that the node has announced."""
         known = (node for node in self.nodes if (node.host, node.port) == (host, port))
         return next(known, Node(host, port, self._name_of(host)))
 
     def _node(self, said: list[Any], asked: str) -> Node:
-        """Of [host, port, id, [name, value, …]]. A node that names no host is the one that was asked."""
+        """Return the node in the form [host, port, id, [name, value, …]].
+
+        A node without a host is the node that was asked.
+        """
         host = (said[0] or b"").decode().strip("?") or asked
         more = [item.decode() for item in said[3]] if len(said) > 3 else []
         announced = dict(zip(more[::2], more[1::2], strict=True)).get("hostname", "")

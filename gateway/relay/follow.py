@@ -37,7 +37,7 @@ class Relay:
         self._max_age = max_age
 
     def watch(self, stream_id: str) -> None:
-        """Note that the store must be told when a reader of this stream has had the terminal event.
+        """Watch a stream, to store later that a reader has had its terminal event.
 
         The stream has a webhook that is sent only if no reader has had the terminal event.
         """

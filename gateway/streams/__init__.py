@@ -1,1 +1,1 @@
-"""What can be done with a stream, the same for every API and format."""
+"""The operations on a stream. They are the same for every API and format."""

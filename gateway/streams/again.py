@@ -1,4 +1,4 @@
-"""What a stream that tries a failed one again takes from it. A value; no I/O."""
+"""The data that a retry takes from the failed stream. A value; no I/O."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from gateway.store.record import CHECKPOINT
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """The failed stream `retries`, tried again from the stage `stage` on."""
+    """A new try of the failed stream `retries`, beginning at the stage `stage`."""
 
     retries: str
     stage: str
-    wanted: Any = None  # what the client has asked for, as it has written it
-    kept: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # results, JSON, by stage and run
-    lost: Mapping[str, int] = field(default_factory=dict)  # usage of which nothing is kept
-    own: Mapping[str, Any] = field(default_factory=dict, repr=False)  # other fields of the record
+    wanted: Any = None  # the client's request for the retry, as the client wrote it
+    # Results of stages that need not run again, as JSON, by stage and run.
+    kept: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    lost: Mapping[str, int] = field(default_factory=dict)  # usage whose results are not kept
+    # other fields of the new stream's record
+    own: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the new stream's record has of it."""
+        """The fields of the new stream's record that describe the retry."""
         told = {"retries": self.retries, "from": self.stage, "kept": sse.dumps(list(self.kept))}
         told["paid"] = sse.dumps({"usage": _usage_of(self.kept.values()), "lost": self.lost})
         told |= {"lost": sse.dumps(self.lost)} if self.lost else {}
@@ -33,7 +35,7 @@ class Again:
 
 
 def _usage_of(results: Iterable[bytes]) -> dict[str, int]:
-    """What these runs of stages have used, in all."""
+    """Return the usage of these stage runs, added up."""
     whole: Counter[str] = Counter()
     for raw in results:
         whole.update(json.loads(raw).get("usage", {}))

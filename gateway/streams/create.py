@@ -1,7 +1,7 @@
-"""How a stream comes to be: admitted, checked, recorded, queued, confirmed, in this order.
+"""Create a stream. The steps are: admit, check, record, queue, confirm, in this order.
 
-Invariant: when `create` returns, the job is in the queue. A record that never got there expires by itself,
-and the place that its owner took for it is found to be free within a minute. A process that can run jobs may
+Invariant: when `create` returns, the job is in the queue. A record whose job never reached the queue expires
+by itself. The place that its owner took for it becomes free within a minute. A process that can run jobs may
 run this one at once (GATEWAY_DIRECT_START), but not before the queue has acknowledged it.
 """
 
@@ -40,17 +40,18 @@ from gateway.streams.order import Order
 from gateway.streams.placing import Placing
 from gateway.streams.start import Start
 
-# Enqueues a job and runs it in this very process; False when it has no room for it: then nothing was done.
+# Enqueues a job and runs it in this process. Returns False when this process has no room for the job; then
+# nothing was done.
 DirectStart = Callable[[Message], Awaitable[bool]]
 
 
 async def no_direct_start(_: Message) -> bool:
-    """Of a process that runs no jobs."""
+    """Start no job: for a process that runs no jobs."""
     return False
 
 
 class Creation:
-    """Makes streams; the quota and the queue's depth are asked before anything is stored."""
+    """Creates streams. The quota and the queue's depth are checked before anything is stored."""
 
     def __init__(
         self,
@@ -78,26 +79,32 @@ class Creation:
         self._outbox = outbox
         self._direct_start = direct_start
         self._placing = Placing(settings, log, queue)
-        # By key, for as long as somebody is at it.
+        # One lock for each Idempotency-Key. A lock exists only while a request with the key is running.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def learn(self, chains: Mapping[str, Sequence[str]], inputs: Inputs) -> None:
-        """Take these chains from now on. A request for one that is gone, on its way already, is taken too."""
+        """Use these chains from now on.
+
+        A request that is already running is accepted, even if its chain was removed.
+        """
         self._chains = {**self._chains, **chains}
         self._inputs = inputs
 
     async def create(self, order: Order) -> Record:
-        """The stream, its job in the queue; for a known key, the stream that it has, which costs nothing.
+        """Create the stream and put its job into the queue.
 
-        A stream that waits for the turn of its thread gets to the queue when it has it.
-        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable; of a stream in
-        a thread, ThreadBusy, ThreadWaiting or ThreadMoved.
+        If the Idempotency-Key is known, return the stream of the key, at no cost. A stream that waits for the
+        turn of its thread is put into the queue when it gets the turn.
+
+        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable. For a stream in
+        a thread, also raises ThreadBusy, ThreadWaiting or ThreadMoved.
         """
         key_hash = order.key_hash
         if not key_hash:
             return await self._create(order, "")
         turn = self._turns.setdefault(key_hash, asyncio.Lock())
-        async with turn:  # of several requests with one key, one takes a place
+        # Of several requests with the same key, only one takes a place.
+        async with turn:
             return await self._create(order, key_hash)
 
     async def _create(self, order: Order, key_hash: str) -> Record:
@@ -113,7 +120,8 @@ class Creation:
                 now_ms = await self.admit(owner, stream_id)
             except (OverQuota, QueueFull):
                 word, found = await self._known(stream_id, key_hash, start)
-                if word == "none":  # else another process has made the stream meanwhile
+                # Otherwise another process has created the stream in the meantime.
+                if word == "none":
                     raise
         if word == "none":
             await self._check(start, owner, stream_id)
@@ -121,7 +129,7 @@ class Creation:
             word, found = await self._record(stream_id, start, key_hash, fields)
             if word == "created":
                 return await self._placed(Record.made(stream_id, fields), order)
-            await self.release(owner, stream_id)  # another process was quicker
+            await self.release(owner, stream_id)  # another process was faster
         if word == "conflict":
             raise KeyReused
         record = (await self._log.look(found, owner)).record
@@ -129,14 +137,15 @@ class Creation:
             raise StoreUnavailable
         if record.confirmed:
             return record
-        return await self._placed(record, order)  # the process that took its first POST has died
+        # The process that received the first POST with this key has died.
+        return await self._placed(record, order)
 
     async def _placed(self, record: Record, order: Order) -> Record:
-        """Put the job into the queue, or the stream among those that wait for the turn of its thread."""
+        """Put the job into the queue, or let the stream wait for the turn of its thread."""
         start = order.start
         if not record.thread:
             return await self._queued(record, order.followed)
-        if start.keeps is not None:  # before the thread shows the stream to others
+        if start.keeps is not None:  # before other streams can see this one in the thread
             await self._conversations.keep(record.owner, record.id, *start.keeps)
         try:
             has_turn = await self._placing.enter(record, start)
@@ -146,7 +155,7 @@ class Creation:
         if has_turn:
             return await self._queued(record, order.followed)
         await self._queue.forget(record.id)
-        # As long as it waits it is looked after like a job that nobody holds.
+        # While the stream waits, it is swept like a job that no worker has claimed.
         if not await self._log.confirm(record.id, round(self._settings.lease * 1000)):
             raise QueueUnavailable("the thread took longer than the record lasts")
         telemetry.started.add(1, {"chain": record.chain})
@@ -154,7 +163,10 @@ class Creation:
         return record
 
     async def _withdraw(self, record: Record) -> None:
-        """Leave nothing of a stream that its thread has refused: its key asks as if for the first time."""
+        """Delete everything of a stream that its thread has refused.
+
+        The Idempotency-Key is free again, as if it had never been used.
+        """
         await self.release(record.owner, record.id)
         await self._conversations.drop(record.owner, [(OF_STREAM, record.id)])
         await self._log.erase(record.id)
@@ -163,7 +175,7 @@ class Creation:
         return await self._log.known(stream_id, key_hash, start.digest) if key_hash else ("none", "")
 
     async def admit(self, owner: str, stream_id: str) -> int:
-        """Take the places that a stream needs; the time, by Redis's clock, in milliseconds.
+        """Reserve the places that a stream needs. Returns the time in ms, by Redis's clock.
 
         Raises OverQuota, QueueFull or StoreUnavailable.
         """
@@ -178,31 +190,41 @@ class Creation:
         return now_ms
 
     async def note_webhook(self, owner: str, stream_id: str, *, is_new: bool) -> None:
-        """A stream that goes on with another's webhook, or one of its own, is about to be made.
+        """Note that a stream with a webhook will be created. `is_new`: the webhook is the stream's own.
 
-        Raises OverQuota for one of its own where there are too many.
+        Otherwise the stream inherits the webhook of another stream. Raises OverQuota if the webhook is new and
+        the owner has too many.
         """
         await (self._outbox.admit(owner, stream_id) if is_new else self._outbox.note(owner, stream_id))
 
     async def release(self, owner: str, stream_id: str) -> None:
-        """Give them back: the stream does not come to be. A record that it has expires by itself."""
+        """Give the places back, because the stream is not created. Its record, if any, expires by itself."""
         await self._quota.release(owner, stream_id)
         await self._queue.forget(stream_id)
         await self._mine.forget(owner, [stream_id])
 
     async def uncount(self, owner: str, stream_id: str, left_ms: int) -> None:
-        """As `Quota.uncount`; a store that is out of reach leaves it counted for longer."""
+        """Do what `Quota.uncount` does.
+
+        If the store is out of reach, the stream stays counted for longer.
+        """
         with suppress(StoreUnavailable):
             await self._quota.uncount(owner, stream_id, left_ms)
 
     async def forget(self, owner: str, streams: Mapping[str, tuple[int, int]]) -> None:
-        """As `Quota.forget`; a store that is out of reach leaves them counted until they had expired."""
+        """Do what `Quota.forget` does.
+
+        If the store is out of reach, the streams stay counted until they would have expired.
+        """
         with suppress(StoreUnavailable):
             await self._quota.forget(owner, streams)
             await self._mine.forget(owner, list(streams))
 
     async def _check(self, start: Start, owner: str, stream_id: str) -> None:
-        """Whether the input is what the chain takes. One that is not has cost work, and counts as a start."""
+        """Check that the chain accepts the input.
+
+        An invalid input has cost work, so it counts as a start in the quota.
+        """
         try:
             await self._inputs.hold(start, owner)
         except Invalid:
@@ -228,12 +250,16 @@ class Creation:
         return record
 
     async def send(self, record: Record, followed: bool) -> None:
-        """Its job into the queue. Raises QueueUnavailable."""
+        """Put the stream's job into the queue. Raises QueueUnavailable."""
         with telemetry.span(f"send {self._settings.queue_name}", SpanKind.PRODUCER):
             await self._enqueue(Message(record.id, record.trace), followed)
 
     async def _enqueue(self, message: Message, followed: bool) -> None:
-        """A job that is started here runs beside what is left of the POST; its claim confirms, too."""
+        """Enqueue the job, or start it in this process.
+
+        A job that is started here runs at the same time as the rest of the POST. The job's claim also
+        confirms the stream.
+        """
         mode = self._settings.direct_start
         wanted = mode == "always" or (mode == "stream" and followed)
         if not (wanted and await self._direct_start(message)):
@@ -263,11 +289,11 @@ class Creation:
         return fields if start.metadata is None else fields | {"metadata": sse.dumps(start.metadata)}
 
     def stages(self, chain: str) -> list[str] | None:
-        """A chain's stages, if this process knows it."""
+        """Return the stages of a chain, or None if this process does not know the chain."""
         return list(self._chains[chain]) if chain in self._chains else None
 
     def times(self, now_ms: int) -> dict[str, Any]:
-        """A record's fields that say how long all of it is kept, from now on."""
+        """Return the record's fields with the creation time and the lifetimes of the stream's data, in ms."""
         settings = self._settings
         return {
             "created_ms": now_ms,

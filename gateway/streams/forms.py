@@ -1,8 +1,8 @@
-"""In which form a question reaches a chain: a text, messages, or one of both under a name. No I/O.
+"""The form in which a chain receives a question: text, messages, or either under a name. No I/O.
 
-A client asks by `user` or `messages`; both are kept as messages. What the chain is given is decided by what
-it says that it takes: its JSON Schema, or what a worker finds in the chain itself
-(`workers/chains/taking.py`).
+A client sends `user` or `messages`; both are stored as messages. The form is decided by what the chain
+declares: its JSON Schema, or what a worker finds in the chain itself (`workers/chains/taking.py`).
+
 The rule is a table in docs/chains.md. What a client sends as `input` is never changed.
 """
 
@@ -13,52 +13,64 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-# Names of a mapping that a question goes to where several would do, the first that is there.
+# ^Possible names for the question in a mapping. If several names fit, the first one that exists is used.
 QUESTIONS = ("messages", "input", "question")
-EARLIER = ("chat_history", "history")  # names that what was said before the question goes to
-_MOST_REFERENCES = 16  # of a schema, one behind the other
-_DEEPEST = 3  # mappings within mappings that are looked into
+# Names for the messages that came before the question.
+EARLIER = ("chat_history", "history")
+# Limit of `$ref` steps in a schema, one after the other.
+_MOST_REFERENCES = 16
+# Mappings nested deeper than this are not examined.
+_DEEPEST = 3
 Message = Mapping[str, Any]
 Make = Callable[[Sequence[Message]], Any]
 
 
 class Kind(StrEnum):
-    """What a question becomes."""
+    """The kind of value that a question becomes."""
 
-    TEXT = "text"  # the last user message's text
+    TEXT = "text"  # the text of the last user message
     MESSAGES = "messages"  # all messages
-    EITHER = "either"  # a single user message's text; else all messages
+    # The text, if there is one user message and nothing else. Otherwise all messages.
+    EITHER = "either"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What something takes, as far as it is known; of several words that are true each will do."""
+    """The values that a chain or a field accepts, as far as they are known.
+
+    If several of the flags are true, any of these kinds of value is accepted.
+    """
 
     text: bool = False
     messages: bool = False
     mapping: bool = False
     other: bool = False  # a number, a list of texts, ...
     objects: bool = False  # messages must be LangChain's objects, not mappings
-    plain: bool = False  # a text is better than messages where there is one
-    last: bool = False  # it keeps what was said before, and is given the last message alone
-    lenient: bool = False  # what it calls required may be left out
+    plain: bool = False  # a text is preferred to messages, where possible
+    # The chain stores earlier messages itself, so it receives only the last message.
+    last: bool = False
+    lenient: bool = False  # fields that it calls required may be missing
     required: Mapping[str, Shape] = field(default_factory=dict)
     optional: Mapping[str, Shape] = field(default_factory=dict)
 
     @property
     def is_known(self) -> bool:
-        """Whether anything is known."""
+        """Whether the accepted values are known at all."""
         return self.text or self.messages or self.mapping or self.other
 
     @property
     def names(self) -> dict[str, Shape]:
-        """The members of the mapping, those first that must be there."""
+        """The members of the mapping. The required ones come first."""
         return {**self.required, **self.optional}
 
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """No rule decides. `names`: of the mapping that it takes; `is_known`: it surely takes no messages."""
+    """No rule decides the form.
+
+    `names`: the names of the mapping that the chain accepts. `is_known`: the chain surely accepts no
+    messages.
+    """
 
     names: tuple[str, ...] = ()
     is_known: bool = False
@@ -66,18 +78,23 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a question becomes, and under which name of a mapping; without a name it is the whole."""
+    """The form that a question gets.
+
+    `key` is the name of the question in a mapping. If it is empty, the question is the whole input.
+    """
 
     kind: Kind
     key: str = ""
-    earlier: str = ""  # the name that what was said before goes to
-    last: bool = False  # the last message alone
+    earlier: str = ""  # the name for the messages before the question
+    last: bool = False  # only the last message is passed on
     objects: bool = False
 
     def of(self, messages: Sequence[Message], make: Make = list) -> Any:
-        """The conversation in this form; `make` makes what is handed out of a list of messages.
+        """Return the conversation in this form.
 
-        Raises ValueError where a text is needed, and no message is a user's.
+        `make` turns a list of messages into the value that the chain receives.
+
+        Raises ValueError if a text is needed, and there is no user message.
         """
         value = self._value(messages, make)
         if not self.key:
@@ -96,14 +113,14 @@ class Form:
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content: the content itself, or that of its parts that have one."""
+    """Return the text of a message's content: the content itself, or the texts of its parts joined."""
     if isinstance(content, str):
         return content
     return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
 
 
 def _last(messages: Sequence[Message]) -> int:
-    """The place of the last user message. Raises ValueError."""
+    """Return the index of the last user message. Raises ValueError if there is no user message."""
     for place in reversed(range(len(messages))):
         if messages[place].get("role") == "user":
             return place
@@ -111,7 +128,7 @@ def _last(messages: Sequence[Message]) -> int:
 
 
 def form_of(shape: Shape) -> Form | Unclear:
-    """The rule, for a chain that is given the question alone."""
+    """Apply the rule, for a chain that receives only the question."""
     if shape.messages and not shape.plain:
         return Form(Kind.MESSAGES, last=shape.last, objects=shape.objects)
     if shape.text:
@@ -152,7 +169,7 @@ def _has_objects(names: Mapping[str, Shape], earlier: str) -> bool:
 
 
 def shape_of(schema: Any, *, root: Any = None, deep: int = 0) -> Shape:
-    """What a JSON Schema takes."""
+    """Return the values that a JSON Schema accepts."""
     root = schema if root is None else root
     found = list(_alternatives(schema, root))
     kinds = {kind for one in found for kind in _types(one)}
@@ -160,7 +177,7 @@ def shape_of(schema: Any, *, root: Any = None, deep: int = 0) -> Shape:
     kept = [one for one in lists if _may_hold_messages(one.get("items", True), root)]
     mapping = next((one for one in found if "object" in _types(one)), None)
     if deep > 0 and mapping is not None and _is_message(mapping):
-        mapping = None  # one message in the place of a text
+        mapping = None  # one message where a text could be
     members = mapping.get("properties", {}) if mapping is not None and deep < _DEEPEST else {}
     required = mapping.get("required", []) if mapping is not None and deep < _DEEPEST else []
     shapes = {name: shape_of(one, root=root, deep=deep + 1) for name, one in members.items()}
@@ -176,7 +193,10 @@ def shape_of(schema: Any, *, root: Any = None, deep: int = 0) -> Shape:
 
 
 def _alternatives(schema: Any, root: Any, steps: int = 0) -> Iterator[Mapping[str, Any]]:
-    """What `$ref`, `anyOf`, `oneOf` and `allOf` lead to. A schema that takes anything has none."""
+    """Yield the schemas that `$ref`, `anyOf`, `oneOf` and `allOf` lead to.
+
+    A schema that accepts anything yields nothing.
+    """
     if not isinstance(schema, Mapping) or steps > _MOST_REFERENCES:
         return
     if isinstance(where := schema.get("$ref"), str) and where.startswith("#"):
@@ -198,7 +218,7 @@ def _found(root: Any, where: str) -> Any:
 
 
 def _types(schema: Mapping[str, Any]) -> set[str]:
-    """The types that a schema names, or that its words are for."""
+    """Return the types that a schema names, or that its keywords imply."""
     named = schema.get("type")
     if named is not None:
         return {named} if isinstance(named, str) else set(named)
@@ -216,7 +236,7 @@ def _may_hold_messages(items: Any, root: Any) -> bool:
 
 
 def _is_message(schema: Mapping[str, Any]) -> bool:
-    """Whether this describes a message of LangChain's, as pydantic does it."""
+    """Whether the schema describes one of LangChain's messages, as pydantic writes it."""
     return str(schema.get("title", "")).endswith(("Message", "MessageChunk")) and "type" in schema.get(
         "properties", {}
     )

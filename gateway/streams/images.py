@@ -1,7 +1,8 @@
-"""Addresses in a message's content parts: the model's server fetches what stands there.
+"""Check addresses in a message's content parts, because the model's server fetches these addresses.
 
-So a caller chooses what that server opens. Only `https:` and `data:` are handed on. `file:` and the like
-would read its own disk. Plain `http:` reaches services of its network that trust whoever is inside.
+So a caller chooses what that server opens. Only `https:` and `data:` are passed on. `file:` and similar
+schemes would read the server's own disk. Plain `http:` reaches services of its network that trust every
+client inside.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ RULE = "must be an https address or a data URL of an image"
 _IMAGE = re.compile(r"https://|data:image/", re.IGNORECASE)  # schemes have no case (RFC 3986, 3.1)
 _OTHER = re.compile(r"https://|data:", re.IGNORECASE)
 _TEXTS = frozenset(("text", "input_text", "output_text", "refusal"))
-# Where OpenAI's, Anthropic's, Google's, vLLM's and LangChain's content parts have an address: `url`,
-# `image_url`, `video_url`, `imageUrl`, `uri`, `fileUri`.
+# ^The names under which content parts of OpenAI, Anthropic, Google, vLLM and LangChain have an address:
+# `url`, `image_url`, `video_url`, `imageUrl`, `uri`, `fileUri`.
 _ADDRESS = re.compile(r"ur[il]$", re.IGNORECASE)
-# What LangChain takes for a message's role or type (`_create_message_from_message_type` in
+# ^The words that LangChain accepts as a message's role or type (`_create_message_from_message_type` in
 # langchain_core/messages/utils.py).
 _KINDS = frozenset(("human", "user", "ai", "assistant", "system", "developer", "function", "tool", "remove"))
 
 
 def check_image(where: str, url: Any) -> str:
-    """This address. Raises Invalid unless it is one of an image that may be handed on."""
+    """Return the address. Raises Invalid unless it is the address of an image and may be passed on."""
     if not isinstance(url, str) or not _IMAGE.match(url):
         raise Invalid(where, RULE)
     return url
 
 
 def check_parts(where: str, content: Any) -> None:
-    """Raises Invalid, which names the field, for an address in these content parts that may not be handed on.
+    """Raise Invalid, which names the field, if these content parts have an address that may not be passed on.
 
-    Takes any JSON; what is no list of content parts has no addresses.
+    Accepts any JSON. A value that is not a list of content parts has no addresses.
     """
     for index, part in enumerate(content if isinstance(content, list) else ()):
         kind = part.get("type") if isinstance(part, dict) else None
@@ -45,21 +46,26 @@ def check_parts(where: str, content: Any) -> None:
 
 
 def check_messages(where: str, messages: Any) -> None:
-    """The same of messages that only their chain knows, as in a graph's state. Takes any JSON."""
+    """Do what `check_parts` does, for messages that only their chain understands, as in a graph's state.
+
+    Accepts any JSON.
+    """
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
         if isinstance(message, dict):
             check_parts(f"{where}[{index}].content", message.get("content"))
 
 
 def check_input(where: str, value: Any) -> None:
-    """The same of an input that only its chain knows: of all messages in it, in each form of LangChain's.
+    """Do what `check_parts` does, for an input that only its chain understands.
 
-    These are an object with a role or a type and a content, a list of a role and a content, and what
-    LangChain's `dumps` writes. Other objects are the chain's own, whatever addresses they have.
+    All messages in the input are checked, in each of LangChain's forms: an object with a role or a type and a
+    content, a list of a role and a content, and the output of LangChain's `dumps`. Other objects belong to
+    the chain, and their addresses are not checked.
     """
     if isinstance(value, dict):
         check_messages(f"{where}.messages", value.get("messages"))
-    waiting: list[tuple[Any, Any]] = [(where, value)]  # where: a text, or (where, name or index)
+    # The place of a value: a text, or (the place of its parent, name or index).
+    waiting: list[tuple[Any, Any]] = [(where, value)]
     while waiting:
         at, whole = waiting.pop()
         if isinstance(whole, dict):
@@ -88,7 +94,10 @@ def _path(at: Any) -> str:
 
 
 def _check(where: str, part: dict[str, Any], is_right: Callable[[str], object]) -> None:
-    """An address may stand deeper in the part: `{"image_url": {"url": …}}`, `{"source": {"url": …}}`."""
+    """Check one content part.
+
+    An address may be nested in the part: `{"image_url": {"url": …}}`, `{"source": {"url": …}}`.
+    """
     waiting: list[tuple[str, Any]] = [(where, part)]
     while waiting:
         at, whole = waiting.pop()

@@ -1,11 +1,11 @@
-"""What each chain takes, as JSON Schema (draft 2020-12), and whether an input keeps to it.
+"""The JSON Schema (draft 2020-12) of each chain's input, and the check of an input against it.
 
-Schemas are plain data that the hosts hand in: nothing here knows LangChain. A chain without one takes any
-JSON. An answer names the field and the rule, and never repeats what the client has sent.
+Schemas are plain data that the hosts pass in: nothing here knows LangChain. A chain without a schema accepts
+any JSON. An answer names the field and the rule, and never repeats what the client sent.
 
-An input that breaks a rule in thousands of places is found out in bounded time: the steps of a check are
-counted, `uniqueItems` takes a time that grows as the list does, and a text is held against a `pattern` for a
-bounded time, in which the event loop goes on.
+An input that breaks a rule in thousands of places is refused in bounded time. The steps of a check are
+counted. `uniqueItems` takes time that grows linearly with the list. A text is matched against a `pattern` for
+a bounded time, and the event loop goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -33,22 +33,25 @@ from gateway.streams.start import Start, shown
 Schema = Mapping[str, Any]
 Check = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 LONGEST_RULE = 200
-# A step is one word of a schema held against one value: some 5 us. The largest conversation takes a third.
+# A step applies one keyword of a schema to one value: about 5 us. The largest conversation needs a third of
+# these steps.
 MOST_STEPS = 250_000
-FEW_STEPS = 1000  # that a check may take on the event loop
-STEPS_OF_AN_ERROR = 10  # it takes longer to make, and is kept until the best is known
-SMALL_BYTES = 512  # of an input that may be checked on the event loop
-PATTERN_SECONDS = 0.5  # of processor time, for all patterns of one check
-LARGE_NUMBER = 2**53  # from there on every float is a whole number
+FEW_STEPS = 1000  # steps that a check may take on the event loop
+# An error takes longer to make than a step, and is stored until the best error is known.
+STEPS_OF_AN_ERROR = 10
+# The size in bytes up to which an input may be checked on the event loop.
+SMALL_BYTES = 512
+PATTERN_SECONDS = 0.5  # seconds of processor time, for all patterns of one check
+LARGE_NUMBER = 2**53  # from this number on, every float is a whole number
 TOO_LONG = "takes longer to check than this gateway allows: send less, or simpler values"
 
 
 class _TooLong(Exception):
-    """A check has used up what it may use."""
+    """A check has used up its steps or its time."""
 
 
 class _Left(threading.local):
-    """What the check that runs in this thread may still use."""
+    """The steps and seconds that remain for the check in this thread."""
 
     steps = 0
     seconds = 0.0
@@ -58,10 +61,10 @@ _left = _Left()
 
 
 class Inputs:
-    """What one process's chains take: schemas of their inputs, and the params that their callers may set.
+    """The inputs that the chains of one process accept, and the params that their callers may set.
 
-    `allowed`, by chain: a JSON Schema of all that they may set; or names, any of which may be set though it
-    names a credential or an endpoint. Raises ValueError for a schema that is none.
+    `allowed`, by chain: either a JSON Schema of all params that callers may set; or names that callers may
+    set even though they name a credential or an endpoint. Raises ValueError for an invalid schema.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class Inputs:
         self._params: dict[str, Schema] = {}
         self._validators: dict[str, Any] = {}
         self._params_validators: dict[str, Any] = {}
-        self._forms: dict[str, Form] = {}  # what a question becomes
-        self._patterned: set[str] = set()  # names of chains
+        # The form that a question gets, by chain.
+        self._forms: dict[str, Form] = {}
+        # Names of the chains whose schema has a `pattern`.
+        self._patterned: set[str] = set()
         for name, schema in schemas.items():
             if schema is not None:
                 self._validators[name] = self._validator(name, "input", schema)
@@ -93,7 +98,7 @@ class Inputs:
             written = json.dumps(schema, allow_nan=False)
             for one in (schema, *_referred(schema)):
                 Draft202012Validator.check_schema(one)
-        except (SchemaError, TypeError, ValueError):  # `{"text": str}`, for example, is no JSON
+        except (SchemaError, TypeError, ValueError):  # `{"text": str}`, for example, is not JSON
             is_are = "is" if what == "input" else "are"
             raise ValueError(f"the {what} of chain {chain} {is_are} no JSON Schema") from None
         if '"pattern' in written:
@@ -101,21 +106,21 @@ class Inputs:
         return _Bounded(schema)
 
     def schema(self, chain: str) -> Schema | None:
-        """A chain's schema, if it has one."""
+        """Return the schema of a chain's input, or None if the chain has no schema."""
         return self._schemas.get(chain)
 
     def params(self, chain: str) -> Schema | None:
-        """The JSON Schema of the params that callers may set, if the chain declares them."""
+        """Return the JSON Schema of the params that callers may set, if the chain declares them."""
         return self._params.get(chain)
 
     def is_structured(self, chain: str) -> bool:
-        """Whether the chain is declared to heed the form that its answer is asked for in."""
+        """Whether the chain declares that it obeys the requested form of the answer."""
         return RESPONSE_FORMAT in self._allowed.get(chain, ())
 
     async def hold(self, start: Start, owner: str = "") -> None:
-        """As `check`; what takes more than some milliseconds is done aside from the event loop.
+        """Do what `check` does. A check that takes more than a few milliseconds runs outside the event loop.
 
-        `owner`: the caller whose turn it takes.
+        `owner`: the caller in whose turn the check runs.
         """
         checks = start.chain in self._validators or start.chain in self._params
         if not checks and not start.params:
@@ -128,7 +133,7 @@ class Inputs:
         await aside(LARGE, lambda: self.check(start), owner)
 
     def check(self, start: Start) -> None:
-        """Raises Invalid, which names the field and the rule."""
+        """Raise Invalid, which names the field and the rule, if the input or the params break a rule."""
         try:
             self._check(start, MOST_STEPS)
         except _TooLong:
@@ -166,7 +171,8 @@ class Inputs:
                 raise Invalid("messages", "must hold a message of the role user") from None
         if (error := _worst(validator, value)) is not None:
             where, rule = _told(error)
-            if start.sent == "user":  # a text: the message that it has become is not the client's
+            # The client sent a text. The message that was made from it is unknown to the client.
+            if start.sent == "user":
                 raise Invalid("user", rule)
             is_changed = form is not None and form != Form(Kind.MESSAGES)
             within = [] if is_changed else [*error.absolute_path, *where]
@@ -174,9 +180,9 @@ class Inputs:
 
 
 async def hold_answer(schema: Schema, value: Any, field: str, owner: str = "") -> None:
-    """Whether an answer keeps to its question's schema, which a graph has made; aside from the event loop.
+    """Check that an answer keeps to its question's schema, which a graph has made.
 
-    A schema that is none asks for nothing. Raises Invalid.
+    The check runs outside the event loop. An invalid schema demands nothing. Raises Invalid.
     """
 
     def check() -> None:
@@ -198,18 +204,20 @@ async def hold_answer(schema: Schema, value: Any, field: str, owner: str = "") -
 
 
 def _worst(validator: Any, value: Any) -> ValidationError | None:
-    """The error to tell, if there is one."""
+    """Return the error to report, or None if the value is valid."""
     try:
         error: ValidationError | None = best_match(validator.iter_errors(value))
-    except RecursionError:  # a schema that names itself, and a value as deep as GATEWAY_MAX_DEPTH lets it be
+    # The schema refers to itself, and the value is as deep as GATEWAY_MAX_DEPTH allows.
+    except RecursionError:
         raise _TooLong from None
     return error
 
 
 def _referred(schema: Any) -> Iterator[Any]:
-    """What `$ref` names within this schema: it may stand under a word that the metaschema does not look into.
+    """Yield the schemas that `$ref` names within this schema.
 
-    A reference that leads nowhere is passed over here.
+    Such a schema may be under a keyword that the metaschema does not check. A reference that leads nowhere is
+    ignored here.
     """
     waiting = [schema]
     while waiting:
@@ -226,7 +234,7 @@ def _referred(schema: Any) -> Iterator[Any]:
 
 
 def _counted(check: Check) -> Check:
-    """A word of a schema, each use of which is a step."""
+    """Return a keyword's check that counts each use as a step."""
 
     def step(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         _take(1)
@@ -274,7 +282,7 @@ def _additional_properties(
 
 
 def _is_found(pattern: str, text: str) -> bool:
-    """As `re.search`, but for a bounded time, and without holding the interpreter."""
+    """Do what `re.search` does, but for a bounded time, and without blocking the interpreter."""
     began = time.thread_time()
     try:
         return regex.search(pattern, text, timeout=max(_left.seconds, 0.001), concurrent=True) is not None
@@ -287,7 +295,8 @@ def _is_found(pattern: str, text: str) -> bool:
 def _multiple_of(validator: Any, factor: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     try:
         yield from Draft202012Validator.VALIDATORS["multipleOf"](validator, factor, instance, schema)
-    except OverflowError:  # a whole number beyond every float, held against a fraction
+    # A whole number that is too large for a float is divided by a fraction.
+    except OverflowError:
         if Fraction(instance) % Fraction(factor):
             yield ValidationError("is no multiple")
 
@@ -300,10 +309,10 @@ def _unique_items(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterato
 
 
 def _key(value: Any) -> Any:
-    """The same for equal values of JSON, and for no others: 1 is 1.0, and true is no number.
+    """Return a key that is equal for equal JSON values only: 1 equals 1.0, and true is not a number.
 
     Python gives whole numbers whose difference is a multiple of 2**61 - 1 the same hash, so a set of such
-    numbers takes the square of its size. A large number is told by its text, whose hash nobody foresees.
+    numbers takes quadratic time. The key of a large number is its text, whose hash nobody can predict.
     """
     match value:
         case bool() | None:
@@ -331,7 +340,7 @@ _Bounded = validators.extend(  # type: ignore[no-untyped-call]
 
 
 def _told(error: ValidationError) -> tuple[list[str], str]:
-    """Where, beyond the error's own path, and the rule in words, or as the schema has it."""
+    """Return the place within the error's own path, and the rule in words or as the schema states it."""
     rule, given, value = error.validator, _any(error.instance), _any(error.validator_value)
     if rule == "required":
         return [next(name for name in value if name not in given)], "must be given"

@@ -1,8 +1,9 @@
-"""A conversation as clients send it: messages of OpenAI's shape, with the calls and answers of tools. No I/O.
+"""A conversation as clients send it: messages of OpenAI's form, with tool calls and their answers. No I/O.
 
-A model of the conversation before has called tools that the client runs: its message bears `tool_calls`, and
-each answer comes as a message of the role `tool`. They reach the chain as LangChain reads them, as
+In an earlier message the model has called tools that the client runs. This message has `tool_calls`, and each
+answer is a message of the role `tool`. The chain receives them in LangChain's form, as
 `AIMessage(tool_calls=…)` and `ToolMessage`.
+
 Every rule is checked here, for every format. Raises Invalid, which names the field and the rule.
 """
 
@@ -17,8 +18,9 @@ from gateway.streams.images import check_parts
 from gateway.streams.strict_json import DEFAULT, Bounds, check_text, parse_json
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-MOST_ID, MOST_NAME = 256, 200  # characters: of a call's id, of a tool's name
-STATUSES = ("success", "error")  # of a tool's answer, as LangChain's ToolMessage has it
+# Limits in characters: of a call's id, and of a tool's name.
+MOST_ID, MOST_NAME = 256, 200
+STATUSES = ("success", "error")  # of a tool's answer, as in LangChain's ToolMessage
 _FIELDS = frozenset(("role", "content"))
 _MORE = {"assistant": frozenset(("tool_calls",)), "tool": frozenset(("tool_call_id", "name", "status"))}
 ARGUMENTS = "must be the JSON text of an object"
@@ -26,9 +28,10 @@ UNASKED = "must be the id of a call in a message before it"
 
 
 def conversation(where: str, given: Sequence[Any], bounds: Bounds = DEFAULT) -> list[dict[str, Any]]:
-    """These messages, checked one by one and in their order; `where` is the field that holds them.
+    """Check these messages one by one, and return them in their order.
 
-    Of a message with calls that has no content, the content is the empty text.
+    `where` is the name of the field that has the messages. If a message has calls and no content, its content
+    becomes the empty text.
     """
     known: set[str] = set()
     messages = []
@@ -43,16 +46,19 @@ def conversation(where: str, given: Sequence[Any], bounds: Bounds = DEFAULT) -> 
 
 
 def call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
-    """A call, as a message's `tool_calls` have it, unchecked; `arguments` are an object's JSON text."""
+    """Return a call in the form of a message's `tool_calls`, unchecked.
+
+    `arguments` is the JSON text of an object.
+    """
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def with_answers(
     messages: Iterable[Mapping[str, Any]], later: Iterable[Mapping[str, Any]] = ()
 ) -> list[dict[str, Any]]:
-    """Messages that were kept here, without calls that neither they nor `later` ones answer.
+    """Return stored messages without tool calls that have no answer in these or in `later` messages.
 
-    No model takes such a call. A message of which nothing is left is left out.
+    No model accepts a call without an answer. A message that becomes empty is dropped.
     """
     messages = list(messages)
     ids = {one["tool_call_id"] for one in (*messages, *later) if one["role"] == "tool"}
@@ -125,7 +131,7 @@ def _check_calls(at: str, calls: Any, bounds: Bounds) -> None:
 
 
 def check_arguments(at: str, arguments: Any, bounds: Bounds) -> None:
-    """The JSON text of an object, within the body's bounds."""
+    """Check that the arguments are the JSON text of an object, within the bounds of a body."""
     if not isinstance(arguments, str):
         raise Invalid(at, ARGUMENTS)
     check_text(at, arguments)
@@ -140,7 +146,7 @@ def check_arguments(at: str, arguments: Any, bounds: Bounds) -> None:
 
 
 def check_word(at: str, word: Any, most: int) -> None:
-    """A text that is not empty, of at most so many characters."""
+    """Check that the value is a text that is not empty and has at most `most` characters."""
     if not isinstance(word, str) or not 0 < len(word) <= most:
         raise Invalid(at, f"must be a string of 1 to {most} characters")
     check_text(at, word)

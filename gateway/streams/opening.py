@@ -1,7 +1,7 @@
-"""How a producer's stream comes to be: admitted, recorded, kept. There is no job and no queue.
+"""Open a producer's stream. The steps are: admit, record, confirm. There is no job and no queue.
 
-A record that is not confirmed expires by itself within a minute, and the place that its owner took for it is
-found to be free then. From its creation on, a producer must come within GATEWAY_PRODUCER_GRACE_SECONDS.
+A record that is not confirmed expires by itself within a minute, and then the place that its owner took for
+it becomes free. After the creation, a producer must send something within GATEWAY_PRODUCER_GRACE_SECONDS.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gateway.streams.write_tokens import new_key
 
 
 class Opening:
-    """Opens streams, and takes them over."""
+    """Opens streams for producers, and gives producers their claims."""
 
     def __init__(self, settings: Settings, log: Log, quota: Quota, mine: Mine, outbox: Outbox) -> None:
         self.settings = settings
@@ -33,29 +33,32 @@ class Opening:
         self._quota = quota
         self._mine = mine
         self._outbox = outbox
-        # By key, for as long as somebody is at it.
+        # One lock for each Idempotency-Key. A lock exists only while a request with the key is running.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def lease_ms(self) -> int:
-        """For how long a producer may be silent."""
+        """How long a producer may be silent, in ms."""
         return round(self.settings.producer_grace * 1000)
 
     async def open(self, asked: Asked, *, owner: str, key: str = "", traceparent: str = "") -> Record:
-        """A stream that nobody writes yet; for a known key, the stream that it has, which costs nothing.
+        """Open a stream that has no writer yet.
+
+        If the Idempotency-Key is known, return the stream of the key, at no cost.
 
         Raises KeyReused, OverQuota or StoreUnavailable.
         """
         key_hash = protocol.idempotency_hash(owner, key) if key else ""
         turn = self._turns.setdefault(key_hash, asyncio.Lock()) if key else asyncio.Lock()
-        async with turn:  # one place is taken, not one by each
+        # All requests with the same key together take only one place.
+        async with turn:
             return await self._open(asked, owner, key_hash, traceparent)
 
     async def take(self, stream_id: str, token: str, *, keep: bool = False) -> Claim | str:
-        """The claim with this token, or why there is none: `held`, `ended` or `unknown`.
+        """Claim the stream with this token. Returns the claim, or why there is none.
 
-        It is taken from whoever has it; with `keep`, only a claim that has this token is gone on with.
-        Raises StoreUnavailable.
+        The reasons are `held`, `ended` and `unknown`. The claim is taken from the producer that has it. With
+        `keep`, only a claim that already has this token is continued. Raises StoreUnavailable.
         """
         word = "keep" if keep else "take"
         answer = await self.log.claim(stream_id, token, self.lease_ms, producer=word)
@@ -71,7 +74,8 @@ class Opening:
                 await self._quota.admit(owner, stream_id)
             except OverQuota:
                 word, found = await self._known(stream_id, key_hash, asked)
-                if word == "none":  # else another process has made it meanwhile
+                # Otherwise another process has created the stream in the meantime.
+                if word == "none":
                     raise
         if word == "none":
             now_ms = await self.log.now_ms()
@@ -80,14 +84,15 @@ class Opening:
             word, found = await self._record(stream_id, asked, key_hash, fields)
             if word == "created":
                 return await self._confirmed(Record.made(stream_id, fields))
-            await self._quota.release(owner, stream_id)  # another process was quicker
+            await self._quota.release(owner, stream_id)  # another process was faster
             await self._mine.forget(owner, [stream_id])
         if word == "conflict":
             raise KeyReused
         record, _ = await self.log.record(found)
         if record is None:
             raise StoreUnavailable
-        return record if record.confirmed else await self._confirmed(record)  # who made it has died
+        # The process that created the stream has died.
+        return record if record.confirmed else await self._confirmed(record)
 
     async def _known(self, stream_id: str, key_hash: str, asked: Asked) -> tuple[str, str]:
         return await self.log.known(stream_id, key_hash, asked.digest) if key_hash else ("none", "")

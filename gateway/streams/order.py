@@ -1,4 +1,4 @@
-"""What a caller has ordered: a stream to start, and all that is known of the request beside its body."""
+"""A caller's order: the stream to start, and the data of the request that is not in its body."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from gateway.streams.start import Start
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A stream to start."""
+    """An order to start a stream."""
 
     start: Start
     owner: str
-    key: str = ""  # the Idempotency-Key; empty: none
-    traceparent: str = ""  # the trace that the stream belongs to; empty: none
+    key: str = ""  # the Idempotency-Key; empty: there is none
+    # The trace that the stream belongs to; empty: there is none.
+    traceparent: str = ""
     followed: bool = False  # the caller reads the events in the answer to this request
-    claims: Mapping[str, Any] = field(
-        default_factory=dict, repr=False
-    )  # what the chain is told of the caller
+    # Claims about the caller that the chain may read.
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def key_hash(self) -> str:
-        """By what the key is known in the store, which is different for each owner. Empty without a key."""
+        """The name of the key in the store. It is different for each owner, and empty without a key."""
         return idempotency_hash(self.owner, self.key) if self.key else ""

@@ -1,4 +1,4 @@
-"""What an open gateway holds: its connections, and what works over them."""
+"""The parts of an open gateway: its connections, and the objects that use them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.streams.resuming import Resuming
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All of it, opened at the first use."""
+    """All parts of a gateway. They are opened at the first use."""
 
     redis: Commands
     log: Log

@@ -1,4 +1,4 @@
-"""A new stream's place in its thread: the turn, or among those that wait for it."""
+"""The place of a new stream in its thread: it has the turn, or it waits for the turn."""
 
 from __future__ import annotations
 
@@ -23,28 +23,32 @@ from gateway.store.record import Record
 from gateway.store.threads import Asked, lifetimes
 from gateway.streams.start import Start
 
-_FULL_SECONDS = 3600  # after which a caller with too many threads may try again
-# A caller's threads are measured again after so many seconds, and these more for each thread.
+# After this time in seconds, a caller with too many threads may try again.
+_FULL_SECONDS = 3600
+# A caller's threads are measured again after the first number of seconds, plus the second number for each
+# thread.
 _MEASURED_SECONDS, _MEASURED_SECONDS_EACH = 5.0, 0.01
-_MOST_MEASURED = 1000  # callers whose threads' bytes one process knows
+# How many callers' sizes one process stores.
+_MOST_MEASURED = 1000
 
 
 class Placing:
-    """Asks for the turns of threads for streams that are made. Raises StoreUnavailable."""
+    """Requests the turns of threads for new streams. Raises StoreUnavailable."""
 
     def __init__(self, settings: Settings, log: Log, queue: Sender) -> None:
         self._threads = threads_in(log)
         self._turns = Turns(log, queue)
         self._most = settings.max_owner_threads
         self._most_bytes = settings.max_owner_bytes
-        self._measured: OrderedDict[str, tuple[float, int]] = OrderedDict()  # until when, and the bytes
+        # by owner: until when the size is valid, and the bytes
+        self._measured: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._thread_ms, self._record_ms = lifetimes(settings)
 
     async def check(self, start: Start, owner: str) -> None:
-        """Refuse a stream before anything is stored for it, where its thread surely does not take it.
+        """Refuse a stream before anything is stored for it, if its thread surely does not accept it.
 
-        Raises ThreadBusy, ThreadWaiting or ThreadMoved, or OverQuota where the caller has too many threads,
-        or too much in them.
+        Raises ThreadBusy, ThreadWaiting or ThreadMoved. Raises OverQuota if the caller has too many threads,
+        or too many bytes in them.
         """
         await self._measure(owner)
         state = await self._turns.tend(owner, start.thread)
@@ -57,22 +61,32 @@ class Placing:
         await self._list(owner, start.thread)
 
     async def enter(self, record: Record, start: Start) -> bool:
-        """Whether the stream has the turn; else it waits. Raises ThreadBusy, ThreadWaiting or ThreadMoved."""
+        """Put the stream into its thread. Returns True if it has the turn, and False if it waits.
+
+        Raises ThreadBusy, ThreadWaiting or ThreadMoved.
+        """
         asked = Asked(start.strategy, after=start.after, lapses=start.lapses)
         word = await self._turns.enter(record, asked, self._thread_ms, self._record_ms)
         if word == "moved":
             raise ThreadMoved
-        await self._list(record.owner, record.thread)  # a deletion may have come since `check`
+        # A deletion of the thread may have come after `check`.
+        await self._list(record.owner, record.thread)
         return word == "turn"
 
     async def tend(self, record: Record) -> None:
-        """End those whom the stream displaces, and let it begin. What does not go now is met again later."""
+        """End the streams that this one displaces, and let this one begin.
+
+        What fails now is done when the thread is next checked.
+        """
         with suppress(StoreUnavailable, QueueUnavailable):
             await self._turns.tend(record.owner, record.thread)
 
     async def _measure(self, owner: str) -> None:
-        """Refuse a caller whose threads have too many bytes. A process learns it some seconds later."""
-        if owner == ANONYMOUS:  # everybody would share the bound
+        """Refuse a caller whose threads have too many bytes.
+
+        The size that a process knows may be some seconds old.
+        """
+        if owner == ANONYMOUS:  # all callers would share the bound
             return
         now = monotonic()
         until, size = self._measured.pop(owner, (now, 0))
@@ -80,7 +94,7 @@ class Placing:
             names = await self._threads.names(owner)
             size = await self._threads.bytes_of(owner, names)
             lasts = _MEASURED_SECONDS + _MEASURED_SECONDS_EACH * len(names)
-            # Who is refused deletes some, and asks again soon.
+            # A refused caller deletes some threads, and tries again soon.
             until = now + (lasts if size <= self._most_bytes else lasts / 5)
         self._measured[owner] = until, size
         if len(self._measured) > _MOST_MEASURED:

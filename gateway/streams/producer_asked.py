@@ -1,4 +1,4 @@
-"""What a producer asks for when it opens a stream: checked, whoever asks, in process or by HTTP. No I/O."""
+"""A producer's request to open a stream. It is checked in the same way in process and by HTTP. No I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _FIELDS = ("producer", "chain", "stages", "metadata", "webhook")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A stream that a producer will write. `chain` is a name of its own and need not be registered."""
+    """A stream that a producer will write.
+
+    `chain` is a name that the producer chooses; it need not be registered.
+    """
 
     chain: str
     stages: tuple[str, ...]
@@ -31,14 +34,20 @@ class Asked:
 
     @property
     def digest(self) -> str:
-        """SHA-256 in hex of all of it, which is no chain's; the same key must come with the same."""
+        """SHA-256 in hex of the request. It differs from the digest of any request for a chain.
+
+        A second request with the same Idempotency-Key must have the same digest.
+        """
         whole = ["producer", self.chain, self.stages, self.metadata]
         whole += [self.webhook.told()] if self.webhook else []
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def checked(chain: Any, stages: Any = (), metadata: Any = None) -> Asked:
-    """Raises Invalid, which names the field and the rule. No stages: one, named as the chain."""
+    """Return the checked request. Raises Invalid, which names the field and the rule.
+
+    If `stages` is empty, there is one stage with the name of the chain.
+    """
     named = _name("chain", chain)
     if isinstance(stages, str) or not isinstance(stages, Sequence):
         raise Invalid("stages", "must be a list of names")
@@ -61,12 +70,12 @@ def checked(chain: Any, stages: Any = (), metadata: Any = None) -> Asked:
 
 
 def is_producer(value: Any) -> bool:
-    """Whether the body of a POST /stream is a producer's."""
+    """Whether the body of a POST /stream comes from a producer."""
     return isinstance(value, dict) and "producer" in value
 
 
 def parse(value: dict[str, Any], rules: Rules) -> Asked:
-    """The body of a producer's POST /stream. Raises Invalid."""
+    """Parse the body of a producer's POST /stream. Raises Invalid."""
     for name in value:
         if name not in _FIELDS:
             raise Invalid(shown(name), "is not a field of a producer's request")

@@ -1,6 +1,6 @@
-"""Deletion of a stream, with everything that is kept of what it was asked and has said.
+"""Delete a stream, with everything that is stored of its input and output.
 
-A thread's later runs hold earlier messages: what those have goes with the thread.
+Later runs of a thread contain earlier messages. Those copies are deleted only with the thread.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ from gateway.streams.service import Gateway
 
 
 async def purge(gateway: Gateway, stream_id: str, owner: str) -> None:
-    """End the stream, if it has not ended, and delete it; also one that is past its retention.
+    """End the stream, if it has not ended, and delete it. A stream past its retention is deleted, too.
 
-    What it has counted for is the owner's again, and its Idempotency-Key asks as if for the first time. After
-    an error a part may have been deleted: the same call goes on. Raises StreamNotFound or StoreUnavailable.
+    The stream no longer counts for its owner, and its Idempotency-Key is free again. If an error occurs, a
+    part may have been deleted: repeat the call to finish. Raises StreamNotFound or StoreUnavailable.
     """
     parts = gateway.parts
     record = await found(gateway, stream_id, owner)
     answer = await parts.log.cancel(record.id, protocol.tag_of(protocol.new_token()))
     if answer.word == "cancelled":
         telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
-        with suppress(QueueUnavailable):  # its place in the queue is free later, then
+        with suppress(QueueUnavailable):  # then its place in the queue becomes free later
             await parts.queue.forget(record.id)
     if record.thread:
         await parts.threads.drop_run(owner, record.thread, record.id)
-        with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread hands it on
+        # The next check of the thread passes on the turn.
+        with suppress(QueueUnavailable, StoreUnavailable):
             await parts.turns.left(record)
     await parts.threads.forget_own(owner, record.first or record.id)
     also = await parts.conversations.also(owner, record.id)
     await parts.conversations.drop(owner, [*also, (OF_STREAM, record.id)])
-    left = await parts.log.erase(record.id)  # the last, so that an error before leaves it to be found again
+    # This is the last deletion. After an earlier error the stream can still be found.
+    left = await parts.log.erase(record.id)
     if record.has_webhook:
         await parts.outbox.forget(owner, record.id)
     waited = answer.number if answer.word == "dropped" else 0
@@ -44,7 +46,7 @@ async def purge(gateway: Gateway, stream_id: str, owner: str) -> None:
 
 
 async def found(gateway: Gateway, stream_id: str, owner: str) -> Record:
-    """The owner's stream, also one of which only the record is left. Raises StreamNotFound."""
+    """Return the owner's stream, even if only its record is left. Raises StreamNotFound."""
     with suppress(StreamGone):
         return await gateway.find(stream_id, owner)
     record = (await gateway.parts.log.look(stream_id, owner)).record

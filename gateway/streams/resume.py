@@ -1,4 +1,4 @@
-"""The body of POST /stream/{id}/resume: what a client answers to what a graph has asked. No I/O."""
+"""The body of POST /stream/{id}/resume: a client's answers to the questions of a graph. No I/O."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ _STATUSES = ("resolved", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """What a client answers: a value for each question, and what else is changed.
+    """A client's answers: a value for each question, and other changes.
 
-    `responses` are by the questions' ids, in the order in which they came; a cancelled one is None.
+    `responses` maps the questions' ids to the answers, in the order of the request. A cancelled answer is
+    None.
     """
 
     responses: Mapping[str, Any] = field(repr=False)
     cancelled: frozenset[str] = frozenset()
     update: Mapping[str, Any] | None = field(default=None, repr=False)
     goto: Sequence[Any] = ()
-    webhook: Webhook | None = None  # instead of that of the stream that asks; None: the same
-    unstored: bool = False  # nothing of the stream that goes on outlives its run
+    webhook: Webhook | None = None  # replaces the webhook of the stream that asks; None: the same webhook
+    unstored: bool = False  # nothing of the stream that continues outlives its run
 
     @property
     def pending(self) -> bytes:
-        """The ids of the questions, as a record has them."""
+        """The ids of the questions, as a record stores them."""
         return sse.dumps(sorted(self.responses))
 
     @property
     def digest(self) -> str:
-        """SHA-256 in hex: the same for answers that are equal as JSON, in whatever order."""
+        """SHA-256 in hex. It is the same for answers that are equal as JSON, in any order."""
         told = [[name, name in self.cancelled, value] for name, value in sorted(self.responses.items())]
         whole = _plain([told, self.update, list(self.goto)])
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     def answer(self) -> dict[str, Any]:
-        """As the record of the new stream has it."""
+        """Return the answer as the record of the new stream stores it."""
         return {"responses": dict(self.responses), "update": self.update, "goto": list(self.goto)}
 
 
 def parse_resume(value: Any, bounds: Bounds = DEFAULT) -> Resume:
-    """The body of POST /stream/{id}/resume. Raises Invalid, which names the field and the rule."""
+    """Parse the body of POST /stream/{id}/resume. Raises Invalid, which names the field and the rule."""
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
     for name in value:
@@ -77,7 +78,7 @@ def parse_resume(value: Any, bounds: Bounds = DEFAULT) -> Resume:
 
 
 def _response(at: str, one: Any) -> tuple[str, Any, bool]:
-    """Which question, the answer, and whether it was cancelled."""
+    """Return the id of the question, the answer, and whether it was cancelled."""
     if not isinstance(one, dict):
         raise Invalid(at, "must be an object")
     for name in one:
@@ -96,7 +97,10 @@ def _response(at: str, one: Any) -> tuple[str, Any, bool]:
 
 
 def goto_of(at: str, given: Any) -> list[Any]:
-    """The nodes to go to: a name, or `{"node", "input"}`, or a list of these. Raises Invalid."""
+    """Return the nodes to go to.
+
+    `given` is a name, or `{"node", "input"}`, or a list of these. Raises Invalid.
+    """
     if given is None:
         return []
     found = given if isinstance(given, list) else [given]
@@ -110,7 +114,7 @@ def goto_of(at: str, given: Any) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The same JSON; a number that is whole is written in one way."""
+    """Return the same JSON in which a whole number is always written as an integer."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):

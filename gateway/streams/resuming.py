@@ -1,8 +1,8 @@
-"""The answer to what a graph has asked: it makes a new stream, which goes on where the one before stopped.
+"""Answer a graph's question: the answer makes a new stream, which continues where the first one stopped.
 
-Invariant: the answer and the new stream come to be in one step of the store, so of many answers one wins, and
-each of the others is told which stream that is. A job that the queue does not take then is enqueued by the
-sweeper.
+Invariant: one step of the store creates both the answer and the new stream. So one of several answers wins,
+and the other callers receive the id of the winner's stream. If the queue does not accept the job, the sweeper
+enqueues it later.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log = logging.getLogger("holdfast.resuming")
 
 
 class Resuming:
-    """Takes answers."""
+    """Accepts answers."""
 
     def __init__(self, settings: Settings, log: Log, creation: Creation) -> None:
         self._settings = settings
@@ -55,12 +55,15 @@ class Resuming:
         followed: bool = False,
         claims: Mapping[str, Any] = NO_CLAIMS,
     ) -> Record:
-        """The stream that goes on from `before`, which its owner answers; the same for the same answer.
+        """Return the stream that continues `before` with its owner's answer.
+
+        The same answer always returns the same stream.
 
         Raises NotWaiting, AlreadyAnswered, UnknownInterrupt, UnansweredInterrupts, Invalid, OverQuota,
-        QueueFull, StoreUnavailable or StreamNotFound. After these nothing has changed.
+        QueueFull, StoreUnavailable or StreamNotFound. After these errors nothing has changed.
         """
-        new_id = protocol.new_stream_id(before.id)  # beside the other: one script changes both
+        # In the same bucket as the first stream, because one script changes both.
+        new_id = protocol.new_stream_id(before.id)
         if (known := await self._known(before, new_id, given)) is not None:
             return known
         await self._check(before, given)
@@ -85,16 +88,21 @@ class Resuming:
             return await self._told(word, found, before)
         if left_ms is not None:
             await self._creation.uncount(before.owner, before.id, left_ms)
-        record = replace(Record.made(new_id, fields), metadata=before.metadata)  # which the script copies
+        # the script copies the metadata
+        record = replace(Record.made(new_id, fields), metadata=before.metadata)
         telemetry.started.add(1, {"chain": record.chain})
         try:
             await self._creation.send(record, followed)
-        except QueueUnavailable:  # the stream is there: nobody is to answer again
+        # The new stream exists, so the client must not answer again.
+        except QueueUnavailable:
             _log.warning("stream %s: its answer is taken, and the queue is out of reach", before.id)
         return record
 
     async def _known(self, before: Record, new_id: str, given: Resume) -> Record | None:
-        """What there is to say before anything is made; None: the answer may be taken."""
+        """Return the stream of the same answer, if one exists. None: the answer may be accepted.
+
+        Raises the same errors as `_told` if the answer cannot be accepted.
+        """
         word, found, _ = await self._log.resume(before.id, new_id, given.pending, given.digest)
         if word == "waiting":
             return None
@@ -103,7 +111,7 @@ class Resuming:
         return await self._told(word, found, before)
 
     async def _told(self, word: str, found: str, before: Record) -> Record:
-        """The stream that has the same answer, or why there is none."""
+        """Return the stream that has the same answer, or raise the reason why there is none."""
         if word == "unknown":
             raise StreamNotFound
         if word == "answered":
@@ -116,7 +124,7 @@ class Resuming:
         return record
 
     async def _check(self, before: Record, given: Resume) -> None:
-        """Whether these are the questions, all of them, and each answer is as its question wants it."""
+        """Check that all open questions are answered, and that each answer keeps to its question's schema."""
         if before.questions is None:
             raise NotWaiting
         asked = {one["id"]: one for one in before.questions}
@@ -133,7 +141,7 @@ class Resuming:
     async def _fields(
         self, before: Record, given: Resume, traceparent: str, now_ms: int, claims: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The new record's fields, beside those that the script copies."""
+        """Return the new record's fields, except those that the script copies."""
         whole, _ = await self._log.record(before.id)
         if whole is None:
             raise StreamNotFound

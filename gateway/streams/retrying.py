@@ -1,8 +1,8 @@
-"""A failed stream tried again: what of it is kept, and what is asked anew.
+"""Try a failed stream again: what is kept of it, and what the client can change.
 
-The new stream is one of its own, with its own id and log. It has the results of the stages (and of the runs
-of an `Each`) before the one from which it goes on, and runs that one and all later ones. What the failed
-stage has done outside is not undone, and is perhaps done again.
+The new stream has its own id and log. It keeps the results of the stages (and of the runs of an `Each`)
+before the one at which it begins. It runs that stage and all later ones. The outside effects of the failed
+stage are not undone, and may happen again.
 """
 
 from __future__ import annotations
@@ -39,23 +39,25 @@ Run = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The body of a retry: from where on, and what is set anew beside what the failed stream had."""
+    """The body of a retry: where to begin, and what to change in the failed stream's input and params."""
 
-    start: str = ""  # a stage, or an event's id; empty: from the run that has failed
+    # The name of a stage, or the id of an event. Empty: the run that failed.
+    start: str = ""
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    patch: Any = field(default=None, repr=False)  # of the input, as RFC 7396 has it; None: there is none
+    # A patch of the input (RFC 7396). None: there is none.
+    patch: Any = field(default=None, repr=False)
 
     webhook: Webhook | None = None  # instead of that of the failed stream; None: the same
 
     @property
     def told(self) -> list[Any]:
-        """It all, as the client has written it."""
+        """All fields, as the client wrote them."""
         whole = [self.start, self.params, *([] if self.patch is None else [self.patch])]
         return whole if self.webhook is None else [whole, self.webhook.told()]
 
 
 def parse_retry(value: Any, bounds: Bounds = DEFAULT) -> Wanted:
-    """The rules of POST /stream/{id}/retry. Raises Invalid, which names the field and the rule."""
+    """Parse the body of POST /stream/{id}/retry. Raises Invalid, which names the field and the rule."""
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
     for name in value:
@@ -79,10 +81,11 @@ async def again(
     chains: Mapping[str, Sequence[str]],
     bounds: Bounds = DEFAULT,
 ) -> Start:
-    """What the stream that tries this one again is started with.
+    """Return the start of a stream that tries this one again.
 
-    Raises StreamGone, StreamRunning, NotFailed, ChainChanged, StoreUnavailable, TooLarge for what a patch
-    makes of the input, or Invalid for a `from` that is none of its stages, or a patch that cannot be taken.
+    Raises StreamGone, StreamRunning, NotFailed, ChainChanged or StoreUnavailable. Raises TooLarge if the
+    input with its patch is too large. Raises Invalid if `from` does not name one of the stream's stages, or
+    if the patch cannot be applied.
     """
     record, _ = await log.record(stream_id)
     if record is None:
@@ -123,7 +126,10 @@ async def again(
 
 
 def _patched(given: Mapping[str, Any], patch: Any, chain: str, bounds: Bounds) -> Mapping[str, Any]:
-    """The input with a patch, by the rules of POST /stream. Raises Invalid or TooLarge."""
+    """Apply the patch to the input, and check the result by the rules of POST /stream.
+
+    Raises Invalid or TooLarge.
+    """
     [kind] = given
     asked = merged(given, patch if kind == "messages" else {kind: patch})
     if not isinstance(asked, dict) or list(asked) != [kind]:
@@ -138,7 +144,7 @@ def _patched(given: Mapping[str, Any], patch: Any, chain: str, bounds: Bounds) -
 
 
 def merged(value: Any, patch: Any) -> Any:
-    """JSON with a merge patch (RFC 7396). Neither is changed."""
+    """Apply a merge patch to JSON (RFC 7396). Neither argument is changed."""
     if not isinstance(patch, dict):
         return patch
     made = dict(value) if isinstance(value, dict) else {}
@@ -151,7 +157,7 @@ def merged(value: Any, patch: Any) -> Any:
 
 
 def _reached(record: Record, results: Mapping[str, bytes]) -> Run:
-    """The run that has begun last; of a stream that never began, the first."""
+    """Return the run that began last. If the stream never began, return the first run."""
     if record.at:
         stage, _, run = record.at.rpartition(" ")
         return stage, int(run)
@@ -160,7 +166,7 @@ def _reached(record: Record, results: Mapping[str, bytes]) -> Run:
 
 
 async def _from(log: Log, record: Record, asked: str, at: Run) -> Run:
-    """Where the new stream begins. Raises Invalid."""
+    """Return the run at which the new stream begins. Raises Invalid."""
     if not asked:
         return at
     run = (asked, 1)
@@ -173,7 +179,7 @@ async def _from(log: Log, record: Record, asked: str, at: Run) -> Run:
 
 
 async def _run_at(log: Log, record: Record, asked: str) -> Run:
-    """The run that has begun with the event of this id. Raises Invalid."""
+    """Return the run that began with the event of this id. Raises Invalid."""
     try:
         message = await log.event(record.id, Cursor.parse(asked))
     except (ValueError, CursorLost):
@@ -186,10 +192,11 @@ async def _run_at(log: Log, record: Record, asked: str) -> Run:
 
 
 def _comes_before(name: str, start: Run, stages: Sequence[str]) -> bool:
-    """Whether this result is one of a run before the given one."""
+    """Whether this is the result of a run before the given run."""
     stage, _, run = name.rpartition(" ")
     if not run.isdigit() or stage not in stages:
-        return False  # not a result: what a run that was handed over has spent
+        # Not a result, but the usage of a run that was handed over.
+        return False
     places = {stage: number for number, stage in enumerate(stages)}
     return (places[stage], int(run)) < (places[start[0]], start[1])
 
@@ -197,7 +204,11 @@ def _comes_before(name: str, start: Run, stages: Sequence[str]) -> bool:
 def _own(
     record: Record, raw: Mapping[str, bytes], kept: Mapping[str, bytes], *, inherits: bool
 ) -> dict[str, Any]:
-    """What the new stream has beside: its thread, what it answers of a waiting one, and whose keys it has."""
+    """Return further fields of the new stream.
+
+    These are its thread, its answer to a waiting stream, and the stream whose keys it uses. `inherits`: also
+    the webhook of the failed stream.
+    """
     names = {"thread": record.thread, "first": record.first, "resumes": record.resumes}
     names |= {"stopped_at": record.stopped_at} if record.resumes else {}
     fields: dict[str, Any] = {name: value for name, value in names.items() if value}
@@ -209,7 +220,7 @@ def _own(
 
 
 def _lost(record: Record, results: Mapping[str, bytes], kept: Mapping[str, bytes]) -> dict[str, int]:
-    """What the failed stream has used of which nothing is kept."""
+    """Return the failed stream's usage whose results are not kept."""
     void = [record.lost, *record.used.values()]
     for name, raw in results.items():
         if name not in kept:

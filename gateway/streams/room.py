@@ -1,8 +1,8 @@
-"""Memory for documents: what is made of whole logs in one process, from when a log is read until it was sent.
+"""Memory for documents that are made of whole logs in one process.
 
-A share is taken before a log is read, by the log's length, and made smaller when it is known what is kept of
-it. Whoever finds no room waits in turn, for a bounded time. A share ends with its last reference: with the
-document, whoever has it, and however its request ends.
+A share of this memory is taken before a log is read, according to the log's length. It is made smaller when
+the size of the result is known. A caller that finds no room waits in turn, for a bounded time. A share ends
+when nothing refers to it: it ends with the document, regardless of how the request ends.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from gateway.protocol.errors import TooManyReaders
 from gateway.runtime.json_pieces import size_of
 
 PATIENCE_SECONDS = 10.0
-# A text takes up to four bytes of memory for each of the log's: one wide character makes all of them wide.
+# Bytes of memory for each byte of the log. A text takes up to four, because one wide character makes all
+# characters wide.
 BYTES_OF_A_BYTE = 4
 
 
 class Share:
-    """So many bytes of a room, as long as this object is referred to."""
+    """A number of bytes of a room. They stay reserved as long as this object is referred to."""
 
     def __init__(self, room: Room, size: int) -> None:
         self._room = room
         self._size = size
 
     def keep(self, size: int) -> None:
-        """Give back all but so many bytes; a share does not grow."""
+        """Reduce the share to `size` bytes. A share never grows."""
         size = min(size, self._size)
         self._room.free(self._size - size)
         self._size = size
@@ -37,14 +38,17 @@ class Share:
 
 
 class Document(dict[str, Any]):
-    """A JSON object, the bytes of memory that it takes, and the share for them."""
+    """A JSON object, the number of bytes of memory that it takes, and the share for these bytes."""
 
     size = 0
     share: Share | None = None
 
     @classmethod
     def of(cls, value: dict[str, Any], share: Share | None, size: int | None = None) -> Document:
-        """The object; its share becomes as large as the object is. `size`: where that is known already."""
+        """Return the object as a document. Its share is reduced to the size of the object.
+
+        `size` is the size in bytes, if the caller already knows it.
+        """
         made = cls(value)
         made.share = share
         made.size = size_of(value) if size is None else size
@@ -54,13 +58,16 @@ class Document(dict[str, Any]):
 
 
 class HeldList(list[Any]):
-    """A JSON array, and the share of memory that it takes."""
+    """A JSON array, and the share of memory for it."""
 
     share: Share | None = None
 
 
 class Room:
-    """`most` bytes, of one event loop. A share that is larger than all of it is given alone."""
+    """`most` bytes of memory, for one event loop.
+
+    A share that would be larger than the room gets the whole room alone.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -69,13 +76,13 @@ class Room:
 
     @property
     def held(self) -> int:
-        """Bytes that are given away."""
+        """Bytes that are reserved by shares."""
         return self._held
 
     async def take(self, size: int) -> Share:
-        """A share, in the order in which they are asked for.
+        """Return a share. Shares are given in the order of the calls.
 
-        Raises TooManyReaders when none is free within `PATIENCE_SECONDS`.
+        Raises TooManyReaders when there is no room within `PATIENCE_SECONDS`.
         """
         size = min(size, self._most)
         if self._waiting or self._held + size > self._most:
@@ -97,7 +104,7 @@ class Room:
         return Share(self, size)
 
     def free(self, size: int) -> None:
-        """So many bytes are given back."""
+        """Give back `size` bytes."""
         self._held -= size
         self._admit()
 

@@ -1,6 +1,7 @@
-"""The caller's own streams, a row each, newest first.
+"""The list of the caller's own streams, one row for each stream, newest first.
 
-A page takes bounded work whatever its filter leaves out: so it may be short, or empty, and have a `next`.
+A page takes bounded work, however many streams its filter skips. So a page may be short or empty, and still
+have a `next`.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from gateway.store.record import WAITING, Look, Record
 from gateway.store.row import row
 from gateway.streams.service import Gateway
 
-ROWS, MOST_ROWS = 50, 100  # of one page
-MOST_LOOKS = 500  # streams that one page looks at
+ROWS, MOST_ROWS = 50, 100  # rows of one page: default and limit
+MOST_LOOKS = 500  # streams that are read for one page
 _AT_ONCE = 100
 STATES = (*(str(status.value) for status in protocol.Status), WAITING)
-_MAKING_MS = 120_000  # after which an id without a record is that of a stream that did not come to be
+# After this time in ms, an id without a record belongs to a stream that was never created.
+_MAKING_MS = 120_000
 _NEXT = re.compile(r"(?P<at>[0-9]{1,15})-(?P<id>[A-Za-z0-9_-]{24})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which streams: a row has to be as all of these say. Empty: any."""
+    """Which streams are wanted. A row must match all fields. An empty field matches any stream."""
 
     limit: int = ROWS
     before: Entry | None = None
@@ -39,7 +41,7 @@ class Filter:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def fits(self, record: Record) -> bool:
-        """Whether this stream is wanted."""
+        """Whether the stream matches the filter."""
         told = record.metadata or {}
         return (
             (not self.states or record.state in self.states)
@@ -50,7 +52,7 @@ class Filter:
 
 
 def filter_of(given: list[tuple[str, str]], metadata_keys: frozenset[str]) -> Filter:
-    """What a query string asks for. Raises Invalid, which names the parameter."""
+    """Return the filter that a query string describes. Raises Invalid, which names the parameter."""
     query: dict[str, str] = {}
     metadata: dict[str, str] = {}
     for name, value in given:
@@ -82,7 +84,9 @@ def filter_of(given: list[tuple[str, str]], metadata_keys: frozenset[str]) -> Fi
 
 
 async def page(gateway: Gateway, owner: str, asked: Filter) -> dict[str, Any]:
-    """One page: `streams`, and `next`, behind which more may come; None: there is nothing more.
+    """Return one page: `streams`, and `next`.
+
+    `next` is the cursor after which more rows may come, or None if there are no more rows.
 
     Raises StoreUnavailable.
     """
@@ -111,11 +115,11 @@ async def page(gateway: Gateway, owner: str, asked: Filter) -> dict[str, Any]:
 
 
 def _listed(look: Look) -> Record | None:
-    """The stream, where it has come to be and is within its retention."""
+    """Return the stream, if it was really created and is within its retention."""
     record = look.record
     return record if record is not None and look.log_end and (record.confirmed or record.ended) else None
 
 
 def _text(value: Any) -> str:
-    """A value of the metadata as a query string writes it: a text itself, anything else as JSON."""
+    """Return a value of the metadata as a query string writes it: a text unchanged, other values as JSON."""
     return value if isinstance(value, str) else sse.dumps(value).decode()

@@ -1,7 +1,7 @@
 """The composition root: one process's log, hub, relay and queue, opened at first use.
 
-Azure Functions has no start-up hook, so `open` is called by the first request of the event loop that
-serves it. Hosts hand in the catalogue of chains as plain data: nothing here knows LangChain.
+Azure Functions has no start-up hook, so the first request opens the parts, in the event loop that serves
+it. Hosts pass in the catalogue of chains as plain data: nothing here knows LangChain.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ from gateway.streams.status import document, fold_of
 from gateway.streams.stream_tokens import SHORT_LIFE, StreamTokens, life_of
 
 FOLD_TRIES = 3
-FOLDS_AT_ONCE = 4  # in one process: each may hold a whole log, and its text
-REFUSED_AFTER_SECONDS = 0.005  # longer than a look takes
+FOLDS_AT_ONCE = 4  # in one process: each may use memory for a whole log and text
+REFUSED_AFTER_SECONDS = 0.005  # longer than a read of the store takes
 _log = logging.getLogger("holdfast.gateway")
 
 
 class Gateway:
-    """The product's verbs: create, follow, cancel, status."""
+    """The operations of the product: create, follow, cancel, status."""
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class Gateway:
         model_state: Callable[[], str] = lambda: "configured",
         owner: OwnerOf | None = None,
     ) -> None:
-        """`chains`: names and stages; `schemas`: of their inputs. Raises ValueError for one that is none.
+        """`chains`: names and stages. `schemas`: of their inputs. Raises ValueError for an invalid schema.
 
-        `params`: by chain, what callers may set, as `Inputs` has it. `owner`: of an embedding application,
-        names who asks; the settings' `auth` is then `owner`.
+        `params`: by chain, the params that callers may set (see `Inputs`). `owner`: a function of an
+        embedding application that names the caller; the settings' `auth` is then `owner`.
         """
         self.settings = settings
         self.chains = chains
@@ -100,14 +100,14 @@ class Gateway:
         self.tokens = StreamTokens(settings.token_keys.split(), self._token_life.seconds)
         if self._token_life.is_short:
             _log.warning(SHORT_LIFE)
-        # Without keys that are set a process cannot tell another's token from a wrong one. Where nobody is
-        # asked who he is, a stream's id alone opens it, and a token that comes with it is not looked at.
+        # Without configured keys, a process cannot tell another process's token from a wrong one. Without
+        # authentication, the id alone opens a stream, and a token in the request is ignored.
         self.knows_tokens = bool(settings.token_keys) or not settings.is_open
         self._parts: Parts | None = None
         self.direct_start: DirectStart = no_direct_start  # set by a host that runs jobs itself
         self.state_of: StateOf = no_state  # set by a host that knows LangGraph
-        self.states_of: StatesOf = no_states  # likewise
-        self.drawn: DrawnOf = not_drawn  # likewise
+        self.states_of: StatesOf = no_states  # set by a host that knows LangGraph
+        self.drawn: DrawnOf = not_drawn  # set by a host that knows LangGraph
         self.folding = asyncio.Semaphore(FOLDS_AT_ONCE)
         self._room = Room(settings.max_documents)
         self.readiness = Readiness(lambda: self.parts, model_state, lambda: self.works_here)
@@ -115,7 +115,7 @@ class Gateway:
 
     @property
     def parts(self) -> Parts:
-        """The open parts; opened now when they are not. Must be called within the event loop that serves."""
+        """The open parts. They are opened at the first use, which must be in the event loop that serves."""
         if self._parts is None:
             self._parts = self._open()
         return self._parts
@@ -126,9 +126,9 @@ class Gateway:
         schemas: Mapping[str, Schema | None],
         params: Mapping[str, Collection[str]],
     ) -> None:
-        """Serve these chains from now on; what was asked before goes on. Call it in the loop that serves.
+        """Use these chains from now on; running requests go on. Call this in the loop that serves.
 
-        Raises ValueError for a schema that is none; then nothing has changed.
+        Raises ValueError for an invalid schema; then nothing has changed.
         """
         self.inputs = Inputs(schemas, params)
         self.chains = chains
@@ -141,16 +141,16 @@ class Gateway:
         return self.direct_start is not no_direct_start
 
     def start_here(self, start: DirectStart) -> None:
-        """Have this process run jobs of its own POSTs, where the settings say so (GATEWAY_DIRECT_START)."""
+        """Let this process run jobs of its own POSTs, if the settings allow it (GATEWAY_DIRECT_START)."""
         self.direct_start = start
 
     async def end_readers(self) -> None:
-        """Send those away who follow a stream, to come back elsewhere; nobody joins any more."""
+        """Close all readers' connections: they reconnect elsewhere. No reader can join any more."""
         if self._parts is not None:
             await self._parts.hub.close()
 
     async def close(self) -> None:
-        """Let go of everything; readers end cleanly."""
+        """Close all parts. The connections of readers end in order."""
         if self._parts is None:
             return
         parts, self._parts = self._parts, None
@@ -211,12 +211,12 @@ class Gateway:
         followed: bool = False,
         claims: Mapping[str, Any] = NO_CLAIMS,
     ) -> Record:
-        """A stream whose job is in the queue when this returns; for a known key, the stream that it has.
+        """Create a stream and put its job into the queue. For a known key, return the stream of the key.
 
-        `followed`: the caller reads its events in the answer. `claims`: what the chain is told of the caller.
-        Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable, and what
-        `Creation.create` does of threads. After these nothing was started, unless only the store's or the
-        queue's answer was lost; the same key makes it one job in any case.
+        `followed`: the caller reads its events in the answer. `claims`: what the chain may read about the
+        caller. Raises Invalid, KeyReused, OverQuota, QueueFull, StoreUnavailable or QueueUnavailable, and
+        what `Creation.create` raises about threads. After these nothing was started, unless only the answer
+        of the store or the queue was lost. With the same key it is one job in any case.
         """
         with telemetry.span("create stream", SpanKind.SERVER, parent=traceparent) as span:
             order = Order(start, owner, key, telemetry.traceparent_of(span), followed, claims)
@@ -235,7 +235,7 @@ class Gateway:
         followed: bool = False,
         claims: Mapping[str, Any] = NO_CLAIMS,
     ) -> Record:
-        """A new stream that goes on where a failed one of this caller's has failed; its job is in the queue.
+        """Create a stream that continues the caller's failed stream where it failed, and queue its job.
 
         Raises what `create`, `find` and `retrying.again` raise.
         """
@@ -255,9 +255,9 @@ class Gateway:
         followed: bool = False,
         claims: Mapping[str, Any] = NO_CLAIMS,
     ) -> Record:
-        """The stream that goes on where this one asks, with these answers; the same for the same answers.
+        """Return the stream that continues this one with the answers. The same answers give the same stream.
 
-        Raises as `find` and `Resuming.resume`.
+        Raises what `find` and `Resuming.resume` raise.
         """
         before = await self.find(stream_id, owner)
         with telemetry.span("resume stream", SpanKind.SERVER, parent=traceparent) as span:
@@ -267,15 +267,15 @@ class Gateway:
             )
             span.set_attributes({"holdfast.stream.id": record.id, "holdfast.chain": record.chain})
         if before.thread:
-            with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread does it
+            with suppress(QueueUnavailable, StoreUnavailable):  # the next check of the thread does it
                 await self.parts.turns.tend(owner, before.thread)
         return self._watched(record)
 
     async def find(self, stream_id: str, owner: str) -> Record:
-        """The caller's stream. Raises StreamNotFound (also for another's) or StreamGone.
+        """Return the caller's stream. Raises StreamNotFound (also for another owner's stream) or StreamGone.
 
-        The store finds out about another's stream some microseconds later than about none: so the time of a
-        refusal is set before it is asked.
+        The store needs some microseconds more for another owner's stream than for an unknown id. So the time
+        of a refusal is fixed before the store is asked.
         """
         if not protocol.is_stream_id(stream_id):
             raise StreamNotFound
@@ -291,15 +291,15 @@ class Gateway:
             timer.cancel()
 
     async def find_by_token(self, stream_id: str, token: str) -> Record:
-        """The stream that a token is for. Raises Unauthorized for any other, StreamNotFound or StreamGone.
+        """Return the stream of a token. Raises Unauthorized for a wrong token, StreamNotFound or StreamGone.
 
-        Nothing of the stream is read before the token is known to be ours, so the time of a refusal tells
-        nothing of it to who has never had one.
+        Nothing of the stream is read before the token is known to be ours. So the time of a refusal shows
+        nothing about the stream to a caller that never had a token.
         """
         if not protocol.is_stream_id(stream_id):
             raise Unauthorized
         log = self.parts.log
-        _, _, index = log.keys(stream_id)  # of its node, and the same for every stream there
+        _, _, index = log.keys(stream_id)  # on its node, shared with other streams
         now_ms = await log.now_ms(index)
         read = self.tokens.read(stream_id, token)
         if read is None or (now_ms >= read[0] and not self._token_life.follows_run):
@@ -317,15 +317,15 @@ class Gateway:
         return self._found(look)
 
     async def cancel(self, stream_id: str, owner: str) -> Document:
-        """End it now, if it has not ended, and answer the status document.
+        """End the stream now, if it has not ended, and return the status document.
 
-        Raises as `end`, or TooManyReaders when there is no room for the document: the stream has ended then.
+        Raises what `end` raises, or TooManyReaders if there is no room for the document; it has ended then.
         """
         await self.end(stream_id, owner)
         return await self.status(stream_id, owner)
 
     async def end(self, stream_id: str, owner: str) -> None:
-        """End it now, if it has not ended; one that waits for an answer waits no more.
+        """End the stream now, if it has not ended. A stream that waits for an answer stops waiting.
 
         Raises StreamNotFound or StreamGone.
         """
@@ -334,32 +334,32 @@ class Gateway:
         answer = await self.parts.log.cancel(stream_id, tag)
         if answer.word == "cancelled":
             telemetry.ended.add(1, {"status": protocol.Status.CANCELLED, "code": ""})
-            with suppress(QueueUnavailable):  # its place in the queue is free later, then
+            with suppress(QueueUnavailable):  # then its place in the queue becomes free later
                 await self.parts.queue.forget(stream_id)
         if answer.word == "dropped":
             await self.parts.creation.uncount(owner, stream_id, answer.number)
-            with suppress(StoreUnavailable):  # they expire by themselves, then
+            with suppress(StoreUnavailable):  # then they expire by themselves
                 await self.parts.threads.forget_own(owner, record.first or stream_id)
         if answer.word in ("cancelled", "dropped"):
-            with suppress(QueueUnavailable, StoreUnavailable):  # the next look at the thread hands it on
+            with suppress(QueueUnavailable, StoreUnavailable):  # a later check passes on the turn
                 await self.parts.turns.left(record)
 
     async def status(self, stream_id: str, owner: str) -> Document:
-        """The caller's stream as a document. Raises StreamNotFound or StreamGone."""
+        """Return the document of the caller's stream. Raises StreamNotFound or StreamGone."""
         return await self.status_of(await self.find(stream_id, owner))
 
     async def room(self, size: int) -> Share:
-        """So many bytes of memory for a document. Raises TooManyReaders when there are none for 10 s."""
+        """Reserve bytes of memory for a document. Raises TooManyReaders if there is no room for 10 s."""
         return await self._room.take(size)
 
     async def room_for(self, record: Record) -> Share:
-        """Memory for what is made of the whole log. Raises TooManyReaders when there is none for 10 s."""
+        """Reserve memory for the folded log. Raises TooManyReaders if there is no room for 10 s."""
         return await self._room.take(Cursor.parse(record.last_id).offset * BYTES_OF_A_BYTE)
 
     async def status_of(self, record: Record, *, metadata: bool = True) -> Document:
-        """The status document: the record, and the fold of the whole log, text and cursor together.
+        """Return the status document: the record and the fold of the whole log, with text and cursor in step.
 
-        `metadata`: the caller's own, which is nothing for who shows a token of the stream.
+        `metadata`: include the caller's own metadata, which a request with only a stream token must not see.
         """
         stream_id, owner = record.id, record.owner
         share = await self.room_for(record)
@@ -367,7 +367,7 @@ class Gateway:
             try:
                 async with self.folding:
                     fold = await fold_of(self.parts.log, stream_id)
-            except CursorLost:  # the store lost a tail between two pieces of this very read
+            except CursorLost:  # the store lost a tail between two pieces of this read
                 continue
             record = await self.find(stream_id, owner)  # the record is never behind its log
             if not fold.ended or record.ended_ms:
@@ -375,7 +375,7 @@ class Gateway:
                 if not metadata:
                     del told["metadata"]
                 return Document.of(told, share)
-            # The store lost the end after the end was read.
+            # The store lost the log's end after this end was read.
         raise StoreUnavailable
 
     def _found(self, look: Look) -> Record:
@@ -391,10 +391,10 @@ class Gateway:
         return record
 
     async def _ended_in_time(self, look: Look, owner: str) -> Look:
-        """This look, or a new one after the end of a stream whose time is over. Raises StoreUnavailable."""
+        """Return this look, or end a stream whose time is over and look again. Raises StoreUnavailable."""
         if look.record is None or not look.over:
             return look
         parts, stream_id = self.parts, look.record.id
-        with suppress(StoreUnavailable):  # a store that takes no writes can still be read
+        with suppress(StoreUnavailable):  # a store that refuses writes can still be read
             await overdue.end_queued(parts.log, parts.queue, stream_id, look.over)
         return await parts.log.look(stream_id, owner)

@@ -1,6 +1,7 @@
-"""The body of POST /stream: read within a bound, checked against every rule, before anything is stored.
+"""The body of POST /stream. It is read within a bound and checked completely before anything is stored.
 
-Order of the answers: 415 not JSON by its type, 413 too large, 400 not JSON by its text, 422 a broken rule.
+Errors are checked in this order: 415 the type is not JSON, 413 too large, 400 the text is not JSON, 422 a
+rule is broken.
 """
 
 from __future__ import annotations
@@ -50,13 +51,14 @@ __all__ = [
 ]
 
 DEFAULT_CHAIN = Settings().default_chain
-MOST_LISTED = 20  # chains that a refusal names
+MOST_LISTED = 20  # chains that a refusal lists at most
 MAX_METADATA_BYTES = 4096
 BODY_SECONDS = 30.0
 JSON, LINES = "application/json", "application/x-ndjson"
 T = TypeVar("T")
-STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")  # of `multitask_strategy`
-# Percent-encoded it is one segment of a path. `stream:` begins the names of streams' own threads.
+STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")  # values of `multitask_strategy`
+# When percent-encoded, the name is one segment of a path. Names with the prefix `stream:` are reserved for
+# streams' own threads.
 THREAD = re.compile(r"(?!\.{1,2}$|stream:)[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
 _FIELDS = (
     "user",
@@ -75,36 +77,45 @@ _INPUTS = ("user", "messages", "input")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a client asks to be run. `input` is `{"messages": [...]}` or `{"input": <any JSON>}`."""
+    """A client's request to run a chain.
+
+    `input` is `{"messages": [...]}` or `{"input": <any JSON>}`.
+    """
 
     chain: str
     input: Mapping[str, Any] = field(repr=False)
     params: Mapping[str, Any] = field(repr=False)
     metadata: Any = None
-    sent: str = ""  # the field that the client has sent it in
-    thread: str = ""  # empty: none
-    strategy: str = STRATEGIES[0]  # where another stream of the thread runs
-    lapses: bool = False  # an open question of the thread does, instead of refusing this stream
-    turn: Any = field(default=None, repr=False)  # as `input`: what a graph is given that has the rest itself
-    graph: Mapping[str, Any] | None = field(default=None, repr=False)  # as the record has it
-    whole: bool = False  # the input has all that was said in the thread before
-    unstored: bool = False  # nothing of the input outlives the run: if it fails, there is no retry
+    sent: str = ""  # the field in which the client sent the input
+    thread: str = ""  # the name of the thread; empty: there is none
+    strategy: str = STRATEGIES[0]  # what to do if another stream of the thread runs
+    # An open question of the thread is dropped, instead of refusing this stream.
+    lapses: bool = False
+    # In the form of `input`: the new part, for a graph that has stored the rest itself.
+    turn: Any = field(default=None, repr=False)
+    # the graph's options, as the record stores them
+    graph: Mapping[str, Any] | None = field(default=None, repr=False)
+    # The input contains everything that was said in the thread before.
+    whole: bool = False
+    # Nothing of the input is stored after the run: if the run fails, it cannot be retried.
+    unstored: bool = False
     keeps: tuple[str, Any] | None = field(
         default=None, repr=False
-    )  # a format's name, and what it needs later
-    after: str = "*"  # the thread's newest stream that this one goes on from; `*`: whichever it is
-    again: Again | None = None  # the failed stream of which this is another try
-    webhook: Webhook | None = None  # whom to tell of the end
-    once: str = ""  # what a repeated key is held against, instead of the body
+    )  # the name of a format, and the data that it needs later
+    # The thread's newest stream must be this one; `*`: any stream.
+    after: str = "*"
+    again: Again | None = None  # the failed stream that this one tries again
+    webhook: Webhook | None = None  # the webhook that is sent at the end
+    once: str = ""  # a repeated key is compared by this text instead of the body
 
     @property
     def tells(self) -> bool:
-        """Whether it has a webhook, also one that it has from the stream that it tries again."""
+        """Whether the stream has a webhook, also one taken over from the stream that it tries again."""
         return self.webhook is not None or (self.again is not None and "webhook" in self.again.own)
 
     @property
     def digest(self) -> str:
-        """SHA-256 in hex of what was asked, the same for the same body however it is spelled."""
+        """SHA-256 in hex of the request. It is the same for equal JSON, however the body is written."""
         if self.once:
             return hashlib.sha256(self.once.encode()).hexdigest()
         whole = [self.chain, self.input, self.params, self.metadata]
@@ -116,17 +127,17 @@ class Start:
 
 
 def as_it_is(value: Any) -> Any:
-    """For a body that its handler reads itself: it takes a few fields."""
+    """Return the body unchanged, for a handler that reads a few fields itself."""
     return value
 
 
 async def read_json(
     request: Request, bounds: Bounds, then: Callable[[Any], T], owner: str = "", kind: str = JSON
 ) -> T:
-    """What `then` makes of the body, which is JSON, if it comes in time. `kind` as in `read`.
+    """Return the result of `then` for the JSON body, if the body arrives in time. `kind` as in `read`.
 
-    A large body is parsed, and read by `then`, in a thread (`runtime/off_loop.py`), in the turn of the
-    caller `owner`: so `then` touches nothing that others change.
+    A large body is parsed, and read by `then`, in a thread (`runtime/off_loop.py`), in the turn of the caller
+    `owner`. So `then` must not use data that other threads change.
 
     Raises NotJson, TooLarge or Malformed, Invalid for the body's nesting, lists or names, or what `then`
     raises.
@@ -136,7 +147,7 @@ async def read_json(
 
 
 async def read_in_time(request: Request, bounds: Bounds, kind: str = JSON) -> bytes:
-    """The body's bytes, if they come in time. Raises as `read`."""
+    """Return the body's bytes, if they arrive in time. Raises what `read` raises, or Malformed."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await read(request, bounds, kind)
@@ -145,7 +156,9 @@ async def read_in_time(request: Request, bounds: Bounds, kind: str = JSON) -> by
 
 
 async def read(request: Request, bounds: Bounds, kind: str = JSON) -> bytes:
-    """The body's bytes, however long they take to come. `kind`: its type; empty: whichever.
+    """Return the body's bytes, however long they take to arrive.
+
+    `kind` is the required media type of the body; if it is empty, any type is accepted.
 
     Raises NotJson, or NotLines where `kind` is LINES, TooLarge or Malformed.
     """
@@ -169,12 +182,14 @@ async def read(request: Request, bounds: Bounds, kind: str = JSON) -> bytes:
 def parse_start(
     value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT, default: str = DEFAULT_CHAIN
 ) -> Start:
-    """The rules of POST /stream, for every format. Raises Invalid, which names the field and the rule.
+    """Check a body by the rules of POST /stream, for every format.
+
+    Raises Invalid, which names the field and the rule.
 
     `default`: the chain of a request that names none.
 
-    `context` are params too, under LangGraph's name. Names in them that only the product or LangGraph may set
-    are taken out.
+    The field `context` has params too, under LangGraph's name. Names in the params that only the product or
+    LangGraph may set are removed.
     """
     if not isinstance(value, dict):
         raise Invalid("body", "must be an object")
@@ -207,13 +222,13 @@ def parse_start(
 
 
 def listed(chains: Mapping[str, Any]) -> str:
-    """The names of the chains, as many as a refusal may list."""
+    """Return the names of the chains, at most as many as a refusal may list."""
     names = sorted(chains)
     return ", ".join(names[:MOST_LISTED]) + (", … (GET /chains lists all)" if names[MOST_LISTED:] else "")
 
 
 def _thread(value: Mapping[str, Any]) -> tuple[str, str]:
-    """The thread, or an empty string, and what happens where another stream of it runs. Raises Invalid."""
+    """Return the thread, or an empty string, and the strategy for a busy thread. Raises Invalid."""
     thread, strategy = value.get("thread", ""), value.get("multitask_strategy", STRATEGIES[0])
     if "thread" in value:
         check_thread("thread", thread)
@@ -225,7 +240,7 @@ def _thread(value: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def check_thread(where: str, name: Any) -> None:
-    """Raises Invalid for what is no thread's name."""
+    """Raise Invalid if the value cannot be the name of a thread."""
     if not isinstance(name, str) or not THREAD.fullmatch(name):
         raise Invalid(
             where,
@@ -237,7 +252,7 @@ def check_thread(where: str, name: Any) -> None:
 def parse_sample(
     value: Any, chains: Mapping[str, Any], bounds: Bounds = DEFAULT, default: str = DEFAULT_CHAIN
 ) -> Start:
-    """The original sample's body: `{"user": …}` and nothing else."""
+    """Parse the original sample's body: `{"user": …}` and nothing else."""
     if isinstance(value, dict):
         for name in value:
             if name != "user":

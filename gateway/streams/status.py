@@ -1,4 +1,4 @@
-"""The status document: what a record and the fold of its log say together (`docs/protocol.md`)."""
+"""The status document: a record and the fold of its log in one document (`docs/protocol.md`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from gateway.store.record import Record
 
 
 async def fold_of(log: Log, stream_id: str) -> Fold:
-    """The fold of the whole log. Raises CursorLost when the store loses a tail meanwhile."""
+    """Return the fold of the whole log.
+
+    Raises CursorLost when the store loses a tail of the log meanwhile.
+    """
     fold, after, at_end = Fold(), None, False
     while not at_end:
         piece = await log.read(stream_id, after)
@@ -23,7 +26,10 @@ async def fold_of(log: Log, stream_id: str) -> Fold:
 
 
 def document(record: Record, fold: Fold) -> dict[str, Any]:
-    """The status document of `docs/protocol.md`: as of the fold, which may be older than the record."""
+    """Return the status document of `docs/protocol.md`.
+
+    It shows the state at the end of the fold, which may be older than the record.
+    """
     whole = {
         "id": record.id,
         "status": (fold.ended and record.state) or (Status.RUNNING if record.ended else record.status),

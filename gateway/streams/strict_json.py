@@ -13,9 +13,9 @@ from gateway.webhooks.urls import NONE, Rules
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a body may have: bytes, nesting, members of a list or object, messages, characters of a name.
+    """The limits of a body: bytes, nesting, members of a list or object, messages, characters of a name.
 
-    `webhooks`: where a webhook of it may lead.
+    `webhooks`: the rules for the address of a webhook in the body.
     """
 
     bytes: int
@@ -27,7 +27,7 @@ class Bounds:
 
     @classmethod
     def of(cls, settings: Settings) -> Bounds:
-        """Those that are set."""
+        """Return the bounds that the settings define."""
         lengths = settings.max_items, settings.max_messages, settings.max_name
         return cls(settings.max_body, settings.max_depth, *lengths, Rules.of(settings))
 
@@ -36,7 +36,10 @@ DEFAULT = Bounds.of(Settings())
 
 
 def parse_json(body: bytes, bounds: Bounds = DEFAULT) -> Any:
-    """Strict JSON: no NaN, no infinity. Raises Malformed, or Invalid for what passes a bound."""
+    """Parse strict JSON: no NaN, no infinity.
+
+    Raises Malformed, or Invalid for a value that exceeds a bound.
+    """
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
@@ -48,7 +51,10 @@ def parse_json(body: bytes, bounds: Bounds = DEFAULT) -> Any:
 
 
 def check_text(where: str, text: str) -> None:
-    """What no model can be sent: JSON can spell half a surrogate pair, UTF-8 cannot."""
+    """Raise Invalid for a text with half a surrogate pair.
+
+    JSON can write it, but UTF-8 cannot, so it cannot be sent to a model.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -56,12 +62,12 @@ def check_text(where: str, text: str) -> None:
 
 
 def shown(name: str) -> str:
-    """A client's own field name, short and printable, for the answer."""
+    """Return a client's own field name in a short and printable form, for the answer."""
     return "".join(c if c.isprintable() else "?" for c in name[:64])
 
 
 def _check_shape(value: Any, bounds: Bounds) -> None:
-    """Nesting, lists and names, found level by level."""
+    """Check nesting, lists and names, level by level. Raises Invalid."""
     level, depth = [value], 0
     while level := [item for item in level if isinstance(item, (dict, list))]:
         depth += 1

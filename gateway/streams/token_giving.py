@@ -1,4 +1,4 @@
-"""Tokens of a stream, as its owner gives them away and ends them."""
+"""Give and end the tokens of a stream, for its owner."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from gateway.streams.service import Gateway
 
 
 async def give(gateway: Gateway, stream_id: str, owner: str, base: str = "") -> dict[str, Any]:
-    """A token that lets whoever has it read this stream, at least until `expires_at`.
+    """Return a token that lets its bearer read this stream, at least until `expires_at`.
 
-    `base`: below which path the gateway is asked, for the URL. Raises StreamNotFound or StreamGone.
+    `base`: the path below which the gateway is reached, for the URL. Raises StreamNotFound or StreamGone.
     """
     record = await gateway.find(stream_id, owner)
     now_ms = await gateway.parts.log.now_ms()
@@ -21,7 +21,7 @@ async def give(gateway: Gateway, stream_id: str, owner: str, base: str = "") -> 
 
 
 async def end(gateway: Gateway, stream_id: str, owner: str) -> None:
-    """End all tokens of a stream that were given so far; a reader that is connected stays so.
+    """End all tokens of a stream that were given so far. A connected reader stays connected.
 
     Raises StreamNotFound or StreamGone.
     """

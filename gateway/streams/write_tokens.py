@@ -1,7 +1,7 @@
-"""Write tokens: who shows one may write its stream, and nothing else. No I/O, no clock.
+"""Write tokens: the bearer of a write token may write its stream, and nothing else. No I/O, no clock.
 
-`<claim>.<mac>`: the claim's own token, and HMAC-SHA256 over it with the stream's own key, which stands in the
-record. So any process can tell a token that was given once from one that never was, whatever its settings.
+The form is `<claim>.<mac>`: the claim's own token, and HMAC-SHA256 over it with the stream's own key, which
+is stored in the record. So any process can verify that a token was given, whatever its settings.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ _TOKEN = re.compile(r"([0-9a-f]{32})\.([A-Za-z0-9_-]{43})")
 
 
 def new_key() -> str:
-    """A stream's key: 256 random bits in hex."""
+    """Return a new key for a stream: 256 random bits in hex."""
     return secrets.token_hex(32)
 
 
 def issue(key: str, claim: str) -> str:
-    """The write token of a claim, by its own token."""
+    """Return the write token of a claim. `claim` is the claim's own token."""
     return f"{claim}.{_mac(key, claim)}"
 
 
 def claim_in(token: str) -> str:
-    """The claim that a token names, or nothing for what has not the form of one."""
+    """Return the claim that a token names, or an empty text if the token does not have the right form."""
     found = _TOKEN.fullmatch(token)
     return found[1] if found else ""
 
 
 def is_ours(key: str, token: str) -> bool:
-    """Whether a token was given for the stream with this key. Compared in constant time."""
+    """Whether a token was given for the stream with this key. The comparison takes constant time."""
     found = _TOKEN.fullmatch(token)
     return found is not None and bool(key) and hmac.compare_digest(found[2], _mac(key, found[1]))
 
