@@ -1,1 +1,1 @@
-"""The chains that ship, and the registry that finds yours."""
+"""The chains that come with the product, and the registry that also finds the user's chains."""

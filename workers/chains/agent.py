@@ -1,4 +1,4 @@
-"""`agent`: a model with two tools, a calculator and the document search, by LangChain's `create_agent`."""
+"""`agent`: a model with two tools, a calculator and the document search (LangChain's `create_agent`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SYSTEM = "Use the calculator for sums, and the search for questions about the do
 
 @chain("agent", input=ASKED)
 def agent(settings: Settings) -> Runnable[Any, Any]:
-    """A compiled graph: its nodes are stages, its tools' calls are `tool` events."""
+    """Create a compiled graph. Its nodes are stages, and calls of its tools are `tool` events."""
     from langchain.agents import create_agent
     from langchain_core.tools import tool
 

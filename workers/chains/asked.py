@@ -1,4 +1,7 @@
-"""What was asked, whichever way a client has put it: `user`, `messages`, or a text as the chain's `input`."""
+"""Read the question from the input, in each form in which a client may send it.
+
+The forms are `user`, `messages`, and a text as the chain's `input`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ ASKED: Mapping[str, Any] = {
 
 
 def question(given: Any) -> str:
-    """The text itself, or the last user message's. Raises ValueError where there is none."""
+    """Return the text itself, or the text of the last user message. Raises ValueError when there is none."""
     if isinstance(given, str):
         return given
     if isinstance(given, list):

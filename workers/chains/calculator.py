@@ -1,4 +1,4 @@
-"""Arithmetic from a text, without `eval`: numbers, parentheses, + - * / // % **, within bounds."""
+"""Compute arithmetic from a text, without `eval`: numbers, parentheses, + - * / // % **, within bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.UAdd: operator.pos,
 
 
 def calculate(expression: str) -> str:
-    """The value. Raises ValueError, in words for the model, for what is no arithmetic or has none."""
+    """Return the value. Raises ValueError, with a message for the model, when the text has no value."""
     if len(expression) > LONGEST_EXPRESSION:
         raise ValueError("the expression is too long")
     try:
@@ -48,7 +48,7 @@ def _value(node: ast.expr) -> int | float:
 
 
 def _power(base: int | float, exponent: int | float) -> int | float:
-    """Bounded before it is worked out: 9**9**9 would not come to its end."""
+    """Return the power. Its size is checked first, because computing 9**9**9 would never finish."""
     if base and abs(exponent * math.log10(abs(base))) > math.log10(LARGEST):
         raise ValueError("the number is too large, or too small")
     return _bounded(base**exponent)

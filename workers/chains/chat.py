@@ -1,8 +1,9 @@
-"""`chat`: one question to one model, the chain behind the original sample.
+"""`chat`: send one question to one model. This is the chain of the original sample.
 
-With `AZURE_OPENAI_ENDPOINT` it is Azure OpenAI: by `AzureChatOpenAI` with a dated `OPENAI_API_VERSION`, by
-`ChatOpenAI` with `v1`. Else it is `ChatOpenAI` and any OpenAI-compatible server. On Azure a key is used where
-there is one; where there is none, the process's identity.
+With `AZURE_OPENAI_ENDPOINT` the model is on Azure OpenAI. A dated `OPENAI_API_VERSION` uses
+`AzureChatOpenAI`, and `v1` uses `ChatOpenAI`. Without an endpoint, `ChatOpenAI` calls OpenAI or any
+OpenAI-compatible server. On Azure a key is used when one is set; otherwise the identity of the process is
+used.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from gateway.settings import Settings
 from workers.chains.asked import ASKED
 from workers.chains.registry import chain
 
-# Where AzureChatOpenAI itself looks; a token provider beside a key would win over it.
+# The environment variables that AzureChatOpenAI reads itself. If a token provider were given too, it would be
+# used instead of the key.
 KEYS = ["AZURE_OPENAI_API_KEY", "OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"]
 
 if TYPE_CHECKING:
@@ -30,15 +32,16 @@ _instead: ContextVar[BaseChatModel | None] = ContextVar("instead", default=None)
 
 @chain("chat", input=ASKED)
 def chat(settings: Settings) -> Runnable[Any, Any]:
-    """The chat model itself: messages in, chunks out."""
+    """Return the chat model itself: it receives messages and yields chunks."""
     return model(settings)
 
 
 def model(settings: Settings) -> BaseChatModel:
-    """The configured chat model. Usage is asked for, since LangChain does not once a base URL is given.
+    """Return the configured chat model.
 
-    It does not try again by itself: a stage does, a fixed number of times, and with the lease renewed.
-    In a test of a chain it is the model that the test gives (`answered_by`).
+    The model is asked to report its usage, because LangChain does not ask for it when a base URL is set. The
+    model does not retry by itself. The stage retries a fixed number of times, and the lease is renewed in
+    that time. In a test of a chain, this returns the model that the test passes to `answered_by`.
     """
     if (instead := _instead.get()) is not None:
         return instead
@@ -70,7 +73,7 @@ def model(settings: Settings) -> BaseChatModel:
 
 @contextmanager
 def answered_by(instead: BaseChatModel) -> Iterator[None]:
-    """Within it `model` gives this one, also in the tasks and threads that begin there."""
+    """Make `model` return `instead` inside the `with` block, and in tasks and threads that begin there."""
     token = _instead.set(instead)
     try:
         yield
@@ -79,12 +82,15 @@ def answered_by(instead: BaseChatModel) -> Iterator[None]:
 
 
 def uses_v1(settings: Settings) -> bool:
-    """Whether Azure OpenAI is called by its API without dates, OpenAI's own at another address."""
+    """Return whether Azure OpenAI is called by its `v1` API (OpenAI's own API at another address)."""
     return bool(settings.azure_openai_endpoint) and settings.azure_openai_version == "v1"
 
 
 def v1(settings: Settings) -> dict[str, Any]:
-    """Address and credential of that API, for the clients of OpenAI; a token is asked for at each request."""
+    """Return the address and credential of the `v1` API, for OpenAI's clients.
+
+    Each request asks for a token.
+    """
     from langchain_core.utils import secret_from_env
 
     key = secret_from_env(KEYS, default=None)()
@@ -95,7 +101,7 @@ def v1(settings: Settings) -> dict[str, Any]:
 
 
 def check_configured(settings: Settings) -> None:
-    """Raises WrongChain, which names the settings that are missing."""
+    """Check the settings of the model. Raises WrongChain, which names the missing settings."""
     from langchain_core.utils import from_env
 
     if settings.azure_openai_endpoint:
@@ -119,7 +125,7 @@ def check_configured(settings: Settings) -> None:
 
 
 def has_key() -> bool:
-    """Whether Azure OpenAI is signed in to by key; else the process's identity does."""
+    """Return whether a key is set for Azure OpenAI. Without one, the identity of the process is used."""
     from langchain_core.utils import secret_from_env
 
     return secret_from_env(KEYS, default=None)() is not None

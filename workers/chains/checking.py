@@ -1,4 +1,4 @@
-"""Whether the chains of a process can be imported and made, for `doctor`."""
+"""Check whether the chains of a process can be imported and created. `doctor` uses this."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NAMES = "GATEWAY_CHAINS"
 
 
 async def wrong_with(settings: Settings) -> str:
-    """What is wrong with the modules of GATEWAY_CHAINS, or with a chain in them; empty: nothing is.
+    """Return what is wrong with the modules of GATEWAY_CHAINS or with their chains. Empty: nothing is wrong.
 
-    A module that never comes to the end of its import keeps a thread, and nobody who waits for it.
+    The import runs in a daemon thread. If the import of a module never ends, only this thread is blocked.
     """
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[str] = loop.create_future()
@@ -73,7 +73,10 @@ async def _made(settings: Settings) -> str:
 
 
 def _why(error: BaseException) -> str:
-    """Without its text, which may quote a key or a prompt; a module that lacks is named."""
+    """Return the cause without the exception's text, which may quote a key or a prompt.
+
+    The name of a missing module is included.
+    """
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the module {error.name} is not installed"
     return known_cause(error) or type(error).__name__

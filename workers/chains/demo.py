@@ -1,8 +1,9 @@
 """`demo`: a scripted answer that shows what a reader keeps when a connection is cut or a worker is killed.
 
-No model is asked: this is what `make run` answers with where none is configured. The chain says the same for
-the same stream, so an attempt that goes on after a worker's death repeats nothing and needs no `reset`. Each
-stage is short: so little is said again, in silence, before the first new word.
+No model is called. `make run` answers with this chain when no model is configured. For the same stream the
+chain always yields the same text. So an attempt that continues after a worker's death repeats nothing and
+needs no `reset`. Each stage is short. So the next attempt soon reaches new text: until then it runs the stage
+again without sending events.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from workers.each import Each
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
 
-SECONDS = 24.0  # of the whole answer, unless the caller says `params.seconds`
+SECONDS = 24.0  # length of the whole answer, unless the caller sets `params.seconds`
 LONGEST_SECONDS = 120.0
-SEARCH_SECONDS, TOOL_SECONDS = 1.2, 1.5  # of SECONDS; all the rest is shared by the pieces of text
-MOST_SHOWN = 200  # characters of the question
+SEARCH_SECONDS, TOOL_SECONDS = 1.2, 1.5  # parts of SECONDS; the pieces of text share the rest
+MOST_SHOWN = 200  # most characters of the question that are shown
 PARAMS = {"seconds": {"type": "number", "minimum": 0, "maximum": LONGEST_SECONDS}}
 _PIECE = re.compile(r"\S+\s*")
 
@@ -100,7 +101,7 @@ That was the whole script: ask again, and break it earlier.
     deployment="scripted",
 )
 def demo(settings: Settings) -> Mapping[str, Runnable[Any, Any] | Each]:
-    """Four stages, the last of which runs once for each section."""
+    """Create four stages. The last stage runs once for each section."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{settings.port or 7071}"
     passages, calculator = _retriever(), _calculator()
@@ -131,7 +132,7 @@ def demo(settings: Settings) -> Mapping[str, Runnable[Any, Any] | Each]:
 
 
 def _stage(texts: Callable[[Any, RunnableConfig], AsyncIterator[str]]) -> Runnable[Any, Any]:
-    """A stage that says these texts word by word, as a model does."""
+    """Return a stage that yields these texts word by word, as a model does."""
     from langchain_core.runnables import RunnableGenerator
 
     async def say(inputs: AsyncIterator[Any], config: RunnableConfig) -> AsyncIterator[str]:
@@ -143,12 +144,12 @@ def _stage(texts: Callable[[Any, RunnableConfig], AsyncIterator[str]]) -> Runnab
                     due += PIECE_SECONDS * _pace(config)
                     await asyncio.sleep(max(0.0, due - monotonic()))
 
-    made: Any = say  # LangChain hands the configuration on to whoever has a parameter for it
+    made: Any = say  # LangChain passes the config to functions that have a parameter for it
     return RunnableGenerator(made)
 
 
 def _pieces(text: str) -> Sequence[str]:
-    """The text in words, each with the blanks behind it."""
+    """Split the text into words, each with the spaces after it."""
     return _PIECE.findall(text)
 
 
@@ -158,12 +159,12 @@ PIECE_SECONDS = (SECONDS - SEARCH_SECONDS - TOOL_SECONDS) / sum(
 
 
 def _pace(config: RunnableConfig) -> float:
-    """What all pauses are multiplied by."""
+    """Return the factor by which all pauses are multiplied."""
     return float(config.get("configurable", {}).get("seconds", SECONDS)) / SECONDS
 
 
 def _quoted(asked: str) -> str:
-    """The question as one line that no markdown of its own can break."""
+    """Return the question as one line of code, so that its own markdown has no effect."""
     line = " ".join(asked.split()).replace("`", "'")
     return f"`{line[:MOST_SHOWN] + ('…' if len(line) > MOST_SHOWN else '') or '…'}`"
 
@@ -187,7 +188,7 @@ def _retriever() -> Any:
     from langchain_core.retrievers import BaseRetriever
 
     class Passages(BaseRetriever):
-        """Always the same passages of this product's documentation."""
+        """A retriever that always returns the same passages of this product's documentation."""
 
         async def _aget_relevant_documents(
             self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun

@@ -1,8 +1,9 @@
-"""A folder's documents, in pieces that can be searched: split, embedded and kept with LangChain's own parts.
+"""Search the documents of a folder. LangChain's own classes split, embed and store them.
 
-Embedded by `GATEWAY_EMBEDDING_MODEL` where one is set; else by their words, which needs no model and no
-network: the packaged model's own embeddings cannot tell texts apart (cosines of 0.74 to 0.76, whatever the
-texts say). Read once per process; the folder and its pieces are bounded.
+With `GATEWAY_EMBEDDING_MODEL` the documents are embedded by that model. Otherwise they are embedded by their
+words, which needs no model and no network. The packaged model's own embeddings cannot tell texts apart
+(cosines of 0.74 to 0.76 for any texts). The documents are read once per process. The numbers of files and
+pieces are bounded.
 """
 
 from __future__ import annotations
@@ -40,14 +41,17 @@ _SUFFIX = re.compile(r"(?<=[a-z]{3})(?:ing|ed|es|s|ly)$")
 
 
 class Words(Embeddings):
-    """Texts as weighted counts of their words: a rare word says more (TF-IDF), each at its hash's place."""
+    """Embeds a text as the weighted counts of its words (TF-IDF: a rare word has a greater weight).
+
+    The hash of a word gives its index in the vector.
+    """
 
     def __init__(self) -> None:
         self._texts = 0
         self._in_texts: Counter[int] = Counter()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Weigh the words by these texts, then embed them."""
+        """Compute the weights of the words from these texts, then embed the texts."""
         places = [self._places(text) for text in texts]
         self._texts += len(texts)
         for counts in places:
@@ -55,7 +59,7 @@ class Words(Embeddings):
         return [self._vector(counts) for counts in places]
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed by the weights of the documents."""
+        """Embed a query with the weights of the documents."""
         return self._vector(self._places(text))
 
     def _places(self, text: str) -> Counter[int]:
@@ -71,7 +75,10 @@ class Words(Embeddings):
 
 
 class Search(BaseRetriever):
-    """The pieces nearest to a question, best first, each with its score; embedded before the first."""
+    """Finds the pieces nearest to a question, best first, each with its score.
+
+    The pieces are embedded before the first search.
+    """
 
     store: InMemoryVectorStore
     pieces: list[Document]
@@ -95,7 +102,7 @@ class Search(BaseRetriever):
 
 @functools.lru_cache(maxsize=4)
 def search(settings: Settings) -> Search:
-    """The search of the folder `GATEWAY_DOCUMENTS`. Raises ValueError for none, or too much."""
+    """Return the search of the folder `GATEWAY_DOCUMENTS`. Raises ValueError for no text, or for too much."""
     folder = Path(settings.documents) if settings.documents else OURS
     splitter = RecursiveCharacterTextSplitter(
         chunk_size=PIECE_CHARACTERS, chunk_overlap=OVERLAP_CHARACTERS, add_start_index=True
@@ -131,7 +138,7 @@ def _embeddings(settings: Settings) -> Embeddings:
         if not has_key():
             given["azure_ad_async_token_provider"] = credentials.openai_token_provider(settings)
         return AzureOpenAIEmbeddings(azure_endpoint=settings.azure_openai_endpoint, **given)
-    if settings.openai_base_url:  # other servers take texts, not OpenAI's token numbers
+    if settings.openai_base_url:  # other servers accept texts, but not OpenAI's token numbers
         given |= {"base_url": settings.openai_base_url, "check_embedding_ctx_length": False}
     if settings.openai_api_key:
         given["api_key"] = settings.openai_api_key

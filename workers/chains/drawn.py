@@ -1,6 +1,6 @@
-"""A chain that is one graph, drawn: its nodes, edges and schemas, as LangGraph's server tells them.
+"""Describe a chain that is one graph: its nodes, edges and schemas, in the format of LangGraph's server.
 
-The chain is made for it, as for a run; the drawing itself is made in a thread beside the event loop.
+The chain is created for this, as for a run. The description is made in a thread outside the event loop.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ _log = logging.getLogger("holdfast.chains")
 
 
 def drawing(registry: Registry) -> DrawnOf:
-    """Draws this registry's chains; None for one that is no graph, or cannot be made here."""
+    """Return a function that describes the chains of this registry.
+
+    The function returns None for a chain that is not a graph, or that cannot be created here.
+    """
     known: dict[str, tuple[Any, Mapping[str, Any]]] = {}
 
     async def drawn(name: str) -> Mapping[str, Any] | None:
-        # LangChain comes with it, which a process need not import before its first request.
+        # This imports LangChain, which a process need not import before its first request.
         from workers.langchain.shape import is_graph
 
         try:
             [*parts] = (await registry.load(name)).values()
-        except Exception as error:  # an author's factory
+        except Exception as error:  # the factory is the author's code, so it may raise anything
             _log.warning("the chain %s cannot be drawn: %s", name, type(error).__name__)
             return None
         if len(parts) != 1 or not is_graph(parts[0]):
@@ -54,16 +57,16 @@ def _drawn(graph: Any) -> dict[str, Any]:
 
 
 def _tried(make: Callable[[], Any]) -> Any:
-    """A schema, or None for a type that has none."""
+    """Return a schema, or None for a type that has no schema."""
     try:
         return make()
-    except Exception as error:  # pydantic's, of an author's type
+    except Exception as error:  # pydantic may raise anything for an author's type
         _log.debug("no schema: %s", type(error).__name__)
         return None
 
 
 def _state(graph: Any) -> Any:
-    """The schema of all channels that the graph shows."""
+    """Return the schema of all channels that the graph shows."""
     from pydantic import create_model
 
     fields: dict[str, Any] = {}

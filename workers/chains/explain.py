@@ -1,7 +1,7 @@
-"""What a chain's author is told of a failure, in the log and in development to readers too.
+"""Explain a failure to the author of a chain, in the log, and in development to readers too.
 
-An exception's text may quote a prompt or a key. So elsewhere than in development only its type and its stack
-are told, and what the product itself has found wrong, which names chains, stages and settings alone.
+The text of an exception may quote a prompt or a key. So outside development only its type and its stack are
+shown. Errors that the product itself found are shown too, because they name only chains, stages and settings.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 
 from gateway.protocol.errors import WrongChain, stack_of
 
-MOST_CHARACTERS = 2000  # of an exception's text
+MOST_CHARACTERS = 2000  # most characters of an exception's text
 MOST_FRAMES = 6
 MOST_CAUSES = 4
 _PRODUCT = Path(__file__).resolve().parents[2]
 _PRODUCT_PARTS = tuple(str(_PRODUCT / name) for name in ("gateway", "holdfast_gateway", "workers"))
-_LIBRARIES = tuple(  # as they are named, and where they are: a virtual environment may be behind a link
+# The folders of libraries, as named and with links resolved: a virtual environment may be behind a link.
+_LIBRARIES = tuple(
     named
     for path in set(sysconfig.get_paths().values())
     if path and len(path) > 1
@@ -27,10 +28,10 @@ _LIBRARIES = tuple(  # as they are named, and where they are: a virtual environm
 
 
 def explained(error: BaseException, *, development: bool, made_at: str = "") -> str:
-    """A failure as the log tells it: its cause in a sentence where it is known, or its stack.
+    """Return the text for the log: one sentence if the cause is known, otherwise the stack.
 
-    In development: the exception's type and text, the frames of the author's own code, and the causes. Where
-    no frame is the author's, `made_at` is told: the place of the chain's factory.
+    In development the text has the exception's type and text, the frames of the author's own code, and the
+    causes. If no frame is the author's, the text ends with `made_at`, the place of the chain's factory.
     """
     known = known_cause(error)
     if not development:
@@ -51,7 +52,10 @@ def explained(error: BaseException, *, development: bool, made_at: str = "") -> 
 
 
 def known_cause(error: BaseException) -> str:
-    """One sentence for what is known to be wrong, without a value of anybody's; else empty."""
+    """Return one sentence if the cause of the error is known, otherwise an empty string.
+
+    The sentence contains no values of users.
+    """
     if isinstance(error, WrongChain):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
@@ -65,13 +69,16 @@ def known_cause(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """The exception's text; a KeyError's own is quoted, line ends and all."""
+    """Return the exception's text. The text of a KeyError is returned without the quotes that Python adds."""
     quoted = isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str)
     return error.args[0] if quoted else str(error)
 
 
 def _frames(error: BaseException) -> list[str]:
-    """The last frames of the author's own code; without any, the last two of all."""
+    """Return the last frames of the author's own code.
+
+    If there are none, return the last two frames of all.
+    """
     shown = _own_frames(error) or traceback.extract_tb(error.__traceback__)[-2:]
     return [f"  {_shown(frame)}: {frame.line}" for frame in shown[-MOST_FRAMES:]]
 
@@ -86,7 +93,10 @@ def _shown(frame: traceback.FrameSummary) -> str:
 
 
 def _is_foreign(file: str) -> bool:
-    """Whether a file is a library's, Python's or the product's; a chain that ships counts as an author's."""
+    """Return whether a file belongs to a library, to Python or to the product.
+
+    The chains that come with the product count as an author's code.
+    """
     chains = str(_PRODUCT / "workers" / "chains")
     if file.startswith(chains) and Path(file).name not in ("registry.py", "making.py", "own.py"):
         return False

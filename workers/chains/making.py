@@ -1,7 +1,8 @@
-"""What a chain's factory makes, in each form that a factory may have, and whether that is a chain.
+"""Create a chain by calling its factory, in each form that a factory may have, and check the result.
 
-A factory is a function of the settings: a plain one, an async one, or one that yields its chain (a context
-manager, async or not). What it has opened stays open until the process ends, and is closed then.
+A factory is a function with the settings as its argument. It may be plain or async, or it may yield its chain
+(a context manager, async or not). The resources that it opens stay open until the process ends, and are
+closed then.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from gateway.settings import Settings
 from workers.each import Each
 
 _log = logging.getLogger("holdfast.registry")
-CLOSE_SECONDS = 5.0  # for all that factories have opened
+CLOSE_SECONDS = 5.0  # for all resources that factories have opened
 _NO_LOOP = "no running event loop"
 
 
 class Maker:
-    """Calls factories, and keeps open what they have opened."""
+    """Calls factories, and keeps their resources open."""
 
     def __init__(self) -> None:
         self._open: list[asyncio.Task[None]] = []
         self._closing = asyncio.Event()
 
     async def make(self, name: str, factory: Callable[[Settings], Any], settings: Settings) -> Any:
-        """What the factory makes.
+        """Return what the factory makes.
 
-        A factory that is not async is called in a thread: importing LangChain takes more than a second. One
-        that asks for the running event loop there is called a second time, in the loop.
+        A factory that is not async is called in a thread, because importing LangChain takes more than a
+        second. If the factory asks for the running event loop there, it is called a second time, in the event
+        loop.
 
-        Raises what the factory raises, and WrongChain where it makes nothing.
+        Raises the exceptions of the factory. Raises WrongChain when the factory returns nothing.
         """
         if inspect.iscoroutinefunction(factory) or inspect.isasyncgenfunction(factory):
             made = factory(settings)
@@ -59,9 +61,9 @@ class Maker:
         return made
 
     async def close(self, seconds: float | None = None) -> None:
-        """Leave every context manager, each in the task that has entered it.
+        """Leave every context manager, each in the task that entered it.
 
-        What is not left after so many seconds (None: CLOSE_SECONDS) is named in the log and cancelled.
+        If one is still open after `seconds` (None: CLOSE_SECONDS), it is named in the log and cancelled.
         """
         limit = CLOSE_SECONDS if seconds is None else seconds
         self._closing.set()
@@ -72,7 +74,10 @@ class Maker:
                 task.cancel()
 
     async def _enter(self, name: str, manager: Any) -> Any:
-        """Enter it in a task of its own: some (anyio's) must be left by the task that has entered them."""
+        """Enter a context manager in its own task.
+
+        Some context managers (anyio's) must be left by the task that entered them.
+        """
         ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._keep(name, manager, ready), name=f"what the chain {name} has opened")
         self._open.append(task)
@@ -88,7 +93,7 @@ class Maker:
         except asyncio.CancelledError:
             ready.cancel()
             raise
-        except BaseException as error:  # of the factory, before or after its `yield`
+        except BaseException as error:  # raised by the factory, before or after its `yield`
             if ready.done():
                 _log.error("the chain %s did not close what it had opened\n%s", name, stack_of(error))
             else:
@@ -96,7 +101,7 @@ class Maker:
 
 
 class _InThread:
-    """A context manager that is not async, entered and left in threads."""
+    """A context manager that is not async. It is entered and left in threads."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
@@ -109,7 +114,7 @@ class _InThread:
 
 
 def _managed(generator: Any) -> Any:
-    """The context manager that a generator of one value would be with contextlib's decorator."""
+    """Return a generator of one value as a context manager, as contextlib's decorator does."""
     if inspect.isasyncgen(generator):
         return contextlib.asynccontextmanager(lambda: generator)()
     return contextlib.contextmanager(lambda: generator)()
@@ -120,10 +125,10 @@ def _is_manager(made: Any) -> bool:
 
 
 def checked(name: str, stages: Sequence[str], made: Any, factory: Callable[..., Any]) -> Mapping[str, Any]:
-    """The parts of a chain by stage, in order, each a Runnable or an Each.
+    """Return the parts of a chain by stage, in order. Each part is a Runnable or an Each.
 
-    A function is taken for a Runnable as LangChain's `|` does it. Raises WrongChain, which says in one
-    sentence what to do.
+    A function is converted to a Runnable, as LangChain's `|` does it. Raises WrongChain with one sentence
+    that says what to do.
     """
     where = f"the factory of the chain {name} ({place_of(factory)})"
     if len(stages) == 1 and not isinstance(made, Mapping):
@@ -161,6 +166,6 @@ def _kind(made: Any) -> str:
 
 
 def place_of(factory: Callable[..., Any]) -> str:
-    """File and line of a factory."""
+    """Return the file and line of a factory."""
     code = getattr(inspect.unwrap(factory), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(factory)

@@ -1,4 +1,4 @@
-"""The modules of GATEWAY_CHAINS, imported at the start: what is wrong with one is said in a few lines."""
+"""Import the modules of GATEWAY_CHAINS at the start. A problem with a module is explained in a few lines."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _log = logging.getLogger("holdfast.registry")
 
 
 def modules_of(settings: Settings) -> list[str]:
-    """The modules that GATEWAY_CHAINS names."""
+    """Return the names of the modules in GATEWAY_CHAINS."""
     return [name for name in map(str.strip, settings.chains.split(",")) if name]
 
 
 def imported(module: str) -> None:
-    """Import a module of chains. Raises ValueError where there is none, and whatever its code raises."""
+    """Import a module of chains. Raises ValueError when it does not exist, and whatever its code raises."""
     if module.startswith("."):
         raise ValueError(f"GATEWAY_CHAINS: {module} must be an absolute name")
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         if not _is_missing(module, error):
-            raise  # it is there; what it imports is not
+            raise  # the module exists, but a module that it imports is missing
         raise ValueError(
             f"GATEWAY_CHAINS: there is no module {module}: start in the folder that has "
             f"{module.partition('.')[0]}.py, or name that folder in PYTHONPATH"
@@ -34,7 +34,10 @@ def imported(module: str) -> None:
 
 
 def check(settings: Settings) -> None:
-    """Import all of them. Raises ValueError that says in a few lines what to do about one."""
+    """Import all modules of GATEWAY_CHAINS.
+
+    Raises ValueError, which says in a few lines what to do about a module that fails.
+    """
     for module in modules_of(settings):
         try:
             imported(module)
@@ -43,7 +46,7 @@ def check(settings: Settings) -> None:
 
 
 def tell_of_empty(modules: Iterable[str], chains: Iterable[str]) -> None:
-    """Log which of these modules have marked no chain; `chains` are the modules of those that are marked."""
+    """Log which of these modules have marked no chain. `chains` are the modules of the marked chains."""
     marked = set(chains)
     for module in modules:
         if not any(one == module or one.startswith(f"{module}.") for one in marked):
@@ -76,6 +79,6 @@ def _is_missing(module: str, error: ModuleNotFoundError) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """The last line of code that is no part of Python's importing."""
+    """Return the last line of code outside Python's import machinery."""
     frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<")]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "where it is not known"

@@ -1,4 +1,4 @@
-"""`rag`: an answer from a folder's documents. What was found goes to readers first, as `sources`."""
+"""`rag`: answer from a folder's documents. The found documents are sent to readers first, as `sources`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SYSTEM = "Answer from these passages alone; where they do not say, say so.\n\n{p
 
 @chain("rag", input=ASKED)
 def rag(settings: Settings) -> Runnable[Any, Any]:
-    """Question → search → prompt → model, an ordinary sequence."""
+    """Create an ordinary sequence: question → search → prompt → model."""
     from langchain_core.prompts import ChatPromptTemplate
     from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
@@ -30,5 +30,5 @@ def rag(settings: Settings) -> Runnable[Any, Any]:
 
 
 def passages(documents: list[Document]) -> str:
-    """What was found, each under its source."""
+    """Return the texts of the documents, each under the name of its source."""
     return "\n\n".join(f"[{document.metadata['source']}]\n{document.page_content}" for document in documents)

@@ -1,8 +1,10 @@
-"""Chains by name. A chain is any LangChain Runnable, made by a factory at its first use (`making.py`).
+"""Find chains by name. A chain is any LangChain Runnable.
 
-`@chain("name")` marks a factory that takes the settings; with `stages=("a", "b")` it answers a mapping from
-these names to Runnables (`docs/chains.md`). Modules named in `GATEWAY_CHAINS` are imported for their marks;
-keep LangChain's imports inside the factory, so that a web process need not pay for them.
+Its factory makes it at its first use (`making.py`).
+`@chain("name")` marks a factory, which receives the settings. With `stages=("a", "b")` the factory returns a
+mapping from these names to Runnables (`docs/chains.md`). The modules named in `GATEWAY_CHAINS` are imported
+so that their marks run. Keep LangChain's imports inside the factory, so that a web process does not need
+them.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SHIPPED = tuple(f"workers.chains.{name}" for name in ("chat", "report", "rag", "
 MOST_WARMED = 20
 Schema = Mapping[str, Any]
 Put = Callable[[str, Sequence[Mapping[str, Any]]], Any]
-# Of a plain function; an async one, or one that yields, makes the same (`making.py`).
+# The type of a plain factory. A factory may also be async, or yield its chain (`making.py`).
 Factory = Callable[[Settings], Any]
 
 
@@ -39,12 +41,13 @@ class Chain:
     stages: tuple[str, ...]
     factory: Factory
     input: Schema | None = None
-    params: tuple[str, ...] | Schema = ()  # a schema: callers may set these alone
-    # Of stages: how often each is tried in all. One that is not here has the gateway's number.
+    params: tuple[str, ...] | Schema = ()  # a schema: callers may set only its params
+    # Stage -> how many tries it has in all. A stage that is not in it has the gateway's number.
     tries: Mapping[str, int] = field(default_factory=dict)
-    limits: Mapping[str, float] = field(default_factory=dict)  # likewise: how long each may run, in seconds
-    retry_on: Mapping[str, Judge] = field(default_factory=dict)  # likewise: which of its failures may pass
-    deployment: str = ""  # what its text's events name as who says it; empty: GATEWAY_MODEL
+    limits: Mapping[str, float] = field(default_factory=dict)  # stage -> how many seconds it may run
+    # stage -> which of its failures are temporary
+    retry_on: Mapping[str, Judge] = field(default_factory=dict)
+    deployment: str = ""  # the model name in its text events; empty: GATEWAY_MODEL
 
 
 _marked: dict[str, Chain] = {}
@@ -62,22 +65,24 @@ def chain(
     structured: bool = False,
     deployment: str = "",
 ) -> Callable[[Factory], Factory]:
-    """Register a factory under a name. Raises ValueError for a name that is taken or malformed.
+    """Register a factory under a name. Raises ValueError for a name that is already used or malformed.
 
-    `stages`, in their order: the names of what the factory's mapping holds. None: one, named as the chain.
-    `input`: a JSON Schema, or a type that pydantic knows (a model, a TypedDict); None: any JSON is taken.
-    `params`: the params that callers may set, and no others: a mapping from their names to JSON Schemas, or a
-    type that pydantic knows. A list of names instead lets all be set, and these although they name a
+    `stages`: the names in the factory's mapping, in the order in which they run. Empty: one stage, named as
+    the chain.
+    `input`: a JSON Schema, or a type that pydantic knows (a model, a TypedDict). None: any JSON is accepted.
+    `params`: the only params that callers may set: a mapping from their names to JSON Schemas, or a type that
+    pydantic knows. A list of names instead lets callers set all params, and also the listed ones that name a
     credential or an endpoint (`gateway/streams/params.py`).
-    `tries`: how often a stage is tried in all while its failures may pass, by its name or for all.
-    None: GATEWAY_STAGE_TRIES.
+    `tries`: how often a stage is tried in all while its failures are temporary, by the stage's name or for
+    all stages. None: GATEWAY_STAGE_TRIES.
     `limits`: after how many seconds a stage, or one node of a graph, is stopped, by the stage's name or for
-    all; 0: never. None: GATEWAY_STAGE_LIMIT_SECONDS.
-    `retry_on`: exceptions that may pass beside those of which it is known: a class, several, or a function of
-    the exception that gives True, False, or None for what is known; by the stage's name or for all.
-    `structured`: the chain heeds the param `response_format`, as OpenAI's clients ask for structured output:
-    `{"name", "schema", "strict"}`. A request for one to any other chain is refused.
-    `deployment`: what the events of its text name as who says it. Empty: GATEWAY_MODEL.
+    all stages. 0: never. None: GATEWAY_STAGE_LIMIT_SECONDS.
+    `retry_on`: exceptions that are temporary in addition to the known ones. It is a class, several classes,
+    or a function of the exception that returns True, False, or None (use the general rule); by the stage's
+    name or for all stages.
+    `structured`: the chain obeys the param `response_format`, with which OpenAI's clients ask for structured
+    output: `{"name", "schema", "strict"}`. Every other chain refuses such a request.
+    `deployment`: the model name in its text events. Empty: GATEWAY_MODEL.
     """
     if isinstance(stages, str) or len(set(stages)) < len(stages):
         raise ValueError(f"the stages of {name} must be names, each once")
@@ -107,13 +112,13 @@ def _is_limit(seconds: object) -> bool:
 
 
 def _definition(factory: Factory) -> tuple[Any, ...]:
-    """Where it is written: the same when its module is imported again."""
+    """Return where a factory is written. This stays the same when its module is imported again."""
     code = getattr(inspect.unwrap(factory), "__code__", None)
     return factory.__module__, getattr(factory, "__qualname__", ""), getattr(code, "co_firstlineno", 0)
 
 
 def _allowed(name: str, params: Any) -> tuple[str, ...] | Schema:
-    """What a mark says of params: names, or the JSON Schema of all that callers may set."""
+    """Return the params that a mark allows: names, or the JSON Schema of all params that callers may set."""
     if isinstance(params, list | tuple | set | frozenset):
         return tuple(params)
     if isinstance(params, Mapping):
@@ -135,7 +140,7 @@ def _allowed(name: str, params: Any) -> tuple[str, ...] | Schema:
 
 
 def _with_format(allowed: tuple[str, ...] | Schema) -> tuple[str, ...] | Schema:
-    """What callers may set, and the form of the answer."""
+    """Return the params that callers may set, with `response_format` added."""
     if not isinstance(allowed, Mapping):
         return (*allowed, RESPONSE_FORMAT)
     members = allowed.get("properties", {}) | {RESPONSE_FORMAT: {"type": "object"}}
@@ -149,7 +154,10 @@ def _schema_of(kind: Any) -> Schema:
 
 
 def forget(modules: Collection[str]) -> Callable[[], None]:
-    """Forget the chains that these modules have marked, as they are imported again; the answer undoes it."""
+    """Forget the chains that these modules have marked, before the modules are imported again.
+
+    Return a function that undoes this.
+    """
     before = dict(_marked)
     for name, one in before.items():
         if one.factory.__module__ in modules:
@@ -163,16 +171,17 @@ def forget(modules: Collection[str]) -> Callable[[], None]:
 
 
 def _forms_of(chain: Chain, parts: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
-    from workers.chains.taking import forms_of  # which imports LangChain
+    from workers.chains.taking import forms_of  # imports LangChain
 
     return forms_of(chain.name, chain.input, parts, development=settings.is_development)
 
 
 class Registry:
-    """The chains of one process; each is made once, when it is first run.
+    """The chains of one process. Each chain is created once, when it is first run.
 
-    `loaded` is called when one was made. `also`: chains of this registry alone, which nobody has marked.
-    Raises ValueError for a module that is not there, or a chain's name that is taken.
+    `loaded` is called each time a chain was created. `also`: chains for this registry only, which have no
+    mark.
+    Raises ValueError for a module that does not exist, or for a chain name that is already used.
     """
 
     def __init__(
@@ -194,41 +203,44 @@ class Registry:
             )
         tell_of_empty(modules_of(settings), (one.factory.__module__ for one in self._chains.values()))
         self._made: dict[str, Any] = {}
-        self._forms: dict[str, Mapping[str, Any]] = {}  # of chains that are made, by stage
+        self._forms: dict[str, Mapping[str, Any]] = {}  # chain -> stage -> form; only chains that are created
         self._maker = Maker()
-        self._making: dict[str, asyncio.Lock] = {}  # by chain: a slow factory keeps no other chain waiting
+        # one lock per chain, so that a slow factory delays no other chain
+        self._making: dict[str, asyncio.Lock] = {}
 
     def places(self) -> Mapping[str, str]:
-        """The modules of the chains, by the chains' names."""
+        """Return the modules of the chains, by the chains' names."""
         return {name: one.factory.__module__ for name, one in self._chains.items()}
 
     def catalogue(self) -> Mapping[str, Sequence[str]]:
-        """Names and their stages, as plain data for the handlers."""
+        """Return the chains' names and their stages, as plain data for the handlers."""
         return {name: chain.stages for name, chain in self._chains.items()}
 
     def schemas(self) -> Mapping[str, Schema | None]:
-        """Names and the JSON Schema of what each chain takes, as plain data for the handlers."""
+        """Return the chains' names and the JSON Schemas of their inputs, as plain data for the handlers."""
         return {name: chain.input for name, chain in self._chains.items()}
 
     def params(self) -> Mapping[str, Sequence[str] | Schema]:
-        """Names, and what callers may set, as plain data for the handlers.
+        """Return the chains' names and the params that callers may set, as plain data for the handlers.
 
-        A JSON Schema: these params alone. Names: any, and these though they name a credential or an endpoint.
+        A JSON Schema: callers may set only these params. Names: callers may set any params, and also the
+        named ones that name a credential or an endpoint.
         """
         return {name: chain.params for name, chain in self._chains.items()}
 
     def find(self, name: str) -> Chain | None:
-        """The chain of this name, if this release has it."""
+        """Return the chain of this name, or None if this release does not have it."""
         return self._chains.get(name)
 
     def made_by(self, factory: Factory) -> Chain | None:
-        """The chain that this factory is marked for, if it is marked."""
+        """Return the chain whose mark is on this factory, or None."""
         return next((one for one in self._chains.values() if one.factory is factory), None)
 
     async def load(self, name: str) -> Any:
-        """Its parts by stage, in order, each a Runnable or an Each; what opens them is called once.
+        """Return the chain's parts by stage, in order. Each part is a Runnable or an Each.
 
-        Raises KeyError for an unknown name, WrongChain, and whatever its factory raises.
+        The factory is called only once. Raises KeyError for an unknown name, WrongChain, and whatever the
+        factory raises.
         """
         async with self._making.setdefault(name, asyncio.Lock()):
             if name not in self._made:
@@ -241,9 +253,10 @@ class Registry:
         return self._made[name]
 
     def put(self, name: str) -> Put:
-        """How a question by `user` or `messages` is put to the stages of a chain that is made.
+        """Return a function that converts a question by `user` or `messages` to the input of a stage.
 
-        What it returns takes a stage and the messages, and raises WrongChain where no rule says how.
+        The chain must be loaded. The function receives a stage and the messages. It raises WrongChain when no
+        rule says how to convert them.
         """
         from workers.chains.taking import asked
 
@@ -251,14 +264,17 @@ class Registry:
         return lambda stage, messages: asked(name, forms[stage], messages)
 
     async def close(self, seconds: float | None = None) -> None:
-        """Close what factories have opened. Call it in the event loop that has loaded the chains.
+        """Close the resources of the factories. Call it in the event loop that has loaded the chains.
 
-        It returns after so many seconds at the latest; None: after five.
+        It returns after at most this many seconds. None: after at most five.
         """
         await self._maker.close(seconds)
 
     async def warm(self, name: str) -> None:
-        """Load a chain before its first job; one that cannot be made is told, and its jobs then fail."""
+        """Load a chain before its first job.
+
+        If it cannot be created, the error is logged and its jobs fail.
+        """
         try:
             await self.load(name)
         except (asyncio.CancelledError, GeneratorExit):
@@ -268,9 +284,9 @@ class Registry:
             _log.error("the chain %s cannot be made: %s", name, told)
 
     async def warm_own(self) -> None:
-        """Load the chains of GATEWAY_CHAINS: whoever writes one sees at once what is wrong with it.
+        """Load the chains of GATEWAY_CHAINS, so that their author sees errors at once.
 
-        Not more than MOST_WARMED of them, as each takes time from those who ask.
+        At most MOST_WARMED chains are loaded, because loading takes time from requests.
         """
         own = [name for name, chain in self._chains.items() if chain.factory.__module__ not in SHIPPED]
         for name in own[:MOST_WARMED]:

@@ -1,6 +1,7 @@
-"""`report`: outline, sections one by one, critique, final text. The long one: each result is a checkpoint.
+"""`report`: write an outline, the sections one by one, a critique and the final text.
 
-A worker that dies while the third section is written costs that section, and nothing that was done before.
+This is the long chain. Each result is a checkpoint. If a worker dies while it writes the third section, only
+that section is written again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
 MOST_SECTIONS = 6
-# What stands around a title. Each is matched once, at an end: a search for it would try at every sign.
+# The marks before and after a title. Each pattern is matched once, at an end of the line: a search would try
+# it at every character.
 _MARKS = re.compile(r"[\s\d.)#*•-]*")
 _MARKS_REVERSED = re.compile(r"[\s*:]*")
 OUTLINE = "Name three to five sections of a short report on this topic, each on its own line:\n\n{topic}"
@@ -33,7 +35,7 @@ FINAL = "Topic: {topic}\n\nDraft:\n{draft}\n\nCritique:\n{critique}\n\nWrite the
 
 @chain("report", stages=("outline", "sections", "critique", "final"), input=ASKED)
 def report(settings: Settings) -> Mapping[str, Runnable[Any, Any] | Each]:
-    """Each stage is a prompt and the model, fed by the results of those before."""
+    """Create the stages. Each is a prompt and the model, and gets the results of the stages before it."""
     from langchain_core.prompts import ChatPromptTemplate
     from langchain_core.runnables import RunnableLambda
 
@@ -49,13 +51,13 @@ def report(settings: Settings) -> Mapping[str, Runnable[Any, Any] | Each]:
 
 
 def titles(given: Mapping[str, Any]) -> Sequence[str]:
-    """The outline's lines, without their numbers and marks; the topic where the model has made none."""
+    """Return the outline's lines without numbers and marks. If there are none, return the topic."""
     lines = filter(None, map(_title, given["outline"].splitlines()))
     return list(islice(lines, MOST_SECTIONS)) or [question(given["input"])]
 
 
 def _title(line: str) -> str:
-    """A line without its number and marks, in a time that grows as the line does."""
+    """Return a line without its number and marks. The time is linear in the length of the line."""
     before = _MARKS.match(line)
     turned = line[before.end() if before else 0 :][::-1]
     after = _MARKS_REVERSED.match(turned)

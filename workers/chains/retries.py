@@ -1,4 +1,4 @@
-"""What a chain's author says of which failures of a stage may pass: `retry_on` of the mark."""
+"""Read `retry_on` of a chain's mark: the author's rules for which failures of a stage are temporary."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Judge = Callable[[BaseException], bool | None]
 
 
 def judges_of(name: str, stages: Sequence[str], given: Any) -> dict[str, Judge]:
-    """By stage, what judges its failures; a stage that is not there has the general rule.
+    """Return the rule that judges the failures of a stage, by stage. Other stages use the general rule.
 
-    `given`: an exception class, several, or a function; or a mapping from stages to these. Raises ValueError
-    that names the chain.
+    `given`: an exception class, several classes, or a function; or a mapping from stages to these. Raises
+    ValueError that names the chain.
     """
     if given is None:
         return {}

@@ -1,8 +1,9 @@
-"""What a chain takes, found in the chain itself where its mark does not say it (`input=`).
+"""Find out what input a chain accepts, from the chain itself, when its mark does not say it (`input=`).
 
-A question by `user` or `messages` is given to a chain in the form that it takes (`gateway/streams/forms.py`).
-LangChain knows the form of most chains: a prompt has variables, a graph a state, a function a type. What is
-first in a sequence is asked; a step that only hands on, or adds, is looked through.
+A question by `user` or `messages` is converted to the form that the chain accepts
+(`gateway/streams/forms.py`). LangChain knows the form of most chains: a prompt has variables, a graph has a
+state, a function has a type. For a sequence, the first step decides. If the first step only passes its input
+on, or only adds to it, the next step is examined too.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _TEXT = Shape(text=True)
 def forms_of(
     name: str, schema: Any, parts: Mapping[str, Any], *, development: bool = False
 ) -> dict[str, Form | Unclear | None]:
-    """By stage, how a question reaches it; None: as messages.
+    """Return, by stage, the form in which the stage gets a question. None: as messages.
 
-    `schema`: what the mark declares, which decides where it is given. Where no rule decides it is said in
-    one line of the log, in development with the names that are in the author's code.
+    `schema` is the input that the mark declares; if it is given, it decides. If no rule decides, the log gets
+    one line. In development this line has the names that are in the author's code.
     """
     alone = len(parts) == 1 and not any(isinstance(part, Each) for part in parts.values())
     if schema is not None:
@@ -49,14 +50,14 @@ def forms_of(
 
 
 def asked(name: str, form: Form | Unclear | None, messages: Sequence[Mapping[str, Any]]) -> Any:
-    """What a chain is given for these messages. Raises WrongChain where no rule decides."""
+    """Return the chain's input for these messages. Raises WrongChain when no rule decides."""
     if form is None:
         return messages
     if isinstance(form, Unclear):
         raise WrongChain(_said(name, form))
     try:
         return form.of(messages, _objects if form.objects else list)
-    except ValueError as error:  # its text is ours
+    except ValueError as error:  # this exception's text is written by this product
         raise WrongChain(f"the chain {name} takes a question, and {error}") from None
 
 
@@ -82,10 +83,10 @@ def _said(name: str, found: Unclear) -> str:
 
 
 def _beside(name: str, stage: str, part: Any) -> Form | None:
-    """Of a stage of several, which is given the question as `input`, as messages.
+    """Return the form for a stage of a chain with several stages. None: it gets the messages as `input`.
 
-    A graph that has no `input` is given the members of it (`adapter/graph.py`). A stage that would make a
-    text of the list of messages is told of.
+    A graph whose state has neither `input` nor `messages` gets its own form (`workers/langchain/graph.py`).
+    If a stage would convert the list of messages to a text, this is logged.
     """
     shape = taken_by(part)
     if is_graph(part) and not {"input", "messages"} & set(shape.names):
@@ -102,7 +103,7 @@ def _beside(name: str, stage: str, part: Any) -> Form | None:
 
 
 def taken_by(part: Any) -> Shape:
-    """What a Runnable takes, as far as it tells."""
+    """Return what a Runnable accepts, as far as the Runnable says it."""
     from langchain_core.language_models import BaseChatModel, BaseLLM
     from langchain_core.runnables import (
         RunnableBranch,
@@ -137,14 +138,18 @@ def taken_by(part: Any) -> Shape:
         return _all_of([taken_by(one) for one in (*conditions, part.default)])
     if isinstance(part, RunnablePassthrough | RunnableParallel | RunnableAssign):
         return _of_steps([part])
-    if isinstance(keys := getattr(part, "input_keys", None), list):  # a classic chain
+    # a chain of LangChain's old `Chain` class
+    if isinstance(keys := getattr(part, "input_keys", None), list):
         return Shape(mapping=True, required=dict.fromkeys(keys, Shape()))
     shape = _described(part)
     return shape if shape.text or shape.messages or shape.names else _written(part, shape)
 
 
 def _of_steps(steps: Sequence[Any]) -> Shape:
-    """Of steps one after the other: what the first takes, or what it hands on to the next."""
+    """Return what a sequence of steps accepts.
+
+    It is what the first step accepts, or what the first step passes on to the next one.
+    """
     from langchain_core.runnables import RunnableParallel, RunnablePassthrough, RunnableSequence
     from langchain_core.runnables.passthrough import RunnableAssign
 
@@ -167,7 +172,10 @@ def _of_steps(steps: Sequence[Any]) -> Shape:
 
 
 def _branches(steps: Mapping[str, Any], after: Shape) -> list[Shape]:
-    """Of steps side by side, each given the same. What is only handed on is what the next step takes."""
+    """Return what each of these parallel steps accepts. All of them get the same input.
+
+    If a step only passes its input on, it accepts what the next step (`after`) accepts.
+    """
     from langchain_core.runnables import RunnablePassthrough
 
     found = []
@@ -181,7 +189,7 @@ def _branches(steps: Mapping[str, Any], after: Shape) -> list[Shape]:
 
 
 def _all_of(shapes: Sequence[Shape]) -> Shape:
-    """What all of these take."""
+    """Return what all of these shapes accept."""
     known = [shape for shape in shapes if shape.is_known]
     if not known:
         return Shape()
@@ -200,15 +208,15 @@ def _all_of(shapes: Sequence[Shape]) -> Shape:
 
 
 def _described(part: Any) -> Shape:
-    """What LangChain says of it."""
+    """Return what LangChain says about the input of this part."""
     return _read(part.get_input_jsonschema)
 
 
 def _written(part: Any, known: Shape) -> Shape:
-    """What a function's own code says of its argument, where LangChain does not.
+    """Return what a function's own code says about its argument, when LangChain does not know it.
 
-    LangChain does not read an annotation that is kept as text (`from __future__ import annotations`) and
-    names a type, nor the keys that the code takes from an argument that is annotated.
+    LangChain cannot read an annotation that is kept as text (`from __future__ import annotations`) and names
+    a type. It also does not read the keys that the code uses of an annotated argument.
     """
     from langchain_core.runnables.utils import get_function_first_arg_dict_keys
     from pydantic import TypeAdapter
@@ -229,11 +237,11 @@ def _written(part: Any, known: Shape) -> Shape:
 
 
 def _read(schema: Callable[[], Any]) -> Shape:
-    """The shape of a JSON Schema. An author's own types may have none: then nothing is known."""
+    """Return the shape of a JSON Schema. For an author's type without a schema, nothing is known."""
     try:
         return shape_of(schema())
     except (
         Exception
-    ) as error:  # whatever pydantic, or an author's type, raises; the chain itself may be right
+    ) as error:  # pydantic or an author's type may raise anything; the chain itself may be right
         _log.debug("a chain's input has no JSON Schema: %s", type(error).__name__)
         return Shape()

@@ -1,1 +1,4 @@
-"""Checkpoints of graphs in the Redis that the streams are in. It is imported where it is asked for."""
+"""Save LangGraph checkpoints in the Redis server that also stores the streams.
+
+Nothing imports this package when the process starts: the code that needs a checkpointer imports it then.
+"""

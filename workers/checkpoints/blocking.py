@@ -1,6 +1,7 @@
-"""The methods of a checkpointer that are not async, for code in other threads than its event loop's.
+"""The blocking methods of a checkpointer, for code that runs in another thread than the event loop.
 
-LangGraph calls them where a graph is run by `invoke` or `stream`, also within a node that runs in a thread.
+LangGraph calls these methods when a graph is run by `invoke` or `stream`. It also calls them when a node runs
+in a thread.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ _Found = TypeVar("_Found")
 
 
 class Blocking(BaseCheckpointSaver[str]):
-    """Each method waits for its async one, which runs in the event loop in which the saver was made.
+    """The base class that adds the blocking methods to an async checkpointer.
 
-    Raises asyncio.InvalidStateError in that event loop's own thread, where it would wait for ever.
+    Each blocking method runs its async method in the event loop in which the saver was created, and waits for
+    the result.
+    Raises asyncio.InvalidStateError when it is called in the thread of that event loop, because the loop
+    would wait for itself forever.
     """
 
     def __init__(self, *, serde: SerializerProtocol | None = None) -> None:
@@ -33,7 +37,7 @@ class Blocking(BaseCheckpointSaver[str]):
         self._loop = asyncio.get_running_loop()
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """As `aget_tuple`."""
+        """Call `aget_tuple` and wait for its result."""
         return self._wait(self.aget_tuple(config))
 
     def list(
@@ -44,7 +48,10 @@ class Blocking(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """As `alist`; each checkpoint is read when it is asked for."""
+        """Call `alist` and yield its checkpoints.
+
+        Each checkpoint is read only when the caller asks for it.
+        """
         found = self.alist(config, filter=filter, before=before, limit=limit)
 
         async def following() -> CheckpointTuple | None:
@@ -60,7 +67,7 @@ class Blocking(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """As `aput`."""
+        """Call `aput` and wait for its result."""
         return self._wait(self.aput(config, checkpoint, metadata, new_versions))
 
     def put_writes(
@@ -70,23 +77,23 @@ class Blocking(BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """As `aput_writes`."""
+        """Call `aput_writes` and wait until it is done."""
         self._wait(self.aput_writes(config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
-        """As `adelete_thread`."""
+        """Call `adelete_thread` and wait until it is done."""
         self._wait(self.adelete_thread(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """As `adelete_for_runs`."""
+        """Call `adelete_for_runs` and wait until it is done."""
         self._wait(self.adelete_for_runs(run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """As `acopy_thread`."""
+        """Call `acopy_thread` and wait until it is done."""
         self._wait(self.acopy_thread(source_thread_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """As `aprune`."""
+        """Call `aprune` and wait until it is done."""
         self._wait(self.aprune(thread_ids, strategy=strategy))
 
     def _wait(self, call: Coroutine[Any, Any, _Found]) -> _Found:

@@ -1,8 +1,8 @@
-"""The checkpoints of one run, in memory until the run is at its end: the thread stands as it was until then.
+"""Keep the checkpoints of one run in memory until the run ends. Until then the stored thread does not change.
 
-A run that fails, or whose worker dies, leaves its thread alone, and the next attempt begins where this one
-has begun. What a draft has stored, and its stream's end does not stand, the next attempt takes back: so a
-thread and the logs of its streams tell the same.
+If a run fails, or its worker dies, its thread is unchanged. The next attempt then begins where this attempt
+began. A draft may store its checkpoints although the end of its stream is then not stored. In that case the
+next attempt removes these checkpoints again. So a thread and the logs of its streams always agree.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from workers.checkpoints.names import aside_of, is_within, parts_of, within, wit
 from workers.checkpoints.saver import Saver
 from workers.checkpoints.store import Author, Stored
 
-Place = tuple[str, str]  # a namespace, and a checkpoint's id
-# Of a task's write: its channel, and its value. Regular writes have numbers from 0 on, special ones below 0.
+Place = tuple[str, str]  # (namespace, checkpoint id)
+# The writes of tasks: (task id, number of the write) -> (channel, value). Regular writes have the numbers 0,
+# 1, 2 and so on. Special writes (errors, interrupts) have negative numbers.
 Writes = dict[tuple[str, int], tuple[str, Any]]
 
 
 class Draft(Blocking):
-    """What a graph takes for its checkpointer. `keep` stores what the graph has put.
+    """The checkpointer that a graph uses during one run. `keep` stores in Redis what the graph has put.
 
-    `space`: the names of its namespaces begin so in the thread, where several graphs of a chain share it.
+    `space` is a prefix of the draft's namespace names in the thread. It is needed when several graphs of a
+    chain share a thread.
     """
 
     def __init__(self, saver: Saver, thread: str, by: Author, *, is_new: bool, space: str = "") -> None:
@@ -50,16 +52,18 @@ class Draft(Blocking):
         self._told: list[tuple[RunnableConfig, Sequence[tuple[str, Any]], str, str]] = []
         self._own: dict[Place, CheckpointTuple] = {}
         self._writes: dict[Place, Writes] = {}
-        self.is_stored = False  # perhaps not all of it
+        self.is_stored = False  # `keep` has begun; maybe it stored only a part
 
     async def keep(self) -> None:
-        """Store it all.
+        """Store all checkpoints and writes of this draft.
 
-        Raises StoreUnavailable, CheckpointTooLarge, ThreadFull, CheckpointGone, TurnOver, and TypeError or
-        ValueError for a value that LangGraph cannot write down. A part may have been stored then.
+        Raises StoreUnavailable, CheckpointTooLarge, ThreadFull, CheckpointGone, or TurnOver. Raises TypeError
+        or ValueError for a value that LangGraph cannot serialize. After an exception, a part of the draft may
+        already be stored.
         """
         self.is_stored = True
-        if self._by.number > 1:  # an older attempt may have been paused, and have stored something meanwhile
+        # An older attempt may have been paused, and may have stored something in the meantime.
+        if self._by.number > 1:
             await self._saver.store.fence(self._thread, self._by)
             await take_back(self._saver, self._thread, self._by)
         changed = [
@@ -72,7 +76,7 @@ class Draft(Blocking):
             await self._saver.aput_writes(self._here(told[0]), *told[1:], by=self._by)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """As `Saver.aget_tuple`, of the thread with this run's checkpoints."""
+        """Return what `Saver.aget_tuple` returns for the thread with this run's checkpoints added to it."""
         found = self._known(config)
         if found is None and not self._is_new:
             found = await self._saver.aget_tuple(self._here(config))
@@ -80,7 +84,7 @@ class Draft(Blocking):
         return found
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The same, for code that is not async. A new thread is looked up without the store."""
+        """Do the same as `aget_tuple`, for blocking code. For a new thread the store is not read."""
         found = self._known(config)
         return found if found is not None or self._is_new else super().get_tuple(config)
 
@@ -92,7 +96,10 @@ class Draft(Blocking):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """As `Saver.alist`, of this thread alone: this run's checkpoints are the newest."""
+        """List the checkpoints of this thread only, as `Saver.alist` does.
+
+        This run's checkpoints are the newest.
+        """
         namespace = None if config is None else config["configurable"].get("checkpoint_ns")
         below = get_checkpoint_id(before) if before else None
         left = limit
@@ -106,7 +113,7 @@ class Draft(Blocking):
         if self._is_new:
             return
         here = self._here(config or {"configurable": {}})
-        if namespace is None:  # all of this graph's, of which the thread may have others as well
+        if namespace is None:  # List all namespaces: those of other graphs in the thread are skipped below.
             here["configurable"].pop("checkpoint_ns", None)
         most = left if namespace is not None or not self._space else None
         async for one in self._saver.alist(here, filter=filter, before=before, limit=most):
@@ -123,7 +130,7 @@ class Draft(Blocking):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Take a checkpoint."""
+        """Add a checkpoint to this draft."""
         return self.put(config, checkpoint, metadata, new_versions)
 
     def put(
@@ -133,7 +140,7 @@ class Draft(Blocking):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Take a checkpoint."""
+        """Add a checkpoint to this draft."""
         namespace, parent = _place_of(config)
         kept = copy_checkpoint(checkpoint)
         self._puts.append((config, kept, metadata, new_versions))
@@ -149,13 +156,13 @@ class Draft(Blocking):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Take what a task has written."""
+        """Add the writes of a task to this draft."""
         self.put_writes(config, writes, task_id, task_path)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Take what a task has written."""
+        """Add the writes of a task to this draft."""
         self._told.append((config, list(writes), task_id, task_path))
         known = self._writes.setdefault(_place_of(config), {})
         for number, (channel, value) in enumerate(writes):
@@ -164,11 +171,11 @@ class Draft(Blocking):
                 known[task_id, index] = (channel, value)
 
     def get_next_version(self, current: str | None, channel: None) -> str:
-        """As the saver does."""
+        """Return the next version of a channel, as the saver does."""
         return self._saver.get_next_version(current, channel)
 
     def _known(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """This run's own checkpoint that `config` names, or the newest of its namespace."""
+        """Return this run's checkpoint that `config` names, or this run's newest one in the namespace."""
         namespace, identity = _place_of(config)
         if not identity:
             identity = max((own for space, own in self._own if space == namespace), default="")
@@ -176,7 +183,10 @@ class Draft(Blocking):
         return None if found is None else self._whole(found)
 
     def _whole(self, found: CheckpointTuple) -> CheckpointTuple:
-        """A checkpoint with what this run has written after it; what takes it may change it."""
+        """Return a copy of a checkpoint, with the writes that this run has added to it.
+
+        The caller may change the copy.
+        """
         known: Writes = {}
         counts: dict[str, int] = {}
         for task, channel, value in found.pending_writes or ():
@@ -193,13 +203,16 @@ class Draft(Blocking):
         )
 
     def _here(self, config: RunnableConfig) -> RunnableConfig:
-        """The same place in the thread as the saver has it, which knows the owner."""
+        """Return `config` with the thread and namespace names that the saver uses.
+
+        The saver adds the owner.
+        """
         namespace = within(self._space, _place_of(config)[0])
         place = {**config["configurable"], "thread_id": self._thread, "checkpoint_ns": namespace}
         return {**config, "configurable": place}
 
     def _own_of(self, found: CheckpointTuple) -> CheckpointTuple:
-        """A checkpoint of the saver's, with the namespace that the graph knows."""
+        """Return a checkpoint of the saver with the namespace name that the graph uses (without `space`)."""
         if not self._space:
             return found
         places = [None if one is None else _place_of(one) for one in (found.config, found.parent_config)]
@@ -219,7 +232,10 @@ def _place_of(config: RunnableConfig) -> Place:
 
 
 async def _set_aside(saver: Saver, thread: str, by: Author, places: Sequence[Place]) -> None:
-    """Keep these checkpoints as they are, writes and all, for `take_back`; what was kept before is over."""
+    """Save a copy of these checkpoints and their writes, so that `take_back` can restore them.
+
+    An earlier copy is deleted.
+    """
     if not places:
         return
     aside = aside_of(thread)
@@ -230,9 +246,10 @@ async def _set_aside(saver: Saver, thread: str, by: Author, places: Sequence[Pla
 
 
 async def take_back(saver: Saver, thread: str, by: Author) -> None:
-    """The thread as it was before this run: without its checkpoints, and without what it wrote to others.
+    """Restore the thread to its state before this run.
 
-    Raises StoreUnavailable, or TurnOver where a newer attempt at the run has been here.
+    Deletes the checkpoints of this run, and removes the writes that it added to other checkpoints.
+    Raises StoreUnavailable. Raises TurnOver when a newer attempt at the run has changed the thread.
     """
     store, aside = saver.store, aside_of(thread)
     await store.drop(thread, await store.ids_of_run(thread, by.run), by=by)
@@ -244,7 +261,10 @@ async def take_back(saver: Saver, thread: str, by: Author) -> None:
 
 
 async def _copy(saver: Saver, thread: str, one: Stored, *, run: str, by: Author) -> None:
-    """The checkpoint comes last: as long as it does not stand, nobody takes what stands for all of it."""
+    """Copy a checkpoint: first its writes, then the checkpoint itself.
+
+    Until the checkpoint is stored, no reader takes the writes for a complete copy.
+    """
     if one.writes:
         writes = [(name, True, data) for name, data in one.writes.items()]
         await saver.store.put_writes(thread, one.id, writes, copied=True, by=by)

@@ -1,10 +1,16 @@
-"""Why a checkpoint was not stored. A store that is out of reach raises `StoreUnavailable` instead."""
+"""The errors that say why a checkpoint was not stored.
+
+An unreachable store raises `StoreUnavailable` instead.
+"""
 
 from __future__ import annotations
 
 
 class CheckpointTooLarge(ValueError):
-    """A checkpoint, or a task's writes, have more bytes than the saver takes at once. Nothing was stored."""
+    """A checkpoint, or the writes of a task, are larger than the saver accepts at once.
+
+    Nothing was stored.
+    """
 
     def __init__(self, size: int, most: int) -> None:
         super().__init__(
@@ -14,7 +20,7 @@ class CheckpointTooLarge(ValueError):
 
 
 class ThreadFull(ValueError):
-    """A thread has no room for a checkpoint, and nothing in it may be dropped. Nothing was stored."""
+    """A thread has no space for a checkpoint, and no older checkpoint may be deleted. Nothing was stored."""
 
     def __init__(self, most: int) -> None:
         super().__init__(
@@ -24,16 +30,19 @@ class ThreadFull(ValueError):
 
 
 class TurnOver(RuntimeError):
-    """The run has not the turn of its thread: it was ended, or the thread was deleted. Nothing was stored."""
+    """The run does not have the turn of its thread (it was ended, or the thread deleted).
+
+    Nothing was stored.
+    """
 
     def __init__(self) -> None:
         super().__init__("Another run has the thread's turn, or the thread was deleted.")
 
 
 class CheckpointGone(RuntimeError):
-    """The checkpoint from which a graph goes on was deleted or lost meanwhile. Nothing was stored.
+    """The checkpoint from which a graph continues was deleted or lost in the meantime. Nothing was stored.
 
-    The run may be tried again: it then goes on from what is stored.
+    The run may be retried. It then continues from the checkpoints that are stored.
     """
 
     is_retryable = True

@@ -1,9 +1,10 @@
-"""LangGraph's checkpointer on plain Redis, a cluster or one server, for the threads of one owner.
+"""A LangGraph checkpointer on plain Redis (a cluster or one server), for the threads of one owner.
 
-A channel's value is stored once for each of its versions, so a checkpoint takes what has changed. A thread
-whose bytes are used up drops its oldest checkpoints: never the newest of a namespace that a graph may go on
-from, nor the last eight puts. What is listed is always whole. Where a checkpoint's state stands in the writes
-of its ancestors (LangGraph's delta channels), nothing is dropped, and a full thread is an error.
+The value of a channel is stored once for each of its versions. So a checkpoint needs space only for the
+channels that changed. When a thread has used all of its bytes, its oldest checkpoints are deleted. Two kinds
+are never deleted: the newest checkpoint of a namespace from which a graph may continue, and the last eight
+puts. A listed checkpoint is always complete. With LangGraph's delta channels, the state of a checkpoint needs
+the writes of its ancestors. In such a thread nothing is deleted, and a full thread is an error.
 """
 
 from __future__ import annotations
@@ -36,24 +37,28 @@ from workers.checkpoints.blocking import Blocking
 from workers.checkpoints.names import aside_of, channel_of, id_of, parts_of, quoted, unquoted, value_of
 from workers.checkpoints.store import NOBODYS, Author, Bounds, Store, Stored
 
-SECONDS = 30 * 86400.0  # as GATEWAY_THREAD_SECONDS
+SECONDS = 30 * 86400.0  # 30 days, the default of GATEWAY_THREAD_SECONDS
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 THREAD_BYTES = 64 * 1024 * 1024
 PATIENCE_SECONDS = 120.0
-_DELTA = "counters_since_delta_snapshot"  # in the metadata: which channels are delta channels
+_DELTA = "counters_since_delta_snapshot"  # The metadata field that names the delta channels.
 
 
 class Saver(Blocking):
-    """Checkpoints that every process with the same Redis goes on from.
+    """A checkpointer. Every process with the same Redis can continue from its checkpoints.
 
-    `connection` belongs to the running event loop, and its opener closes it. `owner` is a name space: two
-    owners never meet, whatever their threads are called. All of a thread expires `seconds` after its last
-    write. One checkpoint, and one task's writes, have at most `checkpoint_bytes`, a thread about
-    `thread_bytes`. A store that is out of reach is waited for, `patience` seconds long. `in_turn` is the
-    gateway's own: in a thread of a caller's only the run writes that has the thread's turn (`run_id` of the
-    config's metadata); another's write raises TurnOver.
+    `connection` belongs to the running event loop. The code that opened it must close it. `owner` is a name
+    space: threads of two owners are separate, even if they have the same name. All data of a thread expires
+    `seconds` after its last write. One checkpoint may have at most `checkpoint_bytes`. The writes of one task
+    have the same limit. A thread may have about `thread_bytes`. When the store is unreachable, a call is
+    retried for `patience` seconds.
 
-    Raises StoreUnavailable. The methods without `a` in front are for other threads than the event loop's.
+    `in_turn` is for the gateway only. In a thread that a caller named, only the run that has the thread's
+    turn may then write. The run is the `run_id` in the metadata of the config. A write of another run raises
+    TurnOver.
+
+    Raises StoreUnavailable. The methods whose name does not begin with `a` are for threads other than the
+    event loop's thread.
     """
 
     def __init__(
@@ -75,9 +80,9 @@ class Saver(Blocking):
     @classmethod
     @asynccontextmanager
     async def from_url(cls, url: str, **options: Any) -> AsyncIterator[Saver]:
-        """A saver with a connection of its own; `options` are those of the class.
+        """Open a saver with its own connection. `options` are the arguments of the class.
 
-        `url` is `redis://`, `rediss://` or `unix://`, of a server or of any node of a cluster.
+        `url` begins with `redis://`, `rediss://` or `unix://`. It names one server, or any node of a cluster.
         """
         async with _opened(Place(url)) as connection:
             yield cls(connection, **options)
@@ -85,9 +90,10 @@ class Saver(Blocking):
     @classmethod
     @asynccontextmanager
     async def from_settings(cls, settings: Settings, **options: Any) -> AsyncIterator[Saver]:
-        """The same on the gateway's own Redis, with its identity; what a factory is given is `settings`.
+        """Open a saver on the gateway's own Redis, with the gateway's identity.
 
-        Threads last for GATEWAY_THREAD_SECONDS. Raises ValueError where REDIS_URL is not set.
+        `settings` is the object that a chain factory receives. Threads expire after GATEWAY_THREAD_SECONDS.
+        Raises ValueError when REDIS_URL is not set.
         """
         if not settings.redis_url:
             raise ValueError("Saver.from_settings needs REDIS_URL")
@@ -100,7 +106,10 @@ class Saver(Blocking):
                 await tokens.close()
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint that `config` names, or the newest of its thread and namespace; None without one."""
+        """Return the checkpoint that `config` names, or None when there is none.
+
+        Without a checkpoint id it is the newest checkpoint of the thread and namespace.
+        """
         thread, namespace, checkpoint = _place_of(config)
         found = await self._store.read(thread, namespace, checkpoint)
         return None if found is None else self.tuple_of(thread, found)
@@ -113,9 +122,11 @@ class Saver(Blocking):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """The thread's checkpoints, newest first; without `config` those of all threads, one after another.
+        """List the checkpoints of the thread, newest first.
 
-        `filter`: only those whose metadata have these values. `before`: only those with smaller ids.
+        Without `config`, list all threads one after the other.
+        `filter`: list only checkpoints whose metadata has these values. `before`: list only checkpoints with
+        smaller ids.
         """
         threads = await self._store.threads() if config is None else [_place_of(config)[0]]
         left = limit
@@ -126,7 +137,7 @@ class Saver(Blocking):
                 if filter and not await self._has(thread, identity, filter):
                     continue
                 found = await self._store.read(thread, *parts_of(identity))
-                if found is not None:  # else it was deleted meanwhile
+                if found is not None:  # None: deleted in the meantime
                     left = None if left is None else left - 1
                     yield self.tuple_of(thread, found)
 
@@ -139,9 +150,9 @@ class Saver(Blocking):
         *,
         by: Author = NOBODYS,
     ) -> RunnableConfig:
-        """Store a checkpoint; `config` names the one that it goes on from, if any.
+        """Store a checkpoint. `config` names the checkpoint from which it continues, if there is one.
 
-        Raises CheckpointTooLarge, ThreadFull or CheckpointGone: nothing was stored.
+        Raises CheckpointTooLarge, ThreadFull or CheckpointGone. Nothing was stored then.
         """
         thread, namespace, parent = _place_of(config)
         kept: dict[str, Any] = {**checkpoint}
@@ -177,8 +188,9 @@ class Saver(Blocking):
     ) -> None:
         """Store what a task has written after the checkpoint that `config` names.
 
-        The same write again changes nothing; an error, an interrupt or an answer replaces the one before.
-        Raises CheckpointTooLarge or ThreadFull: nothing was stored.
+        Storing the same write again changes nothing. But an error, an interrupt or a resume value replaces
+        the stored one.
+        Raises CheckpointTooLarge or ThreadFull. Nothing was stored then.
         """
         thread, namespace, checkpoint = _place_of(config)
         given = []
@@ -190,12 +202,12 @@ class Saver(Blocking):
         await self._store.put_writes(thread, id_of(namespace, checkpoint), given, str(run), by=by)
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Delete all of a thread: no key of it is left, and no word of it in another key."""
+        """Delete all data of a thread: its keys, and its name in every other key."""
         await self._store.delete(thread_id)
         await self._store.delete(aside_of(thread_id))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints of these runs (`run_id` in the metadata) in all of the owner's threads."""
+        """Delete the checkpoints of these runs (`run_id` in the metadata) from all threads of the owner."""
         if not run_ids:
             return
         for thread in await self._store.threads():
@@ -203,9 +215,10 @@ class Saver(Blocking):
                 await self._store.drop(thread, await self._store.ids_of_run(thread, run))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy all checkpoints and writes of a thread to another one, which keeps what it has.
+        """Copy all checkpoints and writes of a thread to another thread.
 
-        After an exception a part may have been copied; the same call again copies the rest.
+        Data already in the target thread stays.
+        After an exception, a part may have been copied. The same call again copies the rest.
         """
         for identity in await self._store.all_ids(source_thread_id):
             one = await self._store.read(source_thread_id, *parts_of(identity))
@@ -217,9 +230,10 @@ class Saver(Blocking):
                 await self._store.put_writes(target_thread_id, identity, writes)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Delete all but the newest checkpoint of each namespace (`keep_latest`), or everything (`delete`).
+        """Delete old checkpoints (`keep_latest`), or the whole threads (`delete`).
 
-        Also kept are the ancestors of which a kept checkpoint's delta channels are made.
+        `keep_latest` keeps the newest checkpoint of each namespace. It also keeps the ancestors from which
+        the delta channels of a kept checkpoint are computed. Raises ValueError for another strategy.
         """
         if strategy not in ("keep_latest", "delete"):
             raise ValueError(f"unknown strategy {strategy!r}: keep_latest or delete")
@@ -235,27 +249,27 @@ class Saver(Blocking):
             await self._store.drop(thread, [identity for identity in ids if identity not in kept])
 
     def get_next_version(self, current: str | None, channel: None) -> str:
-        """A version that no other branch of the thread has: a number that grows, and a random one."""
+        """Return a version that no other branch of the thread has: a growing number and a random number."""
         number = int(str(current).split(".")[0]) if current is not None else 0
         return f"{number + 1:032}.{secrets.token_hex(8)}"
 
     @property
     def store(self) -> Store:
-        """The same threads as bytes."""
+        """The store that reads and writes the same threads as bytes."""
         return self._store
 
     def run_of(self, one: Stored) -> str:
-        """The run that its metadata name, or nothing."""
+        """Return the run that the checkpoint's metadata names, or an empty string."""
         return str(self._loaded(one.metadata).get("run_id") or "")
 
     def is_delta(self, one: Stored) -> bool:
-        """Whether its state needs the writes of its ancestors."""
+        """Return whether the state of this checkpoint needs the writes of its ancestors."""
         return bool(self._loaded(one.metadata).get(_DELTA))
 
     async def _ids(
         self, thread: str, config: RunnableConfig | None, before: RunnableConfig | None
     ) -> AsyncIterator[str]:
-        """The ids of which a list is made: one, those of a namespace, or all."""
+        """Yield the ids of the checkpoints to list: one checkpoint, a namespace's, or all of the thread's."""
         _, namespace, checkpoint = _place_of(config) if config else ("", "", "")
         below = (get_checkpoint_id(before) or "") if before else ""
         if checkpoint:
@@ -271,13 +285,13 @@ class Saver(Blocking):
                     yield identity
 
     async def _has(self, thread: str, identity: str, wanted: Mapping[str, Any]) -> bool:
-        """Whether this checkpoint's metadata have these values; it is asked without its own values."""
+        """Return whether the metadata of this checkpoint has these values. Only the metadata is read."""
         found = await self._store.metadata(thread, identity)
         told = self._loaded(found) if found is not None else {}
         return all(told.get(name) == value for name, value in wanted.items())
 
     async def _ancestry(self, thread: str, identity: str) -> set[str]:
-        """The ancestors in whose writes and values the state of a checkpoint's delta channels stands."""
+        """Return the ancestors whose writes and values are needed for the delta channels of a checkpoint."""
         one = await self._store.read(thread, *parts_of(identity))
         if one is None:
             return set()
@@ -290,7 +304,7 @@ class Saver(Blocking):
         return found
 
     def tuple_of(self, thread: str, one: Stored) -> CheckpointTuple:
-        """A stored checkpoint as LangGraph has it."""
+        """Convert a stored checkpoint to a LangGraph `CheckpointTuple`."""
         namespace, checkpoint = parts_of(one.id)
         values = {channel_of(name): self._loaded(data) for name, data in one.values.items() if data}
         writes = []
@@ -311,7 +325,7 @@ class Saver(Blocking):
         )
 
     def _dumped(self, value: Any) -> bytes:
-        """A value's type and bytes, as LangGraph's serializer has them."""
+        """Return the type and the bytes that LangGraph's serializer makes of a value."""
         kind, data = self.serde.dumps_typed(value)
         return kind.encode() + b":" + data
 
@@ -330,12 +344,12 @@ async def _opened(place: Place) -> AsyncIterator[Commands]:
 
 
 def _channels(one: Stored) -> set[str]:
-    """The channels of which a value is stored with this checkpoint."""
+    """Return the channels that have a value stored with this checkpoint."""
     return {channel_of(name) for name, data in one.values.items() if data}
 
 
 def _place_of(config: RunnableConfig) -> tuple[str, str, str]:
-    """Thread, namespace and checkpoint; the last is empty where none is named."""
+    """Return thread, namespace and checkpoint. The checkpoint is empty when `config` names none."""
     configurable = config["configurable"]
     namespace = configurable.get("checkpoint_ns") or ""
     return str(configurable["thread_id"]), namespace, get_checkpoint_id(config) or ""

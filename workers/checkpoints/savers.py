@@ -1,7 +1,7 @@
-"""The checkpointers of graphs that bring none: one for each owner, in the Redis that the streams are in.
+"""Checkpointers for graphs that have no checkpointer of their own: one per owner, in the streams' Redis.
 
-LangGraph is imported only where a graph is run. The number of checkpointers is bounded, and one that was
-dropped is made again.
+LangGraph is imported only when a graph is run. The number of checkpointers in memory is bounded. A
+checkpointer that was dropped is created again when it is needed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
     from workers.checkpoints.saver import Saver
 
 MOST_OWNERS = 256
-_LAST = 1_000_000_000  # an attempt at a run that has ended: no other follows it
+# An attempt number greater than every real one. It is used for a run that has ended, which gets no new
+# attempt.
+_LAST = 1_000_000_000
 
 
 class Memory:
-    """Where the graph of one stage's run has its checkpoints, when it brings no checkpointer.
+    """The place for the checkpoints of one stage's graph in one run.
 
-    `run` is the stream's id, and `attempt` counts from 1. `space` is of the one graph among several of a
-    chain. `is_new`: nothing stands in the thread but what this run has left there. `has_failed`: whether a
-    run of the thread has ended without a result.
+    It is used when the graph has no checkpointer of its own. `run` is the stream's id. `attempt` counts from
+    1. `space` names the graph when a chain has several graphs.
+    `is_new`: the thread contains only what this run has stored there. `has_failed` is called with the id of a
+    run of the thread, and returns whether that run has failed or was cancelled.
     """
 
     def __init__(
@@ -51,11 +54,11 @@ class Memory:
         self._space = space
         self._is_new = is_new
         self._has_failed = has_failed
-        self._is_left = attempt > 1  # an earlier attempt may have stored something
+        self._is_left = attempt > 1  # an earlier attempt may have stored data
         self._last: Draft | None = None
 
     async def draft(self) -> Draft:
-        """A draft on the thread as it was before this run. Raises StoreUnavailable or TurnOver."""
+        """Return a draft on the thread as it was before this run. Raises StoreUnavailable or TurnOver."""
         from workers.checkpoints.draft import Draft, take_back
         from workers.checkpoints.store import Author
 
@@ -69,7 +72,10 @@ class Memory:
         return self._last
 
     async def _without_failed(self, saver: Saver) -> None:
-        """Take back what runs have stored that were cancelled, or failed, before their end stood."""
+        """Delete the checkpoints of failed or cancelled runs.
+
+        Such a run stored them shortly before its stream ended without a result.
+        """
         from workers.checkpoints.draft import take_back
         from workers.checkpoints.store import Author
 
@@ -82,7 +88,7 @@ class Memory:
 
 
 class Savers:
-    """Those of one process, for the event loop that runs jobs."""
+    """The checkpointers of one process, for the event loop that runs its jobs."""
 
     def __init__(self, log: Log, settings: Settings) -> None:
         self._log = log
@@ -90,7 +96,7 @@ class Savers:
         self._known: OrderedDict[str, Saver] = OrderedDict()
 
     def of(self, owner: str, redis: Commands) -> Saver:
-        """The checkpointer of this owner's threads."""
+        """Return the checkpointer for the threads of this owner."""
         from workers.checkpoints.saver import Saver
 
         found = self._known.pop(owner, None)
@@ -103,7 +109,7 @@ class Savers:
         return found
 
     def memory(self, record: Record, thread: str, space: str = "") -> Memory | None:
-        """Where the graph of a stage's run has its checkpoints; None where no Redis is there for them."""
+        """Return the place for the checkpoints of a stage's graph, or None when the process has no Redis."""
         if (redis := self._log.connection) is None:
             return None
         return Memory(

@@ -1,8 +1,8 @@
-"""The checkpoints of one owner's threads, as bytes in plain Redis; it knows nothing of LangGraph.
+"""Store the checkpoints of one owner's threads as bytes in plain Redis. This module does not use LangGraph.
 
-Each change is one script of one slot, and the same change again changes nothing. So a call whose answer was
-lost is made again, until the store has answered or `patience` seconds are over. Every key expires: each write
-of a thread renews the expiry of all its keys.
+Each change is one Lua script in one slot. Running the same change again has no effect. So when the answer to
+a call is lost, the call is repeated until the store answers or `patience` seconds are over. Every key
+expires: each write to a thread renews the expiry of all keys of the thread.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gateway.store.threads import named_keys, own_thread
 from workers.checkpoints.errors import CheckpointGone, CheckpointTooLarge, ThreadFull, TurnOver
 from workers.checkpoints.names import id_of, is_aside, keys_of, quoted, threads_of, unquoted
 
-PAGE = 100  # names in one answer, or checkpoints that are dropped by one call
-_PAUSES_SECONDS = (0.1, 2.0)  # between two calls to a store that is out of reach
+PAGE = 100  # The number of names in one answer, or of checkpoints deleted by one call.
+_PAUSES_SECONDS = (0.1, 2.0)  # The shortest and longest pause between two calls to an unreachable store.
 _PUT, _WRITE, _READ, _DROP, _FENCE = (
     Script(name, beginning="thread")
     for name in ("put_checkpoint", "put_writes", "read_checkpoint", "drop_checkpoints", "fence_checkpoints")
@@ -32,12 +32,12 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What is kept, how long, and how long a store that is out of reach is waited for."""
+    """The limits of a store: how much it stores, for how long, and how long a failed call is retried."""
 
-    seconds: float  # after the last write of a thread
-    checkpoint_bytes: int  # of one checkpoint, or of a task's writes
-    thread_bytes: int  # of all that a thread holds
-    patience: float  # seconds
+    seconds: float  # lifetime of a thread after its last write
+    checkpoint_bytes: int  # most bytes of one checkpoint, or of one task's writes
+    thread_bytes: int  # most bytes of a whole thread
+    patience: float  # seconds for which calls to an unreachable store are retried
 
     def __post_init__(self) -> None:
         if min(self.seconds, self.checkpoint_bytes, self.thread_bytes) <= 0 or self.patience < 0:
@@ -46,13 +46,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who changes a thread: a run, and which attempt at it.
+    """The run, and the attempt at it, that changes a thread.
 
-    From a newer attempt's `fence` on, what an older one asks for is refused.
+    After `fence` was called for a newer attempt, changes by older attempts are refused.
     """
 
     run: str = ""
-    number: int = 0  # 0: of a caller that has no attempts
+    number: int = 0  # the attempt; 0: the caller has no attempts
 
 
 NOBODYS = Author()
@@ -60,20 +60,23 @@ NOBODYS = Author()
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A checkpoint as it stands in the store. `needs` names its values; of some there is none."""
+    """A checkpoint as it is stored. `needs` has the names of its values.
+
+    Some of these names have no value.
+    """
 
     id: str
-    parent: str  # an id, or empty
+    parent: str  # the id of the parent checkpoint, or empty
     run: str
     needs: Sequence[str]
     checkpoint: bytes = field(repr=False)
     metadata: bytes = field(repr=False)
-    values: Mapping[str, bytes] = field(repr=False)  # by their names
-    writes: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # by /task/index
+    values: Mapping[str, bytes] = field(repr=False)  # value name -> bytes
+    writes: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # /task/index -> bytes
 
 
 class Store:
-    """Threads of one owner. Raises StoreUnavailable.
+    """The threads of one owner. Raises StoreUnavailable.
 
     `in_turn`: in a thread that a caller has named, only the run that has the thread's turn may write.
     """
@@ -87,13 +90,14 @@ class Store:
 
     @property
     def connection(self) -> Commands:
-        """The Redis that it is in."""
+        """The connection to the Redis that stores the threads."""
         return self._redis
 
     async def fence(self, thread: str, by: Author, *, empty: bool = False) -> None:
-        """Let no older attempt change the thread any more. `empty`: delete all that stands in it before.
+        """Refuse all later changes by older attempts to the thread.
 
-        Raises TurnOver where a newer attempt has been here.
+        `empty`: first delete all data of the thread.
+        Raises TurnOver when a newer attempt has already changed the thread.
         """
         given = (quoted(by.run), by.number, self._ms, "empty" if empty else "")
         if (await self._run(_FENCE, thread, *given))[0] == "left":
@@ -102,9 +106,10 @@ class Store:
     async def put(
         self, thread: str, one: Stored, *, delta: bool, copied: bool = False, by: Author = NOBODYS
     ) -> None:
-        """Store a checkpoint, but not its writes. `delta`: its state needs the writes of its ancestors.
+        """Store a checkpoint without its writes. `delta`: its state needs the writes of its ancestors.
 
-        `copied`: it is put where it has stood before, whichever run has made it.
+        `copied`: the checkpoint is a copy, so it is stored even if the run that made it does not have the
+        thread's turn.
         Raises CheckpointTooLarge, ThreadFull, CheckpointGone or TurnOver.
         """
         given = [item for pair in one.values.items() for item in pair]
@@ -124,16 +129,19 @@ class Store:
         copied: bool = False,
         by: Author = NOBODYS,
     ) -> None:
-        """Writes of a task, each its /task/index, whether it replaces one that stands, and its bytes.
+        """Store writes of a task. Each is (/task/index, whether it replaces a stored write, bytes).
 
-        The checkpoint may come later. Raises CheckpointTooLarge, ThreadFull or TurnOver.
+        The checkpoint may be stored later. Raises CheckpointTooLarge, ThreadFull or TurnOver.
         """
         given = [part for name, again, data in writes for part in (name, "again" if again else "once", data)]
         size = sum(map(len, given))
         await self._change(_WRITE, thread, size, (identity, quoted(run)), given, free=copied, by=by)
 
     async def read(self, thread: str, namespace: str, checkpoint: str = "") -> Stored | None:
-        """A checkpoint with its values and writes; without `checkpoint` the newest of the namespace."""
+        """Return a checkpoint with its values and writes, or None.
+
+        Without `checkpoint`: the namespace's newest.
+        """
         identity = id_of(namespace, checkpoint) if checkpoint else ""
         word, *found = await self._run(_READ, thread, quoted(namespace), identity, "")
         if word == "none":
@@ -152,17 +160,17 @@ class Store:
         )
 
     async def size(self, thread: str, namespace: str) -> int:
-        """How many bytes `read` would give of the newest checkpoint of a namespace."""
+        """Return the number of bytes that `read` would return for the newest checkpoint of a namespace."""
         word, *found = await self._run(_READ, thread, quoted(namespace), "", "size")
         return int(found[0]) if word == "size" else 0
 
     async def metadata(self, thread: str, identity: str) -> bytes | None:
-        """A checkpoint's metadata alone."""
+        """Return only the metadata of a checkpoint, or None."""
         found: bytes | None = await self._call("HGET", keys_of(self._owner, thread)[0], f"m{identity}")
         return found
 
     async def ids(self, thread: str, namespace: str, before: str = "") -> AsyncIterator[str]:
-        """The ids of a namespace's checkpoints, those with the greatest names first, below `before`."""
+        """Yield the ids of a namespace's checkpoints that are below `before`, the greatest name first."""
         first = f"c/{quoted(namespace)}/"
         last = f"{first}{quoted(before)}" if before else f"{first[:-1]}0"
         while True:
@@ -175,7 +183,7 @@ class Store:
             last = page[-1].decode()
 
     async def all_ids(self, thread: str) -> list[str]:
-        """The ids of a thread's checkpoints in all namespaces, in the order of their first puts."""
+        """Return the ids of a thread's checkpoints in all namespaces, in the order of their first puts."""
         found: dict[str, None] = {}
         last = "-inf"
         while True:
@@ -187,13 +195,13 @@ class Store:
             last = f"({page[-1].decode()}"
 
     async def ids_of_run(self, thread: str, run: str) -> list[str]:
-        """The ids of the checkpoints that a run has made."""
+        """Return the ids of the checkpoints that a run has made."""
         first = f"r/{quoted(run)}"
         found = await self._call("ZRANGEBYLEX", keys_of(self._owner, thread)[1], f"[{first}/", f"({first}0")
         return [name[len(first) :].decode() for name in found]
 
     async def newest_run(self, thread: str, namespace: str) -> str:
-        """The run that has made a namespace's newest checkpoint; empty where there is none."""
+        """Return the run that made the newest checkpoint of a namespace, or an empty string."""
         saved, names, _ = keys_of(self._owner, thread)
         first = f"c/{quoted(namespace)}/"
         newest = await self._call("ZREVRANGEBYLEX", names, f"({first[:-1]}0", f"[{first}", "LIMIT", 0, 1)
@@ -203,7 +211,7 @@ class Store:
     async def drop(self, thread: str, ids: Sequence[str], *, by: Author = NOBODYS) -> None:
         """Delete these checkpoints, their writes, and the values that no other checkpoint needs.
 
-        Raises TurnOver where a newer attempt has been here.
+        Raises TurnOver when a newer attempt has changed the thread.
         """
         for start in range(0, len(ids), PAGE):
             answer = await self._run(_DROP, thread, quoted(by.run), by.number, *ids[start : start + PAGE])
@@ -211,12 +219,12 @@ class Store:
                 raise TurnOver
 
     async def delete(self, thread: str) -> None:
-        """Delete all of a thread."""
+        """Delete all data of a thread."""
         await self._call("UNLINK", *keys_of(self._owner, thread))
         await self._call("ZREM", threads_of(self._owner), quoted(thread))
 
     async def threads(self) -> list[str]:
-        """The owner's threads, those that expire first in front."""
+        """Return the names of the owner's threads. The thread that expires first comes first."""
         found = await self._call("ZRANGE", threads_of(self._owner), 0, -1)
         return [name for name in (unquoted(raw.decode()) for raw in found) if not is_aside(name)]
 
@@ -231,9 +239,9 @@ class Store:
         free: bool,
         by: Author,
     ) -> None:
-        """Call the script until it needs no second call, and keep the thread in the index.
+        """Call the script until no second call is needed. Keep the thread in the owner's index of threads.
 
-        `free`: whoever has the turn.
+        `free`: do not check which run has the thread's turn.
         """
         bounds = self._bounds
         if size > bounds.checkpoint_bytes:
@@ -252,7 +260,7 @@ class Store:
             return str(answers[0][0])
 
         word = "more"
-        while word == "more":  # each call drops old checkpoints, of which there is an end
+        while word == "more":  # Each call deletes old checkpoints. Their number is finite, so this loop ends.
             word = await self._patiently(change)
         if word == "full":
             raise ThreadFull(bounds.thread_bytes)
@@ -269,7 +277,10 @@ class Store:
         return await self._patiently(lambda: self._redis.call(*command))
 
     async def _patiently(self, act: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        """Its answer; it is asked again while the store is out of reach, for `patience` seconds."""
+        """Return the answer of `act`.
+
+        While the store is unreachable, call it again for `patience` seconds.
+        """
         loop = asyncio.get_running_loop()
         until, backoff = loop.time() + self._bounds.patience, Backoff(*_PAUSES_SECONDS, forget=float("inf"))
         while True:

@@ -1,1 +1,1 @@
-"""From a delivery of the queue to a settled job."""
+"""Handle a delivery of the queue until its job is settled."""

@@ -1,8 +1,9 @@
-"""The jobs that run in this process, so many at once: received by a loop, or begun where they were asked for.
+"""Run a bounded number of jobs at once in this process.
 
-A direct start: the process that took a POST runs the job itself as soon as the queue has acknowledged its
-message, which stays there, hidden for a lease and renewed. Invariant: no job runs whose message is not in the
-queue, so that another worker has it when this process dies.
+A job comes from the loop that receives from the queue, or from a direct start. In a direct start, the process
+that accepted a POST runs the job itself, as soon as the queue has acknowledged the job's message. The message
+stays in the queue. It is hidden for one lease, and the lease is renewed. Invariant: a job runs only while its
+message is in the queue. So another worker receives the message when this process dies.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ _log = logging.getLogger("holdfast.places")
 
 
 class Places:
-    """Runs a job in each; `hand_over` when the process stops."""
+    """The places for jobs in this process: one job runs in each. Call `hand_over` when the process stops."""
 
     def __init__(self, queue: Receiver, runner: Runner, *, count: int) -> None:
         self._queue = queue
         self._holding = queue if isinstance(queue, Holding) else None
         self._runner = runner
         self._count = count
-        self._promised = 0  # to jobs whose message is on its way to the queue
+        self._promised = 0  # reserved for jobs whose message is being sent
         self._running: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
         self._stopping = False
 
     @property
     def free(self) -> int:
-        """How many more jobs may run here now."""
+        """Return how many more jobs may start in this process now."""
         return max(0, self._count - self._promised - len(self._running))
 
     async def room(self) -> None:
@@ -48,9 +49,10 @@ class Places:
             await self._freed.wait()
 
     async def start(self, message: Message) -> bool:
-        """Enqueue a job and run it here at once; False when there is no room for it: then nothing was done.
+        """Enqueue a job and run it here at once. Return False, and do nothing, when no place is free.
 
-        Returns when the queue has acknowledged it. Raises QueueUnavailable: then it is not run.
+        Returns when the queue has acknowledged the message. Raises QueueUnavailable: then the job does not
+        run here.
         """
         holding = self._holding
         if holding is None or self._stopping or not self.free:
@@ -61,8 +63,8 @@ class Places:
         finally:
             self._promised -= 1
             self._freed.set()
-        if self._stopping:  # since it was sent
-            with suppress(QueueUnavailable):  # it becomes visible within a lease
+        if self._stopping:  # the process began to stop while the message was sent
+            with suppress(QueueUnavailable):  # in any case the message becomes visible within a lease
                 await self._queue.later(delivery, 0)
         else:
             telemetry.direct_starts.add(1)
@@ -70,13 +72,13 @@ class Places:
         return True
 
     def run(self, delivery: Delivery) -> None:
-        """Run a job and settle its delivery. It takes a place, even where there is none left."""
+        """Run a job and settle its delivery. The job uses a place, even when no place is free."""
         task = begin(self._work(delivery), name="job")
         self._running.add(task)
         task.add_done_callback(self._ended)
 
     async def hand_over(self) -> None:
-        """Start no more, and let go of what runs: others have it at once."""
+        """Start no more jobs and cancel the running ones. Other workers can run them at once."""
         self._stopping = True
         for task in self._running:
             task.cancel()
@@ -100,4 +102,4 @@ class Places:
         except Exception as error:
             _log.error("a delivery stays pending:\n%s", stack_of(error))
         finally:
-            self._queue.leave(delivery)  # where it was not settled
+            self._queue.leave(delivery)  # for a delivery that was not settled

@@ -1,7 +1,7 @@
-"""Takes jobs from the queue while there is room, and runs them: the worker of every host but Functions.
+"""Receive jobs from the queue while places are free, and run them. All hosts except Azure Functions use this.
 
-No more are asked for than there are places, so a busy process leaves the others' share in the queue. What has
-come is run, even if direct starts have taken its places meanwhile.
+A process asks for at most as many jobs as it has free places. So a busy process leaves jobs in the queue for
+other processes. A received job always runs, even if direct starts have used the places in the meantime.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from workers.delivery.capacity import Places
 from workers.delivery.runner import Runner
 
 _BACKOFF_SECONDS = (0.1, 2.0)
-_LAST_RECEIVE_SECONDS = 2.0  # more than a receive waits for its first delivery
+_LAST_RECEIVE_SECONDS = 2.0  # longer than a receive waits for its first delivery
 _log = logging.getLogger("holdfast.loop")
 
 
 class Loop:
-    """`run` until it is cancelled; then running jobs are handed over."""
+    """The loop that receives and runs jobs.
+
+    `run` runs until it is cancelled, and then hands over the running jobs.
+    """
 
     def __init__(self, queue: Receiver, runner: Runner, *, concurrency: int) -> None:
         self._queue = queue
@@ -29,9 +32,9 @@ class Loop:
         self._receiving: asyncio.Task[list[Delivery]] | None = None
 
     async def run(self) -> None:
-        """Receive and run. Goes on through whatever the queue says, ever more slowly, up to every 2 s.
+        """Receive jobs and run them. After an error from the queue, retry with pauses that grow up to 2 s.
 
-        The log tells when the queue is out of reach, and when it is there again, once each.
+        The log gets one line when the queue becomes unreachable, and one line when it is reachable again.
         """
         backoff, trouble = _BACKOFF_SECONDS[0], ""
         try:
@@ -39,7 +42,7 @@ class Loop:
                 await self.places.room()
                 try:
                     deliveries = await self._receive()
-                except Exception as error:  # without this task the process would run nothing any more
+                except Exception as error:  # if this task ended, the process would run no more jobs
                     told = error.code if isinstance(error, QueueUnavailable) else stack_of(error)
                     if told != trouble:
                         trouble = told
@@ -62,7 +65,7 @@ class Loop:
         return deliveries
 
     async def _give_back(self) -> None:
-        """What the queue hands out to a receive that nobody waits for any more, others may have at once."""
+        """Make the deliveries of an unfinished receive visible at once, so that other workers get them."""
         if self._receiving is None:
             return
         done, _ = await asyncio.wait({self._receiving}, timeout=_LAST_RECEIVE_SECONDS)

@@ -1,7 +1,9 @@
-"""A queue trigger's delivery: the platform settles it when the function returns.
+"""Handle the deliveries of an Azure Functions queue trigger.
 
-The platform counts every delivery that fails and gives the message up after a few, so "later" is a new
-message, hidden until then, before this one is settled; only what could not be decided at all raises.
+The platform settles one when the function returns.
+The platform counts each failed delivery, and moves the message to the poison queue after a few failures. So
+to deliver a job later, this module sends a new message that is hidden until then, and lets the platform
+settle the current one. It raises an exception only when nothing could be decided about the job.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from workers.delivery.sweeper import Sweeper
 if TYPE_CHECKING:
     from workers.delivery.runner import Runner, Settled
 
-HELD_SPARE_MS = 1000  # behind the end of its holder's lease
+HELD_SPARE_MS = 1000  # milliseconds added after the end of the lease of the worker that holds the job
 
 
 class Trigger:
-    """The functions that nobody calls over HTTP; opens at the first, within the event loop that serves."""
+    """The functions that are not called over HTTP.
+
+    They open at the first call, in the event loop that serves.
+    """
 
     def __init__(self, gateway: Gateway, registry: Registry) -> None:
         self._gateway = gateway
@@ -35,18 +40,23 @@ class Trigger:
         self._sweeper: Sweeper | None = None
         self._deliverer: Deliverer | None = None
         self._delivering: asyncio.Task[None] | None = None
-        self._handling: dict[asyncio.Task[Settled], asyncio.Task[object]] = {}  # by whom it is awaited
+        # work -> the task that waits for it
+        self._handling: dict[asyncio.Task[Settled], asyncio.Task[object]] = {}
         self._stopping = False
 
     async def run(self, body: bytes) -> None:
-        """Run a job. Raises StoreUnavailable or QueueUnavailable: the platform delivers it again."""
+        """Run a job.
+
+        Raises StoreUnavailable or QueueUnavailable: then the platform delivers the message again.
+        """
         await self._handle(body, self._opened().run)
 
     async def start(self, message: Message) -> bool:
-        """Run a POST's job in the instance that took it, as `Places.start`; queue deliveries take no place.
+        """Run the job of a POST in the instance that accepted it, as `Places.start` does.
 
-        Where the platform takes the instance away, `hand_over` gives the job to others; where the process
-        dies, they have it within a lease.
+        Deliveries from the queue use no place here. When the platform stops the instance, `hand_over` passes
+        the job on to other instances. When the process dies, another instance receives the job within a
+        lease.
         """
         if self._stopping:
             return False
@@ -56,16 +66,17 @@ class Trigger:
         return await self._places.start(message)
 
     async def give_up(self, body: bytes) -> None:
-        """Look after a message of the poison queue: its job ends if it is sick, else it goes on later.
+        """Handle a message of the poison queue.
 
-        Raises StoreUnavailable or QueueUnavailable: the platform delivers it again.
+        A job that fails every time ends; any other job is delivered again later.
+        Raises StoreUnavailable or QueueUnavailable: then the platform delivers the message again.
         """
         await self._handle(body, self._opened().give_up)
 
     async def sweep(self) -> None:
-        """Have the jobs that nobody holds delivered again, and those whose message has waited long enough.
+        """Deliver again the jobs that no worker holds, and release the messages whose waiting time is over.
 
-        Raises StoreUnavailable or QueueUnavailable.
+        Also sends the webhooks that are due. Raises StoreUnavailable or QueueUnavailable.
         """
         if isinstance(self._gateway.parts.queue, Holding):
             await self._gateway.parts.queue.release()
@@ -77,9 +88,9 @@ class Trigger:
             await self._webhooks().sweep()
 
     async def hand_over(self) -> None:
-        """Start no more jobs, and let go of those that run: others have them at once.
+        """Start no more jobs and cancel the running ones. Other instances can run them at once.
 
-        Returns when the platform has its answer for each delivery.
+        Returns when the function has returned for each delivery.
         """
         self._stopping = True
         for task in self._handling:
@@ -94,7 +105,10 @@ class Trigger:
         )
 
     def _webhooks(self) -> Deliverer:
-        """Sends webhooks; an instance that runs jobs does it between the timer's calls, too."""
+        """Return the deliverer of webhooks.
+
+        An instance that runs jobs also sends webhooks between the timer's calls.
+        """
         if self._deliverer is None:
             parts = self._gateway.parts
             self._deliverer = Deliverer(self._gateway.settings, parts.log, parts.outbox)
@@ -105,7 +119,7 @@ class Trigger:
             self._delivering = asyncio.create_task(self._webhooks().run(), name="webhooks")
         if self._runner is None:
             from workers.delivery.runner import (
-                Runner,  # with LangChain: an instance that runs no job starts without it
+                Runner,  # imports LangChain, which an instance without jobs does not need
             )
 
             parts = self._gateway.parts
@@ -113,7 +127,7 @@ class Trigger:
         return self._runner
 
     async def _handle(self, body: bytes, work: Callable[[bytes], Coroutine[Any, Any, Settled]]) -> None:
-        """One delivery, which `hand_over` can take away; then it is sent again at once."""
+        """Handle one delivery. When `hand_over` cancels it, its message is sent again at once."""
         if self._stopping:
             return await self._send(body, 0)
         caller = asyncio.current_task()
@@ -122,7 +136,7 @@ class Trigger:
         self._handling[task] = caller
         try:
             await asyncio.wait({task})
-            if task.cancelled():  # before it had begun, so that nothing was let go
+            if task.cancelled():  # it was cancelled before it began, so no message was sent
                 await self._send(body, 0)
             else:
                 await self._again(body, task.result())

@@ -1,10 +1,10 @@
-"""Keeps the leases of this process's claims while a chain blocks the event loop.
+"""Renew the leases of this process's claims while code of a chain blocks the event loop.
 
-A writer renews its lease from the event loop. Code of a chain that is not async (`time.sleep` in an async
-tool) keeps that loop from running, and so every lease of the process would be lost and each of its streams
-run again elsewhere. A thread watches the loop's heart-beat. Where it stops, the thread renews the leases by a
-connection of its own, up to a bound: a loop that never runs again must not hold its streams for ever. Nothing
-is done for a chunk.
+A writer renews its lease in the event loop. Code of a chain that is not async (such as `time.sleep` in an
+async tool) blocks this loop. Then the process would lose all of its leases, and other workers would run its
+streams again. So a thread watches the heartbeat of the event loop. When the heartbeat stops, the thread
+renews the leases over its own connection. It does so only up to a time limit, because a loop that never runs
+again must not keep its streams forever. This costs nothing per chunk.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ from gateway.writing.writer import LONGEST_SILENCE_SECONDS
 from workers.guard import chain_of
 
 LONGEST_BEAT_SECONDS = 0.5
-LINGERS_SECONDS = 30.0  # after the last claim: starting a thread costs a job a millisecond
+# The thread ends this many seconds after the last claim. Starting a new thread costs a job one millisecond.
+LINGERS_SECONDS = 30.0
 _log = logging.getLogger("holdfast.keeper")
 
 
 class Keeper:
-    """One for each process that runs jobs. `holding` is used in the event loop that runs them."""
+    """The lease keeper of a process that runs jobs. Call `holding` in the event loop that runs the jobs."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lease_ms = round(settings.lease * 1000)
         self._beat_seconds = min(settings.lease / 6, LONGEST_BEAT_SECONDS)
         self._silence = min(settings.lease / 3, LONGEST_SILENCE_SECONDS)
-        self._claims: dict[str, Claim] = {}  # by their tokens
+        self._claims: dict[str, Claim] = {}  # claim token -> claim
         self._lock = Lock()  # guards the claims and the thread
         self._thread: Thread | None = None
-        self._beat = 0.0  # when the loop was last seen to run, by `monotonic`
+        self._beat = 0.0  # time of the last heartbeat of the loop, by `monotonic`
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
 
     @contextmanager
     def holding(self, claim: Claim) -> Iterator[None]:
-        """While a claim is run."""
+        """Renew the lease of this claim, when necessary, inside the `with` block."""
         with self._lock:
             self._claims[claim.token] = claim
             if self._timer is None:
@@ -67,7 +68,7 @@ class Keeper:
                     self._timer = None
 
     def _tick(self) -> None:
-        """The event loop runs."""
+        """Record a heartbeat of the event loop and schedule the next one."""
         self._beat = monotonic()
         assert self._loop is not None
         self._timer = self._loop.call_later(self._beat_seconds, self._tick)
@@ -81,7 +82,7 @@ class Keeper:
                 self._thread = None  # the next claim starts another
 
     async def _keep(self) -> None:
-        """The thread's work, until there has been no claim for a while."""
+        """Watch the heartbeat and renew leases. Return when there was no claim for LINGERS_SECONDS."""
         told, idle_since = 0, monotonic()
         log: Log | None = None
         async with AsyncExitStack() as opening:
@@ -113,7 +114,11 @@ class Keeper:
                 _log.warning("stream %s: its lease could not be renewed: %s", claim.record.id, said)
 
     def _tell(self, told: int, stood: float) -> int:
-        """Name the chain that blocks: once, and once more where its leases are given up; answers how far."""
+        """Log the chain that blocks the loop: once, and once more when its leases are no longer renewed.
+
+        Returns 1 while the leases are renewed, and 2 after that. The caller passes this number back as
+        `told`.
+        """
         gives_up = stood >= self._settings.blocked
         if told == 0 or (told == 1 and gives_up):
             words = "others take its streams" if gives_up else "all of its streams wait"
@@ -128,13 +133,16 @@ class Keeper:
         return 2 if gives_up else 1
 
     def _blocking(self) -> str:
-        """The chain whose task has the event loop now; where that cannot be seen, all chains that run."""
+        """Return the chain whose task blocks the event loop now.
+
+        If that is unknown, return all running chains.
+        """
         assert self._loop is not None
         name = chain_of(asyncio.current_task(self._loop))
         return name or ", ".join(sorted({claim.record.chain for claim in list(self._claims.values())}))
 
     def _place(self) -> str:
-        """Where the event loop's thread is."""
+        """Return the file, line and function at which the thread of the event loop is now."""
         frame = sys._current_frames().get(self._loop_thread)
         if frame is None:
             return "nowhere"

@@ -1,4 +1,4 @@
-"""What an attempt came to, for the log and the metrics: one line, whatever ended it."""
+"""Report the result of an attempt in the log and the metrics. Every attempt gets exactly one log line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger("holdfast.attempt")
 
 
 class Outcome:
-    """Begins with its attempt. `tell` takes the store's word, `handed over`, or `store` (out of reach)."""
+    """The result of one attempt. Create it when the attempt begins, because it measures the duration."""
 
     def __init__(self, claim: Claim, writer: Writer) -> None:
         self._claim = claim
@@ -24,7 +24,10 @@ class Outcome:
         self._began = monotonic()
 
     def tell(self, word: str) -> None:
-        """Write the line. A status stands in it only if this attempt has written it."""
+        """Write the log line. It has a status only if this attempt has written the terminal event.
+
+        `word` is the answer of the store, `handed over`, or `store` (the store was unreachable).
+        """
         record, final = self._claim.record, self._writer.final
         status = code = ""
         usage = None
@@ -57,7 +60,7 @@ class Outcome:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """An attempt runs in this process."""
+    """Count an attempt as running in this process inside the `with` block."""
     telemetry.running.add(1)
     try:
         yield

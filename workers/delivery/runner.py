@@ -1,6 +1,6 @@
-"""One delivery: claim the job, run an attempt and its writer, settle.
+"""Handle one delivery: claim the job, run an attempt and its writer, and settle the delivery.
 
-A delivery is settled when the job has ended. A delivery whose job has not ended is delivered again.
+A delivery is settled when its job has ended. If the job has not ended, it is delivered again.
 """
 
 from __future__ import annotations
@@ -37,47 +37,60 @@ _log = logging.getLogger("holdfast.runner")
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What to do with the delivery: nothing more, or deliver it again after a delay in milliseconds."""
+    """What to do with a delivery: nothing more, or deliver the job again after a delay in milliseconds."""
 
     again_in_ms: int | None = None
 
 
-# A job whose version or chain this worker lacks: how long it waits for another worker, how often it is tried.
+# For a job whose version or chain this worker does not know: the time in milliseconds for which it waits for
+# another worker, and the time between two deliveries.
 FOREIGN_MS, FOREIGN_AGAIN_MS = 600_000, 5_000
-# By chance: workers look at the queue in a fixed rhythm, and the same one would get it again each time.
+# A random delay between these milliseconds. Workers poll the queue at fixed intervals, so with a fixed delay
+# the same worker would receive the job each time.
 UNKNOWN_AGAIN_MS = (500, 3_000)
 GIVEN_UP_AGAIN_MS = 30_000
 STOP_SECONDS = 5.0
 DONE = Settled()
 AGAIN = Settled(again_in_ms=0)
-# The claim is over, the job is not: the delivery comes again. `lost`: the store has lost the end of the log,
-# and the next attempt matches what the log still has. `fenced`: another worker has claimed the job, maybe by
-# this very delivery. So this worker must not settle it.
+# The answers of the store after which the claim is over but the job is not: the message is delivered again.
+# `lost`: the store has lost the end of the log. The next attempt continues from what the log still has.
+# `fenced`: another worker has claimed the job, maybe because of this same delivery. So this worker must not
+# settle it.
 NOT_ENDED = ("lost", "fenced")
 
 
 class Runner:
-    """Runs jobs. Cancelling one lets it go, and answers that it is to be delivered again."""
+    """Runs jobs.
+
+    When `run` is cancelled, it releases its job and returns that the job must be delivered again.
+    """
 
     def __init__(self, settings: Settings, log: Log, registry: Registry, queue: Sender | None = None) -> None:
-        """`queue` gets the jobs whose streams have the turn of their threads next; None: there are none."""
+        """`queue` receives the streams whose turn in their thread comes next.
+
+        None: this process sends none.
+        """
         self._settings = settings
         self._turns = None if queue is None else Turns(log, queue)
         self._log = log
         self._registry = registry
         self._keeper = Keeper(settings)
         self._savers = Savers(log, settings)
-        self.replaced = False  # by another of the same process: what it lets go has lost no attempt
+        # True: another runner of this process replaces this one, so a released job does not lose an attempt
+        self.replaced = False
 
     async def run(self, body: bytes) -> Settled:
-        """Handle one message. Raises StoreUnavailable when nothing could be decided: leave it pending."""
+        """Handle one message.
+
+        Raises StoreUnavailable when nothing could be decided; leave the message pending then.
+        """
         message = _decode(body)
         if message is None:
             return DONE
         claiming = begin(self._claim(message), name=f"claim-{message.id}")
         try:
             answer = await asyncio.shield(claiming)
-        except asyncio.CancelledError:  # this process stops, perhaps with a claim on its way
+        except asyncio.CancelledError:  # this process stops, perhaps during a claim
             answer = await claiming
             return _unclaimed(answer) if answer.claim is None else await self._let_go(answer.claim, 0)
         if answer.claim is None:
@@ -87,13 +100,14 @@ class Runner:
             return await self._let_go(answer.claim, round(random.uniform(*UNKNOWN_AGAIN_MS)))
         if known and not await self._has_turn(answer.claim.record):
             await self._let_go(answer.claim, 0)
-            return DONE  # who ends the stream before it sends another message
+            return DONE  # the end of the stream before this one sends another message
         return await self._attempt(answer.claim, known)
 
     async def give_up(self, body: bytes) -> Settled:
-        """Handle a message that the queue has given up: a sick job ends, any other is delivered again later.
+        """Handle a message that the queue has given up.
 
-        Raises StoreUnavailable.
+        A job with too many failed attempts ends. Any other job is delivered again later. Raises
+        StoreUnavailable.
         """
         message = _decode(body)
         if message is None:
@@ -108,25 +122,28 @@ class Runner:
         return await self._attempt(answer.claim, known)
 
     async def _has_turn(self, record: Record) -> bool:
-        """Whether the stream's thread lets it run now. Raises StoreUnavailable."""
+        """Return whether this stream has the turn of its thread. Raises StoreUnavailable."""
         if self._turns is None:
             return True
         try:
             return await self._turns.has_turn(record, *lifetimes(self._settings))
-        except QueueUnavailable as error:  # the thread could not be handed on to another
+        except QueueUnavailable as error:  # the turn could not be passed to another stream
             raise StoreUnavailable from error
 
     async def _left(self, record: Record) -> None:
-        """The stream is over: the next one of its thread has the turn."""
+        """Pass the turn of the thread to its next stream, because this stream has ended."""
         if self._turns is None:
             return
         try:
             await self._turns.left(record)
-        except (StoreUnavailable, QueueUnavailable) as error:  # the sweeper does it
+        except (StoreUnavailable, QueueUnavailable) as error:  # the sweeper does it later
             _log.warning("the thread of stream %s is handed on later: %s", record.id, error.code)
 
     def _waits_for_its_chain(self, claim: Claim) -> bool:
-        """Whether this process lacks the job's chain, and a worker of another release may have it."""
+        """Return whether the job must wait for a worker of another release.
+
+        This is so when this process lacks the job's chain and the waiting time FOREIGN_MS is not over.
+        """
         record = claim.record
         if self._registry.find(record.chain) is not None:
             return False
@@ -135,7 +152,7 @@ class Runner:
         return claim.now_ms - (record.unknown_ms or claim.now_ms) < FOREIGN_MS
 
     async def _claim(self, message: Message) -> Answer:
-        """Claim the job; a stream whose time is over ends here instead. Raises StoreUnavailable."""
+        """Claim the job. A stream whose time limit has passed is ended instead. Raises StoreUnavailable."""
         answer = await self._log.claim(
             message.id,
             protocol.new_token(),
@@ -149,9 +166,10 @@ class Runner:
         return answer
 
     async def _let_go(self, claim: Claim, again_ms: int) -> Settled:
-        """Release a job that was only looked at, and have it delivered again."""
+        """Release a job that did not run here, and have it delivered again."""
         lease_ms = round(self._settings.lease * 1000)
-        fields = {"attempt": claim.record.attempt - 1}  # looking at it was no attempt
+        # this claim ran nothing, so it does not count as an attempt
+        fields = {"attempt": claim.record.attempt - 1}
         if self._registry.find(claim.record.chain) is None:
             fields["unknown_ms"] = claim.record.unknown_ms or claim.now_ms
         await self._log.append(
@@ -201,7 +219,8 @@ class Runner:
         )
         writer.note(attempt_trace=trace)
         if claim.record.unknown_ms and self._registry.find(claim.record.chain) is not None:
-            writer.note(unknown_ms=0)  # a worker that lacks the chain, and gets the job later, waits anew
+            # the waiting time starts again at 0 if a worker without the chain gets the job later
+            writer.note(unknown_ms=0)
         attempt = self._made(claim, writer)
         told = Outcome(claim, writer)
         writing = begin(writer.run(), name=f"write-{claim.record.id}")
@@ -210,17 +229,19 @@ class Runner:
             left = self._left_seconds(claim)
             await asyncio.wait({writing, chain}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not chain.done():
-                if not writing.done():  # the run's time is over; whatever the chain says now is not heard
+                # the time limit of the run has passed; later output of the chain is ignored
+                if not writing.done():
                     await writer.put(overdue.TIME_LIMIT)
-                await _stop(chain)  # this claim is over: stop the model call
+                await _stop(chain)  # this claim is over: cancel the call to the model
             elif _ended_itself(chain):
                 _log.error("stream %s: chain %s cancelled itself", claim.record.id, claim.record.chain)
                 await writer.put(failures.failure(asyncio.CancelledError()))
             else:
-                chain.result()  # StoreUnavailable: leave the delivery pending
+                chain.result()  # may raise StoreUnavailable: the delivery stays pending
             await asyncio.wait({writing})  # unlike `await writing`: a cancel here does not cancel the writer
             word = writing.result()
-            handed_over = word == "ok" and writer.released  # at a stage's end, its time being up
+            # released at the end of a stage, because the time of this worker was over
+            handed_over = word == "ok" and writer.released
             told.tell("handed over" if handed_over else word)
             return AGAIN if handed_over or word in NOT_ENDED else DONE
         except asyncio.CancelledError:
@@ -233,11 +254,11 @@ class Runner:
             await _stop(writing)
 
     def _made(self, claim: Claim, writer: Writer) -> Attempt:
-        """The attempt of a claim."""
+        """Create the attempt for a claim."""
         return Attempt(claim, writer, self._log, self._registry, self._settings, self._savers)
 
     def _left_seconds(self, claim: Claim) -> float:
-        """Of the time that a stream may run, by Redis's clock."""
+        """Return how many seconds the stream may still run, by Redis's clock."""
         ran_ms = claim.now_ms - (claim.record.started_ms or claim.now_ms)
         return max(0.0, self._settings.max_run - ran_ms / 1000)
 
@@ -249,9 +270,10 @@ class Runner:
         writing: asyncio.Task[str],
         chain: asyncio.Task[None],
     ) -> Settled:
-        """This process, or this runner of it, stops: release, then have the job delivered again.
+        """Release the job and have it delivered again, because this process, or this runner of it, stops.
 
-        Raises StoreUnavailable when the store does not take the release in time: leave it pending.
+        Raises StoreUnavailable when the store does not accept the release in time. The message stays pending
+        then.
         """
         await _stop(chain)
         if self.replaced:
@@ -268,7 +290,7 @@ class Runner:
 
 
 def _decode(body: bytes) -> Message | None:
-    """The message, or None for one that nobody could ever run."""
+    """Return the message, or None for a message that no worker could ever run."""
     try:
         message = Message.decode(body)
     except ValueError:
@@ -281,20 +303,24 @@ def _decode(body: bytes) -> Message | None:
 
 
 def _unclaimed(answer: Answer) -> Settled:
-    """Somebody holds it, or another release knows it; else it has ended, is over, or has expired."""
+    """Return when to deliver a job again that this worker could not claim.
+
+    The job is delivered again if another worker holds it, or if only another release can run it. Otherwise
+    the stream has ended, its time limit has passed, or it has expired, so the delivery is settled.
+    """
     again_ms = {"held": answer.number, "foreign": FOREIGN_AGAIN_MS}
     return Settled(again_in_ms=again_ms.get(answer.word))
 
 
 def _ended_itself(chain: asyncio.Task[None]) -> bool:
-    """Whether a chain's task has ended by the chain's own cancellation: nobody here has asked for it."""
+    """Return whether the chain's task was cancelled by the chain itself, not by this process."""
     return chain.cancelled() or isinstance(chain.exception(), GeneratorExit)
 
 
 async def _stop(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait until it has stopped; its own error has been told already.
+    """Cancel a task and wait until it has stopped. Its own error was already reported.
 
-    One that swallows the cancellation is left behind after 5 s: it may not keep this place.
+    A task that ignores the cancellation is abandoned after 5 s, so that it does not block this place.
     """
     task.cancel()
     _, running = await asyncio.wait({task}, timeout=STOP_SECONDS)

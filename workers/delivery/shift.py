@@ -1,4 +1,4 @@
-"""The jobs that one process runs by one version of the chains."""
+"""Run the jobs of one process with one version of the chains."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Starts = Callable[[Message], Awaitable[bool]]
 
 
 class Shift:
-    """`run` until it is cancelled.
+    """The jobs of one process with one version of the chains. `run` runs until it is cancelled.
 
-    `first`: the chain that is made before the first job. `opened` is told what starts a job in this process,
-    as soon as that can be done.
+    `first`: the chain that is created before the first job. `opened` is called with the function that starts
+    a job in this process, as soon as jobs can start.
     """
 
     def __init__(
         self, log: Log, queue: JobQueue, registry: Registry, *, first: str, opened: Callable[[Starts], object]
     ) -> None:
         from workers.delivery.runner import (
-            Runner,  # with LangChain, which a process without workers need not import
+            Runner,  # imports LangChain, which a process without workers does not need
         )
 
         self._log = log
@@ -35,11 +35,17 @@ class Shift:
         self._runner = Runner(registry.settings, log, registry, queue)
 
     def replace(self) -> None:
-        """Another shift follows in this process: what this one hands over at its end loses no attempt."""
+        """Note that another shift follows in this process.
+
+        Jobs that this shift hands over then lose no attempt.
+        """
         self._runner.replaced = True
 
     async def run(self) -> None:
-        """Make the chains and run jobs; at the end hand those over, and close what factories have opened."""
+        """Create the chains and run jobs.
+
+        At the end, hand over the jobs and close what the factories opened.
+        """
         from workers.delivery.consumer import Loop
 
         registry, settings = self._registry, self._registry.settings

@@ -1,8 +1,9 @@
-"""Finds the jobs that nobody holds and nobody watches, and has them delivered again.
+"""Find the jobs that no worker holds, and have them delivered again.
 
-Each bucket's index of open streams is sorted by when somebody should look: a lease's end, or the end of
-the time that a queued job may wait. One process at a time has the turn, so the cost does not grow with
-the fleet. After Redis's clock has gone back every open stream is looked at once, which sets its time anew.
+Each bucket has an index of its open streams. The index is sorted by the time at which a stream must be
+checked: the end of a lease, or the end of the time that a queued job may wait. Only one process at a time has
+the turn to sweep. So the cost does not grow with the number of processes. If Redis's clock goes back, every
+open stream is checked once, and gets a new time.
 """
 
 from __future__ import annotations
@@ -17,23 +18,26 @@ from gateway.store.log import Log
 
 TURN_SECONDS = 1.0
 MOST_OF_A_BUCKET = 100
-MOST_AFTER_A_JUMP = 10_000  # of a bucket too: they are looked at but once
+MOST_AFTER_A_JUMP = 10_000  # also per bucket; each stream is checked only once then
 AT_ONCE = 32
 _log = logging.getLogger("holdfast.sweeper")
 
 
 class Sweeper:
-    """`run` until it is cancelled. `backoff` in seconds: how soon a job may be enqueued once more."""
+    """The sweeper of one process. `run` runs until it is cancelled.
+
+    `backoff`: the shortest time in seconds before the same job may be enqueued again.
+    """
 
     def __init__(self, log: Log, queue: Sender, *, backoff: float) -> None:
         self._log = log
         self._queue = queue
         self._backoff = backoff
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._went_back = False  # Redis's clock, and no sweep has come to its end since
+        self._went_back = False  # True: Redis's clock went back, and no sweep has finished since then
 
     async def run(self) -> None:
-        """Take the turn when it is free; what is out of reach now is met again at the next."""
+        """Sweep whenever the turn is free. After an error, the next sweep tries again."""
         put_off = ""
         while True:
             await asyncio.sleep(TURN_SECONDS)
@@ -41,10 +45,10 @@ class Sweeper:
                 await self.turn()
                 put_off = ""
             except (StoreUnavailable, QueueUnavailable) as error:
-                if error.code != put_off:  # a second time only after a sweep
+                if error.code != put_off:  # the same error is logged again only after a successful sweep
                     put_off = error.code
                     _log.warning("sweep put off: %s", error.code)
-            except Exception as error:  # without this task nobody would look after those
+            except Exception as error:  # if this task ended, such jobs would never be found
                 _log.error("sweep failed:\n%s", stack_of(error))
 
     async def turn(self) -> None:
@@ -58,9 +62,9 @@ class Sweeper:
             self._went_back = False
 
     async def sweep(self, *, all_of_them: bool = False) -> int:
-        """Look once at every stream whose time has come; answers how many were enqueued.
+        """Check every stream whose time has come, once. Return how many jobs were enqueued.
 
-        One that cannot be looked at is told and left out. Raises StoreUnavailable or QueueUnavailable.
+        A stream that cannot be checked is logged and skipped. Raises StoreUnavailable or QueueUnavailable.
         """
         most = MOST_AFTER_A_JUMP if all_of_them else MOST_OF_A_BUCKET
         due = await self._log.due(most, all_of_them=all_of_them)

@@ -1,1 +1,1 @@
-"""What helps a chain's author at his desk: reload, and a small local model."""
+"""Tools for the author of a chain on a developer's machine: reload, and a small local model."""

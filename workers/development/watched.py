@@ -1,8 +1,8 @@
-"""The files of a chain author's own modules, and which of them have changed since the last look.
+"""Find out which files of a chain author's own modules have changed since the last check.
 
-Own modules are those below the current folder, and those beside the modules that GATEWAY_CHAINS names.
-Modules of Python, of installed packages and of this product are not. Files are looked at by `stat`: on every
-system, over mounted folders too, and without a package more.
+Own modules are those below the current folder, and those next to the modules that GATEWAY_CHAINS names.
+Modules of Python, of installed packages and of this product are not own modules. Files are checked with
+`stat`. This works on every system and on mounted folders, and it needs no other package.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 class Watch:
-    """The own modules of a process. `chains`: the modules of GATEWAY_CHAINS, which are imported already."""
+    """The own modules of a process.
+
+    `chains`: the modules of GATEWAY_CHAINS, which must already be imported.
+    """
 
     def __init__(self, chains: Sequence[str]) -> None:
         self._roots = _within(root for root in (Path.cwd(), *map(_root, chains)) if root != root.parent)
-        # A virtual environment may stand below the current folder, as this product does in its checkout.
+        # A virtual environment may be below the current folder. So may this product, in its own checkout.
         python = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
         ours = [Path(__file__).absolute().parents[2] / name for name in _PRODUCT]
         self._foreign = _within([*python, *ours, *(path.resolve() for path in (*python, *ours))])
@@ -34,7 +37,7 @@ class Watch:
         self.note()
 
     def is_own(self, file: str) -> bool:
-        """Whether this file is a module of the author's own."""
+        """Return whether this file is one of the author's own modules."""
         return (
             file.endswith(".py")
             and file.startswith(self._roots)
@@ -43,19 +46,19 @@ class Watch:
         )
 
     def modules(self) -> dict[str, str]:
-        """The own modules that are imported now, by name, and their files."""
+        """Return the own modules that are imported now: module name -> file."""
         found = {}
         for name, module in sys.modules.copy().items():
-            # Not by getattr: modules that load lazily would load then.
+            # Do not use getattr: it would load modules that load lazily.
             file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
             if name != "__main__" and isinstance(file, str) and self.is_own(os.path.abspath(file)):
                 found[name] = os.path.abspath(file)
         return found
 
     def note(self, also: Iterable[str] = ()) -> None:
-        """Look from now on at what has been imported since the last look, and until the next call at `also`.
+        """Watch the modules imported since the last check, and watch `also` until the next call of `note`.
 
-        These files need not be there yet.
+        The files in `also` need not exist yet.
         """
         self._also = frozenset(also)
         for file in self._files():
@@ -63,22 +66,25 @@ class Watch:
                 self._stamps[file] = _stamp(file)
 
     def changed(self) -> list[str]:
-        """The files that have changed since the last look; what is new to this look is none of them."""
+        """Return the files that have changed since the last check.
+
+        Files that are new in this check are not returned.
+        """
         before, self._stamps = self._stamps, {file: _stamp(file) for file in self._files()}
         return [file for file, stamp in self._stamps.items() if file in before and before[file] != stamp]
 
     def _files(self) -> list[str]:
-        """What is looked at: MOST_FILES, those that were imported first."""
+        """Return the watched files: at most MOST_FILES, those that were imported first."""
         return [*dict.fromkeys([*self._also, *self.modules().values()])][:MOST_FILES]
 
 
 def _within(folders: Iterable[Path]) -> tuple[str, ...]:
-    """How the path of a file within one of these folders begins."""
+    """Return the beginnings of the paths of files in these folders."""
     return tuple({f"{folder}{os.sep}" for folder in folders})
 
 
 def _root(module: str) -> Path:
-    """The folder from which a module's outermost package is imported."""
+    """Return the folder from which a module's outermost package is imported."""
     outermost = module.partition(".")[0]
     spec = getattr(sys.modules.get(outermost), "__spec__", None)
     if spec is None or not spec.origin:  # a namespace package
@@ -89,7 +95,7 @@ def _root(module: str) -> Path:
 
 
 def _stamp(file: str) -> Stamp | None:
-    """What changes with a file; None where there is none."""
+    """Return a value that changes when the file changes, or None when the file does not exist."""
     try:
         found = os.stat(file)
     except OSError:

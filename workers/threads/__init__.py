@@ -1,1 +1,1 @@
-"""What a thread of a caller's holds: messages of text chains, states of graphs."""
+"""Read and write what a caller's thread contains: the messages of text chains, and the states of graphs."""

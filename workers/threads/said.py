@@ -1,8 +1,8 @@
-"""What a thread remembers of chains that are no graphs: the messages that were asked, and the answers.
+"""Keep the messages of a thread for chains that are not graphs: the questions and the answers.
 
-A graph has its checkpoints instead. What was asked is kept when the run begins, the answer just before the
-run's end stands, so a thread whose worker dies in between has the question, and the next attempt gives the
-same messages to the chain. A run that has lost its thread's turn remembers nothing.
+A graph has its checkpoints instead. The question is stored when the run begins. The answer is stored just
+before the end of the run is stored. So if the worker dies in between, the thread has the question, and the
+next attempt gives the same messages to the chain. A run that has lost the turn of its thread stores nothing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def has_checkpoints(parts: Mapping[str, Any]) -> bool:
-    """Whether the chain, by its parts, is one graph that keeps its own state in a thread."""
+    """Return whether the chain is one graph that keeps its own state in a thread."""
     [*runnables] = parts.values()
     return len(runnables) == 1 and is_graph(runnables[0]) and runnables[0].checkpointer is not False
 
 
 class Said:
-    """One run's part of its thread's memory. Raises StoreUnavailable."""
+    """The messages that one run adds to the memory of its thread. Raises StoreUnavailable."""
 
     def __init__(self, threads: Threads, record: Record, settings: Settings) -> None:
         self._threads = threads
@@ -38,13 +38,13 @@ class Said:
 
     @property
     def _asked(self) -> Messages | None:
-        """This run's own messages; None for an input that is no conversation."""
+        """Return this run's own messages, or None for an input that is not a conversation."""
         asked = self._record.input if self._record.whole else self._record.turn or self._record.input
         messages: Messages | None = asked.get("messages")
         return messages
 
     async def recalled(self) -> Record:
-        """The record, with what was said in the thread before the messages of its input."""
+        """Return the record with the thread's earlier messages put before the messages of its input."""
         record, asked = self._record, self._asked
         if asked is None:
             return record
@@ -54,7 +54,7 @@ class Said:
         return replace(record, input={**record.input, "messages": messages})
 
     async def keep(self, fold: Fold) -> None:
-        """What this run has asked, and the answer that stands in its log."""
+        """Store the question of this run and the answer in its log."""
         if self._asked is not None and fold.text:
             await self._keep([*self._asked, {"role": "assistant", "content": fold.text}])
 
@@ -64,7 +64,7 @@ class Said:
 
 
 def _newest(messages: Messages, most: int) -> Messages:
-    """The last messages, at most so many; what is cut is cut before a question."""
+    """Return at most `most` of the last messages. The result begins with a question, if it has one."""
     if len(messages) <= most:
         return messages
     kept = list(messages[-most:])

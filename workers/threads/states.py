@@ -1,6 +1,6 @@
-"""How the graph of a thread stands, for a process that serves and may never have run a graph.
+"""Read the state of a thread's graph, in a web process that may never have run a graph.
 
-LangGraph is imported, and values are read, in a thread beside the event loop: both take long.
+LangGraph is imported, and values are read, in a thread outside the event loop, because both take long.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gateway.streams.graph_state import GraphState, StateWanted, Take
 
 
 async def state_of(redis: Commands, owner: str, thread: str, take: Take) -> GraphState | None:
-    """The newest checkpoint of a caller's thread, as JSON; None where there is none.
+    """Return the newest checkpoint of a caller's thread as JSON, or None when there is none.
 
     Raises StoreUnavailable or TooManyReaders.
     """
@@ -26,7 +26,7 @@ async def state_of(redis: Commands, owner: str, thread: str, take: Take) -> Grap
 async def states_of(
     redis: Commands, owner: str, thread: str, take: Take, wanted: StateWanted
 ) -> Sequence[GraphState]:
-    """Checkpoints of a caller's thread, the newest first. Raises StoreUnavailable or TooManyReaders."""
+    """Return checkpoints of a caller's thread, newest first. Raises StoreUnavailable or TooManyReaders."""
     told = await asyncio.to_thread(_reader)
     found: Sequence[GraphState] = await told.read_many(redis, owner, thread, take, wanted)
     return found

@@ -1,7 +1,7 @@
-"""A thread's checkpoints as LangGraph's server tells states, without the graph that has made them.
+"""Convert a thread's checkpoints to the states of LangGraph's server, without the graph that made them.
 
-Which nodes come next is read from the channels by which LangGraph triggers them. Channels that are
-LangGraph's own are no values, and the product's own metadata are not told.
+The next nodes are read from the channels with which LangGraph triggers nodes. LangGraph's own channels are
+not returned as values, and the product's own metadata is not returned.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from workers.checkpoints.saver import Saver
 from workers.checkpoints.store import Stored
 from workers.langchain.values import plain
 
-_TRIGGER = "branch:to:"  # before a node's name: the channel that triggers it
-_COPIES = 8  # bytes of memory for each byte that is read: its objects, and what is told of them
+_TRIGGER = "branch:to:"  # the prefix of the channel that triggers a node; the node's name follows
+_COPIES = 8  # Memory, in bytes, for each byte that is read: for the objects, and for the JSON made of them.
 _INTERRUPT, _ERROR, _START, _TASKS = "__interrupt__", "__error__", "__start__", "__pregel_tasks"
 
 
 async def read(redis: Commands, owner: str, thread: str, take: Take) -> GraphState | None:
-    """The newest checkpoint, or None. Raises StoreUnavailable or TooManyReaders."""
+    """Return the newest checkpoint, or None. Raises StoreUnavailable or TooManyReaders."""
     return await _read(Saver(redis, owner=owner), thread, "", take)
 
 
 async def read_many(
     redis: Commands, owner: str, thread: str, take: Take, wanted: StateWanted
 ) -> Sequence[GraphState]:
-    """Checkpoints, the newest first. Raises StoreUnavailable or TooManyReaders."""
+    """Return checkpoints, newest first. Raises StoreUnavailable or TooManyReaders."""
     saver = Saver(redis, owner=owner)
     if wanted.checkpoint:
         one = await _read(saver, thread, wanted.checkpoint, take)
@@ -103,7 +103,7 @@ def _task(task: str, name: str) -> dict[str, Any]:
 
 
 def _named(stored: Stored, tasks: Sequence[str]) -> list[str]:
-    """The nodes of these tasks, by the paths that stand with what they have written; or nothing."""
+    """Return the nodes of these tasks, by the paths stored with their writes; or an empty list."""
     names: dict[str, str] = {}
     for name, data in stored.writes.items():
         path = unquoted(data.split(b" ", 1)[0].decode())
@@ -113,7 +113,7 @@ def _named(stored: Stored, tasks: Sequence[str]) -> list[str]:
 
 
 def _next(checkpoint: Any) -> list[str]:
-    """The nodes that are triggered and have not run."""
+    """Return the nodes that were triggered and have not run yet."""
     if _START in checkpoint["channel_values"]:
         return [_START]
     sent = [str(getattr(one, "node", "")) for one in checkpoint["channel_values"].get(_TASKS) or ()]
