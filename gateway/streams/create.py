@@ -192,8 +192,8 @@ class Creation:
     async def note_webhook(self, owner: str, stream_id: str, *, is_new: bool) -> None:
         """Note that a stream with a webhook will be created. `is_new`: the webhook is the stream's own.
 
-        Otherwise the stream inherits the webhook of another stream. Raises OverQuota if the webhook is new and
-        the owner has too many.
+        Otherwise the stream inherits the webhook of another stream. Raises OverQuota if the webhook is new
+        and the owner has too many.
         """
         await (self._outbox.admit(owner, stream_id) if is_new else self._outbox.note(owner, stream_id))
 
