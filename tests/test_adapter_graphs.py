@@ -200,7 +200,7 @@ async def test_private_state_goes_to_nobody() -> None:
 
 async def test_a_node_that_hands_over_to_the_graph_around_it_is_finished() -> None:
     def inner(state: MessagesState) -> Any:
-        return Command[Any](graph=Command.PARENT, goto="last", update={"messages": [HumanMessage("x")]})
+        return Command(graph=Command.PARENT, goto="last", update={"messages": [HumanMessage("x")]})
 
     builder: Any = StateGraph(MessagesState)
     builder.add_node("team", graph_of(MessagesState, inner))
