@@ -173,6 +173,7 @@ export class Answer {
     const isLast = this === this.turn.last;
     const failed = stream.ended === "failed" && isLast;
     put(parts.cause, cause);
+    put(parts.detail, (stream.ended === "failed" && end.detail) || ""); // development alone has it
     parts.note.hidden = !cause;
     parts.resume.hidden = !(reader.state === "lost" && retry && this.id);
     parts.again.hidden = !(failed || (reader.state === "lost" && (!this.id || !retry)));
@@ -229,7 +230,8 @@ export class Answer {
     parts.how.hidden = !reader.events.length;
     parts.another.hidden = reader.live || this.hasSecond;
     put(parts.by, reader.live ? "" : by(reader.model));
-    const words = [...arrival(reader), ...(this.checked === null ? [] : [SAME[this.checked]])];
+    const isCompared = this.checked === false || (this.checked && !["failed", "cancelled"].includes(stream.ended));
+    const words = [...arrival(reader), ...(isCompared ? [SAME[this.checked]] : [])];
     fill(parts.trail, words.map((one) => make("li", one)));
   }
 }

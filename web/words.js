@@ -55,14 +55,22 @@ export const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
 const times = (number) => (number === 1 ? "once" : number === 2 ? "twice" : `${number} times`);
 const wait = (error) => (error.retryAfter ? ` Try again in ${plural(error.retryAfter, "second")}.` : " Try again in a while.");
 
+/** In how many events it came. Of an answer without its end nobody can say that nothing is missing. */
+function came({ events, doubled, stream: { ended }, end }) {
+  const before = plural(events.length - 1, "event"), twice = doubled ? `; ${doubled} of them came twice` : "";
+  if (ended === "failed") return `It ended with an error (${end.code}) after ${before}${twice}.`;
+  if (ended === "cancelled") return `It was stopped after ${before}${twice}.`;
+  return `It came in ${plural(events.length, "event")}; ${doubled ? `${doubled} of them came twice` : "none came twice, none is missing"}.`;
+}
+
 /** How an answer came, a sentence each. */
 export function arrival(reader) {
-  const { firstWordMs, end, events, doubled, cuts, resumes, resumedBehind, logLost } = reader;
+  const { firstWordMs, end, events, cuts, resumes, resumedBehind, logLost } = reader;
   const { usage, finish_reason: why, duration_ms: took, attempts = 1 } = end ?? {};
   return [
     firstWordMs && took ? `The first word came after ${seconds(firstWordMs)}, the last after ${seconds(took)}.`
       : firstWordMs ? `The first word came after ${seconds(firstWordMs)}.` : took && `It took ${seconds(took)} to write.`,
-    events.length && `It came in ${plural(events.length, "event")}; ${doubled ? `${doubled} of them came twice` : "none came twice, none is missing"}.`,
+    events.length && came(reader),
     cuts && `You cut the connection ${times(cuts)}.`,
     resumes && `The connection was lost and came back ${times(resumes)}${resumes > 1 ? ", the last time" : ""} behind event ${resumedBehind}: only what was missing was sent.`,
     attempts > 1 && `${attempts} workers wrote it, one after the other: each went on where the one before had died or failed.`,
