@@ -1,4 +1,4 @@
-"""The page in a real browser: it tells a failure, a stream from elsewhere and a silent gateway as they are."""
+"""The page in a real browser: a failure, a stream from elsewhere, a silent gateway told as they are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.support.redis_server import RedisServer
 fixture = pytest_asyncio.fixture(scope="module", loop_scope="module")
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-BUTTONS = "[...document.querySelectorAll('{where} button')].filter(b => b.checkVisibility()).map(b => b.textContent)"
+SHOWN = "filter(b => b.checkVisibility()).map(b => b.textContent)"
+BUTTONS = f"[...document.querySelectorAll('{{where}} button')].{SHOWN}"
 
 
 @fixture
@@ -66,7 +67,7 @@ async def chooses(person: Person, chain: str) -> None:
 async def elsewhere(person: Person, chain: str, **more: Any) -> str:
     """The id of a stream that was started without the page."""
     async with httpx.AsyncClient(base_url=person.url) as client:
-        answer = await client.post("/stream", json={"user": "q", "chain": chain, **more})
+        answer = await client.post("/stream", json={"user": "q", "chain": chain} | more)
     assert answer.status_code == 202
     return str(answer.json()["id"])
 
@@ -113,3 +114,49 @@ async def test_how_it_arrived_claims_nothing_of_an_answer_without_its_end(
     await person.sees("trail", told, part=True)
     trail = await person.does("read", "trail")
     assert ("missing" in trail, "is the same" in trail) == (False, False), trail
+
+
+TITLES = "[...document.querySelectorAll('#history a')].map(a => [...a.children].map(n => n.textContent))"
+
+
+async def test_streams_of_elsewhere_are_told_apart_and_opened_they_say_so(
+    person: Person, model: ModelServer
+) -> None:
+    named = await elsewhere(person, "word", metadata={"question": "Which   word\nis it?"})
+    plain = await elsewhere(person, "word")
+    failed = await elsewhere(person, "unset")
+    await person.does("reload")
+    await person.does("until", f"{TITLES}[2]?.[0] === 'Which word is it?'")
+    await person.does("until", f"{TITLES}[0][1].startsWith('failed')")
+    first, second, _ = await person.does("run", f"{TITLES}.slice(0, 3)")
+    assert (first[0], second[0]) == (f"unset · {failed[:8]}", f"word · {plain[:8]}")
+    assert ("asked elsewhere" in first[1], "asked elsewhere" in second[1]) == (True, True)
+    deletes = "document.querySelector('#history li:nth-child(2) button').getAttribute('aria-label')"
+    assert await person.does("run", deletes) == f"Delete “word · {plain[:8]}”"
+
+    await person.does("click", "#history li:nth-child(2) a")
+    await person.sees("elsewhere", f"Asked elsewhere {plain}")
+    assert await person.does("run", BUTTONS.format(where=".question")) == []  # no question to copy or edit
+    assert await person.does("axe") == []
+    await person.does("click", "#history li:nth-child(3) a")
+    await person.sees("asked", "Which   word\nis it?")
+    assert named in await person.does("address")
+
+    await person.does("click", "#history li:nth-child(1) a")
+    await person.sees("elsewhere", f"Asked elsewhere {failed}")
+    await person.does("until", f"{BUTTONS.format(where='.note')}.join() === 'Ask again'")
+    await person.does("press", "Ask again")  # with the question that the gateway alone has
+    await person.does("until", f"!location.hash.includes({json.dumps(failed)})")
+    await person.sees("state", "Failed")
+    async with httpx.AsyncClient(base_url=person.url) as client:
+        where, document = f"/stream/{await person.stream_id()}", {"accept": "application/json"}
+        again = (await client.get(where, headers=document)).json()
+    assert again["retries"] == failed
+
+    whole = await elsewhere(person, "chat", user=script(["all of it"]))
+    await person.does("reload")
+    await person.does("until", f"{TITLES}[0][0] === 'chat · {whole[:8]}'")
+    await person.does("click", "#history li:nth-child(1) a")
+    await person.sees("state", "Done")
+    await person.sees("elsewhere", f"Asked elsewhere {whole}")
+    assert not await person.does("shown", "regenerate")  # there is no question to ask anew

@@ -172,12 +172,13 @@ export class Answer {
     this.#isStale ||= !isAll;
     const isLast = this === this.turn.last;
     const failed = stream.ended === "failed" && isLast;
+    const isKept = failed && stream.stages.some(({ parent, state }) => !parent && state === "finished");
     put(parts.cause, cause);
     put(parts.detail, (stream.ended === "failed" && end.detail) || ""); // development alone has it
     parts.note.hidden = !cause;
     parts.resume.hidden = !(reader.state === "lost" && retry && this.id);
-    parts.again.hidden = !(failed || (reader.state === "lost" && (!this.id || !retry)));
-    parts.retry.hidden = !(failed && stream.stages.some(({ parent, state }) => !parent && state === "finished"));
+    parts.again.hidden = !((failed && (this.turn.asked || !isKept)) || (reader.state === "lost" && (!this.id || (!retry && this.turn.asked))));
+    parts.retry.hidden = !isKept;
     node.dataset.state = reader.live ? "live" : this.waits || stream.ended || "lost";
     this.#drawFoot();
     this.#timer = setTimeout(() => {
@@ -226,7 +227,7 @@ export class Answer {
     const isQuiet = is === "done" || is === "unknown" || (is === "failed" && !parts.note.hidden);
     parts.state.className = `state ${isQuiet ? "unseen" : ""} ${["dead", "lost", "away", "nobody", "failed"].includes(is) ? "warn" : ""} ${reader.live ? "busy" : ""}`;
     parts.copy.hidden = reader.live || !this.said;
-    parts.regenerate.hidden = reader.live || this !== this.turn.last || !this.turn.isLast || !["done", "cancelled", "unknown"].includes(stream.ended) || this.waits === "waiting";
+    parts.regenerate.hidden = reader.live || this !== this.turn.last || !this.turn.isLast || !this.turn.asked || !["done", "cancelled", "unknown"].includes(stream.ended) || this.waits === "waiting";
     parts.how.hidden = !reader.events.length;
     parts.another.hidden = reader.live || this.hasSecond;
     put(parts.by, reader.live ? "" : by(reader.model));

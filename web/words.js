@@ -24,7 +24,7 @@ CHAIN.unknown = "The program that answers. This gateway does not say which ones 
 
 export const RAIL = {
   none: "The gateway shows no list of conversations here.", empty: "What you ask stands here, also after a reload.", live: "being written",
-  waiting: "asks you", failed: "failed", elsewhere: (chain) => `Asked elsewhere, of ${chain}`,
+  waiting: "asks you", failed: "failed", unnamed: (chain, id) => `${chain} · ${id.slice(0, 8)}`, elsewhere: "asked elsewhere",
   delete: (title) => `Delete “${title}”`, undeleted: "The conversation was not deleted, or not all of it. Try again.",
 };
 
