@@ -118,7 +118,7 @@ async def test_the_cut_button_alone_and_a_second_reader_see_the_same(
     await person.does("ask", script(["one ", "two ", "three"], gate="two readers", gate_at=1))
     await person.sees("answer", "one")
     await person.does("press", "Open a second device")
-    await person.does("until", "document.querySelector('.second pre')?.textContent === 'one '")
+    await person.does("until", "document.querySelector('.second-said')?.textContent.trim() === 'one'")
     await person.does("press", "Cut this one")
     await person.does("press", "Cut the connection")
     await person.sees("trail", "came back once behind event ", part=True)

@@ -160,3 +160,80 @@ async def test_streams_of_elsewhere_are_told_apart_and_opened_they_say_so(
     await person.sees("state", "Done")
     await person.sees("elsewhere", f"Asked elsewhere {whole}")
     assert not await person.does("shown", "regenerate")  # there is no question to ask anew
+
+
+CARDS = "[...document.querySelectorAll('#examples button')].map(b => [...b.children].map(n => n.textContent))"
+
+
+async def test_the_cards_say_what_they_do_and_ask_the_script_for_what_it_says(
+    driver: Process, url: str, model: ModelServer
+) -> None:
+    async with visit(driver, url) as person:
+        await chooses(person, "chat")
+        others = await person.does("run", CARDS)
+        await chooses(person, "demo")
+        scripted = await person.does("run", CARDS)
+        assert [(title, says) for title, says, _ in others] == [(title, says) for title, says, _ in scripted]
+        assert all(title.startswith("Ask, then ") for title, _, _ in scripted)
+        labels = (
+            "[...document.querySelectorAll('#losing button')].map(b => b.textContent.replace('Second', ''))"
+        )
+        bar = await person.does("run", labels)
+        for (_, says, _), button in zip(
+            scripted, ("Cut the connection", "Kill the worker", "Open a second device"), strict=True
+        ):
+            assert f"“{button}" in says
+            assert any(button in one for one in bar)
+        asks = [question for _, _, question in scripted]
+        assert not set(asks) & {question for _, _, question in others}
+        await person.does("click", "#examples li:nth-child(1) button")
+        await person.sees("asked", asks[0])
+        await person.sees("answer", "This answer is scripted.", part=True)
+        await person.does("press", "Stop")
+        await person.sees("state", "Stopped")
+
+
+async def test_the_bar_explains_itself_until_something_was_tried(model: ModelServer, person: Person) -> None:
+    bar = "document.querySelector('#losing .lost').textContent"
+    why = await person.does("run", "import('./web/words.js').then(({ LOSING }) => LOSING.why)")
+    assert why.startswith("Try one of these")
+    await person.does("ask", script(["one ", "two"], gate="bar", gate_at=1))
+    await person.sees("answer", "one")
+    await person.does("until", f"{bar} === {json.dumps(why)}")
+    await person.does("press", "Open a second device")
+    await person.does("until", f"{bar}.includes('from its first word')")
+    await person.does("press", "Close")
+    await person.does("until", f"{bar} === ''")
+    await person.does("press", "Cut the connection")
+    await person.does("until", f"{bar}.startsWith('Back')")
+    model.open_gate("bar")
+    await person.sees("state", "Done")
+
+
+async def test_the_second_device_draws_the_answer_as_the_first_does(
+    model: ModelServer, person: Person
+) -> None:
+    said = [
+        "# Head\n\nIt is **bold**.\n\n",
+        "```py\nx = 1\n```\n\n",
+        "| a | b |\n|-|-|\n| c | d |\n\n",
+        "line\n\n" * 200,
+    ]
+    await person.does("ask", script([*said, "the end"], gate="second", gate_at=len(said)))
+    await person.sees("answer", "line", part=True)
+    await person.does("press", "Open a second device")
+    drawn = "document.querySelector('{where} .answer').innerHTML"
+    model.open_gate("second")
+    await person.sees("state", "Done")
+    await person.sees("second-state", "Done")
+    same = f"{drawn.format(where='.said')} === {drawn.format(where='.second-said')}"
+    await person.does("until", same)
+    frame = "document.querySelector('.second-said')"
+    for selector in ("strong", ".code", ".table"):
+        assert await person.does("count", f".second-said {selector}") == 1
+    assert await person.does("run", f"{frame}.clientHeight <= 400 && {frame}.scrollHeight > 2000")
+    await person.does("until", f"{frame}.scrollHeight - {frame}.clientHeight - {frame}.scrollTop < 2")
+    assert await person.does("run", f"{frame}.querySelector('.answer').getAttribute('aria-live')") is None
+    await person.does("click", ".second-said .copy-code")
+    await person.does("until", "navigator.clipboard.readText().then(t => t === 'x = 1')")
+    assert await person.does("axe") == []

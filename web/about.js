@@ -55,6 +55,9 @@ export class About {
     node.hidden = false;
     const chain = this.#chains.get(this.chain);
     $("about-chain").textContent = chain ? CHAIN(chain) : CHAIN.unknown;
+    for (const { dataset, lastElementChild } of $("examples").querySelectorAll("button")) { // a script can say only what it says
+      lastElementChild.textContent = this.chain === SCRIPTED ? dataset.scripted : dataset.ask;
+    }
     $("about-model").textContent = MODEL_IS[is] ?? MODEL_IS.away;
   }
 }

@@ -185,6 +185,7 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden) wake
 
 composer.text ||= sessionStorage.getItem("question") ?? "";
 sessionStorage.removeItem("question");
+$("kill-card").hidden = !page.own;
 buttons();
 about.watch();
 about.list();

@@ -36,7 +36,8 @@ export function when(iso) {
 
 /** What the bar says, by which one tries to lose an answer. */
 export const LOSING = {
-  why: "The answer goes on without you, and you come back to all of it.",
+  why: "Try one of these while the answer is written: none of them loses a word.",
+  second: "The second device reads the same answer beside it, from its first word on.",
   cut: "Cut. The page is coming back by itself…",
   back: "Back. It went on where it was: nothing is missing, nothing came twice.",
   dead: "The worker is dead.",
