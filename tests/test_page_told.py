@@ -237,3 +237,32 @@ async def test_the_second_device_draws_the_answer_as_the_first_does(
     await person.does("click", ".second-said .copy-code")
     await person.does("until", "navigator.clipboard.readText().then(t => t === 'x = 1')")
     assert await person.does("axe") == []
+
+
+async def test_a_silent_gateway_is_told_and_a_clean_hand_over_is_no_death(
+    driver: Process, environment: dict[str, str], model: ModelServer
+) -> None:
+    bar = "document.querySelector('#losing .lost').textContent"
+    off = "document.querySelector('#losing .kill').getAttribute('aria-disabled')"
+    silent = "The gateway does not answer. The page tries again."
+    first = GatewayProcess("all", environment)
+    async with first, visit(driver, first.url) as person:
+        person.may_complain = "net::ERR_"
+        await chooses(person, "chat")
+        await person.does("ask", script(["before ", "after"], gate="handed", gate_at=1))
+        await person.sees("answer", "before")
+        await person.does("until", f"{off} === 'false'")
+        await first.stop()
+        await person.does("until", f"{bar} === {json.dumps(silent)}")
+        assert await person.does("run", off) == "true"
+        assert await person.does("axe") == []
+        port = {"PORT": first.url.rpartition(":")[2]}
+        async with GatewayProcess("all", environment | port):
+            await person.does("until", f"{bar}.startsWith('Back')")
+            model.open_gate("handed")
+            await person.sees("answer", "before after")
+            await person.sees("state", "Done")
+            await person.does("press", "How it arrived")
+            await person.sees("trail", "2 attempts", part=True)
+            trail = await person.does("read", "trail")
+            assert ("another worker went on" in trail, "died" in trail) == (True, False), trail

@@ -43,6 +43,7 @@ export class Answer {
   get said() { return spoken(this.reader.stream).map(({ text }) => text.trim()).join("\n\n"); }
   get busy() { return this.reader.live && this.reader.state !== "away"; }
   get isDead() { return this.reader.live && this.#killedAt > 0 && this.#killedAt === this.reader.events.length; }
+  get canKill() { return !this.isDead && !this.reader.isUnanswered && this.reader.stream.stages.length > 0; }
   get hasSecond() { return this.#second !== null; }
 
   async run() {
@@ -81,7 +82,7 @@ export class Answer {
   }
 
   async kill() {
-    if (this.isDead || !this.reader.stream.stages.length) return;
+    if (!this.canKill) return;
     const answer = await this.page.call("dev/kill-worker", { method: "POST", body: JSON.stringify({ id: this.id }) });
     if (answer?.killed) {
       [this.wasKilled, this.#killedAt, this.#killed] = [true, this.reader.events.length, performance.now()];

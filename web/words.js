@@ -39,6 +39,7 @@ export const LOSING = {
   why: "Try one of these while the answer is written: none of them loses a word.",
   second: "The second device reads the same answer beside it, from its first word on.",
   cut: "Cut. The page is coming back by itself…",
+  silent: "The gateway does not answer. The page tries again.",
   back: "Back. It went on where it was: nothing is missing, nothing came twice.",
   dead: "The worker is dead.",
   within: (left) => `Another one takes over within ${left} s.`,
@@ -74,7 +75,7 @@ export function arrival(reader) {
     events.length && came(reader),
     cuts && `You cut the connection ${times(cuts)}.`,
     resumes && `The connection was lost and came back ${times(resumes)}${resumes > 1 ? ", the last time" : ""} behind event ${resumedBehind}: only what was missing was sent.`,
-    attempts > 1 && `${attempts} workers wrote it, one after the other: each went on where the one before had died or failed.`,
+    attempts > 1 && `It took ${attempts} attempts: ${attempts > 2 ? "each time " : ""}another worker went on where the one before had stopped.`,
     logLost && "The gateway's store had lost a part of it, so all was sent again.",
     usage?.total_tokens && `The model read ${plural(usage.input_tokens, "token")} and wrote ${usage.output_tokens}.`,
     why === "length" && "The model stopped at its limit of length."].filter(Boolean);
