@@ -12,8 +12,8 @@ export const MODEL_IS = {
     + "(or AZURE_OPENAI_ENDPOINT) and start the gateway again.",
   configured: "The one that OPENAI_API_KEY, OPENAI_BASE_URL or AZURE_OPENAI_ENDPOINT names, as GATEWAY_MODEL; under each answer stands which one wrote it.",
   failed: "There is none: set OPENAI_API_KEY (or AZURE_OPENAI_ENDPOINT), and start the gateway again.",
-  scripted: "None: this chain says a script, so that there is something to lose before a model is set up. For real answers set OPENAI_API_KEY "
-    + "(or AZURE_OPENAI_ENDPOINT), start the gateway again, and choose the chain “chat”.",
+  scripted: "None: this chain says a script, so that there is something to lose before a model is set up. For real answers stop the gateway, set "
+    + "OPENAI_API_KEY (or AZURE_OPENAI_ENDPOINT) in its environment, and start it again: then “chat” answers, unless you choose another chain.",
   away: "The gateway does not answer. This page looks again when the network is back.",
 };
 
