@@ -48,6 +48,7 @@ async def test_it_shows_stages_a_tool_sources_a_table_and_code_and_says_that_it_
         ("calculator", "finished"),
     ]
     assert f"about {tools[1]['output']} pieces of text" in text
+    assert f"`{tools[0]['input']['expression']} = {tools[1]['output']}`" in text
     [sources] = [event.data["data"] for event in result.events if event.data.get("name") == "sources"]
     assert [one["source"] for one in sources["documents"]] == [source for source, _, _ in PASSAGES]
     assert all((ROOT / one["source"]).is_file() for one in sources["documents"])
@@ -57,6 +58,16 @@ async def test_it_shows_stages_a_tool_sources_a_table_and_code_and_says_that_it_
     )
     assert "(15 s)" in text
     assert (result.error, result.finish_reason) == (None, "stop")
+
+
+async def test_it_says_exactly_how_a_real_model_is_had() -> None:
+    text = shown((await run("demo", user="q", params={"seconds": 0})).events)
+    [lines] = re.findall(r"^```sh\n(export .*\n)```$", text, re.MULTILINE)
+    environment = dict([lines.removeprefix("export ").strip().split("=")])
+    assert environment == {"OPENAI_API_KEY": "…"}
+    assert Settings.from_env(environment).default_chain == "chat"  # so nobody has to choose it
+    assert "choose" not in text.split("You asked:")[0]
+    assert "toy" in text.split("You asked:")[0]  # which `chat` is until then
 
 
 async def test_a_long_question_is_cut_and_the_pace_is_bounded() -> None:

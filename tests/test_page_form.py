@@ -410,7 +410,7 @@ async def test_axe_finds_nothing(
         await person.does("ask", script(chunks, gate=gate, gate_at=len(RICH)))
         await person.does("until", "document.querySelector('.answer .code') !== null")
         await person.does("click", "#losing .other")
-        await person.does("until", "document.querySelector('.second pre')?.textContent > ''")
+        await person.does("until", "document.querySelector('.second-said')?.textContent > ''")
         assert await person.does("axe") == []
         model.open_gate(gate)
         await person.sees("state", "Done")

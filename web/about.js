@@ -7,7 +7,7 @@ const MODEL_LOOKS = 120; // one a second while the model loads
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class About {
-  model = ""; #page; #chains = new Map(); #isWatching = false;
+  model = ""; #page; #chains = new Map(); #wanted = ""; #isWatching = false;
 
   constructor(page) {
     this.#page = page;
@@ -15,7 +15,8 @@ export class About {
   }
 
   get chain() { return $("chain").value; }
-  set chain(name) {
+  set chain(name) { // the list of chains may come later
+    this.#wanted = name;
     if (this.#chains.has(name)) $("chain").value = name;
     this.draw();
   }
@@ -25,7 +26,7 @@ export class About {
     if (!answer) return;
     this.#chains = new Map(answer.chains.map((one) => [one.name, one]));
     const usual = answer.default ?? "chat";
-    const was = this.chain;
+    const was = this.#chains.has(this.#wanted) ? this.#wanted : "";
     $("chain").replaceChildren(...[...this.#chains.keys()].map((name) => new Option(name, name, name === usual, name === (was || usual))));
     $("chains").hidden = this.#chains.size < 2;
     this.draw();
@@ -54,6 +55,9 @@ export class About {
     node.hidden = false;
     const chain = this.#chains.get(this.chain);
     $("about-chain").textContent = chain ? CHAIN(chain) : CHAIN.unknown;
+    for (const { dataset, lastElementChild } of $("examples").querySelectorAll("button")) { // a script can say only what it says
+      lastElementChild.textContent = this.chain === SCRIPTED ? dataset.scripted : dataset.ask;
+    }
     $("about-model").textContent = MODEL_IS[is] ?? MODEL_IS.away;
   }
 }

@@ -1,21 +1,20 @@
 // One stream of a turn: what its reader has, as a person sees it, and what the graph has stopped to ask.
-import { drawDetails, drawStages, result } from "./details.js";
+import { drawDetails, drawStages } from "./details.js";
 import { copy, fill, make, put } from "./dom.js";
-import { Growing } from "./growing.js";
 import { QuestionForm } from "./question.js";
 import { Reader } from "./reader.js";
+import { Pace, Said, spoken } from "./said.js";
 import { Second } from "./second.js";
 import { titles } from "./ways.js";
 import { ANSWERED, LOSING, SAME, STATES, arrival, by, failure, told } from "./words.js";
 
-const DRAW_MS = 50; // between two drawings
-const DRAWING_MS = 16; // after which the rest of the text is left to the next one
 const ON_ITS_WAY_MS = 1000; // after a worker's death, what it had written may still arrive
 const QUEUED_MS = 3000; // after which it is asked whether there is a worker at all
 
 export class Answer {
   isNew; checked = null; waits = ""; isAlone = false; wasKilled = false; takenOverBy = 0;
-  #killedAt = 0; #killed = 0; #timer = 0; #isStale = false; #texts = []; #second = null; #form = null;
+  hadSecond = false;
+  #killedAt = 0; #killed = 0; #pace = new Pace((began) => this.#draw(began)); #said; #second = null; #form = null;
 
   /** `turn` has the `page`, and is told of `changed`, of `again`, `retry` and `resume`. `isNew`: the stream starts now. */
   constructor(turn, start, isNew = false) {
@@ -36,25 +35,16 @@ export class Answer {
       how.setAttribute("aria-expanded", String(!this.parts.arrived.hidden));
     };
     another.onclick = () => this.openSecond();
-    this.parts.said.onclick = ({ target }) => {
-      const one = target.closest(".copy-code");
-      if (one) copy(one.closest(".code").querySelector("pre").textContent.replace(/\n$/, ""), one);
-    };
+    this.#said = new Said(this.parts.said, true);
   }
 
   get id() { return this.reader.stream.id; }
   get text() { return this.reader.stream.text; }
-  get said() { return this.#spoken.map(({ text }) => text.trim()).join("\n\n"); }
+  get said() { return spoken(this.reader.stream).map(({ text }) => text.trim()).join("\n\n"); }
   get busy() { return this.reader.live && this.reader.state !== "away"; }
   get isDead() { return this.reader.live && this.#killedAt > 0 && this.#killedAt === this.reader.events.length; }
+  get canKill() { return !this.isDead && !this.reader.isUnanswered && this.reader.stream.stages.length > 0; }
   get hasSecond() { return this.#second !== null; }
-
-  /** The stages that have said something, in their order; where none has, what the chain has come to. */
-  get #spoken() {
-    const spoken = this.reader.stream.stages.filter(({ text }) => text);
-    const made = spoken.length ? "" : result(this.reader.stream);
-    return made ? [{ name: "", run: 1, text: made }] : spoken;
-  }
 
   async run() {
     this.changed();
@@ -74,7 +64,7 @@ export class Answer {
   close() {
     this.reader.close();
     this.#second?.close();
-    clearTimeout(this.#timer);
+    this.#pace.close();
   }
 
   focus() { this.node.querySelector("article").focus({ preventScroll: true }); }
@@ -82,8 +72,8 @@ export class Answer {
   changed() {
     if (this.#killedAt && performance.now() - this.#killed < ON_ITS_WAY_MS) this.#killedAt = this.reader.events.length;
     this.turn.changed();
-    this.#isStale = true;
-    this.#timer ||= setTimeout(() => this.#draw(), DRAW_MS);
+    this.#second?.changed(); // it is compared with this one
+    this.#pace.changed();
   }
 
   async stop() {
@@ -92,7 +82,7 @@ export class Answer {
   }
 
   async kill() {
-    if (this.isDead || !this.reader.stream.stages.length) return;
+    if (!this.canKill) return;
     const answer = await this.page.call("dev/kill-worker", { method: "POST", body: JSON.stringify({ id: this.id }) });
     if (answer?.killed) {
       [this.wasKilled, this.#killedAt, this.#killed] = [true, this.reader.events.length, performance.now()];
@@ -105,6 +95,7 @@ export class Answer {
   openSecond() {
     if (this.#second) return;
     this.#second = new Second(this);
+    this.hadSecond = true;
     this.parts["second-close"].focus({ preventScroll: true });
     this.changed();
   }
@@ -160,58 +151,25 @@ export class Answer {
     this.changed();
   }
 
-  #draw() {
-    const began = performance.now();
-    this.#isStale = false;
+  #draw(began) {
     const { node, parts, reader } = this;
     const { stream, end, error } = reader;
     const [cause, retry] = error ? told(error) : stream.ended === "failed" ? [failure(end), end.retryable] : ["", false];
     drawStages(parts.stages, reader);
     drawDetails(parts, reader);
-    const isAll = this.#drawText(began);
-    this.#isStale ||= !isAll;
+    const isAll = this.#said.draw(reader, began);
     const isLast = this === this.turn.last;
     const failed = stream.ended === "failed" && isLast;
+    const isKept = failed && stream.stages.some(({ parent, state }) => !parent && state === "finished");
     put(parts.cause, cause);
+    put(parts.detail, (stream.ended === "failed" && end.detail) || ""); // development alone has it
     parts.note.hidden = !cause;
     parts.resume.hidden = !(reader.state === "lost" && retry && this.id);
-    parts.again.hidden = !(failed || (reader.state === "lost" && (!this.id || !retry)));
-    parts.retry.hidden = !(failed && stream.stages.some(({ parent, state }) => !parent && state === "finished"));
+    parts.again.hidden = !((failed && (this.turn.asked || !isKept)) || (reader.state === "lost" && (!this.id || (!retry && this.turn.asked))));
+    parts.retry.hidden = !isKept;
     node.dataset.state = reader.live ? "live" : this.waits || stream.ended || "lost";
     this.#drawFoot();
-    this.#timer = setTimeout(() => {
-      this.#timer = 0;
-      if (this.#isStale) this.#draw();
-    }, isAll ? DRAW_MS : 0);
-  }
-
-  /** Each stage's text, as a block of its own; answers whether all of it stands. */
-  #drawText(began) {
-    const { said } = this.parts, { reader } = this;
-    const spoken = this.#spoken;
-    const wanted = Math.max(1, spoken.length);
-    while (this.#texts.length > wanted) this.#texts.pop().node.remove();
-    let isAll = true;
-    for (let at = 0; at < wanted && (isAll = performance.now() - began < DRAWING_MS || at === 0); at++) {
-      const one = (this.#texts[at] ??= this.#block(said));
-      const { name = "", run = 1, text = "", state = "" } = spoken[at] ?? {};
-      const isOver = !reader.live || state === "finished" || at < spoken.length - 1;
-      put(one.label, spoken.length > 1 ? (run > 1 ? `${name} ${run}` : name) : "");
-      while (!(isAll = one.growing.draw(text, isOver)) && performance.now() - began < DRAWING_MS);
-      const grows = reader.live && reader.state === "open" && reader.stream.stages.length > 0 && at === wanted - 1;
-      one.text.classList.toggle("growing", grows);
-      one.text.setAttribute("aria-busy", String(reader.live)); // read aloud when it is whole
-      if (!isAll) break;
-    }
     return isAll;
-  }
-
-  #block(said) {
-    const [node, label, text] = [make("section"), make("p", "", "stage-name"), make("div", "", "answer")];
-    text.setAttribute("aria-live", "polite");
-    node.append(label, text);
-    said.append(node);
-    return { node, label, text, growing: new Growing(text) };
   }
 
   #drawFoot() {
@@ -225,11 +183,12 @@ export class Answer {
     const isQuiet = is === "done" || is === "unknown" || (is === "failed" && !parts.note.hidden);
     parts.state.className = `state ${isQuiet ? "unseen" : ""} ${["dead", "lost", "away", "nobody", "failed"].includes(is) ? "warn" : ""} ${reader.live ? "busy" : ""}`;
     parts.copy.hidden = reader.live || !this.said;
-    parts.regenerate.hidden = reader.live || this !== this.turn.last || !this.turn.isLast || !["done", "cancelled", "unknown"].includes(stream.ended) || this.waits === "waiting";
+    parts.regenerate.hidden = reader.live || this !== this.turn.last || !this.turn.isLast || !this.turn.asked || !["done", "cancelled", "unknown"].includes(stream.ended) || this.waits === "waiting";
     parts.how.hidden = !reader.events.length;
     parts.another.hidden = reader.live || this.hasSecond;
     put(parts.by, reader.live ? "" : by(reader.model));
-    const words = [...arrival(reader), ...(this.checked === null ? [] : [SAME[this.checked]])];
+    const isCompared = this.checked === false || (this.checked && !["failed", "cancelled"].includes(stream.ended));
+    const words = [...arrival(reader), ...(isCompared ? [SAME[this.checked]] : [])];
     fill(parts.trail, words.map((one) => make("li", one)));
   }
 }

@@ -36,7 +36,7 @@ export class Composer {
     };
     $("stop").onclick = ({ detail }) => { if (detail < 2) page.stop(); }; // the second click of two was meant for Send
     $("examples").onclick = ({ target }) => {
-      const question = target.closest("button")?.dataset.ask;
+      const question = target.closest("button")?.querySelector("em").textContent;
       if (question) page.ask(question);
     };
   }

@@ -4,7 +4,7 @@ import { $ } from "./dom.js";
 import { LOSING } from "./words.js";
 
 export class Losing {
-  #answer = null; #parts; #timer = 0; #said = "";
+  #answer = null; #parts; #timer = 0; #said = null;
 
   constructor(page) {
     const bar = $("losing");
@@ -19,7 +19,7 @@ export class Losing {
 
   /** Show what may be done to this answer now; nothing where it is not being written. */
   show(answer) {
-    if (answer !== this.#answer) [this.#answer, this.#said] = [answer, ""];
+    if (answer !== this.#answer) [this.#answer, this.#said] = [answer, null];
     const isLive = Boolean(answer?.reader.live && answer.id);
     const hadFocus = !isLive && this.bar.contains(document.activeElement);
     this.bar.hidden = !isLive;
@@ -31,13 +31,16 @@ export class Losing {
     cut.setAttribute("aria-disabled", String(reader.state !== "open")); // a disabled button would lose the focus
     other.setAttribute("aria-disabled", String(answer.hasSecond));
     kill.hidden = !this.page.own;
-    kill.setAttribute("aria-disabled", String(answer.isDead || !reader.stream.stages.length));
-    const left = answer.isDead ? Math.ceil((answer.takenOverBy - performance.now()) / 1000) : 0;
-    const words = answer.isDead ? LOSING.dead : reader.state === "away" ? LOSING.cut : answer.wasKilled ? LOSING.taken : reader.cuts ? LOSING.back : LOSING.why;
+    kill.setAttribute("aria-disabled", String(!answer.canKill));
+    const isDead = answer.isDead && !reader.isUnanswered;
+    const left = isDead ? Math.ceil((answer.takenOverBy - performance.now()) / 1000) : 0;
+    const words = reader.isUnanswered ? LOSING.silent : isDead ? LOSING.dead : reader.state === "away" ? LOSING.cut
+      : answer.wasKilled ? LOSING.taken : reader.cuts || reader.resumes ? LOSING.back
+        : answer.hasSecond ? LOSING.second : answer.hadSecond ? "" : LOSING.why;
     if (this.#said !== words) lost.textContent = this.#said = words;
-    lost.className = `lost ${answer.isDead || reader.state === "away" ? "warn" : ""}`;
-    countdown.hidden = !answer.isDead;
-    if (!answer.isDead) return;
+    lost.className = `lost ${answer.isDead || reader.isUnanswered || reader.state === "away" ? "warn" : ""}`;
+    countdown.hidden = !isDead;
+    if (!isDead) return;
     countdown.textContent = left > 0 ? LOSING.within(left) : LOSING.now;
     this.#timer = setTimeout(() => this.show(this.#answer), 250);
   }

@@ -119,7 +119,9 @@ async function load() {
       turn.run();
     }
     const status = await look(shown);
-    turn.question = status?.metadata?.question ?? "";
+    const asked = status?.metadata?.question;
+    turn.question = typeof asked === "string" ? asked : "";
+    if (status && !turn.question) turn.fromElsewhere(shown);
     if (turns.length === 1 && status?.chain) about.chain = status.chain;
     if (stands()) page.conversation = status?.metadata?.conversation ?? shown;
     await complete(turn, status, stands);
@@ -183,6 +185,7 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden) wake
 
 composer.text ||= sessionStorage.getItem("question") ?? "";
 sessionStorage.removeItem("question");
+$("kill-card").hidden = !page.own;
 buttons();
 about.watch();
 about.list();

@@ -153,15 +153,16 @@ function conversations(rows) {
   return [...found.values()];
 }
 
-/** What a conversation is called. */
-const named = (title, { chain }) => (typeof title === "string" && title ? title : RAIL.elsewhere(chain));
+/** What a conversation is called: its first question, where its metadata has one. */
+const named = (title, { chain, id }) => (isNamed(title) ? title.trim().replace(/\s+/g, " ") : RAIL.unnamed(chain, id));
+const isNamed = (title) => typeof title === "string" && title.trim() !== "";
 
 function row({ key, head, title }, isShown) {
   const item = $("conversation").content.firstElementChild.cloneNode(true);
   const [link, button] = item.children, [name, about] = link.children;
   name.textContent = named(title, head);
   about.textContent = [isLive(head) ? RAIL.live : head.status === "waiting" ? RAIL.waiting : head.status === "failed" ? RAIL.failed : "",
-    head.chain, when(head.created_at)].filter(Boolean).join(" · ");
+    isNamed(title) ? head.chain : RAIL.elsewhere, when(head.created_at)].filter(Boolean).join(" · ");
   about.classList.toggle("busy", isLive(head));
   link.href = `#${head.id}`;
   if (isShown) link.setAttribute("aria-current", "page");

@@ -2,6 +2,8 @@
 import { Gateway, Unreachable } from "./client.js";
 import { firstWord, keepFirstWord } from "./kept.js";
 
+const MISSES = 2; // tries in a row without an answer: then it is not the connection alone
+const NO_GATEWAY = [502, 504]; // what a proxy says in its place
 const SILENT_SECONDS = 20; // more than a heartbeat: a connection that was silent for so long is dead
 
 export class Reader {
@@ -12,7 +14,7 @@ export class Reader {
   error = null;
   names = []; // of the chain's stages
   chain = ""; model = "";
-  #firstWordMs = 0;
+  #firstWordMs = 0; #misses = 0;
   #isNew;
   #ids = new Set();
   #wire = null;
@@ -28,6 +30,9 @@ export class Reader {
     this.#isNew = isNew;
     this.stream = start(new Gateway(".", { ...options, fetch: this.#fetch }), this.#over.signal);
   }
+
+  /** Whether nobody answers: not a connection that was cut, but one try after the other that found no gateway. */
+  get isUnanswered() { return this.#misses >= MISSES; }
 
   get live() { return !["ended", "lost"].includes(this.state); }
 
@@ -87,6 +92,11 @@ export class Reader {
     this.#changed(this);
   }
 
+  #missed() {
+    this.#misses++;
+    this.#changed(this);
+  }
+
   #set(state) {
     if (this.state === state || (state === "away" && !this.live)) return;
     this.state = state;
@@ -95,7 +105,13 @@ export class Reader {
 
   #fetch = async (url, init) => {
     const wire = (this.#wire = new AbortController());
-    const answer = await fetch(url, { ...init, signal: AbortSignal.any([init.signal, wire.signal]) });
+    const signal = AbortSignal.any([init.signal, wire.signal]);
+    const answer = await fetch(url, { ...init, signal }).catch((error) => {
+      if (!signal.aborted) this.#missed();
+      throw error;
+    });
+    if (NO_GATEWAY.includes(answer.status)) this.#missed();
+    else this.#misses = 0;
     if (answer.status !== 200) return answer;
     if (this.stream.lastEventId) [this.resumes, this.resumedBehind] = [this.resumes + 1, this.events.length];
     this.#set("open");

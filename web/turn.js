@@ -16,7 +16,7 @@ export class Turn {
     this.page = page;
     this.node = document.getElementById("turn").content.firstElementChild.cloneNode(true);
     const part = (name) => this.node.querySelector(`.${name}`);
-    this.parts = { bubble: part("bubble"), asked: part("asked"), edit: part("edit"), whole: part("question") };
+    this.parts = { bubble: part("bubble"), asked: part("asked"), edit: part("edit"), whole: part("question"), elsewhere: part("elsewhere"), actions: part("question-actions") };
     this.parts.edit.onclick = () => this.#edit();
     part("copy-question").onclick = ({ currentTarget }) => copy(this.asked, currentTarget);
     this.question = question;
@@ -38,7 +38,16 @@ export class Turn {
       if (bubble.scrollHeight > bubble.clientHeight) bubble.tabIndex = 0;
     });
     this.parts.whole.hidden = !text;
+    this.last?.changed(); // what may be done with its answer
   }
+
+  /** Say whose question is not known here: that of the stream of this id. */
+  fromElsewhere(id) {
+    const { whole, elsewhere, bubble, actions } = this.parts;
+    elsewhere.lastElementChild.textContent = id;
+    [whole.hidden, elsewhere.hidden, bubble.hidden, actions.hidden] = [false, false, true, true];
+  }
+
   get isLast() { return this.page.last === this; }
   get live() { return this.answers.some(({ reader }) => reader.live); }
 
@@ -52,7 +61,12 @@ export class Turn {
     this.parts.edit.hidden = this.live;
     this.page.changed(this);
   }
-  again() { this.page.again(this, this.asked); }
+
+  /** Ask anew; what failed and was asked elsewhere, by the question that the gateway has. */
+  again() {
+    if (this.asked) this.page.again(this, this.asked);
+    else this.retry(this.last);
+  }
 
   /** Write the question anew; what was said behind it is asked anew, too. */
   #edit() {

@@ -12,8 +12,8 @@ export const MODEL_IS = {
     + "(or AZURE_OPENAI_ENDPOINT) and start the gateway again.",
   configured: "The one that OPENAI_API_KEY, OPENAI_BASE_URL or AZURE_OPENAI_ENDPOINT names, as GATEWAY_MODEL; under each answer stands which one wrote it.",
   failed: "There is none: set OPENAI_API_KEY (or AZURE_OPENAI_ENDPOINT), and start the gateway again.",
-  scripted: "None: this chain says a script, so that there is something to lose before a model is set up. For real answers set OPENAI_API_KEY "
-    + "(or AZURE_OPENAI_ENDPOINT), start the gateway again, and choose the chain “chat”.",
+  scripted: "None: this chain says a script, so that there is something to lose before a model is set up. For real answers stop the gateway, set "
+    + "OPENAI_API_KEY (or AZURE_OPENAI_ENDPOINT) in its environment, and start it again: then “chat” answers, unless you choose another chain.",
   away: "The gateway does not answer. This page looks again when the network is back.",
 };
 
@@ -24,7 +24,7 @@ CHAIN.unknown = "The program that answers. This gateway does not say which ones 
 
 export const RAIL = {
   none: "The gateway shows no list of conversations here.", empty: "What you ask stands here, also after a reload.", live: "being written",
-  waiting: "asks you", failed: "failed", elsewhere: (chain) => `Asked elsewhere, of ${chain}`,
+  waiting: "asks you", failed: "failed", unnamed: (chain, id) => `${chain} · ${id.slice(0, 8)}`, elsewhere: "asked elsewhere",
   delete: (title) => `Delete “${title}”`, undeleted: "The conversation was not deleted, or not all of it. Try again.",
 };
 
@@ -36,8 +36,10 @@ export function when(iso) {
 
 /** What the bar says, by which one tries to lose an answer. */
 export const LOSING = {
-  why: "The answer goes on without you, and you come back to all of it.",
+  why: "Try one of these while the answer is written: none of them loses a word.",
+  second: "The second device reads the same answer beside it, from its first word on.",
   cut: "Cut. The page is coming back by itself…",
+  silent: "The gateway does not answer. The page tries again.",
   back: "Back. It went on where it was: nothing is missing, nothing came twice.",
   dead: "The worker is dead.",
   within: (left) => `Another one takes over within ${left} s.`,
@@ -55,17 +57,25 @@ export const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
 const times = (number) => (number === 1 ? "once" : number === 2 ? "twice" : `${number} times`);
 const wait = (error) => (error.retryAfter ? ` Try again in ${plural(error.retryAfter, "second")}.` : " Try again in a while.");
 
+/** In how many events it came. Of an answer without its end nobody can say that nothing is missing. */
+function came({ events, doubled, stream: { ended }, end }) {
+  const before = plural(events.length - 1, "event"), twice = doubled ? `; ${doubled} of them came twice` : "";
+  if (ended === "failed") return `It ended with an error (${end.code}) after ${before}${twice}.`;
+  if (ended === "cancelled") return `It was stopped after ${before}${twice}.`;
+  return `It came in ${plural(events.length, "event")}; ${doubled ? `${doubled} of them came twice` : "none came twice, none is missing"}.`;
+}
+
 /** How an answer came, a sentence each. */
 export function arrival(reader) {
-  const { firstWordMs, end, events, doubled, cuts, resumes, resumedBehind, logLost } = reader;
+  const { firstWordMs, end, events, cuts, resumes, resumedBehind, logLost } = reader;
   const { usage, finish_reason: why, duration_ms: took, attempts = 1 } = end ?? {};
   return [
     firstWordMs && took ? `The first word came after ${seconds(firstWordMs)}, the last after ${seconds(took)}.`
       : firstWordMs ? `The first word came after ${seconds(firstWordMs)}.` : took && `It took ${seconds(took)} to write.`,
-    events.length && `It came in ${plural(events.length, "event")}; ${doubled ? `${doubled} of them came twice` : "none came twice, none is missing"}.`,
+    events.length && came(reader),
     cuts && `You cut the connection ${times(cuts)}.`,
     resumes && `The connection was lost and came back ${times(resumes)}${resumes > 1 ? ", the last time" : ""} behind event ${resumedBehind}: only what was missing was sent.`,
-    attempts > 1 && `${attempts} workers wrote it, one after the other: each went on where the one before had died or failed.`,
+    attempts > 1 && `It took ${attempts} attempts: ${attempts > 2 ? "each time " : ""}another worker went on where the one before had stopped.`,
     logLost && "The gateway's store had lost a part of it, so all was sent again.",
     usage?.total_tokens && `The model read ${plural(usage.input_tokens, "token")} and wrote ${usage.output_tokens}.`,
     why === "length" && "The model stopped at its limit of length."].filter(Boolean);

@@ -43,6 +43,7 @@ PARTS = frozenset(
         "question.js",
         "rail.js",
         "reader.js",
+        "said.js",
         "scroll.js",
         "second.js",
         "theme.js",

@@ -116,3 +116,13 @@ async def _check(given: Any) -> str:
 def checked(_: Any) -> Any:
     """Two stages, the second of which fails the first time."""
     return {"draft": RunnableLambda(_draft), "check": RunnableLambda(_check)}
+
+
+@chain("unset", tries=1)
+def unset(_: Any) -> Any:
+    """One that always fails, and whose exception has text that is not to be trusted."""
+
+    async def look(given: Any) -> str:
+        raise ValueError("MAPS_KEY is not set <b>here</b>" + "\nand another line" * 60)
+
+    return RunnableLambda(look)

@@ -32,7 +32,15 @@ _PIECE = re.compile(r"\S+\s*")
 
 PLAN = """\
 **This answer is scripted.** No model wrote it, and it is the same whatever you ask. \
-For a real one set `OPENAI_API_KEY`, start again, and ask the chain `chat`.
+For a real model stop the gateway, set its key, and start it again from the same terminal:
+
+```sh
+export OPENAI_API_KEY=…
+```
+
+Then `chat` answers, without being asked for by name. \
+Until then `chat` is answered by a small toy model, where one is installed. \
+Azure needs `AZURE_OPENAI_ENDPOINT`, any other server `OPENAI_BASE_URL` (see `docs/settings.md`).
 
 You asked: {question}
 
@@ -54,7 +62,7 @@ WORKED_OUT = """\
 ### 2. What that means in numbers
 
 A reader who is away for 5 seconds misses about {missed} pieces of text at the pace of this answer \
-(the tool worked it out: `{expression}`). They wait in the log. Coming back costs one read of it.
+(the tool worked it out: `{expression} = {missed}`). They wait in the log. Coming back costs one read of it.
 
 """
 SECTIONS = {
