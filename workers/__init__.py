@@ -1,1 +1,1 @@
-"""Runs the chains: the only code that knows LangChain."""
+"""Run the chains. Only this package uses LangChain."""

@@ -1,4 +1,4 @@
-"""The mark of a stage that runs several times; it imports nothing, so a module of chains may import it."""
+"""Mark a stage that runs several times. This module imports nothing, so a module of chains may import it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """A stage that runs once for each of `over(given)`; its result is the list of theirs.
+    """A stage that runs once for each item of `over(given)`. Its result is the list of the results.
 
-    Each run is given what a stage is given, and its `item`. `over` must answer the same for the same.
+    Each run gets the normal input of a stage, with `item` added. `over` must return the same items for the
+    same input.
     """
 
     runnable: Runnable[Any, Any] | Callable[..., Any]

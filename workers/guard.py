@@ -1,10 +1,11 @@
-"""A chain cannot end its process: SystemExit and KeyboardInterrupt end the chain's task as an ordinary error.
+"""Prevent a chain from ending its process: SystemExit and KeyboardInterrupt end only the chain's task.
 
-asyncio lets these two exceptions of any task through to whoever runs the event loop, and so to the end of the
-process with every other stream in it. LangGraph and LangChain run nodes, tools and branches in tasks of their
-own, so no `except` around a chain sees them. A host of ours goes on with its loop then
-(`gateway/process.py`), which costs nothing. Where the loop is another's (Azure Functions) a task factory
-guards the tasks that a chain makes, and no others; that costs a chain some microseconds for each such task.
+asyncio passes these two exceptions from any task to the caller that runs the event loop. This ends the
+process with all of its other streams. LangGraph and LangChain run nodes, tools and branches in their own
+tasks, so an `except` around a chain does not catch these exceptions. A host of this product runs its loop
+again after such an exception (`gateway/process.py`), which costs nothing. If the loop belongs to another
+program (Azure Functions), a task factory guards the tasks that a chain creates, and only these. This costs a
+chain some microseconds for each such task.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from contextvars import Context, ContextVar
 from typing import Any
 
 _chain: ContextVar[str] = ContextVar("chain")
-_host_survives = False  # these exceptions, so no task needs to be guarded
+_host_survives = False  # True: the host survives these exceptions, so no task needs a guard
 TaskFactory = Callable[..., Any]
 
 
 class ChainExit(Exception):
-    """A chain has raised SystemExit or KeyboardInterrupt in a task of its own."""
+    """A chain has raised SystemExit or KeyboardInterrupt in one of its tasks."""
 
 
 def enter(name: str) -> None:
-    """From here on this task, in which a chain runs, and the tasks that it makes are the chain's."""
+    """Mark this task, which runs a chain, as the chain's.
+
+    The tasks that it creates belong to the chain too.
+    """
     _chain.set(name)
     if _host_survives:
         return
@@ -35,20 +39,23 @@ def enter(name: str) -> None:
 
 
 def leave_to_the_host() -> None:
-    """The host goes on with its event loop after such an exception, so no task needs a guard."""
+    """Create no guards, because the host runs its event loop again after such an exception."""
     global _host_survives
     _host_survives = True
 
 
 def chain_of(task: asyncio.Task[Any] | None) -> str:
-    """The chain that a task belongs to; empty for none. Before Python 3.12 a task does not show it."""
+    """Return the chain that a task belongs to, or an empty string.
+
+    Before Python 3.12 this is always empty.
+    """
     shown = getattr(task, "get_context", None)
     context: Context | None = shown() if shown is not None else None
     return context.get(_chain, "") if context is not None else ""
 
 
 class _Factory:
-    """Makes tasks as the factory before it, and guards those of chains."""
+    """Creates tasks with the previous factory, and guards the tasks of chains."""
 
     def __init__(self, before: TaskFactory | None) -> None:
         self._before: TaskFactory | None = before
@@ -68,7 +75,7 @@ class _Factory:
 
 
 class _Guarded(Coroutine[Any, Any, Any]):
-    """A coroutine whose SystemExit and KeyboardInterrupt are a ChainExit."""
+    """A coroutine that raises ChainExit instead of SystemExit and KeyboardInterrupt."""
 
     __slots__ = ("_coro",)
 
@@ -76,25 +83,25 @@ class _Guarded(Coroutine[Any, Any, Any]):
         self._coro = coro
 
     def send(self, value: Any) -> Any:
-        """The next step."""
+        """Run the next step of the coroutine."""
         try:
             return self._coro.send(value)
         except (SystemExit, KeyboardInterrupt) as error:
             raise ChainExit from error
 
     def throw(self, *given: Any) -> Any:
-        """The next step, by an exception: a cancellation."""
+        """Run the next step by raising an exception in the coroutine, such as a cancellation."""
         try:
             return self._coro.throw(*given)
         except (SystemExit, KeyboardInterrupt) as error:
             raise ChainExit from error
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the coroutine."""
         self._coro.close()
 
     def __await__(self) -> Any:
         return self._coro.__await__()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._coro, name)  # its frame, for stacks and names
+        return getattr(self._coro, name)  # the coroutine's frame, for stacks and names

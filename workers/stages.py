@@ -1,9 +1,10 @@
-"""A chain's stages in their order, and their results, which are its checkpoints.
+"""The stages of a chain in their order, and their results, which are the checkpoints of the chain.
 
-A stage of several is given `{"input": the chain's input, "<earlier stage>": its result, ...}`; a chain's only
-stage is given the input itself. An `Each` runs its stage once for each item, every run with its checkpoint.
-Invariant: a run counts as finished when its checkpoint is kept and its `finished` event stands in the log.
-Both are written in one append; a store that has lost its tail has lost both. No I/O.
+In a chain with several stages, a stage gets `{"input": the chain's input, "<earlier stage>": its result,
+...}`. If a chain has only one stage, this stage gets the input itself. An `Each` runs its stage once for each
+item. Each of these runs has its own checkpoint. Invariant: a run counts as finished when its checkpoint is
+stored and its `finished` event is in the log. Both are written in one append. So a store that has lost its
+tail has lost both. No I/O.
 """
 
 from __future__ import annotations
@@ -24,48 +25,49 @@ from workers.spending import added
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
-MOST_RUNS = 100  # of one stage
-_SPENT = " spent "  # in the name of what is kept of an unfinished run: no stage's name has a space
+MOST_RUNS = 100  # most runs of one stage
+# This is in the checkpoint name of an unfinished run. The name of a stage never has a space.
+_SPENT = " spent "
 Put = Callable[[str, Sequence[Mapping[str, Any]]], Any]
 
 
 def as_messages(stage: str, messages: Sequence[Mapping[str, Any]]) -> Any:
-    """A question as it is kept."""
+    """Return the messages of a question unchanged."""
     return messages
 
 
 def as_input(asked: Mapping[str, Any], put: Callable[[Sequence[Mapping[str, Any]]], Any]) -> Any:
-    """What a record's input is to a chain; `put` says what the messages of a question are."""
+    """Return the chain's input from a record's input. `put` converts the messages of a question."""
     messages = asked.get("messages")
     return asked["input"] if messages is None else put(messages)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run of one stage: what is run, on what, and whether the chain ends with it."""
+    """One run of one stage: what runs, its input, and whether the chain ends with it."""
 
     stage: str
     run: int  # from 1
-    index: int  # of the stage, from 0
-    count: int  # of stages
+    index: int  # the stage's place in the chain, from 0
+    count: int  # number of stages
     runnable: Runnable[Any, Any] = field(repr=False)
     given: Any = field(repr=False)
     last: bool
-    alone: bool  # the chain has no other
-    several: bool = False  # it is one of an `Each`
+    alone: bool  # the chain has only this stage, which is no `Each`
+    several: bool = False  # this is one of the runs of an `Each`
 
     @property
     def name(self) -> str:
-        """Stage and run, as a checkpoint is named."""
+        """Stage and run, which name the checkpoint of this run."""
         return f"{self.stage} {self.run}"
 
     def event(self, *, finished: bool) -> Event:
-        """It begins, or is at its end."""
+        """Return the `stage` event that says that this run begins or is finished."""
         return protocol.stage(self.stage, run=self.run, index=self.index, count=self.count, finished=finished)
 
 
 class Stages:
-    """What of a chain is done and what is not. `most`: largest sum of its checkpoints, in bytes."""
+    """Which stages of a chain are finished. `most`: the largest sum of the checkpoints, in bytes."""
 
     def __init__(
         self,
@@ -77,9 +79,9 @@ class Stages:
         most: int,
         put: Put = as_messages,
     ) -> None:
-        """`made` are the chain's parts by stage, `finished` the runs whose end stands in the log.
+        """`made` are the chain's parts by stage. `finished` are the runs whose end is in the log.
 
-        `put`: what a stage is given for the messages of a question.
+        `put` converts the messages of a question to the input of a stage.
         """
         self._parts = made
         self._alone = len(names) == 1 and not isinstance(made[names[0]], Each)
@@ -93,10 +95,10 @@ class Stages:
         self._results: dict[str, Any] = {}
         self._usage: list[Mapping[str, int]] = []
         self._spent = {name: json.loads(raw) for name, raw in record.checkpoints.items() if _SPENT in name}
-        self._ended: tuple[Any] | None = None  # the result of the step that was given out last
+        self._ended: tuple[Any] | None = None  # a tuple with the result of the step that was yielded last
 
     def steps(self) -> Iterator[Step]:
-        """The runs that are still to be made, in order; `finish` is called for each before the next."""
+        """Yield the runs that are not finished, in order. Call `finish` for each one before the next one."""
         for index, (name, part) in enumerate(self._parts.items()):
             several = isinstance(part, Each)
             items = list(part.over(self._given(name))) if several else [None]
@@ -116,12 +118,12 @@ class Stages:
             self._results[name] = results if several else results[0]
 
     def finish(self, step: Step, result: Any, usage: Mapping[str, int]) -> dict[str, bytes]:
-        """Take a step's result; the fields of the record to be written with its `finished` event.
+        """Store a step's result. Return the record's fields to write with its `finished` event.
 
-        Raises TooLong, and TypeError for a result that is no JSON.
+        Raises TooLong. Raises TypeError for a result that cannot be written as JSON.
         """
         usage = added([usage, self._spent.pop(_SPENT + step.name, {})])
-        if step.last:  # the end itself is its checkpoint
+        if step.last:  # the terminal event takes the place of a checkpoint
             self._ended = (result,)
             self._usage.append(usage)
             return {}
@@ -129,18 +131,18 @@ class Stages:
         self._size += len(raw)
         if self._size > self._most:
             raise TooLong
-        self._ended = (self._read(raw),)  # as another worker would read it
+        self._ended = (self._read(raw),)  # the value that another worker would read
         return {CHECKPOINT + step.name: raw}
 
     def leave(self, step: Step, usage: Mapping[str, int]) -> dict[str, bytes]:
-        """The fields of the record for a run that another worker goes on with: the tokens spent so far."""
+        """Return the record's fields for a run that another worker continues: the tokens spent so far."""
         name = _SPENT + step.name
         spent = added([usage, self._spent.get(name, {})])
         return {CHECKPOINT + name: sse.dumps(spent), "usage": sse.dumps(added([*self._usage, spent]))}
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens of all finished runs, also of those that other workers have made."""
+        """The tokens of all finished runs, including those that other workers ran."""
         return added(self._usage)
 
     def _given(self, stage: str) -> Any:
@@ -148,7 +150,7 @@ class Stages:
         return asked if self._alone else {"input": asked, **self._results}
 
     def _read(self, raw: bytes, *, again: bool = False) -> Any:
-        """A result; `again`: an earlier stream has told what it took."""
+        """Return a stored result. `again`: an earlier stream has already reported its tokens."""
         kept = json.loads(raw)
         if not again:
             self._usage.append(kept["usage"])

@@ -1,1 +1,1 @@
-"""One attempt at a job: its stages, what is tried again, what failed."""
+"""Run one attempt at a job: its stages, their retries, and its failures."""

@@ -1,6 +1,7 @@
-"""One attempt at a job: run the chain, write its events, one terminal event, whatever the chain does.
+"""Run one attempt at a job: run the chain, write its events, and always write one terminal event.
 
-An attempt that goes on where another fell reads the log first and repeats nothing that already stands.
+An attempt after a failed attempt first reads the log. It does not write again the events that are already in
+the log.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _log = logging.getLogger("holdfast.attempt")
 
 
 def refused(claim: Claim, settings: Settings, registry: Registry) -> Event | None:
-    """Why this job is not run, if it is not: its chain is gone, or its attempts are spent."""
+    """Return the terminal event if this job must not run: its chain is unknown, or it was tried too often."""
     record = claim.record
     if registry.find(record.chain) is None:
         return failures.UNKNOWN_CHAIN
@@ -47,14 +48,14 @@ def refused(claim: Claim, settings: Settings, registry: Registry) -> Event | Non
 
 
 def _tries(record: Record) -> int:
-    """Claims, but for those that ended at a finished stage: each of them was a step of the chain."""
+    """Return the number of claims, without those that ended by a handover at a finished stage."""
     return record.attempt - record.handovers
 
 
 class Attempt:
-    """What a claim runs; `run` ends with a terminal event handed to the writer.
+    """One attempt, for one claim. `run` ends by giving a terminal event to the writer.
 
-    Cancelling it ends the model's call.
+    Cancelling `run` also ends the call to the model.
     """
 
     def __init__(
@@ -73,17 +74,17 @@ class Attempt:
         self._settings = settings
         self._savers = savers
         self._began = monotonic()
-        self._failures = claim.record.failures  # since the last finished stage
+        self._failures = claim.record.failures  # failures since the last finished stage
         self._spending = Spending(claim.record)
-        self.result: Any = None  # of the last run of a stage that has come to its end
+        self.result: Any = None  # the result of the stage's run that finished last
 
     async def run(self, *, known: bool) -> None:
-        """Everything up to the terminal event. `known`: this release understands the job.
+        """Run the chain and write all events, up to the terminal event.
 
-        Raises StoreUnavailable.
+        `known`: this release understands the job's format. Raises StoreUnavailable.
         """
         claim, writer = self._claim, self._writer
-        if claim.log_end == 0:  # the store has lost the log whole, or an earlier release let it expire
+        if claim.log_end == 0:  # the store has lost the whole log, or an earlier release let it expire
             await writer.put(started(claim.record))
         why = self._refused() if known else failures.UNSUPPORTED_VERSION
         if why is not None:
@@ -91,7 +92,7 @@ class Attempt:
             return
         chain = self._registry.find(claim.record.chain)
         assert chain is not None
-        published = await self._published()  # its errors are the store's, not the chain's
+        published = await self._published()  # errors here come from the store, not from the chain
         guard.enter(chain.name)
         try:
             await self._chain(chain, published)
@@ -105,17 +106,17 @@ class Attempt:
             await self._over_time(chain.name, over)
         except (asyncio.CancelledError, GeneratorExit):
             raise
-        except BaseException as error:  # whatever it is, it ends the stream, not this task
+        except BaseException as error:  # any exception ends the stream, but not this task
             place = place_of(chain.factory)
             told = explained(error, development=self._settings.is_development, made_at=place)
-            if said := failures.hint(error):  # the stack is a library's own, and says no more
+            if said := failures.hint(error):  # the stack has only frames of a library, so it does not help
                 told = f"{said}\n{told.splitlines()[0 if self._settings.is_development else -1]}"
             _log.error("stream %s: chain %s failed: %s", claim.record.id, chain.name, told)
             detail = told if self._settings.is_development else ""
             await writer.put(failures.failure(error, detail))
 
     def _refused(self) -> Event | None:
-        """As `refused`; a chain that has changed cannot go on where its stream has stopped."""
+        """Do the same as `refused`. Also refuse to resume a stream if its chain no longer has the stage."""
         record = self._claim.record
         why = refused(self._claim, self._settings, self._registry)
         if why is None and record.resumes:
@@ -126,7 +127,7 @@ class Attempt:
         return why
 
     async def _chain(self, chain: Chain, published: Published) -> None:
-        """The stages that are not finished; past the run's budget the rest is another worker's."""
+        """Run the stages that are not finished. After the run's time budget, another worker runs the rest."""
         made = await self._registry.load(chain.name)
         finished = set(published.finished) | self._claim.record.finished_before
         limits = Limits(self._settings, chain.limits, began=self._began)
@@ -148,7 +149,7 @@ class Attempt:
         )
         for step in stages.steps():
             run = await stage_run.run(step, published)
-            if run.outcome.is_left:  # a graph, at the end of a step, its worker's time being up
+            if run.outcome.is_left:  # a graph stops at the end of a step when the time of its worker is over
                 await self._leave(
                     run.rest(), stages.leave(step, run.outcome.usage) | self._spending.settled()
                 )
@@ -173,14 +174,20 @@ class Attempt:
         await self._writer.put(self._done(langchain.Outcome(), stages.usage))
 
     def _said(self, parts: Mapping[str, Any]) -> Said | None:
-        """What the stream's thread remembers, where it has one and the chain is no graph with checkpoints."""
+        """Return the memory of the stream's thread, or None.
+
+        It is None if the stream has no thread, or if the chain is a graph with checkpoints.
+        """
         record, redis = self._claim.record, self._log.connection
         if not record.thread or redis is None or has_checkpoints(parts):
             return None
         return Said(Threads(redis), record, self._settings)
 
     async def _folded(self, rest: Sequence[Event]) -> Fold:
-        """What a reader knows after the log and these events. Raises StoreUnavailable."""
+        """Return the text and state that a reader has after the log and these events.
+
+        Raises StoreUnavailable.
+        """
         await self._writer.flush()
         fold = Fold()
         for one in (await whole_log(self._log, self._claim.record.id))[0]:
@@ -190,7 +197,10 @@ class Attempt:
         return fold
 
     def _waiting(self, step: Step, outcome: langchain.Outcome) -> dict[str, Any]:
-        """The fields of the record by which a stream that has stopped can be resumed; none for any other."""
+        """Return the record's fields that are needed to resume a stream that waits for an answer.
+
+        For any other stream, return no fields.
+        """
         if outcome.finish_reason != "interrupted" or not outcome.can_go_on:
             return {}
         return {
@@ -201,13 +211,19 @@ class Attempt:
         }
 
     async def _leave(self, events: Sequence[Event], fields: Mapping[str, Any]) -> None:
-        """Hand over to another worker, at the end of a stage or of a graph's step: no failure, and no try."""
+        """Hand the job over to another worker, at the end of a stage or of a graph's step.
+
+        This counts as neither a failure nor a try.
+        """
         handovers = self._claim.record.handovers + 1
         await self._writer.put(*events, fields={**fields, "failures": 0, "handovers": handovers})
-        self._writer.release()  # in that same append, as nothing has awaited since
+        self._writer.release()  # Both are in the same append, because there is no `await` between them.
 
     async def _over_time(self, name: str, over: OverTime) -> None:
-        """A stage has taken too long. To run it again is to pay for it again: only where that is wanted."""
+        """Handle a stage that took too long. Running it again costs money again, so this needs a setting.
+
+        GATEWAY_STAGE_LIMIT_TRIES says how often such a stage may run.
+        """
         most = min(self._settings.stage_limit_tries, self._settings.max_failures)
         is_last = self._failures + 1 >= most
         _log.error(
@@ -233,17 +249,17 @@ class Attempt:
         )
 
     def _duration_ms(self) -> int:
-        """Since the first attempt began."""
+        """Return the milliseconds since the first attempt began."""
         claim = self._claim
         before_ms = claim.now_ms - (claim.record.started_ms or claim.now_ms)
         return before_ms + round((monotonic() - self._began) * 1000)
 
     async def _published(self) -> Published:
-        """What earlier attempts have written; the first has nothing to read but `start`."""
+        """Return the events that earlier attempts have written. The first attempt need not read the log."""
         if self._claim.record.attempt == 1:
             return Published()
         return await self._read()
 
     async def _read(self) -> Published:
-        """What stands in the log before the place where this claim writes next. Raises StoreUnavailable."""
+        """Return the log up to the place where this claim writes next. Raises StoreUnavailable."""
         return await standing(self._log, self._claim.record.id, self._writer)

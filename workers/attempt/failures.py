@@ -1,7 +1,7 @@
-"""What ends a stream as `failed`, with a stable code; and the one rule of what is tried again.
+"""The events that end a stream as `failed`, with a stable code, and the rule for what is retried.
 
-A failure is tried again exactly where its event says `retryable`. The message is ours. The exception's text,
-which may quote a prompt or a key, is told in development alone (`explain.py`).
+A failure is retried only if its event says `retryable`. The message is written by this product. The
+exception's text, which may quote a prompt or a key, is shown only in development (`explain.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNSUPPORTED_VERSION = protocol.failed(
 OUTPUT_LIMIT = protocol.failed(
     "output_limit", "The chain said more than this gateway allows.", retryable=False
 )
-# What an operator looks at first. A chain may have a model of its own, with settings of its own.
+# What an operator should check first. But a chain may have its own model, with its own settings.
 _HINTS = {
     "model_authentication": "the key is wrong, or another server's: see OPENAI_API_KEY and OPENAI_BASE_URL "
     "(on Azure AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT)",
@@ -36,7 +36,7 @@ _HINTS = {
     "OPENAI_BASE_URL",
     "model_connection": "see OPENAI_BASE_URL (on Azure AZURE_OPENAI_ENDPOINT)",
 }
-_JUDGED = "holdfast_may_pass"  # an exception's attribute
+_JUDGED = "holdfast_may_pass"  # the name of an attribute that `judge` sets on the exception
 _CHAIN_ERROR = Verdict("chain_error", "The chain failed.")
 _STEPS = Verdict("recursion_limit", "The graph took more steps than it may.")
 _LOST = Verdict("checkpoint_lost", "What the graph was to go on from is not kept any more.")
@@ -50,25 +50,26 @@ _TIMEOUT = Verdict("timeout", "The chain did not answer in time.", passes=True)
 
 
 def over_time(stage: str, seconds: float) -> Event:
-    """The terminal event where a stage has passed its limit."""
+    """Return the terminal event for a stage that has passed its time limit."""
     told = f"The stage {stage} took longer than it may: {seconds:g} s."
     return protocol.failed("time_limit", told, retryable=False)
 
 
 def judge(error: BaseException, by: Callable[[BaseException], bool | None] | None) -> None:
-    """Have a chain's own rule say whether a failure may pass; its word is kept with the exception."""
+    """Let the chain's own rule say whether a failure is temporary. The result is stored on the exception."""
     said = by(error) if by is not None else None
-    vars(error).pop(_JUDGED, None)  # the same exception may be raised again, and by another chain
+    vars(error).pop(_JUDGED, None)  # the same exception object may be raised again, and by another chain
     if said is not None:
         vars(error)[_JUDGED] = bool(said)
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same run may succeed later, which is also what `failure` tells as `retryable`.
+    """Return whether the failure is temporary: the same run may succeed later.
 
-    The word of a chain's own rule (`judge`) counts first. A model's failure passes where its verdict says so
-    and the exception's own `is_retryable` is not False. Any other exception passes where its `is_retryable`
-    is True, and without one where it is a TimeoutError.
+    `failure` uses it for `retryable`. The result of the chain's own rule (`judge`) has priority. A model's
+    failure is temporary if its verdict says so and the exception's own `is_retryable` is not False. Any other
+    exception is temporary if its `is_retryable` is True. If it has no `is_retryable`, it is temporary if it
+    is a TimeoutError.
     """
     if _JUDGED in vars(error):
         return bool(vars(error)[_JUDGED])
@@ -80,19 +81,26 @@ def may_pass(error: BaseException) -> bool:
 
 
 def hint(error: BaseException) -> str:
-    """Which settings a model's failure is about, where the chain asks the gateway's own model; else empty."""
+    """Return which settings a model's failure is about, or an empty string if unknown.
+
+    This is right only if the chain uses the gateway's own model.
+    """
     judged = verdict(error)
     return _HINTS.get(judged.code, "") if judged is not None else ""
 
 
 def failure(error: BaseException, detail: str = "") -> Event:
-    """The terminal event for an exception of a chain. `detail`: in development, what its author is told."""
+    """Return the terminal event for an exception of a chain.
+
+    `detail`: in development, the explanation for the chain's author.
+    """
     judged = verdict(error) or _of_a_chain(error)
     return protocol.failed(judged.code, judged.message, retryable=may_pass(error), detail=detail)
 
 
 def _of_a_chain(error: BaseException) -> Verdict:
-    if any(kind.__name__ == "GraphRecursionError" for kind in type(error).__mro__):  # LangGraph's
+    # an exception of LangGraph
+    if any(kind.__name__ == "GraphRecursionError" for kind in type(error).__mro__):
         return _STEPS
     if isinstance(error, ToolUnknown):
         return _TOOL_UNKNOWN

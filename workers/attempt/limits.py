@@ -1,7 +1,8 @@
-"""How long a stage may run, how long its worker may, and what a stage says of both.
+"""Limit how long a stage may run, and how long its worker may run.
 
-A stage's limit bounds each node of a graph, not the graph: every node that ends, at any depth, gives the next
-one its own time. A platform that ends its workers bounds the claim too (`GATEWAY_RUN_LIMIT_SECONDS`).
+The limit of a stage is for each node of a graph, not for the whole graph. Each time a node ends, at any
+depth, the limit starts again for the next node. A platform that ends its workers also limits the claim
+(`GATEWAY_RUN_LIMIT_SECONDS`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from workers.langchain.stage import Pace
 
 
 class OverTime(Exception):
-    """A stage has taken longer than it may: `stage`, `seconds`, and what has set the bound."""
+    """A stage took longer than allowed.
+
+    It has the `stage`, the limit in `seconds`, and the setting of this limit.
+    """
 
     def __init__(self, stage: str, seconds: float, setter: str) -> None:
         super().__init__(stage, seconds, setter)
@@ -23,37 +27,40 @@ class OverTime(Exception):
 
 
 class Limits:
-    """Those of one claim. `own`: limits of stages that have their own, in seconds; 0: none."""
+    """The time limits of one claim. `own`: limits in seconds of stages that have their own; 0: no limit."""
 
     def __init__(self, settings: Settings, own: Mapping[str, float], *, began: float) -> None:
         self._settings = settings
         self._own = own
-        self._began = began  # the claim, by `monotonic`
+        self._began = began  # when the claim began, by `monotonic`
         self._run_limit = settings.run_limit
 
     def of(self, stage: str) -> float:
-        """A stage's limit in seconds; 0: none."""
+        """Return the limit of a stage in seconds. 0: no limit."""
         return self._own.get(stage, self._settings.stage_limit)
 
     def left(self) -> float:
-        """Seconds until the platform may end this worker's run; infinite where none does."""
+        """Return the seconds until the platform may end this worker. Infinite: the platform has no limit."""
         return self._began + self._run_limit - monotonic() if self._run_limit else float("inf")
 
     def is_over(self) -> bool:
-        """Whether the run's budget is spent."""
+        """Return whether the time budget of the run is used up."""
         return 0 < self._settings.run_budget <= monotonic() - self._began
 
     def lets_begin(self, stage: str) -> bool:
-        """Whether this claim has the time for one stage more; another worker's claim has all of it."""
+        """Return whether this claim has enough time for one more stage.
+
+        Another worker's new claim has the full time.
+        """
         return not self.is_over() and min(self.of(stage), self._run_limit) <= self.left()
 
     def pace(self, stage: str) -> StagePace:
-        """The time of one try of this stage."""
+        """Return the time limit for one try of this stage."""
         return StagePace(self, stage)
 
 
 class StagePace(Pace):
-    """One run of a stage: `async with pace` raises OverTime where it takes too long."""
+    """The time limit of one run of a stage. `async with pace` raises OverTime when the run takes too long."""
 
     def __init__(self, limits: Limits, stage: str) -> None:
         self._limits, self._stage = limits, stage
@@ -61,7 +68,7 @@ class StagePace(Pace):
         self._loop = asyncio.get_running_loop()
         self._bound = asyncio.timeout(None)
         self._is_open = False
-        self._is_last = False  # the time that is set is the worker's, not the stage's
+        self._is_last = False  # True: the current time limit is the worker's, not the stage's
 
     async def __aenter__(self) -> StagePace:
         await self._bound.__aenter__()
@@ -76,14 +83,15 @@ class StagePace(Pace):
         except TimeoutError:
             raise self._over_time() from None
         if error is not None and self._bound.expired() and isinstance(error, Exception):
-            raise self._over_time() from None  # a chain has made another exception of the cancellation
+            # the chain has replaced the cancellation with another exception
+            raise self._over_time() from None
 
     def node_ended(self) -> None:
-        """The next node has its own time; from any thread."""
+        """Start the time limit again for the next node. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._set)
 
     def is_over(self) -> bool:
-        """Whether the run's budget is spent."""
+        """Return whether the time budget of the run is used up."""
         return self._limits.is_over()
 
     def _set(self) -> None:

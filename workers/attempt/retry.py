@@ -1,7 +1,8 @@
-"""When a stage whose model has failed is tried again: how often, and after which pause.
+"""Decide when a stage is retried after its model has failed: how often, and after which pause.
 
-Only failures that may pass are tried again. The pauses grow, with jitter, and a `Retry-After` is obeyed; one
-that asks for more than a minute is not waited for: whoever asks anew later takes no worker's place meanwhile.
+Only temporary failures are retried. The pauses grow, with jitter, and a `Retry-After` is obeyed. If it asks
+for more than a minute, the stage is not retried: the caller can retry later, and meanwhile no worker's place
+is used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?")
 
 
 def pause(error: BaseException, tries: int, most: int) -> float | None:
-    """Seconds to wait before the next try, after `tries` of `most`; None when there is to be none."""
+    """Return the seconds to wait before the next try, after `tries` of `most`. None: do not try again."""
     if tries >= most or not may_pass(error):
         return None
     grown: float = min(FIRST_SECONDS * 2 ** (tries - 1), LONGEST_SECONDS)
@@ -31,10 +32,11 @@ def pause(error: BaseException, tries: int, most: int) -> float | None:
 
 
 def asked_seconds(error: BaseException) -> float:
-    """How long the server asks to wait, in seconds, fractions included; 0 where it does not.
+    """Return how many seconds the server asks to wait, with fractions. 0: it does not ask.
 
-    `retry-after-ms` and `x-ms-retry-after-ms` are Azure OpenAI's, in milliseconds, and more exact than
-    `Retry-After`, which is in seconds or a date (RFC 9110, 10.2.3; many servers send fractions of seconds).
+    `retry-after-ms` and `x-ms-retry-after-ms` are headers of Azure OpenAI, in milliseconds. They are more
+    exact than `Retry-After`, which is in seconds or a date (RFC 9110, 10.2.3; many servers send fractions of
+    seconds).
     """
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     for name, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
@@ -43,5 +45,5 @@ def asked_seconds(error: BaseException) -> float:
             return float(said) * unit
     try:
         return max(parsedate_to_datetime(said).timestamp() - time(), 0.0) if said else 0.0
-    except (ValueError, OverflowError):  # the latter for a date with a number that no date has
+    except (ValueError, OverflowError):  # OverflowError: a date with an impossible number
         return 0.0

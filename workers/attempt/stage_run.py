@@ -1,4 +1,4 @@
-"""One run of one stage: within its limit, matched with what stands, tried again while that may help."""
+"""Run one stage once: within its time limit, matched with the events in the log, with retries."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _log = logging.getLogger("holdfast.attempt")
 
 
 class TooMuch(Exception):
-    """The chain has said more than it may."""
+    """The chain has produced more output than allowed."""
 
 
 class Unread(Exception):
-    """The store did not give the log back: its error, not the chain's."""
+    """The log could not be read from the store. This is an error of the store, not of the chain."""
 
     def __init__(self, error: StoreUnavailable) -> None:
         super().__init__()
@@ -49,20 +49,20 @@ class Unread(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a stage: what it must still match, and what it leaves."""
+    """One run of a stage: its matcher of published events, and its outcome."""
 
     matcher: Matcher
     outcome: langchain.Outcome
 
     def rest(self) -> list[Event]:
-        """What is to be written at its end: a reset where published events found no match."""
+        """Return the events to write at the end: a reset if some published events were not matched."""
         return noted(self.matcher.end())
 
 
 class StageRun:
     """Runs the stages of one claim.
 
-    `read` gives what stands in the log before the place where the writer writes next.
+    `read` returns the events in the log before the place where the writer writes next.
     """
 
     def __init__(
@@ -85,35 +85,35 @@ class StageRun:
         self._writer = writer
         self._settings = settings
         self._read = read
-        self._tries = tries  # of stages that have their own bound
+        self._tries = tries  # stage -> most tries, for stages with their own number
         self._limits = limits
-        self._retry_on = retry_on  # of stages that judge their failures themselves
+        self._retry_on = retry_on  # stage -> the rule that judges its failures
         self._spending = spending
-        self._answers = dict(claim.record.answers)  # what tools have answered, as the record keeps it
+        self._answers = dict(claim.record.answers)  # the answers of tools, as the record stores them
         self._answer_bytes = sum(map(len, self._answers.values()))
-        self._began = began  # the claim, by `monotonic`
+        self._began = began  # when the claim began, by `monotonic`
         self._savers = savers
-        self._put = put  # what a stage is given for the messages of a question
-        self._deployment = deployment or settings.model  # who says the text
+        self._put = put  # converts the messages of a question to a stage's input
+        self._deployment = deployment or settings.model  # the model name in text events
         self._pieces = 0
 
     async def run(self, step: Step, published: Published) -> Run:
-        """From its `started` event, unless that stands, to the end of what it says.
+        """Run the stage, from its `started` event (unless that is in the log) to its last event.
 
-        Raises OverTime, TooMuch, TooLong, Unread, or what the chain raises.
+        Raises OverTime, TooMuch, TooLong, Unread, or any exception of the chain.
         """
         if (published.stage, published.run) != (step.stage, step.run):
             published = Published()
             began = step.event(finished=False)
             if self._claim.record.graph is not None and step.alone and is_graph(step.runnable):
-                began.data["graph"] = True  # its steps are told
+                began.data["graph"] = True  # the steps of this graph are published
             await self._writer.put(began, fields={"at": step.name})
         with telemetry.span(f"stage {step.stage}", holdfast_stage=step.stage):
             async with self._limits.pace(step.stage) as pace:
                 return await self._tried(step, published, self._place(step, pace))
 
     async def _tried(self, step: Step, published: Published, place: langchain.Stage) -> Run:
-        """The stage's run, tried again while it fails in a way that may pass."""
+        """Run the stage. Retry it while it fails with temporary failures."""
         reason, tries = "attempt_differs", 0
         while True:
             standing = await langchain.standing_of(
@@ -134,13 +134,14 @@ class StageRun:
             except Exception as error:
                 self._spending.lose(bill)
                 tries, reason = tries + 1, "retried"
-                if not isinstance(error, TooMuch | TooLong | ToolUnknown | HoldfastError):  # those are ours
+                # these exceptions come from this product
+                if not isinstance(error, TooMuch | TooLong | ToolUnknown | HoldfastError):
                     judge(error, self._retry_on.get(step.stage))
                 wait = pause(error, tries, self._tries.get(step.stage, self._settings.stage_tries))
                 if wait is None or _is_stopped():
                     raise
                 _log.warning("stream %s: stage %s again in %.1f s", self._claim.record.id, step.name, wait)
-            await asyncio.sleep(wait)  # the writer renews the lease meanwhile
+            await asyncio.sleep(wait)  # the writer renews the lease during the pause
             try:
                 published = await self._read()
             except StoreUnavailable as error:
@@ -178,14 +179,17 @@ class StageRun:
             telemetry.token_rate.record(run.outcome.usage["output_tokens"] / max(monotonic() - began, 1e-6))
 
     def _note(self, news: Mapping[str, Any], bill: Bill) -> None:
-        """Have the record say what the model calls have used, where there is news of it."""
+        """Write to the record what the model calls have used, if `news` has something new."""
         if news:
             self._writer.note(**news)
             if bill.paid:
                 self._writer.paid()
 
     def _place(self, step: Step, pace: Pace) -> langchain.Stage:
-        """Where the stage's run belongs. Only a graph that is its whole chain is in the caller's thread."""
+        """Return the context of the stage's run.
+
+        Only a graph that is the whole chain runs in the caller's thread.
+        """
         record, settings = self._claim.record, self._settings
         own = own_thread_of(record.first or record.id)
         thread = thread_id(record) if step.alone else f"{own} {step.name}"
@@ -220,7 +224,7 @@ class StageRun:
         )
 
     def _kept(self, events: list[Event]) -> dict[str, bytes]:
-        """The record's fields with what tools have answered that end here, within a bound of their own."""
+        """Return the record's fields for the tool answers in these events. They have their own size limit."""
         fields = {}
         for event in events:
             if type(event) is not ToolEnd or not event.answer:
@@ -232,25 +236,28 @@ class StageRun:
         return fields
 
     def _count(self) -> None:
-        """Pieces of text stand for tokens, which a stream tells at its end only. Raises TooMuch."""
+        """Count a piece of text as one token: a stream reports its tokens only at its end. Raises TooMuch."""
         self._pieces += 1
         if self._pieces > self._settings.max_output_tokens:
             raise TooMuch
 
     def _age_seconds(self) -> float:
-        """Since the stream was made: by Redis's clock up to the claim, then by our own."""
+        """Return the age of the stream: by Redis's clock up to the claim, then by this process's clock."""
         claim = self._claim
         return (claim.now_ms - claim.record.created_ms) / 1000 + monotonic() - self._began
 
 
 def _is_stopped() -> bool:
-    """Whether somebody has asked this task to end; a chain may have made another exception of that."""
+    """Return whether this task was cancelled.
+
+    The chain may have replaced the cancellation with another exception.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _nodes(events: list[Event]) -> set[str]:
-    """The runs of nodes that are finished in these events, as a bill names them."""
+    """Return the names of the node runs that these events finish, as a bill names them."""
     return {
         f"{event.data['name']} {event.data['run']}"
         for event in events
@@ -259,7 +266,10 @@ def _nodes(events: list[Event]) -> set[str]:
 
 
 def _keyed(record: Record, step: Step) -> tuple[str, ...]:
-    """What keys of calls are made of where this stream tries another one again: that one's; else nothing."""
+    """Return the parts for the idempotency keys of calls when this stream retries another stream.
+
+    They come from that other stream, so the calls get the same keys. Otherwise return nothing.
+    """
     if not record.keyed:
         return ()
     thread = f"{record.owner}/{record.thread}" if step.alone and record.thread else f"stream:{record.keyed}"
@@ -267,12 +277,12 @@ def _keyed(record: Record, step: Step) -> tuple[str, ...]:
 
 
 def _answer(record: Record) -> Answer | None:
-    """What this stream answers, of the stream that it resumes."""
+    """Return the answer of this stream to the question of the stream that it resumes, or None."""
     return None if record.answer is None else Answer(**record.answer)
 
 
 def noted(events: list[Event]) -> list[Event]:
-    """These events; a reset among them is counted."""
+    """Return these events unchanged, after counting a reset among them."""
     if events and events[0].type is EventType.RESET:
         telemetry.resets.add(1)
     return events
