@@ -43,7 +43,8 @@ setup: ## .venv, redis-server, chromium, Node's packages; quick when nothing cha
 stores: setup ## every store test on Redis 6.2, on the redis-server on PATH and on Valkey 9
 	@$(PY) -m pytest --stores $(SIDE_BY_SIDE) $(ARGS)
 
-dist: setup ## dist/: wheel, sdist and npm's tarball, of one version
+dist: ## dist/: wheel, sdist and npm's tarball, of one version
+	@scripts/setup dist
 	@scripts/dist
 
 dist-test: dist ## that wheel with each extra, from the registry, in empty folders: install, serve, stream, resume

@@ -226,6 +226,9 @@ class Host:
         settle()
         host, port = self._bound.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if self._mode == "all":
+            names, default = ", ".join(sorted(self.gateway.chains)), self.gateway.settings.default_chain
+            print(f"Chains: {names}. A request that names none gets {default}.", flush=True)
         print(f"{WORKING if self._mode == 'worker' else SERVING} {url}", flush=True)
         if self._mode == "all":
             print(example(url), flush=True)
@@ -249,7 +252,7 @@ async def _with_model(settings: Settings, model: LocalModel) -> Settings:
     try:
         await model.start()
     except RuntimeError as error:
-        print(f"The local model is not available: {error}", file=sys.stderr, flush=True)
+        print(f"The chain chat cannot answer: {error}", file=sys.stderr, flush=True)
         return settings
     print(f"Model: {model.model}, on this machine: a toy, asked by the chain chat", flush=True)
     return replace(settings, openai_base_url=model.base_url, openai_api_key="local", model=model.model)

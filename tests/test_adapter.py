@@ -47,6 +47,14 @@ async def run(runnable: Runnable[Any, Any], given: Any = "") -> tuple[list[str],
     return [event.data["delta_content"] for event in told], outcome
 
 
+async def test_a_result_of_none_is_told_on_the_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    await events(RunnableLambda(lambda given: None))
+    assert "its result is None. Does a function of it lack a `return`?" in caplog.text
+    caplog.clear()
+    await events(RunnableLambda(lambda given: 0))
+    assert "return" not in caplog.text
+
+
 def openai(model: ModelServer) -> ChatOpenAI:
     settings: dict[str, Any] = {"base_url": f"{model.url}/v1", "api_key": "k", "stream_usage": True}
     return ChatOpenAI(model="scripted", max_retries=0, **settings)

@@ -93,7 +93,7 @@ async def test_the_wheels_server_comes_before_any_other(
         second = EmbeddedRedis(tmp_path / "store")
         await second.start()
         assert second.url == store.url
-        assert second.notice == f"{store.notice}; another process has started it"
+        assert second.notice == f"{store.notice}; another process has started it, and both take the same jobs"
         await second.stop()
 
 

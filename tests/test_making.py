@@ -151,6 +151,15 @@ def names_the_line(said: str) -> bool:
     return f"({__file__}:" in said
 
 
+@pytest.mark.parametrize("factory", [lambda: CHAIN, lambda settings, more: CHAIN])
+async def test_a_factory_that_does_not_take_the_settings_is_told_so(factory: Any) -> None:
+    chain("c")(factory)
+    with pytest.raises(WrongChain) as raised:
+        await Registry(Settings()).load("c")
+    assert "must take one argument, the settings" in str(raised.value)
+    assert names_the_line(str(raised.value))
+
+
 @pytest.mark.parametrize(
     ("stages", "made", "told"),
     [

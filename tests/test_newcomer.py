@@ -57,6 +57,8 @@ async def test_a_newcomers_mistakes_are_named_on_the_terminal_and_to_the_reader(
     async with GatewayProcess("all", environment) as gateway:
         told = [await failed(gateway.url, name) for name in ("lacks_variable", "forgets", "misspells")]
         log = gateway.log()
+        [chains] = [line for line in gateway.lines if line.startswith("Chains: ")]
+    assert {"forgets", "misspells"} < set(chains.partition(".")[0].replace(",", "").split())
     variable = f"the environment variable HOLDFAST_NO_SUCH_VARIABLE is not set ({tmp_path}/mistakes.py:11"
     forgotten = f"the factory of the chain forgets ({tmp_path}/mistakes.py:14) gives None: return the chain"
     for wanted, data in zip((variable, forgotten, "missing variables {'langauge'}"), told, strict=True):

@@ -178,7 +178,7 @@ async def test_ctrl_c_in_one_of_two_processes_takes_the_store_from_nobody(
             Gateway(second.url) as gateway,
             httpx.AsyncClient(base_url=first.url, timeout=BOUND_SECONDS) as http,
         ):
-            assert f"{line}; another process has started it" in second.lines
+            assert f"{line}; another process has started it, and both take the same jobs" in second.lines
             stream_id, heard = await asked(http, question), asyncio.Event()
             stream = gateway.follow(stream_id)
             reader = asyncio.create_task(until_heard(stream, heard))

@@ -71,7 +71,9 @@ class EmbeddedRedis:
         try:
             await store.start()
             self.url = store.url
-            joined = "; another process has started it" if store.is_joined else ""
+            joined = (
+                "; another process has started it, and both take the same jobs" if store.is_joined else ""
+            )
             self.notice = f"Store: {await _what(self.url)}; its data is in {self._folder.resolve()}{joined}"
         except BaseException:
             await self.stop()

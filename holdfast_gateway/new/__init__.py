@@ -18,13 +18,14 @@ from holdfast_gateway import __version__
 
 TEMPLATE = Path(__file__).parent / "template"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
-_NEXT = """Made {name}/. Now:
+_NEXT = """Made {name}/. Now, in this environment:
 
   cd {name}
-  python3 -m venv .venv && . .venv/bin/activate
-  pip install -r requirements-dev.txt
   pytest
   holdfast run
+
+In another environment, run pip install -r requirements-dev.txt first. Until holdfast-gateway is published,
+copy its wheel into {name}/wheels/ before that, and before a deployment.
 """
 
 

@@ -39,6 +39,7 @@ class Maker:
 
         Raises the exceptions of the factory. Raises WrongChain when the factory returns nothing.
         """
+        _check_takes_settings(name, factory, settings)
         if inspect.iscoroutinefunction(factory) or inspect.isasyncgenfunction(factory):
             made = factory(settings)
         else:
@@ -169,3 +170,17 @@ def place_of(factory: Callable[..., Any]) -> str:
     """Return the file and line of a factory."""
     code = getattr(inspect.unwrap(factory), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(factory)
+
+
+def _check_takes_settings(name: str, factory: Callable[..., Any], settings: Settings) -> None:
+    """Raises WrongChain, which names the factory's place, if the factory does not take the settings alone."""
+    try:
+        taken = inspect.signature(factory)
+    except ValueError:  # a callable without a signature, as some of C are
+        return
+    try:
+        taken.bind(settings)
+    except TypeError:
+        raise WrongChain(
+            f"the factory of the chain {name} ({place_of(factory)}) must take one argument, the settings"
+        ) from None

