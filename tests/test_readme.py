@@ -81,7 +81,7 @@ async def test_each_program_is_run_here_or_is_called_a_fragment() -> None:
 async def test_what_a_newcomer_needs_stands_near_the_top() -> None:
     lines = README.splitlines()
     assert len(lines) <= 200
-    assert "so that a cut connection" in "\n".join(lines[:6])
+    assert "No reader loses a word when a connection is cut" in "\n".join(lines[:6])
     assert lines.index("## A project of your own") < lines.index("## In a Functions app that you have") < 60
     assert any("Nothing was deployed to Azure" in line for line in lines[:20])
     assert any("make run" in line for line in lines[:60])
