@@ -152,7 +152,7 @@ class Bounded(HttpToolsProtocol):
                 self._refuse(_MALFORMED, "a connection was closed: what it sent is not HTTP")
             return
         if marks != self._marks:
-            self._beside = 0  # unknown; one read has a limited size anyway
+            self._beside = 0  # a new part began in this read; one read has a limited size
         else:
             allowed = self._data * 3 + self._chunks * CHUNK_BYTES
             self._beside = max(0, self._beside + len(data) - allowed)

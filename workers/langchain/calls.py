@@ -67,7 +67,7 @@ _FINISHES = {
     "guardrail_intervened": "content_filter",
 }
 Paid = Callable[[Mapping[str, Any] | None, Mapping[str, int]], None]
-OWN_INDEX = 1_000_000  # greater indices are given here, to pieces of calls without one
+OWN_INDEX = 1_000_000  # indices above this are given here, to pieces without an index
 # with these, the server itself has ended the answer early
 _STOPPED = frozenset({"length", "content_filter", "refusal"})
 

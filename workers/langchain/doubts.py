@@ -65,7 +65,10 @@ def settle(call: Call) -> Any:
 
 
 def _asked(call: Call) -> int:
-    """Return how often earlier streams have asked about this same call. This stream has the answer."""
+    """Return how often earlier streams have asked about this same call.
+
+    This stream has the caller's answer.
+    """
     if not call.doubted:
         return 0
     scratchpad = call.own.get(_SCRATCHPAD)

@@ -84,7 +84,7 @@ def _called(function: FunctionType, owner: type | None, codes: Sequence[CodeType
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # not set yet
+        except ValueError:  # this variable of the closure is not set yet
             continue
     for name in {name for code in codes for name in code.co_names}:
         yield function.__globals__.get(name)
