@@ -1,1 +1,1 @@
-"""The gateway: streams that hold. A library without LangChain in it."""
+"""The gateway: durable streams. It is a library that does not use LangChain."""

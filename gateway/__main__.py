@@ -1,6 +1,7 @@
-"""`holdfast COMMAND`, which is `python -m gateway COMMAND`: what it takes is in `cli/parser.py`.
+"""`holdfast COMMAND`, which is the same as `python -m gateway COMMAND`. Its arguments are in `cli/parser.py`.
 
-The command line is read before anything else is imported: `--help`, and what is no command, cost little.
+The command line is parsed before anything else is imported. So `--help` and errors in the command line are
+fast.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from holdfast_gateway import __version__
 
 
 def asked() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    """What the command line says; ends the process where it asks for help, or for what there is not."""
+    """Parse the command line. The process ends here for `--help` or for an unknown command."""
     prog = Path(sys.argv[0]).stem
     known = parser(prog if prog == "holdfast" else "python -m gateway", __version__)
     return known, known.parse_args()
 
 
 def run() -> int:
-    """Run what the command line asks for; answers the exit code."""
+    """Run the command of the command line. Return the exit code."""
     known, given = asked()
     from gateway.process import execute
 

@@ -1,7 +1,8 @@
-"""One process: uvicorn and workers, together or apart, and what else the command line asks for.
+"""Run one process: uvicorn and workers, together or apart, or another command of the command line.
 
-`run` needs nothing: without REDIS_URL it brings a private store, without a configured model the packaged
-one. On SIGTERM or SIGINT running jobs are handed over and readers are sent away cleanly, to come back.
+`run` needs no settings: without REDIS_URL it starts a private store, and without a configured model it starts
+the packaged one. On SIGTERM or SIGINT running jobs are handed over. Readers' connections are closed cleanly,
+so that the readers connect again.
 """
 
 from __future__ import annotations
@@ -62,19 +63,20 @@ from workers.threads.states import state_of, states_of
 
 T = TypeVar("T")
 GRACE_SECONDS = 5
-THREAD_SECONDS = 1.0  # for threads that a chain has left, once all else has ended
-# Longer than clients and proxies keep one for the next request: who closes first never meets a request.
+THREAD_SECONDS = 1.0  # time limit for a chain's threads, after all else has ended
+# Longer than clients and proxies keep an idle connection for the next request. Otherwise a request could
+# arrive on a connection that this server is just closing.
 KEEP_ALIVE_SECONDS = 75
-# The kernel cuts it to its own bound (net.core.somaxconn); docs/scaling.md says what to raise.
+# The kernel reduces this to its own limit (net.core.somaxconn). docs/scaling.md says what to raise.
 BACKLOG = 65_535
 SERVING, WORKING = "Holdfast serves", "Holdfast works; probes at"
 REHEARSAL: Routes = (("POST", "/dev/kill-worker", kill_worker.kill_worker),)
-STALLED_MS = 75_000  # more than the hub waits: it tells why
-_WORDS = re.compile(r"[A-Za-z' ]+")  # the beginning of a message of asyncio's; reprs follow
+STALLED_MS = 75_000  # longer than the hub's own limit, because only the hub logs the reason
+_WORDS = re.compile(r"[A-Za-z' ]+")  # the beginning of an asyncio message, without the reprs
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with the signals left to us and a word when it serves."""
+    """A uvicorn server without its own signal handlers. It calls `serving` when the port is open."""
 
     def __init__(self, config: uvicorn.Config, serving: Callable[[], None]) -> None:
         super().__init__(config)
@@ -82,17 +84,17 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Ours are set already."""
+        """Do nothing, because this process has already set its signal handlers."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell when the port is open."""
+        """Open the port, then call `serving`."""
         await super().startup(sockets)
         self._serving()
 
 
 def _gateway(settings: Settings, model_state: Callable[[], str]) -> Gateway:
-    """A gateway that knows the chains. Raises ValueError for a setting that only these can judge."""
+    """Return a gateway with the chains. Raises ValueError for a setting that only the chains can check."""
     registry = Registry(settings)
     schemas, params = registry.schemas(), registry.params()
     gateway = Gateway(settings, registry.catalogue(), schemas=schemas, params=params, model_state=model_state)
@@ -103,7 +105,7 @@ def _gateway(settings: Settings, model_state: Callable[[], str]) -> Gateway:
 
 
 async def _look(settings: Settings, given: argparse.Namespace) -> int:
-    """Run a command that needs the store; answers the exit code."""
+    """Run a command that needs the store. Return the exit code."""
     async with stored(settings, alone=False) as (settings, _):
         if given.command == "retry":
             return await commands.retry(_gateway(settings, lambda: "configured"), given)
@@ -117,14 +119,14 @@ async def _look(settings: Settings, given: argparse.Namespace) -> int:
 
 
 async def _chains(settings: Settings) -> list[Finding]:
-    """What `doctor` is told of the chains."""
+    """Return the result of `doctor`'s check of the chains."""
     wrong = await wrong_with(settings)
     own = settings.chains or "none of GATEWAY_CHAINS"
     return [Finding("chains", not wrong, wrong or f"can be made: {own}")]
 
 
 class Host:
-    """One process: its settings, the model that it may have brought along, its gateway."""
+    """One process: its settings, its gateway, and the model that it may have started."""
 
     def __init__(self, mode: str, settings: Settings, model: LocalModel | None) -> None:
         self._mode = mode
@@ -140,7 +142,7 @@ class Host:
         return self._model.state if self._model else "configured"
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve and work until told to stop, or until one of them ends; then let go of both in order."""
+        """Serve and work until `stop` is set, or until one of the two ends. Then close both in order."""
         server = self._server() if self._port is not None else None
         sockets = [self._socket()] if server else []
         worker = asyncio.create_task(self._work(), name="worker") if self._mode != "web" else None
@@ -173,8 +175,9 @@ class Host:
             logging.getLogger("holdfast").error(said)
 
     async def _work(self) -> None:
-        """Run jobs until cancelled: by the chains as they are, and after a reload by those that have come."""
-        # LangChain comes with these, and takes a second that a process without workers need not spend.
+        """Run jobs until cancelled. After a reload, run them with the new chains."""
+        # These imports load LangChain. This takes a second, which a process without workers does not need to
+        # spend.
         from workers.delivery.sweeper import Sweeper
 
         settings = await _with_model(self._settings, self._model) if self._model else self._settings
@@ -201,7 +204,7 @@ class Host:
         address = (self._settings.host, self._port)
         try:
             self._bound = socket.create_server(address, family=family, backlog=BACKLOG)
-            # A peer that takes nothing is cut; an orderly close would wait for it.
+            # Cut the connection to a peer that reads nothing. An orderly close would wait for it.
             if sys.platform == "linux":
                 self._bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
         except OSError as error:
@@ -235,12 +238,12 @@ class Host:
 
 
 def _servable(registry: Registry) -> None:
-    """Raises ValueError for a schema that is none."""
+    """Raise ValueError if a schema of a chain is invalid."""
     Inputs(registry.schemas(), registry.params())
 
 
 def routes_of(mode: str, settings: Settings) -> Routes:
-    """What a process serves; on a developer's own machine also what kills a worker."""
+    """Return the routes of a process. On a developer's machine, one of them kills a worker."""
     if mode == "worker":
         return PROBES
     own = mode == "all" and settings.is_open and settings.is_loopback
@@ -248,7 +251,7 @@ def routes_of(mode: str, settings: Settings) -> Routes:
 
 
 async def _with_model(settings: Settings, model: LocalModel) -> Settings:
-    """Wait for the packaged model; a failure is said once, and jobs then fail by themselves."""
+    """Wait for the packaged model. A failure is printed once, and the jobs then fail by themselves."""
     try:
         await model.start()
     except RuntimeError as error:
@@ -259,7 +262,7 @@ async def _with_model(settings: Settings, model: LocalModel) -> Settings:
 
 
 async def main(mode: str, settings: Settings) -> None:
-    """Bring what is missing, run, and take down what was brought."""
+    """Start the store and the model that are missing, run the host, and stop them again."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -284,23 +287,24 @@ async def main(mode: str, settings: Settings) -> None:
             brought.push_async_callback(model.stop)
         try:
             host = Host(mode, settings, model)
-        except ValueError as error:  # a setting that only the registry can judge
+        except ValueError as error:  # a setting that only the registry can check
             raise SystemExit(str(error)) from None
         await host.run(stop)
 
 
 def run_in_loop(work: Coroutine[None, None, T], *, serving: bool = False) -> T:
-    """asyncio, on uvloop where there is one. `serving`: only `work` itself ends it."""
+    """Run the work in asyncio, on uvloop if it is available. `serving`: only `work` itself ends the loop."""
     factory = uvloop.new_event_loop if sys.platform != "win32" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return _surviving(runner.get_loop(), _ending(work)) if serving else runner.run(_ending(work))
 
 
 def _surviving(loop: asyncio.AbstractEventLoop, work: Coroutine[None, None, T]) -> T:
-    """Run the work to its end, whatever tasks beside it raise.
+    """Run the work to its end, whatever exceptions other tasks raise.
 
-    asyncio lets SystemExit and KeyboardInterrupt of any task out of the loop. The task has its exception
-    then, and whoever awaits the task gets it: a chain's stream fails. The loop goes on where it was.
+    asyncio lets SystemExit and KeyboardInterrupt of any task end the loop. The task then stores its
+    exception, and the code that awaits the task receives it, so the chain's stream fails. This function
+    continues the loop after that.
     """
     guard.leave_to_the_host()
     loop.set_exception_handler(_untold)
@@ -315,9 +319,10 @@ def _surviving(loop: asyncio.AbstractEventLoop, work: Coroutine[None, None, T]) 
 
 
 def _untold(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what nobody awaits: asyncio's words without the values in them, and where the exception came from.
+    """Log an error that no code awaits: asyncio's words without values, and where the exception came from.
 
-    asyncio's own line has the exception's text, which may quote a prompt: a chain leaves tasks behind.
+    asyncio's own line has the exception's text, which may quote a prompt. Such errors come from tasks that a
+    chain has left.
     """
     words, error = _WORDS.match(context.get("message") or ""), context.get("exception")
     stack = f"\n{stack_of(error)}" if isinstance(error, BaseException) else ""
@@ -325,7 +330,7 @@ def _untold(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 async def _ending(work: Coroutine[None, None, T]) -> T:
-    """The work, and then an end in bounded time: a chain that does not let itself be cancelled is left."""
+    """Run the work, and then end within a time limit. A chain that ignores its cancellation is abandoned."""
     try:
         return await work
     finally:
@@ -341,7 +346,7 @@ async def _ending(work: Coroutine[None, None, T]) -> T:
 
 
 def _end(why: str, code: int) -> None:
-    """End now, whatever still runs."""
+    """End the process at once, whatever still runs."""
     logging.getLogger("holdfast").error(why)
     logging.shutdown()
     sys.stdout.flush()
@@ -349,7 +354,7 @@ def _end(why: str, code: int) -> None:
 
 
 def _end_without(threads: Sequence[threading.Thread]) -> None:
-    """End now where threads keep the process: a connection that a chain has opened and that nobody closes."""
+    """End the process at once if threads keep it alive, such as a connection that a chain left open."""
     ends = time.monotonic() + THREAD_SECONDS
     for thread in threads:
         thread.join(max(0.0, ends - time.monotonic()))
@@ -358,10 +363,10 @@ def _end_without(threads: Sequence[threading.Thread]) -> None:
 
 
 def execute(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
-    """Run what the command line asks for; answers the exit code."""
+    """Run the command of the command line. Return the exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a lone surrogate in a text stops no command
+            stream.reconfigure(errors="backslashreplace")  # a lone surrogate must not stop a command
     if given.command == "new":
         return made([given.name])
     try:
@@ -375,7 +380,7 @@ def execute(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
             parser.error(str(error))
         return 0
     if given.command == "doctor":
-        logging.disable()  # what is wrong is told once, by its name
+        logging.disable()  # each problem is printed only once, by its name
         return run_in_loop(doctor(_chains))
     settings = commands.settings_for(parser, given.command)
     for sentence in misspelt():

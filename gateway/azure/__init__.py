@@ -1,1 +1,1 @@
-"""Who this process is on Azure, and what it is told there."""
+"""The identity of this process on Azure, and the settings that the platform gives it."""

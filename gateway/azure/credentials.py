@@ -1,12 +1,13 @@
-"""Who this process is on Azure: tokens for Storage, the models and Redis, by DefaultAzureCredential.
+"""The identity of this process on Azure: tokens for Storage, the models and Redis, by DefaultAzureCredential.
 
-Nothing of it is made, or even imported, before somebody asks; keys stay possible by not asking. Credentials
-are one to a process and end with the gateway.
+Credentials are imported and created only when a part of the program asks for one. With keys, no part asks.
+There is one credential per process and client id, and it is closed with the gateway.
 
-Redis's tokens come from redis-entraid's identity provider, in a thread, because it is synchronous. Renewal is
-ours: redis-py 8.1's token manager asks within the event loop, does not apply its own time-out (whose default,
-100 ms, no token endpoint keeps), and never renews again after a failure.
-Invariant: one request for a Redis token is under way at most, and its thread ends by itself.
+Redis's tokens come from redis-entraid's identity provider. It is synchronous, so it runs in a thread. This
+module renews the tokens itself, because redis-py 8.1's token manager has three faults. It asks within the
+event loop. It does not apply its own time-out (and no token endpoint answers within the default, 100 ms). It
+never renews again after a failure. Invariant: at most one request for a Redis token runs at a time, and its
+thread ends by itself.
 """
 
 from __future__ import annotations
@@ -29,19 +30,21 @@ if TYPE_CHECKING:
 REDIS_SCOPE = "https://redis.azure.com/.default"
 OPENAI_SCOPE = "https://cognitiveservices.azure.com/.default"
 REQUEST_SECONDS = 10.0
-CONNECT_SECONDS, READ_SECONDS = 3.0, 7.0  # of one HTTP request
-# Of a token's life; apart, so that the processes of one deployment do not ask all at once.
+CONNECT_SECONDS, READ_SECONDS = 3.0, 7.0  # time limits of one HTTP request
+# The part of a token's life after which it is renewed. It is a random number in this range, so that the
+# processes of one deployment do not all ask at the same time.
 RENEW_AT = (0.6, 0.75)
-# An identity's endpoint gives the same token again until near its end: ask ever more often, up to this.
+# An identity's endpoint returns the same token until near its end. So the pauses between requests become
+# shorter, down to this one.
 SHORTEST_PAUSE_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.5, 10.0)
-_NAP_SECONDS = 60.0  # the Unix clock may jump, or the machine sleep: look at it now and then
+_NAP_SECONDS = 60.0  # the Unix clock may jump, or the machine may sleep: check it this often
 _log = logging.getLogger("holdfast.identity")
 _credentials: dict[str, DefaultAzureCredential] = {}
 
 
 def credential(client_id: str = "") -> AsyncTokenCredential:
-    """The process's credential; with a client id, that user-assigned identity's."""
+    """Return the process's credential. With a client id, return that of this user-assigned identity."""
     if client_id not in _credentials:
         from azure.identity.aio import DefaultAzureCredential
 
@@ -50,16 +53,17 @@ def credential(client_id: str = "") -> AsyncTokenCredential:
 
 
 def blocking_credential(client_id: str) -> TokenCredential:
-    """One for a client that works in threads of its own."""
+    """Return a credential for a client that works in its own threads."""
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential(**_options(client_id))
 
 
 def openai_token_provider(settings: Settings) -> Callable[[], Awaitable[str]]:
-    """What `azure_ad_async_token_provider` takes; the credential keeps a token until it is near its end.
+    """Return a function for `azure_ad_async_token_provider`.
 
-    Raises TimeoutError after 10 s, or what azure-identity raises.
+    The credential caches a token until near its end. The function raises TimeoutError after 10 s, or an
+    exception of azure-identity.
     """
 
     async def token() -> str:
@@ -70,7 +74,7 @@ def openai_token_provider(settings: Settings) -> Callable[[], Awaitable[str]]:
 
 
 async def close() -> None:
-    """Let go of all credentials; who asks again gets new ones."""
+    """Close all credentials. Later calls create new ones."""
     held = list(_credentials.values())
     _credentials.clear()
     for one in held:
@@ -81,33 +85,36 @@ def _options(client_id: str) -> dict[str, Any]:
     options: dict[str, Any] = {
         "connection_timeout": CONNECT_SECONDS,
         "read_timeout": READ_SECONDS,
-        "retry_total": 1,  # the client's own default would go on for minutes
+        "retry_total": 1,  # the client's default would retry for minutes
         "retry_backoff_factor": 0.1,
     }
     return options | ({"managed_identity_client_id": client_id} if client_id else {})
 
 
 def redis_tokens(settings: Settings) -> RedisTokens | None:
-    """What connections to Redis authenticate with; None when the URL says it."""
+    """Return the tokens for connections to Redis, or None when the URL has the credentials."""
     if settings.redis_auth != "entra":
         return None
     return RedisTokens(settings.azure_client_id)
 
 
 class RedisTokens:
-    """`Credentials` (gateway/redis/connect.py): asked for at the first connect, and renewed until closed."""
+    """Tokens for Redis (`Credentials` of gateway/redis/connect.py).
+
+    The first token is requested at the first connect. Tokens are renewed until `close` is called.
+    """
 
     def __init__(self, client_id: str = "") -> None:
         self._client_id = client_id
         self._credential: Any = None
         self._asking: asyncio.Future[Token] | None = None
         self._token: Token | None = None
-        self._failed = False  # the last request; the next one is being put off
+        self._failed = False  # True: the last request failed, and the next one has not begun
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def current(self) -> Token:
-        """A token that is valid now. Raises ConnectionError while there is none to be had."""
+        """Return a token that is valid now. Raises ConnectionError when no token can be obtained."""
         if self._task is None:
             self._task = asyncio.create_task(self._keep(), name="redis-tokens")
         while self._token is None or self._token.expires_at <= time.time():
@@ -117,13 +124,13 @@ class RedisTokens:
         return self._token
 
     async def after(self, token: Token) -> Token:
-        """The one that follows; waits for it."""
+        """Wait for the token that follows `token`, and return it."""
         while self._token is None or self._token.secret == token.secret:
             await self._news.wait()
         return self._token
 
     async def close(self) -> None:
-        """Renew no more."""
+        """Stop renewing tokens and close the credential."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -142,7 +149,7 @@ class RedisTokens:
                 self._tell(failed=True)
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
-                self._failed = False  # who comes now waits for this one's end
+                self._failed = False  # callers that come now wait for the next request
                 continue
             backoff = _BACKOFF_SECONDS[0]
             self._tell(failed=False)
@@ -150,7 +157,10 @@ class RedisTokens:
             await _until(time.time() + max(SHORTEST_PAUSE_SECONDS, left * random.uniform(*RENEW_AT)))
 
     async def _request(self) -> Token:
-        """One try, or the rest of one that took too long. Raises TimeoutError or RequestTokenErr."""
+        """Request a token, or wait for an earlier request that took too long.
+
+        Raises TimeoutError or RequestTokenErr.
+        """
         if self._asking is None:
             self._asking = asyncio.get_running_loop().run_in_executor(None, self._ask)
         try:
@@ -161,7 +171,7 @@ class RedisTokens:
                 self._asking = None
 
     def _ask(self) -> Token:
-        """In a thread; importing azure-identity alone takes a good part of a second."""
+        """Request a token. Runs in a thread, because even the import of azure-identity is slow."""
         from redis_entraid.identity_provider import DefaultAzureCredentialProvider
 
         if self._credential is None:
@@ -183,6 +193,9 @@ async def _until(when: float) -> None:
 
 
 def _name(error: BaseException) -> str:
-    """A foreign error's text may quote what the endpoint said: its type, and its cause's, will do."""
+    """Return an error's type and its cause's type.
+
+    Its text is left out: it may quote the endpoint's answer.
+    """
     cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else None
     return type(error).__name__ + (f" ({type(cause).__name__})" if cause else "")

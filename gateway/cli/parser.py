@@ -1,4 +1,4 @@
-"""What the command line takes. It imports nothing else of the product, so that `--help` costs little."""
+"""The arguments of the command line. This module imports nothing else of the product, so `--help` is fast."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Every setting is an environment variable, or a line of the file .env here: docs/
 
 
 def parser(prog: str = "python -m gateway", version: str = "") -> argparse.ArgumentParser:
-    """All of the command line; without a command it is `run`, whose older name is `all`."""
+    """Return the parser of the command line. Without a command it is `run`, whose older name is `all`."""
     whole = argparse.ArgumentParser(
         prog=prog,
         description="Holdfast: streams of LangChain answers that no cut and no kill breaks",
@@ -58,7 +58,7 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
 
 
 def _looking(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """The commands that look into the store."""
+    """Add the commands that read the store."""
     inspect = command("inspect", "tell what is known of a stream: its state, and its events without content")
     inspect.add_argument("id", metavar="ID")
     inspect.add_argument(
@@ -99,7 +99,7 @@ def _looking(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 
 def _asking(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """The commands that ask a gateway over HTTP."""
+    """Add the commands that call a gateway over HTTP."""
     ask = command("ask", "ask a gateway, and print its tokens as they come")
     ask.add_argument("question", metavar="QUESTION", help="- reads it from stdin")
     ask.add_argument("--chain", metavar="NAME", default="", help="another chain than the gateway's default")

@@ -1,4 +1,4 @@
-"""`python -m gateway purge --owner NAME`: everything that is kept of one owner's streams and threads."""
+"""`python -m gateway purge --owner NAME`: delete all streams and threads of one owner."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _AT_ONCE = 100
 
 
 async def purge(gateway: Gateway, owner: str, *, asks: bool) -> int:
-    """Delete them; answers the exit code: 1 when that was not wanted, or could not be done to its end.
+    """Delete all data of the owner. Return the exit code: 1 when it was not confirmed, or was not completed.
 
-    `asks`: whether somebody is there to confirm it.
+    `asks`: ask on the terminal for a confirmation.
     """
     question = f"Delete all streams and threads of {owner!r}? Type yes: "
     try:
@@ -52,15 +52,15 @@ async def _streams(gateway: Gateway, owner: str) -> int:
     count = 0
     while page := await gateway.parts.mine.page(owner, None, _AT_ONCE):
         for _, stream_id in page:
-            with suppress(StreamNotFound):  # it has expired, or did not come to be
+            with suppress(StreamNotFound):  # it has expired, or was never created
                 await purging.purge(gateway, stream_id, owner)
                 count += 1
             await gateway.parts.mine.forget(owner, [stream_id])
-    for stream_id in await gateway.parts.outbox.of_owner(owner):  # of which the list knows no more
+    for stream_id in await gateway.parts.outbox.of_owner(owner):  # streams that are no longer in the list
         with suppress(StreamNotFound):
             await purging.purge(gateway, stream_id, owner)
     await gateway.parts.outbox.forget(owner)
     if gateway.parts.log.projector is not None:
-        await gateway.parts.log.projector.close()  # nothing is told of the owner behind this
+        await gateway.parts.log.projector.close()  # so that it writes nothing about the owner after this
     await Usage(gateway.parts.redis).forget(owner)
     return count

@@ -1,4 +1,4 @@
-"""What a process says at its start of what it needs: a port that is free, a store that answers."""
+"""The messages at the start of a process about what it needs: a free port, and a store that answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PORTS_TRIED = 20
 
 
 def example(url: str) -> str:
-    """What a newcomer may do next."""
+    """Return the text that shows a new user what to do next."""
     return (
         f"Ask on that page, or:\n\ncurl -N {url}/stream -H 'Accept: text/event-stream' \\\n"
         "     -H 'Content-Type: application/json' -d '{\"user\": \"Who are you?\"}'\n"
@@ -23,7 +23,10 @@ def example(url: str) -> str:
 
 
 def cannot_listen(error: OSError, host: str, port: int, mode: str) -> str:
-    """Why there is no server. Where another one has the port: also a command that takes the next free one."""
+    """Return why the server cannot listen.
+
+    If another program uses the port, add a command that uses the next free port.
+    """
     why = os.strerror(error.errno) if error.errno else type(error).__name__
     said = f"cannot listen on {host} port {port}: {why}"
     if error.errno != errno.EADDRINUSE:
@@ -33,23 +36,24 @@ def cannot_listen(error: OSError, host: str, port: int, mode: str) -> str:
 
 
 def command(mode: str) -> str:
-    """How this process was started, as a shell takes it."""
+    """Return the shell command that started this process."""
     if Path(sys.argv[0]).stem == "holdfast":
         return f"holdfast {'run' if mode == 'all' else mode}"
     return f"{os.path.relpath(sys.executable)} -m gateway {mode}"
 
 
 async def unusable(settings: Settings) -> str:
-    """Why the store that REDIS_URL names cannot be used, in one line; empty where it can.
+    """Return in one line why the store at REDIS_URL cannot be used. Empty: it can be used.
 
-    With a managed identity nothing is tried here: the first connection asks for the token, and tells.
+    With a managed identity nothing is checked here: the first connection requests the token and reports
+    errors.
     """
     said = await unreachable(settings.redis_url) if settings.redis_auth == "url" else ""
     return said and f"the store cannot be used: REDIS_URL names {said}. It is tried again"
 
 
 def _free_port(host: str, after: int) -> int:
-    """The next one that nobody has; 0, which takes any, where some twenty are taken."""
+    """Return the next free port. Return 0 (any free port) when the next PORTS_TRIED ports are all used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in range(after + 1, min(after + PORTS_TRIED, 65535) + 1):
         try:

@@ -1,4 +1,4 @@
-"""The store of a process that REDIS_URL gives none: a folder's, which the processes of this machine share."""
+"""Start a store when REDIS_URL is not set. It is in a folder that this machine's processes share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from gateway.settings import Settings
 
 
 def folder_of(settings: Settings) -> Path:
-    """Where the data of an embedded store is; it need not be there yet."""
+    """Return the folder with the data of an embedded store. The folder may not exist yet."""
     return Path(settings.store_dir or FOLDER)
 
 
 @asynccontextmanager
 async def stored(settings: Settings, *, alone: bool) -> AsyncIterator[tuple[Settings, str]]:
-    """Settings that name a store, and a line that tells of an embedded one; empty where there is none.
+    """Yield settings that name a store, and a line about the embedded store. Empty line: there is none.
 
-    `alone`: a store that no other process can use will do. Raises SystemExit that says why there is none.
+    `alone`: the store need not be usable by other processes. Raises SystemExit, which says why there is no
+    store.
     """
     if settings.redis_url:
         yield settings, ""

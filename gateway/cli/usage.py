@@ -1,4 +1,4 @@
-"""`python -m gateway usage`: the tokens that each owner's streams have taken, a line an owner."""
+"""`python -m gateway usage`: print the tokens that each owner's streams have used, one owner per line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS = ("owner", "input", "output", "total", "limit", "minute", "limit")
 
 
 async def usage(gateway: Gateway, *, as_json: bool) -> int:
-    """Print it; answers the exit code: 1 when the store is out of reach."""
+    """Print the tokens. Return the exit code: 1 when the store cannot be reached."""
     kept = Usage(gateway.parts.redis)
     try:
         owners = await kept.owners(MOST_LISTED)

@@ -1,4 +1,4 @@
-"""`python -m gateway webhooks [list|redrive [ID]]`: what is not delivered, and having it sent again."""
+"""`python -m gateway webhooks [list|redrive [ID]]`: list the undelivered webhooks, or send them again."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gateway.streams.service import Gateway
 from gateway.webhooks.asked import EVENTS
 from gateway.webhooks.urls import host_of
 
-MOST_OF_A_BUCKET = 100  # of each kind: 51,200 webhooks in all
+MOST_OF_A_BUCKET = 100  # most webhooks of each kind per bucket: 51,200 in all
 _COLUMNS = ("webhook", "state", "tries", "outcome", "due_at", "host", "owner")
 
 
 async def webhooks(gateway: Gateway, given: argparse.Namespace) -> int:
-    """Run it; answers the exit code: 1 where there is no such webhook, or no store."""
+    """Run the command. Return the exit code: 1 when there is no such webhook, or no store."""
     try:
         outbox = gateway.parts.outbox
         if given.action == "redrive":
@@ -35,7 +35,7 @@ async def webhooks(gateway: Gateway, given: argparse.Namespace) -> int:
 
 
 async def _redriven(outbox: Outbox, wanted: str) -> int:
-    """By a webhook's id, by its stream's, or all that were given up."""
+    """Send webhooks again: one by its id, those of a stream by the stream's id, or all that were given up."""
     name = wanted.removeprefix("msg_")
     if not wanted:
         names = [entry.name for entry in await outbox.listed(MOST_OF_A_BUCKET) if entry.dead]
@@ -66,7 +66,7 @@ def _told(found: list[Outgoing], *, as_json: bool) -> int:
 
 
 def _row(entry: Outgoing) -> dict[str, Any]:
-    """Of the URL only the host: the rest may hold a secret."""
+    """Return a webhook as a row. Only the host of its URL is shown, because the rest may contain a secret."""
     state = "dead" if entry.dead else ("sending" if entry.held else "waiting")
     return {
         "webhook": entry.webhook_id,

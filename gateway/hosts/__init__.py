@@ -1,1 +1,1 @@
-"""The programs that serve: Starlette under uvicorn, and Azure Functions' extension."""
+"""The programs that serve HTTP: Starlette on uvicorn, and the extension of Azure Functions."""

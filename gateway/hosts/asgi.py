@@ -1,4 +1,4 @@
-"""Host 2: Starlette. Its routes are the one table of both hosts."""
+"""Serve with Starlette (the second host). Both hosts use the one table of routes in this module."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Routes = tuple[tuple[str, str, Handler], ...]
 
 
 def _with_heads(routes: Routes) -> Routes:
-    """HEAD where GET is, by the same handler; it is answered without a body."""
+    """Add a HEAD route to each GET route, with the same handler. The answer to HEAD has no body."""
     return tuple(
         (method, path, handler)
         for given, path, handler in routes
@@ -112,9 +112,9 @@ def app(
     routes: Routes = ROUTES,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None,
 ) -> Starlette:
-    """The ASGI application of one process. A worker's has the probes alone.
+    """Return the ASGI application of one process. The application of a worker has only the probes.
 
-    Without a `lifespan` of the caller's the gateway closes with it.
+    If the caller gives no `lifespan`, the application closes the gateway when it ends.
     """
 
     def route(method: str, path: str, handler: Handler) -> Route:
@@ -122,13 +122,13 @@ def app(
             return await handler(gateway, request)
 
         made = Route(path, serve, methods=[method], name=handler.__name__)
-        made.methods = {method}  # Starlette adds HEAD to GET, also where a path has a HEAD of its own
+        made.methods = {method}  # Starlette adds HEAD to GET, even if the path has its own HEAD route
         return made
 
     async def refused(request: Request, error: Exception) -> Response:
-        """The router's own refusals, in the shape of the path's format.
+        """Answer the router's own errors, in the shape of the path's format.
 
-        A 405 names the path's methods (RFC 9110, 15.5.6).
+        A 405 names the methods of the path (RFC 9110, 15.5.6).
         """
         path = route_path(request.scope)
         if not isinstance(error, HTTPException) or error.status_code != 405:
@@ -147,13 +147,13 @@ def app(
         exception_handlers={HTTPException: refused},
         lifespan=lifespan or closing,
     )
-    application.router.redirect_slashes = False  # a path that is not a route's is told so, not sent elsewhere
+    application.router.redirect_slashes = False  # an unknown path gets an error, not a redirect
     application.add_middleware(OwnName, gateway=gateway)
     return application
 
 
 class OwnName:
-    """Lets requests pass whose Host is right (`gateway.web.hostnames`), and answers the others."""
+    """Passes on requests with a correct Host (`gateway.web.hostnames`), and refuses all others."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
@@ -161,7 +161,7 @@ class OwnName:
         self._names = hostnames.names_of(gateway.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand it on, or answer it."""
+        """Pass the request on, or refuse it."""
         if scope["type"] == "http":
             try:
                 hostnames.check(Headers(scope=scope), scope["http_version"], self._names)
@@ -175,7 +175,7 @@ class OwnName:
 async def _refuse(
     gateway: Gateway, request: Request, error: HoldfastError, shape: Shape = problem
 ) -> Response:
-    """This error, which no route's handler has raised."""
+    """Answer with this error. No handler of a route has raised it."""
 
     @answered(NO_ROUTE, shape=shape)
     async def refuse(gateway: Gateway, request: Request) -> Response:

@@ -1,10 +1,11 @@
-"""The connections of one process: how many there may be, who gives way to whom, and what the log says of it.
+"""Limit the connections of one process, choose the connection to close when all places are used, and log it.
 
-A process has a limit of open files (RLIMIT_NOFILE, `ulimit -n`), and it needs some of them for itself: for
-Redis, the queue, models, files. So connections are bounded below the limit. A connection that comes when all
-places are taken gets the place of the one that has kept us waiting longest: for a request, or for taking what
-we have sent. Any other connection whose request is being answered never gives way. If all are being answered,
-the one that comes is closed at once.
+A process has a limit of open files (RLIMIT_NOFILE, `ulimit -n`). It needs some of these files for itself: for
+Redis, the queue, models, files. So the number of connections is kept below the limit. When all places are
+used, a new connection gets the place of another one. This is the connection whose peer has kept this process
+waiting for the longest time: for a request, or for reading what was sent. A connection is never closed for
+another one while its request is being answered and its peer reads. If no connection can be closed, the new
+connection is closed at once.
 """
 
 from __future__ import annotations
@@ -20,30 +21,34 @@ if sys.platform != "win32":
 
 from gateway.observe import loglines
 
-RESERVE_FILES = 192  # for all that is not a connection at the door
-UNLIMITED_FILES = 1_048_576  # where the system names no limit
+RESERVE_FILES = 192  # file descriptors kept free for everything but these connections
+UNLIMITED_FILES = 1_048_576  # used when the system has no limit
 TELL_SECONDS = 60.0
 _log = logging.getLogger("holdfast.door")
 
 
 class Visitor(Protocol):
-    """A connection, as the door sees it."""
+    """A connection, as `Door` uses it."""
 
     inside: bool
 
     def give_way(self) -> None:
-        """Close at once: another has the place."""
+        """Close at once, because another connection gets the place."""
 
 
 class Tally:
-    """Lines about connections: the first of a kind at once, then one a minute at most, with the count."""
+    """Log lines about connections.
+
+    The first line of a kind is written at once, later ones once a minute, with a count.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kinds: dict[str, tuple[float, int]] = {}  # when it was told last, how many came since
+        # kind -> (time of the last line, number of events since then)
+        self._kinds: dict[str, tuple[float, int]] = {}
 
     def count(self, what: str, level: int = logging.INFO) -> None:
-        """One more of the kind `what`, which is text of our own, from a short list."""
+        """Count one event of the kind `what`. `what` is a text of this product, from a short list."""
         now = self._clock()
         told_at, untold = self._kinds.get(what, (None, 0))
         if told_at is not None and now - told_at < TELL_SECONDS:
@@ -54,7 +59,10 @@ class Tally:
 
 
 class Door:
-    """The places of one process. `most`: how many connections; 0: what the limit of open files leaves."""
+    """The places of one process.
+
+    `most`: how many connections; 0: as many as the limit of open files allows.
+    """
 
     def __init__(self, most: int = 0, tally: Tally | None = None) -> None:
         self.tally = tally or Tally()
@@ -69,10 +77,13 @@ class Door:
                 used=self.most,
             )
         self.most = min(most or self.most, self.most)
-        self._waiting: dict[Visitor, None] = {}  # those that keep us waiting; the longest wait stands first
+        self._waiting: dict[Visitor, None] = {}  # connections that keep us waiting; the longest wait is first
 
     def enter(self, visitor: Visitor) -> bool:
-        """Whether there is a place for it: a free one, or that of a connection which gives way."""
+        """Return whether the connection gets a place.
+
+        This is a free place, or the place of a connection that is closed for it.
+        """
         if self.taken >= self.most:
             longest = next(iter(self._waiting), None)
             if longest is None:
@@ -88,30 +99,30 @@ class Door:
         return True
 
     def leave(self, visitor: Visitor) -> None:
-        """It is closed; to say it twice does no harm."""
+        """Free the place of a connection that was closed. Calling this twice does no harm."""
         self._waiting.pop(visitor, None)
         if visitor.inside:
             visitor.inside = False
             self.taken -= 1
 
     def owes(self, visitor: Visitor) -> None:
-        """From now on the peer owes us a request, or the rest of one, or to take what waits for it."""
+        """Note that the peer must act now: send a request or the rest of it, or read what was sent."""
         self._waiting.pop(visitor, None)
         if visitor.inside:
             self._waiting[visitor] = None
 
     def owed(self, visitor: Visitor) -> None:
-        """From now on we owe the peer an answer."""
+        """Note that this process must act now: it owes the peer an answer."""
         self._waiting.pop(visitor, None)
 
     def hand_over(self, visitor: Visitor, other: Visitor) -> None:
-        """The place of the one is the other's now."""
+        """Give the place of `visitor` to `other`."""
         self._waiting.pop(visitor, None)
         visitor.inside, other.inside = False, visitor.inside
 
 
 def places(files: int | None = None) -> int:
-    """How many connections a limit of so many open files leaves; None: this process's limit."""
+    """Return how many connections are possible with this limit of open files. None: this process's limit."""
     if files is None:
         files = _open_files()
     return max(files - RESERVE_FILES, files // 2)

@@ -1,9 +1,14 @@
-"""The HTTP server of the extension azurefunctions-extensions-http-fastapi, set up as this product needs it.
+"""Configure the HTTP server of the extension azurefunctions-extensions-http-fastapi for this product.
 
-The extension starts uvicorn with its defaults, in the main thread of the platform's worker process. The
-access log then prints each query to a console that the platform keeps, with function keys and stream tokens.
-Idle connections are closed before the host's proxy lets go of them. SIGTERM, by which the platform takes an
-instance away, ends the process and all that runs in it. `install` replaces what the extension starts.
+The extension starts uvicorn with its defaults, in the main thread of the platform's worker process. With
+these defaults:
+
+- The access log prints each query to a console that the platform stores, with function keys and stream
+  tokens.
+- Idle connections are closed earlier than the host's proxy closes them.
+- SIGTERM, with which the platform stops an instance, ends the process and everything that runs in it.
+
+`install` replaces the server that the extension starts.
 
 Invariant: after SIGTERM the process ends within `LIMIT_SECONDS`, whatever its chains do.
 """
@@ -28,34 +33,39 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 INVOCATION_ID = "x-ms-invocation-id"
-# Of Python 3.13 and later, and of those before.
+# The runtime's module in Python 3.13 and later, and its module in earlier versions.
 RUNTIMES = ("azure_functions_runtime.http_v2", "azure_functions_worker.http_v2")
-# The host's proxy keeps an idle connection for a minute (PooledConnectionIdleTimeout of .NET). Who closes
-# first never meets a request.
+# The host's proxy keeps an idle connection for a minute (PooledConnectionIdleTimeout of .NET). This server
+# must keep it longer. Otherwise a new request could arrive on a connection that this server is just closing.
 KEEP_ALIVE_SECONDS = 75
-# Of a request's head: as much as at the door of a process of our own (uvicorn_protocol). h11's default is
-# a quarter of that, and the host lets 32 KiB pass (the default of Kestrel's MaxRequestHeadersTotalSize).
+# The largest head of a request. It is the same as in this product's own processes (uvicorn_protocol). h11's
+# default is a quarter of that, and the host accepts 32 KiB (the default of Kestrel's
+# MaxRequestHeadersTotalSize).
 MOST_HEAD_BYTES = 64 * 1024
-LET_GO_SECONDS = 2.0  # to hand over jobs
-GRACE_SECONDS = 1  # for answers that are on their way
-CLOSE_SECONDS = 1.2  # to close connections and what chains have opened, and send what telemetry holds
-CHAINS_SECONDS = 1.0  # of these, for what chains have opened; what is late is named in the log
-LIMIT_SECONDS = 4.5  # of all; the platform's own limit is documented nowhere
+LET_GO_SECONDS = 2.0  # time limit to hand over jobs
+GRACE_SECONDS = 1  # time limit for unfinished answers
+# Time limit to close connections and the chains' resources, and to send the remaining telemetry.
+CLOSE_SECONDS = 1.2
+CHAINS_SECONDS = 1.0  # the part of CLOSE_SECONDS for the chains' resources; late ones are logged
+LIMIT_SECONDS = 4.5  # time limit for all of this; the platform documents no limit
 _log = logging.getLogger("holdfast.extension")
 
 
 class Process(Protocol):
-    """What ends with the process."""
+    """The parts that must be closed before the process ends."""
 
     async def let_go(self) -> None:
-        """Hand jobs over, and send readers away to come back."""
+        """Hand over jobs, and end the readers' connections so that the readers connect again."""
 
     async def close(self) -> None:
-        """Close connections and what chains have opened, send what telemetry holds; nobody asks any more."""
+        """Close connections and the chains' resources, and send the remaining telemetry.
+
+        No request arrives any more.
+        """
 
 
 class Server(uvicorn.Server):
-    """uvicorn; SIGTERM and SIGINT end the whole process in good order."""
+    """A uvicorn server. SIGTERM and SIGINT end the whole process in an orderly way."""
 
     def __init__(self, config: uvicorn.Config, process: Process) -> None:
         super().__init__(config)
@@ -64,7 +74,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Ours instead of uvicorn's, which raises the signal again when it has served."""
+        """Use this product's signal handlers. Those of uvicorn raise the signal again after serving."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -82,7 +92,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def serve(self, sockets: Any = None) -> None:
-        """Until a signal comes; then end the process with 0, as asked."""
+        """Serve until a signal comes. Then end the process with exit code 0, as the platform asked."""
         await super().serve(sockets)
         if self._ending is not None:
             await self._ending
@@ -100,27 +110,29 @@ class Server(uvicorn.Server):
 
 
 class Seam:
-    """Stands before the extension's application.
+    """A middleware before the extension's application.
 
-    Line feeds leave a path before it is routed: the pattern takes every path but those, and the function that
-    the host has called would wait for its request for ever. The id comes from the host and keeps them.
+    It removes line feeds from a path before it is routed. The extension's route accepts every path without
+    line feeds. With one, the function that the host has called would wait for its request forever. The path's
+    id comes from the host and keeps its line feeds.
 
-    After the answer the runtime's note of this request is dropped. The runtime pairs a request with its
-    function's call in a dictionary and takes nothing out of it, 2 kB for each request.
+    After the answer, it deletes the runtime's entry for this request. The runtime stores the request in a
+    dictionary to pair it with the call of its function, and never removes it. This would leak 2 kB for each
+    request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand it on."""
+        """Pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
             await self._app({**scope, "path": scope["path"].replace("\n", "")}, receive, send)
         except asyncio.CancelledError:
-            raise  # the function may still run, and then needs the note
+            raise  # the function may still run, and needs the entry then
         except BaseException:
             _forget(scope)
             raise
@@ -128,14 +140,14 @@ class Seam:
 
 
 def install(process: Process) -> None:
-    """Have the extension start this server. To be called before the runtime has indexed the app."""
+    """Make the extension start this server. Call it before the runtime has indexed the app."""
 
     async def serve(self: web.WebServer) -> None:
         config = uvicorn.Config(
             self.web_app,
             host=self.hostname,
             port=self.port,
-            # By name: `auto` takes httptools where it is installed, and it is not deployed.
+            # Named explicitly: `auto` would use httptools where it is installed, and it is not deployed.
             http="h11",
             h11_max_incomplete_event_size=MOST_HEAD_BYTES,
             ws="none",
@@ -146,13 +158,13 @@ def install(process: Process) -> None:
         )
         await Server(config, process).serve()
 
-    # FastAPI describes itself at /openapi.json, emptily: the path is ours.
+    # FastAPI serves an empty description of itself at /openapi.json, but this product uses that path.
     web.FastAPI = partial(web.FastAPI, openapi_url=None, middleware=[Middleware(Seam)])
     web.WebServer.serve = serve
 
 
 def exit_now(code: int) -> None:
-    """End the process here: the platform's worker would wait for its threads."""
+    """End the process at once. A normal exit of the platform's worker would wait for its threads."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -160,7 +172,7 @@ def exit_now(code: int) -> None:
 
 
 def _end_late() -> None:
-    """A chain that holds the event loop, or swallows its cancellation, does not hold the process."""
+    """End the process after LIMIT_SECONDS, even if a chain blocks the loop or ignores its cancellation."""
     threading.Event().wait(LIMIT_SECONDS)
     _log.error("the process ends though not everything in it has")
     exit_now(1)
@@ -175,7 +187,7 @@ async def _within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
 
 
 def _forget(scope: Scope) -> None:
-    """Drop the note of a request whose answer was sent."""
+    """Delete the runtime's entry for a request whose answer was sent."""
     for name in RUNTIMES:
         coordinator = getattr(sys.modules.get(name), "http_coordinator", None)
         notes = getattr(coordinator, "_context_references", None)

@@ -1,4 +1,4 @@
-"""A connection that uvicorn has given away: it keeps its place at the door until it is closed."""
+"""Keep the place of a connection that uvicorn has given away, until the connection is closed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ MOST_BYTES = 64 * 1024
 
 
 class Given(asyncio.Protocol):
-    """Hands the transport's calls on to the protocol that has the connection now; it may send only so much.
+    """Passes the transport's calls to the protocol that owns the connection now. Received data is limited.
 
-    What that protocol writes goes to the transport itself and does not pass here.
+    The protocol writes directly to the transport, so its output does not pass through this object.
     """
 
     __slots__ = ("_door", "_received", "_to", "_transport", "inside")
@@ -25,24 +25,27 @@ class Given(asyncio.Protocol):
         self.inside = False
 
     def give_way(self) -> None:
-        """It never owes a request, so it never gives way."""
+        """Do nothing: the peer of this connection never owes a request, so the connection keeps its place."""
 
     def data_received(self, data: bytes) -> None:
-        """Nothing that comes is looked at: the connection is closed after the answer."""
+        """Ignore the data, because the connection is closed after the answer.
+
+        Cut the connection if there is too much.
+        """
         self._received += len(data)
         if self._received > MOST_BYTES:
             self._door.tally.count("a reader's connection was cut: it sent what nobody asked for")
             self._transport.abort()
 
     def pause_writing(self) -> None:
-        """The socket is behind."""
+        """Pause the protocol, because the peer reads too slowly."""
         self._to.pause_writing()
 
     def resume_writing(self) -> None:
-        """It is not any more."""
+        """Resume the protocol, because the peer has read enough."""
         self._to.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed."""
+        """Free the place and tell the protocol that the connection is closed."""
         self._door.leave(self)
         self._to.connection_lost(exc)

@@ -1,4 +1,7 @@
-"""Answers to HTTP/1.0, which knows no chunks: the connection's end is the body's (RFC 9112, 6.1 and 6.3)."""
+"""Answer HTTP/1.0 requests. HTTP/1.0 has no chunked encoding, so the end of the connection ends the body.
+
+See RFC 9112, 6.1 and 6.3.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,11 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 async def undelimited(
     cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Run the application; its answer is not chunked. A body that does not end is cut, so that it shows."""
-    told = False  # the length of the body
+    """Run the application and send its answer without chunks.
+
+    If the body stays incomplete, the connection is reset, so that the client notices it.
+    """
+    told = False  # whether the header has the body's length
 
     async def plain(message: Message) -> None:
         nonlocal told
@@ -24,7 +30,7 @@ async def undelimited(
             message = {**message, "headers": headers}
             told = any(name == b"content-length" for name, _ in headers)
             if not told:
-                cycle.chunked_encoding = False  # uvicorn decides only where this is None
+                cycle.chunked_encoding = False  # uvicorn decides this itself only if it is None
         elif not told:
             cycle.expected_content_length = len(message.get("body", b""))
         await send(message)
@@ -37,7 +43,10 @@ async def undelimited(
 
 
 def _reset(transport: asyncio.Transport) -> None:
-    """Cut the connection by RST; `abort` alone would send FIN, which ends a body of HTTP/1.0 in order."""
+    """Cut the connection by RST.
+
+    `abort` alone would send FIN, which would look like a complete HTTP/1.0 body.
+    """
     found = transport.get_extra_info("socket")
     if found is not None:
         found.setsockopt(

@@ -1,22 +1,26 @@
-"""HTTP/1.1 at the door of every process: uvicorn's parsing, within the bounds that uvicorn does not have.
+"""HTTP/1.1 for every process: uvicorn's parser, with limits that uvicorn does not have.
 
-What a stranger sends, or does not send, costs neither memory without a bound nor a place for ever:
+A client can use neither unlimited memory nor a place forever, whatever it sends or does not send:
 
-- A head (request line and header fields) has 64 KiB and 200 fields, and 15 s from its first byte. More is
-  answered 431 (RFC 6585, 5); later the connection is closed. The first byte of a connection has 15 s, too.
-- A body must be whole 40 s after its head, trailers included; the application has its own bound below that
-  for what it reads, and answers. What a body has beside its data (the framing and the extensions of chunks,
-  the trailers) is bounded as a head is; each chunk may add 16 bytes and twice its data (as in Go's net/http).
-- A trailer is dropped. It is never a header field (RFC 9110, 6.5).
-- Between two requests there may be the keep-alive time, whatever comes instead of a request.
-- Requests that are sent ahead of their answers (RFC 9112, 9.3.2) wait in their order, 16 at most, and nothing
-  more is read meanwhile. One more ends the connection, when those that came before it have been answered.
-- A request that cannot be parsed is answered 400, after the answers to those that came before it.
-- An answer that nobody takes for 75 s is dropped with its connection. While it is not taken, the connection
-  gives way to a new one when there is no place left (`gateway.hosts.door`).
+- A head (request line and header fields) has at most 64 KiB and 200 fields. A larger head is answered 431
+  (RFC 6585, 5). If it is not complete 15 s after its first byte, the connection is closed. The first byte of
+  a connection must come within 15 s, too.
+- A body must be complete 40 s after its head, with its trailers. The application has a shorter limit for the
+  bodies that it reads, and answers when it has passed. The other bytes of a body (framing and extensions of
+  chunks, trailers) are limited as a head is. Each chunk may add 16 bytes and twice its data (as in Go's
+  net/http).
+- A trailer is dropped. It is never used as a header field (RFC 9110, 6.5).
+- The time between two requests is at most the keep-alive time, whatever else the client sends.
+- Requests that are sent before earlier answers are complete (RFC 9112, 9.3.2) wait in their order, at most
+  16. Nothing more is read in that time. One request more ends the connection, after the earlier requests are
+  answered.
+- A request that cannot be parsed is answered 400, after the answers to the earlier requests.
+- If a client reads nothing of an answer for 60 s, the answer is dropped and the connection is closed. In this
+  time, the connection loses its place to a new one if no place is free (`gateway.hosts.door`).
 - HTTP/1.0 gets no chunked encoding (RFC 9112, 6.1): the end of the connection ends the body there.
 - A target in absolute form names the host (RFC 9112, 3.2.2). `%2F` in a path is not a slash.
-- There are as many connections as `Door` has places; the log tells what was ended, a line a minute at most.
+- There are at most as many connections as `Door` has places. The log reports ended connections, one line a
+  minute at most.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ MOST_FIELDS = 200
 MOST_AHEAD = 16
 HEAD_SECONDS = 15.0
 WHOLE_BODY_SECONDS = BODY_SECONDS + 10
-CHUNK_BYTES = 16  # what each chunk may have beside its data, and twice its data
+CHUNK_BYTES = 16  # bytes that each chunk may add, plus twice its data
 _SLASH = re.compile(b"%2f", re.IGNORECASE)
 
 
@@ -62,7 +66,7 @@ _MALFORMED = _refusal("400 Bad Request", "Invalid HTTP request received.")
 
 
 class _Refused(Exception):
-    """Raised in a callback of the parser, so that it stops there."""
+    """Raised in a callback of the parser, so that the parser stops there."""
 
     def __init__(self, answer: bytes, why: str) -> None:
         self.answer = answer
@@ -70,7 +74,7 @@ class _Refused(Exception):
 
 
 class _Due(Enum):
-    """What the peer owes us; the value is what the log says when it does not come."""
+    """What the peer must send now. The value is the log line if it does not come in time."""
 
     NOTHING = ""
     HEAD = "a connection was closed: no request came in time"
@@ -79,21 +83,21 @@ class _Due(Enum):
 
 
 class _Flow(FlowControl):
-    """Nothing is read while a request waits for the answers to those before it, whoever asks for more."""
+    """Stops all reading while a request waits for the answers to earlier requests."""
 
     def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
         super().__init__(transport)
         self._pipeline = pipeline
-        self.held = False  # for good
+        self.held = False  # True: nothing is read any more
 
     def resume_reading(self) -> None:
-        """Read on, if no request waits."""
+        """Read again, unless a request waits."""
         if not self._pipeline and not self.held:
             super().resume_reading()
 
 
 class Bounded(HttpToolsProtocol):
-    """One connection, at a door."""
+    """One HTTP connection, which uses a place of a `Door`."""
 
     flow: _Flow
 
@@ -101,20 +105,20 @@ class Bounded(HttpToolsProtocol):
         super().__init__(**given)
         self._door = door
         self.inside = False
-        self._answering: RequestResponseCycle | None = None  # the cycle that runs, or ran last
-        self._refused: bytes | None = None  # what is said last; nothing is parsed any more
-        self._number = 0  # of the newest request on this connection
-        self._headed = self._whole = False  # of the newest request: its head is here, all of it is
-        self._marks = 0  # heads and requests that began or ended
-        self._fields = self._field_bytes = 0  # of this head, or of these trailers
-        self._beside = 0  # bytes of this head, or beside this body's data
-        self._data = self._chunks = 0  # bytes and chunks of a body in this read
+        self._answering: RequestResponseCycle | None = None  # the current request's cycle, or the last one
+        self._refused: bytes | None = None  # the last answer; when set, nothing more is parsed
+        self._number = 0  # number of the newest request on this connection
+        self._headed = self._whole = False  # newest request: head complete, all complete
+        self._marks = 0  # counts heads and requests that began or ended
+        self._fields = self._field_bytes = 0  # in this head, or in these trailers
+        self._beside = 0  # bytes of this head, or bytes of this body that are no data
+        self._data = self._chunks = 0  # bytes and chunks of a body in the current read
         self._due = _Due.NOTHING, 0
         self._late: asyncio.TimerHandle | None = None
         self._behind: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first request's head is due, if there is a place."""
+        """Wait for the first request's head, if there is a place. Otherwise close the connection."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
         if self._door.enter(self):
@@ -123,18 +127,18 @@ class Bounded(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is due any more, and nobody waits for an answer."""
+        """Free the place, cancel all timers, and tell the running request that its client is gone."""
         self._door.leave(self)
         self._forget()
         self._in_step()
         super().connection_lost(exc)
 
     def give_way(self) -> None:
-        """Another connection has this one's place."""
+        """Close the connection, because another connection gets its place."""
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, within the bounds."""
+        """Parse the received bytes, within the limits."""
         if self._refused is not None or self.transport.is_closing():
             return
         marks, self._data, self._chunks = self._marks, 0, 0
@@ -148,7 +152,7 @@ class Bounded(HttpToolsProtocol):
                 self._refuse(_MALFORMED, "a connection was closed: what it sent is not HTTP")
             return
         if marks != self._marks:
-            self._beside = 0  # where in these bytes it began is not known; one read is bounded anyway
+            self._beside = 0  # a new part began in this read; one read has a limited size
         else:
             allowed = self._data * 3 + self._chunks * CHUNK_BYTES
             self._beside = max(0, self._beside + len(data) - allowed)
@@ -162,11 +166,11 @@ class Bounded(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
                 return
-            except httptools.HttpParserUpgrade as upgrade:  # not taken (RFC 9110, 7.8): HTTP goes on
+            except httptools.HttpParserUpgrade as upgrade:  # the upgrade is ignored (RFC 9110, 7.8)
                 data = data[upgrade.args[0] :]
 
     def on_message_begin(self) -> None:
-        """A request begins. Raises _Refused when too many wait."""
+        """Begin a request. Raises _Refused when too many requests wait."""
         if len(self.pipeline) >= MOST_AHEAD:
             raise _Refused(b"", "a connection was closed: too many requests were sent ahead of their answers")
         super().on_message_begin()
@@ -178,13 +182,13 @@ class Bounded(HttpToolsProtocol):
         self._fields = self._field_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        """More of the request's target. Raises _Refused."""
+        """Add more bytes to the request's target. Raises _Refused when it is too long."""
         super().on_url(url)
         if len(self.url) > MOST_HEAD_BYTES:
             raise _Refused(*self._too_large())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or of the trailers, which are dropped. Raises _Refused."""
+        """Add a field of the head, but drop one of the trailers. Raises _Refused when there are too many."""
         self._fields += 1
         self._field_bytes += len(name) + len(value)
         if self._fields > MOST_FIELDS or self._field_bytes > MOST_HEAD_BYTES:
@@ -193,7 +197,7 @@ class Bounded(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Its head is whole."""
+        """Begin the request's cycle, because its head is complete."""
         self._marks += 1
         self._fields = self._field_bytes = 0
         if not self.url.startswith(b"/"):
@@ -203,25 +207,25 @@ class Bounded(HttpToolsProtocol):
             self.scope["path"] = unquote(_SLASH.sub(b"%252F", self.scope["raw_path"]).decode("ascii"))
         if self.scope["http_version"] != "1.1":
             self.cycle.keep_alive = False
-        self._headed = True  # last: a target that cannot be parsed makes no cycle
+        self._headed = True  # set last: there is no cycle if the target cannot be parsed
 
     def on_chunk_header(self) -> None:
-        """A chunk of the body begins."""
+        """Count a chunk of the body."""
         self._chunks += 1
 
     def on_body(self, body: bytes) -> None:
-        """More of the body."""
+        """Count the bytes of the body and pass them on."""
         self._data += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is here."""
+        """Note that the request is complete."""
         self._whole = True
         self._marks += 1
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer is on its way: the next request's turn, or a word of refusal, or a wait."""
+        """After an answer: start the next request, or send the refusal, or wait for a request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._see_off()
@@ -241,26 +245,26 @@ class Bounded(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
-        """The socket is behind: what waits for it is let go when nobody takes any of it any more."""
+        """Watch the socket, because the peer reads too slowly. Cut it if the peer reads nothing more."""
         super().pause_writing()
         self._in_step()
         self._watch(self.transport.get_write_buffer_size())
         self._door.owes(self)
 
     def resume_writing(self) -> None:
-        """It is not any more."""
+        """Stop watching the socket, because the peer has read enough."""
         super().resume_writing()
         self._in_step()
         if self.transport.is_closing():
-            self._see_off()  # what is left is to be taken, too
+            self._see_off()  # the peer must still read the rest
         elif self._due[0] is _Due.NOTHING:
             self._door.owed(self)
 
     def _take_host_of_target(self) -> None:
-        """`http://host/path`: its host counts, not the field's. Raises httptools' error."""
+        """Use the host of `http://host/path` instead of the Host field. Raises httptools' error."""
         target = httptools.parse_url(self.url)
         if target.host is None:
-            return  # `*`
+            return  # the target is `*`
         host = b"[%b]" % target.host if b":" in target.host else target.host
         host += b":%d" % target.port if target.port else b""
         self.headers[:] = [field for field in self.headers if field[0] != b"host"] + [(b"host", host)]
@@ -272,14 +276,14 @@ class Bounded(HttpToolsProtocol):
         return _TOO_LARGE, f"a connection was closed: a request's {what} passed the bound"
 
     def _refuse(self, answer: bytes, why: str) -> None:
-        """Parse nothing more; answer those that came before, then say this, then close."""
+        """Parse nothing more. Answer the earlier requests, then send this answer, then close."""
         self._door.tally.count(why)
         self._refused = answer
         self.flow.held = True
         self.flow.pause_reading()
-        if self._headed and not self._whole:  # it is the newest request's own body
+        if self._headed and not self._whole:  # the refused bytes belong to the newest request's own body
             if self.pipeline:
-                self.pipeline.popleft()  # the newest
+                self.pipeline.popleft()  # drop the newest request
             elif self.cycle.response_started:
                 self._end(b"")
                 return
@@ -292,7 +296,7 @@ class Bounded(HttpToolsProtocol):
             self._end(answer)
 
     def _see_off(self) -> None:
-        """A connection that is closed still waits for what is to be sent, but not for ever."""
+        """Wait until the peer has read the rest of a closed connection, but not forever."""
         self._door.owes(self)
         if self._behind is None and self.transport.get_write_buffer_size():
             self._watch(self.transport.get_write_buffer_size())
@@ -309,7 +313,7 @@ class Bounded(HttpToolsProtocol):
         self._see_off()
 
     def _forget(self) -> None:
-        """Whoever makes an answer learns that nobody waits for it."""
+        """Tell the running request that its client is gone, and drop the waiting requests."""
         if self._late is not None:
             self._late.cancel()
         self.pipeline.clear()
@@ -318,7 +322,7 @@ class Bounded(HttpToolsProtocol):
             self._answering.message_event.set()
 
     def _expect(self) -> None:
-        """Set the clock for what is due now, if it was not due before."""
+        """Start the timer for what the peer must send now, if this has changed."""
         if self._refused is not None:
             due = _Due.NOTHING
         elif not self._whole:
@@ -344,7 +348,7 @@ class Bounded(HttpToolsProtocol):
         return WHOLE_BODY_SECONDS if due is _Due.BODY else HEAD_SECONDS
 
     def _overdue(self, due: _Due) -> None:
-        if self.flow.read_paused:  # it is we who take nothing
+        if self.flow.read_paused:  # this process has paused reading, so the peer is not late
             self._late = self.loop.call_later(self._seconds(due), self._overdue, due)
             return
         if due is not _Due.NEXT:
@@ -368,7 +372,7 @@ class Bounded(HttpToolsProtocol):
             self._behind = None
 
     def _give(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
-        """Let go of the connection: it is the protocol's from now on. None when it is closing."""
+        """Give the connection to another protocol. Return None when it is closing."""
         transport = self.transport
         if transport.is_closing():
             return None
@@ -384,5 +388,5 @@ class Bounded(HttpToolsProtocol):
 
 
 def bounded(most: int = 0) -> Callable[..., Bounded]:
-    """What uvicorn makes its connections with (`http` of its Config): all of them at one door."""
+    """Return uvicorn's factory of connections (`http` of its Config). They share one door."""
     return functools.partial(Bounded, Door(most))

@@ -1,1 +1,1 @@
-"""Helpers around the interpreter: tasks, threads, back-off, long JSON. They know nothing of streams."""
+"""Helpers for tasks, threads, retry pauses and long JSON. They know nothing about streams."""

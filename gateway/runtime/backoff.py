@@ -1,4 +1,4 @@
-"""When the next try may begin: ever later while tries follow one another, with jitter, and never too late."""
+"""Decide when the next try may begin. The pauses grow with each try, with jitter, up to a maximum."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import random
 
 
 class Backoff:
-    """Seconds between tries: `first`, then twice as long each time, at most `longest`.
+    """The pauses between tries, in seconds: `first`, then twice as long each time, at most `longest`.
 
-    Chance shortens each, by up to a half. After `forget` seconds without a try the next one is a first one.
-    All times are seconds of one clock.
+    Each pause is shortened at random, by up to a half. After `forget` seconds without a try, the pauses begin
+    again with `first`. All times are seconds of one clock.
     """
 
     def __init__(self, first: float, longest: float, *, forget: float) -> None:
@@ -18,11 +18,11 @@ class Backoff:
         self._pause = first
 
     def left(self, now: float) -> float:
-        """How long the next try has to wait; 0 when it may begin."""
+        """Return the seconds until the next try may begin. 0: it may begin now."""
         return max(0.0, self._next_at - now)
 
     def tried(self, now: float) -> None:
-        """A try begins."""
+        """Note that a try begins."""
         if now - self._tried_at > self._forget:
             self._pause = self._first
         self._tried_at = now
@@ -30,5 +30,5 @@ class Backoff:
         self._pause = min(2 * self._pause, self._longest)
 
     def reset(self) -> None:
-        """A try was good: the next one need not wait."""
+        """Note that a try succeeded. The next try may begin at once."""
         self._next_at, self._pause = float("-inf"), self._first

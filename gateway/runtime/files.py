@@ -1,7 +1,7 @@
-"""Where the folders are that ship beside the code: `web`, `docs` and `infra`.
+"""Find the folders that are installed with the code: `web`, `docs` and `infra`.
 
-In the wheel they stand in the package `gateway`. In a checkout, and in an app that is deployed from one, they
-stand beside it.
+In the wheel they are inside the package `gateway`. In a checkout, and in an app deployed from a checkout,
+they are next to this package.
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ _HERE = Path(__file__).resolve().parents[1]
 
 
 def shipped(name: str) -> Path:
-    """The folder of this name; whether it is there is the caller's to see."""
+    """Return the folder of this name. The caller must check whether it exists."""
     installed = _HERE / "_files" / name
     return installed if installed.is_dir() else _HERE.parent / name

@@ -1,4 +1,4 @@
-"""Long JSON, written in pieces: no piece takes more than some milliseconds to make."""
+"""Write long JSON in pieces. Each piece takes at most a few milliseconds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from gateway.protocol import sse
 
-LONG = 16 * 1024  # characters of a text that is made in pieces
-LARGE = 256 * 1024  # bytes of a value that is
+LONG = 16 * 1024  # a text with more characters is written in pieces
+LARGE = 256 * 1024  # a value with more bytes is written in pieces
 BYTES_OF_A_VALUE = 64
 PIECE_BYTES = 64 * 1024
-MOST_PARTS = 2000  # values in one piece
+MOST_PARTS = 2000  # most values in one piece
 
 
 def pieces(value: Any) -> Iterator[bytes]:
-    """The JSON of a value, in pieces of some 64 KiB, each made in a few milliseconds."""
+    """Yield the JSON of a value in pieces of about 64 KiB. Each takes a few milliseconds."""
     piece, parts = bytearray(), 0
     for part in _parts(value):
         piece += part
@@ -48,7 +48,7 @@ def _parts(value: Any) -> Iterator[bytes]:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of memory that a JSON value takes, about; a text that stands in it twice is counted once."""
+    """Return about how many bytes of memory a JSON value uses. A text that occurs twice in it counts once."""
     seen: dict[int, int] = {}
     below, others = [value], 0
     while below:
@@ -64,5 +64,5 @@ def size_of(value: Any) -> int:
 
 
 def is_long(value: Any) -> bool:
-    """Whether its JSON is to be made in pieces."""
+    """Return whether the JSON of this value should be written in pieces."""
     return size_of(value) > LARGE

@@ -1,4 +1,4 @@
-"""Work that belongs to one event loop, asked for from whichever thread."""
+"""Run work in the event loop that it belongs to, from any thread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 async def within(
     loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]], patience: float
 ) -> T:
-    """Await `work()` in this event loop, and return or raise what it does.
+    """Await `work()` in this event loop. Return its result, or raise its exception.
 
-    LangChain, for example, calls a handler in the event loop of another thread where a tool is a plain
-    function. Raises RuntimeError where the loop does not begin with the work within `patience` seconds:
-    perhaps its thread waits for the caller.
+    This is needed because, for example, LangChain calls a handler in the event loop of another thread if a
+    tool is a plain function. Raises RuntimeError if the loop does not begin the work within `patience`
+    seconds: perhaps the loop's thread is waiting for the caller.
     """
     if asyncio.get_running_loop() is loop:
         return await work()
@@ -35,4 +35,4 @@ async def within(
             raise RuntimeError("the event loop of the stream is blocked; is a chain's `invoke` called in it?")
         return await done
     finally:
-        done.cancel()  # changes nothing where it is done
+        done.cancel()  # has no effect if it is already done

@@ -1,10 +1,10 @@
-"""Work on what a client has sent that may take long: it is done in a thread, and the event loop goes on.
+"""Do long work on client data in a thread, so that the event loop is not blocked.
 
-One thread does it, for all requests of the process, one work after another. Callers take turns: whoever sends
-much waits behind his own works, and anybody else waits for one work of each other caller at most. Python code
-lets go of the interpreter every 5 ms (`sys.getswitchinterval`), so the loop waits that long for its turn,
-however long the work takes. A single call of C code does not let go: none that is made here takes more than
-some 20 ms for the largest body.
+One thread does all such work of the process, one item after the other. Callers take turns. A caller that
+sends much waits for its own items. Any other caller waits for at most one item of each other caller. Python
+code releases the interpreter every 5 ms (`sys.getswitchinterval`). So the event loop waits at most that long,
+even if the work takes longer. A single call of C code does not release the interpreter. No such call here
+takes more than about 20 ms, for the largest body.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-SMALL_BYTES = 4096  # of a body that is worked on at once: a millisecond or so
+SMALL_BYTES = 4096  # a body up to this size is handled in the event loop, in about 1 ms
 LARGE = SMALL_BYTES + 1
 Work = tuple["Future[Any]", Callable[[], Any]]
 
 
 async def aside(size: int, work: Callable[[], T], owner: str = "") -> T:
-    """What `work` answers, or raises; `size` is that of its input, in bytes: `LARGE` where it is not known.
+    """Return the result of `work`, or raise its exception. `size` is that of its input in bytes.
 
-    `owner`: the caller whose turn it takes. A caller that is cancelled does not wait for its work: what has
-    begun goes on to its end, and what has not is left out.
+    If the size is not known, it is `LARGE`. `owner`: the caller whose turn the work uses. A cancelled call
+    does not wait for its work: work that has begun still runs to its end, and work that has not begun is
+    dropped.
     """
     if size <= SMALL_BYTES:
         return work()
@@ -35,15 +36,15 @@ async def aside(size: int, work: Callable[[], T], owner: str = "") -> T:
 
 
 class Line:
-    """Works that wait for the thread: in turns by owner, and each owner's in their order."""
+    """The work that waits for the thread. Owners take turns, and the items of one owner keep their order."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-aside")
         self._lock = threading.Lock()
-        self._waiting: dict[str, deque[Work]] = {}  # by owner; the owner whose turn is next stands first
+        self._waiting: dict[str, deque[Work]] = {}  # owner -> its work; the owner with the next turn is first
 
     def add(self, owner: str, work: Callable[[], T]) -> Future[T]:
-        """One more."""
+        """Add work to the line. Return a future with its result."""
         told: Future[T] = Future()
         with self._lock:
             self._waiting.setdefault(owner, deque()).append((told, work))
@@ -51,13 +52,13 @@ class Line:
         return told
 
     def _do_next(self) -> None:
-        """In the thread: once for each work that was added."""
+        """Do the next work. This runs in the thread, once for each `add`."""
         with self._lock:
             owner = next(iter(self._waiting))
             works = self._waiting.pop(owner)
             told, work = works.popleft()
             if works:
-                self._waiting[owner] = works  # behind the others
+                self._waiting[owner] = works  # after the other owners
         if not told.set_running_or_notify_cancel():
             return
         try:
@@ -70,5 +71,5 @@ class Line:
 
 @cache
 def _line() -> Line:
-    """The one line, which begins with the first work."""
+    """Return the only line of the process. It is created for the first work."""
     return Line()

@@ -1,4 +1,4 @@
-"""A file that an operator may change while the process runs: it is read again when it does."""
+"""Read a file again when an operator changes it while the process runs."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 LOOK_SECONDS = 1.0
-TOLD_SECONDS = 60.0  # how often the log says that the file is wrong
+TOLD_SECONDS = 60.0  # how often the log repeats that the file is wrong
 
 
 class Reread:
-    """`take` is given the file's bytes. For a wrong file it raises ValueError, which quotes nothing of them.
+    """A file that is read again after a change. `take` is called with the bytes of the file.
 
-    What `take` has made of the file before stands while the file is wrong or away, since `wrong_since`.
+    `take` raises ValueError for a wrong file, with a text that quotes nothing of the file. While the file is
+    wrong or missing (since `wrong_since`), the earlier result of `take` stays in use.
     """
 
     def __init__(self, path: Path, take: Callable[[bytes], None], most_bytes: int) -> None:
-        """Reads it. Raises OSError or ValueError."""
+        """Read the file for the first time. Raises OSError or ValueError."""
         self._path = path
         self._take = take
         self._most_bytes = most_bytes
         self._looked_at = 0.0
         self._stamp: tuple[int, ...] = ()
-        self._told, self._told_at = "", 0.0  # what the log says of it, and since when
-        self.wrong_since: float | None = None  # by the clock `monotonic`
+        self._told, self._told_at = "", 0.0  # the logged error, and when it was logged
+        self.wrong_since: float | None = None  # by `monotonic`
         self._read()
 
     def look(self, wrong: Callable[[str], None], right: Callable[[], None]) -> None:
-        """Read it again where it has changed; at most once in LOOK_SECONDS.
+        """Read the file again if it has changed. This checks at most once in LOOK_SECONDS.
 
-        `wrong` is told why at once, and then once in TOLD_SECONDS; `right`, when the file is right again.
+        `wrong` is called with the error at once, and then once in TOLD_SECONDS. `right` is called when the
+        file is right again.
         """
         now = time.monotonic()
         if now - self._looked_at <= LOOK_SECONDS:

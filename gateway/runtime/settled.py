@@ -1,4 +1,4 @@
-"""What a process has loaded for good, out of the way of the collection of garbage."""
+"""Exclude from garbage collection the objects that a process has loaded for its whole life."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import gc
 
 
 def settle() -> None:
-    """No collection looks again at what there is by now.
+    """Exclude all objects that exist now from later garbage collections.
 
-    A full one would stop everybody for 30 ms in a web process, for 90 ms in one that has LangChain: at each
-    of them, for objects that stay anyway.
+    Each full collection would block the process for 30 ms (a web process) or 90 ms (a process with
+    LangChain), only to check objects that stay anyway.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Tasks that begin at once, before the turn of the event loop in which the others have theirs."""
+"""Start tasks at once, not only in the next turn of the event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 def begin(work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-    """A task that has come to its first wait, or to its end; before Python 3.12 an ordinary one."""
+    """Return a task that has already run to its first wait or to its end.
+
+    Before Python 3.12 it is an ordinary task, which starts later.
+    """
     loop = asyncio.get_running_loop()
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, name=name, eager_start=True)

@@ -1,4 +1,7 @@
-"""Every setting of the product, frozen; the only place that reads the environment."""
+"""All settings of the product, which cannot be changed after the start.
+
+Only this module reads the environment.
+"""
 
 from __future__ import annotations
 
@@ -14,31 +17,31 @@ from gateway.settings.declared import Fields
 from gateway.settings.rules import check
 
 _PREFIX = "GATEWAY_"
-NEAR = 0.7  # of difflib's ratio
-MOST_TOLD = 10  # variables that are no settings
+NEAR = 0.7  # the lowest ratio of difflib at which a name counts as similar
+MOST_TOLD = 10  # most unknown variables that are reported
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Settings(Fields):
-    """What an operator has set, which keeps to every rule; durations in seconds, sizes in bytes.
+    """The settings of an operator, checked against every rule. Durations are in seconds, sizes in bytes.
 
-    Raises ValueError that names the variable and the rule, never its value.
+    Raises ValueError, which names the variable and the rule, never the value.
     """
 
     def __post_init__(self) -> None:
         check(self)
 
     def __repr__(self) -> str:
-        """Without the secrets. Of a URL neither user and password nor the query are shown."""
+        """Return the settings without secrets. A URL is shown without its user, password and query."""
         shown = (f"{item.name}={_shown(getattr(self, item.name))!r}" for item in fields(self) if item.repr)
         return f"Settings({', '.join(shown)})"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **presumed: Any) -> Settings:
-        """Read the environment; `presumed` is this host's own default of a field.
+        """Read the environment. `presumed` has this host's own defaults of fields.
 
-        Raises ValueError that names the variable and the rule, never its value.
+        Raises ValueError, which names the variable and the rule, never the value.
         """
         source = os.environ if environ is None else environ
         values: dict[str, Any] = dict(presumed)
@@ -46,14 +49,14 @@ class Settings(Fields):
             raw = source.get(item.metadata["env"], "").strip()
             if raw:
                 values[item.name] = _convert(item.metadata["env"], raw, item.default)
-        # Said by code alone, which brings a function.
+        # `owner` may be set only by code, because it needs a function.
         if values.get("auth") == "owner" and "auth" not in presumed:
             raise ValueError("GATEWAY_AUTH must be none, keys, easyauth or jwt")
         return cls(**values)
 
 
 def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:
-    """A sentence for each variable that is named like a setting and is none, with the nearest name."""
+    """Return a sentence for each unknown variable that begins like a setting, with the nearest name."""
     source = os.environ if environ is None else environ
     known = {item.metadata["env"].removeprefix(_PREFIX) for item in fields(Settings)}
     told = []
@@ -67,10 +70,10 @@ def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:
 
 
 def read_env_file(path: Path) -> None:
-    """Take into the environment what a file of `NAME=value` lines names and the environment does not.
+    """Read a file of `NAME=value` lines into the environment. A variable that is already set is not changed.
 
-    Comments begin with `#`, a line may begin with `export`, and one pair of quotes around a value is taken
-    away. No file is no error. Raises ValueError that names the line, never its value.
+    Comments begin with `#`. A line may begin with `export`. One pair of quotes around a value is removed. A
+    missing file is no error. Raises ValueError, which names the line, never the value.
     """
     try:
         text = path.read_text()

@@ -1,6 +1,6 @@
-"""The settings of the product: the variable, the default and the meaning of each.
+"""Declare the settings of the product: the variable, the default and the meaning of each.
 
-A name here is a name in docs/settings.md; a test compares the two.
+Each name here is also in docs/settings.md. A test compares the two.
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-UNDELIVERED_SECONDS = 7 * 86400.0  # how long a webhook is kept, beyond its tries
-TELLING_SECONDS = 86400.0  # a stream whose time is over is kept so long, for somebody to tell of its end
+UNDELIVERED_SECONDS = 7 * 86400.0  # how long a webhook is kept after its last try
+# How long the keys of a stream are kept after its time is over, so that its end can still be written.
+TELLING_SECONDS = 86400.0
 
 
 def setting(name: str, default: Any, meaning: str, *, secret: bool = False) -> Any:
-    """A field that is read from the environment variable `name`; a `secret` is never shown."""
+    """Return a field that is read from the environment variable `name`.
+
+    The value of a `secret` is never shown.
+    """
     return field(default=default, repr=not secret, metadata={"env": name, "meaning": meaning})
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What an operator may set; durations in seconds, sizes in bytes. `Settings` checks it."""
+    """The settings of an operator. Durations are in seconds, sizes in bytes. `Settings` checks them."""
 
     host: str = setting("HOST", "127.0.0.1", "address that the web server listens on")
     port: int = setting("PORT", 7071, "its port; 0 takes a free one")
@@ -288,30 +292,34 @@ class Fields:
 
     @property
     def open_seconds(self) -> float:
-        """How long the keys of a stream that has not ended last after each look at the stream.
+        """How long the keys of an unfinished stream last after each check of the stream, in seconds.
 
-        Longer by a day than the stream may wait and run: so long somebody may come and tell of its end.
+        This is one day longer than the stream may wait and run, so that a process can still come and write
+        its end.
         """
         return self.max_wait + self.max_run + TELLING_SECONDS
 
     @property
     def record_seconds(self) -> float:
-        """The longest that a record may last: open, then kept or waiting for an answer, then a tombstone."""
+        """The longest lifetime of a record: open, then stored or waiting for an answer, then a tombstone."""
         return self.open_seconds + max(self.retention, self.thread_seconds) + self.tombstone
 
     @property
     def webhook_pauses(self) -> tuple[float, ...]:
-        """Seconds between the tries of a webhook; one try more than there are pauses."""
+        """The pauses between the tries of a webhook, in seconds.
+
+        There is one try more than there are pauses.
+        """
         return tuple(map(float, self.webhook_retry.split()))
 
     @property
     def webhook_kept_ms(self) -> int:
-        """How long what a webhook sends is kept: all its tries, and a week for who sends it again."""
+        """How long a webhook is stored, in milliseconds: all its tries, and a week to send it again."""
         return round((sum(self.webhook_pauses) + UNDELIVERED_SECONDS) * 1000)
 
     @property
     def origins(self) -> frozenset[str]:
-        """The origins whose pages may ask."""
+        """The origins whose web pages may send requests."""
         return frozenset(self.cors_origins.split())
 
     @property
@@ -321,10 +329,10 @@ class Fields:
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody who reaches the port may ask."""
+        """Whether every client that reaches the port may send requests."""
         return self.auth in ("", "none")
 
     @property
     def model_is_configured(self) -> bool:
-        """Whether an operator has said which model answers."""
+        """Whether an operator has configured a model."""
         return bool(self.azure_openai_endpoint or self.openai_base_url or self.openai_api_key)

@@ -1,4 +1,4 @@
-"""What the settings must keep to, beyond being of their type."""
+"""The rules for the values of the settings, in addition to their types."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gateway.settings.declared import Fields
 LONGEST_SECONDS = 10 * 365 * 86400.0
 SHORTEST_LEASE_SECONDS = 0.1
 LAST_PORT = 65535
-SHORTEST_SECRET = 32  # characters
-MOST_PAUSES, LONGEST_PAUSE_SECONDS = 20, 604_800  # of a webhook
-DEEPEST = 200  # orjson goes to 254
-MOST_CLAIMS = 32  # that chains are told
-LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log takes a frame whole
+SHORTEST_SECRET = 32  # the least number of characters
+MOST_PAUSES, LONGEST_PAUSE_SECONDS = 20, 604_800  # for the retries of a webhook
+DEEPEST = 200  # orjson allows 254
+MOST_CLAIMS = 32  # most claims that are passed to chains
+LARGEST_EVENT_BYTES = 8 * 1024 * 1024  # a reader of the log reads a frame as a whole
 _POSITIVE = (
     "lease",
     "heartbeat",
@@ -29,7 +29,7 @@ _POSITIVE = (
 
 
 def check(settings: Fields) -> None:
-    """Raises ValueError that names the variable and the rule, never its value."""
+    """Check the settings. Raises ValueError, which names the variable and the rule, never the value."""
     for item in fields(settings):
         if item.type in ("int", "float") and getattr(settings, item.name) < 0:
             raise ValueError(f"{item.metadata['env']} may not be negative")
@@ -98,7 +98,7 @@ def _check_auth(settings: Fields) -> None:
         raise ValueError(f"GATEWAY_TOKEN_KEYS: each must have at least {SHORTEST_SECRET} characters")
     if settings.auth not in ("", "none", "owner") and not keys:
         raise ValueError(f"GATEWAY_AUTH={settings.auth} needs GATEWAY_TOKEN_KEYS")
-    longest = settings.max_run + settings.retention  # what a token is for is gone then
+    longest = settings.max_run + settings.retention  # after this time the token's stream is deleted
     if settings.token_seconds and not 1 <= settings.token_seconds <= longest:
         raise ValueError(
             f"GATEWAY_TOKEN_SECONDS must be 0, or 1 to {longest:g}: the sum of GATEWAY_MAX_RUN_SECONDS and "
@@ -135,7 +135,7 @@ def _check_jwt(settings: Fields) -> None:
 
 
 def keeps_keys(url: str) -> bool:
-    """Whether keys that are read there are the issuer's: by https, or by http of this very machine."""
+    """Return whether keys from this URL are safe: it uses https, or http on this machine."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -185,7 +185,10 @@ def _check_operations(settings: Fields) -> None:
 
 
 def _takes_tokens(url: str) -> bool:
-    """Whether a token may be sent there: to nobody but the server itself, and past nobody else."""
+    """Return whether a token may be sent to this URL.
+
+    The connection must reach only the server itself, and nobody between may read it.
+    """
     parts = urlsplit(url)
     if parts.username or parts.password or not url:
         return False

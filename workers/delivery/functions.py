@@ -136,7 +136,7 @@ class Trigger:
         self._handling[task] = caller
         try:
             await asyncio.wait({task})
-            if task.cancelled():  # it was cancelled before it began, so no message was sent
+            if task.cancelled():  # cancelled before it began, so it has no result
                 await self._send(body, 0)
             else:
                 await self._again(body, task.result())

@@ -76,7 +76,7 @@ class Runner:
         self._registry = registry
         self._keeper = Keeper(settings)
         self._savers = Savers(log, settings)
-        # True: another runner of this process replaces this one, so a released job does not lose an attempt
+        # True: another runner of this process replaces this one, so a handover does not count as an attempt
         self.replaced = False
 
     async def run(self, body: bytes) -> Settled:

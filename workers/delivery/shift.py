@@ -37,7 +37,7 @@ class Shift:
     def replace(self) -> None:
         """Note that another shift follows in this process.
 
-        Jobs that this shift hands over then lose no attempt.
+        When this shift then hands its jobs over, this does not count against the jobs' attempts.
         """
         self._runner.replaced = True
 

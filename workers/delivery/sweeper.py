@@ -48,7 +48,7 @@ class Sweeper:
                 if error.code != put_off:  # the same error is logged again only after a successful sweep
                     put_off = error.code
                     _log.warning("sweep put off: %s", error.code)
-            except Exception as error:  # if this task ended, such jobs would never be found
+            except Exception as error:  # without this task, no such job would be found
                 _log.error("sweep failed:\n%s", stack_of(error))
 
     async def turn(self) -> None:

@@ -1,12 +1,13 @@
-"""What LangChain streams, as events, each handed to `emit`, which waits while the store is behind.
+"""Convert what LangChain streams to events.
 
-One rule (docs/chains.md, One rule): what readers get is what the object itself yields, and the result is
-what `ainvoke` gives. Text comes by `astream` from chat models and sequences: it costs a quarter less per
-chunk than `astream_events`. What it hides (tools, documents, usage behind a parser) comes by a callback of
-ours, `inside`, which costs nothing per token. Of a compiled graph `astream` gives states and no tokens, so
-there the callback brings the tokens too, by LangGraph's own handler (`nodes`).
-`astream_events` and LangGraph's `messages` put a queue without a bound behind their callbacks: a model faster
-than the store would fill it. Ours awaits the writer, so such a model is slowed.
+Each event is passed to `emit`, which waits while the store is slow. One rule (docs/chains.md, One rule):
+readers get what the Runnable itself yields, and the result is what `ainvoke` returns. For chat models and
+sequences, text comes from `astream`: it costs a quarter less per chunk than `astream_events`. `astream` does
+not show tools, documents, and usage behind a parser. These come from the callback `inside`, which costs
+nothing per token. For a compiled graph `astream` yields states and no tokens. So there the callback also
+provides the tokens, with LangGraph's own handler (`nodes`). `astream_events` and LangGraph's `messages` mode
+have an unbounded queue after their callbacks: a model that is faster than the store would fill it. The
+callback here awaits the writer, so such a model is slowed down.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ async def stream(
     outcome: Outcome,
     standing: Sequence[Event] = (),
 ) -> None:
-    """Run a stage to its end; the outcome is complete then.
+    """Run a stage to its end. Then the outcome is complete.
 
-    Raises what the chain raises, and what `emit` raises, whatever the chain makes of it. Cancelled, it ends
-    the chain.
+    Raises the exceptions of the chain. Raises the exceptions of `emit`, even if the chain catches them.
+    Cancelling this call ends the chain.
     """
     spare_models()
     key_tools()
@@ -50,7 +51,10 @@ async def stream(
 async def standing_of(
     runnable: Any, params: Mapping[str, Any], stage: Stage, published: Sequence[Event]
 ) -> set[int]:
-    """Which of a stage's published events its Runnable will not say again: those before its checkpoint."""
+    """Return the numbers of the published events that the stage's Runnable will not emit again.
+
+    These are the events before its checkpoint.
+    """
     if not published or not shape.is_graph(runnable):
         return set()
     return await graph.standing_of(runnable, params, stage, published)

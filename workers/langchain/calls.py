@@ -1,9 +1,9 @@
-"""What one call of a model comes to: whether its answer is whole, why it ended, what it cost.
+"""Judge one call of a model: whether its answer is complete, why it ended, and what it cost.
 
-LangChain takes a stream that ends without an error for a whole answer, and completes tool arguments that are
-cut (`{"a": 1, "b": 10` becomes `{"a": 1, "b": 10}`). Here an answer is whole only if the provider's end
-marker came (docs/chains.md, The model's server). `Call` is pure; `Models` is the callback that follows the
-calls.
+LangChain accepts a stream that ends without an error as a complete answer. It also completes tool arguments
+that are cut (`{"a": 1, "b": 10` becomes `{"a": 1, "b": 10}`). Here an answer is complete only if the
+provider's end marker came (docs/chains.md, The model's server). `Call` is pure. `Models` is the callback that
+follows the calls.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from langchain_core.outputs import LLMResult
 
 USAGE_FIELDS = ("input_tokens", "output_tokens", "total_tokens")
-UNMARKED = "no_finish_reason"  # the tag of a model whose server sends no end marker
-# LangChain's names (`ls_provider`) of providers whose integration shows a marker at each whole stream's end,
-# by its source. Not Bedrock: one name stands for models that have a marker and for models that have none.
+UNMARKED = "no_finish_reason"  # the tag for a model whose server sends no end marker
+# LangChain's names (`ls_provider`) of the providers whose integration, by its source, shows an end marker for
+# each complete stream. Bedrock is not included: this one name covers models with a marker and models without
+# one.
 _MARKING = frozenset(
     {
         "openai",
@@ -45,7 +46,7 @@ _MARKING = frozenset(
         "openrouter",
     }
 )
-# Where LangChain's integrations put the marker. `status` is that of OpenAI's Responses API.
+# The fields in which LangChain's integrations put the marker. `status` is from OpenAI's Responses API.
 MARKERS = frozenset({"finish_reason", "stop_reason", "stopReason", "done_reason", "done", "status"})
 _FINISHES = {
     "end_turn": "stop",
@@ -66,8 +67,9 @@ _FINISHES = {
     "guardrail_intervened": "content_filter",
 }
 Paid = Callable[[Mapping[str, Any] | None, Mapping[str, int]], None]
-OWN_INDEX = 1_000_000  # indices above are ours, of pieces of calls to which the server has given none
-_STOPPED = frozenset({"length", "content_filter", "refusal"})  # the server says itself that there is no more
+OWN_INDEX = 1_000_000  # indices above this are given here, to pieces without an index
+# with these, the server itself has ended the answer early
+_STOPPED = frozenset({"length", "content_filter", "refusal"})
 
 
 class CutOff(ModelConnectionError):
@@ -75,11 +77,11 @@ class CutOff(ModelConnectionError):
 
 
 class BrokenCall(ModelAPIError):
-    """The model's answer is at its end, and a tool call in it has arguments that are not JSON."""
+    """The model's answer has ended, and a tool call in it has arguments that are not JSON."""
 
 
 class Call:
-    """One answer of one model. `marks`: its stream is whole only with an end marker."""
+    """One answer of one model. `marks`: its stream is complete only with an end marker."""
 
     __slots__ = (
         "_has_ended",
@@ -98,18 +100,18 @@ class Call:
         self, *, marks: bool = False, is_inner: bool = False, metadata: Mapping[str, Any] | None = None
     ) -> None:
         self.marks = marks
-        self.metadata = metadata  # of the run that is the call
-        self.is_inner = is_inner  # a tool has asked
-        self.finish = ""  # as `done` says it; empty where nothing was said
+        self.metadata = metadata  # of LangChain's run of this call
+        self.is_inner = is_inner  # True: a tool has called the model
+        self.finish = ""  # the finish reason of `done`; empty if unknown
         self.usage: dict[str, int] = {}
         self._has_ended = False
         self._is_refusal = False
         self._streamed = False
-        self._pieces: list[AIMessageChunk] = []  # chunks with pieces of tool calls
-        self._whole: list[Mapping[str, Any]] = []  # tool calls of messages that came in one piece
+        self._pieces: list[AIMessageChunk] = []  # chunks that have pieces of tool calls
+        self._whole: list[Mapping[str, Any]] = []  # tool calls of messages that were not streamed
 
     def take(self, message: Any) -> None:
-        """The next chunk of the answer, or the whole answer of a model that does not stream."""
+        """Add the next chunk of the answer, or the whole answer of a model that does not stream."""
         metadata = getattr(message, "response_metadata", None)
         if metadata and not MARKERS.isdisjoint(metadata):
             self._has_ended = True
@@ -126,15 +128,15 @@ class Call:
             self._whole += message.tool_calls
 
     def streams(self) -> None:
-        """The next chunk of the answer was nothing but text: all that `take` would note of it."""
+        """Note that a chunk of nothing but text came. `take` would note no more of such a chunk."""
         self._streamed = True
 
     def close(self, whole: Any = None) -> None:
-        """The answer is at its end; `whole` is LangChain's sum of it, which loses the calls that were cut.
+        """End the answer. `whole` is LangChain's sum of its chunks; cut tool calls are removed from it.
 
-        A call is cut where its arguments are not a JSON object. Raises CutOff for an answer without its end,
-        and BrokenCall for a call that is cut although nothing has stopped the model. `whole` loses such calls
-        first, for whoever goes on with it all the same.
+        A tool call is cut if its arguments are not a JSON object. Raises CutOff for an incomplete answer.
+        Raises BrokenCall for a cut call if the server did not end the answer early. The cut calls are removed
+        from `whole` first, in case the chain catches the exception and uses it.
         """
         if not self._streamed:
             if whole is not None:
@@ -152,7 +154,7 @@ class Call:
             raise BrokenCall("the arguments of a tool call are not a JSON object")
 
     def whole_calls(self) -> Sequence[Mapping[str, Any]]:
-        """The tool calls of the answer, each with `name`, `args` and `id`, without those that were cut."""
+        """Return the complete tool calls of the answer, each with `name`, `args` and `id`."""
         calls = [(call, _arguments(call)) for call in self._calls()]
         streamed = [
             {**call, "name": call["name"] or "", "args": args} for call, args in calls if args is not None
@@ -160,17 +162,18 @@ class Call:
         return [*self._whole, *streamed]
 
     def _calls(self) -> Sequence[Mapping[str, Any]]:
-        """The streamed calls as LangChain sums their pieces, the arguments still as text."""
+        """Return the streamed calls as LangChain adds up their pieces. The arguments are still text."""
         if not self._pieces:
             return ()
         first, *rest = (AIMessageChunk(content="", tool_call_chunks=pieces) for pieces in self._numbered())
         return (first + rest).tool_call_chunks if rest else first.tool_call_chunks
 
     def _numbered(self) -> Iterator[list[Any]]:
-        """The pieces of calls, each with an index.
+        """Yield the pieces of calls, each with an index.
 
-        Some servers send none. LangChain never adds up such pieces, which is right for whole calls alone. So
-        a piece that has a name, or another id, begins a call, and one that has neither goes on with the last.
+        Some servers send no index. LangChain never adds up such pieces, which is right only for complete
+        calls. So a piece with a name, or with another id, begins a call. A piece with neither continues the
+        last call.
         """
         index, call_id = OWN_INDEX, None
         for message in self._pieces:
@@ -188,10 +191,10 @@ class Call:
 
 
 class Models(BaseCallbackHandler):
-    """Follows every model call below a stage, also those of code that is not async.
+    """Follows every model call of a stage, also calls by code that is not async.
 
-    This callback is a plain one, called in line: what an async callback raises below code that is not async
-    is dropped by LangChain, and such code would go on with half an answer.
+    This is a plain callback that is called in line. If an async callback raises an exception below code that
+    is not async, LangChain drops the exception. Such code would then continue with half an answer.
     """
 
     raise_error = True
@@ -200,22 +203,23 @@ class Models(BaseCallbackHandler):
     def __init__(
         self, is_inner: Callable[[UUID | None], bool] = lambda parent: False, paid: Paid | None = None
     ) -> None:
-        """`is_inner` says of the run that asks a model whether it is below a tool.
+        """`is_inner` is called with the parent run of a model call.
 
-        `paid` is told the metadata and the usage of each call that has told its usage.
+        It returns whether that run is below a tool. `paid` is called with the metadata and the usage of each
+        call that has reported its usage.
         """
-        self.usage: dict[str, int] = {}  # of all calls that have ended
-        self.finish = ""  # of the one that has ended last, but for those that tools have made
-        self.said: set[str] = set()  # the whole text of each answer, but for those that tools have asked for
+        self.usage: dict[str, int] = {}  # token usage of all ended calls
+        self.finish = ""  # finish reason of the last ended call that no tool has made
+        self.said: set[str] = set()  # The complete text of each answer, except answers to calls by tools.
         self._is_inner = is_inner
         self._paid = paid
         self._open: dict[UUID, Call] = {}
-        self._lock = Lock()  # calls end in several threads
+        self._lock = Lock()  # calls may end in several threads
 
     def on_chat_model_start(
         self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **given: Any
     ) -> None:
-        """A model is asked."""
+        """Begin a call of a chat model."""
         metadata = given.get("metadata")
         provider = (metadata or {}).get("ls_provider")
         marks = provider in _MARKING and UNMARKED not in (given.get("tags") or ())
@@ -225,21 +229,21 @@ class Models(BaseCallbackHandler):
     def on_llm_start(
         self, serialized: Any, prompts: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **given: Any
     ) -> None:
-        """A model that knows no messages is asked: LangChain shows no end marker of it."""
+        """Begin a call of a text model. LangChain shows no end marker for such a model."""
         is_inner = self._is_inner(parent_run_id)
         self._open[run_id] = Call(is_inner=is_inner, metadata=given.get("metadata"))
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **given: Any) -> None:
-        """A piece of its answer."""
+        """Add a piece of the answer."""
         self.take(run_id, chunk)
 
     def take(self, run_id: UUID, chunk: Any) -> None:
-        """A piece of a model's answer."""
+        """Add a piece of a model's answer."""
         if (message := getattr(chunk, "message", None)) is not None and (call := self._open.get(run_id)):
             call.take(message)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **given: Any) -> None:
-        """Its answer is at its end. Raises CutOff and BrokenCall, as `Call.close` does."""
+        """End the call. Raises CutOff and BrokenCall, as `Call.close` does."""
         call = self._open.pop(run_id, None) or Call()
         try:
             for generation in (response.generations or [[]])[0][:1]:
@@ -251,7 +255,7 @@ class Models(BaseCallbackHandler):
             self._add(call)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """It has failed; what it has told of its usage until then was paid."""
+        """End a call that has failed. The usage that it reported before was paid."""
         if call := self._open.pop(run_id, None):
             self._add(call)
 
@@ -274,68 +278,68 @@ class Models(BaseCallbackHandler):
 
 
 class FedModels(Models):
-    """The same for a graph, whose own callback (the feeder) hands on what it is given of an answer.
+    """The same for a graph, whose own callback (the feeder) passes on the pieces of an answer.
 
-    A call that async code makes is judged where the feeder hears of its end: then LangChain need not call
-    this one for each piece. The calls of other code are judged here, as those of every stage. Invariant: a
-    call is judged once.
+    A call by async code is judged when the feeder learns of its end. So LangChain need not call this callback
+    for each piece. Calls by other code are judged here, as in every stage. Invariant: a call is judged once.
     """
 
     def __init__(self, is_inner: Callable[[UUID | None], bool], paid: Paid | None = None) -> None:
         super().__init__(is_inner, paid)
-        self._fed: set[UUID] = set()  # calls that are open, and that async code has made
+        self._fed: set[UUID] = set()  # open calls that were made by async code
 
     @property
     def ignore_llm(self) -> bool:
-        """LangChain leaves this callback out while all calls that are open are the feeder's."""
+        """LangChain skips this callback while all open calls are the feeder's."""
         return len(self._fed) == len(self._open) > 0
 
     def feed(self, run_id: UUID) -> None:
-        """The feeder will hand on this call's end too."""
+        """Note that the feeder will also report the end of this call."""
         if run_id in self._open:
             self._fed.add(run_id)
 
     def fed_end(self, response: LLMResult, run_id: UUID) -> None:
-        """The end of a call, by the feeder. Raises CutOff and BrokenCall."""
+        """End a call, when the feeder reports its end. Raises CutOff and BrokenCall."""
         if run_id in self._fed:
             self._fed.discard(run_id)
             super().on_llm_end(response, run_id=run_id)
 
     def fed_error(self, error: BaseException, run_id: UUID) -> None:
-        """A call has failed, by the feeder."""
+        """End a failed call, when the feeder reports its failure."""
         if run_id in self._fed:
             self._fed.discard(run_id)
             super().on_llm_error(error, run_id=run_id)
 
     def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: UUID, **given: Any) -> None:
-        """A model that knows no messages is asked; the feeder tells it where LangChain does not."""
+        """Begin a call of a text model. The feeder calls this if LangChain does not."""
         if run_id not in self._open:
             super().on_llm_start(serialized, prompts, run_id=run_id, **given)
 
     def on_llm_new_token(self, token: Any, **given: Any) -> None:
-        """The feeder has taken it."""
+        """Do nothing, because the feeder has already added the piece."""
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **given: Any) -> None:
-        """The end of a call that is not the feeder's. Raises CutOff and BrokenCall."""
+        """End a call that is not the feeder's. Raises CutOff and BrokenCall."""
         if run_id not in self._fed:
             super().on_llm_end(response, run_id=run_id)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """Such a call has failed."""
+        """End a failed call that is not the feeder's."""
         if run_id not in self._fed:
             super().on_llm_error(error, run_id=run_id)
 
 
 def marks_its_end(model: Any) -> bool:
-    """Whether this model's stream is whole only with an end marker: by the name of its provider."""
-    provider = model._get_ls_params().get("ls_provider")  # what LangChain tells callbacks
+    """Return whether this model's stream is complete only with an end marker. Its provider's name decides."""
+    provider = model._get_ls_params().get("ls_provider")  # what LangChain passes to callbacks
     return provider in _MARKING and UNMARKED not in (model.tags or ())
 
 
 def finish_of(metadata: Mapping[str, Any]) -> str:
-    """Why an answer ended, by a message's `response_metadata`, in the words of docs/protocol.md (`done`).
+    """Return why an answer ended, in the words of docs/protocol.md (`done`).
 
-    Empty where no reason is told. A reason that no row names is told as it is, in lower case.
+    `metadata` is `response_metadata`. Empty: no reason is given. A reason that is not in the table is
+    returned as it is, in lower case.
     """
     said = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("stopReason")
     said = said or metadata.get("done_reason")
@@ -348,10 +352,10 @@ def finish_of(metadata: Mapping[str, Any]) -> str:
 
 
 def added_usage(before: Mapping[str, int], said: Mapping[str, Any]) -> dict[str, int]:
-    """The usage of one call after another word on it.
+    """Return the usage of one call after one more report of it.
 
-    A word that counts the prompt again counts the whole call, and replaces what was said before. Any other
-    word is a part: LangChain's integration for Gemini counts the prompt first, and then what was added.
+    If a report counts the prompt again, it counts the whole call and replaces the earlier reports. Any other
+    report is a part: LangChain's integration for Gemini reports the prompt first, and then what was added.
     """
     fresh = {name: said.get(name) or 0 for name in USAGE_FIELDS}
     if before and not 0 < before["input_tokens"] <= fresh["input_tokens"]:
@@ -360,16 +364,19 @@ def added_usage(before: Mapping[str, int], said: Mapping[str, Any]) -> dict[str,
 
 
 def _arguments(call: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A call's arguments, or None where they are not a JSON object. None at all are an empty object."""
+    """Return a call's arguments, or None if they are not a JSON object.
+
+    Empty arguments are an empty object.
+    """
     try:
-        read = json.loads(call["args"] or "{}", strict=False)  # as LangChain reads a whole answer's
+        read = json.loads(call["args"] or "{}", strict=False)  # as LangChain reads those of a complete answer
     except ValueError:
         return None
     return read if isinstance(read, dict) else None
 
 
 def _is_bare(message: Any) -> bool:
-    """Whether a message is nothing but text."""
+    """Return whether a message is only text."""
     return type(message.content) is str and not message.additional_kwargs
 
 
@@ -378,7 +385,7 @@ def _lacks_index(message: AIMessageChunk) -> bool:
 
 
 def _put_right(whole: AIMessage, calls: Sequence[Mapping[str, Any]]) -> None:
-    """Give a message the calls that its pieces amount to, where LangChain could not add them up."""
+    """Replace the calls of a message by the sum of their pieces, if LangChain could not add up the pieces."""
     own = [(call["name"] or "", _arguments(call) or {}, call["id"]) for call in calls]
     if own != [(call["name"], call["args"], call["id"]) for call in whole.tool_calls]:
         whole.tool_calls = [tool_call(name=name, args=args, id=call_id) for name, args, call_id in own]
@@ -386,13 +393,13 @@ def _put_right(whole: AIMessage, calls: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _set_aside(message: Any, cut: Sequence[Mapping[str, Any]]) -> None:
-    """Make these calls of a message invalid ones, as LangChain does in an answer that came in one piece."""
+    """Make these calls of a message invalid calls, as LangChain does in an answer that is not streamed."""
     if not isinstance(message, AIMessage):
         return
     named = [(call["id"], call["name"] or "") for call in cut]
     kept = [call for call in message.tool_calls if (call["id"], call["name"]) not in named]
     if len(kept) == len(message.tool_calls):
-        return  # LangChain has found them invalid itself
+        return  # LangChain has already made them invalid
     message.tool_calls = kept
     message.invalid_tool_calls = [
         *message.invalid_tool_calls,

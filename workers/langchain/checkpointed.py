@@ -1,8 +1,9 @@
-"""A graph with its checkpoints: which checkpointer it has, where it stands, what it goes on with.
+"""Run a graph with its checkpoints: its checkpointer, its saved state, and the command to continue.
 
-A graph that brings a checkpointer keeps it, and each step is stored before the next begins. One that brings
-none gets the product's (`Stage.memory`): what it stores stands when the run has ended, and an attempt that
-follows another begins where that one began. `checkpointer=False` keeps a graph without one.
+A graph with its own checkpointer keeps it, and each step is stored before the next one begins. A graph
+without one gets the product's checkpointer (`Stage.memory`). Its checkpoints are stored when the run ends,
+and a later attempt begins where the earlier attempt began. A graph with `checkpointer=False` stays without
+one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _log = logging.getLogger("holdfast.graph")
 
 @dataclass(slots=True)
 class Checkpointed:
-    """One attempt at a graph. `known` is where it stood before, by its checkpointer; None: it begins."""
+    """One attempt at a graph. `known` is its saved state before the attempt. None: the graph begins."""
 
     graph: Any
     stage: Stage
@@ -32,9 +33,10 @@ class Checkpointed:
 
     @classmethod
     async def of(cls, graph: Any, stage: Stage, config: Any) -> Checkpointed:
-        """The graph with its checkpointer. Raises CheckpointLost, or what the checkpointer raises.
+        """Return the graph with its checkpointer. Raises CheckpointLost, or an exception of the checkpointer.
 
-        Where the run has named a checkpoint to go on from, and has not begun, `config` gets to name it, too.
+        If the request names a checkpoint to continue from, and the run has not begun, its id is written into
+        `config`.
         """
         draft = await stage.memory.draft() if graph.checkpointer is None and stage.memory else None
         if draft is not None:
@@ -54,36 +56,40 @@ class Checkpointed:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the checkpointer knows this very run: it goes on where an earlier attempt has come to."""
+        """Whether the checkpointer has a state of this same run, so that an earlier attempt is continued."""
         return self.known is not None and self.draft is None and is_own(self.known, self.stage)
 
     @property
     def outlives(self) -> bool:
-        """Whether another process can go on where this attempt stops at the end of a step."""
+        """Whether another process can continue when this attempt stops at the end of a step."""
         return self.draft is None and remembers(self.graph) and not in_memory(self.graph)
 
     @property
     def durability(self) -> str | None:
-        """When LangGraph hands its checkpoints to the checkpointer."""
+        """When LangGraph passes its checkpoints to the checkpointer, as its option `durability`."""
         if self.draft is not None:
             each = self.stage.graph is not None and self.stage.graph.get("durability") != "exit"
-            return "sync" if each else "exit"  # with each step in the thread's history, or without
+            return "sync" if each else "exit"  # "sync" also stores each step in the thread's history
         return "sync" if remembers(self.graph) else None
 
     def command(self) -> Any:
-        """What answers the graph's questions and changes its way; None: it only goes on."""
+        """Return the command that answers the graph's questions and changes its next steps.
+
+        None: just continue.
+        """
         answer = self.stage.answer
         assert answer is not None
         return command_of(answer, self._open() if self.draft is None else None)
 
     def _open(self) -> set[str]:
-        """The questions that are open: an earlier attempt may have brought a graph beyond some."""
+        """Return the open questions. An earlier attempt may already have answered some."""
         return {one.id for one in self.known.interrupts}
 
     async def keep(self, *, stopped: bool) -> bool:
-        """Store what is to be gone on from, at the run's end; whether it can be.
+        """Store the state at the run's end. Return whether a later run can continue from it.
 
-        Raises StoreUnavailable; of a thread that its caller has named also what cannot be stored.
+        Raises StoreUnavailable. For a thread that the caller has named, also raises the errors of a state
+        that cannot be stored.
         """
         if self.draft is None:
             if stopped and in_memory(self.graph):
@@ -109,17 +115,17 @@ class Checkpointed:
 
 
 def remembers(graph: Any) -> bool:
-    """Whether a graph has a checkpointer."""
+    """Return whether a graph has a checkpointer."""
     return graph.checkpointer is not None and not isinstance(graph.checkpointer, bool)
 
 
 def in_memory(graph: Any) -> bool:
-    """Whether a graph's checkpointer keeps what it knows in this process alone."""
+    """Return whether a graph's checkpointer stores its state only in the memory of this process."""
     return any(kind.__name__ == "InMemorySaver" for kind in type(graph.checkpointer).__mro__)
 
 
 async def state_of(graph: Any, config: Any) -> Any:
-    """Where the graph stands by its checkpointer; None when it has none, or has not begun."""
+    """Return the graph's saved state, or None if it has no checkpointer or has not begun."""
     if not remembers(graph):
         return None
     known = await graph.aget_state(config)
@@ -127,13 +133,13 @@ async def state_of(graph: Any, config: Any) -> Any:
 
 
 def is_own(known: Any, stage: Stage) -> bool:
-    """Whether a graph was brought there by this run, and not by an earlier one of its thread."""
+    """Return whether this saved state was made by this run, not by an earlier run of its thread."""
     run = (known.metadata or {}).get("run_id")
     return run == stage.stream_id if run else not (stage.lasts or stage.answer)
 
 
 def command_of(answer: Answer, still_open: set[str] | None = None) -> Any:
-    """LangGraph's command; `still_open`: the questions that may be answered still."""
+    """Return LangGraph's command. `still_open`: the questions that may still be answered."""
     from langgraph.types import Command, Send
 
     responses = {

@@ -1,4 +1,7 @@
-"""A Runnable's chunks as events: text, reasoning, tool calls that nobody runs; the rest is its value."""
+"""Convert a Runnable's chunks to events: text, reasoning, and tool calls for the client.
+
+The rest is its value.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ async def stream_chunks(
     stage: Stage,
     outcome: Outcome,
 ) -> None:
-    """Run a Runnable by `astream`. A chat model has nothing that a callback could add."""
+    """Run a Runnable with `astream`. A chat model needs no callback, because its chunks show everything."""
     from langchain_core.language_models import BaseChatModel
 
     from workers.langchain.inside import Inside
@@ -49,7 +52,7 @@ async def stream_chunks(
             said = Said(tap, stage, answer, runnable)
             await said.follow(chunks)
             own.result = await said.end()
-            if alone:  # elsewhere the tap has judged each call by itself, and here may come those of several
+            if alone:  # otherwise the tap has judged each call, and these chunks may be of several calls
                 answer.close()
             if calls := answer.whole_calls():
                 own.result = await _told_calls(tap, own.result, calls)
@@ -61,7 +64,7 @@ async def stream_chunks(
 
 
 class Said:
-    """What a Runnable yields, chunk by chunk: strings and AI messages are its text, all else is its value."""
+    """Collects a Runnable's chunks: strings and AI messages are its text, all others are its value."""
 
     def __init__(self, tap: Inside, stage: Stage, answer: Call, runnable: Any) -> None:
         self._tap = tap
@@ -75,7 +78,7 @@ class Said:
         self._members = Members(tap, stage, last)
 
     async def follow(self, chunks: AsyncIterator[Any]) -> None:
-        """Take all chunks. Raises TooLong where a value grows beyond an event's bound."""
+        """Read all chunks. Raises TooLong if a value becomes larger than an event may be."""
         async for chunk in chunks:
             if self._grows:
                 self._value.add(chunk)
@@ -114,7 +117,7 @@ class Said:
                 await self._tap.emit(event)
 
     async def end(self) -> Any:
-        """What was no text is told; the whole result."""
+        """Emit the value, if it is not text. Return the whole result."""
         if not self._members.is_empty:
             return await self._members.end()
         if self._value.value is NOTHING:
@@ -135,7 +138,10 @@ class Said:
 
 
 async def _told_calls(tap: Inside, result: Any, calls: Any) -> Any:
-    """Tell tool calls that are for the client; the result with them, as a message that LangChain reads."""
+    """Emit tool calls for the client.
+
+    Return the result with these calls, as a message that LangChain can read.
+    """
     for call in calls:
         await tap.call(call)
     kept = [{"name": call["name"], "args": plain(call["args"]), "id": call.get("id")} for call in calls]
@@ -155,7 +161,7 @@ def _is_text(chunk: Any) -> bool:
 
 
 def last_of(runnable: Any) -> Any:
-    """The step of a Runnable that yields its chunks."""
+    """Return the step of a Runnable that yields its chunks."""
     from langchain_core.runnables import RunnableSequence
     from langchain_core.runnables.base import RunnableBindingBase
 
@@ -165,14 +171,14 @@ def last_of(runnable: Any) -> Any:
 
 
 def _grows(last: Any) -> bool:
-    """Whether this step yields the whole so far again and again, as parsers of JSON do."""
+    """Return whether each chunk of this step has the whole value so far, as with parsers of JSON."""
     from langchain_core.output_parsers import BaseCumulativeTransformOutputParser
 
     return isinstance(last, BaseCumulativeTransformOutputParser) and not last.diff
 
 
 def trusted(stage: Stage) -> dict[str, Any]:
-    """What a chain is told of who asks, under names that no client can set."""
+    """Return the facts about the caller and the stream for a chain, under names that no client can set."""
     told = {
         chain_params.OWNER: stage.owner,
         chain_params.STREAM_ID: stage.stream_id,
@@ -184,17 +190,18 @@ def trusted(stage: Stage) -> dict[str, Any]:
 
 
 def config_of(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> RunnableConfig:
-    """What a chain is configured by: the client's params, and callbacks that are told what happens within.
+    """Return the config of a chain: the client's params, and the callbacks for its events.
 
-    Owner, claims, stream id, attempt and metadata are the record's own. The params were checked when the
-    stream was made; names that no client may set are taken out here once more, as an older release may have
-    made the record.
+    Owner, claims, stream id, attempt and metadata come from the record. The params were checked when the
+    stream was created. Names that no client may set are removed here once more, because an older release may
+    have made the record.
     """
     config: RunnableConfig = {"configurable": {**chain_params.own(params), **trusted(stage)}}
     if telemetry.is_on():
         from workers.langchain.model_spans import ModelSpans
 
-        callbacks = [ModelSpans(), *callbacks]  # first: the others may end the call by an error
+        # first, because the other callbacks may end the call by an error
+        callbacks = [ModelSpans(), *callbacks]
     if callbacks:
         config["callbacks"] = callbacks
     return config

@@ -1,7 +1,8 @@
-"""Models that take every name in `configurable` for a field of their own: they are not handed the product's.
+"""Keep the product's names out of models that use every name in `configurable` as a field of the model.
 
-`init_chat_model(configurable_fields="any")` without a `config_prefix` gives all of `configurable` to the
-class of the model, which sends what it does not know to the server. `holdfast_owner` would fail each call.
+`init_chat_model(configurable_fields="any")` without a `config_prefix` passes all of `configurable` to the
+class of the model. The model sends unknown names to its server. So `holdfast_owner` would make each call
+fail.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ _MODULE, _CLASS, _METHOD = "langchain.chat_models.base", "_ConfigurableModel", "
 
 
 def spare_models() -> None:
-    """Have such models leave the product's names alone, in whatever they are nested; once in a process.
+    """Make such models ignore the product's names, wherever they are nested. This is done once in a process.
 
-    LangChain has no way to say so from outside, and a model may stand in a node's or a function's own code,
-    so its class is changed. It is there to be changed only where a chain has imported it.
+    LangChain has no option for this. A model may be in the code of a node or a function. So its class is
+    changed here. The class exists only if a chain has imported its module.
     """
     kind = getattr(sys.modules.get(_MODULE), _CLASS, None)
     taken = getattr(kind, _METHOD, None)

@@ -1,4 +1,4 @@
-"""What a message says: its text, its reasoning, its refusal, what it cites."""
+"""Read the content of a message: its text, its reasoning, its refusal and its citations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def text_of(chunk: Any) -> str:
-    """The text of a chunk: a string, or a message's text, content blocks included.
+    """Return the text of a chunk: a string, or the text of a message with its content blocks.
 
-    Raises TypeError for anything else: an object that has a field `content` is no message.
+    Raises TypeError for anything else: an object with a field `content` need not be a message.
     """
     from langchain_core.messages import BaseMessage
 
@@ -21,7 +21,7 @@ def text_of(chunk: Any) -> str:
 
 
 def text_in(content: str | list[Any]) -> str:
-    """The text of a message's content, as LangChain's own `message.text` has it."""
+    """Return the text of a message's content, as LangChain's own `message.text` does."""
     if isinstance(content, str):
         return content
     return "".join(part if isinstance(part, str) else _text_block(part) for part in content)
@@ -33,7 +33,7 @@ def _text_block(part: Any) -> str:
 
 
 def reasoning_of(message: Any) -> str:
-    """What a model says of its reasoning: in content blocks, or beside the content as some servers do."""
+    """Return a model's reasoning, from the content blocks or (some servers) from `additional_kwargs`."""
     if isinstance(message.content, str):
         beside = getattr(message, "additional_kwargs", None)
         return str(beside.get("reasoning_content") or "") if beside else ""
@@ -50,7 +50,7 @@ def _reasoning(part: Mapping[str, Any]) -> str:
 
 
 def refusal_in(message: Any) -> str:
-    """A model's words of refusal, where its server tells them apart from text; else nothing."""
+    """Return a model's refusal, if its server separates it from the text; otherwise an empty string."""
     if (beside := getattr(message, "additional_kwargs", None)) and beside.get("refusal"):
         return str(beside["refusal"])
     content = getattr(message, "content", None)
@@ -67,7 +67,7 @@ def _refusal(part: Mapping[str, Any]) -> str:
 
 
 def citations_in(message: Any) -> list[Any]:
-    """What a message's text cites, each as the model's server tells it (`annotations`, `citations`)."""
+    """Return what a message's text cites, as the model's server sends it (`annotations`, `citations`)."""
     if isinstance(message.content, str):
         return []
     blocks = [part for part in message.content if isinstance(part, dict) and part.get("type") == "text"]

@@ -1,9 +1,9 @@
-"""A tool call of which nobody knows whether it has done its work: made again, refused, or asked about.
+"""Handle a tool call that may or may not have done its work: repeat it, refuse it, or ask about it.
 
-Its worker died while it was under way: it stands `started` in the log, without an end. What is done then is
-the tool's own word, in its metadata: `{"unknown": "retry"}` (the default), `"fail"`, or `"ask"`, by
-LangGraph's own `interrupt()`. Where nobody can be asked, as there is no graph with a checkpointer, `ask` is
-`fail`.
+The worker of such a call died during the call. The log has its `started` event, but no end. The tool's
+metadata decides what is done: `{"unknown": "retry"}` (the default), `"fail"`, or `"ask"`. `ask` uses
+LangGraph's own `interrupt()`. Without a graph with a checkpointer no one can be asked, and `ask` is the same
+as `fail`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ToolUnknown(Exception):
 
 
 def policy_of(tool: Any, configurable: Mapping[str, Any]) -> str:
-    """What is done about a call of this tool, in a run of this configuration."""
+    """Return what to do about such a call of this tool, in a run with this configuration."""
     said = (tool.metadata or {}).get("unknown")
     if said == ASK and not (configurable.get(_SCRATCHPAD) and configurable.get(_CHECKPOINTER)):
         return FAIL
@@ -43,9 +43,9 @@ def policy_of(tool: Any, configurable: Mapping[str, Any]) -> str:
 
 
 def settle(call: Call) -> Any:
-    """What somebody has said that the tool's answer is; NOTHING where the call is to be made.
+    """Return the tool's answer, if a caller has given it. Return NOTHING if the tool must be called.
 
-    Raises ToolUnknown, or LangGraph's GraphInterrupt, which asks.
+    Raises ToolUnknown. Raises LangGraph's GraphInterrupt to ask the caller.
     """
     rounds = _asked(call) + call.is_unknown
     if not rounds or call.policy == RETRY:
@@ -54,7 +54,7 @@ def settle(call: Call) -> Any:
         raise call.refused()
     from langgraph.types import interrupt
 
-    for number in range(1, rounds + 1):  # LangGraph gives earlier answers back, in their order
+    for number in range(1, rounds + 1):  # LangGraph returns earlier answers in their order
         answer = interrupt(_question(call, number), response_schema=SCHEMA)
         if isinstance(answer, Mapping) and "output" in answer:
             has_artifact = call.tool.response_format == "content_and_artifact"
@@ -65,7 +65,10 @@ def settle(call: Call) -> Any:
 
 
 def _asked(call: Call) -> int:
-    """How often an earlier stream has asked about this very call; this one answers."""
+    """Return how often earlier streams have asked about this same call.
+
+    This stream has the caller's answer.
+    """
     if not call.doubted:
         return 0
     scratchpad = call.own.get(_SCRATCHPAD)

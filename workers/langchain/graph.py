@@ -1,10 +1,10 @@
-"""A compiled LangGraph graph as events: its nodes as stages of their own, within the chain's stage.
+"""Convert a compiled LangGraph graph to events. Its nodes are stages within the chain's stage.
 
-All that is said within comes from callbacks, in the order in which it happens (`nodes`). The graph's own
-stream brings what `ainvoke` takes from it: the state at the end, and what is asked. LangGraph is imported by
-whoever has made the graph, never here.
-With a checkpointer of its own, a graph goes on from it at the next attempt: what its finished nodes have
-shown stands, and is not said again. Checkpoints are then written before the next step begins.
+All output of the nodes comes from callbacks, in the order in which it happens (`nodes`). The graph's own
+stream provides what `ainvoke` takes from it: the state at the end, and the questions. This module never
+imports LangGraph: the code that made the graph has done it. If a graph has its own checkpointer, the next
+attempt continues from it. The events of its finished nodes stay valid and are not emitted again. For this, a
+checkpoint is written before the next step begins.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from workers.langchain.nodes import NodeTap
 
 INTERRUPT = "__interrupt__"
-MOST_STEPS = 10_000  # that a client may ask of a graph that has no limit of its own
+MOST_STEPS = 10_000  # most steps a client may set, if the graph has no limit of its own
 
 
 async def stream_graph(
@@ -38,7 +38,7 @@ async def stream_graph(
     outcome: Outcome,
     standing: Sequence[Event] = (),
 ) -> None:
-    """Run a graph, or go on where its checkpointer says; `standing` is what it will not say again."""
+    """Run a graph, or continue from its checkpoint. `standing` are the events that it will not emit again."""
     from workers.langchain import pregel
     from workers.langchain.nodes import NodeTap
 
@@ -58,7 +58,7 @@ async def stream_graph(
         }
         if begun and _is_stopped(graph, known, standing):
             run.stopped = (
-                True  # an earlier attempt has come so far; to run it again would pass the breakpoint
+                True  # an earlier attempt has already stopped here; running again would pass the breakpoint
             )
         elif not begun or known.next:
             config["configurable"] |= pregel.writing_to(tap.write, graph, tap.steps)
@@ -76,7 +76,7 @@ async def stream_graph(
         if run.stopped:
             await _tell_stop(own, run, await state_of(graph, _config(params, stage, [])))
         else:
-            if known is not None and not begun:  # earlier streams have said its messages
+            if known is not None and not begun:  # earlier streams have already emitted its messages
                 tap.told |= state.texts(known.values)
             await _tell_end(tap, stage, run, asked, standing)
         own.result = state.result_of(run.values)
@@ -87,9 +87,10 @@ async def stream_graph(
 
 
 def context_of(graph: Any, params: Mapping[str, Any], stage: Stage) -> dict[str, Any] | None:
-    """The run's context: those params, and facts about the caller, that the graph's `context_schema` names.
+    """Return the run's context: the params and caller facts that the graph's `context_schema` names.
 
-    None where the graph has no such schema, or nothing of it is given: as LangGraph has it without a context.
+    Return None if the graph has no such schema, or if none of its names is given. LangGraph then runs without
+    a context.
     """
     kind = getattr(graph, "context_schema", None)
     if kind is None:
@@ -98,25 +99,25 @@ def context_of(graph: Any, params: Mapping[str, Any], stage: Stage) -> dict[str,
         names = {item.name for item in fields(kind)}
     elif hasattr(kind, "model_fields"):
         names = set(kind.model_fields)
-    else:  # a TypedDict: it has its bases' members too
+    else:  # a TypedDict: its annotations include those of its bases
         names = set(kind.__annotations__)
     known = {**chain_params.own(params), **trusted(stage)}
     return {name: value for name, value in known.items() if name in names} or None
 
 
 class Run:
-    """What `ainvoke` takes from a graph's stream: the last state that is given out, and all that is asked."""
+    """Collects what `ainvoke` takes from a graph's stream: the last state, and all questions."""
 
     def __init__(self, values: Any) -> None:
         self.values = values
-        self.first: Any = None  # the state as it began
-        self.asked: dict[str, Any] = {}  # by the interrupts' ids
+        self.first: Any = None  # the state at the beginning
+        self.asked: dict[str, Any] = {}  # interrupt id -> question
         self.stopped = False
 
     async def follow(
         self, place: Checkpointed, source: Any, config: Any, context: Any = None, control: Any = None
     ) -> None:
-        """Run the graph to its end, or to where it stops, or is stopped by `control`."""
+        """Run the graph until it ends, stops to ask, or is stopped by `control`."""
         graph = place.graph
         controlled = {} if control is None else {"control": control}
         made: AsyncGenerator[Any, None] = graph.astream(
@@ -134,11 +135,11 @@ class Run:
                     self.values = data
                     self.first = data if self.first is None else self.first
                 elif isinstance(data, Mapping) and INTERRUPT in data:
-                    self.stopped = True  # with nothing that is asked where it is a breakpoint
+                    self.stopped = True  # at a breakpoint there are no questions
                     self.ask(data[INTERRUPT])
 
     def ask(self, interrupts: Iterable[Any]) -> None:
-        """What a graph asks, each question once."""
+        """Add the graph's questions, each one once."""
         for one in interrupts:
             schema = getattr(one, "response_schema", None)
             told = {"response_schema": plain(schema)} if isinstance(schema, Mapping) else {}
@@ -146,10 +147,10 @@ class Run:
 
 
 async def _tell_stop(outcome: Outcome, run: Run, known: Any) -> None:
-    """What the graph asks, all of it, and the nodes before which it has stopped.
+    """Set in the outcome all questions of the graph, and the nodes before which it has stopped.
 
-    Nodes that run side by side ask in any order. The questions have the order of the graph's tasks, by its
-    checkpointer, so that they stand in the same order each time.
+    Parallel nodes ask in any order. So the questions get the order of the graph's tasks in its checkpointer,
+    which is the same each time.
     """
     order: dict[str, int] = {}
     if known is not None:
@@ -160,7 +161,7 @@ async def _tell_stop(outcome: Outcome, run: Run, known: Any) -> None:
 
 
 async def _tell_end(tap: NodeTap, stage: Stage, run: Run, asked: Any, standing: Sequence[Event]) -> None:
-    """What the end holds that nobody has said: calls for the client, and the result."""
+    """Emit what was not emitted yet at the end: tool calls for the client, and the result."""
     if stage.answer is not None:
         asked = run.first
     for call in state.unanswered(run.values, run.first):
@@ -177,7 +178,7 @@ def _is_result(event: Event, stage: Stage) -> bool:
 
 
 def _is_stopped(graph: Any, known: Any, standing: Sequence[Event]) -> bool:
-    """Whether a graph stands at a breakpoint: before a node, or after one that has finished in this step."""
+    """Return whether a graph is at a breakpoint: before a node, or after one that finished in this step."""
     if not known.next:
         return False
     reached = (known.metadata or {}).get("step", -1)
@@ -193,14 +194,14 @@ def _is_stopped(graph: Any, known: Any, standing: Sequence[Event]) -> bool:
 
 
 def _names(given: Any, nodes: set[str]) -> bool:
-    """Whether breakpoints, which LangGraph writes as `*` or as a list, name one of these nodes."""
+    """Return whether breakpoints name one of these nodes. LangGraph writes them as `*` or as a list."""
     return bool(nodes) and (given == "*" or not nodes.isdisjoint(given))
 
 
 async def standing_of(
     graph: Any, params: Mapping[str, Any], stage: Stage, events: Sequence[Event]
 ) -> set[int]:
-    """Which of the published events belong to nodes that the checkpointer knows to be finished."""
+    """Return the numbers of the published events whose nodes are finished in the checkpointer."""
     known = await state_of(graph, _config(params, stage, []))
     if known is None or not is_own(known, stage):
         return set()
@@ -216,7 +217,7 @@ async def standing_of(
         and (event.data["step"] <= reached or (event.data["name"] in finished and _ended(event, events)))
     }
     kept = {number for number, event in enumerate(events) if _run_of(event) in runs}
-    last = max(kept, default=-1)  # what belongs to no node stands where it was followed by what stands
+    last = max(kept, default=-1)  # An event without a node stays valid if a later event stays valid.
     return kept | {number for number in range(last) if not _run_of(events[number])[1]}
 
 
@@ -237,12 +238,15 @@ def _run_of(event: Event) -> tuple[str, int]:
 def _config(params: Mapping[str, Any], stage: Stage, callbacks: list[Any]) -> Any:
     config = config_of(params, stage, callbacks)
     config["configurable"]["thread_id"] = stage.thread
-    config["metadata"] = {"run_id": stage.stream_id}  # of its checkpoints: which run has made them
+    config["metadata"] = {"run_id": stage.stream_id}  # metadata of its checkpoints: the run that made them
     return config
 
 
 def _most_steps(graph: Any, params: Mapping[str, Any]) -> int | None:
-    """The client's `recursion_limit`, within the graph's own; None where the client has given none."""
+    """Return the client's `recursion_limit`, but not more than the graph's own.
+
+    None: the client has set none.
+    """
     asked = params.get("recursion_limit")
     if type(asked) is not int or asked < 1:
         return None
@@ -251,10 +255,11 @@ def _most_steps(graph: Any, params: Mapping[str, Any]) -> int | None:
 
 
 def _input(graph: Any, given: Any) -> Any:
-    """A conversation, or one message's text, for a graph that keeps messages; else what was given.
+    """Return the input of a graph.
 
-    A stage of several is given them as `input`, beside what the stages before it have made. A graph whose
-    state knows none of these names is given the members of the input instead.
+    If the graph keeps messages, a conversation or a text becomes its messages. In a chain with several
+    stages, the question is in `input`, next to the results of the earlier stages. If the graph's state has
+    none of these names, it gets the members of `input` instead.
     """
     if "messages" not in graph.channels:
         asked = given.get("input") if isinstance(given, Mapping) else None

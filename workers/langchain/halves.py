@@ -1,8 +1,8 @@
-"""Characters that a model has cut in two: half a surrogate pair at a chunk's end waits for the other half.
+"""Join characters that a model has cut in two.
 
-JSON knows UTF-16, so a model's server may send a character beyond U+FFFF in two chunks, as two halves. A
-first half waits for the next chunk of the same text. It waits no longer than its stage or node runs, and is
-then told alone, as the model has sent it.
+Half a surrogate pair at a chunk's end waits for the other half. JSON uses UTF-16, so a model's server may
+send a character beyond U+FFFF as two halves in two chunks. A first half waits for the next chunk of the same
+text. It waits only until its stage or node ends. Then it is emitted alone, as the model has sent it.
 Invariants: the concatenation of a text is what the model has sent; at most `MOST` halves wait.
 """
 
@@ -14,31 +14,30 @@ from typing import Any
 from gateway.protocol import Event, EventType, sse
 
 MOST = 100
-FIRST, LAST = "\ud800", "\udbff"  # the first halves of pairs
+FIRST, LAST = "\ud800", "\udbff"  # the range of first halves of surrogate pairs
 
 
 class Halves:
-    """Those that wait, of one stage and its nodes."""
+    """The waiting halves of one stage and its nodes."""
 
     def __init__(self) -> None:
-        self._waiting: dict[
-            bytes, Event
-        ] = {}  # by the text they belong to, each with a half and nothing else
+        self._waiting: dict[bytes, Event] = {}  # key of the text -> an event with only the waiting half
 
     def concern(self, event: Event) -> bool:
-        """Whether `joined` has anything to do with this event; it is asked for every chunk of every model."""
+        """Return whether `joined` must handle this event. This is called for every chunk of every model."""
         if event.type is EventType.MESSAGE:
             return bool(self._waiting) or FIRST <= event.data["delta_content"][-1:] <= LAST
         return bool(self._waiting) or _is_cut(_text_of(event))
 
     def joined(self, event: Event) -> Iterator[Event]:
-        """This event, or what is to be handed on instead of it, in order."""
+        """Yield this event, or the events to emit instead of it, in order."""
         if not (text := _text_of(event)):
             if event.type is EventType.STAGE and event.data["state"] == "finished":
                 yield from self._rest_of(event.data)
             yield event
             return
-        key = sse.dumps([event.type, _with(event, "").data])  # the same for all pieces of one text
+        # this key is the same for all pieces of one text
+        key = sse.dumps([event.type, _with(event, "").data])
         if (before := self._waiting.pop(key, None)) is not None:
             text = paired(_text_of(before) + text)
         if _is_cut(text):
@@ -50,12 +49,12 @@ class Halves:
             yield self._waiting.pop(next(iter(self._waiting)))
 
     def rest(self) -> Iterator[Event]:
-        """All that still wait."""
+        """Yield all events that still wait."""
         while self._waiting:
             yield self._waiting.pop(next(iter(self._waiting)))
 
     def _rest_of(self, ended: Any) -> Iterator[Event]:
-        """Those of a node that is at its end."""
+        """Yield the waiting events of a node that has ended."""
         run = ended["name"], ended["run"]
         for key, event in list(self._waiting.items()):
             if (event.data["stage"], event.data.get("run")) == run:
@@ -63,7 +62,7 @@ class Halves:
 
 
 def paired(text: str) -> str:
-    """The text with two halves that stand side by side as the one character that they are."""
+    """Return the text with each pair of adjacent halves joined to one character."""
     if text.isascii():
         return text
     try:
@@ -78,20 +77,23 @@ def _is_cut(text: str) -> bool:
 
 
 def _text_of(event: Event) -> str:
-    """The piece of a text that an event bears; of any other event, nothing."""
+    """Return the piece of text in an event; for any other event, an empty string."""
     holder, name = _place_of(event)
     return str(holder.get(name, ""))
 
 
 def _with(event: Event, text: str) -> Event:
-    """The same event with this text."""
+    """Return the same event with this text."""
     holder, name = _place_of(event)
     changed = {**holder, name: text}
     return Event(event.type, changed if holder is event.data else {**event.data, "data": changed})
 
 
 def _place_of(event: Event) -> tuple[dict[str, Any], str]:
-    """Where an event bears a piece of a text: a mapping and a name in it, or an empty name."""
+    """Return where an event has a piece of text: a mapping and a name in it.
+
+    The name is empty if it has none.
+    """
     data = event.data
     match event.type:
         case EventType.MESSAGE:

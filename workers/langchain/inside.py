@@ -1,7 +1,7 @@
-"""What happens inside of a chain, from LangChain's callbacks: tools, documents, custom events.
+"""Emit what happens inside a chain, from LangChain's callbacks: tools, documents, custom events.
 
-What happens below a tool is marked by the id of that tool's call (`within`). Values are made JSON here, so
-what is compared with an earlier attempt is what stands in the log.
+Events below a tool are marked with the id of that tool's call (`within`). Values are converted to JSON here.
+So the values that are compared with an earlier attempt are the same as in the log.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ EXCERPT_CHARACTERS = 500
 
 
 class Inside(Tap):
-    """One stage's callback; used within `listening`."""
+    """The callback of one stage. It is used inside the `with` block of `listening`."""
 
     def __init__(self, emit: Emit, stage: Stage) -> None:
         super().__init__(emit, stage)
-        self._within: dict[UUID | None, str] = {}  # the call of the tool below which a run is
+        self._within: dict[UUID | None, str] = {}  # run -> the tool call that it is below
         self.models = Models(self._within.__contains__, self._pay)
-        self._calls: set[str] = set()  # told already, by their ids
-        self._unnamed = 0  # calls to which the model has given no id
+        self._calls: set[str] = set()  # ids of the calls that were already emitted
+        self._unnamed = 0  # number of calls without an id from the model
         self._tools: dict[UUID, tuple[str, str, Stage, Call | None, Logged | None]] = {}
         self._searches: dict[UUID, Stage] = {}
-        self._documents: set[int] = set()  # told as sources: hashes of their texts
+        self._documents: set[int] = set()  # hashes of the texts already emitted as sources
         self.keys = CallKeys(stage)
 
     @property
     def ignore_llm(self) -> bool:
-        """The pieces of a model's answer, and its end, are for `models` alone."""
+        """Only `models` needs the pieces of a model's answer and its end."""
         return True
 
     @property
     def ignore_chat_model(self) -> bool:
-        """The same."""
+        """Only `models` needs the calls of chat models."""
         return True
 
     async def call(self, call: Mapping[str, Any]) -> None:
-        """A tool call that a model has asked for, and that the client is to run; told once by its id."""
+        """Emit a tool call that a model has made and that the client must run. Each id is emitted once."""
         call_id = str(call.get("id") or "")
         if not call_id:
             self._unnamed += 1
@@ -64,31 +64,31 @@ class Inside(Tap):
             await self.emit(self._stage.tool(clean(call["name"]), call_id, "started", plain(call["args"])))
 
     async def tell_sources(self, stage: Stage, documents: Sequence[Document]) -> None:
-        """Documents, within bounds."""
+        """Emit documents as sources, within limits."""
         kept = documents[:MOST_DOCUMENTS]
         self._documents.update(hash(document.page_content) for document in kept)
         found = [source_of(document) for document in kept]
         await self.emit(stage.custom("sources", {"documents": found}))
 
     def has_told(self, value: Any) -> bool:
-        """Whether this is a document, or a list of them, and all of them were told as sources."""
+        """Return whether this is a document, or a list of them, and all were already emitted as sources."""
         documents = documents_in(value)
         return bool(documents) and all(hash(one.page_content) in self._documents for one in documents)
 
     async def on_chain_start(
         self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **given: Any
     ) -> None:
-        """Perhaps a tool has begun something."""
+        """Note whether the new run is below a tool."""
         self._descend(run_id, parent_run_id)
         self.keys.begin(run_id, given.get("metadata"))
 
     async def on_chain_end(self, outputs: Any, *, run_id: UUID, **given: Any) -> None:
-        """It is at its end."""
+        """Forget the run, because it has ended."""
         self._within.pop(run_id, None)
         self.keys.end(run_id)
 
     async def on_chain_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """It has failed."""
+        """Forget the run, because it has failed."""
         self._within.pop(run_id, None)
         self.keys.end(run_id)
 
@@ -101,7 +101,7 @@ class Inside(Tap):
         parent_run_id: UUID | None = None,
         **given: Any,
     ) -> None:
-        """A tool is called, with its whole arguments."""
+        """Emit the start of a tool call, with its complete arguments."""
         name = clean(given.get("name") or (serialized or {}).get("name") or "tool")
         call_id = str(given.get("tool_call_id") or run_id)
         stage = self._below(self.stage_of(given.get("metadata")), parent_run_id)
@@ -122,12 +122,12 @@ class Inside(Tap):
             await self._stage.replays.turn(logged.started)
         await self.emit(event)
         if call is not None and call.policy != RETRY and call.answered() is NOTHING:
-            await self.stands()  # a worker that dies within the tool leaves the call in the log
+            await self.stands()  # if the worker dies in the tool, the call is in the log
         if logged is not None and call is not None and call.answered() is not NOTHING:
             await self._say_below(logged, call_id)
 
     async def on_tool_end(self, output: Any, *, run_id: UUID, **given: Any) -> None:
-        """A tool has answered."""
+        """Emit the end of a tool call, with the answer."""
         self._within.pop(run_id, None)
         name, call_id, stage, call, logged = self._tools.pop(run_id)
         failed = getattr(output, "status", "") == "error"
@@ -139,15 +139,16 @@ class Inside(Tap):
         self._stage.replays.end(logged)
 
     async def on_tool_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """A tool has raised; its words may quote a secret and go nowhere."""
+        """Emit the failure of a tool call. The exception's text may quote a secret, so it is not emitted."""
         self._within.pop(run_id, None)
         name, call_id, stage, _, logged = self._tools.pop(run_id)
         self._stage.replays.end(logged)
-        if not any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__):  # an interrupt is none
+        # an interrupt is not a failure
+        if not any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__):
             await self.emit(stage.tool(name, call_id, "failed", "The tool failed."))
 
     async def _say_below(self, logged: Logged, call_id: str) -> None:
-        """What an earlier attempt has said below a call stands, and belongs to the same call of this one."""
+        """Emit again the events of an earlier attempt below this tool call, under the new call id."""
         telemetry.tools_replayed.add(1)
         self._stage.replays.skip(logged)
         before = logged.started.data["call_id"]
@@ -164,44 +165,44 @@ class Inside(Tap):
         parent_run_id: UUID | None = None,
         **given: Any,
     ) -> None:
-        """Documents are sought."""
+        """Note the stage of a search for documents."""
         self._searches[run_id] = self._below(self.stage_of(given.get("metadata")), parent_run_id)
 
     async def on_retriever_end(self, documents: Sequence[Document], *, run_id: UUID, **given: Any) -> None:
-        """Documents were found."""
+        """Emit the found documents."""
         await self.tell_sources(self._searches.pop(run_id, self._stage), documents)
 
     async def on_retriever_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """They were not."""
+        """Forget the search, because it has failed."""
         self._searches.pop(run_id, None)
 
     async def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **given: Any) -> None:
-        """The chain has dispatched an event of its own."""
+        """Emit an event that the chain itself has dispatched."""
         stage = self._below(self.stage_of(given.get("metadata")), run_id)
         await self.emit(stage.custom(clean(name), plain(data)))
 
     def stage_of(self, metadata: Mapping[str, Any] | None) -> Stage:
-        """The stage that a run of LangChain's belongs to."""
+        """Return the stage to which a LangChain run belongs."""
         return self._stage
 
     def _pay(self, metadata: Mapping[str, Any] | None, usage: Mapping[str, int]) -> None:
-        """A model's call has cost this."""
+        """Add the usage of a model call to the bill."""
         self._stage.bill.add(self.stage_of(metadata).node, usage)
 
     def _descend(self, run_id: UUID, parent: UUID | None) -> str:
-        """A run begins; the tool's call that it is below, if it is."""
+        """Note a new run. Return the tool call that the run is below, or an empty string."""
         if call_id := self._within.get(parent, ""):
             self._within[run_id] = call_id
         return call_id
 
     def _below(self, stage: Stage, parent: UUID | None) -> Stage:
-        """The stage, marked where the run `parent` is a tool's, or below one."""
+        """Return the stage, marked with a tool call if the run `parent` is the tool's run or below it."""
         call_id = self._within.get(parent, "")
         return replace(stage, marks={**stage.marks, WITHIN: call_id}) if call_id else stage
 
 
 def documents_in(value: Any) -> Sequence[Document]:
-    """The documents of a value that is one, or a list of nothing else; of any other value none."""
+    """Return the documents if the value is a document, or a list of only documents; otherwise nothing."""
     from langchain_core.documents import Document
 
     items = value if isinstance(value, list | tuple) else [value]
@@ -209,7 +210,7 @@ def documents_in(value: Any) -> Sequence[Document]:
 
 
 def source_of(document: Document) -> dict[str, Any]:
-    """A document as readers get it: where it is from, and an excerpt."""
+    """Return a document as readers get it: its source, and an excerpt."""
     metadata = document.metadata
     source = metadata.get("source")
     known: dict[str, Any] = {

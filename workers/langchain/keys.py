@@ -1,13 +1,14 @@
-"""A key for each call of a tool that is the same in every attempt, so that its side effect is made once.
+"""Give each tool call a key that is the same in every attempt, so that its side effect happens once.
 
-An attempt that goes on where another fell calls again what it cannot know to have ended. A tool that hands
-this key to the system which it changes (a payment, a mail) lets that system see the second call as the first.
+An attempt after a failed attempt repeats the calls that may not have ended. A tool can send this key to the
+system that it changes (a payment, a mail). That system can then see that the second call is the first one.
 
-A key is made of what is the same in every attempt, and after an answer: the first stream, the stage and its
-run, the task of the graph (its step and its place in it, at every depth, never the ids of tasks and calls,
-which a new attempt makes anew), the tool's name and arguments, and which of the same calls of this task it
-is. A graph that begins anew counts anew; of one that goes on, a task runs again as a whole or not at all. So
-nothing has to be kept. A call that its caller repeats within a task under the same call id is the same call.
+A key is made of values that are the same in every attempt, and after an answer to a question: the first
+stream, the stage and its run, the task of the graph, the tool's name and arguments, and the number of the
+call among equal calls of this task. The task is its step and its place in it, at every depth. The ids of
+tasks and calls are never used, because a new attempt makes new ones. A graph that begins again counts its
+calls again. In a graph that continues, a task runs again from its beginning, or not at all. So nothing has to
+be stored. If the caller repeats a call in a task with the same call id, it is the same call.
 """
 
 from __future__ import annotations
@@ -30,21 +31,25 @@ from workers.langchain.doubts import ToolUnknown, policy_of, settle
 from workers.langchain.replays import NOTHING, Logged, Replays
 from workers.langchain.stage import Stage
 
-_NAMESPACE, _STEP, _PLACE = "langgraph_checkpoint_ns", "langgraph_step", "langgraph_path"  # LangGraph's names
-_RUNTIME = "ToolRuntime"  # LangGraph's class, which has a configuration of its own
+# names of LangGraph
+_NAMESPACE, _STEP, _PLACE = "langgraph_checkpoint_ns", "langgraph_step", "langgraph_path"
+_RUNTIME = "ToolRuntime"  # LangGraph's class; it has its own config
 Scope = tuple[Any, ...]
 
 
 class Call:
-    """One call of a tool. `configurable` is its own, until the callback of its start has written the key."""
+    """One call of a tool.
+
+    `configurable` is the call's own; the callback of the call's start writes the key into it.
+    """
 
     def __init__(self, tool: Any, configurable: dict[str, Any]) -> None:
         self.tool = tool
         self.own = configurable
         self.configurable: dict[str, Any] | None = configurable
         self.policy = policy_of(tool, configurable)
-        self.given: Any = NOTHING  # what the tool's function gave
-        # What the callback of its start knows: the event, the call of an earlier attempt that this one is.
+        self.given: Any = NOTHING  # what the tool's function returned
+        # Set by the callback of its start: the event's values, and the same call of an earlier attempt.
         self.name, self.call_id, self.input = "", "", None
         self.replays: Replays | None = None
         self.logged: Logged | None = None
@@ -52,7 +57,7 @@ class Call:
         self.fail: Callable[[Exception], None] = lambda error: None
 
     def begin(self, started: Event, logged: Logged | None, stage: Stage) -> None:
-        """Its event is this one; `logged` is the call of an earlier attempt that it is."""
+        """Set the event of this call. `logged` is the same call of an earlier attempt, if there is one."""
         data = started.data
         self.name, self.input = data["name"], data["input"]
         self.call_id = (started if logged is None else logged.started).data["call_id"]
@@ -60,15 +65,15 @@ class Call:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether an earlier attempt has begun it, and nobody knows whether it has done its work."""
+        """Whether an earlier attempt has begun this call, and it is unknown whether the work was done."""
         return self.logged is not None and self.logged.is_unknown
 
     def answered(self) -> Any:
-        """What the log says that the tool has answered; NOTHING where the call has to be made."""
+        """Return the tool's answer from the log, or NOTHING if the tool must be called."""
         return NOTHING if self.logged is None else self.logged.answered()
 
     def refused(self) -> ToolUnknown:
-        """The error that ends the stage, whatever the chain makes of it."""
+        """Return the error that ends the stage, even if the chain catches it."""
         error = ToolUnknown(f"the tool {self.name} may have done its work, and may not be called again")
         self.fail(error)
         return error
@@ -78,24 +83,24 @@ _call: ContextVar[Call | None] = ContextVar("holdfast_call", default=None)
 
 
 def key_of(stage: Stage, *more: Any) -> str:
-    """The key of a run of a stage, or of something within it: 64 hexadecimal digits."""
+    """Return the key of a stage's run, or of a part of the run: 64 hexadecimal digits."""
     keyed = stage.keyed or (stage.first or stage.stream_id, stage.thread)
     whole = json.dumps([*keyed, *more], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
 class CallKeys:
-    """The keys of one run of one stage. Callbacks of several threads may ask at once."""
+    """The keys of one run of one stage. Callbacks of several threads may use it at the same time."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._scopes: dict[str, Scope] = {}  # of tasks that run, by LangGraph's namespaces
-        self._tasks: dict[UUID, str] = {}  # the namespaces, by the run that is the task
-        self._calls: dict[Scope, dict[str, list[str]]] = {}  # the ids of the same calls, by their hash
+        self._scopes: dict[str, Scope] = {}  # LangGraph namespace -> scope of a running task
+        self._tasks: dict[UUID, str] = {}  # run id of a task -> its namespace
+        self._calls: dict[Scope, dict[str, list[str]]] = {}  # scope -> hash of a call -> ids of equal calls
         self._lock = Lock()
 
     def begin(self, run_id: UUID, metadata: Mapping[str, Any] | None) -> None:
-        """A run begins; perhaps it is a task of a graph."""
+        """Note a new run. It may be a task of a graph."""
         namespace = str((metadata or {}).get(_NAMESPACE, ""))
         with self._lock:
             if not namespace or namespace in self._scopes:
@@ -105,7 +110,7 @@ class CallKeys:
             self._scopes[namespace], self._tasks[run_id] = scope, namespace
 
     def end(self, run_id: UUID) -> None:
-        """A run is over; a task that is tried again counts anew."""
+        """Forget a run that has ended. A task that runs again counts its calls again."""
         with self._lock:
             if (namespace := self._tasks.pop(run_id, None)) is not None:
                 self._calls.pop(self._scopes.pop(namespace), None)
@@ -113,9 +118,10 @@ class CallKeys:
     def write(
         self, name: str, arguments: Any, call_id: str, metadata: Mapping[str, Any] | None
     ) -> Call | None:
-        """A tool is called with these arguments, as the log has them: its configurable gets its key.
+        """Write the key of a tool call into its configurable. The arguments are those in the log.
 
-        `call_id`: the model's; empty where there is none. Gives the call; None where it is none of ours.
+        `call_id`: the model's id; empty if there is none. Returns the call, or None if it was not made in a
+        run of this product.
         """
         call = _call.get()
         if call is None or call.configurable is None:
@@ -132,7 +138,7 @@ class CallKeys:
         return call
 
     def _around(self, namespace: str) -> Scope:
-        """The scope of the task around a task, and what LangGraph numbers its graphs by beyond the first."""
+        """Return the scope around a task, and LangGraph's numbers of the graphs after the first one."""
         around, _, _ = namespace.rpartition("|")
         graphs: list[str] = []
         while around and around not in self._scopes:
@@ -142,10 +148,10 @@ class CallKeys:
 
 
 def key_tools() -> None:
-    """Have each call of a tool in a run of ours get a configurable of its own; once in a process.
+    """Give each tool call in a run of this product its own configurable. This is done once in a process.
 
-    LangChain hands the configuration of the run on to its tools as it is, and has no way to say otherwise
-    from outside. So the two functions through which all tools are called are changed.
+    LangChain passes the run's config to its tools unchanged, and has no option to change this. So the two
+    functions through which all tools are called are replaced.
     """
     from langchain_core.tools import BaseTool
 
@@ -194,7 +200,10 @@ def _own(tool: Any, config: Any) -> tuple[Any, Call]:
 
 
 def _answering(call: Call) -> Any:
-    """The tool, whose function is not called where the log has its answer, and which notes what it gave."""
+    """Return a copy of the tool. Its function is not called if the log has its answer.
+
+    Its answer is noted.
+    """
     tool = copy.copy(call.tool)
     sync, own = call.tool._run, call.tool._arun
 
@@ -233,7 +242,7 @@ def _in_a_loop() -> bool:
 
 
 def _with(tool_input: Any, config: Any) -> Any:
-    """The arguments; LangGraph's runtime among them has the call's own configuration."""
+    """Return the arguments. A LangGraph runtime among them gets the call's own config."""
     if not isinstance(tool_input, dict):
         return tool_input
     return {

@@ -1,9 +1,10 @@
-"""An answer inside a mapping, as RAG chains give it: which member is text, and what is left for the result.
+"""Stream an answer that is inside a mapping, as RAG chains yield it, and find out which members are text.
 
-Of the mappings that LangChain adds up (`RunnableParallel`, `.assign`), a member is text when it comes in
-several pieces of text, or in one that is what a model has said whole. A first piece is held back until that
-is known. Of any other mapping (a function's, a classic chain's) a member is text when all that it has yielded
-is what a model has said whole: what grows, as a parser of JSON yields it, is none.
+LangChain adds up the mappings of `RunnableParallel` and `.assign`. There a member is text if it comes in
+several pieces of text, or in one piece that is the complete text of a model. The first piece is held back
+until this is known. In any other mapping (of a function or a classic chain) a member is text if everything
+that it has yielded is the complete text of a model. A value that grows, as a parser of JSON yields it, is not
+text.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ if TYPE_CHECKING:
     from workers.langchain.inside import Inside
 
 _WAY_OF_AGENT = frozenset({"actions", "steps", "messages"})
-ROOM_BYTES = 1024  # for what is around a value in its event
+ROOM_BYTES = 1024  # bytes kept free for the rest of the event
 
 
 @dataclass(slots=True)
 class Member:
     """What one member of the mappings has yielded so far."""
 
-    value: Sum  # of what is no text
+    value: Sum  # the sum of the chunks that are not text
     pieces: list[str | AIMessage] = field(default_factory=list)
-    held: list[str] = field(default_factory=list)  # text that may be the result's
+    held: list[str] = field(default_factory=list)  # text that may belong to the result
     is_text: bool = False
-    is_none: bool = False  # each piece is the whole so far: a value that grows
+    is_none: bool = False  # True: each piece repeats the earlier ones, so the value grows and is no text
 
     def hold(self, delta: str, most: int) -> None:
-        """One piece more that may be text. `most`: more than so many characters are not remembered."""
+        """Add a piece that may be text. `most`: do not hold more than this many characters."""
         if len(self.held) == 1 and delta.startswith(self.held[0]):
             self.is_none = True
         self.held.append(delta)
@@ -50,7 +51,7 @@ class Member:
             self.held.clear()
 
     def whole(self) -> Any:
-        """All of it, as `ainvoke` would give it."""
+        """Return the whole value, as `ainvoke` would return it."""
         if self.value.value is not NOTHING:
             return self.value.value
         if len(self.pieces) == 1:
@@ -62,7 +63,7 @@ class Member:
 
 
 class Members:
-    """Takes mappings; tells text as it comes, and at the end what is left."""
+    """Reads mappings. Emits their text as it comes, and the rest at the end."""
 
     def __init__(self, tap: Inside, stage: Stage, last: Any) -> None:
         """`last` is the step of the chain that yields the mappings."""
@@ -80,7 +81,10 @@ class Members:
         return self._mappings == 0
 
     async def add(self, chunk: Mapping[Any, Any]) -> None:
-        """The next mapping. Raises TooLong where a member that is no text grows beyond an event's bound."""
+        """Add the next mapping.
+
+        Raises TooLong if a member that is not text becomes larger than an event may be.
+        """
         self._mappings += 1
         if not isinstance(chunk, AddableDict):
             self._is_added_up = False
@@ -91,7 +95,7 @@ class Members:
                 await self._take(str(name), part)
 
     def _replace(self, chunk: Mapping[Any, Any]) -> None:
-        """This mapping counts, and none before it: of their members only what could be text is remembered."""
+        """Replace all earlier mappings by this one. Of earlier members, only possible text is kept."""
         before, self._members = self._members, {}
         for name in map(str, chunk):
             if name in before:
@@ -100,7 +104,7 @@ class Members:
                 self._members[name].is_none = before[name].is_none
 
     def _member(self) -> Member:
-        """A value that replaces the last one is never gathered: its event alone bounds it."""
+        """Return a new member. If each value replaces the last one, only the event limits its size."""
         most = self._stage.max_event if self._is_added_up else sys.maxsize
         return Member(Sum(most, size=self._size_of))
 
@@ -127,11 +131,11 @@ class Members:
             member.hold(delta, self._stage.max_event)
 
     def _size_of(self, value: Any) -> int:
-        """Documents that were told, or can be told instead, take no room."""
+        """Return the size of a value. Documents count as 0, because they can be emitted as sources."""
         return 0 if documents_in(value) else size_of(value)
 
     async def end(self) -> Any:
-        """Tell what is left; the whole mapping as JSON."""
+        """Emit the rest. Return the whole mapping as JSON."""
         for name, member in self._members.items():
             if member.held and not member.is_text and "".join(member.held) in self._tap.models.said:
                 await self._tell(name, member)
@@ -156,15 +160,15 @@ class Members:
 
 
 def fits(said: Any, stage: Stage) -> bool:
-    """Whether an event may bear this value."""
+    """Return whether this value fits into an event."""
     return len(sse.dumps(said)) + ROOM_BYTES <= stage.max_event
 
 
 async def tell_value(tap: Inside, stage: Stage, value: Mapping[str, Any], *, is_rest: bool) -> None:
-    """The event `result` of a mapping, without documents that were told as sources.
+    """Emit the event `result` for a mapping, without documents that were emitted as sources.
 
-    Where it would be larger than an event may be, documents that were not told are told as sources instead.
-    Of a rest that is empty there is no event. Raises TooLong.
+    If the event would be too large, the remaining documents are emitted as sources instead. If the mapping is
+    an empty rest (`is_rest`), no event is emitted. Raises TooLong.
     """
     left = {name: item for name, item in value.items() if not tap.has_told(item)}
     said = plain(left)
@@ -178,6 +182,6 @@ async def tell_value(tap: Inside, stage: Stage, value: Mapping[str, Any], *, is_
 
 
 def is_agent(last: Any) -> bool:
-    """Whether this step is a classic AgentExecutor, which streams its way too, and not only its value."""
+    """Return whether this step is a classic AgentExecutor, which streams its steps and its value."""
     classic = sys.modules.get("langchain_classic.agents.agent")
     return classic is not None and isinstance(last, classic.AgentExecutor)

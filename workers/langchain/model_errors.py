@@ -1,9 +1,9 @@
-"""What the failure of a model's call means: a stable code, and whether the same request may succeed later.
+"""Classify a failed model call: a stable code, and whether the same request may succeed later.
 
-The server's own word decides: a code or type in the error's body, then the HTTP status, and only then the
-class of the exception. Libraries give one class to what may pass and to what never will (a full minute and an
-empty account are both 429), and to what they do not know. Statuses: RFC 9110, 15. Codes: OpenAI's and
-Anthropic's pages on errors.
+The server's own words decide: first a code or type in the error's body, then the HTTP status, and only then
+the class of the exception. Libraries use one class both for temporary and for permanent failures (a full
+minute and an empty account are both 429). Statuses: RFC 9110, 15. Codes: OpenAI's and Anthropic's pages on
+errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A code of `failed`, our words for it, and whether the same request may succeed later."""
+    """The code of `failed`, this product's message for it, and whether the same request may succeed later."""
 
     code: str
     message: str
@@ -40,9 +40,9 @@ UNREACHABLE = Verdict("model_connection", "The model could not be reached.", pas
 CUT = Verdict("model_connection", "The connection to the model was cut.", passes=True)
 BROKEN = Verdict("model_error", "The model's server failed.", passes=True)
 
-# The first name here that one of the exception's classes bears decides. So langchain-core's stand before
-# openai's: an OpenAIRateLimitError is an APIError first, and a ModelRateLimitError only then.
-# By name, as LangChain is not imported for a failure's sake.
+# The first name here that is a class of the exception decides. So the classes of langchain-core are before
+# those of openai: an OpenAIRateLimitError is both an APIError and a ModelRateLimitError. Names are used,
+# because LangChain is not imported only for a failure.
 CLASSES = {
     "CutOff": CUT,
     "ModelRateLimitError": RATE_LIMITED,
@@ -60,7 +60,7 @@ CLASSES = {
     "ModelAPIError": BROKEN,
     "APIError": BROKEN,
 }
-# These decide before the status: the same status stands for what passes and for what does not.
+# These codes decide before the status, because the same status is used for temporary and permanent failures.
 _PRECISE = {
     "context_length_exceeded": OVERFLOW,
     "model_context_window_exceeded": OVERFLOW,
@@ -73,7 +73,7 @@ _PRECISE = {
     "content_policy_violation": FILTERED,
     "responsibleaipolicyviolation": FILTERED,
 }
-# These decide where no status is known: in an error that comes within a stream.
+# These codes decide when no status is known: for an error that comes within a stream.
 _GENERAL = {
     "rate_limit_exceeded": RATE_LIMITED,
     "rate_limit_error": RATE_LIMITED,
@@ -106,7 +106,7 @@ _STATUSES = {
     404: NOT_FOUND,
     405: NO_SERVER,
     408: UNANSWERED,
-    409: BROKEN,  # as OpenAI's own client reads it: a lock that was not had in time
+    409: BROKEN,  # as in OpenAI's own client: a lock time-out
     410: NOT_FOUND,
     425: BROKEN,
     429: RATE_LIMITED,
@@ -114,7 +114,7 @@ _STATUSES = {
 }
 _CHAT_MODELS = ("langchain_core.language_models.chat_models", "langchain_core.language_models.llms")
 _CLIENTS = ("openai", "anthropic", "httpx", "httpx2", "google.genai", "ollama")
-# What langchain-openai reads an answer by. An error there is not about the request.
+# The functions with which langchain-openai reads an answer. An error in them is not about the request.
 _READING = "langchain_openai."
 READERS = frozenset(
     {
@@ -130,13 +130,13 @@ READERS = frozenset(
         "_stream_responses",
     }
 )
-# langchain-core's words for a stream that was at its end before anything came.
+# langchain-core's messages for a stream that ended before anything came.
 NOTHING_CAME = ("No generation chunks were returned", "No generations found in stream.")
 _LEADING_CODE = re.compile(r"(?:\w+\()?(?:code=')?([a-z_]+)(?:'|:)")
 
 
 def verdict(error: BaseException) -> Verdict | None:
-    """What a failure means if it is a model's; None for any other."""
+    """Return what a failure means if it is a model's failure. Return None for any other failure."""
     names = {kind.__name__ for kind in type(error).__mro__}
     known = next((said for name, said in CLASSES.items() if name in names), None)
     modules = [
@@ -170,7 +170,7 @@ def _of_status(status: int) -> Verdict | None:
 
 
 def _status(error: BaseException, words: list[str]) -> int:
-    """The HTTP status that the server gave, also as a code within a stream; 0 for none, or for a success."""
+    """Return the server's HTTP status, also from a code within a stream. 0: no error status is known."""
     said = [
         getattr(error, "status_code", None),
         getattr(getattr(error, "response", None), "status_code", None),
@@ -181,7 +181,7 @@ def _status(error: BaseException, words: list[str]) -> int:
 
 
 def _words(error: BaseException, within: bool) -> Iterator[str]:
-    """Codes and types that the server gave, the most precise first, in lower case."""
+    """Yield the server's codes and types in lower case, the most precise first."""
     body: Any = getattr(error, "body", None)
     for _ in range(3):  # Anthropic: {"error": {...}}; Azure: {..., "innererror": {...}}
         if not isinstance(body, Mapping):
@@ -193,14 +193,14 @@ def _words(error: BaseException, within: bool) -> Iterator[str]:
     for name in ("code", "type", "status"):
         if isinstance(said := getattr(error, name, None), str):
             yield said.lower()
-    # langchain-openai makes a ValueError of an `error` event and of `response.failed`. The code leads its
-    # text.
+    # langchain-openai raises a ValueError for an `error` event and for `response.failed`. Its text begins
+    # with the code.
     if within and type(error) is ValueError and (leading := _LEADING_CODE.match(str(error))):
         yield leading[1]
 
 
 def _unreadable(error: BaseException, modules: list[tuple[str, str]]) -> bool:
-    """Whether an answer of the server could not be read: no event, no JSON, or JSON of another form."""
+    """Return whether an answer of the server could not be read: no event, no JSON, or an unknown form."""
     if isinstance(error, ValueError) and str(error).startswith(NOTHING_CAME):
         return True
     module, function = next(((m, f) for m, f in reversed(modules) if not m.startswith("json")), ("", ""))

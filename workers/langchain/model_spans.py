@@ -1,6 +1,6 @@
-"""Spans of the model's calls, taken from LangChain's own callbacks (OpenTelemetry's GenAI conventions).
+"""Create spans for the model's calls, from LangChain's own callbacks (OpenTelemetry's GenAI conventions).
 
-Given to a chain only where there is an exporter, since a callback costs something for each token.
+A chain gets this callback only if there is an exporter, because a callback costs time for each token.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class ModelSpans(AsyncCallbackHandler):
-    """One client span for each call of a model; prompts and answers are not looked at."""
+    """Creates one client span for each call of a model. Prompts and answers are not read."""
 
-    run_inline = True  # the callbacks that come after this one may end the call by an error
+    run_inline = True  # later callbacks may end the call by an error
 
     def __init__(self) -> None:
         self._open: dict[UUID, Span] = {}
@@ -28,17 +28,17 @@ class ModelSpans(AsyncCallbackHandler):
     async def on_chat_model_start(
         self, serialized: dict[str, Any], messages: Any, *, run_id: UUID, **given: Any
     ) -> None:
-        """A chat model is called."""
+        """Begin the span of a chat model's call."""
         self._begin(run_id, given)
 
     async def on_llm_start(
         self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **given: Any
     ) -> None:
-        """A text model is called."""
+        """Begin the span of a text model's call."""
         self._begin(run_id, given)
 
     async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **given: Any) -> None:
-        """It has answered."""
+        """End the span, with the call's usage."""
         span = self._open.pop(run_id)
         for generation in (response.generations or [[]])[0][:1]:
             usage = getattr(getattr(generation, "message", None), "usage_metadata", None) or {}
@@ -48,7 +48,7 @@ class ModelSpans(AsyncCallbackHandler):
         span.end()
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """It has failed, or was cancelled."""
+        """End the span of a call that has failed or was cancelled."""
         span = self._open.pop(run_id)
         telemetry.failed(span, type(error).__name__)
         span.end()

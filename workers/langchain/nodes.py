@@ -1,8 +1,9 @@
-"""The callback of a graph: nodes begin and end, and what LangGraph's own `messages` mode shows.
+"""The callback of a graph: it emits the start and end of nodes, and what LangGraph's `messages` mode shows.
 
-LangGraph's handler, of which this is one, decides what is shown and at which path. A node of the graph itself
-is a stage; what a subgraph's nodes say belongs to the node that runs it, marked by the names of the path. Of
-several messages in one run of a node, each later one bears its number. Below a tool it is the tool's.
+This class is a subclass of LangGraph's handler, which decides what is shown and at which path. A node of the
+graph itself is a stage. The output of a subgraph's nodes belongs to the node that runs the subgraph. It is
+marked with the names of the path. If a run of a node has several messages, each later message has a number.
+Output below a tool belongs to the tool.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from workers.langchain.steps import Steps
 from workers.langchain.values import NOTHING, clean, plain
 from workers.langchain.ways import on_the_way
 
-HIDDEN = "langsmith:hidden"  # LangGraph's tag
+HIDDEN = "langsmith:hidden"  # a tag of LangGraph
 PATH = "langgraph_checkpoint_ns"
-# Why a text is no part of the answer (docs/protocol.md, Events).
+# The reasons why a text is not part of the answer (docs/protocol.md, Events).
 STRUCTURED_OUTPUT, HAND_OVER, ON_THE_WAY = "structured_output", "hand_over", "on_the_way"
 
 
@@ -47,22 +48,22 @@ class _Node:
 
 @dataclass(slots=True)
 class _Speaker:
-    """A message that is being said: where, and whether anything of it was told."""
+    """A message that is being emitted: its stage, and whether a part of it was already emitted."""
 
     stage: Stage
     has_spoken: bool = False
-    number: int = 0  # of the message, where the graph's steps are told
+    number: int = 0  # number of the message, if the graph's steps are published
 
 
 class _Heard(local):
-    """What LangGraph's handler has shown in this thread, and we have not yet told."""
+    """What LangGraph's handler has shown in this thread, and what is not emitted yet."""
 
     def __init__(self) -> None:
         self.parts: list[Any] = []
 
 
 class NodeTap(Inside, StreamMessagesHandler):
-    """`standing` is what earlier attempts have shown for good."""
+    """The callback of one graph. `standing` are the events of earlier attempts that stay valid."""
 
     def __init__(self, emit: Emit, stage: Stage, graph: Any, standing: Sequence[Event]) -> None:
         Inside.__init__(self, emit, stage)
@@ -78,17 +79,18 @@ class NodeTap(Inside, StreamMessagesHandler):
             if event.type is EventType.STAGE and event.data["state"] == "started"
         )
         self._calls.update(event.data["call_id"] for event in standing if event.type is EventType.TOOL)
-        self.told = _texts_of(standing)  # the whole text of each message that was shown
+        self.told = _texts_of(standing)  # the complete text of each emitted message
         self.has_spoken = bool(standing)
         self.hands_on = stage.hands_on
-        self.control: Any = None  # LangGraph's, by which the graph is stopped at the end of a step
+        self.control: Any = None  # LangGraph's object that stops the graph at the end of a step
         self.is_stopping = False
         self._nodes: dict[UUID, _Node] = {}
-        self._stages: dict[str, Stage] = {}  # of nodes that run, by the path of their task
-        self._failed: dict[str, _Node] = {}  # that may be tried again, by the same
+        self._stages: dict[str, Stage] = {}  # path of the task -> stage of a running node
+        self._failed: dict[str, _Node] = {}  # path of the task -> failed node that may run again
         self._speakers: dict[UUID, _Speaker] = {}
-        self._inner_paths: dict[str, str] = {}  # of tasks below a tool, to the tool's call
-        self._messages: Counter[tuple[str, int, str]] = Counter()  # that were said: node, run, tool's call
+        self._inner_paths: dict[str, str] = {}  # path of a task below a tool -> the tool's call
+        # (node, run, tool call) -> emitted messages
+        self._messages: Counter[tuple[str, int, str]] = Counter()
         self.steps = None if stage.graph is None else Steps(stage, standing, self.emit_unbound, self._at)
 
     def _heard_one(self, part: Any) -> None:
@@ -96,12 +98,12 @@ class NodeTap(Inside, StreamMessagesHandler):
 
     @property
     def ignore_llm(self) -> bool:
-        """The pieces of a model's answer are its node's text."""
+        """The pieces of a model's answer are needed: they are its node's text."""
         return False
 
     @property
     def ignore_chat_model(self) -> bool:
-        """The same."""
+        """The calls of chat models are needed: their answers are their node's text."""
         return False
 
     async def on_chain_start(
@@ -115,7 +117,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         metadata: dict[str, Any] | None = None,
         **given: Any,
     ) -> None:
-        """Perhaps a node begins."""
+        """Begin a node, if this run is one."""
         call_id = self._descend(run_id, parent_run_id)
         if not metadata or PATH not in metadata:
             return
@@ -130,7 +132,7 @@ class NodeTap(Inside, StreamMessagesHandler):
             await self._begin(run_id, path, metadata)
 
     async def _begin(self, run_id: UUID, path: str, metadata: Mapping[str, Any]) -> None:
-        """A node begins; one that LangGraph tries again goes on under its run number."""
+        """Emit the start of a node. A node that LangGraph runs again keeps its run number."""
         if (node := self._failed.pop(path, None)) is None:
             name = metadata["langgraph_node"]
             self._runs[name] += 1
@@ -144,7 +146,7 @@ class NodeTap(Inside, StreamMessagesHandler):
     async def on_chain_end(  # type: ignore[override]  # LangChain and LangGraph name `outputs` otherwise
         self, outputs: Any, *, run_id: UUID, **given: Any
     ) -> None:
-        """Perhaps a node has ended; messages that it made without a model are its text."""
+        """End a node, if this run is one. Messages that it made without a model are emitted as its text."""
         call_id = self._within.pop(run_id, "")
         self.keys.end(run_id)
         if run_id in self.metadata:
@@ -162,7 +164,10 @@ class NodeTap(Inside, StreamMessagesHandler):
         await self._finish(run_id, outputs)
 
     async def on_chain_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """A node that hands over to the graph around it is at its end; one that raises may be tried again."""
+        """End a node that hands over to the graph around it.
+
+        Keep any other failed node, as it may run again.
+        """
         self._within.pop(run_id, None)
         self.metadata.pop(run_id, None)
         self.keys.end(run_id)
@@ -171,7 +176,7 @@ class NodeTap(Inside, StreamMessagesHandler):
             await self._finish(run_id)
         elif node := self._nodes.pop(run_id, None):
             self._stages.pop(node.path, None)
-            if "GraphBubbleUp" not in kinds:  # one that stops to ask is none
+            if "GraphBubbleUp" not in kinds:  # a node that stops to ask has not failed
                 self._failed[node.path] = node
 
     async def _finish(self, run_id: UUID, outputs: Any = NOTHING) -> None:
@@ -179,12 +184,12 @@ class NodeTap(Inside, StreamMessagesHandler):
             await self.emit(self._event(node, finished=True, aside=self._is_aside(node, outputs)))
             self._stages.pop(node.path, None)
             if self.control is not None and self._stage.pace.is_over():
-                # The step ends with this node, or with those beside it: the graph has come on.
+                # The step ends with this node or with its parallel nodes. So the graph has made progress.
                 self.is_stopping = True
                 self.control.request_drain()
 
     def _is_aside(self, node: _Node, outputs: Any) -> bool | None:
-        """Whether what a node has said became no message of the state; None where it makes no difference."""
+        """Return whether a node's output became no message of the state. None: it makes no difference."""
         has_spoken = (node.stage.name, node.stage.run, "") in self._messages
         if not has_spoken or not self._keeps_messages or outputs is NOTHING:
             return None
@@ -201,8 +206,9 @@ class NodeTap(Inside, StreamMessagesHandler):
         metadata: dict[str, Any] | None = None,
         **given: Any,
     ) -> None:
-        """A model is asked."""
-        if asyncio.get_running_loop() is self._loop:  # by async code, which hears what this one raises
+        """Begin a call of a chat model."""
+        # called by async code, which receives exceptions from here
+        if asyncio.get_running_loop() is self._loop:
             self.models.feed(run_id)
         call_id = self._descend(run_id, parent_run_id)
         if metadata and PATH in metadata:
@@ -223,12 +229,12 @@ class NodeTap(Inside, StreamMessagesHandler):
         parent_run_id: UUID | None = None,
         **given: Any,
     ) -> None:
-        """A model that knows no messages is asked; LangGraph's own mode does not show it."""
+        """Begin a call of a text model. LangGraph's own mode does not show such a model."""
         self.models.on_llm_start(serialized, prompts, run_id=run_id, parent_run_id=parent_run_id, **given)
         self._descend(run_id, parent_run_id)
 
     async def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **given: Any) -> None:
-        """A piece of a model's answer."""
+        """Emit a piece of a model's answer."""
         self.models.take(run_id, chunk)
         if (speaker := self._speakers.get(run_id)) is None:
             return
@@ -240,7 +246,7 @@ class NodeTap(Inside, StreamMessagesHandler):
             await self._say(speaker, chunk.message)
 
     async def on_llm_end(self, response: Any, *, run_id: UUID, **given: Any) -> None:
-        """Its whole answer, which is its text where it did not stream. Raises CutOff and BrokenCall."""
+        """End a call. If the answer was not streamed, emit it whole. Raises CutOff and BrokenCall."""
         self.models.fed_end(response, run_id)
         self._within.pop(run_id, None)
         speaker = self._speakers.pop(run_id, None)
@@ -259,16 +265,16 @@ class NodeTap(Inside, StreamMessagesHandler):
                 self.told.add(text_of(message))
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **given: Any) -> None:
-        """It has failed."""
+        """End a call that has failed."""
         self.models.fed_error(error, run_id)
         self._within.pop(run_id, None)
         self._speakers.pop(run_id, None)
         self.metadata.pop(run_id, None)
 
     def write(self, data: Any) -> None:
-        """What a node, or a tool, gives to LangGraph's `StreamWriter`: told at once, in its place.
+        """Emit what a node, or a tool, writes to LangGraph's `StreamWriter`, at once and in its place.
 
-        Raises what has failed.
+        Raises the exception of an earlier failure.
         """
         path, run_id = written_at()
         call_id = self._within.get(run_id) or self._inner_paths.get(path, "")
@@ -278,11 +284,11 @@ class NodeTap(Inside, StreamMessagesHandler):
         self.emit_now(stage.custom("custom", plain(data)))
 
     def stage_of(self, metadata: Mapping[str, Any] | None) -> Stage:
-        """The node that a run belongs to, or the chain's stage."""
+        """Return the node to which a run belongs, or the chain's stage."""
         return self._place(metadata, "")
 
     def _place(self, metadata: Mapping[str, Any] | None, call_id: str) -> Stage:
-        """The node at a path, marked by the names of the path below it, and by the tool's call."""
+        """Return the node at a path, marked with the names of the path below it and with the tool's call."""
         root, *below = str((metadata or {}).get(PATH, "")).split("|")
         stage = self._stages.get(root) or self._named(root)
         names = [clean(name) for part in below if not (name := part.partition(":")[0]).isdigit()]
@@ -290,18 +296,21 @@ class NodeTap(Inside, StreamMessagesHandler):
         return replace(stage, marks=marks) if marks else stage
 
     def _beside(self, stage: Stage, why: str) -> Stage:
-        """The stage, where what it says is known not to be the answer."""
+        """Return the stage, marked if its text is known not to be part of the answer."""
         why = why or (ON_THE_WAY if stage.name in self._on_the_way and stage.run else "")
         return replace(stage, aside=why) if why else stage
 
     def _named(self, root: str) -> Stage:
-        """A subgraph with checkpoints of its own has a path that names no task: its node's newest run."""
+        """Return the newest run of the node with this name, or the chain's stage.
+
+        This is needed for a subgraph with its own checkpoints, because its path names no task.
+        """
         name = clean(root.partition(":")[0])
         running = (stage for stage in reversed(self._stages.values()) if stage.name == name)
         return next(running, self._stage)
 
     async def _say(self, speaker: _Speaker, message: BaseMessage) -> None:
-        """A message, or a piece of one, of a model or a node."""
+        """Emit a message of a model or a node, or a piece of one."""
         content = message.content
         if not (is_bare := type(content) is str and not message.additional_kwargs):
             if reasoning := reasoning_of(message):
@@ -317,18 +326,18 @@ class NodeTap(Inside, StreamMessagesHandler):
     def _end_message(
         self, speaker: _Speaker, message: BaseMessage, path: Sequence[str], metadata: Mapping[str, Any]
     ) -> None:
-        """A message is whole: tell it, where the graph's steps are told."""
+        """Emit a complete message, if the graph's steps are published."""
         if self.steps is not None and message.id:
             speaker.number = self.steps.end(message, speaker.stage, path, metadata)
 
     def _at(self, root: str) -> Stage:
-        """The node at the root of a namespace, or the one of this name that has begun last."""
+        """Return the node at the root of a namespace, or the last begun node of this name."""
         if (stage := self._stages.get(root)) is None and self._runs[root]:
             stage = replace(self._stage, name=clean(root), run=self._runs[root])
         return stage or self._named(root)
 
     def _place_of(self, speaker: _Speaker) -> Stage:
-        """Where a message is said; from the second on, the messages of a node's run bear a number."""
+        """Return the stage of a message. From the second message of a node's run on, it has a number."""
         if not speaker.has_spoken:
             speaker.has_spoken = True
             speaker.stage = self._numbered(speaker.stage)
@@ -338,7 +347,7 @@ class NodeTap(Inside, StreamMessagesHandler):
         return speaker.stage
 
     def _numbered(self, stage: Stage) -> Stage:
-        """The stage, for one message more in it."""
+        """Count one more message in this stage, and return the stage with the message's number."""
         key = (stage.name, stage.run, str(stage.marks.get(WITHIN, "")))
         self._messages[key] += 1
         number = self._messages[key]
@@ -358,7 +367,7 @@ class NodeTap(Inside, StreamMessagesHandler):
 
 
 def _texts_of(events: Sequence[Event]) -> set[str]:
-    """The whole texts of the messages that these events tell."""
+    """Return the complete texts of the messages in these events."""
     texts: dict[tuple[Any, ...], list[str]] = {}
     for event in events:
         if event.type is EventType.MESSAGE:

@@ -1,4 +1,4 @@
-"""What a tool has answered, in whatever form it answers."""
+"""Read a tool's output, in each form in which a tool may return it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from langchain_core.messages import BaseMessage, ToolMessage
 
 
 def output_of(output: Any, call_id: str) -> Any:
-    """A tool's output: of a message its content, of `Command`s that of the ToolMessage for this call.
+    """Return a tool's output. For a message, it is its content.
 
-    Where none has the call's id the last one counts; where there is none at all, the output is None: what
-    else a Command writes to the state is the graph's own.
+    For `Command`s, it is the content of the ToolMessage with this call's id. If no ToolMessage has the id,
+    the last one is used. If there is no ToolMessage, the output is None: the other things that a Command
+    writes to the state belong to the graph.
     """
     if isinstance(output, BaseMessage):
         return output.content
@@ -32,7 +33,7 @@ def _is_command(value: Any) -> bool:
 
 
 def _answers(part: Any) -> Iterator[ToolMessage]:
-    """The ToolMessages of a part of an output, whichever way a Command's update is written."""
+    """Yield the ToolMessages of a part of an output, in each form of a Command's update."""
     if isinstance(part, ToolMessage):
         yield part
     elif _is_command(part):
@@ -43,7 +44,10 @@ def _answers(part: Any) -> Iterator[ToolMessage]:
 
 
 def _values(update: Any) -> list[Any]:
-    """What a state update writes: a mapping, pairs of names and values, a model, a dataclass, messages."""
+    """Return the values of a state update.
+
+    It may be a mapping, pairs of names and values, a model, a dataclass, or messages.
+    """
     if isinstance(update, Mapping):
         return list(update.values())
     if isinstance(update, list | tuple):

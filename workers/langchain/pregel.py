@@ -1,14 +1,15 @@
-"""What we take of LangGraph's that it does not document, all of it here; imported only where a graph is run.
+"""All uses of undocumented parts of LangGraph. This module is imported only when a graph is run.
 
-* `StreamMessagesHandler` decides what `stream_mode="messages"` shows. By it we show exactly that, and yet
-  await the writer, which the mode's queue without a bound does not.
-* A graph takes the `StreamWriter` of the run around it where its configuration has a stream, as a subgraph's
-  has. With ours there, what a node writes comes in its place among tokens and tools, at every depth; the mode
-  `custom` tells it later, in an order that the next attempt need not repeat.
-* A compiled graph knows what it was made of (`builder`): its edges, and its nodes' functions. By them `ways`
-  knows which nodes are not the last to speak.
+* `StreamMessagesHandler` decides what `stream_mode="messages"` shows. With it, exactly that is emitted, and
+  the writer is awaited. The mode itself has an unbounded queue, which does not wait. * A graph uses the
+  `StreamWriter` of the run around it if its configuration has a stream, as that of a subgraph
+  has. With the writer of this product there, the output of a node comes in its place among tokens and tools,
+  at every depth. The
+  mode `custom` shows it later, in an order that the next attempt need not repeat. * A compiled graph knows
+  its `builder`: its edges, and the functions of its nodes. From these, `ways`
+  finds the nodes that are not the last to emit text.
 
-`tests/test_adapter_pregel.py` fails where LangGraph changes these.
+`tests/test_adapter_shapes.py` fails if LangGraph changes these parts.
 """
 
 from __future__ import annotations
@@ -42,14 +43,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What comes behind a node: `always`, and some of each choice, which is None where it is not known."""
+    """The nodes after a node: those that `always` follow, and those of each choice (None: unknown)."""
 
     always: frozenset[str]
     choices: Sequence[frozenset[str] | None]
 
 
 def edges_of(graph: Any) -> dict[str, Ends]:
-    """By node, what comes behind it; nothing of a graph that was not made of nodes and edges."""
+    """Return, by node, the nodes after it.
+
+    The result is empty for a graph that was not made of nodes and edges.
+    """
     builder = getattr(graph, "builder", None)
     if not isinstance(builder, StateGraph):
         return {}
@@ -60,14 +64,14 @@ def edges_of(graph: Any) -> dict[str, Ends]:
             None if branch.ends is None else frozenset(branch.ends.values())
             for branch in builder.branches.get(name, {}).values()
         ]
-        if node.ends and not isinstance(node.runnable, Pregel):  # a subgraph need not hand over
+        if node.ends and not isinstance(node.runnable, Pregel):  # a subgraph may end without handing over
             choices.append(frozenset(node.ends))
         found[name] = Ends(frozenset(end for start, end in edges if start == name), choices)
     return found
 
 
 def functions_of(graph: Any, name: str) -> list[Any] | None:
-    """A node's functions; nothing for a node of tools, None for what is no function."""
+    """Return a node's functions: an empty list for a node of tools, None if the node is no function."""
     runnable = graph.builder.nodes[name].runnable
     if any(kind.__name__ == "ToolNode" for kind in type(runnable).__mro__):
         return []
@@ -77,20 +81,23 @@ def functions_of(graph: Any, name: str) -> list[Any] | None:
 
 
 def control() -> Any:
-    """What stops a graph at the end of a step (`request_drain`); None in a LangGraph without such a thing."""
+    """Return the object that stops a graph at the end of a step (`request_drain`).
+
+    Return None for a LangGraph version without it.
+    """
     made = getattr(langgraph.runtime, "RunControl", None)
     return made() if made else None
 
 
 def is_drained(error: BaseException) -> bool:
-    """Whether a graph has stopped for that."""
+    """Return whether this error says that the graph was stopped in this way."""
     return any(kind.__name__ == "GraphDrained" for kind in type(error).__mro__)
 
 
 def writing_to(write: Callable[[Any], None], graph: Any, steps: Any = None) -> dict[str, Any]:
-    """What a run's `configurable` says so that all that the graph's nodes write goes to `write`.
+    """Return entries for a run's `configurable` that send everything that the graph's nodes write to `write`.
 
-    `steps` takes what LangGraph tells of its steps, at every depth.
+    `steps` receives LangGraph's reports about its steps, at every depth.
     """
     told = StreamProtocol(lambda chunk: None, set())
     if steps is not None:
@@ -102,10 +109,10 @@ def writing_to(write: Callable[[Any], None], graph: Any, steps: Any = None) -> d
 
 
 def written_at() -> tuple[str, Any]:
-    """Where the code that calls this runs: the path of its task, and the id of LangChain's run."""
+    """Return where the calling code runs: the path of its task, and the id of LangChain's run."""
     try:
         config = get_config()
-    except RuntimeError:  # a thread of the chain's own
+    except RuntimeError:  # the chain has started this thread itself
         return "", None
     path = str((config.get("configurable") or {}).get(CONFIG_KEY_CHECKPOINT_NS, ""))
     return path, getattr(config.get("callbacks"), "parent_run_id", None)

@@ -1,8 +1,8 @@
-"""A chain as it is run here: what LangChain cannot stream, in a form that it can.
+"""Convert the parts of a chain that LangChain cannot stream to a form that it can stream.
 
-A graph within a sequence is asked by `ainvoke`: its chunks would be updates, which the next step would take
-for the state. A function that is a generator and not async is run in a thread, piece by piece. The chain
-that its author has made is left as it is.
+A graph within a sequence is called by `ainvoke`. Its chunks would be updates, and the next step would use
+them as the state. A function that is a plain generator runs in a thread, piece by piece. The chain that its
+author has made is not changed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _OVER = object()
 
 
 def is_graph(runnable: Any) -> bool:
-    """Whether this is a compiled graph."""
+    """Return whether this is a compiled graph."""
     pregel = sys.modules.get("langgraph.pregel")
     return pregel is not None and isinstance(runnable, pregel.Pregel)
 
 
 def gives_states(runnable: Any) -> bool:
-    """Whether this stands for a graph, whose values are states and no text."""
+    """Return whether this replaces a graph, whose values are states and not text."""
     return bool(getattr(getattr(runnable, "afunc", None), _STATES, False))
 
 
 def streamable(runnable: Any) -> Any:
-    """The same chain, as it can be streamed; the very same object where nothing is to be changed."""
+    """Return the chain in a form that can be streamed. If nothing must change, return the same object."""
     from langchain_core.runnables import RunnableBranch, RunnableLambda, RunnableParallel, RunnableSequence
     from langchain_core.runnables.base import RunnableBindingBase
     from langchain_core.runnables.passthrough import RunnableAssign
@@ -58,7 +58,7 @@ def _with(runnable: Any, **parts: Any) -> Any:
 
 
 def _part(part: Any) -> Any:
-    """A part of a chain: a Runnable, or a list, tuple or mapping of some."""
+    """Convert a part of a chain: a Runnable, or a list, tuple or mapping of Runnables."""
     if isinstance(part, dict):
         made: Any = {name: _part(one) for name, one in part.items()}
         return part if all(made[name] is part[name] for name in part) else made
@@ -82,7 +82,7 @@ def _asked_whole(graph: Any) -> Any:
 
 
 def _in_a_thread(runnable: Any) -> Any:
-    """A function that is a generator, with an async form of it. One that has such a form is left alone."""
+    """Give a generator function an async form. A function that already has one is returned unchanged."""
     from langchain_core.runnables import RunnableConfig, RunnableLambda
     from langchain_core.runnables.utils import accepts_config
 

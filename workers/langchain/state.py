@@ -1,4 +1,4 @@
-"""A graph's value at its end: what of it was said already, what else there is, what the next stage gets."""
+"""Handle a graph's value at its end: what was already emitted, what is new, and what the next stage gets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from workers.langchain.values import plain
 if TYPE_CHECKING:
     from workers.langchain.nodes import NodeTap
 
-MESSAGES, STRUCTURED = "messages", "structured_response"  # LangGraph's and LangChain's names
+MESSAGES, STRUCTURED = "messages", "structured_response"  # names of LangGraph and LangChain
 INTERRUPT = "__interrupt__"
 _ASSISTANTS = ("ai", "assistant", "AIMessage")
 
 
 def shown(graph: Any, values: Any) -> Any:
-    """Of a whole state what `ainvoke` gives: the keys of the graph's output schema."""
+    """Return the part of a whole state that `ainvoke` returns: the keys of the graph's output schema."""
     names = graph.output_channels
     if isinstance(names, str):
         return values.get(names) if isinstance(values, Mapping) else values
@@ -29,7 +29,7 @@ def shown(graph: Any, values: Any) -> Any:
 
 
 def result_of(values: Any) -> Any:
-    """What the next stage is given: the last message's text where there are messages, else the value."""
+    """Return the input of the next stage: the last message's text if there is one, otherwise the value."""
     if isinstance(values, Mapping) and (last := _last(values)) is not None:
         content = last.get("content") if isinstance(last, Mapping) else getattr(last, "content", None)
         if isinstance(content, str | list):
@@ -40,7 +40,7 @@ def result_of(values: Any) -> Any:
 
 
 def unanswered(values: Any, first: Any) -> Iterator[Mapping[str, Any]]:
-    """Tool calls that no tool here has answered, of messages that are new: the client is to run them."""
+    """Yield the tool calls in new messages that no tool here has answered: the client must run them."""
     messages = [values] if isinstance(values, AIMessage) else _messages(values)
     before = {message.id for message in _messages(first) if isinstance(message, BaseMessage)}
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
@@ -50,7 +50,7 @@ def unanswered(values: Any, first: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def answers(outputs: Any) -> bool:
-    """Whether what a node returns has a message of the assistant's for the state, in whatever form."""
+    """Return whether a node's return value has an assistant message for the state, in any form."""
     if isinstance(outputs, AIMessage):
         return True
     if isinstance(outputs, list | tuple) and not _is_pairs(outputs):
@@ -65,7 +65,7 @@ def answers(outputs: Any) -> bool:
 
 
 def _is_pairs(value: Any) -> bool:
-    """Whether this is a mapping written as pairs of a name and a value."""
+    """Return whether this is a mapping that is written as pairs of a name and a value."""
     return isinstance(value, list | tuple) and all(
         isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) for one in value
     )
@@ -80,9 +80,9 @@ def _is_answer(message: Any) -> bool:
 
 
 def holds_more(values: Any, given: Any, tap: NodeTap) -> bool:
-    """Whether a value holds more than what was said, and than what the client has given itself.
+    """Return whether a value has more than what was emitted and what the client itself has sent.
 
-    What another stage is given, and is no text, is always told.
+    A value for another stage that is not text is always emitted.
     """
     if tap.hands_on and not _messages(values):
         return True
@@ -96,9 +96,9 @@ def holds_more(values: Any, given: Any, tap: NodeTap) -> bool:
 
 
 async def tell(values: Any, tap: NodeTap, stage: Stage) -> None:
-    """The event `result`: the value, without messages whose last was said, and documents that were told.
+    """Emit the event `result` with the value, without what was already emitted.
 
-    Raises TooLong.
+    Messages are left out if the last one was emitted, and documents if they were emitted. Raises TooLong.
     """
     if not isinstance(values, Mapping):
         await tap.emit(stage.custom("result", plain(values)))
@@ -116,7 +116,7 @@ async def tell(values: Any, tap: NodeTap, stage: Stage) -> None:
 
 
 def _says_last(values: Any, tap: NodeTap) -> bool:
-    """Whether the last message was said, or has no words."""
+    """Return whether the last message was emitted, or has no text."""
     last = _last(values)
     if last is None:
         return True
@@ -127,7 +127,7 @@ def _says_last(values: Any, tap: NodeTap) -> bool:
 
 
 def _was_said(value: Any, tap: NodeTap) -> bool:
-    """Whether nothing of a value is new to a reader: it is nothing, a text that was said, documents told."""
+    """Return whether a reader knows all of a value: it is empty, an emitted text, or emitted documents."""
     if not _is_something(value) or tap.has_told(value):
         return True
     if isinstance(value, str):
@@ -144,12 +144,12 @@ def _is_something(value: Any) -> bool:
 def _same(value: Any, given: Any) -> bool:
     try:
         return bool(value == given)
-    except Exception:  # an author's __eq__, or one that compares item by item
+    except Exception:  # an author's __eq__ may raise, or may compare item by item
         return False
 
 
 def texts(values: Any) -> set[str]:
-    """The texts of the messages in a state."""
+    """Return the texts of the messages in a state."""
     return {text_of(message) for message in _messages(values) if isinstance(message, BaseMessage)}
 
 

@@ -1,8 +1,9 @@
-"""A graph's own steps as events (`gateway/protocol/steps.py`), as LangGraph's server would show them.
+"""Emit a graph's own steps as events (`gateway/protocol/steps.py`), as LangGraph's server would show them.
 
-They are written where a run was asked for by LangGraph's format. LangGraph hands over what its modes
-`updates` and `values` tell, of subgraphs too, in the moment in which it is so: between the events of the
-nodes, in the same place in each attempt. A message is told once, a state by what has changed in it.
+They are written only if the run was requested in LangGraph's format. LangGraph passes on what its modes
+`updates` and `values` show, also for subgraphs, at the moment when it happens. So these events come between
+the events of the nodes, in the same place in each attempt. A message is emitted once. A state is emitted as
+its changes.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from workers.langchain.values import CUT, DEEPEST, clean, plain
 
 INTERRUPT = "__interrupt__"
 _MODES = (steps.UPDATES, steps.VALUES)
-_ROOM_BYTES = 2048  # for what is around an event's data
-_LARGEST_OF_A_CHARACTER = 8  # bytes, in JSON within JSON
+_ROOM_BYTES = 2048  # bytes kept free for the rest of an event
+_LARGEST_OF_A_CHARACTER = 8  # the most bytes of a character in JSON within JSON
 
 
 class Steps:
-    """What is told of one stage's graph. `standing` is what earlier attempts have told for good.
+    """The steps of one stage's graph. `standing` are the events of earlier attempts that stay valid.
 
-    `send` hands an event on. `place` gives the stage of the node at the root of a path, which is empty for
-    the graph itself. Any thread may call this.
+    `send` emits an event. `place` returns the stage of the node at the root of a path; the path is empty for
+    the graph itself. Any thread may call this object.
     """
 
     def __init__(
@@ -50,17 +51,17 @@ class Steps:
                 self._book.feed(event.data)
                 self._spaces.setdefault((event.data.get("ns", ""),), event.data.get("ns", ""))
         self._numbers = {said.id: number for number, said in self._book.messages.items()}
-        self._last: dict[int, BaseMessage] = {}  # the objects that were told, by number
+        self._last: dict[int, BaseMessage] = {}  # number -> the message object that was emitted
 
     def modes(self) -> set[str]:
-        """What LangGraph is to hand over."""
+        """Return the modes that LangGraph must report."""
         return set(_MODES)
 
     def take(self, chunk: Any) -> None:
-        """What LangGraph tells of its modes: the namespace, the mode, and the data."""
+        """Emit a report of LangGraph: a namespace, a mode, and data."""
         path, mode, data = chunk
         if isinstance(data, Mapping) and INTERRUPT in data:
-            return  # the stream's end tells what is asked
+            return  # the end of the stream has the questions
         with self._lock:
             ns, stage = self.space(path), self._place(path[0] if path else "")
             if mode == steps.VALUES:
@@ -73,7 +74,10 @@ class Steps:
                 self._tell(steps.UPDATES, stage, ns, data=self._coded(data, stage, DEEPEST))
 
     def begin(self, message: BaseMessage, stage: Stage, path: Sequence[str], about: Mapping[str, Any]) -> int:
-        """A message begins to be said, in pieces of text that bear its number; the number."""
+        """Emit the start of a message, and return its number.
+
+        The message's pieces of text have this number.
+        """
         with self._lock:
             number = self._number_of(str(message.id))
             more = _about(about) | {"own": {"id": message.id}}
@@ -81,12 +85,12 @@ class Steps:
             return number
 
     def end(self, message: BaseMessage, stage: Stage, path: Sequence[str], about: Mapping[str, Any]) -> int:
-        """A message of a model's or a node's is whole, and LangGraph shows it; its number."""
+        """Emit a complete message of a model or a node that LangGraph shows. Return its number."""
         with self._lock:
             return self._message(message, stage, self.space(path), shown=True, **_about(about))
 
     def space(self, path: Sequence[str]) -> str:
-        """A namespace of LangGraph's under a name that the next attempt gives it, too."""
+        """Return a name for a LangGraph namespace that is the same in the next attempt."""
         known: list[str] = []
         for length in range(1, len(path) + 1):
             here = tuple(path[:length])
@@ -100,7 +104,7 @@ class Steps:
     def _message(
         self, message: BaseMessage, stage: Stage, ns: str, *, shown: bool = False, **about: Any
     ) -> int:
-        """Tell a message, unless it was told as it is; its number."""
+        """Emit a message, unless it was already emitted in this form. Return its number."""
         number = self._number_of(str(message.id))
         said = self._book.messages.get(number)
         if self._last.get(number) is message and not shown:
@@ -118,7 +122,7 @@ class Steps:
         return self._numbers.setdefault(message_id, len(self._numbers) + 1)
 
     def _coded(self, value: Any, stage: Stage, levels: int) -> Any:
-        """A value as JSON, with references in the places of its messages, which are told before."""
+        """Return a value as JSON. Its messages are emitted first and replaced by references."""
         if isinstance(value, BaseMessage):
             if not value.id:
                 return plain(value)
@@ -142,7 +146,7 @@ class Steps:
             self._send(piece)
 
     def _pieces(self, event: Event) -> Iterator[Event]:
-        """The event, or several that say the same where it is longer than an event may be."""
+        """Yield the event. If it is too long for one event, yield several that have the same content."""
         text = sse.dumps(event.data).decode()
         most = self._stage.max_event - _ROOM_BYTES
         if len(text.encode()) <= most:
@@ -156,13 +160,13 @@ class Steps:
 
 
 def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What a reader is told of the node that says a message."""
+    """Return the facts for a reader about the node of a message."""
     node, step, tags = (metadata.get(name) for name in ("langgraph_node", "langgraph_step", "tags"))
     return {"node": clean(node or ""), "step": step or 0} | ({"tags": plain(tags)} if tags else {})
 
 
 def _told(data: dict[str, Any]) -> dict[str, Any]:
-    """A message as the book has it."""
+    """Return a message as the book stores it."""
     told, own = steps.parted(data)
     return steps.whole(told, own, str(own["id"]))
 

@@ -1,18 +1,18 @@
-"""Hands the events of a stage on to the writer, one at a time, from whatever thread they come.
+"""Pass the events of a stage on to the writer, one at a time, from any thread.
 
-LangChain awaits a callback before it goes on, and this callback awaits the writer. So nothing is buffered.
+LangChain awaits a callback before it continues, and this callback awaits the writer. So nothing is buffered.
 Code that is not async calls the callback from another thread. That thread waits while more than 256 KiB wait
 for the writer.
 
-Two kinds of events are taken without waiting, up to the size of a whole log. The first are those of code that
-blocks the event loop: while it does, nobody can make room. The second are those of code in the event loop
-that does not await the callback (LangGraph's `StreamWriter`).
+Two kinds of events are accepted without waiting, up to the size of a whole log. The first are events of code
+that blocks the event loop: while it blocks, the writer cannot run. The second are events of code in the event
+loop that does not await the callback (LangGraph's `StreamWriter`).
 
-LangChain drops an exception that such a callback raises. So the exception is kept, and raised where the stage
-ends.
+LangChain drops an exception that such a callback raises. So the exception is stored, and raised when the
+stage ends.
 
-Invariants: events are handed on one at a time, in the order in which they came. When one is lost the stage
-fails.
+Invariants: events are passed on one at a time, in the order in which they came. If an event is lost, the
+stage fails.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from workers.langchain.halves import Halves
 from workers.langchain.stage import Emit, Outcome, Stage
 
 _log = logging.getLogger("holdfast.tap")
-ON_THEIR_WAY_BYTES = 256 * 1024  # so much may wait for the writer before other threads wait
+ON_THEIR_WAY_BYTES = 256 * 1024  # most bytes that wait for the writer before other threads wait
 STANDSTILL_SECONDS = (
-    0.5  # an event loop that runs nothing for so long is blocked by the code that waits for it
+    0.5  # an event loop that runs nothing for this time is blocked by the code that waits for it
 )
 OVER = "the stage is over"
 
 
 class Tap(AsyncCallbackHandler):
-    """The events of one stage. The callback works only within `listening`."""
+    """The events of one stage. The callback works only inside the `with` block of `listening`."""
 
     raise_error = True
     run_inline = True
@@ -56,8 +56,8 @@ class Tap(AsyncCallbackHandler):
         )  # events of other threads, each with its size in bytes
         self._waiting_bytes = 0
         self._room = Condition()  # guards the two fields above and the three below
-        self._beats = 0  # how often the event loop was seen to run
-        self._stood_at = -1  # the beat at which the event loop was found to be blocked
+        self._beats = 0  # counts the times at which the event loop ran
+        self._stood_at = -1  # the value of `_beats` at which the loop was found blocked
         self._is_over = False
         self._draining: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
@@ -66,14 +66,15 @@ class Tap(AsyncCallbackHandler):
 
     @property
     def callbacks(self) -> list[BaseCallbackHandler]:
-        """The callbacks of a run. `models` is the first: it judges a model's call before all others."""
+        """The callbacks of a run. `models` is the first, so it judges a model's call before the others."""
         return [self.models, self]
 
     @asynccontextmanager
     async def listening(self, outcome: Outcome) -> AsyncIterator[Outcome]:
-        """While the stage runs. Gives the outcome of its chunks, which is added to that of the models' calls.
+        """Run the stage inside the `with` block. Yields the outcome of its chunks.
 
-        Raises what `emit` has raised, also when the chain has caught it.
+        At the end, that outcome is added to the outcome of the models' calls. Raises the exception of `emit`,
+        even if the chain has caught it.
         """
         own = Outcome()
         try:
@@ -95,7 +96,7 @@ class Tap(AsyncCallbackHandler):
             raise self._error
 
     def _add_up(self, outcome: Outcome, own: Outcome) -> None:
-        if own.usage and not self.models.usage:  # only the chunks had usage: no call of a model was seen
+        if own.usage and not self.models.usage:  # only the chunks had usage, because no model call was seen
             self._stage.bill.add("", own.usage)
         for name, tokens in (self.models.usage or own.usage).items():
             outcome.usage[name] = outcome.usage.get(name, 0) + tokens
@@ -103,7 +104,7 @@ class Tap(AsyncCallbackHandler):
         outcome.finish_reason = said or "stop"
 
     async def emit(self, event: Event) -> None:
-        """Hand an event on, after all events that came before."""
+        """Pass an event on, after all earlier events."""
         if asyncio.get_running_loop() is not self._loop:
             self._send(event)
             return
@@ -119,10 +120,10 @@ class Tap(AsyncCallbackHandler):
             self._turn.release()
 
     def emit_now(self, event: Event) -> None:
-        """Hand an event on without awaiting the writer, after all events that came before.
+        """Pass an event on after all earlier events, without awaiting the writer.
 
-        Another thread than the event loop's waits for room. Raises what has failed before, and TooLong where
-        more than a whole log waits.
+        Any thread except the event loop's waits for space. Raises the exception of an earlier failure. Raises
+        TooLong if more than a whole log waits.
         """
         try:
             in_ours = asyncio.get_running_loop() is self._loop
@@ -131,22 +132,22 @@ class Tap(AsyncCallbackHandler):
         self._send(event, waits=not in_ours)
 
     def emit_unbound(self, event: Event) -> None:
-        """The same, and no thread waits for room: for who holds a lock."""
+        """Do the same as `emit_now`, but never wait for space. For callers that hold a lock."""
         self._send(event, waits=False)
 
     def fail(self, error: Exception) -> None:
-        """Have the stage fail at its end, also when the chain catches the error."""
+        """Make the stage fail at its end, even if the chain catches the error."""
         self._error = self._error or error
 
     async def flush(self) -> None:
-        """Hand on all events that other threads have sent."""
+        """Pass on all events that other threads have sent."""
         async with self._turn:
             await self._drain()
 
     async def stands(self) -> None:
-        """Wait until all events so far stand in the log. Raises RuntimeError where this attempt has ended.
+        """Wait until all events so far are in the log. Raises RuntimeError if this attempt has ended.
 
-        Of code that blocks the event loop nothing can be written: there is no wait for it.
+        For code that blocks the event loop, nothing can be written. So this does not wait for it.
         """
         if asyncio.get_running_loop() is self._loop:
             await self._stands()
@@ -169,16 +170,16 @@ class Tap(AsyncCallbackHandler):
             raise RuntimeError(OVER)
 
     async def _end(self) -> None:
-        """Hand on all events of other threads, and halves of characters whose other half never came."""
+        """Pass on all events of other threads, and the half characters whose other half never came."""
         async with self._turn:
             await self._drain()
             for event in self._halves.rest():
                 await self._put_whole(event)
 
     def _send(self, event: Event, *, waits: bool = True) -> None:
-        """Take an event of another thread, which waits for room as long as the event loop can make some.
+        """Accept an event of another thread. The thread waits for space while the event loop can make some.
 
-        Raises what has failed before, although the chain may drop the exception.
+        Raises the exception of an earlier failure, although the chain may drop it.
         """
         size = len(sse.encode(event, 0, ""))
         with self._room:
@@ -195,7 +196,10 @@ class Tap(AsyncCallbackHandler):
         self._loop.call_soon_threadsafe(self._wake)
 
     def _wait_for_room(self, size: int) -> None:
-        """Wait for room. There is no time-out here: the writer has one, and the stage's end ends the wait."""
+        """Wait for space.
+
+        There is no time-out here: the writer has one, and the stage's end also ends the wait.
+        """
         while self._waiting and self._waiting_bytes + size > ON_THEIR_WAY_BYTES:
             if self._error is not None or self._is_over or self._stood_at == self._beats:
                 break
@@ -216,7 +220,7 @@ class Tap(AsyncCallbackHandler):
             self._draining = self._loop.create_task(self._drain_apart(), name="tap")
 
     async def _drain_apart(self) -> None:
-        with suppress(Exception):  # the exception is kept, and raised where the stage ends
+        with suppress(Exception):  # the exception is stored, and raised when the stage ends
             await self.flush()
 
     async def _drain(self) -> None:
@@ -236,7 +240,7 @@ class Tap(AsyncCallbackHandler):
             await self._put_whole(whole)
 
     async def _put_whole(self, event: Event) -> None:
-        if self._is_over:  # a task of the chain has outlived the stage: another try may be under way
+        if self._is_over:  # a task of the chain still runs after the stage; another try may have begun
             raise RuntimeError(OVER)
         if self._error is None:
             try:

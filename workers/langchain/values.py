@@ -1,4 +1,4 @@
-"""What a chain yields beside text: names and values as events may bear them, and sums of chunks, bounded."""
+"""Convert the other values that a chain yields for events, and add up chunks within a size limit."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from gateway.protocol import sse
 from gateway.writing.writer import TooLong
 
 NOTHING = object()
-DEEPEST = 100  # levels of lists and mappings, one within the other, that an event may bear
-CUT = "…"  # what stands for a value below that
+DEEPEST = 100  # most nested levels of lists and mappings in an event
+CUT = "…"  # replaces a value below that level
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def clean(name: Any) -> str:
-    """A name from a chain, as an event may bear it: without control characters, 200 characters at most."""
+    """Return a chain's name for use in an event: without control characters, at most 200 characters."""
     return _CONTROLS.sub(" ", str(name)[:200])
 
 
 def plain(value: Any, levels: int = DEEPEST) -> Any:
-    """A value as it is read back from JSON; it never raises.
+    """Return a value as it would be read back from JSON. This never raises.
 
-    Messages, models of pydantic and dataclasses are told by their fields, sets as lists in an order of their
-    own, names of mappings as text. What is no JSON is its text. Below `levels` a value is cut, so a value
-    that holds itself has an end.
+    Messages, pydantic models and dataclasses become mappings of their fields. Sets become sorted lists. Names
+    in mappings become text. A value that has no JSON becomes its text. Below `levels` a value is cut, so a
+    value that contains itself ends too.
     """
     if value is None or type(value) in (str, bool, int):
         return value
@@ -50,37 +50,39 @@ def plain(value: Any, levels: int = DEEPEST) -> Any:
 
 
 def _fields(value: Any) -> Mapping[str, Any] | None:
-    """The fields of a model of pydantic's or of a dataclass; None for anything else."""
+    """Return the fields of a pydantic model or a dataclass, or None for anything else."""
     if isinstance(value, type):
         return None
     if is_dataclass(value):
         return {field.name: getattr(value, field.name, None) for field in fields(value)}
     if hasattr(value, "model_dump"):
         try:
-            own = value.model_dump(warnings=False, serialize_as_any=True)  # each by its own class's fields
-        except Exception:  # an author's serializer: the value is told as its text
+            # each with the fields of its own class
+            own = value.model_dump(warnings=False, serialize_as_any=True)
+        except Exception:  # an author's serializer may raise; then the value becomes its text
             return None
         return own if isinstance(own, Mapping) else None
     return None
 
 
 def _text(value: Any) -> str:
-    """A value as text; of an exception without words, its class; of an object without text, its type."""
+    """Return a value as text. An exception or object without text is shown by its class."""
     try:
         return str(value) or repr(value)
-    except Exception:  # an author's __str__
+    except Exception:  # an author's __str__ may raise
         return f"<{type(value).__name__}>"
 
 
 def size_of(value: Any) -> int:
-    """Bytes of a value as JSON."""
+    """Return the number of bytes of a value as JSON."""
     return len(sse.dumps(plain(value)))
 
 
 class Sum:
-    """Chunks added up by LangChain's own rule: added where they can be, else the last counts.
+    """The sum of chunks by LangChain's own rule: chunks that cannot be added replace the earlier ones.
 
-    `grows`: each chunk is the whole so far, and the last counts. `most` bounds the whole, in bytes of JSON.
+    `grows`: each chunk is the whole value so far, so the last one is used. `most` limits the whole, in bytes
+    of JSON.
     """
 
     def __init__(self, most: int, *, grows: bool = False, size: Callable[[Any], int] = size_of) -> None:
@@ -88,10 +90,11 @@ class Sum:
         self._most = most
         self._grows = grows
         self._size_of = size
-        self._size = 0  # at least what the sum has, as parts of chunks may replace each other
+        # an upper bound for the size of the sum, because parts of chunks may replace each other
+        self._size = 0
 
     def add(self, chunk: Any) -> None:
-        """Take the next chunk. Raises TooLong."""
+        """Add the next chunk. Raises TooLong."""
         before = self.value
         self.value = chunk if before is NOTHING or self._grows else _added(before, chunk)
         is_sum = before is not NOTHING and self.value is not chunk
@@ -103,7 +106,10 @@ class Sum:
 
 
 def _added(value: Any, chunk: Any) -> Any:
-    """Of a mapping that LangChain adds up, as a RunnableParallel yields, each member is added or replaced."""
+    """Add a chunk.
+
+    In a mapping that LangChain adds up (of a RunnableParallel), each member is added or replaced.
+    """
     from langchain_core.runnables.utils import AddableDict
 
     try:

@@ -1,10 +1,11 @@
-"""Which nodes of a graph are on the way to its answer: behind each another one comes that may speak.
+"""Find the nodes on the way to a graph's answer: after each of them, another node may emit text.
 
-It is known before the graph runs, from its edges, so it can be told with the first piece of a node's text.
-A node is taken to be silent, and is looked through, where it is a node of tools, a hook behind an agent's
-model, or a function that asks no model and makes no message, by what it names, and by what functions of its
-own package name that it calls. A node whose next one is not known (an edge by a function without a list of
-its ends) may be the last one.
+This is known from the edges before the graph runs. So it can be sent with the first piece of a node's text. A
+node is considered silent in three cases: it is a node of tools; it is a hook after an agent's model; or it is
+a function that calls no model and makes no message. For a function, the names that it uses decide, and the
+names used by the functions of its own package that it calls. After a silent node, the nodes behind it are
+checked too. If the next node is not known (an edge by a function without a list of its ends), the node may be
+the last one.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from typing import Any
 
 from workers.langchain.pregel import END, Ends, edges_of, functions_of
 
-# What a function names that asks a model; and what one names or says that makes a message itself, unless it
-# only looks at messages.
+# Names in a function that calls a model. And names or texts in a function that makes a message itself, unless
+# it only checks messages.
 _ASKING = frozenset(("invoke", "ainvoke", "stream", "astream", "batch", "abatch"))
 _MAKING = frozenset(("AIMessage", "AIMessageChunk", "assistant"))
-_HOOKS = (".after_model", ".after_agent")  # of LangChain's middleware: they look at what an agent has said
-MOST_FUNCTIONS = 50  # that are looked at for one node
-LARGEST = 100  # nodes; of a larger graph nothing is known
+_HOOKS = (".after_model", ".after_agent")  # hooks of LangChain's middleware: they check an agent's output
+MOST_FUNCTIONS = 50  # most functions that are checked for one node
+LARGEST = 100  # most nodes; for a larger graph nothing is known
 
 
 def on_the_way(graph: Any) -> frozenset[str]:
-    """The names of such nodes; none for a graph that was not made of nodes and edges."""
+    """Return the names of such nodes. Empty for a graph that was not made of nodes and edges."""
     edges = edges_of(graph)
     if len(edges) > LARGEST:
         return frozenset()
     silent = {name for name in edges if name.endswith(_HOOKS) or not _speaks(functions_of(graph, name))}
-    may_end: set[str] = {END}  # what may be the last that is said
+    may_end: set[str] = {END}  # the nodes that may be the last to emit text
     before = 0
-    while before < len(may_end):  # one more at least in each turn
+    while before < len(may_end):  # each turn adds at least one
         before = len(may_end)
         quiet = may_end & (silent | {END})
         may_end |= {name for name, ends in edges.items() if _may_end(ends, quiet)}
@@ -42,13 +43,16 @@ def on_the_way(graph: Any) -> frozenset[str]:
 
 
 def _may_end(ends: Ends, quiet: set[str]) -> bool:
-    """Whether nothing need be said behind a node: all that comes is quiet, or may be."""
+    """Return whether no other node need emit text after this one: all that follow are silent, or may be."""
     chosen = all(some is None or not quiet.isdisjoint(some) for some in ends.choices)
     return chosen and quiet.issuperset(ends.always)
 
 
 def _speaks(functions: Sequence[Any] | None) -> bool:
-    """Whether a node may speak, by its functions and those that they call; one that is something else may."""
+    """Return whether a node may emit text, by its functions and the functions that they call.
+
+    A node that is not a function may emit text.
+    """
     if functions is None:
         return True
     reached, waiting = 0, [(one, "") for one in functions]
@@ -61,7 +65,7 @@ def _speaks(functions: Sequence[Any] | None) -> bool:
         plain = inspect.unwrap(one.__func__ if isinstance(one, MethodType) else one)
         if not isinstance(plain, FunctionType):
             if not package:
-                return True  # a node's own object that can be called
+                return True  # the node itself is a callable object
             continue
         own = plain.__module__.partition(".")[0]
         if id(plain) in seen or package not in ("", own):
@@ -76,11 +80,11 @@ def _speaks(functions: Sequence[Any] | None) -> bool:
 
 
 def _called(function: FunctionType, owner: type | None, codes: Sequence[CodeType]) -> Iterator[Any]:
-    """Functions that a function may call: what it closes over, its module's, its object's."""
+    """Yield the functions that a function may call: from its closure, its module and its object."""
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # not set yet
+        except ValueError:  # this variable of the closure is not set yet
             continue
     for name in {name for code in codes for name in code.co_names}:
         yield function.__globals__.get(name)
@@ -95,7 +99,7 @@ def _asks_or_makes(code: CodeType) -> bool:
 
 
 def _with_inner(code: CodeType) -> Iterator[CodeType]:
-    """A function's code, and that of all functions within it."""
+    """Yield a function's code, and the code of all functions within it."""
     waiting = [code]
     while waiting:
         one = waiting.pop()
