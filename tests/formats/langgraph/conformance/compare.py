@@ -14,6 +14,8 @@ ALLOWED: dict[str, str] = {
     "interrupt_before": "docs/formats.md: Not to be had, and refused: … `interrupt_before`/`_after`",
     "update": "docs/formats.md: Not served: … updates, copies … of threads, states written by a client.",
     "name": "docs/formats.md: `assistant_id` is a chain's name.",
+    "left nothing": "docs/formats.md: a run that fails or is cancelled leaves nothing of a graph in its thread",
+    "told": "docs/formats.md: A model's message has its `finish_reason` in `response_metadata`",
     "cancelled": "docs/formats.md: `failed`, `cancelled` become `error` `{error, message}`; `UserInterrupt` for the latter.",
 }
 _NOWHERE = object()

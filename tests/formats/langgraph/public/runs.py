@@ -274,13 +274,13 @@ async def _(at):
     at.saw["run"] = [r["run_id"] for r in await at.client.runs.list(thread)] == [run]
 
 
-@case("whole_messages", "whole messages")
+@case("whole_messages", "whole messages", allow=("told",))
 async def _(at):
     """Usage, and why the model has stopped, are in the state's messages."""
     thread = await at.thread()
     last = (await at.client.runs.wait(thread, "plain", input=say("say one two")))["messages"][-1]
     at.saw["usage"] = last.get("usage_metadata")
-    at.saw["finish"] = (last.get("response_metadata") or {}).get("finish_reason")
+    at.saw["finish (told)"] = (last.get("response_metadata") or {}).get("finish_reason")
 
 
 @case("message_names", "whole messages")
