@@ -1,4 +1,5 @@
-// One stream of a turn: what its reader has, as a person sees it, and what the graph has stopped to ask.
+// One stream of a turn: shows what its reader has received, and the question that the graph has stopped to
+// ask.
 import { drawDetails, drawStages, result } from "./details.js";
 import { copy, fill, make, put } from "./dom.js";
 import { Growing } from "./growing.js";
@@ -9,15 +10,16 @@ import { titles } from "./ways.js";
 import { ANSWERED, LOSING, SAME, STATES, arrival, by, failure, told } from "./words.js";
 
 const DRAW_MS = 50; // between two drawings
-const DRAWING_MS = 16; // after which the rest of the text is left to the next one
-const ON_ITS_WAY_MS = 1000; // after a worker's death, what it had written may still arrive
-const QUEUED_MS = 3000; // after which it is asked whether there is a worker at all
+const DRAWING_MS = 16; // longest time for one drawing; the next one draws the rest
+const ON_ITS_WAY_MS = 1000; // text that a dead worker has written may still arrive
+const QUEUED_MS = 3000; // then ask the gateway whether a worker exists
 
 export class Answer {
   isNew; checked = null; waits = ""; isAlone = false; wasKilled = false; takenOverBy = 0;
   #killedAt = 0; #killed = 0; #timer = 0; #isStale = false; #texts = []; #second = null; #form = null;
 
-  /** `turn` has the `page`, and is told of `changed`, of `again`, `retry` and `resume`. `isNew`: the stream starts now. */
+  /** `turn` has the `page` and the methods `changed`, `again`, `retry` and `resume`, which are called.
+   * `isNew`: the stream starts now. */
   constructor(turn, start, isNew = false) {
     this.turn = turn;
     this.page = turn.page;
@@ -49,7 +51,7 @@ export class Answer {
   get isDead() { return this.reader.live && this.#killedAt > 0 && this.#killedAt === this.reader.events.length; }
   get hasSecond() { return this.#second !== null; }
 
-  /** The stages that have said something, in their order; where none has, what the chain has come to. */
+  /** The stages that have text, in order. If no stage has text: the result of the chain. */
   get #spoken() {
     const spoken = this.reader.stream.stages.filter(({ text }) => text);
     const made = spoken.length ? "" : result(this.reader.stream);
@@ -65,7 +67,7 @@ export class Answer {
     this.changed();
   }
 
-  /** The network is back, or somebody looks at the page again. */
+  /** Called when the network is back, or when a person looks at the page again. */
   wake(isOnline) {
     if (this.reader.wake(isOnline)) this.run();
     this.#second?.wake(isOnline);
@@ -116,7 +118,7 @@ export class Answer {
     this.changed();
   }
 
-  /** What was asked is answered, or is not to be answered any more; `[question, answer]` where they are known. */
+  /** The question was answered, or needs no answer any more; `[question, answer]` where they are known. */
   settle(waits, words, answers = []) {
     const { asking } = this.parts;
     const hadFocus = this.#form?.hasFocus;
@@ -129,10 +131,10 @@ export class Answer {
     this.changed();
   }
 
-  /** The form that asks, while it does. */
+  /** The form that asks a question, while a question is open. */
   get form() { return this.#form; }
 
-  #ask(status) { // where the gateway cannot be asked whether it waits, the answer will show it
+  #ask(status) { // if the gateway gives no status, the answer itself will show whether it waits
     const { stream, end } = this.reader;
     if (this.waits || !stream.interrupted) return;
     this.parts.asking.hidden = false;
@@ -145,7 +147,7 @@ export class Answer {
     this.parts.asking.replaceChildren(this.#form.node);
   }
 
-  async #compare() { // what was received here against what the gateway holds
+  async #compare() { // compares what was received here with what the gateway has stored
     const status = await this.page.gateway.status(this.id).catch(() => null);
     this.#ask(status);
     if (!status) return;
@@ -185,7 +187,7 @@ export class Answer {
     }, isAll ? DRAW_MS : 0);
   }
 
-  /** Each stage's text, as a block of its own; answers whether all of it stands. */
+  /** Draw the text of each stage as a separate block; returns whether all text is drawn. */
   #drawText(began) {
     const { said } = this.parts, { reader } = this;
     const spoken = this.#spoken;
@@ -200,7 +202,8 @@ export class Answer {
       while (!(isAll = one.growing.draw(text, isOver)) && performance.now() - began < DRAWING_MS);
       const grows = reader.live && reader.state === "open" && reader.stream.stages.length > 0 && at === wanted - 1;
       one.text.classList.toggle("growing", grows);
-      one.text.setAttribute("aria-busy", String(reader.live)); // read aloud when it is whole
+      // screen readers read the text when it is complete
+      one.text.setAttribute("aria-busy", String(reader.live));
       if (!isAll) break;
     }
     return isAll;

@@ -1,14 +1,15 @@
-// The conversations that a caller has had, newest first, from the gateway's list of streams: so they are there after a reload,
-// and in another browser. Beside the page on a desk; a drawer over it on a phone.
+// The list of a caller's conversations, newest first. It comes from the gateway's list of streams, so it is
+// there after a reload and in another browser. On a wide screen it is next to the page; on a phone it is a
+// drawer over the page.
 import { $ } from "./dom.js";
 import { kept } from "./kept.js";
 import { RAIL, when } from "./words.js";
 
-const PAGE = 50; // streams asked for at once
-const MOST_PAGES = 4; // that one look takes, to find so many conversations
+const PAGE = 50; // streams in one request
+const MOST_PAGES = 4; // most pages to request in one update of the list
 const ENOUGH = 15;
-const MOST_PAGES_OF_ONE = 40; // that are looked through for the streams of a conversation that is deleted
-const AGAIN_MS = 4000; // after which a conversation that was being written is looked at again
+const MOST_PAGES_OF_ONE = 40; // most pages to search for the streams of a conversation to delete
+const AGAIN_MS = 4000; // poll interval while a conversation is being written
 const phone = matchMedia("(max-width: 56rem)");
 
 export class Rail {
@@ -46,7 +47,7 @@ export class Rail {
     $("desk").inert = is && phone.matches;
   }
 
-  /** Look at the newest streams. */
+  /** Load the newest streams. */
   async look() {
     clearTimeout(this.#timer);
     return (this.#looking ??= this.#look("").finally(() => { this.#looking = null; }));
@@ -70,7 +71,7 @@ export class Rail {
     if (rows.slice(0, ENOUGH).some(isLive) && !document.hidden) this.#timer = setTimeout(() => this.look(), AGAIN_MS);
   }
 
-  /** Ask whether this conversation is to be deleted, and delete it. */
+  /** Ask whether to delete this conversation, and delete it. */
   #ask(key) {
     const { title, head } = conversations(this.#rows).find((one) => one.key === key);
     $("sure-which").textContent = named(title, head);
@@ -87,12 +88,12 @@ export class Rail {
     for (const id of ids ?? []) isWhole = Boolean(await this.#page.call(`stream/${id}?purge=true`, { method: "DELETE" })) && isWhole;
     if (isShown && isWhole) this.#page.begin();
     this.#page.refused(isWhole ? "" : RAIL.undeleted);
-    await this.#looking; // a list that was asked for before is of before
+    await this.#looking; // a list that was requested before the deletion is out of date
     await this.look();
     if (isWhole && !isShown) $("new").focus();
   }
 
-  /** The ids of a conversation's streams, the newest first; null where not all can be known. */
+  /** The ids of a conversation's streams, the newest first; null if not all ids can be found. */
   async #idsOf(key) {
     let [rows, next] = [[], ""];
     for (let pages = 0; pages < MOST_PAGES_OF_ONE; pages++) {
@@ -117,7 +118,7 @@ export class Rail {
     const found = conversations(this.#rows);
     const items = found.map((one) => row(one, one.ids.some((id) => ids.has(id)) || one.key === this.#page.conversation));
     const list = $("history");
-    items.forEach((item, at) => { // one that is as it was stays, with the focus
+    items.forEach((item, at) => { // an unchanged item stays, with the focus
       const old = list.children[at];
       if (!old) list.append(item);
       else if (!old.isEqualNode(item)) {
@@ -134,12 +135,13 @@ export class Rail {
 
 const isLive = ({ status }) => ["queued", "running"].includes(status);
 
-/** The streams by conversation, the newest first: `{ key, title, head, ids }`. */
+/** The conversations made from the streams, the newest first: `{ key, title, head, ids }`. */
 function conversations(rows) {
   const known = new Map(rows.map((one) => [one.id, one]));
   const keyOf = ({ id, metadata }, steps = 0) => {
     if (typeof metadata?.conversation === "string") return metadata.conversation;
-    const previous = known.get(metadata?.previous); // a page of before had no name for a conversation
+    // streams of older versions of the page have no conversation name
+    const previous = known.get(metadata?.previous);
     return previous && steps < rows.length ? keyOf(previous, steps + 1) : id;
   };
   const found = new Map();
@@ -147,13 +149,14 @@ function conversations(rows) {
     const key = keyOf(one);
     const there = found.get(key) ?? { key, head: one, ids: [] };
     there.ids.push(one.id);
-    there.title = there.head.metadata?.title ?? one.metadata?.question ?? there.title; // how it began
+    // the title is the first question
+    there.title = there.head.metadata?.title ?? one.metadata?.question ?? there.title;
     found.set(key, there);
   }
   return [...found.values()];
 }
 
-/** What a conversation is called. */
+/** The displayed name of a conversation. */
 const named = (title, { chain }) => (typeof title === "string" && title ? title : RAIL.elsewhere(chain));
 
 function row({ key, head, title }, isShown) {

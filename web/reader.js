@@ -1,16 +1,18 @@
-// One reader of one stream, over a connection that can be cut. The client comes back by itself; this only counts.
+// One reader of one stream, over a connection that can be cut. The client reconnects by itself; this class
+// only counts.
 import { Gateway, Unreachable } from "./client.js";
 import { firstWord, keepFirstWord } from "./kept.js";
 
-const SILENT_SECONDS = 20; // more than a heartbeat: a connection that was silent for so long is dead
+const SILENT_SECONDS = 20; // longer than a heartbeat: after this silence a connection is dead
 
 export class Reader {
-  state = "queued"; // connecting for the first time; then open, away, ended, or lost: the client has given up
-  events = []; // each as one string: what two readers are compared by
+  // queued: connecting for the first time; then open, away (cut), ended, or lost (the client has given up)
+  state = "queued";
+  events = []; // each event as one string, to compare two readers
   cuts = 0; resumes = 0; resumedBehind = 0; doubled = 0; logLost = false;
   end = null; // the terminal event's data
   error = null;
-  names = []; // of the chain's stages
+  names = []; // names of the chain's stages
   chain = ""; model = "";
   #firstWordMs = 0;
   #isNew;
@@ -19,10 +21,11 @@ export class Reader {
   #over = new AbortController();
   #changed;
   #hasBegun = () => {};
-  /** Over when the first event has come, or when it is known that none will. */
+  /** Resolved when the first event has arrived, or when it is known that no event will arrive. */
   begun = new Promise((resolve) => { this.#hasBegun = resolve; });
 
-  /** `start` makes the stream of a gateway; `changed` is called whenever there is something to show; `isNew`: the stream starts now. */
+  /** `start` takes a gateway and returns the stream; `changed` is called after each visible change; `isNew`:
+   * the stream starts now. */
   constructor(options, start, changed, isNew = false) {
     this.#changed = changed;
     this.#isNew = isNew;
@@ -31,10 +34,11 @@ export class Reader {
 
   get live() { return !["ended", "lost"].includes(this.state); }
 
-  /** From the question to the first word, by the clock of whoever asked: a replay's own would be wrong. 0 where nobody here has seen it. */
+  /** Milliseconds from the question to the first word, measured by the browser that asked, because a replay
+   * would measure a wrong time. 0 if this browser did not receive the first word live. */
   get firstWordMs() { return this.#firstWordMs || (this.stream.id ? firstWord(this.stream.id) : 0); }
 
-  /** Follow it to its end, through whatever happens; never raises. */
+  /** Follow the stream to its end, through all failures; never throws. */
   async run() {
     const began = performance.now();
     this.#set("queued");
@@ -54,7 +58,7 @@ export class Reader {
     }
   }
 
-  /** Drop the connection as a bad network does; the client comes back behind the last event. */
+  /** Drop the connection, as a bad network does. The client reconnects and continues after the last event. */
   cut() {
     if (this.state !== "open") return;
     this.cuts++;
@@ -62,13 +66,14 @@ export class Reader {
     this.#wire?.abort();
   }
 
-  /** The network is back, or the page is looked at again: connect now, and not after the next pause. Answers whether it has to be run anew. */
+  /** The network is back, or a person looks at the page again: connect now and skip the pause. Returns
+   * whether `run` must be called again. */
   wake(isOnline) {
     if (this.live) this.stream.reconnect(isOnline ? 0 : SILENT_SECONDS);
     return this.state === "lost" && this.error instanceof Unreachable;
   }
 
-  /** Read no more; the stream goes on without this reader. */
+  /** Stop reading. The stream continues without this reader. */
   close() { this.#over.abort(); }
 
   #take({ id, type, data }) {

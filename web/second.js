@@ -1,4 +1,5 @@
-// A second device: another connection, which reads the same answer from its first event on, beside the first one's.
+// A second device: a second connection that reads the same answer from its first event. It is shown next to
+// the first.
 import { fill, make, put } from "./dom.js";
 import { Reader } from "./reader.js";
 import { secondArrival, STATES, told } from "./words.js";
@@ -26,7 +27,7 @@ export class Second {
 
   #draw() {
     const reader = this.#reader;
-    if (!reader) return; // it has begun within its constructor
+    if (!reader) return; // called within the constructor, before `reader` is set
     const pre = this.#parts.second.querySelector("pre");
     const text = pre.firstChild ?? pre.appendChild(new Text());
     const said = reader.stream.stages.map((stage) => stage.text).filter(Boolean).join("\n\n");

@@ -1,4 +1,4 @@
-// What the page says, in words for somebody who knows nothing of HTTP.
+// The texts of the page, for a person who knows nothing of HTTP.
 import { Refused, Unreachable } from "./client.js";
 
 export const STATES = { queued: "In the queue", running: "Answering", done: "Done", failed: "Failed", cancelled: "Stopped", unknown: "Done",
@@ -17,7 +17,7 @@ export const MODEL_IS = {
   away: "The gateway does not answer. This page looks again when the network is back.",
 };
 
-/** What a chain is. */
+/** The description of a chain. */
 export const CHAIN = ({ name, stages }) => `${name === "demo" ? "A scripted answer, by no model: it shows what the gateway does." : "The program that answers."} `
   + (stages.length > 1 ? `“${name}” works in ${stages.length} stages: ${stages.join(", ")}.` : `“${name}” works in one stage.`);
 CHAIN.unknown = "The program that answers. This gateway does not say which ones it has.";
@@ -28,13 +28,13 @@ export const RAIL = {
   delete: (title) => `Delete “${title}”`, undeleted: "The conversation was not deleted, or not all of it. Try again.",
 };
 
-/** When a stream was started, in few words. */
+/** The start time of a stream, in few words. */
 export function when(iso) {
   const then = new Date(iso), isToday = then.toDateString() === new Date().toDateString();
   return then.toLocaleString(undefined, isToday ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" });
 }
 
-/** What the bar says, by which one tries to lose an answer. */
+/** The texts of the bar with which a person tries to lose an answer. */
 export const LOSING = {
   why: "The answer goes on without you, and you come back to all of it.",
   cut: "Cut. The page is coming back by itself…",
@@ -47,7 +47,7 @@ export const LOSING = {
   foreign: "Only a gateway of your own lets its workers be killed: make run.",
 };
 
-/** The model that wrote an answer. */
+/** The name of the model that wrote an answer. */
 export const by = (model) => (/smollm/i.test(model) ? `${model}, a toy` : model);
 
 export const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
@@ -55,7 +55,7 @@ export const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
 const times = (number) => (number === 1 ? "once" : number === 2 ? "twice" : `${number} times`);
 const wait = (error) => (error.retryAfter ? ` Try again in ${plural(error.retryAfter, "second")}.` : " Try again in a while.");
 
-/** How an answer came, a sentence each. */
+/** How an answer arrived: one sentence for each fact. */
 export function arrival(reader) {
   const { firstWordMs, end, events, doubled, cuts, resumes, resumedBehind, logLost } = reader;
   const { usage, finish_reason: why, duration_ms: took, attempts = 1 } = end ?? {};
@@ -72,13 +72,13 @@ export function arrival(reader) {
 }
 export const SAME = { true: "Compared with the gateway's record: the text is the same.", false: "Compared with the gateway's record: the text differs." };
 
-/** How the second device's copy came. */
+/** How the second device's copy arrived. */
 export const secondArrival = ({ events, doubled, resumes, resumedBehind }, isSame) => [
   `${plural(events.length, "event")}, ${doubled ? `${doubled} of them twice` : "none twice"}.`,
   resumes && `It was cut, and came back ${times(resumes)}, behind event ${resumedBehind}.`,
   isSame ? "Byte for byte what the first device has." : "It differs from what the first device has."].filter(Boolean);
 
-/** Why nothing comes, kindly: the note, and whether asking the same again may help. */
+/** Why no answer comes, in friendly words: the note, and whether a repetition of the question may help. */
 export function told(error) {
   if (error instanceof Unreachable) return ["The gateway cannot be reached. What was said is kept, and goes on where it was.", true];
   if (!(error instanceof Refused)) return [`Something went wrong here: ${error.message}`, true];
@@ -93,14 +93,14 @@ export function told(error) {
   return [message, status >= 500];
 }
 
-/** What a `failed` event says. */
+/** The text of a `failed` event. */
 export const failure = ({ message, retryable }) =>
   `Sorry, this answer did not come to its end. ${message}${retryable ? " Asking again may help." : ""}`;
 
-/** A person's decisions about an action, by LangChain's names. */
+/** A person's decisions about an action, under LangChain's names. */
 export const DECISIONS = { approve: "Approve", edit: "Edit", reject: "Reject", respond: "Answer instead" };
 
-/** What the form of a question says. */
+/** The texts of the form for questions. */
 export const ASKS = {
   question: "The chain asks",
   action: (name) => `May “${name}” be called?`,
@@ -133,7 +133,7 @@ export const ASKS = {
   noNumber: "this is not a number that is asked for.",
 };
 
-/** What stands where a question was. */
+/** The text in place of an answered question. */
 export const ANSWERED = {
   you: "You have answered.",
   known: "Answered.",
@@ -142,7 +142,7 @@ export const ANSWERED = {
   never: "This question cannot be answered.",
 };
 
-/** Why an answer was not taken, and whether it may be sent again. */
+/** Why an answer was refused, and whether it may be sent again. */
 export function notTaken(error) {
   if (!(error instanceof Refused)) return told(error);
   if (["not_waiting", "unknown_interrupt", "unanswered_interrupts"].includes(error.code)) return [ANSWERED.over, false];
