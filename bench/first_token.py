@@ -60,7 +60,7 @@ async def ask(port: int) -> float:
 
 async def load(port: int) -> list[float]:
     """Run all callers for some seconds. Return the sorted times in milliseconds, without requests that began
-    before the first answer ended."""
+    in the first WARM_SECONDS."""
     taken: list[float] = []
     began = perf_counter()
 

@@ -21,8 +21,7 @@ MODEL = os.environ.get("MODEL", "gpt-4o-mini")
 
 
 async def answer(producer: Producer, model: openai.AsyncOpenAI, *, job: str, question: str) -> str:
-    """Write the model's answer into the stream of this job, even if an earlier run has begun it; return the
-    stream's id."""
+    """Write the model's answer into the stream of this job, new or begun by an earlier run; return its id."""
     stream = await producer.open(chain="answer", key=job, metadata={"job": job})
     print(f"/stream/{stream.id}", flush=True)
     usage: dict[str, int] = {}
@@ -40,8 +39,7 @@ async def answer(producer: Producer, model: openai.AsyncOpenAI, *, job: str, que
 
 
 async def _say(out: Any, model: openai.AsyncOpenAI, question: str) -> dict[str, int]:
-    """Write each piece when it arrives. A cancel (`DELETE /stream/<id>`) cancels this coroutine, and so the
-    model's call."""
+    """Write each piece when it arrives. A cancel of the stream cancels this, and so the model's call."""
     usage: dict[str, int] = {}
     completion = await model.chat.completions.create(
         model=MODEL,

@@ -29,7 +29,7 @@ gc.disable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the fixtures as a plugin, because a session's fixtures are not looked up in a conftest."""
+    """Register `Closing` as a plugin: the fixture hooks of a conftest are not called for session fixtures."""
     config.pluginmanager.register(order.Closing())
 
 

@@ -148,8 +148,7 @@ export class StreamCancelled extends GatewayError {
   }
 }
 
-/** A connection that has ended or could not be opened; the next connection continues. It never leaves this
- * module, except as a cause. */
+/** A connection has ended or was never opened; the next one continues. Leaves this module only as a cause. */
 class Lost extends Error {}
 
 /** One event: its id, its type (`message` for text) and its data. Types may be added to the protocol. */
@@ -605,8 +604,7 @@ export class Stream {
         const messages = decoder.feed(bytes);
         this.#heard = Date.now();
         this.#retryMs = decoder.retryMs;
-        // more than `retry:` and the closing comment
-        if (messages.length || bytes[0] === 0x3a) this.#pause.reset();
+        if (messages.length || bytes[0] === 0x3a) this.#pause.reset(); // not for `retry:` alone
         for (const message of messages) yield this.#take(message);
       }
     } finally {
