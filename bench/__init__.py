@@ -1,1 +1,2 @@
-"""Measurements: the product beside a baseline, in one run; ratios count, absolute figures do not."""
+"""Measurements of the product and of a baseline in the same run. The ratios are significant; the absolute
+figures are not."""

@@ -33,7 +33,7 @@ from bench.machine import RESULTS
 from bench.report import Figure, table
 
 Measure = Callable[[int], Awaitable[list[Figure]]]
-PARTS: dict[str, tuple[Measure, int]] = {  # and its rounds
+PARTS: dict[str, tuple[Measure, int]] = {  # each with its number of rounds
     "live": (live.measure, 3),
     "saturation": (saturation.measure, 2),
     "idle": (idle.measure, 1),
@@ -45,7 +45,7 @@ PARTS: dict[str, tuple[Measure, int]] = {  # and its rounds
 
 
 async def measured(names: list[str]) -> list[Figure]:
-    """Everything of these names, one after the other."""
+    """Run the measurements with these names, one after the other; return all figures."""
     figures: list[Figure] = []
     for name in names:
         measure, rounds = PARTS[name]
@@ -59,7 +59,7 @@ async def measured(names: list[str]) -> list[Figure]:
 
 
 async def main(names: list[str], *, full: bool) -> None:
-    """Measure, print, and write what was found."""
+    """Measure, print the results and write them to files."""
     about = machine.about()
     figures = await measured(names or list(PARTS))
     text = [*about.lines(), "", *table(figures)]

@@ -1,7 +1,8 @@
-"""What one chunk costs in the adapter, against the bare `astream` of the same chain, in one run.
+"""Measure the cost of one chunk in the adapter against the bare `astream` of the same chain, in one run.
 
-A model that yields at once, so that only LangChain's own work and ours is timed; the events go nowhere. For
-a graph the bare side is its `messages` mode. CPU time of this process: other work on the machine is not ours.
+The model yields at once, so only the work of LangChain and of the adapter is timed. The events are dropped.
+For a graph the bare side is its `messages` mode. The figures are CPU time of this process, so the work of
+other processes is not included.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ WORDS = " ".join(["w"] * (CHUNKS // 2))
 
 
 class Quick(GenericFakeChatModel):
-    """Streams in the event loop: the one it is made of would use a thread for each chunk."""
+    """A model that streams in the event loop. Its base class would use a thread for each chunk."""
 
     async def _astream(self, *given: Any, **options: Any) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._stream(*given):
@@ -35,7 +36,7 @@ class Quick(GenericFakeChatModel):
 
 
 def model() -> Quick:
-    """Answers with the same words again and again, in as many chunks."""
+    """Return a model that answers with the same words each time, one word in each chunk."""
     return Quick(messages=iter(lambda: AIMessage(WORDS), None))
 
 
@@ -44,7 +45,7 @@ async def _node(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def graph() -> Any:
-    """One node that asks the model."""
+    """Return a graph with one node that calls the model."""
     builder: Any = StateGraph(dict)
     builder.add_node("node", _node)
     builder.add_edge(START, "node")
@@ -52,7 +53,7 @@ def graph() -> Any:
 
 
 def chains() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
-    """What is measured: the chain, its input, and what the bare `astream` is asked for."""
+    """Return what is measured: each chain, its input, and the options for the bare `astream`."""
     sequence = ChatPromptTemplate.from_template("{topic}") | model() | StrOutputParser()
     return {
         "chat model": (model(), "q", {}),
@@ -62,14 +63,14 @@ def chains() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
 
 
 async def bare(chain: Any, given: Any, options: dict[str, Any]) -> None:
-    """Take every chunk and do nothing with it."""
+    """Read every chunk and drop it."""
     chunks: AsyncIterator[Any] = chain.astream(given, **options)
     async for _ in chunks:
         pass
 
 
 async def adapted(chain: Any, given: Any, _: dict[str, Any]) -> None:
-    """Have every chunk made an event, and do nothing with it."""
+    """Let the adapter convert every chunk to an event, and drop the event."""
 
     async def emit(event: Event) -> None:
         pass
@@ -84,7 +85,8 @@ async def _micros(run: Callable[..., Awaitable[None]], *given: Any) -> float:
 
 
 async def measure() -> list[str]:
-    """The rows of the table: microseconds a chunk, medians of the rounds, the two sides in turn."""
+    """Return the rows of the table: microseconds for each chunk, as medians of the rounds. The sides take
+    turns."""
     lines = ["| µs a chunk | bare | adapter | more |", "|---|---|---|---|"]
     for name, given in chains().items():
         pairs = [(await _micros(bare, *given), await _micros(adapted, *given)) for _ in range(ROUNDS)]
@@ -98,7 +100,7 @@ async def measure() -> list[str]:
 
 
 async def main() -> None:
-    """The table alone."""
+    """Print only this table."""
     print("\n".join(await measure()))
 
 

@@ -1,6 +1,7 @@
-"""LangChain alone: `ChatOpenAI.astream` for so many questions at once, every chunk taken and dropped.
+"""LangChain alone: `ChatOpenAI.astream` for several questions at once. Every chunk is read and dropped.
 
-`python -m bench.bare`: for each line of stdin, a JSON list of questions, one line: chunks and CPU seconds.
+`python -m bench.bare`: for each line of stdin (a JSON list of questions), it prints one line with the number
+of chunks and the CPU seconds.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from langchain_openai import ChatOpenAI
 
 
 async def ask(model: ChatOpenAI, question: str) -> int:
-    """The number of its chunks that say something."""
+    """Ask the model and return the number of chunks that have text."""
     return sum([bool(chunk.content) async for chunk in model.astream([("user", question)])])
 
 
 async def main() -> None:
-    """Serve until stdin is closed."""
+    """Answer lines until stdin is closed."""
     model = ChatOpenAI(model="scripted", stream_usage=True, max_retries=0)
     while line := await asyncio.to_thread(sys.stdin.readline):
         began = process_time()

@@ -1,10 +1,12 @@
-"""From POST to the first token, 50 callers at a time, against the one-function design in the same place.
+"""Measure the time from POST to the first token for 50 concurrent callers, against the one-function design in
+the same place.
 
-Each caller asks, reads its answer to the end (20 tokens, one each 100 ms), asks again on a new connection. At
-twice the pace LangChain alone would take most of a core, and what is measured would be its queue.
-The model is the same server, so what differs is ours: `python -m gateway all` beside `bench.one_function`,
-with the queue in Redis, and with Storage Queue (Azurite, on the same cores) and a direct start.
-`on_functions` is the same in the tests' host, beside a function app that is the one-function design.
+Each caller asks, reads the answer to its end (20 tokens, one each 100 ms), and asks again on a new
+connection. At twice this pace LangChain alone would use most of a core, and the measurement would show
+LangChain's queue. Both sides use the same model server, so the difference is the product's: `python -m
+gateway all` against `bench.one_function`. The product's queue is in Redis, or in Storage Queue (Azurite, on
+the same cores) with a direct start. `on_functions` measures the same in the tests' Functions host, against a
+function app with the one-function design.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ QUESTION = orjson.dumps({"user": script([MARK.decode(), *["more "] * (TOKENS - 1
 
 
 async def ask(port: int) -> float:
-    """One answer, read to its end; the seconds until its first token."""
+    """Read one answer to its end; return the seconds until its first token."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         f"POST /stream HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\nConnection: close\r\n"
@@ -57,7 +59,8 @@ async def ask(port: int) -> float:
 
 
 async def load(port: int) -> list[float]:
-    """All callers for some seconds; sorted, in milliseconds, what began after the first of them."""
+    """Run all callers for some seconds. Return the sorted times in milliseconds, without requests that began
+    in the first WARM_SECONDS."""
     taken: list[float] = []
     began = perf_counter()
 
@@ -73,7 +76,8 @@ async def load(port: int) -> list[float]:
 
 
 def figures(where: str, bars: tuple[float | None, float | None]) -> list[Figure]:
-    """Median and 99th percentile, and how much more each may be than the one-function design's."""
+    """Make the figures for median and 99th percentile. `bars` limits the ratio of each to the one-function
+    design."""
     made = []
     for name, most in zip(("median", "p99"), bars, strict=True):
         bar = f"≤ {most:.0f} ms more" if most is not None else ""
@@ -83,7 +87,7 @@ def figures(where: str, bars: tuple[float | None, float | None]) -> list[Figure]
 
 
 async def measure(rounds: int) -> list[Figure]:
-    """Under uvicorn, in turn."""
+    """Measure both sides under uvicorn, in turn."""
     embedded, storage = figures("embedded", (5, 15)), figures("Storage Queue, direct start", (15, None))
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -102,7 +106,8 @@ async def measure(rounds: int) -> list[Figure]:
 
 
 async def on_functions(rounds: int) -> list[Figure]:
-    """In the Functions host: every event passes its front, and Storage's emulator is on the same cores."""
+    """Measure in the Functions host. Every event passes the host's front, and the Storage emulator uses the
+    same cores."""
     made = figures("Functions, Storage Queue, direct start", (None, None))
     async with model() as environment, _functions(environment) as ports:
         await _rounds(rounds, ports, made)
@@ -111,7 +116,7 @@ async def on_functions(rounds: int) -> list[Figure]:
 
 async def _rounds(rounds: int, ports: dict[str, int], into: list[Figure]) -> None:
     for port in ports.values():
-        await asyncio.gather(*(ask(port) for _ in range(4)))  # imports, connections
+        await asyncio.gather(*(ask(port) for _ in range(4)))  # warm up imports and connections
     for _ in range(rounds):
         for side, port in ports.items():
             taken = await load(port)
@@ -145,7 +150,7 @@ async def _functions(environment: dict[str, str]) -> AsyncIterator[dict[str, int
         yield {side: urlsplit(host.url).port or 0 for side, host in hosts.items()}
 
 
-# The sample, as an app of its own.
+# The sample endpoint as a function app.
 ONE_FUNCTION_APP = """
 import json
 from collections.abc import AsyncIterator
@@ -171,7 +176,7 @@ async def stream(req: Request) -> StreamingResponse:
 
 
 async def main() -> None:
-    """The lines alone."""
+    """Print only the lines of this measurement."""
     for figure in await measure(3):
         print(figure.row())
 

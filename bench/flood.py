@@ -1,8 +1,10 @@
-"""Other callers' first token: quiet, while one caller uses its quota, and while it sends fifty times that.
+"""Measure the first token of other callers in three cases: quiet, one caller uses its quota, one caller sends
+fifty times its quota.
 
-`python -m bench.flood` prints the table, and so does `make bench`; all three in one run, in turn. The flood
-is a process of its own: as many POSTs at once as so many times the streams that a caller may have, then as
-many times its starts a minute. So is the model's server (`bench.model`).
+`python -m bench.flood` and `make bench` print the table. All three cases are in one run, in turn. The flood
+runs in a separate process. It first sends many POSTs at once: the multiple of the number of streams that a
+caller may have. Then it sends the same multiple of the starts that a caller may have in a minute. The model's
+server (`bench.model`) runs in a separate process too.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from tests.support.processes import GatewayProcess
 from tests.support.redis_server import RedisServer
 
 TIMES, ROUNDS, SAMPLES = 50, 4, 25
-OTHERS = 8  # callers that take turns, each well within its quota
-LONGEST_SECONDS = 60.0  # of one flood, whatever happens
+OTHERS = 8  # callers that take turns; each stays well below its quota
+LONGEST_SECONDS = 60.0  # limit for one flood
 QUESTION = {"user": script(["first", *["more "] * 100], pace=0.02)}
 FLOODS = "flooding"
 
@@ -39,7 +41,8 @@ def headers_of(key: str) -> dict[str, str]:
 
 
 async def first_token_ms(http: httpx.AsyncClient, key: str) -> float:
-    """From the POST to the first text event; then the stream is cancelled, so that none gathers."""
+    """Return the time from the POST to the first text event. Then cancel the stream, so that streams do not
+    pile up."""
     began, seen = perf_counter(), b""
     async with http.stream("POST", "/stream", json=QUESTION, headers=headers_of(key)) as answer:
         async for chunk in answer.aiter_bytes():
@@ -53,7 +56,8 @@ async def first_token_ms(http: httpx.AsyncClient, key: str) -> float:
 
 
 async def flood(url: str, key: str, times: int) -> None:
-    """Send until the parent closes our stdin, or the time is over; prints how many had which answer."""
+    """Send requests until the parent closes stdin or the time limit is reached; print the count of each
+    answer status."""
     counts: Counter[int] = Counter()
     at_once = Settings().max_owner_streams * times
     limits = httpx.Limits(max_connections=at_once)
@@ -79,7 +83,8 @@ async def flood(url: str, key: str, times: int) -> None:
 
 @asynccontextmanager
 async def apart(*arguments: str, rest: list[str]) -> AsyncIterator[str]:
-    """This module in a process of its own; what it says first, and at its end the rest."""
+    """Run this module in a separate process. Yield its first line of output; store the other lines in `rest`
+    at the end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.flood", *arguments),
         stdin=asyncio.subprocess.PIPE,
@@ -98,11 +103,12 @@ async def apart(*arguments: str, rest: list[str]) -> AsyncIterator[str]:
 
 
 async def measure() -> list[str]:
-    """The table's lines."""
+    """Return the lines of the table."""
     made = [new_key(name) for name in ("flood", *(f"other-{number}" for number in range(OTHERS)))]
     (flooder, _), *others = made
     turn = cycle([key for key, _ in others])
-    taken: dict[int, list[float]] = {0: [], 1: [], TIMES: []}  # by how many times its quota one caller sends
+    # key: the multiple of its quota that one caller sends
+    taken: dict[int, list[float]] = {0: [], 1: [], TIMES: []}
     answers: list[str] = []
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -120,7 +126,7 @@ async def measure() -> list[str]:
         web = await enter(GatewayProcess("web", shared, anew=True))
         await enter(GatewayProcess("worker", shared, anew=True))
         http = await enter(httpx.AsyncClient(base_url=web.url, timeout=30))
-        await first_token_ms(http, next(turn))  # imports, connections
+        await first_token_ms(http, next(turn))  # warm up imports and connections
         for _ in range(ROUNDS):
             for times, all_ms in taken.items():
                 async with AsyncExitStack() as sent:

@@ -1,9 +1,10 @@
-"""The floor: uvicorn alone, sending bytes that are ready. No store, no framework, no guarantee.
+"""The lower limit of the cost: uvicorn alone, sending prepared bytes. It has no store, no framework and no
+guarantee.
 
-`python -m bench.floor SOCKET_FD live RATE SECONDS READY STREAMS`: from the moment the file READY exists, RATE
-events a second in each of STREAMS streams, to all connections of `/stream/{number}`.
-`python -m bench.floor SOCKET_FD ready BYTES`: each answer is so many bytes at once.
-`python -m bench.floor SOCKET_FD hold`: a head, then silence.
+`python -m bench.floor SOCKET_FD live RATE SECONDS READY STREAMS`: as soon as the file READY exists, send RATE
+events a second in each of STREAMS streams, to all connections of `/stream/{number}`. `python -m bench.floor
+SOCKET_FD ready BYTES`: send this number of bytes at once in each answer. `python -m bench.floor SOCKET_FD
+hold`: send the response head, then nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from typing import Any
 
 import uvicorn
 
-TICK_SECONDS = 0.001  # uvloop takes half of it for none, and would spin
+TICK_SECONDS = 0.001  # uvloop rounds half of this to zero, and would spin
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 _HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 _END = {"type": "http.response.body", "body": b""}
 
 
 class Live:
-    """Streams whose events are made here, in one task, and sent at once."""
+    """Streams whose events are made in this process, in one task, and sent at once."""
 
     def __init__(self, rate: float, seconds: float, ready: str, streams: int) -> None:
         self._rate, self._total, self._ready, self._streams = rate, int(rate * seconds), ready, streams
@@ -41,7 +42,7 @@ class Live:
         await self._over.wait()
 
     async def _produce(self) -> None:
-        while not os.path.exists(self._ready):  # sseload can only write a file
+        while not os.path.exists(self._ready):  # sseload can only signal with a file
             await asyncio.sleep(0.01)
         every, count = 1 / (self._rate * self._streams), int(self._total) * self._streams
         sent, began = 0, time.perf_counter()
@@ -60,21 +61,21 @@ class Live:
 
 
 def _event(number: int) -> bytes:
-    """As long as one of the product's, with the time in it."""
+    """Return an event with the present time, as long as an event of the product."""
     token = b'{\\"ts\\":%d,\\"seq\\":%d,\\"token\\":\\"abcdefgh\\"}' % (time.time_ns(), number)
     data = b'{"deployment":"m","delta_content":"%b","stage":"chat"}' % token
     return b"id: %d-beef\ndata: %b\n\n" % (number, data)
 
 
 async def hold(path: str, send: Send) -> None:
-    """A stream that says nothing."""
+    """Open a stream and send no event."""
     await send(_HEAD)
     await send({"type": "http.response.body", "body": b":\n", "more_body": True})
     await asyncio.Event().wait()
 
 
 def ready(size: int) -> Callable[[str, Send], Awaitable[None]]:
-    """The whole of a log, in one piece."""
+    """Return an application that sends a whole log in one piece."""
     body = b"".join(_event(number) for number in range(size // len(_event(1)) + 1))[:size]
 
     async def serve(path: str, send: Send) -> None:
@@ -85,8 +86,8 @@ def ready(size: int) -> Callable[[str, Send], Awaitable[None]]:
 
 
 def main(fd: int, kind: str, *given: str) -> None:
-    """Serve until killed."""
-    made: list[Any] = []  # within the loop that serves
+    """Serve until the process is killed."""
+    made: list[Any] = []  # filled inside the event loop that serves
 
     def serving() -> Callable[[str, Send], Awaitable[None]]:
         if not made:

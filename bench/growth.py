@@ -1,6 +1,6 @@
-"""How cost grows: with streams, readers, events in a stream, events a second, and processes.
+"""Measure how the cost grows with streams, readers, events in a stream, events a second, and processes.
 
-Curves, not points: each goes until something is full, so that the place where it breaks can be seen.
+The results are curves. Each curve goes on until a resource is full, so that it shows the breaking point.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One load, and what it took. CPU in cores; latencies in milliseconds."""
+    """One load and its cost. CPU is in cores; latencies are in milliseconds."""
 
     at: float
     per_second: float
@@ -36,13 +36,13 @@ class Point:
     p99: float
     server: float
     redis: float
-    commands: float = 0.0  # of Redis, an event; those of scripts included
-    kb: float = 0.0  # of the server, all in all
+    commands: float = 0.0  # Redis commands for each event, including those in scripts
+    kb: float = 0.0  # resident memory of the whole server
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One thing is grown, the rest stays."""
+    """The cost as one quantity grows and the others stay constant."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class Curve:
 
 
 async def measure() -> list[Curve]:
-    """All of them."""
+    """Return all curves."""
     return [
         await _curve("streams", "streams × 20/s, a reader each", "streams", [
             (n, Asked(n, n, 20, SECONDS)) for n in (50, 100, 250, 500, 1000, 2000)
@@ -91,7 +91,7 @@ async def _point(at: float, server: Server, asked: Asked) -> Point:
 
 
 async def _length() -> Curve:
-    """A finished log, read by one: time, and what stands in Redis."""
+    """Measure one reader of a finished log: the time, and the memory in Redis."""
     points = []
     async with product() as server:
         for events in (100, 1000, 10_000, 100_000):
@@ -124,7 +124,7 @@ async def _replayed(server: Server, events: int) -> Point:
 
 
 async def _processes() -> Curve:
-    """One stream to 4,000 readers, who are spread over so many `web` processes on one Redis."""
+    """Measure one stream with 4,000 readers, spread over a growing number of `web` processes on one Redis."""
     points = []
     for count in (1, 2, 4):
         async with AsyncExitStack() as stack:
@@ -139,7 +139,7 @@ async def _processes() -> Curve:
 
 
 async def _spread(servers: list[Server]) -> Point:
-    """Each process has its share of the readers, and a client of its own."""
+    """Give each process its share of the readers and a separate client."""
     readers, rate = 4000 // len(servers), 20.0
     first = servers[0]
     assert first.redis is not None
@@ -181,7 +181,7 @@ async def _spread(servers: list[Server]) -> Point:
 
 
 def tables(curves: list[Curve]) -> list[str]:
-    """A table for each."""
+    """Return one table for each curve."""
     lines: list[str] = []
     for curve in curves:
         names = ("events/s", "p50 ms", "p99 ms", "server, cores", "Redis, cores", "MB")
@@ -203,6 +203,6 @@ def tables(curves: list[Curve]) -> list[str]:
 
 
 def plain(curves: list[Curve]) -> list[dict[str, Any]]:
-    """For the file."""
+    """Return the curves as JSON values for the file."""
     whole: list[dict[str, Any]] = json.loads(json.dumps([asdict(curve) for curve in curves]))
     return whole

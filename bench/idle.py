@@ -1,4 +1,5 @@
-"""Idle: 10,000 readers of 100 streams that say nothing. What a reader costs, and what silence costs."""
+"""Measure the idle cost: 10,000 readers of 100 streams without events. It shows the cost of a reader and of
+the heartbeats."""
 
 from __future__ import annotations
 
@@ -18,12 +19,13 @@ from gateway.redis.connection import Connection
 from gateway.store.log import Log
 
 STREAMS, WATCH_SECONDS = 100, 4.0
-READERS = {PRODUCT: 10_000, USUAL: 2_000, FLOOR: 10_000}  # the usual one needs a connection to Redis for each
-CONNECTS = 2_000  # a second
+# the usual design needs one Redis connection for each reader
+READERS = {PRODUCT: 10_000, USUAL: 2_000, FLOOR: 10_000}
+CONNECTS = 2_000  # new connections a second
 
 
 async def measure(rounds: int) -> list[Figure]:
-    """One round: memory hardly varies."""
+    """Measure one round only: memory hardly varies."""
     each = Figure("idle reader, memory of the server", "kB", "≤ 15 kB", lambda m: m[PRODUCT] <= 15)
     links = Figure("Redis connections more for them", "", "unchanged", lambda m: m[PRODUCT] <= 0, digits=0)
     busy = Figure("CPU of the server meanwhile", "%", "< 3 %", lambda m: m[PRODUCT] < 3)
@@ -40,9 +42,10 @@ async def measure(rounds: int) -> list[Figure]:
 
 
 async def _sit(server: Server) -> tuple[float, float, float]:
-    """Connect all and watch: kB a reader, connections to Redis more, per cent of a core."""
+    """Connect all readers and measure: kB for each reader, additional connections to Redis, percent of a
+    core."""
     async with _streams(server) as paths:
-        await _ask(server, paths, 50, 0.2)  # imports, and what the first readers bring
+        await _ask(server, paths, 50, 0.2)  # warm up imports and first-reader setup
         memory, links = resident_kb(server.pid), await _links(server)
         ready = paths.with_name("ready")
         readers = READERS[server.name]
@@ -50,7 +53,7 @@ async def _sit(server: Server) -> tuple[float, float, float]:
         while not ready.exists():
             await asyncio.sleep(0.05)
             assert not task.done(), task
-        await asyncio.sleep(1)  # what the last connect has begun
+        await asyncio.sleep(1)  # wait for work that the last connection has started
         used = cpu_seconds(server.pid)
         await asyncio.sleep(WATCH_SECONDS)
         percent = (cpu_seconds(server.pid) - used) / WATCH_SECONDS * 100
@@ -76,7 +79,7 @@ async def _links(server: Server) -> int:
 
 @asynccontextmanager
 async def _streams(server: Server) -> AsyncIterator[Path]:
-    """Streams that wait for their next event, as a file of their paths."""
+    """Make streams that wait for their next event; yield a file with their paths."""
     with TemporaryDirectory() as folder:
         paths = Path(folder, "paths")
         names = [f"/stream/{number}" for number in range(STREAMS)]
@@ -96,7 +99,7 @@ async def _streams(server: Server) -> AsyncIterator[Path]:
 
 
 async def main() -> None:
-    """The lines alone."""
+    """Print only the lines of this measurement."""
     for figure in await measure(1):
         print(figure.row())
 

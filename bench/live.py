@@ -1,6 +1,7 @@
-"""Live: events on their way from a producer to thousands of readers, by sseload, which checks every one.
+"""Measure live delivery: events from a producer to thousands of readers. The client sseload checks every
+event.
 
-Server, Redis, producer and client are processes of their own, on one machine, and nothing else is on it.
+Server, Redis, producer and client are separate processes on one machine. The machine runs nothing else.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from tests.support.processes import REPOSITORY
 from tests.support.redis_server import RedisServer
 
 WARM_SECONDS = 1.0
-SETTLE_SECONDS = 2.0  # without an event, and a run is given up
+SETTLE_SECONDS = 2.0  # a run is abandoned after this time without an event
 STREAMS, RATE, SECONDS = 250, 50.0, 4.0
 READERS, READERS_RATE = 5_000, 50.0
-CONNECTS = 2_000  # a second
+CONNECTS = 2_000  # new connections a second
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A load: events a second in every stream, for some seconds, to its share of the readers."""
+    """A load: events a second in every stream, the duration, and the number of readers."""
 
     streams: int
     readers: int
@@ -41,31 +42,31 @@ class Asked:
 
     @property
     def per_second(self) -> float:
-        """What all readers together are to get."""
+        """Return the number of events a second that all readers together must get."""
         return self.rate * self.readers
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measurement: what the readers saw, what the server's process and Redis did."""
+    """One measurement: the results of the readers, and the costs of the server process and of Redis."""
 
     load: Load
-    delivered: float  # events a second: all that came, up to a second after the last was due
+    delivered: float  # events a second: all that came up to 1 s after the last was due
     cpu_seconds: float
-    round_trips: float = 0.0  # an event: reads that Redis's server made of its clients' sockets
-    commands: float = 0.0  # an event, those of scripts included
+    round_trips: float = 0.0  # for each event: reads of client sockets by Redis
+    commands: float = 0.0  # for each event, including commands in scripts
     redis_cpu_seconds: float = 0.0
     producer_cpu_seconds: float = 0.0
 
     @property
     def cpu_per_million(self) -> float:
-        """The server's CPU seconds for a million events received."""
+        """Return the server's CPU seconds for a million received events."""
         return self.cpu_seconds / max(self.load.events, 1) * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Stats:
-    """What a Redis has counted so far."""
+    """The counters of a Redis server at one moment."""
 
     reads: int
     commands: int
@@ -80,7 +81,8 @@ class _Stats:
 
 
 async def over_redis(server: Server, asked: Asked) -> Run:
-    """A side that has a Redis: the product's producer is `bench.produce`, the usual design's a C program."""
+    """Measure a side that uses Redis. The product's producer is `bench.produce`; the usual design's is a C
+    program."""
     assert server.redis is not None
     with TemporaryDirectory() as folder:
         paths, ready = Path(folder, "paths"), Path(folder, "ready")
@@ -101,7 +103,7 @@ async def over_redis(server: Server, asked: Asked) -> Run:
             stderr=None if server.name == PRODUCT else asyncio.subprocess.DEVNULL,
         )
         try:
-            while not os.path.exists(paths):  # made by the producer
+            while not os.path.exists(paths):  # the producer writes this file
                 await asyncio.sleep(0.02)
             loading = asyncio.create_task(_load(server, asked, paths, ready))
             while not ready.exists() and not loading.done():
@@ -129,7 +131,7 @@ async def over_redis(server: Server, asked: Asked) -> Run:
 
 
 async def on_the_floor(asked: Asked) -> Run:
-    """uvicorn alone: it makes the events itself."""
+    """Measure uvicorn alone, which makes the events itself."""
     with TemporaryDirectory() as folder:
         paths, ready = Path(folder, "paths"), Path(folder, "ready")
         _name(paths, [f"/stream/{number}" for number in range(asked.streams)])
@@ -144,9 +146,10 @@ async def on_the_floor(asked: Asked) -> Run:
 
 
 async def _load(server: Server, asked: Asked, paths: Path, ready: Path) -> Load:
-    # The first event opens sseload's window: the product's is there when a reader has connected.
+    # The measurement window of sseload begins with the first event. The product sends its first event when a
+    # reader connects.
     warm = WARM_SECONDS + (asked.readers / CONNECTS if server.name == PRODUCT else 0)
-    # A connection ends with its last event of the load: the terminal event bears no time.
+    # A connection ends with the last event of the load, because the terminal event has no timestamp.
     last = int(asked.rate * asked.seconds) + (server.name == PRODUCT)
     options = ("-w", str(warm), "-i", str(SETTLE_SECONDS), "-c", "data", "-R", str(ready))
     connects = ("-r", str(CONNECTS), "-e", str(last))
@@ -158,7 +161,8 @@ async def _load(server: Server, asked: Asked, paths: Path, ready: Path) -> Load:
 
 
 def _delivered(load: Load, asked: Asked, server: Server) -> float:
-    first = asked.readers if server.name == PRODUCT else 0  # its `start` is none of the load's
+    # the product's `start` events are not part of the load
+    first = asked.readers if server.name == PRODUCT else 0
     return (load.events - first) / asked.seconds
 
 
@@ -168,13 +172,13 @@ def _name(paths: Path, names: Sequence[str]) -> None:
 
 @asynccontextmanager
 async def sides() -> AsyncIterator[tuple[Server, Server]]:
-    """The product's and the usual design's servers."""
+    """Start the servers of the product and of the usual design."""
     async with AsyncExitStack() as stack:
         yield await stack.enter_async_context(product()), await stack.enter_async_context(usual())
 
 
 async def steady(ours: Server, theirs: Server, rounds: int) -> list[Figure]:
-    """250 streams, a reader each, 50 events a second in each."""
+    """Measure 250 streams with one reader each, at 50 events a second in each stream."""
     what = f"{STREAMS} streams × {RATE:.0f}/s, a reader each"
     p50, p99 = Figure(f"{what}: p50", "ms", digits=2), Figure(f"{what}: p99", "ms", digits=2)
     p99.bar = "≤ 5 ms and ≤ 1/100 of the usual design's"
@@ -197,7 +201,7 @@ async def steady(ours: Server, theirs: Server, rounds: int) -> list[Figure]:
 
 
 async def fan_out(ours: Server, theirs: Server, rounds: int) -> list[Figure]:
-    """One stream to 5,000 readers."""
+    """Measure one stream with 5,000 readers."""
     what = f"one stream × {READERS_RATE:.0f}/s to {READERS:,} readers"
     asked = Asked(1, READERS, READERS_RATE, SECONDS)
     whole = asked.per_second
@@ -216,13 +220,13 @@ async def fan_out(ours: Server, theirs: Server, rounds: int) -> list[Figure]:
 
 
 async def measure(rounds: int) -> list[Figure]:
-    """Both."""
+    """Run both measurements."""
     async with sides() as (ours, theirs):
         return [*await steady(ours, theirs, rounds), *await fan_out(ours, theirs, rounds)]
 
 
 async def main() -> None:
-    """The lines alone."""
+    """Print only the lines of this measurement."""
     for figure in await measure(3):
         print(figure.row())
 

@@ -1,6 +1,7 @@
-"""The load: `sseload`, a client in C that reads thousands of event streams and checks each, and its figures.
+"""The load client `sseload`: a C program that reads thousands of event streams and checks each event. It
+prints figures.
 
-Its source is in `tools/sseload`. It is built when it is first needed.
+Its source is in `tools/sseload`. It is built at the first use.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of sseload has seen. Times in milliseconds, from an event's own stamp to its receive."""
+    """The result of one run of sseload. Times are in milliseconds, from the timestamp in an event to its
+    receipt."""
 
     events: int
     p50: float
@@ -32,13 +34,14 @@ class Load:
 
     @property
     def exact(self) -> bool:
-        """Nothing came twice, nothing was missing, and nothing broke."""
+        """Return whether each event came exactly once and no connection failed."""
         wrong = [self.raw["seq_dup"], self.raw["seq_missing"], *self.raw["errors"].values()]
         return not any(wrong)
 
 
 def tool(name: str) -> str:
-    """One of the programs, built if need be. Raises FileNotFoundError where there is none to build."""
+    """Return the path of one of the C programs; build it if necessary. Raises FileNotFoundError if there is
+    no source."""
     if not (BUILT / name).exists():
         BUILT.mkdir(parents=True, exist_ok=True)
         shutil.copytree(SOURCE, BUILT, dirs_exist_ok=True)
@@ -48,7 +51,7 @@ def tool(name: str) -> str:
 
 
 async def sseload(port: int, paths: Path, streams: int, readers: int, seconds: float, *options: str) -> Load:
-    """Run it. `options` are its own; it ends some seconds after the last event. Raises AssertionError."""
+    """Run sseload with `options`. It ends some seconds after the last event. Raises AssertionError."""
     command: Sequence[str] = (
         *(tool("sseload"), "-p", str(port), "-f", str(paths), "-n", str(readers)),
         *("-m", str(streams), "-d", str(seconds), "-t", "60", *options),
@@ -66,13 +69,13 @@ async def sseload(port: int, paths: Path, streams: int, readers: int, seconds: f
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the threads of a process have used of the processors, in user and system mode."""
+    """Return the processor time that all threads of a process have used, in user and system mode."""
     used = [Path(task, "schedstat").read_text().split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
     return sum(map(int, used)) / 1e9
 
 
 def resident_kb(pid: int) -> int:
-    """A process's resident memory."""
+    """Return the resident memory of a process, in kB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])

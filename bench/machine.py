@@ -1,4 +1,4 @@
-"""What was measured, and on what: the machine, the versions, the commit."""
+"""Describe the measured system: the machine, the versions, the commit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = ("uvicorn", "uvloop", "starlette", "redis", "hiredis", "langchain-ope
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Beside the figures, so that they can be read later."""
+    """Data stored together with the figures, so that they can be interpreted later."""
 
     when: str
     commit: str
@@ -32,7 +32,7 @@ class About:
     packages: dict[str, str]
 
     def lines(self) -> list[str]:
-        """In words."""
+        """Return the description as lines of text."""
         packages = ", ".join(f"{name} {number}" for name, number in self.packages.items())
         return [
             f"{self.when}, commit {self.commit}: {self.cores} cores of {self.processor}, "
@@ -40,12 +40,12 @@ class About:
         ]
 
     def plain(self) -> dict[str, Any]:
-        """For the file."""
+        """Return the description as JSON values for the file."""
         return asdict(self)
 
 
 def about() -> About:
-    """This machine, now."""
+    """Return the description of this machine at this moment."""
     return About(
         when=datetime.now(UTC).strftime("%Y-%m-%d"),
         commit=_said("git", "describe", "--always", "--dirty"),

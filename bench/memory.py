@@ -1,4 +1,4 @@
-"""Memory: what a `web` process holds after 10,000 streams that were read and have ended."""
+"""Measure the memory of a `web` process after 10,000 streams that were read and have ended."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bench.sides import PRODUCT, Server, product
 from tests.support.processes import REPOSITORY
 
 STREAMS, AT_ONCE, EVENTS = 10_000, 500, 20
-WARM = 2  # so many times AT_ONCE before it counts: imports, arenas, what a load of this kind takes
+WARM = 2  # number of unmeasured batches of AT_ONCE, for imports, arenas and buffers
 RATE = 100.0
 
 
 async def measure(rounds: int) -> list[Figure]:
-    """One round."""
+    """Measure one round."""
     before = Figure("memory of a process before", "MB")
     after = Figure(f"memory after {STREAMS:,} streams, read and ended", "MB", "within 5 % of before")
     async with product() as server:
@@ -34,7 +34,7 @@ async def measure(rounds: int) -> list[Figure]:
 
 
 async def _batch(server: Server) -> None:
-    """So many streams at once, each followed from its first event to its last."""
+    """Run AT_ONCE streams concurrently. Read each from its first event to its last."""
     assert server.redis is not None
     with TemporaryDirectory() as folder:
         paths, ready = Path(folder, "paths"), Path(folder, "ready")
@@ -58,7 +58,7 @@ async def _batch(server: Server) -> None:
 
 
 async def main() -> None:
-    """The lines alone."""
+    """Print only the lines of this measurement."""
     for figure in await measure(1):
         print(figure.row())
 

@@ -1,7 +1,4 @@
-"""The model: a scripted server in a process of its own, so that its work is neither side's.
-
-`python -m bench.model` prints its URL and serves until its stdin is closed.
-"""
+"""The model: a scripted server in a separate process, so that its work counts for neither side."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from tests.support.processes import REPOSITORY
 
 @asynccontextmanager
 async def model() -> AsyncIterator[dict[str, str]]:
-    """Serve; the environment of a process that is to ask it."""
+    """Start the server; yield the environment for a process that uses it."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.model"),
         stdin=asyncio.subprocess.PIPE,
@@ -35,7 +32,7 @@ async def model() -> AsyncIterator[dict[str, str]]:
 
 
 async def main() -> None:
-    """Serve until our stdin is closed."""
+    """Serve until stdin is closed."""
     async with ModelServer() as server:
         print(server.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)

@@ -1,4 +1,4 @@
-"""The figures as SVG."""
+"""Draw the figures as SVG files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.report import COLUMNS, Figure
 
 COLOURS = ("#1b6ca8", "#c44e2b", "#8a6db1", "#8c8c8c", "#4c9a52")
 mpl.rcParams.update({"svg.hashsalt": "holdfast", "svg.fonttype": "none", "font.size": 9})
-_PLAIN = {"Date": None, "Creator": None}  # the same figures give the same file
+_PLAIN = {"Date": None, "Creator": None}  # without metadata, equal figures give equal files
 
 
 def bars(figures: Sequence[Figure]) -> None:
-    """`bench.svg`: for each quantity the sides' medians, on a scale of powers of ten."""
+    """Write `bench.svg`: the median of each side for each quantity, on a logarithmic scale (base 10)."""
     shown = [figure for figure in figures if len(figure.sides) > 1 and min(figure.medians.values()) > 0]
     canvas, axes = pyplot.subplots(len(shown), 1, figsize=(8, 1.15 * len(shown)), squeeze=False)
     for axis, figure in zip(axes[:, 0], shown, strict=True):
@@ -46,7 +46,7 @@ def _bars(axis: Axes, figure: Figure) -> None:
 
 
 def curves(grown: Sequence[Curve]) -> None:
-    """`growth-NAME.svg`: events a second, latency and cores, over what is grown."""
+    """Write `growth-NAME.svg`: events a second, latency and cores, over the quantity that grows."""
     RESULTS.mkdir(exist_ok=True)
     for curve in grown:
         canvas, axes = pyplot.subplots(1, 3, figsize=(11, 3.2))

@@ -1,9 +1,11 @@
-"""A producer in a process of its own: streams are made and appended by `gateway.store`, as a worker's.
+"""A producer in a separate process. It makes streams and appends to them with `gateway.store`, as a worker
+does.
 
-`python -m bench.produce REDIS_URL STREAMS RATE SECONDS PATHS READY`: writes each stream's path to the file
-PATHS, waits for the file READY, then says RATE events a second in every stream. One append is in flight for a
-stream; what is due meanwhile goes with the next, as in the worker's writer. LangChain, which would be the
-bound, is not here. Prints one line of JSON: events, appends, seconds, CPU seconds.
+`python -m bench.produce REDIS_URL STREAMS RATE SECONDS PATHS READY`: write the path of each stream to the
+file PATHS, wait for the file READY, then write RATE events a second to every stream. Each stream has at most
+one append in flight; events that become due in the meantime go into the next append, as in the worker's
+writer. LangChain is not used, because it would limit the rate. Prints one line of JSON: events, appends,
+seconds, CPU seconds.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ CREATED = "2026-01-01T00:00:00Z"
 
 @dataclass(slots=True)
 class Stream:
-    """One stream as its producer has it: where it ends, and what waits."""
+    """The producer's state of one stream: its log end and the events not yet sent."""
 
     claim: Claim
     tag: str
@@ -50,7 +52,7 @@ class Stream:
     heard: Callable[[bool], None] = field(init=False)
 
     def say(self) -> None:
-        """One event of about 75 bytes, with the time in it."""
+        """Add one event of about 75 bytes that contains the present time."""
         self.sent += 1
         self.last = f"{self.end}-{self.tag}"
         token = b'{\\"ts\\":%d,\\"seq\\":%d,\\"token\\":\\"abcdefgh\\"}' % (time.time_ns(), self.sent)
@@ -59,17 +61,17 @@ class Stream:
         self.end += len(self.frames[-1])
 
     def next_batch(self) -> Batch:
-        """What waits, for the appender."""
+        """Return the waiting events as a batch for the appender."""
         frames, self.frames = b"".join(self.frames), []
         return Batch(self.end - len(frames), frames, self.last, "", {})
 
     def batch_sent(self, batch: Batch, stands: bool) -> None:
-        """The appender's answer."""
+        """Handle the appender's result for a batch."""
         self.heard(stands)
 
 
 async def made(log: Log) -> Stream:
-    """A new stream, claimed."""
+    """Create and claim a new stream."""
     stream_id, first = protocol.new_stream_id(), protocol.start("bench", "chat", ["chat"], CREATED)
     fields = {
         "owner": protocol.ANONYMOUS,
@@ -86,14 +88,14 @@ async def made(log: Log) -> Stream:
     assert claim is not None
     await log.append(
         claim, claim.log_end, b"", claim.record.last_id, KEEP_MS
-    )  # the server knows the script now
+    )  # from now on the server has the script
     stream = Stream(claim, claim.tag, claim.log_end)
     stream.turns = log.appends(claim, KEEP_MS, stream)
     return stream
 
 
 class Producer:
-    """Appends for streams, one append in flight for each; what comes meanwhile goes with the next."""
+    """Append to streams, with one append in flight for each stream. Newer events go into the next append."""
 
     def __init__(self) -> None:
         self._in_flight = 0
@@ -101,7 +103,7 @@ class Producer:
         self._idle = asyncio.Event()
 
     def append(self, stream: Stream) -> None:
-        """Write what waits, unless an append is in flight."""
+        """Send the waiting events, unless an append is in flight."""
         if stream.busy or not stream.frames:
             return
         stream.heard = partial(self._heard, stream)
@@ -110,7 +112,7 @@ class Producer:
         self._in_flight += 1
 
     async def finish(self) -> None:
-        """Wait until nothing is in flight. Raises RuntimeError when an append was not made."""
+        """Wait until no append is in flight. Raises RuntimeError if an append has failed."""
         while self._in_flight and not self._failed:
             self._idle.clear()
             await self._idle.wait()
@@ -129,7 +131,8 @@ class Producer:
 
 @asynccontextmanager
 async def beating() -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """What waits for the next beat. An event loop's own timers take up to two for one."""
+    """Yield a function that waits for the next tick. The event loop's own timers take up to two milliseconds
+    for one."""
     if sys.platform != "linux" or sys.version_info < (3, 13):
         yield partial(asyncio.sleep, TICK_SECONDS)
         return
@@ -140,7 +143,7 @@ async def beating() -> AsyncIterator[Callable[[], Awaitable[object]]]:
 
     def beat() -> None:
         os.read(clock, 8)
-        if beats.locked():  # those that were missed are one
+        if beats.locked():  # merge missed ticks into one
             beats.release()
 
     loop.add_reader(clock, beat)
@@ -152,7 +155,7 @@ async def beating() -> AsyncIterator[Callable[[], Awaitable[object]]]:
 
 
 async def produce(streams: list[Stream], rate: float, seconds: float) -> None:
-    """At the rate, one stream after the other, so that their events are spread over the time between two."""
+    """Produce at this rate. The streams take turns, so their events are spread evenly over the interval."""
     producer = Producer()
     every, count = 1 / (rate * len(streams)), int(rate * seconds) * len(streams)
     sent, began = 0, time.perf_counter()
@@ -169,7 +172,7 @@ async def produce(streams: list[Stream], rate: float, seconds: float) -> None:
 
 
 async def append(log: Log, stream: Stream, status: str = "") -> None:
-    """Write what waits."""
+    """Append the waiting events."""
     frames, stream.frames = b"".join(stream.frames), []
     position = stream.end - len(frames)
     answer = await log.append(stream.claim, position, frames, stream.last, KEEP_MS, status=status)
@@ -177,7 +180,7 @@ async def append(log: Log, stream: Stream, status: str = "") -> None:
 
 
 async def finish(log: Log, stream: Stream) -> None:
-    """The terminal event."""
+    """Append the terminal event."""
     done = protocol.done(finish_reason="stop", usage={}, attempts=1, duration_ms=1)
     stream.last = f"{stream.end}-{stream.tag}"
     stream.frames.append(sse.encode(done, stream.end, stream.tag))
@@ -192,7 +195,7 @@ async def main(url: str, count: int, rate: float, seconds: float, paths: Path, r
     written = paths.with_suffix(".part")
     written.write_text("".join(f"/stream/{stream.claim.record.id}\n" for stream in streams))
     written.rename(paths)
-    while not os.path.exists(ready):  # sseload can only write a file
+    while not os.path.exists(ready):  # sseload can only signal with a file
         await asyncio.sleep(0.01)
     settle()
     began, used = time.perf_counter(), time.process_time()

@@ -1,7 +1,8 @@
-"""Reconnects to a live log of 10 MB: what one costs the web process, in our own format and in others.
+"""Measure what one reconnect to a live log of 10 MB costs the web process, in our own format and in other
+formats.
 
-`python -m bench.reconnect [COUNT]`. A reader comes back twenty events before the log's end, reads these, and
-goes. The first one in a format pays for the shared projection and is told apart.
+`python -m bench.reconnect [COUNT]`. A reader connects twenty events before the end of the log, reads these
+and disconnects. The first reader of a format pays for the shared projection, and has a separate figure.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from gateway.redis.connection import Connection
 from gateway.store.log import Log
 
 LOG_BYTES = 10_000_000
-AT_ONCE = 500  # events an append
-BEHIND = 20  # events that a reader who comes back lacks
+AT_ONCE = 500  # events in each append
+BEHIND = 20  # number of events that a reconnecting reader lacks
 COUNT = 200
-RATE = 50  # a second
+RATE = 50  # events a second
 
 
 async def main(count: int) -> None:
@@ -46,7 +47,8 @@ async def main(count: int) -> None:
         ways: dict[str, Callable[[], tuple[str, dict[str, str]]]] = {
             "our own": lambda: (f"/stream/{run}", {"last-event-id": at, "accept": "text/event-stream"}),
             "OpenAI Responses": lambda: (f"/v1/responses/resp_{run}?stream=true&starting_after={after}", {}),
-            # One chunk a text event; `start` and `text-start` are before them.
+            # This format has one chunk for each text event, and two chunks before them: `start` and
+            # `text-start`.
             "AI SDK, startIndex": lambda: (f"/api/chat/{run}/stream?startIndex={len(ids) - BEHIND + 2}", {}),
             "LangGraph, join": lambda: (
                 f"/threads/{run}/runs/{run}/stream?stream_mode=messages-tuple",

@@ -1,4 +1,4 @@
-"""Replay: a finished log of 10,000 events, read whole by one reader, and by fifty at once."""
+"""Measure the replay of a finished log of 10,000 events by one reader, and by fifty readers at once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from gateway.store.log import Log
 EVENTS = 10_000
 READERS = (1, 50)
 BARS = {1: 20.0, 50: 500.0}
-AT_ONCE = 100  # events an append
+AT_ONCE = 100  # events in each append
 
 
 async def measure(rounds: int) -> list[Figure]:
-    """Milliseconds from the first connect to the last event of the last reader."""
+    """Return the milliseconds from the first connection to the last event of the last reader."""
     figures = {
         readers: Figure(
             f"replay of {EVENTS:,} events, {readers} reader{'s'[: readers > 1]}",
@@ -58,7 +58,7 @@ async def _read(server: Server, paths: Path, readers: int) -> float:
 
 
 async def _ours(server: Server) -> tuple[str, int]:
-    """Make the log; its path and its size."""
+    """Write the log; return its path and its size."""
     assert server.redis is not None
     connection = Connection(server.redis.url, name="bench")
     log = Log(connection)
@@ -84,7 +84,7 @@ async def _theirs(server: Server) -> None:
 
 
 async def main() -> None:
-    """The lines alone."""
+    """Print only the lines of this measurement."""
     for figure in await measure(3):
         print(figure.row())
 

@@ -1,4 +1,5 @@
-"""What a run has measured: figures of several sides, a pair of them each round, as a table, as JSON."""
+"""The figures of a run, for several sides, with one pair of values in each round. Output is a table or
+JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ Judge = Callable[[Mapping[str, float]], bool]
 
 @dataclass
 class Figure:
-    """One quantity. `holds` judges the medians by side; `bar` says in words what it asks."""
+    """One quantity. `holds` checks the medians of the sides; `bar` describes the required limit in words."""
 
     name: str
     unit: str = ""
@@ -25,16 +26,16 @@ class Figure:
     sides: dict[str, list[float]] = field(default_factory=dict)
 
     def note(self, side: str, value: float) -> None:
-        """Take a round's value."""
+        """Add the value of one round for a side."""
         self.sides.setdefault(side, []).append(value)
 
     @property
     def medians(self) -> dict[str, float]:
-        """Each side's median."""
+        """Return the median of each side."""
         return {side: statistics.median(values) for side, values in self.sides.items()}
 
     def cell(self, side: str) -> str:
-        """Median and spread."""
+        """Return the median and the spread as text."""
         values = self.sides.get(side)
         if not values:
             return "–"
@@ -44,19 +45,19 @@ class Figure:
         return f"{middle} ({self._shown(min(values))}–{self._shown(max(values))})"
 
     def verdict(self) -> str:
-        """Whether the bar holds."""
+        """Return whether the limit is met, as text."""
         if self.holds is None:
             return ""
         return "yes" if self.holds(self.medians) else "**no**"
 
     def row(self) -> str:
-        """The line of the table."""
+        """Return the row of the table."""
         unit = f", {self.unit}" if self.unit else ""
         cells = [self.name + unit, *(self.cell(side) for side in COLUMNS), self.bar, self.verdict()]
         return "| " + " | ".join(cells) + " |"
 
     def plain(self) -> dict[str, Any]:
-        """For the file."""
+        """Return the figure as JSON values for the file."""
         return {"name": self.name, "unit": self.unit, "bar": self.bar, "sides": self.sides}
 
     def _shown(self, value: float) -> str:
@@ -64,6 +65,6 @@ class Figure:
 
 
 def table(figures: list[Figure]) -> list[str]:
-    """All lines, each a median of the rounds with the least and the most behind it."""
+    """Return all rows. Each cell is the median of the rounds, followed by the lowest and highest value."""
     head = "| | " + " | ".join(COLUMNS) + " | bar | met |"
     return [head, "|---" * (len(COLUMNS) + 3) + "|", *(figure.row() for figure in figures)]

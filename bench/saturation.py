@@ -1,6 +1,7 @@
-"""Saturation: the most events a second, in 500 streams with a reader each, at a p99 below 250 ms.
+"""Measure saturation: the highest rate of events in 500 streams with one reader each, at a p99 below 250 ms.
 
-Each side climbs a ladder of rates, one run a rung, until a rung is twice not delivered whole or in time.
+Each side tries increasing rates, one run for each rate, until a rate fails twice (events are missing or
+late).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from bench.sides import FLOOR, PRODUCT, USUAL
 
 STREAMS, SECONDS = 500, 3.0
 P99_MS = 250.0
-LADDERS = {  # events a second in each stream
+LADDERS = {  # rates to try, in events a second for each stream
     PRODUCT: (160, 200, 320, 400, 500, 640, 800),
     USUAL: (2, 4, 6, 8, 12, 20),
     FLOOR: (40, 80, 120, 160, 200),
@@ -24,7 +25,8 @@ Climb = Callable[[Asked], Awaitable[Run]]
 
 
 async def measure(rounds: int) -> list[Figure]:
-    """Events a second, round trips to Redis an event, and the server's CPU, each at the highest rung."""
+    """Return events a second, Redis round trips for each event, and the server's CPU, all at the highest
+    rate."""
     most = Figure(
         f"most events a second, {STREAMS} streams, a reader each, p99 < {P99_MS:.0f} ms",
         "/s",
@@ -44,7 +46,7 @@ async def measure(rounds: int) -> list[Figure]:
         for _ in range(rounds):
             for side, run in runs.items():
                 rung, best = await climb(side, run, begin[side])
-                begin[side] = max(0, rung - 1)  # the next round begins where this one has ended
+                begin[side] = max(0, rung - 1)  # the next round starts at the rate where this one ended
                 most.note(side, best.delivered)
                 cpu.note(side, best.cpu_per_million)
                 if side != FLOOR:
@@ -53,10 +55,10 @@ async def measure(rounds: int) -> list[Figure]:
 
 
 async def climb(side: str, run: Climb, first: int) -> tuple[int, Run]:
-    """The highest rung that holds, from this one on (down from it, where it does not), and its run."""
+    """Return the highest rate that passes and its run. Start at rate `first`; go down if that rate fails."""
     ladder, best, rung = LADDERS[side], None, first
     while rung < len(ladder):
-        for _ in range(2):  # a machine that others use as well may stop for a moment
+        for _ in range(2):  # a shared machine may pause for a moment
             made = await run(Asked(STREAMS, STREAMS, ladder[rung], SECONDS))
             if held := made.load.p99 < P99_MS and made.delivered >= STREAMS * ladder[rung]:
                 break
@@ -66,13 +68,13 @@ async def climb(side: str, run: Climb, first: int) -> tuple[int, Run]:
             break
         else:
             rung -= 1
-    if best is None:  # not even the lowest: what came is told
+    if best is None:  # even the lowest rate fails: report what was delivered
         return 0, made
     return best
 
 
 async def main() -> None:
-    """The lines alone."""
+    """Print only the lines of this measurement."""
     for figure in await measure(2):
         print(figure.row())
 

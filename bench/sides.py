@@ -1,7 +1,7 @@
-"""The sides of a comparison: the product's own process, and the baselines', each on loopback.
+"""The sides of a comparison: the process of the product and the processes of the baselines, each on loopback.
 
-The product runs as an operator runs it, every guarantee switched on; only connections are not rotated, and
-quotas that one machine's load would meet are raised.
+The product runs as in operation, with every guarantee on. There are two exceptions: connections are not
+rotated, and quotas that the load of one machine would reach are raised.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.redis_server import RedisServer
 
 PRODUCT, ONE, USUAL, FLOOR = "Holdfast", "one function", "usual design", "floor"
 BARE = "LangChain alone"
-WIDE_OPEN = {  # quotas, so that one caller may be the load of many
+WIDE_OPEN = {  # quotas that let one caller send the load of many
     "GATEWAY_STREAM_MAX_AGE_SECONDS": "0",
     "GATEWAY_MAX_OWNER_STREAMS": "100000",
     "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "1000000",
@@ -31,7 +31,7 @@ WIDE_OPEN = {  # quotas, so that one caller may be the load of many
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who serves, on which port, in which process, and over which Redis if over one."""
+    """A running server: its name, port, process, and Redis if it has one."""
 
     name: str
     port: int
@@ -41,7 +41,7 @@ class Server:
 
 @asynccontextmanager
 async def product(mode: str = "web", **settings: str) -> AsyncIterator[Server]:
-    """`python -m gateway web`, or `all`, with a Redis of its own."""
+    """Start `python -m gateway web`, or another mode such as `all`, with a separate Redis."""
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(RedisServer())
         environment = {"REDIS_URL": redis.url, **WIDE_OPEN, **settings}
@@ -51,21 +51,21 @@ async def product(mode: str = "web", **settings: str) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def usual() -> AsyncIterator[Server]:
-    """One XREAD loop for each reader, over a Redis of its own."""
+    """Start the usual design: one XREAD loop for each reader, with a separate Redis."""
     async with RedisServer(tcp=True) as redis, module("bench.usual", redis.url) as (port, pid):
         yield Server(USUAL, port, pid, redis)
 
 
 @asynccontextmanager
 async def floor(*arguments: str) -> AsyncIterator[Server]:
-    """uvicorn alone, with bytes that are ready."""
+    """Start uvicorn alone, which sends prepared bytes."""
     async with module("bench.floor", *arguments) as (port, pid):
         yield Server(FLOOR, port, pid)
 
 
 @asynccontextmanager
 async def one_function(environment: dict[str, str]) -> AsyncIterator[Server]:
-    """The model's stream, straight into a response."""
+    """Start the one-function design: the model's stream is sent directly in a response."""
     async with module("bench.one_function", environment=environment) as (port, pid):
         yield Server(ONE, port, pid)
 
@@ -74,7 +74,7 @@ async def one_function(environment: dict[str, str]) -> AsyncIterator[Server]:
 async def module(
     name: str, *arguments: str, environment: dict[str, str] | None = None
 ) -> AsyncIterator[tuple[int, int]]:
-    """`python -m NAME SOCKET_FD ARGUMENTS`, serving a bound socket: its port and its pid."""
+    """Run `python -m NAME SOCKET_FD ARGUMENTS`, which serves a bound socket; yield its port and its pid."""
     bound = socket.create_server(("127.0.0.1", 0), backlog=2048)
     port = bound.getsockname()[1]
     command: Sequence[str] = (sys.executable, "-m", name, str(bound.fileno()), *arguments)
@@ -91,7 +91,7 @@ async def module(
 
 
 async def _answers(port: int) -> None:
-    """Until it has answered a request: it has its imports, and serves."""
+    """Wait until the server has answered a request: then its imports are done."""
     async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")

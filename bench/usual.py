@@ -22,7 +22,7 @@ READ_COUNT = 100
 
 
 def app(url: str) -> Starlette:
-    """`/stream/{id}` follows the Redis stream of that name, after `Last-Event-ID`."""
+    """Return an app whose `/stream/{id}` follows the Redis stream of that name, after `Last-Event-ID`."""
     redis: Any = Redis.from_url(url, max_connections=9000, socket_timeout=None)
 
     async def events(key: str, last: str) -> AsyncIterator[ServerSentEvent]:
@@ -42,7 +42,7 @@ def app(url: str) -> Starlette:
 
 
 def main(fd: int, url: str) -> None:
-    """Serve until killed."""
+    """Serve until the process is killed."""
     config = uvicorn.Config(app(url), log_level="critical", access_log=False)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
 

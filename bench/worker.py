@@ -1,8 +1,9 @@
-"""The worker: CPU of its process for each chunk of the model's, against LangChain's own `astream`.
+"""Measure the CPU time of the worker process for each chunk of the model, against LangChain's own `astream`.
 
-`python -m gateway worker` with 16 jobs at once, each with its lease, its log and its publishing; beside it a
-process that only iterates `ChatOpenAI.astream` over the same answers. Once with a model that pauses between
-its chunks, so that each is an append of its own, and once with one that is as fast as it can be.
+One side is `python -m gateway worker` with 16 concurrent jobs, each with lease, log and publishing. The other
+side is a process that only iterates `ChatOpenAI.astream` over the same answers. The first load is a model
+that pauses between chunks, so that each chunk is a separate append. The second load is a model without
+pauses.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from tests.support.redis_server import RedisServer
 
 JOBS = 16
 MOST = 1.1
-LOADS = {"50 chunks a second each": (200, 0.02), "a model without pauses": (400, 0.0)}  # chunks, pause
+# chunks in an answer; pause in seconds
+LOADS = {"50 chunks a second each": (200, 0.02), "a model without pauses": (400, 0.0)}
 
 
 async def measure(rounds: int) -> list[Figure]:
-    """Microseconds a chunk, for each load."""
+    """Measure microseconds for each chunk, for each load."""
     figures = []
     async with AsyncExitStack() as stack:
         environment = await stack.enter_async_context(model())
@@ -54,7 +56,7 @@ async def measure(rounds: int) -> list[Figure]:
             question = script(["word "] * chunks, pace=pause)
             for turn in range(rounds + (number == 0)):
                 alone, ours = await _alone(bare, question), await _ours(worker, gateway, question)
-                if turn or number:  # the first brings imports and connections
+                if turn or number:  # the first run includes imports and connections
                     figure.note(BARE, alone)
                     figure.note(PRODUCT, ours)
             figures.append(figure)
@@ -78,7 +80,8 @@ async def _ours(worker: GatewayProcess, gateway: Gateway, question: str) -> floa
 
 
 async def _ended(gateway: Gateway, stream_id: str) -> int:
-    """Wait for its end, without a reader that would take the processor; how many pieces of text it has."""
+    """Poll until the stream has ended, because a reader would use the processor; return its number of text
+    pieces."""
     log = gateway.parts.log
     while (await log.look(stream_id, ANONYMOUS)).record.status not in ENDED:  # type: ignore[union-attr]
         await asyncio.sleep(0.05)
@@ -91,7 +94,7 @@ async def _ended(gateway: Gateway, stream_id: str) -> int:
 
 
 async def main() -> None:
-    """The lines alone."""
+    """Print only the lines of this measurement."""
     for figure in await measure(3):
         print(figure.row(), figure.sides)
 

@@ -1,10 +1,10 @@
-"""Your own server runs your own LangChain code, and a callback writes what it says into a stream.
+"""Your own server runs your own LangChain code, and a callback writes the model's output into a stream.
 
-    export REDIS_URL=redis://localhost OPENAI_API_KEY=…
-    uvicorn --factory --app-dir examples langchain_callbacks:create_app
+export REDIS_URL=redis://localhost OPENAI_API_KEY=… uvicorn --factory --app-dir examples
+langchain_callbacks:create_app
 
-`POST /ask {"question", "job"}` answers at once with the stream's address at the gateway. The run goes on in
-this server: nothing of it is the gateway's, which only shows the stream and can cancel it.
+`POST /ask {"question", "job"}` answers at once with the stream's address at the gateway. The run continues in
+this server. The gateway only shows the stream and can cancel it.
 """
 
 from __future__ import annotations
@@ -27,60 +27,60 @@ from holdfast_gateway import Producer
 
 
 class ToStream(AsyncCallbackHandler):
-    """Writes a model's tokens and its tools' calls into a stage: `config={"callbacks": [ToStream(out)]}`."""
+    """Write a model's tokens and its tool calls into a stage: `config={"callbacks": [ToStream(out)]}`."""
 
-    raise_error = True  # of a stream that was cancelled or taken over: then this run is to stop, too
+    raise_error = True  # an error (stream cancelled or taken over) must stop this run, too
 
     def __init__(self, out: Any) -> None:
         self._out = out
         self._tools: dict[UUID, str] = {}
 
     async def on_llm_new_token(self, token: Any, **_: Any) -> None:
-        """A piece of text."""
+        """Write a piece of text."""
         if isinstance(token, str) and token:
             await self._out.text(token)
 
     async def on_tool_start(
         self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, **given: Any
     ) -> None:
-        """A tool's call begins."""
+        """Write that a tool call begins."""
         self._tools[run_id] = (serialized or {}).get("name") or "tool"
         asked = given.get("inputs")
         await self._out.tool(self._tools[run_id], str(run_id), input=input_str if asked is None else asked)
 
     async def on_tool_end(self, output: Any, *, run_id: UUID, **_: Any) -> None:
-        """It has an answer."""
+        """Write the answer of a tool call."""
         told = getattr(output, "content", output)
         await self._out.tool(self._tools.pop(run_id), str(run_id), output=told)
 
     async def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
-        """It has failed; why is nobody's business."""
+        """Write that a tool call has failed, without the error: readers must not see it."""
         await self._out.tool(self._tools.pop(run_id), str(run_id), failed=True)
 
 
 async def run(
     producer: Producer, chain: Runnable[Any, Any], stream_id: asyncio.Future[str], *, job: str, asked: str
 ) -> None:
-    """One run of the chain, from the opening of its stream to its end."""
+    """Run the chain once, from the opening of its stream to its end."""
     stream = await producer.open(chain="own-server", key=job)
     stream_id.set_result(stream.id)
-    if stream.status in ("done", "failed", "cancelled"):  # the job was asked for before
+    if stream.status in ("done", "failed", "cancelled"):  # the same job was requested before
         return
     try:
         async with stream.write() as out:
             if not out.finished:
                 async for _ in chain.astream(asked, config={"callbacks": [ToStream(out)]}):
-                    pass  # the callback has written it
+                    pass  # the callback has written the text
         await stream.done()
     except GatewayError:
-        raise  # cancelled, or taken over by another run of the same job: nothing is left to be written
+        raise  # cancelled, or taken over by another run of the same job: nothing remains to be written
     except Exception:
         await stream.failed("chain_error", "The chain failed.")
         raise
 
 
 def create_app(chain: Runnable[Any, Any] | None = None, producer: Producer | None = None) -> Starlette:
-    """The server. `chain` takes a question."""
+    """Return the server. `chain` takes a question."""
     running: set[asyncio.Task[None]] = set()
 
     async def ask(request: Request) -> Response:
@@ -95,7 +95,7 @@ def create_app(chain: Runnable[Any, Any] | None = None, producer: Producer | Non
         opened: set[asyncio.Future[Any]] = {task, stream_id}
         await asyncio.wait(opened, return_when=asyncio.FIRST_COMPLETED)
         if not stream_id.done():
-            await task  # what has kept it from being opened is this request's
+            await task  # an error that prevented the opening is raised in this request
         return JSONResponse({"stream": f"/stream/{stream_id.result()}"}, 202)
 
     @asynccontextmanager

@@ -1,9 +1,9 @@
-"""A plain OpenAI SDK answers into a stream: no LangChain, no chain, no worker.
+"""Write an answer of the plain OpenAI SDK into a stream: no LangChain, no chain, no worker.
 
-    REDIS_URL=redis://localhost OPENAI_API_KEY=… python examples/openai_sdk.py order-17 "Who are you?"
+REDIS_URL=redis://localhost OPENAI_API_KEY=… python examples/openai_sdk.py order-17 "Who are you?"
 
-Run it twice with the same first argument, or kill it in the middle and run it again: it is one stream. The
-gateway that has the same REDIS_URL shows it at `/stream/<id>`, while it is written and afterwards.
+Run it twice with the same first argument, or kill it in the middle and run it again: both runs write the same
+stream. The gateway with the same REDIS_URL shows the stream at `/stream/<id>`, during the run and after it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ MODEL = os.environ.get("MODEL", "gpt-4o-mini")
 
 
 async def answer(producer: Producer, model: openai.AsyncOpenAI, *, job: str, question: str) -> str:
-    """Write the model's answer into the stream of this job, whoever has begun it; the stream's id."""
+    """Write the model's answer into the stream of this job, new or begun by an earlier run; return its id."""
     stream = await producer.open(chain="answer", key=job, metadata={"job": job})
     print(f"/stream/{stream.id}", flush=True)
     usage: dict[str, int] = {}
     try:
         async with stream.write() as out:
-            if not out.finished:  # else an earlier run has finished it, and died before `done`
+            if not out.finished:  # an earlier run may have finished it, and died before `done`
                 usage = await _say(out, model, question)
         await stream.done(usage=usage)
-    except StreamEnded:  # an earlier run has ended it: there is nothing left to do
+    except StreamEnded:  # an earlier run has ended the stream: nothing remains to be done
         pass
     except openai.APIStatusError as error:
         may_pass = error.status_code >= 500
@@ -39,14 +39,14 @@ async def answer(producer: Producer, model: openai.AsyncOpenAI, *, job: str, que
 
 
 async def _say(out: Any, model: openai.AsyncOpenAI, question: str) -> dict[str, int]:
-    """Each piece as it comes. A cancel (`DELETE /stream/<id>`) cancels this, and so the model's call."""
+    """Write each piece when it arrives. A cancel of the stream cancels this, and so the model's call."""
     usage: dict[str, int] = {}
     completion = await model.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": question}],
         stream=True,
         stream_options={"include_usage": True},
-        seed=1,  # the more alike two attempts are, the less a second one has to take back
+        seed=1,  # a retry that gets the same answer voids less text
     )
     async with completion:
         async for chunk in completion:
@@ -60,7 +60,7 @@ async def _say(out: Any, model: openai.AsyncOpenAI, question: str) -> dict[str, 
 
 
 async def main(job: str, question: str) -> None:
-    """One answer."""
+    """Write one answer."""
     async with Producer.from_env() as producer, openai.AsyncOpenAI() as model:
         await answer(producer, model, job=job, question=question)
 

@@ -1,4 +1,4 @@
-"""A2A's official Python client at our hosts, as it is."""
+"""A2A's official Python client, unmodified, at our hosts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 async def client_of(
     url: str, chain: str = "chat", *, headers: Mapping[str, str] | None = None, **config: Any
 ) -> AsyncIterator[Client]:
-    """A client of a chain, by the card at its well-known path."""
+    """Open a client of a chain from the agent card at its well-known path."""
     async with httpx.AsyncClient(timeout=30, headers=dict(headers or {})) as http:
         card = await A2ACardResolver(http, f"{url.rstrip('/')}/a2a/{chain}").get_agent_card()
         client = ClientFactory(ClientConfig(httpx_client=http, **config)).create(card)
@@ -26,7 +26,8 @@ async def client_of(
 
 
 def asked(*parts: Mapping[str, Any], **fields: Any) -> a2a.SendMessageRequest:
-    """A message of these parts; `message_id`, `task_id`, `context_id`, and what a request has beside it."""
+    """Make a message from these parts. `fields` can be `message_id`, `task_id`, `context_id`, or a field of
+    the request."""
     names = {name: fields.pop(name) for name in ("message_id", "task_id", "context_id") if name in fields}
     message = {
         "messageId": names.get("message_id") or str(uuid4()),
@@ -45,19 +46,19 @@ def text(words: str) -> dict[str, Any]:
 
 
 def told(event: Any) -> dict[str, Any]:
-    """What the client hands on, as JSON."""
+    """Return an event of the client as JSON values."""
     made: dict[str, Any] = MessageToDict(event)
     return made
 
 
 async def sent(client: Client, request: a2a.SendMessageRequest, **headers: str) -> list[dict[str, Any]]:
-    """All that the client hands on of a message."""
+    """Send a message and return all events that the client delivers for it."""
     context = ClientCallContext(service_parameters=dict(headers)) if headers else None
     return [told(event) async for event in client.send_message(request, context=context)]
 
 
 class Assembled:
-    """A task, as a client puts it together from events."""
+    """A task that is assembled from events, as a client does it."""
 
     def __init__(self, events: list[dict[str, Any]] | None = None) -> None:
         self.id = self.context = ""
@@ -85,5 +86,5 @@ class Assembled:
 
     @property
     def texts(self) -> list[str]:
-        """Of each artifact."""
+        """Return the text of each artifact."""
         return ["".join(part.get("text", "") for part in parts) for parts in self.artifacts.values()]

@@ -1,8 +1,8 @@
-"""Both hosts with callers who are told apart, by API keys or by JWTs; tokens for one stream, and CORS.
+"""Both hosts with several authenticated callers (API keys or JWTs), tokens for one stream, and CORS.
 
-A module that asks for `guarded` or `trusting` names this one in `pytest_plugins`, beside `tests.hosts`. The
-Functions host has a function key that nobody sends: once callers are told apart, nothing asks for it.
-PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+A module that uses `guarded` or `trusting` names this module in `pytest_plugins`, together with `tests.hosts`.
+The Functions host has a function key that no test sends: when the gateway authenticates callers, the key is
+not required. PYTEST_DONT_REWRITE: this module is imported before pytest sees it as a plugin.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
 from tests.support.redis_server import RedisServer
 
-CANARY = "canary-7f3a"  # in every secret, and in every question
+CANARY = "canary-7f3a"  # part of every secret and of every question
 ORIGIN = "https://app.example"
 TOKEN_SECONDS = 300
 TOKEN_KEYS = [f"{CANARY}-of-stream-tokens-{name}-{'x' * 16}" for name in ("new", "old", "removed")]
@@ -50,11 +50,11 @@ FLOODS = (
     "day",
     "minute",
     "reloaded",
-)  # tests that fill a quota: it is free again a second later only
+)  # tests that fill a quota, which is free again only after a second
 
 
 def flooding(test: str, host: str) -> str:
-    """The key of who does nothing but fill its quota, in one of these tests."""
+    """Return the key of a caller that only fills its quota, in one of these tests."""
     return f"hf_{CANARY}-{test}-{host}-{'k' * 24}"
 
 
@@ -64,28 +64,28 @@ KEYS = (
 )
 METRICS_KEY = f"{CANARY}-of-metrics-{'m' * 32}"
 MOST_STREAMS, MOST_STREAM_READERS = 30, 4
-SMALL = {"GATEWAY_MAX_ITEMS": "50", "GATEWAY_MAX_MESSAGES": "40"}  # so that a body at the bound is not long
+SMALL = {"GATEWAY_MAX_ITEMS": "50", "GATEWAY_MAX_MESSAGES": "40"}  # keeps a body at the limit short
 
 
 def by_key(key: str) -> dict[str, str]:
-    """The headers of who has this API key, or this JWT."""
+    """Return the headers of a caller with this API key or JWT."""
     return {"authorization": f"Bearer {key}"}
 
 
 def keys_file(*keys: tuple[str, str]) -> str:
-    """The text of a file of keys."""
+    """Return the text of a file with these keys."""
     lines = [f"{name} {hashlib.sha256(key.encode()).hexdigest()}" for key, name in keys]
     return "\n".join(["# name, SHA-256 of the key", "", *lines]) + "\n"
 
 
 def old_tokens() -> StreamTokens:
-    """What signed before the keys were rotated."""
+    """Return the token signer with the keys from before the rotation."""
     return StreamTokens(TOKEN_KEYS[1:2], 60)
 
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """One host that asks who asks; `log` is all that its process has written to stderr."""
+    """A host that authenticates its callers. `log` returns all that its process has written to stderr."""
 
     name: str
     http: httpx.AsyncClient
@@ -101,21 +101,21 @@ class Guarded:
         return answer.headers["location"]
 
     async def finished(self, key: str, chunks: list[str] | None = None) -> str:
-        """Likewise, and wait for its end."""
+        """Start a stream as this caller and wait for its end; return its location."""
         where = await self.start(key, chunks)
         answer = await self.http.get(where, headers={**EVENTS, **by_key(key)})
         assert b"event: done" in answer.content
         return where
 
     async def token(self, where: str, key: str) -> dict[str, Any]:
-        """A token of this stream."""
+        """Request a token for this stream."""
         answer = await self.http.post(f"{where}/token", headers=by_key(key))
         assert answer.status_code == 201, answer.text
         document: dict[str, Any] = answer.json()
         return document
 
     async def now_ms(self) -> int:
-        """Redis's clock."""
+        """Return the time of Redis in milliseconds."""
         seconds, micros = await self.redis.time()
         return seconds * 1000 + micros // 1000
 
@@ -124,7 +124,7 @@ class Guarded:
 async def running(
     name: str, model: ModelServer, store: RedisServer, app: Path, settings: Mapping[str, str]
 ) -> AsyncIterator[Guarded]:
-    """One of the hosts, with workers."""
+    """Start one of the hosts, with workers."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         if name == "uvicorn":
@@ -144,7 +144,7 @@ async def running(
 async def both(
     model: ModelServer, app: Path, settings: Mapping[str, str]
 ) -> AsyncIterator[dict[str, Guarded]]:
-    """Both hosts, by name, on a store of their own: no other process takes their jobs."""
+    """Start both hosts, by name, on a separate store, so that no other process runs their jobs."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(RedisServer())
         yield {
@@ -155,28 +155,28 @@ async def both(
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def collector() -> AsyncIterator[Collector]:
-    """What these hosts export."""
+    """Receive the telemetry that these hosts export."""
     async with Collector() as started:
         yield started
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def issuer() -> AsyncIterator[Issuer]:
-    """Who signs JWTs."""
+    """Start the issuer that signs JWTs."""
     async with Issuer() as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of keys of `guarded`."""
+    """Write the key file of `guarded`."""
     path = tmp_path_factory.mktemp("keys") / "keys"
     path.write_text(keys_file(*KEYS))
     return path
 
 
 def plans_of(**more: object) -> str:
-    """The text of a file of plans: who may take few tokens."""
+    """Return the text of a plans file, which gives some callers a small token quota."""
     plans = {"day": {"tokens_per_day": 5}, "minute": {"tokens_per_minute": 5}}
     owners = {f"key:{plan}-{host}": plan for plan in plans for host in HOST_NAMES}
     return json.dumps({"plans": plans, "owners": owners} | more)
@@ -184,7 +184,7 @@ def plans_of(**more: object) -> str:
 
 @pytest.fixture(scope="session")
 def plans_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of plans of `guarded`."""
+    """Write the plans file of `guarded`."""
     path = tmp_path_factory.mktemp("plans") / "plans.json"
     path.write_text(plans_of())
     return path
@@ -192,16 +192,16 @@ def plans_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The app's folder."""
+    """Return the folder of the deployed app."""
     return quick_app(tmp_path_factory.mktemp("guarded-app"), SELDOM)
 
 
 def common(collector: Collector) -> dict[str, str]:
-    """Settings of all these hosts."""
+    """Return the settings that all these hosts share."""
     return {
         **collector.environment("guarded"),
         "GATEWAY_TOKEN_KEYS": " ".join(TOKEN_KEYS[:2]),
-        "GATEWAY_TOKEN_SECONDS": str(TOKEN_SECONDS),  # so that a token expires, whatever its stream does
+        "GATEWAY_TOKEN_SECONDS": str(TOKEN_SECONDS),  # a token expires, even if its stream still runs
         "GATEWAY_CORS_ORIGINS": f"{ORIGIN} http://localhost:3000",
         "GATEWAY_METRICS": "prometheus",
         "GATEWAY_METRICS_KEY": METRICS_KEY,
@@ -212,11 +212,11 @@ def common(collector: Collector) -> dict[str, str]:
         "GATEWAY_WEBHOOK_RETRY_SECONDS": "0.5 0.5",
         "GATEWAY_MAX_OWNER_STREAMS": str(MOST_STREAMS),
         "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "10000",
-        "GATEWAY_PRODUCER_GRACE_SECONDS": "5",  # what Schemathesis opens ends by itself
+        "GATEWAY_PRODUCER_GRACE_SECONDS": "5",  # streams that Schemathesis opens end by themselves
         "GATEWAY_MAX_STREAM_READERS": str(MOST_STREAM_READERS),
         **SMALL,
         "FUNCTIONS_HOST_KEY": "nobody-sends-it",
-        # What the platform makes of the template's corsOrigins for its own answers to preflights.
+        # The platform sets this from the template's corsOrigins, for its own answers to preflight requests.
         "CORS_ALLOWED_ORIGINS": json.dumps([ORIGIN, "http://localhost:3000"]),
         "CORS_SUPPORT_CREDENTIALS": "true",
     }
@@ -226,7 +226,7 @@ def common(collector: Collector) -> dict[str, str]:
 async def keyed(
     model: ModelServer, collector: Collector, deployed: Path, key_file: Path, plans_file: Path
 ) -> AsyncIterator[dict[str, Guarded]]:
-    """Both hosts, with API keys."""
+    """Start both hosts with API keys."""
     files = {"GATEWAY_KEYS_FILE": str(key_file), "GATEWAY_PLANS_FILE": str(plans_file)}
     settings = {**common(collector), **files, "GATEWAY_AUTH": "keys"}
     async with both(model, deployed, settings) as started:
@@ -237,7 +237,7 @@ async def keyed(
 async def signed(
     model: ModelServer, collector: Collector, deployed: Path, issuer: Issuer
 ) -> AsyncIterator[dict[str, Guarded]]:
-    """Both hosts, with JWTs; uvicorn's log is JSON."""
+    """Start both hosts with JWTs. The log of uvicorn is JSON."""
     settings = {**common(collector), **issuer.environment(), "GATEWAY_LOG_FORMAT": "json"}
     async with both(model, deployed, settings) as started:
         yield started
@@ -245,13 +245,13 @@ async def signed(
 
 @pytest.fixture(params=HOST_NAMES)
 def guarded(request: pytest.FixtureRequest, keyed: dict[str, Guarded]) -> Guarded:
-    """Each host with API keys, in turn."""
+    """Run the test on each host with API keys."""
     name: str = request.param
     return keyed[name]
 
 
 @pytest.fixture(params=HOST_NAMES)
 def trusting(request: pytest.FixtureRequest, signed: dict[str, Guarded]) -> Guarded:
-    """Each host with JWTs, in turn."""
+    """Run the test on each host with JWTs."""
     name: str = request.param
     return signed[name]

@@ -1,7 +1,8 @@
-"""Instances of the app on Azure's own parts: the Functions runtime, Storage's emulator, Redis, and a model.
+"""Instances of the app on Azure's own components: the Functions runtime, Storage's emulator, Redis, and a
+model.
 
-A module that asks for `cloud` names this one in `pytest_plugins`, beside `tests.hosts`.
-PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+A module that uses `cloud` names this module in `pytest_plugins`, together with `tests.hosts`.
+PYTEST_DONT_REWRITE: this module is imported before pytest sees it as a plugin.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.support.redis_server import RedisServer
 
 LEASE_SECONDS = 2
 HELD_JOBS = JOBS + HELD
-# A chain that takes its process with it, as a C library that crashes does.
+# A chain that kills its process, as a crash in a C library does.
 DEADLY = """
 import os
 from langchain_core.runnables import RunnableLambda
@@ -44,7 +45,7 @@ def deadly(settings):
 
 @dataclass
 class Cloud:
-    """What stands around the app: Storage, Redis, a model, and the folder that was deployed."""
+    """The environment of the app: Storage, Redis, a model, and the deployed folder."""
 
     azurite: Azurite
     store: RedisServer
@@ -54,7 +55,7 @@ class Cloud:
 
     @asynccontextmanager
     async def running(self, *, listen: bool = True, **settings: str) -> AsyncIterator[Instance]:
-        """One instance of the app."""
+        """Start one instance of the app."""
         environment = {
             **functions_environment(self.store.url, self.model, self.azurite.connection),
             "GATEWAY_LEASE_SECONDS": str(LEASE_SECONDS),
@@ -70,12 +71,12 @@ class Cloud:
 
     @asynccontextmanager
     async def queue(self, name: str = JOBS) -> AsyncIterator[QueueClient]:
-        """A client of the test's own."""
+        """Open a queue client for the test."""
         async with QueueClient.from_connection_string(self.azurite.connection, name) as client:
             yield client
 
     async def visible(self, name: str = JOBS) -> list[bytes]:
-        """The messages that anybody may have now."""
+        """Return the messages that any receiver could get now."""
         async with self.queue(name) as client:
             try:
                 found = await client.peek_messages(max_messages=32)
@@ -84,7 +85,7 @@ class Cloud:
             return [decoded(message) for message in found]
 
     async def gone(self) -> None:
-        """Wait until no message is left, hidden ones neither."""
+        """Wait until no message is left, including hidden messages."""
         try:
             await until(self.depth, lambda depth: depth == 0)
         except TimeoutError:
@@ -94,19 +95,22 @@ class Cloud:
             ) from None
 
     async def depth(self) -> int:
-        """How many messages stand in the queue of the held ones and in the jobs' queue, hidden ones too.
+        """Return the number of messages in the queue of held messages and in the jobs' queue, including
+        hidden messages.
 
-        In this order: a message goes from the first to the second, and stands in both meanwhile.
+        The queues are counted in this order: a message moves from the first to the second, and is in both for
+        a moment.
         """
         return await self.count(HELD_JOBS) + await self.count(JOBS)
 
     async def count(self, name: str) -> int:
-        """How many messages the service counts in a queue, hidden ones too: what the platform scales by."""
+        """Return how many messages the service counts in a queue, including hidden ones. The platform scales
+        by this number."""
         async with self.queue(name) as client:
             try:
                 return (await client.get_queue_properties()).approximate_message_count or 0
             except ResourceNotFoundError:
-                return 0  # nobody has made it yet
+                return 0  # the queue was not created yet
 
     async def clear(self) -> None:
         """Delete every message."""
@@ -118,7 +122,7 @@ class Cloud:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A host and its client."""
+    """A running host and its HTTP client."""
 
     host: FunctionsHost
     http: httpx.AsyncClient
@@ -138,7 +142,7 @@ class Instance:
 
 
 def decoded(message: QueueMessage) -> bytes:
-    """What a job's message says."""
+    """Return the body of a job's message."""
     return b64decode(message.content)
 
 

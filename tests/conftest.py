@@ -1,4 +1,5 @@
-"""Fixtures: one real Redis for the whole run, empty before each test, no everlasting key after."""
+"""Fixtures: one real Redis for the whole run. It is empty before each test, and every key left by a test must
+expire."""
 
 from __future__ import annotations
 
@@ -17,40 +18,42 @@ from tests import order, stores
 from tests.support.processes import AUTHORITY
 from tests.support.redis_server import RedisServer
 
-# Each HTTP client reads the authorities that it would trust, though it will only speak plain HTTP to
-# loopback. A machine's hundred and more take 20 ms of processor time; this one, half a millisecond.
+# Each HTTP client loads the certificate authorities that it trusts, even if it uses only plain HTTP on
+# loopback. The hundred and more authorities of a machine cost 20 ms of processor time; this single one costs
+# half a millisecond.
 os.environ["SSL_CERT_FILE"] = str(AUTHORITY)
 
-# Importing the tests makes millions of objects that stay. The garbage collector would look at them again and
-# again: a third of the time that collecting the tests takes.
+# Importing the tests creates millions of objects that are never freed. The garbage collector would scan them
+# again and again, which takes a third of the collection time of the tests.
 gc.disable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """As a plugin: what a conftest says of fixtures is not asked for the session's."""
+    """Register `Closing` as a plugin: the fixture hooks of a conftest are not called for session fixtures."""
     config.pluginmanager.register(order.Closing())
 
 
 def pytest_collection_finish() -> None:
-    """From here on garbage is collected, of what the tests themselves make."""
+    """Turn the garbage collector on again, for the objects that the tests create."""
     gc.freeze()
     gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make stores`."""
+    """Add the option for `make stores`."""
     parser.addoption(
         "--stores", action="store_true", help="every store test on every server, and nothing else"
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Store tests run on each server."""
+    """Run the store tests on each server."""
     stores.parametrize(metafunc, metafunc.config.getoption("stores"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Microsoft's runtime exists from Python 3.13 on; below, the other host's tests remain. Then: order."""
+    """Leave out tests of Microsoft's runtime below Python 3.13, where only the other host exists; then sort
+    the tests."""
     if sys.version_info < (3, 13):
         left_out = [item for item in items if item.get_closest_marker("functions")]
         config.hook.pytest_deselected(items=left_out)
@@ -68,7 +71,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
-    """`--dist loadfile`, but for the files that share hosts, and in the order of the collection."""
+    """Schedule as `--dist loadfile` does, but keep files that share hosts together, in the order of the
+    collection."""
     if config.getvalue("dist") != "loadfile":
         return None
     config.option.loadscopereorder = False
@@ -79,7 +83,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 @pytest.fixture(scope="session", autouse=True)
 def redis_program(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The server that is started where a `redis-server` is: its name in tests/stores.py."""
+    """Put the server of this parameter (a name in tests/stores.py) first on PATH, where a `redis-server` is
+    started."""
     name = getattr(request, "param", stores.ON_PATH)
     with stores.first_on_path(name):
         yield name
@@ -87,14 +92,15 @@ def redis_program(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def redis_server(redis_program: str) -> AsyncIterator[RedisServer]:
-    """The run's redis-server."""
+    """Start the redis-server of the run."""
     async with RedisServer() as server:
         yield server
 
 
 @pytest.fixture
 async def redis_url(redis_server: RedisServer) -> AsyncIterator[str]:
-    """Its URL; the store is this test's alone. Every key that a test leaves must expire by itself."""
+    """Return the URL of the store, which is empty at the start of the test. Every key that a test leaves must
+    expire."""
     client = Redis.from_url(redis_server.url)
     await client.flushall()
     yield redis_server.url
@@ -106,7 +112,7 @@ async def redis_url(redis_server: RedisServer) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """A client of the tests' own, to look behind."""
+    """Open a Redis client for the test, to inspect the store."""
     client = Redis.from_url(redis_url)
     yield client
     await client.aclose()

@@ -32,7 +32,7 @@ from tests.support.redis_server import RedisServer, free_port
 
 START_SECONDS = 300.0
 NODES = ("20", "22")
-BESIDE = ("deepagents", "fastapi")  # what `pip check` must be content with, in their newest versions
+BESIDE = ("deepagents", "fastapi")  # packages whose newest versions `pip check` must accept
 FASTAPI_APP = """
 from fastapi import FastAPI
 from holdfast_gateway.asgi import create_app
@@ -96,7 +96,7 @@ streams = register(app)
 
 @dataclass
 class Walk:
-    """One run: where it happens, the services that every way needs, and how long each step took."""
+    """One run: its folder, the services that every path needs, and the duration of each step."""
 
     folder: Path
     wheel: Path
@@ -112,7 +112,7 @@ class Walk:
         print(f"{name}: {self.took[-1][1]:.0f} s", flush=True)
 
     def installed(self, name: str, *asked: str) -> Installed:
-        """An environment of its own with these requirements; an empty folder beside it."""
+        """Make a separate environment with these requirements, and an empty folder next to it."""
         made = Installed(self.folder / name / "venv", self.folder / name / "empty")
         made.folder.mkdir(parents=True)
         venv.create(made.venv, with_pip=True, symlinks=True)
@@ -130,7 +130,7 @@ class Walk:
     async def running(
         self, made: Installed, *command: str, cwd: Path, ready: Callable[[str], str | None], **more: str
     ) -> AsyncIterator[str]:
-        """A command until the block is left; what `ready` found in one of its lines."""
+        """Run a command until the block ends; yield what `ready` found in a line of its output."""
         environment: Mapping[str, str] = {**made.environment, **self.model.environment(), **more}
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -159,12 +159,12 @@ class Walk:
 
 
 def after(words: str) -> Callable[[str], str | None]:
-    """The rest of the line that has these words."""
+    """Return the rest of the line that contains these words."""
     return lambda line: line.partition(words)[2].strip() if words in line else None
 
 
 async def streamed(url: str, path: str, headers: Mapping[str, str] | None = None, **body: object) -> None:
-    """A stream is started, read, and read again from its middle."""
+    """Start a stream, read it, and read it again from its middle."""
     async with httpx.AsyncClient(base_url=url, timeout=START_SECONDS, headers=headers) as http:
         made = await http.post(f"{path}/stream", json={"user": script(["one ", "two"]), **body})
         assert made.status_code == 202, made.text
@@ -180,7 +180,7 @@ async def streamed(url: str, path: str, headers: Mapping[str, str] | None = None
 
 
 async def new(walk: Walk) -> None:
-    """`holdfast new`, its test, `holdfast run`."""
+    """Run `holdfast new`, the new project's test, and `holdfast run`."""
     made = walk.installed("new", walk.ours("[server,worker,embedded]"), "pytest", *BESIDE)
     made.run("holdfast", "new", "trip")
     project = made.folder / "trip"
@@ -198,7 +198,8 @@ async def new(walk: Walk) -> None:
 
 
 async def fastapi(walk: Walk) -> None:
-    """The mount of the documentation; and a client from an environment that has nothing but the base."""
+    """Mount the gateway as the documentation says. The client is in an environment with only the base
+    install."""
     made = Installed(walk.folder / "new" / "venv", walk.folder / "fastapi")
     if not made.venv.exists():
         made = walk.installed("fastapi", walk.ours("[server,worker]"), *BESIDE)
@@ -216,7 +217,7 @@ async def fastapi(walk: Walk) -> None:
 
 
 async def producer(walk: Walk) -> None:
-    """A program without LangChain writes, is killed, and goes on when it is started again."""
+    """Run a program without LangChain that writes, is killed, and continues after a restart."""
     made = walk.installed("producer", walk.ours("[server]"))
     async with served(walk) as url:
         with walk.step("producer: written, killed, gone on with, read"):
@@ -250,7 +251,7 @@ async def producer(walk: Walk) -> None:
 
 
 async def client(walk: Walk) -> None:
-    """The base install follows a stream of a gateway through its end and from its middle."""
+    """Follow a stream of a gateway with the base install: from its start to its end, and from its middle."""
     made = walk.installed("client", walk.ours(""))
     packages = json.loads(made.run(str(made.python), "-m", "pip", "list", "--format=json").splitlines()[0])
     print("the base install:", " ".join(sorted(one["name"] for one in packages)))
@@ -262,7 +263,8 @@ async def client(walk: Walk) -> None:
 
 
 async def node(walk: Walk) -> None:
-    """npm's tarball with the newest React: the README's program on each Node, which npm has as a package."""
+    """Install npm's tarball with the newest React, and run the README's program on each Node that npm has as
+    a package."""
     (tarball,) = (ROOT / "dist").glob("holdfast-client-*.tgz")
     async with served(walk) as url:
         for version in NODES:
@@ -281,7 +283,7 @@ async def node(walk: Walk) -> None:
 
 @asynccontextmanager
 async def served(walk: Walk) -> AsyncIterator[str]:
-    """The URL of a gateway that the wheel serves."""
+    """Serve a gateway from the wheel; yield its URL."""
     server = Installed(walk.folder / "new" / "venv", walk.folder / "served")
     if not server.venv.exists():
         server = walk.installed("server", walk.ours("[server,worker]"))
@@ -297,7 +299,7 @@ async def served(walk: Walk) -> AsyncIterator[str]:
 
 
 async def functions(walk: Walk) -> None:
-    """A new project's app, with a function of one's own, in Microsoft's runtime with Azurite."""
+    """Run the app of a new project, with an additional function, in Microsoft's runtime with Azurite."""
     made = walk.installed("functions", walk.ours("[azure]"), "azure-functions-runtime", "pytest")
     made.run("holdfast", "new", "trip")
     project = made.folder / "trip"
@@ -313,13 +315,13 @@ async def functions(walk: Walk) -> None:
             await streamed(said.split(",")[0], "", chain="trip")
     (project / "function_app.py").write_text(FUNCTIONS_APP)
     host = json.loads((project / "host.json").read_text())
-    del host["extensions"]["http"]  # so the prefix is the host's own, /api
+    del host["extensions"]["http"]  # then the prefix is the host's default, /api
     host["extensions"]["queues"] |= {"maxPollingInterval": "00:00:00.5"}
     del host["extensions"]["queues"]["messageEncoding"]
     (project / "host.json").write_text(json.dumps(host))
     harness = made.folder / "harness"
     harness.mkdir()
-    (harness / "tests").symlink_to(ROOT / "tests")  # the stand-in for the Functions host, and no product
+    (harness / "tests").symlink_to(ROOT / "tests")  # for the stand-in of the Functions host, not the product
     with walk.step("functions: the host, a stream below /api"):
         async with (
             Azurite() as azurite,

@@ -1,8 +1,8 @@
-"""Both hosts over one store and one scripted model: what is said of HTTP is said of either.
+"""Both hosts on one store and one scripted model. Each HTTP test runs on both hosts.
 
-A module that asks for `host` names this one in `pytest_plugins` and runs in the session's event loop, in
-which the model answers. Streams are its own; the store is shared, and never flushed.
-PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+A module that uses `host` names this module in `pytest_plugins` and runs in the session's event loop, in which
+the model answers. Each test makes its own streams. The store is shared and is never flushed.
+PYTEST_DONT_REWRITE: this module is imported before pytest sees it as a plugin.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ LIMIT_SECONDS = 30
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 2
 JOBS = "holdfast-jobs"
-NO_DIRECT_START = {"GATEWAY_DIRECT_START": "off"}  # who takes the POST does not run its job
+NO_DIRECT_START = {"GATEWAY_DIRECT_START": "off"}  # the process that gets the POST does not run its job
 EVENTS = {"accept": "text/event-stream"}
 JSON = {"accept": "application/json"}
-SELDOM = "00:00:02"  # how often an idle queue is looked at by a host that looks after each POST, too
-NOBODY = "00" + "A" * 22  # the form of an id, and nobody's
-HOST_NAMES = ("uvicorn", "functions") if sys.version_info >= (3, 13) else ("uvicorn",)  # as the runtime asks
-# What a model may say, and what breaks a careless parser.
+SELDOM = "00:00:02"  # poll interval of an idle queue, for a host that also polls after each POST
+NOBODY = "00" + "A" * 22  # it has the form of an id but no stream has it
+# the runtime needs 3.13
+HOST_NAMES = ("uvicorn", "functions") if sys.version_info >= (3, 13) else ("uvicorn",)
+# Texts that a model may write and that break a careless parser.
 TEXTS = [
     "plain",
     "a\nb",
@@ -55,7 +56,7 @@ TEXTS = [
     "\ufeff",
     " ",
 ]
-# A chain that says what it was handed; a module of the operator's own, as GATEWAY_CHAINS names it.
+# A chain that returns its input. It is a module of the operator, which GATEWAY_CHAINS names.
 MIRROR = """
 import json
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -88,7 +89,7 @@ _WIRE = re.compile(
 
 @dataclass(slots=True)
 class Wire:
-    """What one connection has carried, taken apart; anything beyond the contract is an error."""
+    """The parsed data of one connection. Any data outside the contract is an error."""
 
     raw: bytes
     kinds: list[str] = field(default_factory=list)  # `retry`, `beat` and `frame`, in order
@@ -113,60 +114,62 @@ class Wire:
 
 
 def triples(wire: Wire) -> list[tuple[str, str, str]]:
-    """Its events as a client sees them: id, type, data."""
+    """Return the events as a client sees them: id, type, data."""
     return list(zip(wire.ids, wire.events, (data.decode() for data in wire.data), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host, and what stands behind it."""
+    """One host and the services that it uses."""
 
     name: str
     http: httpx.AsyncClient
     redis: Redis
     model: ModelServer
     queued: Queued
-    functions: Sequence[Mapping[str, Any]] = ()  # as the Functions host has indexed them
+    functions: Sequence[Mapping[str, Any]] = ()  # the functions that the Functions host has indexed
 
     async def start(self, chunks: list[str], **options: Any) -> str:
-        """Start a stream that says these chunks (`script`); its location."""
+        """Start a stream that writes these chunks (`script`); return its location."""
         answer = await self.http.post("/stream", json={"user": script(chunks, **options)})
         assert answer.status_code == 202, answer.text
         return answer.headers["location"]
 
     async def finished(self, chunks: list[str]) -> tuple[str, Wire]:
-        """A stream at its end: its location, and what a reader got."""
+        """Run a stream to its end; return its location and what a reader received."""
         where = await self.start(chunks)
         return where, await self.read(where)
 
     async def read(self, where: str, last_event_id: str = "") -> Wire:
-        """One connection, until the server closes it."""
+        """Read one connection until the server closes it."""
         cursor = {"last-event-id": last_event_id} if last_event_id else {}
         answer = await self.http.get(where, headers={**EVENTS, **cursor})
         assert answer.status_code == 200, answer.text
         return Wire(answer.content)
 
     async def status(self, where: str) -> dict[str, Any]:
-        """The status document."""
+        """Return the status document."""
         answer = await self.http.get(where, headers=JSON)
         assert answer.status_code == 200, answer.text
         document: dict[str, Any] = answer.json()
         return document
 
     async def log(self, where: str) -> bytes:
-        """The log itself, as it stands in the store."""
+        """Return the log as stored in the store."""
         log = await self.redis.get(Log.keys(where.rpartition("/")[2])[1])
         assert isinstance(log, bytes)
         return log
 
     async def last_message(self) -> bytes:
-        """The newest job that was put into the queue, as the queue carries it."""
+        """Return the newest job that was put into the queue, in the form in which the queue carries it."""
         return await self.queued.last()
 
     async def stored(self) -> tuple[list[bytes], int]:
-        """What a request may leave behind: the streams' keys, and how many jobs were ever queued.
+        """Return what a request may leave in the store: the keys of streams, and the number of jobs ever
+        queued.
 
-        What owners are told of streams before is awaited; a minute's tokens go by themselves.
+        It first waits for the notices to owners about earlier streams. The token counts of a minute expire by
+        themselves.
         """
         keys: list[Any] = await until(
             lambda: self.redis.keys("*"), lambda keys: not any(b":journal:" in key for key in keys)
@@ -177,7 +180,7 @@ class Host:
 
 
 async def until(ask: Callable[[], Awaitable[T]], right: Callable[[T], object]) -> T:
-    """Ask until the answer is right; what cannot be waited for is asked for again."""
+    """Repeat a request until the answer is right. It is for conditions that no event announces."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while not right(answer := await ask()):  # noqa: ASYNC110 - only an answer can tell
             await asyncio.sleep(0.02)
@@ -188,7 +191,7 @@ async def until(ask: Callable[[], Awaitable[T]], right: Callable[[T], object]) -
 async def uvicorn_host(
     model: ModelServer, redis_url: str, mode: str = "all", **settings: str
 ) -> AsyncIterator[Host]:
-    """A uvicorn host of a test's own, with workers if the mode is `all`."""
+    """Start a separate uvicorn host, with workers if the mode is `all`."""
     environment = {**model.environment(), "REDIS_URL": redis_url, **settings}
     async with (
         GatewayProcess(mode, environment) as process,
@@ -202,7 +205,7 @@ async def uvicorn_host(
 async def functions_host(
     model: ModelServer, redis_url: str, *, app: Path = REPOSITORY, listen: bool = False, **settings: str
 ) -> AsyncIterator[Host]:
-    """A Functions host of a test's own, on an Azurite of its own; without `listen` nothing takes a job."""
+    """Start a separate Functions host on a separate Azurite. Without `listen` it runs no jobs."""
     idle = {} if listen else NO_DIRECT_START
     async with (
         Azurite() as azurite,
@@ -221,7 +224,7 @@ async def functions_host(
 
 @asynccontextmanager
 async def within(settings: Settings, routes: Routes = ROUTES) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway in this process."""
+    """Open a client of a gateway in this process."""
     gateway = Gateway(settings, {"chat": ["chat"]})
     transport = httpx.ASGITransport(app(gateway, routes))
     async with httpx.AsyncClient(base_url="http://localhost", transport=transport) as http:
@@ -230,7 +233,7 @@ async def within(settings: Settings, routes: Routes = ROUTES) -> AsyncIterator[h
 
 
 def quick_app(folder: Path, pause: str = "00:00:00.5") -> Path:
-    """The app as it is deployed, but for the longest pause between two looks at an idle queue."""
+    """Copy the app as it is deployed, with a shorter maximum pause between two polls of an idle queue."""
     for item in (
         *REPOSITORY.glob("*.py"),
         REPOSITORY / "gateway",
@@ -247,14 +250,14 @@ def quick_app(folder: Path, pause: str = "00:00:00.5") -> Path:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def model() -> AsyncIterator[ModelServer]:
-    """The scripted model, in this process."""
+    """Start the scripted model in this process."""
     async with ModelServer() as server:
         yield server
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def store() -> AsyncIterator[RedisServer]:
-    """The store of both hosts."""
+    """Start the store of both hosts."""
     async with RedisServer() as server:
         yield server
 
@@ -263,7 +266,7 @@ async def store() -> AsyncIterator[RedisServer]:
 async def hosts(
     store: RedisServer, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[dict[str, Host]]:
-    """Both hosts, by name, on one store; each with the queue and the workers of its own."""
+    """Start both hosts, by name, on one store. Each host has its own queue and workers."""
     folder: Path = tmp_path_factory.mktemp("chains")
     (folder / "mirror.py").write_text(MIRROR)
     shared = {
@@ -286,13 +289,13 @@ async def hosts(
 
 @pytest.fixture(params=HOST_NAMES)
 def host(request: pytest.FixtureRequest, hosts: dict[str, Host]) -> Host:
-    """Each host in turn."""
+    """Run the test on each host."""
     name: str = request.param
     return hosts[name]
 
 
 def functions_environment(redis_url: str, model: ModelServer, storage: str) -> dict[str, str]:
-    """What the functions host is configured with."""
+    """Return the settings of the Functions host."""
     return {
         **model.environment(),
         "REDIS_URL": redis_url,

@@ -35,7 +35,8 @@ AGE_SECONDS = "0.6"
 
 @dataclass(frozen=True, slots=True)
 class Mortal:
-    """One kind of host; `url` and `rotating_url` serve the same streams, none of them runs jobs."""
+    """A host without workers. `url` and `rotating_url` serve the same streams; the hosts at both run no
+    jobs."""
 
     name: str
     url: str
@@ -45,7 +46,7 @@ class Mortal:
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[GatewayProcess]:
-        """A worker of its own; `kill` it, or let it end with the block."""
+        """Start a separate worker. The test can `kill` it; else it stops at the end of the block."""
         async with GatewayProcess("worker", self.environment) as process:
             yield process
 
@@ -54,7 +55,7 @@ class Mortal:
 async def mortals(
     model: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[dict[str, Mortal]]:
-    """Both hosts, by name."""
+    """Start both hosts, by name."""
     lease = {"GATEWAY_LEASE_SECONDS": LEASE_SECONDS}
     age = {"GATEWAY_STREAM_MAX_AGE_SECONDS": AGE_SECONDS}
     async with AsyncExitStack() as stack:
@@ -78,6 +79,6 @@ async def mortals(
 
 @pytest.fixture(params=HOST_NAMES)
 def mortal(request: pytest.FixtureRequest, mortals: dict[str, Mortal]) -> Mortal:
-    """Each host in turn."""
+    """Run the test on each host."""
     name: str = request.param
     return mortals[name]

@@ -1,7 +1,7 @@
-"""OpenAI's official clients at our hosts: PyPI `openai` in this process, npm `openai` in one of its own.
+"""OpenAI's official clients at our hosts: PyPI `openai` in this process, npm `openai` in a separate process.
 
-A stream that is cut goes on after the last `sequence_number`, as the clients' documentation has it. Neither
-client does that by itself.
+A stream that was cut is continued after the last `sequence_number`, as the documentation of the clients says.
+The clients do not do this by themselves.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ NOBODYS_KEY = "nobody asks for it"
 
 @dataclass(slots=True)
 class Seen:
-    """What a client has seen of a response: its events as JSON, the response at its end, and the cuts."""
+    """What a client received of a response: its events as JSON, the final response, and the number of
+    cuts."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     response: dict[str, Any] = field(default_factory=dict)
-    text: str = ""  # the final response's, as the client adds it up
+    text: str = ""  # text of the final response, as the client assembles it
     cuts: int = 0
 
     @property
     def kinds(self) -> list[str]:
-        """The events' types, each piece of text once."""
+        """Return the types of the events. Consecutive pieces of text count once."""
         names = [event["type"].removeprefix("response.") for event in self.events]
         return [
             name for at, name in enumerate(names) if not name.endswith("text.delta") or names[at - 1] != name
@@ -45,7 +46,7 @@ class Seen:
 
     @property
     def standing(self) -> str:
-        """The text of the messages that are not void, put together from the pieces."""
+        """Return the text of the messages that are not void, assembled from the pieces."""
         pieces: dict[int, str] = {}
         for event in self.events:
             if event["type"] == "response.output_text.delta":
@@ -59,7 +60,7 @@ class Seen:
 async def python(
     url: str | httpx.URL, key: str = NOBODYS_KEY, retries: int = 0
 ) -> AsyncIterator[AsyncOpenAI]:
-    """The client of PyPI."""
+    """Open the client of PyPI."""
     async with AsyncOpenAI(base_url=f"{str(url).rstrip('/')}/v1", api_key=key, max_retries=retries) as client:
         yield client
 
@@ -67,12 +68,12 @@ async def python(
 async def javascript(
     url: str | httpx.URL, call: str, key: str = NOBODYS_KEY, **given: Any
 ) -> list[dict[str, Any]]:
-    """What npm's client says of a call of tests/node/openai.mjs."""
+    """Return the output of tests/node/openai.mjs for a call of npm's client."""
     return await node("openai.mjs", str(url).rstrip("/"), key, json.dumps({call: given}))
 
 
 async def go_on(client: AsyncOpenAI, seen: Seen, stream: Any = None, response_id: str = "") -> None:
-    """Read a response to its end, however often the connection is cut."""
+    """Read a response to its end, and continue after each cut of the connection."""
     while not (seen.events and seen.events[-1]["type"] in ENDS):
         try:
             if stream is None:
@@ -92,7 +93,7 @@ async def go_on(client: AsyncOpenAI, seen: Seen, stream: Any = None, response_id
 
 
 async def by_python(url: str, body: dict[str, Any]) -> Seen:
-    """Start a response and read it."""
+    """Start a response with the Python client and read it."""
     seen = Seen()
     async with python(url) as client:
         await go_on(client, seen, await client.responses.create(**body, stream=True))
@@ -100,12 +101,12 @@ async def by_python(url: str, body: dict[str, Any]) -> Seen:
 
 
 async def by_javascript(url: str, body: dict[str, Any]) -> Seen:
-    """Likewise."""
+    """Start a response with the JavaScript client and read it."""
     return seen_by(await javascript(url, "create", body=body))
 
 
 async def follow_python(url: str, response_id: str) -> Seen:
-    """Read one that somebody else has started, from its beginning."""
+    """Read a response from its beginning that another client has started."""
     seen = Seen()
     async with python(url) as client:
         await go_on(client, seen, response_id=response_id)
@@ -113,12 +114,12 @@ async def follow_python(url: str, response_id: str) -> Seen:
 
 
 async def follow_javascript(url: str, response_id: str) -> Seen:
-    """Likewise."""
+    """Read a response from its beginning with the JavaScript client; another client has started it."""
     return seen_by(await javascript(url, "follow", id=response_id))
 
 
 def seen_by(said: list[dict[str, Any]]) -> Seen:
-    """What the script has said."""
+    """Return what the script's client received, from the output of the script."""
     assert "result" in said[-1], said[-1]
     seen = Seen([line["event"] for line in said if "event" in line], said[-1]["result"])
     messages = [item for item in seen.response["output"] if item["type"] == "message"]
@@ -132,12 +133,12 @@ BOTH = {"python": by_python, "javascript": by_javascript}
 
 
 def stream_of(response_id: str) -> str:
-    """Where our own format has it."""
+    """Return the path of the response in our own format."""
     return f"/stream/{response_id.partition('_')[2]}"
 
 
 async def status(http: httpx.AsyncClient, response_id: str, **headers: str) -> dict[str, Any]:
-    """The status document of a response's stream."""
+    """Return the status document of a response's stream."""
     answer = await http.get(stream_of(response_id), headers={**JSON, **headers})
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()

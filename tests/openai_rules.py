@@ -1,4 +1,5 @@
-"""What OpenAI's endpoints refuse: bodies that break one rule, each with the field that is named."""
+"""Requests that OpenAI's endpoints refuse. Each body breaks one rule; the expected answer names the wrong
+field."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 SESSION_HOSTS = frozenset({"hosts", "keyed", "signed"})  # fixtures of tests/hosts.py and tests/callers.py
-CLOSED = SESSION_HOSTS | {"mortals", "store"}  # what is closed when the rest of a group does not ask for it
+CLOSED = SESSION_HOSTS | {"mortals", "store"}  # closed when no later test of the group uses it
 # The files of foreign formats share hosts of their own (tests/mortals.py). They run as two groups. A file's
 # group is that of the first of these beginnings that the file's name has.
 FORMATS = {
@@ -24,7 +24,7 @@ FORMATS = {
     "tests/test_format_durable": "formats: AI SDK and Durable Streams",
     "tests/test_format_": "formats: LangGraph and OpenAI",
 }
-# Of these groups, the files that ask for hosts which ask who is there; they go last.
+# The files of these groups that use hosts with authentication. They run last in their group.
 FORMATS_KEYED = (
     "tests/test_format_langgraph_protocol.py",
     "tests/test_format_openai_requests.py",
@@ -36,7 +36,7 @@ FORMATS_KEYED = (
 )
 KEYED = "those that share hosts which ask who is there"
 PLAIN = "those that share hosts which ask nobody"
-SHARING = {  # in this order; a test holds it against the fixtures that each file asks for
+SHARING = {  # in this order; a test compares it with each file's fixtures
     f"tests/{name}.py": group
     for group, names in {
         KEYED: (
@@ -44,8 +44,8 @@ SHARING = {  # in this order; a test holds it against the fixtures that each fil
             "guess/test_guess",
             "test_auth_keys",
             "test_auth_owners",
-            "test_auth_jwt",  # asks for `signed`
-            "test_canary",  # asks for `signed`, too, and reads the logs of all that came before
+            "test_auth_jwt",  # uses `signed`
+            "test_canary",  # uses `signed`, too; reads the logs of all earlier tests
             "test_foreign_owners",
             "test_operations",
             "test_quota_http",
@@ -57,7 +57,7 @@ SHARING = {  # in this order; a test holds it against the fixtures that each fil
             "test_webhooks_hosts",
             "test_webhooks_clients",
             "test_stream_tokens",
-            "test_producer_hosts",  # from here on they ask for `hosts`, too
+            "test_producer_hosts",  # from here on the files use `hosts`, too
             "test_cors",
             "test_openapi",
         ),
@@ -80,7 +80,7 @@ SHARING = {  # in this order; a test holds it against the fixtures that each fil
     for name in names
 }
 GROUPS = frozenset({*FORMATS.values(), *SHARING.values()})
-# By what they take, the longest first.
+# Sorted by duration, the longest first.
 FIRST = (
     KEYED,
     PLAIN,
@@ -116,14 +116,14 @@ FIRST = (
 
 
 def group(nodeid: str) -> str:
-    """What runs in one worker: a file, or the files that share hosts."""
+    """Return the group that must run in one worker: a file, or the files that share hosts."""
     file = nodeid.partition("::")[0]
     found = (name for beginning, name in FORMATS.items() if file.startswith(beginning))
     return SHARING.get(file) or next(found, file)
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Sort the groups, and the files of a group that are named here; the rest stays in its order."""
+    """Sort the groups, and those files of a group that are named here. The other files keep their order."""
     place = {name: number for number, name in enumerate(FIRST)}
     within = {name: number for number, name in enumerate((*SHARING, *FORMATS_KEYED), 1)}
 
@@ -135,10 +135,10 @@ def arrange(items: list[pytest.Item]) -> None:
 
 
 class Closing:
-    """Closes hosts that the rest of a group does not ask for; the next group that does starts them anew."""
+    """Close hosts that no later test of the group uses. The next group that uses them starts them again."""
 
     def __init__(self) -> None:
-        self._last: dict[str, list[str]] = {}  # names of fixtures, by the last test that asks for them
+        self._last: dict[str, list[str]] = {}  # names of fixtures for each test that is the last to use them
         self._started: dict[str, Callable[[], None]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -158,7 +158,7 @@ class Closing:
 
 
 def closing(items: Iterable[pytest.Item]) -> dict[str, list[str]]:
-    """Which fixtures of `CLOSED` nobody of the same group asks for, after the test of this name."""
+    """Return for each test the fixtures of `CLOSED` that no later test of its group uses."""
     last = {
         (group(item.nodeid), name): item.nodeid
         for item in items

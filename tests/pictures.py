@@ -1,7 +1,7 @@
-"""`make pictures`: docs/images/page-*.png, the page in Chromium as a reader of the documentation sees it.
+"""`make pictures`: write docs/images/page-*.png, screenshots of the page in Chromium for the documentation.
 
-Each picture is of the running product: a gateway of its own with the demo as its chain. Look at them before
-they are committed; a test holds that they are there, and how large they are.
+Each picture shows the running product: a separate gateway whose chain is the demo. Check the pictures before
+you commit them. A test checks that they exist, and their size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SOME_TEXT = "document.querySelectorAll('.answer').length > {blocks}"
 
 
 async def main() -> None:
-    """Take all of them."""
+    """Make all pictures."""
     IMAGES.mkdir(exist_ok=True)
     environment = {"GATEWAY_CHAINS": "tests.support.pictured", "GATEWAY_DEVELOPMENT": "yes"}
     async with GatewayProcess("all", environment, anew=True) as gateway, browser() as driver:
@@ -46,14 +46,14 @@ async def main() -> None:
 
 
 async def asks(person: Person, question: str, blocks: int = 0) -> None:
-    """Ask the default chain, and wait until it has said so much."""
+    """Ask the default chain, and wait until the answer has this number of blocks."""
     await person.does("until", "document.querySelector('#chain').value !== ''")
     await person.does("ask", question)
     await person.does("until", SOME_TEXT.format(blocks=blocks))
 
 
 async def live(person: Person) -> None:
-    """In the middle of an answer, just cut, and back."""
+    """Show an answer in progress, just after its connection was cut and reopened."""
     await asks(person, ASKED, 4)
     await person.does("press", "Cut the connection")
     await person.does("until", "document.querySelector('#losing .lost').textContent.startsWith('Back')")
@@ -61,19 +61,19 @@ async def live(person: Person) -> None:
 
 
 async def zoomed(person: Person) -> None:
-    """The same on a window where all is four times as large."""
+    """Show the same page in a window at 400 % zoom."""
     await asks(person, ASKED, 3)
 
 
 async def phone(person: Person) -> None:
-    """On a phone, with a worker that was killed."""
+    """Show the page on a phone, after a worker was killed."""
     await asks(person, ASKED, 2)
     await person.does("click", "#losing .kill")
     await person.sees("state", "The worker is dead")
 
 
 async def right_to_left(person: Person) -> None:
-    """A whole answer in Arabic, and how it arrived."""
+    """Show a whole answer in Arabic, and how it arrived."""
     await person.does("until", "document.querySelector('#chain option[value=arabic]') !== null")
     await person.does("choose", "Chain", "arabic")
     await person.does("ask", QUESTION)

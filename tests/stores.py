@@ -83,7 +83,7 @@ SLOW = frozenset(
         "writer",
     )
 )
-WITHOUT_TLS = frozenset({"redis-6.2", "valkey-9"})  # as these wheels build them
+WITHOUT_TLS = frozenset({"redis-6.2", "valkey-9"})  # these wheels are built without TLS
 STAND_IN = FOLDER / "valkey-9"
 if shutil.which("redis-server") is None:
     os.environ["PATH"] += f"{os.pathsep}{STAND_IN}"
@@ -91,14 +91,15 @@ IS_STAND_IN = Path(shutil.which("redis-server") or "").parent == STAND_IN
 
 
 def present() -> list[str]:
-    """The servers that this machine has; one that stands in for that on PATH is named once."""
+    """Return the servers on this machine. A server that replaces the one on PATH is named once."""
     others = {path.parent.name for path in FOLDER.glob("*/redis-server")}
     return [ON_PATH, *sorted(others - {STAND_IN.name} if IS_STAND_IN else others)]
 
 
 @contextmanager
 def first_on_path(name: str) -> Iterator[None]:
-    """Within it a `redis-server` that is started is this one."""
+    """Put this server first on PATH within the block: a `redis-server` that is started there is this
+    server."""
     path = os.environ["PATH"]
     if name != ON_PATH:
         os.environ["PATH"] = f"{FOLDER / name}{os.pathsep}{path}"
@@ -125,7 +126,7 @@ def parametrize(metafunc: pytest.Metafunc, everything: bool) -> None:
 
 
 def repeats(item: pytest.Item) -> bool:
-    """Whether this test on another server would be the same as on the first: it speaks to fakeredis."""
+    """Return whether this test would be the same on every server, because it uses fakeredis."""
     if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
         return False
     given = item.callspec.params
@@ -133,5 +134,5 @@ def repeats(item: pytest.Item) -> bool:
 
 
 def is_store_test(item: pytest.Item) -> bool:
-    """Whether `make stores` runs it."""
+    """Return whether `make stores` runs this test."""
     return isinstance(item, pytest.Function) and item.module.__name__ in QUICK | SLOW

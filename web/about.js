@@ -1,9 +1,9 @@
-// Which chain and which model answer, and what they are.
+// Show which chain and which model answer, and describe them.
 import { $ } from "./dom.js";
 import { CHAIN, MODEL, MODEL_IS } from "./words.js";
 
-const SCRIPTED = "demo"; // the chain that asks no model
-const MODEL_LOOKS = 120; // one a second while the model loads
+const SCRIPTED = "demo"; // this chain calls no model
+const MODEL_LOOKS = 120; // polls, one a second, while the model loads
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class About {
@@ -32,7 +32,7 @@ export class About {
     this.draw();
   }
 
-  /** Look at the gateway until its model is there, or is known not to come. */
+  /** Poll the gateway until its model is ready, or until it is known that no model will be ready. */
   async watch() {
     if (this.#isWatching) return;
     this.#isWatching = true;

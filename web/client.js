@@ -14,8 +14,8 @@ const PATIENCE_SECONDS = 120;
 const BACKOFF_SECONDS = [0.25, 10];
 const AGAIN = new Set([408, 429, 500, 502, 503, 504]);
 const TERMINAL = new Set(["done", "failed", "cancelled"]);
-const EVENT_LIMIT = 16 * 1024 * 1024; // characters that an unfinished event may have
-const LONGEST_RETRY_MS = 999_999_999; // eleven days
+const EVENT_LIMIT = 16 * 1024 * 1024; // characters; longest unfinished event
+const LONGEST_RETRY_MS = 999_999_999; // 11 days; the highest accepted `retry:`
 
 /** @typedef {{ id: string, type: string, data: string }} Message One dispatched event, as WHATWG's rules give it. */
 
@@ -90,7 +90,7 @@ const LONGEST_RETRY_MS = 999_999_999; // eleven days
 
 /** The gateway's client failed. */
 export class GatewayError extends Error {
-  get name() { // not the class's own name, which a minifier changes
+  get name() { // fixed text, because a minifier changes the class's own name
     return "GatewayError";
   }
 }
@@ -148,7 +148,7 @@ export class StreamCancelled extends GatewayError {
   }
 }
 
-/** A connection that has ended or never was; the next one goes on. Never leaves this module, but as a cause. */
+/** A connection has ended or was never opened; the next one continues. Leaves this module only as a cause. */
 class Lost extends Error {}
 
 /** One event: its id, its type (`message` for text) and its data. Types may be added to the protocol. */
@@ -177,7 +177,7 @@ export class StreamEvent {
 
 /** Bytes in, messages out, whatever the split (HTML Living Standard, 9.2.6). Raises RangeError beyond `limit`. */
 export class Decoder {
-  #utf8 = new TextDecoder(); // drops one byte-order mark at the beginning, as the rules ask
+  #utf8 = new TextDecoder(); // drops one byte-order mark at the start, as the standard requires
   #limit;
   #tail = "";
   #afterCr = false;
@@ -436,7 +436,7 @@ export class Stream {
   #onConnection;
   /** @type {Exchange | undefined} The connection that is open, or being opened. */
   #exchange;
-  #heard = 0; // when the last bytes came, in ms of Date: a clock that goes on while the machine sleeps
+  #heard = 0; // time of the last bytes, in ms of Date: this clock runs on while the machine sleeps
   /** @type {number | undefined} */
   #retryMs;
   /** @type {Record<string, any> | undefined} The terminal event's data. */
@@ -571,7 +571,7 @@ export class Stream {
   /** @returns {Record<string, string>} */
   get #starting() {
     /** @type {Record<string, string>} */
-    const key = this.#key ? { "idempotency-key": this.#key } : {}; // an answer is the same one by itself
+    const key = this.#key ? { "idempotency-key": this.#key } : {}; // an answer needs no key: it is idempotent
     return { "content-type": "application/json", ...key };
   }
 
@@ -604,7 +604,7 @@ export class Stream {
         const messages = decoder.feed(bytes);
         this.#heard = Date.now();
         this.#retryMs = decoder.retryMs;
-        if (messages.length || bytes[0] === 0x3a) this.#pause.reset(); // more than `retry:` and good-bye
+        if (messages.length || bytes[0] === 0x3a) this.#pause.reset(); // not for `retry:` alone
         for (const message of messages) yield this.#take(message);
       }
     } finally {
@@ -624,7 +624,7 @@ export class Stream {
     else if (type === "stage" && told.state === "started") this.#begin(told.name, told.run, id, told.parent);
     else if (type === "stage") this.#finish(told);
     else if (type === "reset" && told.discard_after) this.#void(told.discard_after);
-    else if (type === "reset") this.#forget(); // log_lost: the client forgets all it had
+    else if (type === "reset") this.#forget(); // log_lost: the client forgets all that it received
     else if (event.final) [this.ended, this.#end] = [/** @type {any} */ (type), told];
     return event;
   }
@@ -755,7 +755,7 @@ class Exchange {
     this.#controller.abort();
   }
 
-  /** Give the connection up, as if it were lost. */
+  /** Give up the connection, as if it were lost. */
   drop() {
     this.#controller.abort(new Lost("given up"));
   }

@@ -1,4 +1,4 @@
-// A block of code: its language, a button that copies it, and its text in colours, which grows without being made again.
+// A code block: its language, a copy button, and its coloured text. It can grow without being rebuilt.
 import { button, make } from "./dom.js";
 import { pieces } from "./highlight.js";
 
@@ -13,7 +13,7 @@ export class Code {
     this.node = make("div", "", "code");
     this.node.dir = "ltr";
     const head = make("div", "", "code-head");
-    const pre = Object.assign(make("pre"), { tabIndex: 0 }); // to be scrolled by keyboard
+    const pre = Object.assign(make("pre"), { tabIndex: 0 }); // so that the keyboard can scroll it
     pre.setAttribute("role", "group");
     pre.setAttribute("aria-label", this.#language ? `Code, ${this.#language}` : "Code");
     head.append(make("span", this.#language || "code"), button("Copy code", "copy-code", "copy"));
@@ -22,7 +22,7 @@ export class Code {
     this.node.append(head, pre);
   }
 
-  /** More of its text. Lines that are complete get their colours, and are not touched again. */
+  /** Add text. Complete lines get their colours and are not changed again. */
   add(text) {
     this.#held += text;
     const lines = this.#held.lastIndexOf("\n") + 1;
@@ -30,7 +30,7 @@ export class Code {
     this.#pending.data = this.#held;
   }
 
-  /** Nothing comes any more. */
+  /** Called when no more text will come. */
   finish() {
     this.#colour(this.#held, true);
     this.#pending.data = this.#held;
@@ -45,7 +45,7 @@ export class Code {
   }
 }
 
-/** A block of code whose text is known. */
+/** A code block whose text is complete. */
 export function codeBlock(language, text) {
   const code = new Code(language);
   code.add(text);

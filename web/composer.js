@@ -1,7 +1,8 @@
-// The box in which a question is written: one row, which grows, and Send, in whose place Stop stands while an answer is written.
+// The box in which a question is written. It has one row and grows. While an answer is written, the Stop
+// button replaces the Send button.
 import { $ } from "./dom.js";
 
-/** Let a text box grow with what is written in it, up to what its style allows. */
+/** Let a text box grow with its text, up to the limit in its style. */
 export function growing(box) {
   const fit = () => {
     box.style.height = "auto";
@@ -11,7 +12,7 @@ export function growing(box) {
   return fit;
 }
 
-/** Enter sends, and Shift and Enter begin a line; not while an input method composes a word. */
+/** Enter sends, and Shift+Enter begins a new line; neither applies while an input method composes a word. */
 export function sendsOnEnter(box) {
   box.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -23,7 +24,7 @@ export function sendsOnEnter(box) {
 export class Composer {
   #fit = growing($("box"));
 
-  /** `page` is asked for `busy` and `live`, and told to `ask` and to `stop`. */
+  /** `page` has `busy` and `live`, which are read, and `ask` and `stop`, which are called. */
   constructor(page) {
     sendsOnEnter($("box"));
     $("box").addEventListener("input", () => this.show(page));
@@ -34,7 +35,8 @@ export class Composer {
       this.text = "";
       page.ask(question);
     };
-    $("stop").onclick = ({ detail }) => { if (detail < 2) page.stop(); }; // the second click of two was meant for Send
+    // the second click of a double click was meant for Send
+    $("stop").onclick = ({ detail }) => { if (detail < 2) page.stop(); };
     $("examples").onclick = ({ target }) => {
       const question = target.closest("button")?.querySelector("em").textContent;
       if (question) page.ask(question);
@@ -47,14 +49,14 @@ export class Composer {
     this.#fit();
   }
 
-  /** One answer at a time; but who is cut off from it may ask anew. */
+  /** Allow one answer at a time. But a person whose connection is cut may ask again. */
   show({ busy, live, last }) {
     const stops = live && (busy || !this.text.trim());
     if ($("stop").hidden !== stops) return;
     const from = document.activeElement;
     $("stop").hidden = !stops;
     $("send").hidden = stops;
-    if (from === $("stop")) last?.focus(); // not the box: on a phone that would open the keyboard
+    if (from === $("stop")) last?.focus(); // not the box: focus there would open the keyboard of a phone
     else if (from === $("send")) $("stop").focus();
   }
 }

@@ -1,8 +1,8 @@
-// What an answer has beside its text: its stages, its tool calls, its sources and what the model has thought.
+// Shows what an answer has in addition to its text: stages, tool calls, sources and the model's reasoning.
 import { fill, make } from "./dom.js";
 import { plural } from "./words.js";
 
-/** The stages and a graph's nodes as a list of steps, those to come among them. */
+/** Draw the stages and the nodes of a graph as a list of steps, including steps that have not begun. */
 export function drawStages(list, { names, stream: { stages } }) {
   const waiting = names.filter((name) => !stages.some((stage) => stage.name === name));
   const steps = [...stages, ...waiting.map((name) => ({ name, run: 1, state: "waiting", parent: "" }))];
@@ -29,7 +29,7 @@ export function drawDetails({ reasoning, tools, sources }, { stream }) {
   fill(sources.lastElementChild, [...found.values()].map(source));
 }
 
-/** What a chain that says no text has come to. */
+/** The result of a chain that writes no text. */
 export function result({ stages }) {
   const found = stages.at(-1)?.events.findLast(({ type, data }) => type === "custom" && data.name === "result");
   return found ? `\`\`\`json\n${JSON.stringify(found.data.data, null, 2)}\n\`\`\`` : "";
@@ -53,7 +53,8 @@ function scrolls(text, label, name = "") {
   return pre;
 }
 
-function source({ title, source: where, text = "" }) { // opened, it shows its text; and its page, where it has one
+// when opened, it shows its text, and a link to its page if it has one
+function source({ title, source: where, text = "" }) {
   const item = make("li"), details = make("details"), summary = make("summary");
   const isPage = /^https?:/.test(where ?? "");
   summary.append(Object.assign(make("strong", title || where || "Untitled"), { dir: "auto" }));

@@ -1,14 +1,14 @@
-// Small helpers for what the page is made of.
+// Small helpers that make and change elements of the page.
 export const $ = (id) => document.getElementById(id);
 export const make = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, ...(name && { className: name }) });
 
-/** Set a text; the same text again would be read aloud again. */
+/** Set a text. The same text is not set again, because a screen reader would read it again. */
 export const put = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
   node.hidden = !text;
 };
 
-/** A button with one of index.html's pictures before its words. */
+/** A button with one of the pictures in index.html before its words. */
 export function button(text, name = "", picture = "") {
   const one = Object.assign(make("button", text, name), { type: "button" });
   if (picture) one.prepend(icon(picture));
@@ -23,7 +23,7 @@ function icon(name) {
   return svg;
 }
 
-/** Copy a text, and say so on the button for as long as it is looked at. */
+/** Copy a text, and show the success on the button for a short time. */
 export async function copy(text, one) {
   const words = one.lastChild;
   const was = (one.dataset.says ??= words.data);
@@ -31,7 +31,8 @@ export async function copy(text, one) {
   setTimeout(() => { words.data = was; }, 2000);
 }
 
-/** Bring a list's items up to date. Only what has changed is replaced: an open one stays open, and nothing is read aloud twice. */
+/** Update the items of a list. Only changed items are replaced. So an open item stays open, and a screen
+ * reader reads nothing twice. */
 export function fill(list, items) {
   list.hidden = !items.length;
   items.forEach((item, at) => {

@@ -1,24 +1,25 @@
-// A Markdown text that grows, as nodes. A block that is over is never touched again, so what is selected in it stays
-// selected; only the last open block is drawn anew, and of it only what differs. A drawing takes a bounded time: it takes
-// up so much new text at most, and a block that does not end is closed where it is too long.
+// A Markdown text that grows, as nodes. A complete block is never changed again, so a selection in it is
+// kept. Only the last, open block is drawn again, and only its changed nodes are replaced. A drawing takes a
+// limited time: it adds a limited amount of new text, and closes an open block that is too long.
 import { Code } from "./code.js";
 import { blocks, render } from "./markdown.js";
 
-const MOST_NEW = 8192; // characters that one drawing takes up
-const MOST_OPEN = 8192; // characters of a block that is drawn anew, where it can be closed
-const MOST_WHOLE = 200_000; // characters of a text that is drawn whole at its end, where it has references
+const MOST_NEW = 8192; // new characters that one drawing adds
+const MOST_OPEN = 8192; // characters of an open block; a longer one is closed if possible
+const MOST_WHOLE = 200_000; // characters of a text with references that is redrawn at its end
 const HEADINGS = "h1, h2, h3, h4, h5, h6";
-const SIGNS = /(?:^|\n)(?:#{1,6}[ \t]*|[`~]{1,3}|\|)$/; // a line that has nothing yet but the sign of what it will be
+const SIGNS = /(?:^|\n)(?:#{1,6}[ \t]*|[`~]{1,3}|\|)$/; // a line with only the sign of its kind so far
 const FENCE = /^\n*(`{3,}(?=[^`\n]*\n)|~{3,}(?=[^\n]*\n))([^\n]*)\n/;
 
 export class Growing {
-  #node; #taken = ""; #fixed = []; #over = 0; // #fixed: of each block that is over, where its text ends, and how many nodes there are then
-  #defs = ""; #head = ""; // reference definitions so far, and the head of a table that was closed in its middle
+  // #fixed: for each complete block, the end of its text and the number of nodes up to there
+  #node; #taken = ""; #fixed = []; #over = 0;
+  #defs = ""; #head = ""; // reference definitions so far, and the head of a table that was closed early
   #fence = null; #isDone = false;
 
   constructor(node) { this.#node = node; }
 
-  /** Draw what is new of `text`; answers whether all of it stands now. `isWhole`: nothing comes any more. */
+  /** Draw the new part of `text`; returns whether all of it is drawn now. `isWhole`: no more text comes. */
   draw(given, isWhole) {
     const text = given.includes("\r") ? given.replace(/\r\n?/g, "\n") : given;
     if (!text.startsWith(this.#taken)) this.#back(text);
@@ -31,12 +32,13 @@ export class Growing {
     while (this.#step(isWhole && isLast));
     if (isLast && isWhole) {
       this.#isDone = true;
-      if (this.#defs && text.length <= MOST_WHOLE) this.#morph(0, render(blocks(text), text)); // what was named later than it was used
+      // a reference can be defined after its use
+      if (this.#defs && text.length <= MOST_WHOLE) this.#morph(0, render(blocks(text), text));
     }
     return isLast;
   }
 
-  /** The text is another than was shown: keep the blocks that are the same. */
+  /** The text differs from the drawn text: keep the blocks that are equal. */
   #back(text) {
     let same = 0;
     while (same < this.#taken.length && text[same] === this.#taken[same]) same++;
@@ -54,7 +56,7 @@ export class Growing {
     this.#fixed.push({ end: this.#over, nodes });
   }
 
-  /** Draw the open text; answers whether a block is over, and there is more behind it. */
+  /** Draw the open text; returns whether a block is complete and more text follows it. */
   #step(isWhole) {
     const open = this.#taken.slice(this.#over);
     if (this.#fence || FENCE.test(open)) return this.#code(open, isWhole);
@@ -62,7 +64,8 @@ export class Growing {
     const all = blocks(lead + open);
     const before = this.#count;
     if (!all || all.reduce((sum, { raw }) => sum + raw.length, 0) !== lead.length + open.length) {
-      this.#morph(before, render(all, open)); // nested too deeply, or not told apart
+      // the text is nested too deeply, or its blocks cannot be separated
+      this.#morph(before, render(all, open));
       return false;
     }
     let at = -lead.length;
@@ -83,7 +86,8 @@ export class Growing {
     return this.#over < this.#taken.length;
   }
 
-  /** No heading is told as more than one level below the one before it, whatever its size: the page's own is the first. */
+  /** Keep screen readers from a jump in levels: a heading's level is at most one below the heading before it,
+   * whatever its size. The page's own heading is the first level. */
   #level(from, nodes) {
     let at = this.#node.childNodes[from - 1] ?? null;
     while (at && !at.matches?.(HEADINGS)) at = at.previousSibling;
@@ -95,10 +99,11 @@ export class Growing {
     }
   }
 
-  /** What has to stand before the open text for it to be read rightly. */
+  /** The text that must precede the open text, so that it is parsed correctly. */
   #lead(open) { return (this.#defs && `${this.#defs}\n`) + (/^\s*\n/.test(open) ? "" : this.#head); }
 
-  /** How many of the blocks are over: those before the last one whose first line is complete. A fence ends them too, as it grows by itself. */
+  /** The number of complete blocks: those before the last block whose first line is complete. A fence also
+   * completes the blocks before it, because a fence grows by itself. */
   #closed(all, ends, first, open) {
     let last = all.length - 1;
     while (last > first && (all[last].type === "space" || open.indexOf("\n", Math.max(0, ends[last - 1])) < 0)) last--;
@@ -106,7 +111,8 @@ export class Growing {
     return fence > 0 ? fence : last > first ? last : first;
   }
 
-  /** A block that does not end is closed behind its last line; not within a fence, whose end would begin another. */
+  /** Close a long open block after its last line; but not inside a fence, because its end would begin another
+   * fence. */
   #closeEarly(open, lead, all) {
     const length = open.lastIndexOf("\n") + 1;
     const fences = open.match(/^[\s>]*(?:```|~~~)/gm)?.length ?? 0;
@@ -120,7 +126,7 @@ export class Growing {
     return true;
   }
 
-  /** A fence at the text's own margin: its code grows by what is new. */
+  /** A fence without indentation: only the new code is added to it. */
   #code(open, isWhole) {
     if (!this.#fence) {
       const [head, sign, language] = FENCE.exec(open);
@@ -134,7 +140,8 @@ export class Growing {
     const found = end.exec(open);
     const isOver = found !== null && (found[0].endsWith("\n") || isWhole);
     const line = open.slice(open.lastIndexOf("\n") + 1);
-    const until = found ? found.index - 1 : !isWhole && /^[ \t]*[`~]*[ \t]*$/.test(line) ? open.length - line.length - 1 : open.length; // it may become the end
+    // this line may become the end of the fence
+    const until = found ? found.index - 1 : !isWhole && /^[ \t]*[`~]*[ \t]*$/.test(line) ? open.length - line.length - 1 : open.length;
     const body = open.slice(at, Math.max(at, until));
     this.#fence.at = at + body.length;
     if (isOver || isWhole) {
@@ -154,7 +161,7 @@ export class Growing {
   }
 }
 
-/** Make the children of `node` from `at` on be those of `wanted`; what is the same stays the very node that it was. */
+/** Make the children of `node`, from `at` on, equal to `wanted`. Equal children keep their present nodes. */
 function grow(node, wanted, at = node.firstChild) {
   for (const next of [...wanted.childNodes]) {
     const after = at?.nextSibling ?? null;

@@ -1,5 +1,5 @@
-// Colours for code: comments, strings, numbers, keywords and calls of the common languages. It reads a program by one
-// regular expression, from left to right, and knows no grammar: where it is wrong, a colour is.
+// Colours for code: comments, strings, numbers, keywords and calls of the common languages. One regular
+// expression reads a program from left to right, without a grammar. If it is wrong, only a colour is wrong.
 
 const words = (text) => new Set(text.split(" "));
 const C_LIKE = "if else for while do switch case break continue return new this class struct enum public private protected static "
@@ -21,7 +21,7 @@ const KEYWORDS = {
   yaml: words("true false null yes no on off"),
   css: words("important media supports import"),
 };
-const NAMES = { // what people write behind ```
+const NAMES = { // language names that people write after ```
   python: "python py python3", javascript: "javascript js jsx mjs typescript ts tsx node", shell: "bash sh shell zsh console",
   sql: "sql postgresql mysql sqlite", c: "c cpp c++ h java kotlin swift go rust rs csharp cs php scala dart", json: "json jsonc json5",
   yaml: "yaml yml toml ini", css: "css scss less", markup: "html xml svg vue",
@@ -40,12 +40,13 @@ const RULES = {
   markup: made("<!--[\\s\\S]*?(?:-->|$)", "\"[^\"\\n]*(?:\"|(?=\\n)|$)", "<\\/?[A-Za-z][\\w:-]*|\\/?>|[A-Za-z_][\\w:-]*"),
 };
 
-/** A language's name as it is known here; empty where it is not. */
+/** The internal name of a language; empty if the language is not known. */
 export const known = (language) => FAMILY.get(language.toLowerCase()) ?? "";
 
 /**
- * The pieces of a program, `[kind, text]`, kind empty for plain text, as far as they are certain: where the program still
- * grows, a string or comment of several lines that reaches its end may go on.
+ * The pieces of a program, each `[kind, text]`, as far as they are certain; `kind` is empty for plain text.
+ * While the program grows, a string or comment of several lines at its end is not certain, because it may go
+ * on.
  */
 export function pieces(source, language, isWhole) {
   const family = known(language);

@@ -1,5 +1,5 @@
-// One bar for what a person may do to an answer while it is written: cut its connection, read it on a second device, kill
-// its worker. It says what has come of it.
+// A bar of actions for an answer that is being written: cut its connection, read it on a second device, kill
+// its worker. The bar then shows the effect.
 import { $ } from "./dom.js";
 import { LOSING } from "./words.js";
 
@@ -17,7 +17,8 @@ export class Losing {
     this.page = page;
   }
 
-  /** Show what may be done to this answer now; nothing where it is not being written. */
+  /** Show the actions that are possible for this answer now; hide the bar if the answer is not being written.
+   */
   show(answer) {
     if (answer !== this.#answer) [this.#answer, this.#said] = [answer, null];
     const isLive = Boolean(answer?.reader.live && answer.id);
@@ -28,7 +29,8 @@ export class Losing {
     if (!isLive) return;
     const { cut, other, kill, lost, countdown } = this.#parts;
     const { reader } = answer;
-    cut.setAttribute("aria-disabled", String(reader.state !== "open")); // a disabled button would lose the focus
+    // a button with `disabled` would lose the focus
+    cut.setAttribute("aria-disabled", String(reader.state !== "open"));
     other.setAttribute("aria-disabled", String(answer.hasSecond));
     kill.hidden = !this.page.own;
     kill.setAttribute("aria-disabled", String(!answer.canKill));

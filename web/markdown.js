@@ -1,5 +1,6 @@
-// Markdown to nodes. What a model says is not trusted: its markup is shown as text, and of what marked makes of the
-// rest only the elements of a short list pass DOMPurify; pictures, which would be asked for elsewhere, are links.
+// Converts Markdown to nodes. The output of a model is not trusted: HTML in it is shown as text. Of the HTML
+// that marked makes from the rest, DOMPurify keeps only a short list of elements. Pictures become links,
+// because the browser would request them from other servers.
 import { codeBlock } from "./code.js";
 import { make } from "./dom.js";
 import purify from "./vendor/purify.js";
@@ -34,7 +35,8 @@ purify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("rel", "noopener noreferrer nofollow");
 });
 
-// A text that is nested thousands of times overflows the stack of the parser, or comes out of it without a word.
+// A text that is nested thousands of times overflows the stack of the parser, or the parser silently loses
+// the text.
 const guarded = (work) => {
   try {
     return work();
@@ -44,12 +46,12 @@ const guarded = (work) => {
   }
 };
 
-const TOO_DEEP = /(?:(?:>|[-*+] )[ \t]*){100}/; // quotes or lists within each other, for which the parser takes seconds
+const TOO_DEEP = /(?:(?:>|[-*+] )[ \t]*){100}/; // nested quotes or lists, for which the parser needs seconds
 
-/** The blocks of a Markdown text, each with its text as `raw`; null for one that is nested too deeply. */
+/** The blocks of a Markdown text, each with its text as `raw`; null if the text is nested too deeply. */
 export const blocks = (text) => (TOO_DEEP.test(text) ? null : guarded(() => marked.lexer(text)));
 
-/** The nodes of some blocks; of what is nested too deeply, its text as it is. */
+/** The nodes of some blocks. A text that is nested too deeply becomes plain text. */
 export function render(tokens, text) {
   const nodes = tokens && guarded(() => purify.sanitize(marked.parser(tokens), ALLOWED));
   if (!nodes || (!nodes.textContent.trim() && tokens.some(({ type }) => !["space", "def", "hr", "code"].includes(type)) && text.trim())) {
@@ -63,7 +65,8 @@ export function render(tokens, text) {
     pre.replaceWith(codeBlock(language, pre.textContent.replace(/\n$/, "")));
   }
   for (const table of nodes.querySelectorAll("table")) {
-    const frame = Object.assign(make("div", "", "table"), { tabIndex: 0 }); // scrolls by itself, by keyboard too
+    // a wide table scrolls by itself, with the keyboard too
+    const frame = Object.assign(make("div", "", "table"), { tabIndex: 0 });
     frame.setAttribute("role", "group");
     frame.setAttribute("aria-label", "Table");
     table.replaceWith(frame);
@@ -72,7 +75,7 @@ export function render(tokens, text) {
   return directed(nodes);
 }
 
-/** Each block runs as its own text does. */
+/** Each block gets the writing direction of its own text. */
 function directed(nodes) {
   for (const node of nodes.children) node.dir ||= "auto";
   return nodes;

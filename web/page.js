@@ -1,6 +1,6 @@
-// The page: a conversation, whose last stream the address names. So a reload, the back button and a second tab all
-// show it. What was asked, which stream was before and which conversation it belongs to is in each stream's metadata;
-// the browser keeps an API key, in this tab, and what kept.js says.
+// The page: a conversation. The page's address names its last stream, so a reload, the back button and a
+// second tab all show the conversation. The metadata of each stream has the question, the previous stream and
+// the conversation. The browser stores an API key, for this tab only, and what kept.js describes.
 import { About } from "./about.js";
 import { Gateway, Refused } from "./client.js";
 import { Composer } from "./composer.js";
@@ -10,15 +10,16 @@ import { Rail } from "./rail.js";
 import { Follower } from "./scroll.js";
 import { Turn } from "./turn.js";
 
-const MOST_TURNS = 20; // of a conversation, to be shown again and to be told to the model
-const MOST_ANSWERS = 40; // streams of one turn, to be shown again
-const QUESTION_BYTES = 3000; // of metadata's 4096
+const MOST_TURNS = 20; // turns of a conversation that are loaded and sent to the model
+const MOST_ANSWERS = 40; // streams of one turn that are loaded
+const QUESTION_BYTES = 3000; // bytes of a question in the metadata, whose limit is 4096
 const TITLE_BYTES = 200;
-const functionKey = new URLSearchParams(location.search).get("code"); // where Azure Functions asks for one
+const functionKey = new URLSearchParams(location.search).get("code"); // Azure Functions may require this key
 
 const page = {
   turns: [], conversation: "",
-  own: ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname), // where a worker may be killed
+  // only a local gateway lets a person kill a worker
+  own: ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname),
   get options() { return { key: sessionStorage.getItem("key") ?? "", patience: 60, headers: functionKey ? { "x-functions-key": functionKey } : {} }; },
   get gateway() { return new Gateway(".", { ...this.options, patience: 15 }); },
   get last() { return this.turns.at(-1); },
@@ -35,20 +36,21 @@ const page = {
   changed(turn) {
     const { error } = turn.last.reader;
     const named = location.hash.slice(1);
-    if (turn === this.last && turn.id && named !== turn.id) { // another stream of the same turn is no step back
+    // another stream of the same turn gets no new entry in the browser history
+    if (turn === this.last && turn.id && named !== turn.id) {
       history[turn.ids.includes(named) ? "replaceState" : "pushState"](null, "", `#${turn.id}`);
     }
     if (error instanceof Refused && error.status === 401 && turn === this.last) askForKey(turn.id ? "" : turn.question);
     const { reader } = turn.last;
     const known = `${turn.id} ${reader.stream.ended}`;
-    if (turn.last.isNew && turn.id && turn.listed !== known) { // it has begun, or has ended
+    if (turn.last.isNew && turn.id && turn.listed !== known) { // the stream has begun or ended
       turn.listed = known;
       rail.look();
     }
     buttons();
   },
 
-  async call(path, init = {}) { // one try; nothing where there is no such path
+  async call(path, init = {}) { // tries once; returns nothing if the path does not exist
     const { key, headers } = this.options;
     const asked = { "content-type": "application/json", ...headers, ...(key && { authorization: `Bearer ${key}` }) };
     const answer = await fetch(path, { cache: "no-store", ...init, headers: asked }).catch(() => null);
@@ -73,8 +75,10 @@ function show(turns) {
   const former = page.last;
   page.turns = turns;
   const list = $("turns");
-  turns.forEach(({ node }, at) => { if (list.children[at] !== node) list.insertBefore(node, list.children[at] ?? null); }); // none moves, so the focus stays
-  if (former !== page.last) former?.last.changed(); // what may be done with it is another
+  // an item in its place is not moved, so it keeps the focus
+  turns.forEach(({ node }, at) => { if (list.children[at] !== node) list.insertBefore(node, list.children[at] ?? null); });
+  // the possible actions of the earlier last turn have changed
+  if (former !== page.last) former?.last.changed();
   document.title = turns[0]?.question ? `${turns[0].question.slice(0, 60)} · Holdfast` : "Holdfast";
   page.refused("");
   rail.draw();
@@ -83,7 +87,7 @@ function show(turns) {
 
 const cutTo = (text, bytes) => new TextDecoder("utf-8").decode(new TextEncoder().encode(text).slice(0, bytes)).replace(/\ufffd+$/, "…");
 
-/** Start a stream: the question alone, or behind these turns. */
+/** Start a stream with the question alone, or as the next turn of these turns. */
 function ask(question, before = page.turns) {
   const said = before.filter((turn) => turn.answered).slice(-MOST_TURNS);
   const messages = said.flatMap((turn) => [{ role: "user", content: turn.question }, { role: "assistant", content: turn.text }]);
@@ -102,7 +106,7 @@ function ask(question, before = page.turns) {
 
 const randomName = () => [...crypto.getRandomValues(new Uint8Array(9))].map((byte) => byte.toString(36).padStart(2, "0")).join("");
 
-/** The conversation that ends with the stream of this id, from the gateway alone. */
+/** Load the conversation that ends with the stream of this id, from the gateway only. */
 async function load() {
   const id = location.hash.slice(1);
   if (id && page.last?.ids.includes(id)) return;
@@ -135,7 +139,8 @@ async function load() {
 
 const look = (id) => page.gateway.status(id).catch(() => null);
 
-/** The other streams of a turn: those that its stream goes on from, and those that go on with an answer. */
+/** Load the other streams of a turn: the streams that its stream continues, and the streams that continue it
+ * after an answer. */
 async function complete(turn, status, stands) {
   for (let one = status, before; (before = one?.retries ?? one?.resumes) && turn.answers.length < MOST_ANSWERS && stands(); ) {
     turn.before(before);
@@ -147,7 +152,8 @@ async function complete(turn, status, stands) {
   }
 }
 
-function askForKey(question = "") { // and go on with it; a question that was not taken is not to be typed again
+// then repeat the question: a person need not type a refused question again
+function askForKey(question = "") {
   const door = $("door");
   composer.text ||= question;
   if (door.open) return;
@@ -161,14 +167,15 @@ function askForKey(question = "") { // and go on with it; a question that was no
   door.showModal();
 }
 
-/** The network is back, or somebody looks at the page again: nobody has to reload it. */
+/** Called when the network is back, or when a person looks at the page again: nobody has to reload the page.
+ */
 function wake(isOnline) {
   for (const answer of page.turns.flatMap((turn) => turn.answers)) answer.wake(isOnline);
   if (!about.model) about.watch();
   rail.look();
 }
 
-function begin() { // a new conversation
+function begin() { // begins a new conversation
   show([]);
   page.conversation = "";
   history.pushState(null, "", location.pathname + location.search);

@@ -1,10 +1,10 @@
-// The form in which a person answers what a graph has stopped to ask: all of it, in one request.
+// The form in which a person answers the questions of a stopped graph. One request sends all answers.
 import { asked, read, told } from "./ways.js";
 import { ASKS } from "./words.js";
 
 const make = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
 const button = (text, name = "") => Object.assign(make("button", text, name), { type: "button" });
-let made = 0; // for ids, which are the document's
+let made = 0; // a counter for ids that are unique in the document
 
 export class QuestionForm {
   #asked; #items; #answer; #focused = null;
@@ -12,20 +12,21 @@ export class QuestionForm {
   #send = make("button", "", "main");
 
   /**
-   * `interrupts` as `done` has them; none where a graph stands at a breakpoint, before the nodes `next`. `answer` is
-   * called with the answers by the interrupts' ids, and with a list of `[question, answer]` in words.
+   * `interrupts` are those of the `done` event. They are empty if a graph has stopped at a breakpoint, before
+   * the nodes `next`. `answer` is called with the answers, keyed by the ids of the interrupts, and with a
+   * list of `[question, answer]` in words.
    */
   constructor(interrupts, next, answer) {
     this.#answer = answer;
     this.#asked = interrupts.map((one) => ({ id: one.id, ...asked(one) }));
     const items = this.#asked.flatMap(({ items }) => items);
-    const named = (title, at) => { // two calls of one tool are told apart
+    const named = (title, at) => { // number the titles when one tool is called twice
       const same = items.filter((item) => item.title === title);
       return same.length > 1 ? ASKS.numbered(title, same.indexOf(items[at]) + 1, same.length) : title;
     };
     this.#items = items.map((item, at) => new Item({ ...item, title: named(item.title, at) }, () => this.#chosen()));
     this.node = make("form");
-    this.node.noValidate = true; // told by #check, in the page and not in a bubble that goes away
+    this.node.noValidate = true; // #check shows errors in the page, not in a bubble that disappears
     this.node.setAttribute("aria-label", ASKS.question);
     this.#problem.setAttribute("role", "alert");
     this.problem = "";
@@ -42,16 +43,17 @@ export class QuestionForm {
     this.#problem.hidden = !text;
   }
 
-  /** Whether the keyboard is in this form, or was when its answer was sent and is nowhere since. */
+  /** Whether the keyboard focus is in this form, or was in it when the answer was sent and is on no element
+   * since. */
   get hasFocus() {
     const now = document.activeElement;
     return this.node.contains(now) || (this.#focused !== null && now === document.body);
   }
 
-  /** While an answer is on its way nothing can be changed. */
+  /** Disable the form while an answer is being sent. */
   set sending(is) {
     this.node.setAttribute("aria-busy", String(is));
-    if (is && this.hasFocus) this.#focused = document.activeElement; // which loses the focus as it is disabled
+    if (is && this.hasFocus) this.#focused = document.activeElement; // a disabled element loses the focus
     for (const one of this.node.querySelectorAll("button, input, textarea, select")) one.disabled = is;
     if (is) this.#send.textContent = ASKS.sending;
     else {
@@ -65,7 +67,8 @@ export class QuestionForm {
     this.problem = "";
     this.#label();
     const [first, ...others] = this.#items;
-    if (!others.length && first.way && !first.way.fields.length) this.#submit(); // the button says all
+    // a single way without fields needs no more input: send it
+    if (!others.length && first.way && !first.way.fields.length) this.#submit();
   }
 
   #label() {
@@ -88,7 +91,7 @@ export class QuestionForm {
   }
 }
 
-/** One thing to be decided: what it is about, its ways as buttons, and the fields of the one that was chosen. */
+/** One decision: its subject, one button for each way to decide, and the fields of the chosen way. */
 class Item {
   way; value; told = ""; #fields = []; #made = new Map(); #ways; #buttons; #where = make("div", "", "fields"); #chosen;
 
@@ -101,7 +104,7 @@ class Item {
     if (text) this.node.append(make("p", text));
     if (shown !== undefined) {
       const pre = make("pre", JSON.stringify(shown, null, 2));
-      pre.tabIndex = 0; // to be scrolled by keyboard
+      pre.tabIndex = 0; // so that the keyboard can scroll it
       pre.setAttribute("role", "group");
       pre.setAttribute("aria-label", ASKS.shown);
       this.node.append(pre);
@@ -114,7 +117,8 @@ class Item {
     if (isAlone) this.#choose(ways[0]);
   }
 
-  /** Make ready what was filled in; why it cannot be sent, and the element to be mended. */
+  /** Prepare the values for sending; returns the reason why they cannot be sent, and the element to correct.
+   */
   check() {
     if (!this.way) return [ASKS.missing(this.title), this.#buttons[0]];
     const given = {};
@@ -141,7 +145,8 @@ class Item {
 
   #choose(way) {
     this.way = way;
-    if (!this.#made.has(way)) this.#made.set(way, way.fields.map((field) => new Field(field))); // kept, with what was typed
+    // keep the fields with their text for when the way is chosen again
+    if (!this.#made.has(way)) this.#made.set(way, way.fields.map((field) => new Field(field)));
     this.#fields = this.#made.get(way);
     this.#where.replaceChildren(...this.#fields.map(({ node }) => node));
     this.#buttons?.forEach((one, at) => one.setAttribute("aria-pressed", String(this.#ways[at] === way)));
@@ -166,7 +171,7 @@ class Field {
     if (field.kind === "any") this.#jsonToo();
   }
 
-  /** Read what was filled in; what is wrong with it, if anything is. */
+  /** Read the field; returns the error, if there is one. */
   check() {
     const wrong = this.#wrong();
     this.input.setAttribute("aria-invalid", String(Boolean(wrong)));
@@ -197,7 +202,7 @@ class Field {
     if (kind === "line") return Object.assign(make("input"), { type: "text", autocomplete: "off" });
     if (kind === "number" || kind === "whole") return Object.assign(make("input"), { type: "number", step: kind === "whole" ? "1" : "any" });
     const area = Object.assign(make("textarea"), { rows: 1, spellcheck: kind !== "json", className: kind });
-    if (kind !== "json") area.onkeydown = (event) => { // as in the question's box
+    if (kind !== "json") area.onkeydown = (event) => { // Enter works as in the box for questions
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
       area.form.requestSubmit();

@@ -1,10 +1,12 @@
-// Before anything is drawn: light or dark, as the system has it, or as it was chosen here.
+// Set the light or dark theme before the page is drawn: the theme of the system, or the theme chosen on this
+// page.
 "use strict";
 {
   const NEXT = { system: "light", light: "dark", dark: "system" };
   const SIGNS = { system: "◐", light: "☀", dark: "☾" };
   const root = document.documentElement;
-  const read = () => { try { return localStorage.getItem("theme"); } catch { return null; } }; // storage may be forbidden
+  // the browser may forbid storage
+  const read = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
   const choose = (theme) => {
     root.dataset.theme = theme;
     try { localStorage.setItem("theme", theme); } catch { /* then it lasts as long as the page */ }

@@ -1,5 +1,6 @@
-// One question of a person, and the streams that answer it: the first, and each that goes on with an answer to what a
-// graph has asked, or tries again what has failed. Each of them says nothing of what those before it have said.
+// One question of a person, and the streams that answer it: the first stream, and each stream that continues
+// it, after the answer to a graph's question or as a retry of a failure. Each stream has only text that the
+// streams before it do not have.
 import { Refused } from "./client.js";
 import { Answer } from "./answer.js";
 import { growing, sendsOnEnter } from "./composer.js";
@@ -9,9 +10,10 @@ import { ANSWERED, notTaken, told } from "./words.js";
 const follow = (id) => (gateway, signal) => gateway.follow(id, "", { signal });
 
 export class Turn {
-  answers = []; #begun = new Set(); #next = null; // asked for, and not begun yet
+  answers = []; #begun = new Set(); #next = null; // #next: a stream that was requested and has not begun
 
-  /** `page` has `options` for gateways, a `gateway` of its own, and is told of `changed` and `again`. `isNew`: it is asked now. */
+  /** `page` has `options` for gateways, a `gateway`, and the methods `changed` and `again`, which are called.
+   * `isNew`: the question is asked now. */
   constructor(page, question, start, isNew = false) {
     this.page = page;
     this.node = document.getElementById("turn").content.firstElementChild.cloneNode(true);
@@ -33,7 +35,7 @@ export class Turn {
   set question(text) {
     this.asked = text;
     this.parts.asked.textContent = text;
-    requestAnimationFrame(() => { // a long question scrolls, also by keyboard
+    requestAnimationFrame(() => { // a long question scrolls, with the keyboard too
       const { bubble } = this.parts;
       if (bubble.scrollHeight > bubble.clientHeight) bubble.tabIndex = 0;
     });
@@ -51,7 +53,7 @@ export class Turn {
   get isLast() { return this.page.last === this; }
   get live() { return this.answers.some(({ reader }) => reader.live); }
 
-  /** Follow those of its streams that are not followed yet. */
+  /** Follow those streams of the turn that are not followed yet. */
   run() {
     return Promise.all(this.answers.filter((answer) => !this.#begun.has(answer)).map((answer) => this.#run(answer)));
   }
@@ -68,7 +70,7 @@ export class Turn {
     else this.retry(this.last);
   }
 
-  /** Write the question anew; what was said behind it is asked anew, too. */
+  /** Edit the question; the turns after it are discarded and asked again. */
   #edit() {
     const form = make("form", "", "rewrite");
     const box = Object.assign(make("textarea", this.asked), { rows: 1, dir: "auto" });
@@ -97,11 +99,12 @@ export class Turn {
     box.setSelectionRange(box.value.length, box.value.length);
   }
 
-  /** A stream that exists, before or behind those that are shown. */
+  /** Add an existing stream before or after the streams that are shown. */
   before(id) { this.#add(new Answer(this, follow(id)), 0); }
   after(id) { if (!this.ids.includes(id)) this.#add(new Answer(this, follow(id))); }
 
-  /** Try a failed stream again. The key is made of its id: however often it is asked for, it is one other try. */
+  /** Retry a failed stream. The key is derived from the stream's id, so repeated requests start only one
+   * retry. */
   async retry(failed) {
     failed.parts.retry.disabled = true;
     const error = await this.#goOn((gateway, signal) => gateway.retry(failed.id, { key: `page-retries-${failed.id}`, signal }));
@@ -109,7 +112,8 @@ export class Turn {
     this.page.refused(error ? told(error)[0] : "");
   }
 
-  /** Answer what a stream has asked. Where somebody else was first, go on with the stream of theirs. */
+  /** Answer the question of a stream. If another person has answered first, show the stream that continues
+   * with that answer. */
   async resume(asking, responses, words) {
     const { form } = asking;
     [form.problem, form.sending] = ["", true];
@@ -130,18 +134,19 @@ export class Turn {
     if (error instanceof Refused && error.status === 401) this.page.askForKey();
   }
 
-  /** Start a stream that goes on here; answers, once there is one, the error where there is none. */
+  /** Start a stream that continues this turn; returns when the stream has begun, with the error if it could
+   * not begin. */
   async #goOn(start, begun = () => {}) {
     const next = (this.#next = new Answer(this, start, true));
     this.#begun.add(next);
-    next.run(); // never raises
+    next.run(); // never throws
     await next.reader.begun;
     this.#next = null;
     if (!next.id) {
       next.close();
       return next.reader.error;
     }
-    if (this.ids.includes(next.id)) next.close(); // it is shown already
+    if (this.ids.includes(next.id)) next.close(); // the stream is shown already
     else this.#add(next);
     begun();
     return null;
@@ -155,6 +160,7 @@ export class Turn {
   #add(answer, at = this.answers.length) {
     this.node.insertBefore(answer.node, this.answers[at]?.node ?? null);
     this.answers.splice(at, 0, answer);
-    for (const other of this.answers) if (other !== answer) other.changed(); // what may be done with it is less
+    // fewer actions are possible for the other answers now
+    for (const other of this.answers) if (other !== answer) other.changed();
   }
 }

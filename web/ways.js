@@ -1,17 +1,20 @@
-// What a graph has stopped to ask, and in which ways each question may be answered: values only, no page.
+// The questions of a stopped graph, and the ways in which each can be answered. This module has only values,
+// no elements of the page.
 //
-// An item is one thing to be decided: `{ title, text, shown, ways }`, where `shown` is a JSON value to look at, or
-// undefined. A way is one decision: `{ label, fields, value }`. A person fills in its fields, and `value` makes the
-// answer of what they hold, by their names. A field is `{ name, label, kind, required }`, perhaps with `help`,
-// `choices`, `initial` and `isObject`, of a kind that `read` knows.
+// An item is one decision: `{ title, text, shown, ways }`, where `shown` is a JSON value to display, or
+// undefined. A way is one possible decision: `{ label, fields, value }`. A person fills in its fields, and
+// `value` makes the answer from the contents of the fields, keyed by their names. A field is `{ name, label,
+// kind, required }`, optionally with `help`, `choices`, `initial` and `isObject`. `read` lists the kinds.
 import { ASKS, DECISIONS } from "./words.js";
 
-const MOST_BUTTONS = 8; // of more choices a list is made
-const MOST_FIELDS = 30; // of an object with more, its JSON is asked for
-const MOST_REFERENCES = 8; // from one $ref to the next
-const LONGEST_TITLE = 200; // characters, also of what was answered
-const SPEAKS = ["question", "message", "prompt", "text", "description"]; // names under which a value has its sentence
-const KINDS = { string: "line", number: "number", integer: "whole" }; // of fields, by JSON Schema's types
+const MOST_BUTTONS = 8; // for more choices, a list is shown
+const MOST_FIELDS = 30; // for an object with more fields, the person writes JSON
+const MOST_REFERENCES = 8; // steps from one $ref to the next
+const LONGEST_TITLE = 200; // characters of a title, also of an answered question
+// names of members that contain the question's sentence
+const SPEAKS = ["question", "message", "prompt", "text", "description"];
+// kinds of fields for JSON Schema's types
+const KINDS = { string: "line", number: "number", integer: "whole" };
 const SHAPES = ["type", "properties", "items", "anyOf", "oneOf", "allOf"]; // a schema without these takes any value
 
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -23,40 +26,45 @@ function named(value) {
   return value === null ? ASKS.nothing : value === true ? ASKS.yes : value === false ? ASKS.no : JSON.stringify(value);
 }
 
-/** The items of one interrupt, and what makes its answer of theirs. */
+/** The items of one interrupt, and the function that makes the interrupt's answer from the answers to the
+ * items. */
 export function asked({ value, response_schema: schema }) {
   const requests = list(value?.action_requests).filter(isObject);
-  if (requests.length) { // LangChain's HumanInTheLoopMiddleware: one interrupt for all actions of a turn
+  if (requests.length) { // LangChain's HumanInTheLoopMiddleware: one interrupt for all actions
     const configs = list(value.review_configs);
     const allowed = ({ name }) => list(configs.find((one) => one?.action_name === name)?.allowed_decisions);
     return { items: requests.map((one) => action(one, allowed(one))), answer: (decisions) => ({ decisions }) };
   }
   let item;
-  if (value?.type === "tool_approval" && isObject(value.args)) item = action(value, allowedBy(schema)); // or one for each
+  // or one interrupt for each action
+  if (value?.type === "tool_approval" && isObject(value.args)) item = action(value, allowedBy(schema));
   else if (value?.reason === "tool_unknown" && "tool" in value) item = doubt(value);
   else item = plain(value, schema);
   return { items: [item], answer: ([one]) => one };
 }
 
-/** What an interrupt asks, in short. */
+/** The question of an interrupt, in short. */
 export const titles = (interrupt) => asked(interrupt).items.map(({ title }) => title);
 
-/** What a field's text stands for; undefined where nothing is given. Raises SyntaxError where it is no JSON. */
+/** The value of a field's text; undefined if the field is empty. Throws SyntaxError if the text must be JSON
+ * and is not. */
 export function read({ kind, choices }, text, isJson = false) {
   if (kind === "choice") return choices[text]?.value;
   if (!text.trim()) return undefined;
   if (kind === "json" || (kind === "any" && isJson)) return JSON.parse(text);
-  return kind === "number" || kind === "whole" ? Number(text) : text; // else any, text of several lines, or line
+  // else any, text of several lines, or one line
+  return kind === "number" || kind === "whole" ? Number(text) : text;
 }
 
-/** What was answered, for a person to read; `texts` are those of the fields. */
+/** The answer, in a form for a person to read; `texts` are the contents of the fields. */
 export function told({ label, fields }, texts) {
   const filled = fields.map(({ kind, choices }, at) => (kind === "choice" ? choices[texts[at]]?.label : texts[at]));
   return cut([label, filled.filter(Boolean).join(", ")].filter(Boolean).join(": "));
 }
 
 function action({ name, args, description }, allowed) {
-  const [says] = typeof description === "string" ? description.split("\n\nTool: ") : [""]; // then come the arguments
+  // the text after it is the arguments
+  const [says] = typeof description === "string" ? description.split("\n\nTool: ") : [""];
   const kinds = allowed.filter((one) => Object.hasOwn(ACTIONS, one));
   const ways = (kinds.length ? kinds : Object.keys(ACTIONS)).map((kind) => ({ label: DECISIONS[kind], ...ACTIONS[kind](name, args ?? {}) }));
   return { title: ASKS.action(named(name)), text: says, shown: args ?? {}, ways };
@@ -84,7 +92,7 @@ function allowedBy(schema) {
   return types.flatMap((type) => (isObject(type) ? type.const ?? list(type.enum) : []));
 }
 
-function doubt({ tool, input }) { // about a tool call during which a worker died
+function doubt({ tool, input }) { // asks about a tool call during which a worker died
   const output = { name: "output", label: ASKS.output, kind: "any", required: true };
   const ways = [
     { label: ASKS.callAgain, fields: [], value: () => "retry" },
@@ -124,7 +132,7 @@ function waysOf(schema) {
   });
 }
 
-/** The values that a schema allows, where it names them all. */
+/** The values that a schema allows, if the schema lists all of them. */
 function choicesOf(schema, root) {
   const given = resolved(schema, root);
   if ("const" in given) return [{ label: given.title ?? named(given.const), value: given.const }];
@@ -145,7 +153,7 @@ function formOf(schema, root) {
   return { label: fields.length ? "" : ASKS.goOn, fields, value };
 }
 
-/** A property's field; `empty` is what stands where nothing is filled in. */
+/** The field for a property; `empty` is the value of an empty field. */
 function fieldOf(name, schema, root, isRequired) {
   const given = resolved(schema, root);
   const { one, isNullable } = withoutNull(given, root);
@@ -162,7 +170,7 @@ function fieldOf(name, schema, root, isRequired) {
   return { ...base, kind, initial: given.default === undefined || given.default === null ? undefined : named(given.default) };
 }
 
-/** A schema that also allows null, as it is without that. */
+/** A schema without its alternative null. */
 function withoutNull(schema, root) {
   const kinds = list(schema.anyOf ?? schema.oneOf).map((one) => resolved(one, root));
   const others = kinds.filter(({ type }) => type !== "null");
@@ -172,7 +180,7 @@ function withoutNull(schema, root) {
   return { one: schema, isNullable: false };
 }
 
-/** A schema, behind its $ref; an empty one where it leads nowhere. */
+/** The schema that a $ref points to; an empty schema if the target does not exist. */
 function resolved(schema, root) {
   let one = schema;
   for (let times = 0; isObject(one) && typeof one.$ref === "string"; times++) {

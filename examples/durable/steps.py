@@ -1,8 +1,8 @@
-"""A report in two steps: what Durable Functions runs, apart from its triggers.
+"""A report in two steps: the code that Durable Functions runs, without its triggers.
 
-Each activity writes one stage of the same stream, which the orchestration's instance id names. An activity
-that Durable Functions tries again takes the stream over: a stage that is finished is passed over, and in one
-that had begun nothing is said twice as long as the model says the same.
+Each activity writes one stage of the same stream. The stream is named by the orchestration's instance id.
+When Durable Functions retries an activity, the retry takes the stream over. It skips a stage that is
+finished. In a stage that had begun, no text is written twice, as long as the model gives the same answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CANCELLED = "cancelled"
 
 
 def report(ctx: task.OrchestrationContext, topic: str) -> Generator[Any, Any, str]:
-    """The orchestration: an outline, then the text; the address of the stream."""
+    """Run the orchestration: write an outline, then the text; return the URL of the stream."""
     given = {"key": ctx.instance_id, "topic": topic}
     try:
         outline = yield ctx.call_activity("write_outline", input=given, retry_policy=RETRY)
@@ -38,24 +38,24 @@ def report(ctx: task.OrchestrationContext, topic: str) -> Generator[Any, Any, st
 
 
 async def address(given: dict[str, str]) -> str:
-    """Where the gateway shows the stream; it can be followed from the first moment on."""
+    """Return the gateway's URL of the stream. Readers can follow it from the start."""
     async with Producer.from_env() as producer:
         stream = await producer.open(chain="report", stages=STAGES, key=given["key"])
         return f"/stream/{stream.id}"
 
 
 async def write_outline(given: dict[str, str]) -> str:
-    """The first stage; what it came to, whoever has written it."""
+    """Write the first stage, and return its text. An earlier attempt may have written it."""
     return await _write("outline", given, f"An outline on: {given['topic']}")
 
 
 async def write_text(given: dict[str, str]) -> str:
-    """The second stage, and the stream's end."""
+    """Write the second stage, and end the stream."""
     return await _write("text", given, given["outline"], ends=True)
 
 
 async def give_up(given: dict[str, str]) -> None:
-    """No attempt was left."""
+    """End the stream as failed, because no attempt is left."""
     async with Producer.from_env() as producer:
         stream = await producer.open(chain="report", stages=STAGES, key=given["key"])
         if stream.status not in ("done", "failed", "cancelled"):
@@ -65,7 +65,7 @@ async def give_up(given: dict[str, str]) -> None:
 async def _write(stage: str, given: dict[str, str], question: str, *, ends: bool = False) -> str:
     async with Producer.from_env() as producer:
         stream = await producer.open(chain="report", stages=STAGES, key=given["key"])
-        if stream.status == "done":  # an attempt has ended it, and died before it could say so
+        if stream.status == "done":  # an earlier attempt has ended it, and died before it could return
             return ""
         try:
             async with stream.write(stage) as out:
@@ -74,7 +74,7 @@ async def _write(stage: str, given: dict[str, str], question: str, *, ends: bool
                         await out.text(piece)
             if ends:
                 await stream.done()
-        except StreamCancelled:  # by a reader; there is nothing to try again
+        except StreamCancelled:  # a reader has cancelled it; a retry would be useless
             return CANCELLED
         return str(out.result)
 

@@ -1,1 +1,1 @@
-"""The chaos driver: real processes, faults at random moments, and the proof that nothing was lost."""
+"""The chaos driver: real processes, faults at random moments, and a check that nothing was lost."""

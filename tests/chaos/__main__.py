@@ -18,7 +18,7 @@ from tests.chaos.run import run
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The command's arguments."""
+    """The arguments of the command."""
 
     seed: int
     seconds: float
@@ -27,13 +27,13 @@ class Given:
 
     @property
     def command(self) -> str:
-        """Which starts the same run."""
+        """Return the command that starts the same run."""
         words = ["make chaos", f"SECONDS={self.seconds:.0f}", f"SEED={self.seed}", f"STORE={self.stores}"]
         return " ".join([*words, "PLANNED=yes"] if self.planned else words)
 
 
 async def main(given: Given) -> int:
-    """Run, and say what was seen. SIGTERM ends it as Ctrl-C does: everything started is stopped."""
+    """Run and print the result. SIGTERM ends the run as Ctrl-C does: all started processes are stopped."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -52,7 +52,7 @@ async def main(given: Given) -> int:
 
 
 def arguments() -> Given:
-    """Of the command line; without a seed a new one."""
+    """Parse the command line; without a seed use a new one."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="The chaos driver")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults fall")
     parser.add_argument("--seed", type=int, default=None, help="a number; without it a new one")

@@ -1,8 +1,8 @@
 """A chain of several stages, which the gateway's processes import (GATEWAY_CHAINS).
 
-The question is a list of parts (`tests.chaos.parts.Part`). The first part is asked by the stage `first`, the
-last part by the stage `last`, and each part between them by one run of the stage `several`. A stage tells the
-model what it was handed by the stages before it: the judge compares that with the log.
+The question is a list of parts (`tests.chaos.parts.Part`). The stage `first` asks the first part, the stage
+`last` asks the last part, and one run of the stage `several` asks each part between them. A stage sends the
+model the text that it got from the earlier stages: the judge compares this text with the log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STAGES = ("first", "several", "last")
 
 
 def parts(given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All parts of the question."""
+    """Return all parts of the question."""
     found: list[dict[str, Any]] = json.loads(question(given["input"]))
     return found
 
@@ -49,7 +49,7 @@ def _last(given: Mapping[str, Any]) -> str:
 
 @chain(NAME, stages=STAGES)
 def stages(settings: Settings) -> Mapping[str, Runnable[Any, Any] | Each]:
-    """Each stage is a question to the model."""
+    """Return the stages. Each stage is a question to the model."""
     from langchain_core.runnables import RunnableLambda
 
     def asks(part: Any) -> Runnable[Any, Any]:

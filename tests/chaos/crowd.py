@@ -1,4 +1,4 @@
-"""Dozens of readers that come and go: asks questions all the time, and sends readers to their streams."""
+"""Ask questions all the time, and send dozens of readers, which leave and come back, to the streams."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_READERS = 60
 
 
 class Crowd:
-    """`run` asks until the time is over; `home` waits until every reader has its terminal event."""
+    """`run` asks until the time is over; `home` waits until every reader has the terminal event."""
 
     def __init__(self, stage: Stage, tally: Tally, client: httpx.AsyncClient, rng: random.Random) -> None:
         self.streams: list[Asked] = []
@@ -34,7 +34,7 @@ class Crowd:
         self._starting = 0
 
     async def run(self, seconds: float) -> None:
-        """Ask, at a rate that rises and falls."""
+        """Ask questions at a rate that rises and falls."""
         until, number = monotonic() + seconds, 0
         while monotonic() < until:
             if self._live() < MOST_STREAMS:
@@ -43,7 +43,8 @@ class Crowd:
             await asyncio.sleep(self._rng.expovariate(3.0))
 
     async def one(self) -> None:
-        """A single stream with a reader at each web, to its end: everything has then been opened once."""
+        """Run a single stream to its end, with a reader at each web process, so that every part was used
+        once."""
         asked = Asked("warm", [Part("warm", ("warm",), 0.0)], key="warm")
         assert await self._caller.start(asked, self._rng), "the first POST of the run got no 202"
         for web in self._stage.webs:
@@ -54,7 +55,8 @@ class Crowd:
         self.streams.append(asked)
 
     async def home(self, seconds: float) -> list[str]:
-        """Wait for everybody; who is still out after these seconds is sent home, and named."""
+        """Wait for all readers. Readers that are not finished after these seconds are stopped; return their
+        names."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         late = sorted(task.get_name() for task in self._tasks)
@@ -62,7 +64,7 @@ class Crowd:
         return late
 
     async def close(self) -> None:
-        """Nobody is left out."""
+        """Stop all readers and questions."""
         for task in self._tasks:
             task.cancel()
         results = await asyncio.gather(*self._tasks, return_exceptions=True)

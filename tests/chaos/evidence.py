@@ -1,4 +1,4 @@
-"""What a run that found something leaves in a directory, since its interleaving does not come twice."""
+"""Write the findings of a run into a directory, because the same interleaving does not happen twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.chaos.run import Outcome
 
 
 def keep(outcome: Outcome, seed: int, command: str) -> Path:
-    """Write findings, figures, processes' logs, and the logs of the streams in question; where to.
+    """Write findings, figures, logs of the processes, and logs of the affected streams; return the directory.
 
     The command starts a run with the same faults at the same moments.
     """

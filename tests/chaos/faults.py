@@ -1,4 +1,5 @@
-"""The faults, each on whom its moment's own dice choose. A fault that finds nobody to meet is not counted."""
+"""The faults. Each moment's own random generator chooses the victim. A fault without a victim is not
+counted."""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ from tests.chaos.store import FSYNC_SECONDS, Window, during
 from tests.chaos.tally import Tally
 from tests.support.processes import GatewayProcess
 
-LOST_SECONDS = 0.9  # at most, by a replica that is promoted; the eve of its primary's death comes on top
-SAME_MOMENT_SHARE = 0.6  # of the falls of Redis come with a failure of the model
-EVE_SECONDS = 1.0  # how long Redis's fall waits for an answer that can be cut
-RETRY_SECONDS = 0.3  # a stage is tried again a quarter to half of a second after its model has failed
+LOST_SECONDS = 0.9  # most a promoted replica lacks; the eve comes on top
+SAME_MOMENT_SHARE = 0.6  # share of Redis falls that come with a model failure
+EVE_SECONDS = 1.0  # longest wait before a fall for an answer to cut
+RETRY_SECONDS = 0.3  # a stage is retried 0.25 to 0.5 s after its model failed
 ANSWER_SECONDS = 10.0
 
 
 class Faults:
-    """Does what the plan says, and waits for what it has begun."""
+    """Execute the plan and wait for the end of the faults that have begun."""
 
     def __init__(self, stage: Stage, tally: Tally) -> None:
         self._stage = stage
@@ -31,7 +32,7 @@ class Faults:
         self._begun: set[asyncio.Task[None]] = set()
 
     async def run(self, moments: list[Moment], began: float) -> None:
-        """All of the plan; each fault on its own, so that they overlap as they fall."""
+        """Execute the whole plan. Each fault runs in its own task, so faults can overlap."""
         try:
             async with asyncio.TaskGroup() as faults:
                 for moment in moments:
@@ -75,7 +76,7 @@ class Faults:
         victim = self._awake(rng)
         if victim is None:
             return False
-        self._stage.paused.add(victim)  # nobody else's victim
+        self._stage.paused.add(victim)  # no other fault takes this victim
         held = await recovery.held_by(self._stage, victim.pid)
         killed = monotonic()
         for stream, before in held.items():
@@ -124,24 +125,24 @@ class Faults:
     async def _hand_over(self) -> bool:
         self._stage.note("planned failover")
         await self._stage.store.hand_over()
-        self._stage.window.cut(1.0)  # the driver's own look at the store goes by the name, too
+        self._stage.window.cut(1.0)  # the driver's own connection uses the same name
         self._stage.note("the replica serves, the old primary follows it")
         return True
 
     async def _eve(self, rng: random.Random) -> None:
-        """Just before Redis falls the model's server may fail, so that stages are tried again meanwhile."""
+        """Let the model's server fail just before Redis falls, so that stages are retried during the fall."""
         if rng.random() < SAME_MOMENT_SHARE and await self._stage.model.answering(EVE_SECONDS):
             self._model(rng)
             await asyncio.sleep(rng.uniform(0, RETRY_SECONDS))
 
     def _model(self, rng: random.Random) -> bool:
-        """Cut answers, refuse the next requests, or both."""
+        """Cut answers, refuse the next requests, or do both."""
         model = self._stage.model
         cut = model.cut(rng.choice((0.3, 1.0)), rng)
         refused = rng.choice((0.0, 0.5, 1.5))
         model.refuse(refused, rng)
         now = monotonic()
-        self._stage.unrest.append(Window(now, now + refused))  # a stage that is tried again goes on later
+        self._stage.unrest.append(Window(now, now + refused))  # a retried stage continues later
         self._stage.note(f"the model cuts {cut} answers, and refuses for {refused:.1f} s")
         return cut > 0 or refused > 0
 

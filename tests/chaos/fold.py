@@ -1,4 +1,5 @@
-"""Events to text, written from `docs/protocol.md` and not with the product's fold, which it judges."""
+"""Convert events to text by `docs/protocol.md`. The code is independent of the product's fold, which it
+checks."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from tests.chaos import wire
 
 
 def fold(log: bytes) -> dict[str, Any]:
-    """Of the status document, what the log alone decides."""
+    """Return the part of the status document that the log alone determines."""
     stages: list[dict[str, Any]] = []
     began: list[str] = []
     document: dict[str, Any] = {"last_event_id": "", "status": None}

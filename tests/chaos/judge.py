@@ -1,4 +1,4 @@
-"""The proofs: each stream's log, its readers' bytes, its status document and the model's text, compared."""
+"""The checks: compare each stream's log, its readers' bytes, its status document and the model's text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMPARED = ("last_event_id", "status", "stages", "text")
 
 
 class Judge:
-    """Judges streams when everything is at rest."""
+    """Check streams after all activity has ended."""
 
     def __init__(self, stage: Stage, tally: Tally, client: httpx.AsyncClient) -> None:
         self._stage = stage
@@ -32,7 +32,7 @@ class Judge:
         self._client = client
 
     async def all(self, streams: list[Asked], readers: list[Reader]) -> None:
-        """Every stream, every reader, every key."""
+        """Check every stream, every reader and every key."""
         places = asyncio.Semaphore(_AT_ONCE)
         await asyncio.gather(*(self._last_look(reader, places) for reader in readers if reader.looks))
         by_stream: dict[str, list[Reader]] = {}
@@ -68,13 +68,14 @@ class Judge:
             self._tally.suspects[asked.id] = log
 
     def _vanished(self, asked: Asked) -> None:
-        """A 202 inside a window that Redis has lost may vanish: counted, not hidden."""
+        """Count a stream that vanished after its 202. This is allowed in a time whose data Redis has lost."""
         self._tally.streams["vanished"] += 1
         if not self._stage.store.may_have_lost(asked.asked_at, asked.accepted_at):
             self._find(asked, "answered 202 and is gone; its POST was in no window that was lost")
 
     def _log(self, asked: Asked, log: bytes) -> bool:
-        """Its form: ids are positions, `start` comes first and once, one terminal event comes last."""
+        """Check the form of the log: ids are positions, `start` comes first and once, one terminal event
+        comes last."""
         at = 0
         frames = wire.frames_of(log)
         for frame in frames:
@@ -112,7 +113,7 @@ class Judge:
     def _reader(self, reader: Reader, log: bytes) -> None:
         held = bytes(reader.held)
         if reader.failed or not reader.looks:
-            return  # found already
+            return  # the finding is already recorded
         if reader.gone:
             self._find(reader.asked, f"reader {reader.name} was answered 404, and the stream is there")
         elif held != log:

@@ -1,8 +1,8 @@
-"""The scripted model with known text: it keeps what it has said, and it fails when it is told to.
+"""The scripted model with known text: it records its answers, and it fails when the driver tells it to.
 
-A part of a question may ask for another text at each request (`vary_at`). A failure is one that may pass: a
-connection that is cut in the middle of an answer, a 429, a 500 or a 503. One part meets a bounded number of
-failures, so that a stage which is tried again comes to its end.
+A part of a question can require another text at each request (`vary_at`). Failures are temporary: a
+connection that is cut in the middle of an answer, a 429, a 500 or a 503. One part meets a limited number of
+failures, so that a retried stage can finish.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, cast
 
 from tests.support.model_server import ModelServer
 
-MOST_FAILURES = 4  # of one part; a stage has more tries than that
+MOST_FAILURES = 4  # limit for one part; a stage has more tries than that
 REFUSALS = (429, 500, 503)
 
 
 class KnownModel(ModelServer):
-    """Keeps, by a part's name, every answer that it has begun and every text that was handed to it."""
+    """Record every answer that it has begun and every text that it was given, by the name of the part."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class KnownModel(ModelServer):
         self.cuts = 0
         self.refusals = 0
         self._failures: Counter[str] = Counter()
-        self._running: dict[asyncio.Event, str] = {}  # set: this answer is to be cut
+        self._running: dict[asyncio.Event, str] = {}  # an event that is set cuts this answer
         self._refuses_until = 0.0
         self._refusal: dict[str, Any] = {}
 
     async def answering(self, seconds: float) -> bool:
-        """Wait, at most so long, until there is an answer that may be cut; whether there is one."""
+        """Wait, at most this long, for an answer that can be cut; return whether there is one."""
         try:
             async with asyncio.timeout(seconds), self.changed:
                 return await self.changed.wait_for(lambda: any(map(self._may_fail, self._running.values())))
@@ -44,7 +44,7 @@ class KnownModel(ModelServer):
             return False
 
     def cut(self, share: float, rng: random.Random) -> int:
-        """Cut a share of the answers that are being streamed; how many."""
+        """Cut a share of the answers that are being streamed; return the number."""
         chosen = [cut for cut, name in self._running.items() if self._may_fail(name) and rng.random() < share]
         for cut in chosen:
             self._failures[self._running.pop(cut)] += 1
@@ -53,12 +53,12 @@ class KnownModel(ModelServer):
         return len(chosen)
 
     def refuse(self, seconds: float, rng: random.Random) -> None:
-        """Refuse requests for so long, with one status."""
+        """Refuse requests for this time, with one status."""
         self._refuses_until = monotonic() + seconds
         self._refusal = {"status": rng.choice(REFUSALS), "retry_after": rng.choice((0, 0, 1))}
 
     def told(self, body: Any) -> dict[str, Any]:
-        """The part that is asked for, or the refusal of it."""
+        """Return the requested part, or its refusal."""
         told = super().told(body)
         name = told.get("name", "")
         if monotonic() >= self._refuses_until or not self._may_fail(name):
@@ -74,7 +74,7 @@ class KnownModel(ModelServer):
             chunks = chunks[:vary_at] + [f"{len(given)}{chunk}" for chunk in chunks[vary_at:]]
         given.append("".join(chunks))
         self.handed[name].add(told.get("handed", ""))
-        self.requests.clear()  # a long run asks often
+        self.requests.clear()  # saves memory in a long run
         with self._ran(name) as cut:
             async with self.changed:
                 self.changed.notify_all()

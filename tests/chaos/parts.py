@@ -1,4 +1,4 @@
-"""What a stream asks the model, part by part, as the driver, the chain and the model all know it."""
+"""The parts of a question to the model. The driver, the chain and the model all use this definition."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the model is asked in one run of a stage. From chunk `vary_at` on no two answers are the same."""
+    """The question to the model in one run of a stage. From chunk `vary_at` on, each answer is different."""
 
-    name: str  # no other part of a run has it
+    name: str  # unique in a run
     chunks: tuple[str, ...]
     pace: float  # seconds between two chunks
     vary_at: int | None = None
 
     @property
     def told(self) -> dict[str, Any]:
-        """As JSON, for the model to read."""
+        """Return the part as JSON, for the model."""
         return asdict(self)
 
     @property
     def text(self) -> str:
-        """The whole answer, where it is the same at each request."""
+        """Return the whole answer, if it is the same at each request."""
         return "".join(self.chunks)
 
 
 def content(told: dict[str, Any], handed: str = "") -> str:
-    """The user message that asks for a part. `handed`: what the stage was given by the stage before it."""
+    """Return the user message that asks for a part. `handed` is the text that the stage got from the stage
+    before."""
     return json.dumps({**told, "handed": handed})

@@ -1,6 +1,6 @@
-"""What will be done to the parts, and when: everything random comes from the seed.
+"""The plan of the faults and their times. All random choices come from the seed.
 
-Real time is not part of the seed, so two runs of a seed meet the same faults, not the same interleaving.
+Real time is not part of the seed. So two runs of a seed have the same faults, but not the same interleaving.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-CALM_SECONDS = 2.0  # at the beginning: the first streams are on their way
+CALM_SECONDS = 2.0  # no faults at the beginning, while the first streams start
 
 
 class Kind(StrEnum):
@@ -30,11 +30,11 @@ class Kind(StrEnum):
 
 
 class Stores(StrEnum):
-    """Which store a run has."""
+    """The store of a run."""
 
-    AOF = "aof"  # one server, which comes back with its append-only file
-    REPLICATED = "replicated"  # a primary, whose replica replaces it
-    BOTH = "both"  # a primary with a replica: the seed decides at each fall which of them serves next
+    AOF = "aof"  # one server, which restarts with its append-only file
+    REPLICATED = "replicated"  # a primary that its replica replaces
+    BOTH = "both"  # a primary with a replica: the seed picks the successor
 
 
 RATES_PER_MINUTE: Mapping[Kind, float] = {
@@ -53,7 +53,7 @@ RATES_PER_MINUTE: Mapping[Kind, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A fault, when it comes (seconds from the beginning), and what its own choices are drawn from."""
+    """A fault, its time (in seconds from the beginning), and the seed of its own choices."""
 
     at: float
     kind: Kind
@@ -65,7 +65,8 @@ class Moment:
 
 
 def kinds(stores: Stores, *, planned: bool) -> list[Kind]:
-    """The faults that a store can meet. `planned`: with failovers in which the old primary lives on."""
+    """Return the faults that a store can have. `planned`: include failovers in which the old primary lives
+    on."""
     never = set() if planned else {Kind.HAND_OVER}
     if stores is Stores.AOF:
         never |= {Kind.PROMOTE, Kind.HAND_OVER}
@@ -75,7 +76,7 @@ def kinds(stores: Stores, *, planned: bool) -> list[Kind]:
 
 
 def plan(seed: int, seconds: float, faults: Sequence[Kind]) -> list[Moment]:
-    """The moments of these faults in a run, in order; each of them comes at least once."""
+    """Return the moments of these faults in a run, in order. Each fault occurs at least once."""
     rng = random.Random(seed)
     moments = []
     for kind in faults:
@@ -86,6 +87,6 @@ def plan(seed: int, seconds: float, faults: Sequence[Kind]) -> list[Moment]:
 
 
 def shown(moments: list[Moment]) -> str:
-    """How often each fault will come."""
+    """Return as text how many times each fault will occur."""
     counts = Counter(moment.kind for moment in moments)
     return "\n".join(f"  {counts[kind]:4} × {kind}" for kind in Kind if counts[kind])

@@ -1,6 +1,7 @@
-"""Imported by the gateway's processes (GATEWAY_CHAINS): on SIGUSR1 a process tells its tasks on stderr.
+"""The gateway's processes import this module (GATEWAY_CHAINS): on SIGUSR1 a process prints its tasks on
+stderr.
 
-The product has no window for this, and needs none: a test that looks for forgotten tasks brings its own.
+The product has no interface for this and needs none: only the test for forgotten tasks uses it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _NUMBERED = re.compile(r"Task-\d+")
 
 
 def _name(task: asyncio.Task[object]) -> str:
-    """A task's name without what differs from stream to stream."""
+    """Return a task's name without the parts that differ between streams."""
     if _NUMBERED.fullmatch(task.get_name()):
         return getattr(task.get_coro(), "__qualname__", "?")
     return re.sub(r"-[0-9a-f]{2}[A-Za-z0-9_-]{22}$", "-<id>", task.get_name())

@@ -1,7 +1,8 @@
-"""A TCP proxy in front of Redis: cuts and holds connections; drops, doubles and delays what is published.
+"""A TCP proxy in front of Redis. It cuts and holds connections; it drops, doubles and delays published
+messages.
 
-Only the answers of a connection that has subscribed are looked into; every other byte passes as it is. A
-connection leads to the server that `upstream` names in the moment in which the connection is opened.
+The proxy parses only the answers of a connection that has subscribed; all other bytes pass unchanged. A
+connection leads to the server that `upstream` names when the connection is opened.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from typing import Self
 
 READ_BYTES = 64 * 1024
 _SUBSCRIBE = b"\r\n$9\r\nSUBSCRIBE\r\n"
-_RESET = struct.pack("ii", 1, 0)  # linger for no time: RST instead of FIN
+_RESET = struct.pack("ii", 1, 0)  # linger time 0: sends RST, not FIN
 _MESSAGE = b"*3\r\n$7\r\nmessage\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Mischief:
-    """What happens to a published message, as probabilities."""
+    """The probabilities of each fault for a published message."""
 
     drop: float = 0.0
     double: float = 0.0
-    late: float = 0.0  # delivered after the next one
+    late: float = 0.0  # delivered after the next message
 
 
 @dataclass(slots=True)
 class Mangled:
-    """How many messages met which mischief."""
+    """The number of messages with each fault."""
 
     dropped: int = 0
     doubled: int = 0
@@ -41,10 +42,10 @@ class Mangled:
 
 
 class Proxy:
-    """`async with Proxy(upstream, rng) as proxy`; clients go to `proxy.url`.
+    """`async with Proxy(upstream, rng) as proxy`; clients connect to `proxy.url`.
 
-    `upstream` answers the path of a server's UNIX socket. While `passing` is not set, no byte passes in any
-    direction; the bytes that are held then are lost when their connection is cut.
+    `upstream` returns the path of a server's UNIX socket. While `passing` is not set, no byte passes in any
+    direction. Bytes that are held at that time are lost if their connection is cut.
     """
 
     def __init__(self, upstream: Callable[[], Path], rng: random.Random) -> None:
@@ -69,7 +70,7 @@ class Proxy:
         await asyncio.gather(*self._clients, return_exceptions=True)
 
     def cut(self, share: float) -> int:
-        """Reset a share of the connections, chosen at random; at least one when there is any."""
+        """Reset a share of the connections, chosen at random; at least one if there is one."""
         writers = [writer for writer in self._clients.values() if not writer.is_closing()]
         chosen = self.rng.sample(writers, min(len(writers), max(1, round(share * len(writers)))))
         for writer in chosen:
@@ -85,7 +86,7 @@ class Proxy:
             with contextlib.suppress(OSError):  # Redis is down, or one side was cut
                 await self._forward(reader, writer)
         except asyncio.CancelledError:
-            pass  # the proxy closes; a stream server logs a cancelled handler as an error
+            pass  # the proxy closes; uvloop would log a cancelled handler
         finally:
             del self._clients[task]
             writer.transport.abort()
@@ -102,7 +103,7 @@ class Proxy:
         finally:
             for task in both:
                 task.cancel()
-            to_redis.transport.abort()  # before anything is awaited, which may be cancelled
+            to_redis.transport.abort()  # abort first: an await could be cancelled
             await asyncio.gather(*both, return_exceptions=True)
 
     async def _pump(
@@ -116,7 +117,7 @@ class Proxy:
 
 
 class Answers:
-    """What one connection's server says; whole messages of a subscriber may be tampered with."""
+    """The answers of the server on one connection. Whole messages to a subscriber may be changed."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -125,12 +126,12 @@ class Answers:
         self._late = b""
 
     def asked(self, data: bytes) -> bytes:
-        """From the client: passed as it is."""
+        """Pass data from the client unchanged."""
         self._subscribed = self._subscribed or _SUBSCRIBE in data
         return data
 
     def mangle(self, data: bytes) -> bytes:
-        """From the server: what reaches the client of it now."""
+        """Take data from the server; return the data that the client gets now."""
         if not self._subscribed:
             return data
         self._buffer += data
@@ -158,7 +159,7 @@ class Answers:
 
 
 def reply_end(buffer: bytes, start: int) -> int | None:
-    """Where the RESP2 reply that begins at `start` ends; None while it is not whole."""
+    """Return the end of the RESP2 reply that begins at `start`, or None while it is incomplete."""
     line_end = buffer.find(b"\r\n", start)
     if line_end < 0:
         return None

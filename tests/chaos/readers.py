@@ -1,8 +1,8 @@
-"""A reader: follows a stream through any number of connections and keeps every byte of it.
+"""A reader: follows a stream over any number of connections and stores every byte.
 
-It leaves and comes back, to any web, with the last id that it has; reads slowly at times; forgets all it
-had when it is told `log_lost`. What it holds must always be the log from its first byte on, so each
-frame's offset is checked in the moment in which it comes.
+It leaves and reconnects to any web process, with the last id that it has. It sometimes reads slowly. It
+forgets all data when it receives `log_lost`. Its data must always be the log from the first byte, so each
+frame's offset is checked when the frame arrives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from tests.chaos.tally import Tally
 
 @dataclass(eq=False, slots=True)
 class Reader:
-    """One reader of one stream. `run` until its end; `last_look` when all is at rest."""
+    """One reader of one stream. `run` follows it to its end; `last_look` reads once more after all activity
+    has ended."""
 
     name: str
     asked: Asked
@@ -32,20 +33,20 @@ class Reader:
     client: httpx.AsyncClient
     held: bytearray = field(default_factory=bytearray)
     last_id: str = ""
-    complete: bool = False  # the terminal event is the last of what it holds
-    gone: bool = False  # 404
-    resting: bool = False  # leaves no more
+    complete: bool = False  # the last event that it has is the terminal event
+    gone: bool = False  # it got a 404
+    resting: bool = False  # it does not leave any more
     failed: str = ""
     _slow: bool = False
     _leaves_at: float = 0.0
 
     @property
     def looks(self) -> bool:
-        """Whether it came to an end, so that it can look once more."""
+        """Return whether it has finished, so that it can read once more."""
         return self.complete or self.gone
 
     async def run(self) -> None:
-        """Until the terminal event, or until the stream is gone."""
+        """Follow until the terminal event, or until the stream is gone."""
         self.tally.joined()
         try:
             while not self.complete and not self.gone and not self.failed:
@@ -57,7 +58,8 @@ class Reader:
         self.asked.ended.set()
 
     async def last_look(self) -> None:
-        """Come back once more: 204, or whatever was lost and written anew since. Bounded by the caller."""
+        """Connect once more: the answer is 204, or the events lost and written again since. The caller limits
+        the time."""
         self.resting = True
         while not self.gone and not self.failed:
             if await self._visit() == 204:
@@ -65,7 +67,7 @@ class Reader:
             await asyncio.sleep(0.05)
 
     async def _visit(self) -> int:
-        """One connection; its status, 0 for none."""
+        """Read one connection; return its status, or 0 without an answer."""
         self._slow = not self.resting and self.rng.random() < 0.15
         stays = self.rng.uniform(0.3, 8) if self.rng.random() < 0.4 else 1000.0
         self._leaves_at = monotonic() + (1000.0 if self.resting else stays)
@@ -79,7 +81,7 @@ class Reader:
                 await self._answered(answer)
                 return answer.status_code
         except (httpx.HTTPError, httpx.InvalidURL):
-            return 0  # a killed web, or none
+            return 0  # the web process was killed or is missing
         except wire.BadWire as error:
             self._fail(str(error))
             return 0

@@ -1,4 +1,5 @@
-"""How long a stream stands still when its worker is killed: who held it, and when it goes on."""
+"""Measure how long a stream stops when its worker is killed: the earlier worker, and the time of the next
+event."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from gateway.store.log import Log
 from tests.chaos.stage import LEASE_SECONDS, Stage
 from tests.chaos.tally import Recovery, Tally
 
-PROMISE_SECONDS = LEASE_SECONDS + 2.0  # the next attempt, after a kill and nothing else
+PROMISE_SECONDS = LEASE_SECONDS + 2.0  # the next attempt, after a kill without other faults
 TOLERANCE = 3
 LONGEST_SECONDS = 60.0
 QUEUE = "{holdfast-jobs}:queue"
@@ -22,7 +23,7 @@ _LOOK_SECONDS = 0.05
 
 
 async def held_by(stage: Stage, pid: int) -> dict[str, list[bytes | None]]:
-    """The running streams whose deliveries a process has pending, and where they stand."""
+    """Return the running streams whose deliveries a process has pending, with their states."""
     try:
         pending = await stage.redis.xpending_range(QUEUE, GROUP, "-", "+", 200)
         mine = [entry["message_id"] for entry in pending if b"-%d-" % pid in entry["consumer"]]
@@ -35,11 +36,12 @@ async def held_by(stage: Stage, pid: int) -> dict[str, list[bytes | None]]:
                     found[stream] = state
         return found
     except RedisError:
-        return {}  # Redis is away at this very moment: nobody can tell
+        return {}  # Redis is down now, so the state is unknown
 
 
 async def measure(stage: Stage, tally: Tally, stream: str, before: list[bytes | None], killed: float) -> None:
-    """Wait until the stream goes on; a stream that somebody else held, or ended meanwhile, does not count."""
+    """Wait until the stream continues. A stream that another process held, or that has ended, does not
+    count."""
     attempted = 0.0
     while monotonic() < killed + LONGEST_SECONDS:
         await asyncio.sleep(_LOOK_SECONDS)
@@ -72,6 +74,6 @@ def _note(stage: Stage, tally: Tally, stream: str, killed: float, attempted: flo
 
 
 async def _state(stage: Stage, stream: str) -> list[Any]:
-    """Status, attempt, last id."""
+    """Return status, attempt and last id."""
     answer = await stage.redis.hmget(Log.keys(stream)[0], ["status", "attempt", "last_id"])
     return list(answer)

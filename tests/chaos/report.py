@@ -10,7 +10,7 @@ from tests.chaos.tally import Recovery, Tally
 
 
 def table(tally: Tally, mangled: Mangled) -> str:
-    """Name and figure, line by line."""
+    """Return lines of names and figures."""
     ends = ", ".join(f"{count} {name}" for name, count in sorted(tally.streams.items()))
     resets = ", ".join(f"{count} by attempt {number}" for number, count in sorted(tally.resets.items()))
     rows = [
@@ -37,7 +37,7 @@ def table(tally: Tally, mangled: Mangled) -> str:
 
 
 def markdown(seed: int, tally: Tally) -> str:
-    """The column of this run for the table of `docs/reliability.md`, with the names of the rows."""
+    """Return this run's column for the table of `docs/reliability.md`, with the names of the rows."""
     faults, found = tally.faults, tally.recoveries
     rows = [
         ("", f"SEED={seed}"),
@@ -63,7 +63,8 @@ def markdown(seed: int, tally: Tally) -> str:
 
 
 def _recoveries(found: list[Recovery]) -> list[tuple[str, str]]:
-    """Of streams whose worker was killed: among all faults, and where no other fault fell into the time."""
+    """Return the recovery times of streams whose worker was killed: for all, and for those without another
+    fault at that time."""
     alone = [recovery for recovery in found if recovery.alone]
     return [
         ("recovery: next attempt", _times([r.attempt for r in found])),

@@ -1,4 +1,4 @@
-"""After the last fault everything comes to rest: no stream open, no message in the queue, no task left."""
+"""After the last fault all activity ends: no stream is open, no message is in the queue, no task remains."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.chaos.stage import Stage
 from tests.chaos.tally import Tally
 from tests.support.processes import GatewayProcess
 
-REST_SECONDS = 65.0  # a record that was never confirmed lasts 60
+REST_SECONDS = 65.0  # a record that was never confirmed expires after 60 s
 LEAVE_SECONDS = 20.0
 _LOOK_SECONDS = 0.2
 
 
 class Rest:
-    """What the processes were like before; `leftovers` is what they must have let go of."""
+    """The state of the processes before the run. `leftovers` finds what they have not released."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -30,13 +30,13 @@ class Rest:
         self._sockets: dict[str, int] = {"web": 0, "worker": 0}
 
     async def before(self) -> None:
-        """Note the tasks and sockets of processes that have served and have nothing to do."""
+        """Record the tasks and sockets of processes that have served and are idle."""
         for mode, process in self._stage.processes():
             self._tasks[mode] |= await tasks_of(process)
             self._sockets[mode] = max(self._sockets[mode], sockets_of(process.pid))
 
     async def come(self, tally: Tally, accepted: set[str]) -> bool:
-        """Wait for the store to show no work; whether it did within the bound.
+        """Wait until the store shows no work; return whether this happened within the time limit.
 
         A record that was never confirmed, and whose POST was not answered 202, is left to its expiry.
         """
@@ -49,7 +49,7 @@ class Rest:
         return True
 
     async def leftovers(self, tally: Tally) -> None:
-        """What was still held long after the last reader had left."""
+        """Record what is still held long after the last reader has left."""
         deadline = monotonic() + LEAVE_SECONDS
         while held := await self._held():
             if monotonic() > deadline:
@@ -89,7 +89,7 @@ class Rest:
 
 
 async def tasks_of(process: GatewayProcess) -> Counter[str]:
-    """What the process's probe tells."""
+    """Return the tasks that the process's probe prints."""
     seen = process.log().count(MARK)
     process.signal(signal.SIGUSR1)
     async with asyncio.timeout(LEAVE_SECONDS):
@@ -100,11 +100,11 @@ async def tasks_of(process: GatewayProcess) -> Counter[str]:
 
 
 def sockets_of(pid: int) -> int:
-    """How many sockets it has open; 0 where the kernel does not tell."""
+    """Return the number of its open sockets, or 0 if the kernel does not tell."""
     count = 0
     for entry in Path(f"/proc/{pid}/fd").glob("*"):
         try:
             count += os.readlink(entry).startswith("socket:")
         except FileNotFoundError:
-            continue  # closed meanwhile
+            continue  # closed in the meantime
     return count

@@ -1,4 +1,4 @@
-"""One run: everybody comes, faults fall for so many seconds, everything comes to rest, then it is judged."""
+"""One run: start all parts, cause faults for a given time, wait until all activity has ended, then check."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tests.chaos.stage import Stage, stage
 from tests.chaos.tally import Tally
 
 MOST_STORIES = 5
-READ_SECONDS = 25.0  # longer than a web is ever stopped, and than a connection grows old
+READ_SECONDS = 25.0  # longer than any pause or connection of a web process
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run leaves."""
+    """The result of a run."""
 
     tally: Tally
     mangled: Mangled
-    tails: str  # of the processes' logs, where something was found
-    story: str  # likewise: what was done to the parts, and what was logged of the streams with a finding
+    tails: str  # ends of the processes' logs, if there was a finding
+    story: str  # if there was a finding: the faults, and the log lines of its streams
 
 
 def browser() -> httpx.AsyncClient:
-    """What all readers share: no connection is kept, none is waited for."""
+    """Return the client that all readers share: it keeps no connection and waits for none."""
     return httpx.AsyncClient(
         timeout=httpx.Timeout(10.0, read=READ_SECONDS, pool=None),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
@@ -42,7 +42,7 @@ def browser() -> httpx.AsyncClient:
 
 
 async def run(seed: int, seconds: float, stores: Stores = Stores.BOTH, *, planned: bool = False) -> Outcome:
-    """A run of a seed; `tally.findings` is empty when every promise was kept."""
+    """Run a seed. `tally.findings` is empty if every promise was kept."""
     tally, moments = Tally(), plan(seed, seconds, kinds(stores, planned=planned))
     rng = random.Random(seed + 1)
     async with stage(rng, stores) as everybody:

@@ -1,6 +1,6 @@
-"""The parts of a run: Redis behind a proxy, the model, two webs, three workers; and their ends.
+"""The parts of a run: Redis behind a proxy, the model, two webs, three workers; starting and stopping them.
 
-What is killed is replaced. Everything that was started is stopped by its pid, whatever happens.
+A killed process is replaced. Every started process is stopped by its pid, even after an error.
 """
 
 from __future__ import annotations
@@ -48,11 +48,7 @@ _NOTES = 30
 
 
 class _Look(Connection):
-    """A connection that says so when it is closed.
-
-    CPython 3.13.0 raises `AttributeError` where a transport that was closed is written to by `writelines`,
-    and redis-py would go on with that connection for ever.
-    """
+    """A connection that raises when it is used after it was closed."""
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         try:
@@ -63,37 +59,38 @@ class _Look(Connection):
 
 
 class Stage:
-    """Who is there now, and what the dead have left in their logs."""
+    """The running processes, and the logs of those that have ended."""
 
     def __init__(self, held: Store, proxy: Proxy, window: Proxy, model: KnownModel) -> None:
         self.store = held
         self.proxy = proxy
         self.window = window
         self.model = model
-        # The driver's own look at the store. A connection may have been left by a server that fell: ask anew.
+        # The driver's own access to the store. Retry once, because a connection may belong to a server that
+        # has died.
         self.redis: Any = Redis.from_url(window.url, connection_class=_Look, retry=Retry(NoBackoff(), 1))
         self.webs: list[GatewayProcess] = []
         self.workers: list[GatewayProcess] = []
         self.paused: set[GatewayProcess] = set()
-        self.unrest: list[Window] = []  # in such a window the workers or their connections were disturbed
+        self.unrest: list[Window] = []  # times in which the workers or their connections were disturbed
         self.complaints: list[str] = []
-        self._history: list[str] = []  # the logs of the dead, and what was done to whom
+        self._history: list[str] = []  # logs of ended processes, and the faults with their victims
         self.exits: list[str] = []
         self._environment = {"REDIS_URL": proxy.url, **model.environment(), **SETTINGS}
 
     async def start(self) -> None:
-        """Everybody; a process that does not come ends the run."""
+        """Start all parts; if a process does not start, the run ends."""
         await asyncio.gather(*(self.spawn("web") for _ in range(WEBS)))
         await asyncio.gather(*(self.spawn("worker") for _ in range(WORKERS)))
 
     async def spawn(self, mode: str) -> None:
-        """One more process of a mode; a web is there when it serves."""
+        """Start one more process of a mode. A web process counts as started when it serves."""
         process = GatewayProcess(mode, self._environment)
         await process.__aenter__()
         self._of(mode).append(process)
 
     async def replace(self, mode: str, process: GatewayProcess) -> None:
-        """SIGKILL, and another one at once."""
+        """Send SIGKILL, and start another process at once."""
         with during(self.unrest):
             self._of(mode).remove(process)
             self.note(f"kill {mode} {process.pid}")
@@ -102,7 +99,7 @@ class Stage:
             await self.spawn(mode)
 
     async def pause(self, process: GatewayProcess, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT when it is still there."""
+        """Send SIGSTOP, and later SIGCONT if the process still exists."""
         self.paused.add(process)
         process.signal(signal.SIGSTOP)
         self.note(f"stop worker {process.pid} for {seconds:.1f} s")
@@ -114,37 +111,38 @@ class Stage:
             self.paused.discard(process)
 
     def url(self, rng: random.Random) -> str:
-        """One of the webs."""
+        """Return the URL of one of the web processes."""
         return rng.choice(self.webs).url if self.webs else ""
 
     def processes(self) -> list[tuple[str, GatewayProcess]]:
-        """All that live, with their modes."""
+        """Return all running processes, with their modes."""
         return [("web", web) for web in self.webs] + [("worker", worker) for worker in self.workers]
 
     async def stop(self) -> None:
-        """End everybody in order; how they ended is kept."""
+        """Stop all processes in order; record how they ended."""
         for mode, process in self.processes():
             await self._stop(mode, process)
         await self.redis.aclose()
 
     def read_logs(self) -> None:
-        """Keep what the living complain of so far."""
+        """Record the complaints in the logs of the running processes."""
         for _, process in self.processes():
             self._read(process)
 
     def note(self, what: str) -> None:
-        """Write down what is done to the parts, in the form of their logs."""
+        """Record a fault, in the form of the processes' logs."""
         now = datetime.now().isoformat(" ", "milliseconds").replace(".", ",")  # noqa: DTZ005 - as theirs
         self._history.append(f"{now} CHAOS {what}")
 
     def story(self, words: Iterable[str]) -> str:
-        """What was done to the parts, and what any process, dead or alive, has logged with these words."""
+        """Return the faults, and the lines with these words in the logs of all processes, running or
+        ended."""
         shown = [" CHAOS ", *words]
         lines = [*self._history, *(line for _, p in self.processes() for line in _signed(p))]
         return "\n".join(sorted(line for line in lines if any(word in line for word in shown)))
 
     def tails(self) -> str:
-        """The last lines of every living process."""
+        """Return the last log lines of every running process."""
         lines = []
         for mode, process in self.processes():
             lines.append(f"--- {mode} {process.pid}")
@@ -181,7 +179,7 @@ def _signed(process: GatewayProcess) -> list[str]:
 
 @asynccontextmanager
 async def stage(rng: random.Random, stores: Stores = Stores.BOTH) -> AsyncIterator[Stage]:
-    """All parts, running; stopped at the end, also after a failure in the middle of the start."""
+    """Run all parts. They are stopped at the end, even if the start fails halfway."""
     async with AsyncExitStack() as stack:
         held = await stack.enter_async_context(store(replicated=stores is not Stores.AOF))
         proxy, window = [

@@ -1,7 +1,7 @@
-"""A replica of the store's Redis, behind a link of its own: the link can be held, and what it holds is lost.
+"""A replica of the store's Redis, behind its own link. The link can be held; the data that it holds is lost.
 
-Replication is asynchronous: a replica that is promoted may lack the last writes of its primary. The held link
-makes that certain.
+Replication is asynchronous: a promoted replica may lack the last writes of its primary. A held link makes
+this certain.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOOK_SECONDS = 0.01
 
 
 class Standby:
-    """A server that is, or will be, the replica of another. Both are somebody else's to start and to stop."""
+    """A server that is, or will be, the replica of another. The caller starts and stops both."""
 
     def __init__(self, server: RedisServer, primary: RedisServer) -> None:
         self.server = server
@@ -31,14 +31,15 @@ class Standby:
         self.link = Proxy(lambda: primary.socket, random.Random(0))
 
     async def follow(self) -> None:
-        """Make the server a replica of the primary; it copies what it needs in its own time."""
+        """Make the server a replica of the primary; the copy runs in the background."""
         await self.link.__aenter__()
         await _call(self.server, "REPLICAOF", "127.0.0.1", self.link.port)
 
     async def caught_up(self) -> float:
-        """Wait until it can take over. Answers a moment: all that was written before it is there.
+        """Wait until the replica can take over. Return a moment: all data written before it is on the
+        replica.
 
-        The moment is of `monotonic`. A replica that is writing its append-only file anew cannot take over: a
+        The moment is of `monotonic`. A replica that is rewriting its append-only file cannot take over: a
         kill would leave it empty.
         """
         async with asyncio.timeout(SYNC_SECONDS):
@@ -57,25 +58,25 @@ class Standby:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def promote(self) -> None:
-        """It is a primary from now on, and the link is gone with all that it held."""
+        """Make it a primary, and close the link with all data that the link held."""
         self.link.cut(1.0)
         await _call(self.server, "REPLICAOF", "NO", "ONE")
         await self.close()
 
     async def close(self) -> None:
-        """End the link."""
+        """Close the link."""
         await self.link.__aexit__()
 
 
 async def start(server: RedisServer) -> None:
-    """Start a server that may be asked for a copy: it begins one at once, and not after five seconds."""
+    """Start a server that can be copied: it begins a copy at once, not after five seconds."""
     await server.start()
     await _call(server, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
 
 
 @asynccontextmanager
 async def writes_held(server: RedisServer) -> AsyncIterator[None]:
-    """Clients that write wait meanwhile, as in a failover that is planned."""
+    """Make clients that write wait during the block, as in a planned failover."""
     await _call(server, "CLIENT", "PAUSE", round(SYNC_SECONDS * 1000), "WRITE")
     try:
         yield

@@ -1,9 +1,9 @@
-"""The store under chaos: a Redis that is killed, loses up to its last second, and comes back or is replaced.
+"""The store under chaos: a Redis that is killed, loses up to its last second, and restarts or is replaced.
 
-SIGKILL alone loses almost nothing, because the kernel keeps what Redis has written. What a machine's crash
-takes is what was not yet synced; so the append-only file is cut back to where it stood up to a second ago.
-With a replica, the primary that is killed is replaced by it: what the replica has not yet got is gone.
-`server` is the primary of now, to which the one name that the processes know leads.
+SIGKILL alone loses almost nothing, because the kernel keeps the written data. The crash of a machine loses
+the data that was not yet synced. To simulate this, the append-only file is cut back to its size up to a
+second ago. With a replica, a killed primary is replaced by it, and data that the replica has not received is
+lost. `server` is the present primary. The one name that the processes know leads to it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.chaos.standby import Standby
 from tests.support.redis_server import RedisServer
 
 FSYNC_SECONDS = 1.0
-WRITE_DELAY_SECONDS = 2.0  # Redis delays its own write so long behind a slow sync
+WRITE_DELAY_SECONDS = 2.0  # longest delay of Redis's own write behind a slow sync
 _SAMPLE_SECONDS = 0.05
 _SAMPLES = round(4 / _SAMPLE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From when to when, on this process's monotonic clock."""
+    """A time range, on this process's monotonic clock."""
 
     begin: float
     end: float
@@ -42,7 +42,7 @@ class Window:
 
 @contextmanager
 def during(windows: list[Window], *, since: float | None = None) -> Iterator[None]:
-    """A window that is open as long as the body runs, and that has begun then or before."""
+    """Add a window that is open while the block runs, and that begins now or at `since`."""
     window = Window(monotonic() if since is None else since, math.inf)
     windows.append(window)
     try:
@@ -56,26 +56,26 @@ Act = Callable[[], Awaitable[None]]
 
 
 async def nothing() -> None:
-    """No act."""
+    """Do nothing."""
 
 
 class Store:
-    """The Redis that serves, its replica if it has one, and what happened to them.
+    """The serving Redis, its replica if it has one, and the record of their faults.
 
-    `eve` is awaited just before a server is killed: what falls into the same moment.
+    `eve` is awaited just before a server is killed, for faults at the same moment.
     """
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
         self.standby: Standby | None = None
-        self.lost: list[Window] = []  # what was written in such a window may be gone
-        self.away: list[Window] = []  # in such a window it did not answer
+        self.lost: list[Window] = []  # data written in such a window may be lost
+        self.away: list[Window] = []  # the server did not answer in such a window
         self._sizes: deque[tuple[float, Path, int]] = deque(maxlen=_SAMPLES)
-        self._servers = [server]  # every one of them, to be stopped at the end
+        self._servers = [server]  # all servers, to be stopped at the end
         self._one_at_a_time = asyncio.Lock()
 
     async def attach(self) -> None:
-        """A fresh replica of the server that serves."""
+        """Start a new replica of the serving server."""
         replica = Standby(RedisServer(aof=True), self.server)
         self._servers.append(replica.server)
         await standby.start(replica.server)
@@ -83,7 +83,7 @@ class Store:
         self.standby = replica
 
     async def restart(self, down: float, lose: float, eve: Act = nothing) -> None:
-        """Kill it, forget its last `lose` seconds, start it after `down` seconds."""
+        """Kill the server, drop its last `lose` seconds, and start it after `down` seconds."""
         async with self._one_at_a_time:
             await eve()
             begin = monotonic()
@@ -95,17 +95,17 @@ class Store:
                 await standby.start(self.server)
 
     async def promote(self, down: float, lag: Act = nothing, eve: Act = nothing) -> None:
-        """The replica serves, without what the primary was told while `lag` and `eve` were awaited.
+        """Promote the replica, without the data that the primary received while `lag` and `eve` were awaited.
 
-        The primary is killed `down` seconds before that. With 0 seconds, the name leads to the replica in the
-        moment of the kill, however busy this machine is. A fresh replica follows the new primary afterwards.
+        The primary is killed `down` seconds before that. With 0 seconds, the name leads to the replica at the
+        moment of the kill, even on a busy machine. A new replica then follows the new primary.
         """
         async with self._one_at_a_time:
             replica, old = self._replica(), self.server
             has_all_before = await replica.caught_up()
             replica.link.passing.clear()
             await lag()
-            await replica.promote()  # nobody knows of it yet: the name leads to the old primary
+            await replica.promote()  # no client sees this yet: the name leads to the old primary
             with during(self.lost, since=has_all_before):
                 await eve()
                 with during(self.away):
@@ -119,9 +119,9 @@ class Store:
             await self.attach()
 
     async def hand_over(self) -> None:
-        """The replica serves when it has everything, and the primary becomes its replica: nothing is lost.
+        """Promote the replica when it has all data, and make the primary its replica: nothing is lost.
 
-        The old primary keeps the connections that it has, and answers READONLY there.
+        The old primary keeps its connections, and answers READONLY on them.
         """
         async with self._one_at_a_time:
             replica, old = self._replica(), self.server
@@ -134,7 +134,7 @@ class Store:
                 self.standby = behind
 
     async def stop(self, seconds: float) -> None:
-        """Alive, and deaf."""
+        """Stop the server for some seconds: it runs but does not answer."""
         async with self._one_at_a_time:
             os.kill(self.server.pid, signal.SIGSTOP)
             try:
@@ -144,19 +144,19 @@ class Store:
                 os.kill(self.server.pid, signal.SIGCONT)
 
     async def close(self) -> None:
-        """End all servers."""
+        """Stop all servers."""
         if self.standby is not None:
             await self.standby.close()
         for server in self._servers:
-            await server.kill()  # SIGTERM is refused while a replica writes its first append-only file
+            await server.kill()  # a replica writing its first append-only file refuses SIGTERM
             await server.stop()
 
     def may_have_lost(self, begin: float, end: float) -> bool:
-        """Whether anything written in this time may be gone."""
+        """Return whether data written in this time may be lost."""
         return any(window.meets(begin, end) for window in self.lost)
 
     async def watch(self) -> None:
-        """Note how long the append-only file is, all the time."""
+        """Record the size of the append-only file, all the time."""
         while True:
             files = (self.server.directory / "appendonlydir").glob("*.incr.aof")
             if newest := max(files, key=_number, default=None):
@@ -172,7 +172,7 @@ class Store:
         return self.standby
 
     def _cut_back(self, moment: float) -> None:
-        """To the size that the file had at this moment; a file that was begun since stays as it is."""
+        """Cut the file to its size at this moment. A file that was begun later stays unchanged."""
         newest = self._sizes[-1][1] if self._sizes else None
         sizes = [size for at, path, size in self._sizes if path == newest and at <= moment]
         if newest is not None and sizes and sizes[-1] < newest.stat().st_size:
@@ -181,13 +181,13 @@ class Store:
 
 
 def _number(file: Path) -> int:
-    """Of `appendonly.aof.12.incr.aof`: Redis begins a new one whenever it writes its file anew."""
+    """Return the number in `appendonly.aof.12.incr.aof`: Redis begins a new file at each rewrite."""
     return int(file.name.split(".")[-3])
 
 
 @asynccontextmanager
 async def store(*, replicated: bool = False) -> AsyncIterator[Store]:
-    """A running store; stopped with all its directories."""
+    """Yield a running store. At the end it is stopped, and its directories are removed."""
     held = Store(RedisServer(aof=True))
     watch = asyncio.create_task(held.watch(), name="store-watch")
     try:

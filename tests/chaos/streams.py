@@ -1,4 +1,4 @@
-"""A stream that is asked for: its question, its POSTs, its cancel, and what it may end with."""
+"""A requested stream: its question, its POSTs, its cancel, and its allowed ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.chaos.stage import Stage
 from tests.chaos.tally import Tally
 
 POST_SECONDS = 30.0
-STAGED_SHARE = 0.3  # of the streams have several stages
+STAGED_SHARE = 0.3  # share of the streams with several stages
 _WORDS = (
     "river",
     "stone",
@@ -36,13 +36,13 @@ class Asked:
     """One question and its stream."""
 
     name: str
-    parts: list[Part]  # one for each run of a stage, in order; a stream of one part is asked of `chat`
+    parts: list[Part]  # one for each stage run; one part: the chain is `chat`
     key: str = ""
     cancel_after: float | None = None
     id: str = ""
-    asked_at: float = 0.0  # when the POST began whose 202 came at `accepted_at`
+    asked_at: float = 0.0  # start of the POST whose 202 came at `accepted_at`
     accepted_at: float = 0.0
-    ended: asyncio.Event = field(default_factory=asyncio.Event)  # a reader has seen its end, or 404
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # a reader has received its end, or 404
     gone: bool = False  # answered 404 after its 202
 
     @property
@@ -53,7 +53,7 @@ class Asked:
 
 
 def ask(rng: random.Random, number: int) -> Asked:
-    """Question number so and so: an answer of 1 to 9 s in all, by one stage or by three stages."""
+    """Make question number `number`: an answer of 1 to 9 s, with one or three stages."""
     name = f"q{number}"
     count = rng.randint(3, 6) if rng.random() < STAGED_SHARE else 1
     seconds = rng.uniform(1, 9) / count
@@ -66,7 +66,7 @@ def ask(rng: random.Random, number: int) -> Asked:
 
 
 def _part(rng: random.Random, name: str, seconds: float, most: int) -> Part:
-    """An answer in small pieces, and now and then in big ones."""
+    """Make an answer of small pieces, sometimes of big ones."""
     count = rng.randint(8, most)
     big = rng.random() < 0.1
     chunks = tuple(rng.choice(_WORDS) + " " * (2000 if big else 1) + str(n) + " " for n in range(count))
@@ -75,7 +75,7 @@ def _part(rng: random.Random, name: str, seconds: float, most: int) -> Part:
 
 
 class Caller:
-    """Posts, posts again, cancels."""
+    """Send POSTs, repeat them, and cancel."""
 
     def __init__(self, stage: Stage, tally: Tally, client: httpx.AsyncClient) -> None:
         self._stage = stage
@@ -83,7 +83,8 @@ class Caller:
         self._client = client
 
     async def start(self, asked: Asked, rng: random.Random) -> bool:
-        """POST until a 202 when there is a key, else once; whether the stream was accepted."""
+        """Send the POST until a 202 comes if there is a key, else once; return whether the stream was
+        accepted."""
         deadline = monotonic() + POST_SECONDS
         while monotonic() < deadline:
             began = monotonic()
@@ -97,7 +98,7 @@ class Caller:
         return False
 
     async def again(self, asked: Asked, rng: random.Random) -> None:
-        """The same key and body once more: the same stream."""
+        """Send the same key and body again; check that it is the same stream."""
         began = asked.accepted_at
         await asyncio.sleep(rng.uniform(0, 4))
         found = await self._post(asked, rng)
@@ -108,7 +109,8 @@ class Caller:
             self._tally.find(f"{asked.name}: its key answered {asked.id} and then {found}; nothing was lost")
 
     async def cancel(self, asked: Asked, rng: random.Random) -> None:
-        """DELETE; 200 is at once and final, unless the store lost the cancel before it was asked again."""
+        """Send DELETE. A 200 is immediate and final, unless the store lost the cancel before the next
+        request."""
         began = monotonic()
         try:
             answer = await self._client.delete(f"{self._stage.url(rng)}/stream/{asked.id}")

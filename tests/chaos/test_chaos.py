@@ -1,4 +1,4 @@
-"""The driver itself, shortly: every fault falls at least once, and every promise is kept."""
+"""A short run of the driver: every fault happens at least once, and every promise is kept."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.chaos.plan import Kind, Stores, kinds
 from tests.chaos.report import table
 from tests.chaos.run import Outcome, run
 
-SEED = 208  # the promotion falls while streams are running, and the model fails in that moment
+SEED = 208  # here streams run and the model fails at the promotion
 SECONDS = 12.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def outcome() -> AsyncIterator[Outcome]:
-    """One short run, of which each test holds one thing."""
+    """Do one short run. Each test checks one aspect of it."""
     yield await run(SEED, SECONDS, Stores.BOTH)
 
 

@@ -1,4 +1,4 @@
-"""The driver's own tools: what they do to the parts, and what they refuse to believe."""
+"""The driver's own tools: how they act on the parts, and which wrong results they reject."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_a_restarted_store_has_lost_its_last_second_and_nothing_before_it(
 
 
 class Pulse:
-    """Writes a key every few milliseconds, with the moment of each answer."""
+    """Write a key every few milliseconds, and record the time of each answer."""
 
     def __init__(self, url: str) -> None:
         self.written: dict[str, float] = {}
@@ -122,7 +122,7 @@ class Pulse:
         self._task = asyncio.create_task(self._beat(), name="pulse")
 
     async def until(self, count: int) -> None:
-        """Wait for so many more keys."""
+        """Wait for this number of further keys."""
         most = len(self.written) + count
         async with asyncio.timeout(20):
             while len(self.written) < most:  # noqa: ASYNC110 - a task of this very process counts
@@ -171,7 +171,7 @@ async def test_a_planned_failover_loses_nothing_and_the_old_primary_keeps_its_co
             await kept.ping()
             await pulse.until(20)
             await held.hand_over()
-            await pulse.end()  # READONLY has ended it
+            await pulse.end()  # it has ended with READONLY
             assert await kept.ping()
             with pytest.raises(ReadOnlyError):
                 await kept.set("k", "v", ex=60)
@@ -226,15 +226,15 @@ HANDED = {"q 0": {""}, "q 1": {"a b "}, "q 2": {"c 1d "}}
 
 @pytest.mark.parametrize(("status", "texts_read", "count"), [
     ("done", ["a b ", "c 1d ", "e "], 0),
-    ("done", ["a b b ", "c 1d ", "e "], 2),  # said twice: by the log, and not to the next stage
-    ("done", ["a b ", "c 0d ", "e "], 1),  # an answer of the model, but not the one that was handed on
+    ("done", ["a b b ", "c 1d ", "e "], 2),  # the log has it twice, the next stage got it once
+    ("done", ["a b ", "c 0d ", "e "], 1),  # an answer of the model, but not the one passed on
     ("done", ["a b ", "c 1d ", "e e "], 1),
     ("done", ["a b ", "c 1d ", ""], 1),
     ("done", ["a b ", "c 1d "], 1),
     ("done", ["a b ", "c 1d ", "e ", "e "], 1),
     ("cancelled", ["a b ", "c "], 0),
     ("cancelled", ["a b ", "c c "], 1),
-    ("cancelled", ["a ", "c "], 2),  # a stage that is over has said all
+    ("cancelled", ["a ", "c "], 2),  # a stage that is over must be complete
     ("cancelled", [], 0),
 ])  # fmt: skip
 def test_a_text_is_the_models_in_every_stage_or_it_is_found(

@@ -1,4 +1,4 @@
-"""Whether a stream says what the model has said, exactly: each run of a stage, in order, once."""
+"""Check that a stream has exactly the model's text: each run of a stage, in order, once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def wrong(
     answers: Mapping[str, Sequence[str]],
     handed: Mapping[str, Collection[str]],
 ) -> list[str]:
-    """What is wrong with the texts of a stream that is `done` or `cancelled`; nothing, as a rule.
+    """Return the faults in the texts of a stream that is `done` or `cancelled`.
 
-    `folded` is the log's fold. The model knows the rest, by a part's name: `answers` are all that it began,
-    `handed` are the texts of the stages before that came with the questions.
+    `folded` is the log's fold. The other values come from the model, by a part's name: `answers` are all
+    answers that it began, and `handed` are the texts of earlier stages that came with the questions.
     """
     texts = [stage["text"] for stage in folded["stages"]]
     done = folded["status"] == "done"
@@ -37,7 +37,7 @@ def wrong(
 
 
 def _handed(parts: Sequence[Part], texts: Sequence[str], handed: Mapping[str, Collection[str]]) -> list[str]:
-    """A stage must be given the text that stands in the log. The first stage is given none."""
+    """Check that a stage got the text that is in the log. The first stage gets none."""
     found = []
     for number, part in enumerate(parts[1 : len(texts)], 1):
         last = number + 1 == len(parts)
@@ -49,12 +49,12 @@ def _handed(parts: Sequence[Part], texts: Sequence[str], handed: Mapping[str, Co
 
 
 def difference(ours: str, other: str) -> str:
-    """The first byte that differs, and what stands around it on both sides."""
+    """Return the first byte that differs, with its context on both sides."""
     return byte_difference(ours.encode(), other.encode())
 
 
 def byte_difference(ours: bytes, other: bytes) -> str:
-    """The same, of bytes."""
+    """Return the first difference of two byte strings."""
     same = next((n for n, (a, b) in enumerate(zip(ours, other, strict=False)) if a != b), None)
     at = min(len(ours), len(other)) if same is None else same
     begin = max(0, at - 200)

@@ -1,6 +1,6 @@
-"""What is on a reader's wire: frames, and beside them only `retry:` and the heartbeat.
+"""Parse a reader's connection: it may carry only frames, `retry:` and heartbeats.
 
-Written from `docs/protocol.md`, not with the product's decoder: it also judges the form.
+The code follows `docs/protocol.md` and not the product's decoder, because it also checks the form.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class BadWire(Exception):
 
 
 class Wire:
-    """Bytes of one connection in, whole frames out."""
+    """Take the bytes of one connection, return whole frames."""
 
     def __init__(self) -> None:
         self.heartbeats = 0
@@ -26,7 +26,7 @@ class Wire:
         self._framed = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The frames that are whole now. Raises BadWire."""
+        """Return the frames that are complete now. Raises BadWire."""
         self._buffer += data
         frames = []
         while (frame := self._next()) is not None:
@@ -56,28 +56,28 @@ class Wire:
 
 
 def is_frame(frame: bytes) -> bool:
-    """Whether these bytes are one frame of a log."""
+    """Return whether these bytes are one frame of a log."""
     return _FRAME.fullmatch(frame) is not None
 
 
 def event_id(frame: bytes) -> str:
-    """Its id."""
+    """Return the id of a frame."""
     match = _FRAME.fullmatch(frame)
     assert match is not None
     return match[1].decode()
 
 
 def kind(frame: bytes) -> bytes:
-    """Its `event:`; empty for text."""
+    """Return the `event:` of a frame; empty for text."""
     match = _FRAME.fullmatch(frame)
     return (match[2] or b"") if match else b"reset"
 
 
 def terminal(frame: bytes) -> bool:
-    """Whether it ends its stream."""
+    """Return whether the frame ends its stream."""
     return kind(frame) in _TERMINAL
 
 
 def frames_of(log: bytes) -> list[bytes]:
-    """A log's frames."""
+    """Return the frames of a log."""
     return [frame + b"\n\n" for frame in log.split(b"\n\n")[:-1]]

@@ -1,1 +1,1 @@
-"""What a stream's log is, in plain Python, and the machine that compares it with the real one."""
+"""A model of a stream's log in plain Python, and the state machine that compares it with the real log."""

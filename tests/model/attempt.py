@@ -1,7 +1,7 @@
-"""An attempt as the product makes one, with its own matcher, and what the contract wants of it.
+"""An attempt as the product makes it, with the product's matcher, and what the contract requires of it.
 
-While its events are those that stand, nothing is repeated; at the first difference, or at an end with
-events unmatched, one reset goes out together with all that the attempt has said of the stage.
+While the attempt's events equal the stored events, nothing is written again. At the first difference, or at
+an end with unmatched events, one reset is written, together with all events of this attempt for the stage.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ SEAMLESS, RESET = "take-overs without a seam", "take-overs with a reset"
 
 
 class Attempt:
-    """One claim that goes on where others fell."""
+    """One claim that continues where earlier attempts failed."""
 
     def __init__(
         self, worker: Worker, number: int, log: bytes, messages: Iterable[sse.Message], plan: Plan
     ) -> None:
         self.worker, self.number, self.prefix = worker, number, log
-        self.over = self.done = False  # it writes no more; it has written the stream's end
+        self.over = self.done = False  # over: it writes no more; done: it has ended the stream
         self.ended: list[tuple[str, int, list[Said]]] = []
         self.met: Counter[str] = Counter()
         self.todo: list[Event] = []
         self.own: list[Event] = []
-        self.out: list[Event] = []  # made, and not yet sent
+        self.out: list[Event] = []  # events that were made and not yet sent
         told = open_stage(log)
         published = Published.read(messages) if number > 1 else Published()
         self.matcher = Matcher(published, number)
@@ -45,7 +45,7 @@ class Attempt:
         self._enter(told, len(stages_of(log)), published, plan)
 
     def say(self, count: int) -> None:
-        """The next of its events."""
+        """Make the next `count` events."""
         for event in self.todo[:count]:
             self.own.append(event)
             fresh = self.matcher.take(event)
@@ -55,7 +55,7 @@ class Attempt:
         self.todo = self.todo[count:]
 
     def end_stage(self, last: bool, plan: Plan, stages: int) -> None:
-        """The stage is at its end, whatever was planned; then the stream's, or another stage."""
+        """End the stage, even if the plan has more events; then end the stream or begin another stage."""
         fresh = self.matcher.end()
         assert fresh == self._owed(None)
         self.out += [*fresh, finished(self.name, self.run)]
@@ -69,7 +69,7 @@ class Attempt:
 
     @property
     def frames(self) -> bytes:
-        """What is to be sent, as it is to stand."""
+        """Return the frames of the events to be sent, for their final positions."""
         frames = b""
         for event in self.out:
             frames += sse.encode(event, self.worker.end + len(frames), self.worker.token[:4])
@@ -77,11 +77,12 @@ class Attempt:
 
     @property
     def settled(self) -> bool:
-        """Whether all that it has said was sent, and answered."""
+        """Return whether all its events were sent and acknowledged."""
         return not self.out and self.worker.unanswered is None
 
     def check(self, log: bytes) -> None:
-        """It holds the job, everything is written, and what stood at its claim stands."""
+        """Check that it holds the job, has written all its events, and that the log of its claim is still
+        there."""
         expected = self.ended + ([] if self.done else [(self.name, self.run, self.standing)])
         stages = stages_of(log)[-len(expected) :]
         found = [(told.name, told.run, [entry.said for entry in told.events]) for told in stages]
@@ -91,7 +92,7 @@ class Attempt:
 
     @property
     def standing(self) -> list[Said]:
-        """What a reader must have of this stage now."""
+        """Return the events that a reader must have of this stage now."""
         own = [said_by(event) for event in self.own]
         return self.theirs if not self.gave_up and len(own) <= len(self.theirs) else own
 
@@ -108,9 +109,9 @@ class Attempt:
         self.matcher = Matcher(published, self.number)
 
     def _owed(self, event: Event | None) -> list[Event]:
-        """What must be written at this event, the last of its own; None: at the stage's end."""
+        """Return the events to write at this event, the last of its own. None: at the end of the stage."""
         own, theirs = [said_by(said) for said in self.own], self.theirs
-        matched = len(own) - bool(event) >= len(theirs)  # before this event: all that stood was said again
+        matched = len(own) - bool(event) >= len(theirs)  # before this event, all stored events were matched
         if self.gave_up or matched:
             return [self._known_as(event)] if event else []
         if event and own == theirs[: len(own)]:
@@ -128,7 +129,8 @@ class Attempt:
         return [reset, *self.own]
 
     def _known_as(self, event: Event) -> Event:
-        """A tool call that stands in the log ends under the id that it has there."""
+        """Return the event with the id in the log: the end of a stored tool call uses the stored id of the
+        call."""
         if self.gave_up or "call_id" not in event.data:
             return event
         call_id = event.data["call_id"]

@@ -1,8 +1,8 @@
-"""One delivery in the hands of the product's own `Runner`, whose every call of the store waits for the test.
+"""One delivery run by the product's own `Runner`. Each call of the store waits until the test lets it happen.
 
-The runner, the writer, the attempt and the adapter are the product's. `Gate` stands where they expect the
-log: a call waits in `calls` until the test has it done, or refused. `Loop` has a clock that only the test
-moves, so pauses, renewals and back-offs happen exactly when the test says so.
+The runner, the writer, the attempt and the adapter are the product's. `Gate` takes the place of the log: a
+call waits in `calls` until the test executes or refuses it. `Loop` has a clock that only the test moves, so
+pauses, renewals and back-offs happen exactly when the test decides.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.model.streams import LEASE_MS, RUN_MS
 from workers.chains.registry import Chain, Registry
 from workers.delivery.runner import Runner, Settled
 
-MOST_TURNS = 100_000  # of the event loop, until nothing is ready any more: far more than any step takes
+MOST_TURNS = 100_000  # turns until the event loop is idle; any step needs far fewer
 SETTINGS = Settings(
     lease=LEASE_MS / 1000,
     max_run=RUN_MS / 1000,
@@ -36,40 +36,40 @@ SETTINGS = Settings(
     stage_limit=0,
     max_failures=1_000_000,
     max_attempts=1_000_000,
-    store_patience=1e8,  # by the real clock, which runs away where this process is held
+    store_patience=1e8,  # in real time, which passes while this process is stopped
 )
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose clock stands still but for `forward`."""
+    """An event loop whose clock moves only by `forward`."""
 
     def __init__(self) -> None:
         super().__init__()
         self._moment = 0.0
 
     def time(self) -> float:
-        """Seconds, as far as the test has moved it."""
+        """Return the time in seconds, as set by the test."""
         return self._moment
 
     def forward(self, seconds: float) -> None:
-        """Timers that are due then run in the next turns."""
+        """Move the clock. Timers that are then due run in the next turns."""
         self._moment += seconds
 
     @property
     def rests(self) -> bool:
-        """Whether nothing but who asks is ready to run."""
+        """Return whether only the caller of this method is ready to run."""
         return not self._ready  # type: ignore[attr-defined]
 
 
 class CutError(Exception):
-    """The model's server has failed in a way that may pass."""
+    """A failure of the model's server that may be temporary."""
 
     is_retryable = True
 
 
 @dataclass(slots=True)
 class Call:
-    """A call of the store that waits: `claim`, `append`, `read` or `give_up`, and what it was called with."""
+    """A waiting call of the store: `claim`, `append`, `read` or `give_up`, with its arguments."""
 
     kind: str
     arguments: tuple[Any, ...]
@@ -79,7 +79,7 @@ class Call:
 
 @dataclass(slots=True)
 class Try:
-    """One try of a run of a stage: what the chain has said in it."""
+    """One try of a run of a stage: the words that the chain has written in it."""
 
     stage: str
     words: list[str] = field(default_factory=list)
@@ -90,9 +90,9 @@ class Try:
 
 
 class Gate:
-    """The log as the product's worker calls it."""
+    """The log, with the interface that the product's worker calls."""
 
-    connection = None  # it is in no Redis
+    connection = None  # this log is not in Redis
 
     def __init__(self) -> None:
         self.calls: deque[Call] = deque()
@@ -128,13 +128,13 @@ class Gate:
         return ClaimAppends(wait, (), (claim.record.id, claim.token), lease_ms, source)
 
     def kill(self) -> None:
-        """The process is gone: nothing more reaches the store, and what still runs here comes to its end."""
+        """Simulate the death of the process: no call reaches the store any more, and its tasks here end."""
         self.killed = True
         while self.calls:
             _end(self.calls.popleft())
 
     def add(self, call: Call) -> None:
-        """One more call waits."""
+        """Add a waiting call."""
         if self.killed:
             _end(call)
         else:
@@ -170,7 +170,7 @@ class Gate:
 
 
 def _end(call: Call) -> None:
-    """Let the caller of a process that is gone come to its end."""
+    """End the caller in a process that has died."""
     if call.kind == "read":
         call.refuse()
     else:
@@ -178,16 +178,16 @@ def _end(call: Call) -> None:
 
 
 class Handled:
-    """What becomes of one delivery. The chain has two stages, and says what it is ordered to say."""
+    """The fate of one delivery. The chain has two stages, and writes the words that the test orders."""
 
     def __init__(self, stream_id: str) -> None:
         self.gate = Gate()
-        self.end = -1  # where the next frame begins, as far as the store has answered
-        self.behind = False  # an append had no answer, and waits to be made again
+        self.end = -1  # log position of the next frame, known from answers only
+        self.behind = False  # an append got no answer, and will be repeated
         self.tries: list[Try] = []
         self.trying = False  # the chain waits for an order
         self._stopped = False
-        self.ended: dict[str, str] = {}  # stage → what the try that came to its end had said
+        self.ended: dict[str, str] = {}  # stage → the words of the try that completed it
         self._orders: asyncio.Queue[str | Exception | None] = asyncio.Queue()
         chain = Chain("chat", STAGES, lambda _: {})
         made = {name: self._stage(name) for name in STAGES}
@@ -200,23 +200,25 @@ class Handled:
         )
         runner = Runner(SETTINGS, cast(Log, self.gate), cast(Registry, registry))
         self._task = asyncio.get_running_loop().create_task(runner.run(Message(stream_id).encode()))
-        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, for asyncio
+        # read the result, so that asyncio does not warn
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     @property
     def over(self) -> bool:
         return self._task.done()
 
     def result(self) -> Settled:
-        """How it ended. Raises what the runner has raised."""
+        """Return the result of the run. Raises the runner's exception."""
         return self._task.result()
 
     def order(self, *orders: str | Exception | None) -> None:
-        """A word to say; an exception to raise; None: the stage is at its end."""
+        """Give orders to the chain: a word to write, an exception to raise, or None for the end of the
+        stage."""
         for order in orders:
             self._orders.put_nowait(order)
 
     def stop(self) -> None:
-        """The process is to stop: hand the job over. A process is told once."""
+        """Tell the process to stop, so that it releases the job. A process is told only once."""
         if not self._stopped:
             self._stopped = True
             self._task.cancel()
@@ -245,7 +247,7 @@ class Handled:
 
 
 async def rest(loop: Loop) -> None:
-    """Until everything waits: for the test, or for the clock."""
+    """Run the loop until all tasks wait for the test or for the clock."""
     for _ in range(MOST_TURNS):
         await asyncio.sleep(0)
         if loop.rests:

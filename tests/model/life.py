@@ -1,6 +1,6 @@
-"""What befalls any stream, whoever writes it: the gateway's calls, blows of fate and readers.
+"""Events in the life of any stream, independent of its writer: calls of the gateway, faults and readers.
 
-A life opens with `open_life`. After each of its steps the real store must be what the plain model is.
+A life begins with `open_life`. After each step the real store must equal the plain model.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PICK = st.integers(0, 1_000_000)
 
 
 class Life(Sweeps):
-    """Rules are calls of the product and blows of fate; the invariant compares."""
+    """Rules are calls of the product and faults; the invariant compares the store with the model."""
 
     steps: ClassVar[int] = 0
-    born_ms = 0  # when this life's first picture was taken, by the store's clock
+    born_ms = 0  # time of the first snapshot, on the store's clock
 
     def open_life(self, bucket: int) -> None:
         self.born_ms = 0
@@ -39,13 +39,13 @@ class Life(Sweeps):
         self.open_mail()
         self.gateway("create")
 
-    # What gateway and sweeper do.
+    # Actions of the gateway and the sweeper.
 
     @rule(verb=VERBS)
     def gateway(self, verb: str) -> None:
         match verb:
             case "create":
-                created_ms = round(time() * 1000) - self.model.now  # when the first request came
+                created_ms = round(time() * 1000) - self.model.now  # time of the first request
                 word, found = self.do(self.stream.create_again(created_ms=created_ms))
                 assert (word, found) == (self.model.create(), self.stream.id)
                 if self.model.log.startswith(self.model.first):
@@ -57,15 +57,16 @@ class Life(Sweeps):
             case "cancel":
                 self.cancel_both()
 
-    # What fate does.
+    # Faults.
 
     @rule(pick=PICK)
     def store_loses_tail(self, pick: int) -> None:
-        """As after a crash with the last second not yet on disk: everything is as it was some steps ago."""
+        """Return everything to an earlier step, as after a crash that loses the last second before it is on
+        disk."""
         self.go_back(*one(self.past, pick))
 
     def go_back(self, image: Image, model: Store) -> None:
-        """The store is what it was; its clock goes on."""
+        """Return the store to an earlier state, but let its clock run on."""
         self.do(self.real.restore(image))
         now, self.model = self.model.now, copy.copy(model)
         self.shift(now - model.now)
@@ -73,7 +74,8 @@ class Life(Sweeps):
     @precondition(lambda self: self.model.open)
     @rule(pick=PICK)
     def log_is_cut(self, pick: int) -> None:
-        """The log alone, at a frame's end, with the record's last id: finer than any append was."""
+        """Cut only the log, at the end of a frame, and set the record's last id. The cut can be at positions
+        where no append ended."""
         frames = sse.split_frames(self.model.log)
         if not frames:
             return
@@ -89,18 +91,18 @@ class Life(Sweeps):
             if whole:
                 self.model.expire()
 
-    # What readers do.
+    # Actions of readers.
 
     @rule(pick=PICK, made_up=st.none() | MADE_UP)
     def join(self, pick: int, made_up: str | None) -> None:
-        """From the first event, from any cursor ever seen, or from none of them."""
+        """Add a reader at the first event, at any cursor ever seen, or at an invented cursor."""
         cursor = made_up or one(["", *self.through], pick)
         held = self.through.get(cursor) if cursor else b""
         self._attach(Reader.resuming(cursor, held))
 
     @rule()
     def join_late(self) -> None:
-        """With the status document in place of the history."""
+        """Add a reader that uses the status document in place of the history."""
         document = self.document()
         if document is not None:
             client = Latecomer(document)
@@ -122,10 +124,10 @@ class Life(Sweeps):
         self.check_document()
 
     def picture(self) -> None:
-        """Compare the two, and keep what they are: the store may go back to it."""
+        """Compare the store with the model, and keep both: the store may return to this state."""
         image = self.do(self.real.look())
         self.born_ms = self.born_ms or image.now
-        if image.now - self.born_ms > UNIT_MS / 2:  # this process was held: the real clock has run away
+        if image.now - self.born_ms > UNIT_MS / 2:  # the process was stopped and the real clock ran on
             self.is_void = True
             reject()
         self.real.compare(image, self.model)

@@ -1,7 +1,7 @@
-"""Random lives of one stream: the real log, the plain model, and readers; after each step all must agree.
+"""Random lives of one stream with the real log, the plain model, and readers; all must agree after each step.
 
-A worker here keeps the log's one rule for writers: what it has sent for a position it sends again unaltered,
-until an answer came. `rewrite` with other text breaks it on purpose: see `forged`.
+A worker here obeys the log's one rule for writers: what it has sent for a position it sends again unchanged,
+until it gets an answer. `rewrite` with other text breaks the rule on purpose: see `forged`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ CALLS = st.sampled_from(["once", "twice", "answer lost"])
 
 
 class LogMachine(Runs):
-    """Workers that write what they like, within the log's one rule for writers, beside attempts (`Runs`)."""
+    """Workers that write any events within the log's one rule for writers, in addition to attempts
+    (`Runs`)."""
 
     @initialize(
         claimed=st.booleans(),
@@ -38,7 +39,7 @@ class LogMachine(Runs):
             self.claim("once")
         self.open_runs(plans)
 
-    # What workers do.
+    # Actions of workers.
 
     @rule(calls=CALLS)
     def claim(self, calls: str) -> None:
@@ -47,7 +48,7 @@ class LogMachine(Runs):
     @precondition(lambda self: any(worker.silent for worker in self.workers))
     @rule(pick=PICK)
     def claim_again(self, pick: int) -> None:
-        """A claim's call may arrive twice, but its worker writes only when it has an answer."""
+        """Repeat a claim. The call may arrive twice, but the worker writes only after an answer."""
         self.claim_both(one([worker for worker in self.workers if worker.silent], pick), "once")
 
     @rule(pick=PICK, texts=TEXTS, final=ENDS, mark=st.booleans(), calls=CALLS)
@@ -67,7 +68,8 @@ class LogMachine(Runs):
     @precondition(lambda self: self.workers)
     @rule(pick=PICK, other_text=st.booleans())
     def rewrite(self, pick: int, other_text: bool) -> None:
-        """After `lost`: one append for each frame of its memory, or, breaking the rule, another text."""
+        """After `lost`: append each frame that it remembers, one by one, or break the rule with another
+        text."""
         worker, end = one(self.workers, pick), len(self.model.log)
         if not other_text:
             self.restore_tail(worker)

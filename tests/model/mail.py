@@ -1,4 +1,4 @@
-"""A queue in memory that may refuse; what it has acknowledged may vanish all the same."""
+"""A queue in memory that may refuse messages. It may also lose messages that it has acknowledged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from gateway.queue.job_queue import Delivery, Message
 
 
 class Mail:
-    """The seam of the product's queues; `sent` are the ids that wait."""
+    """The interface of the product's queues; `sent` has the ids of the waiting messages."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -19,14 +19,14 @@ class Mail:
         self.sent.append(message.id)
 
     async def forget(self, stream_id: str) -> None:
-        """It keeps no places."""
+        """Do nothing: this queue stores no places."""
 
     async def receive(self, count: int) -> list[Delivery]:
         taken, self.sent = self.sent[:count], self.sent[count:]
         return [Delivery(Message(name).encode(), name) for name in taken]
 
     async def done(self, delivery: Delivery) -> None:
-        """It was taken out when it was received."""
+        """Do nothing: the message was removed when it was received."""
 
     async def later(self, delivery: Delivery, delay_ms: int) -> None:
         self.sent.append(delivery.receipt)

@@ -1,4 +1,4 @@
-"""A real stream and its model: each verb here is done to both, and the answers are compared."""
+"""A real stream and its model: each method here acts on both, and compares the answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Worker:
-    """One claim's token, where it writes next, and everything that it has sent: position → frame."""
+    """The token of a claim, its next write position, and all that it has sent: position → frame."""
 
     token: str
     end: int
@@ -40,24 +40,24 @@ class Worker:
 
     @property
     def silent(self) -> bool:
-        """Whether it has not written yet."""
+        """Return whether it has not written yet."""
         return not self.memory and self.unanswered is None
 
 
 class Chopped(Log):
-    """Read in small pieces, so that whoever reads it goes over many."""
+    """A log that is read in small pieces, so that a reader crosses many piece boundaries."""
 
     async def read(self, stream_id: str, after: Cursor | None, limit: int = CHOPPED_BYTES) -> Piece:
         return await super().read(stream_id, after, limit)
 
 
 class Pair(RuleBasedStateMachine):
-    """The two, with the workers and readers of the stream."""
+    """The real stream and the model, with the workers and readers of the stream."""
 
     url: ClassVar[str] = ""
-    is_void = False  # this life was held, and tells nothing
+    is_void = False  # the process was stopped during this life: ignore the result
     loop_class: ClassVar[type[asyncio.AbstractEventLoop] | None] = None
-    seen: ClassVar[Counter[str]] = Counter()  # what the lives have met, so that none of it is never met
+    seen: ClassVar[Counter[str]] = Counter()  # counts what the lives met, to show that each case occurs
 
     def open_pair(self, bucket: int) -> None:
         self.runner = asyncio.Runner(debug=False, loop_factory=self.loop_class)
@@ -69,12 +69,12 @@ class Pair(RuleBasedStateMachine):
         self.model = Store(first, streams.last_id_of(first))
         self.tags = 0
         self.workers: list[Worker] = []
-        self.readers: list[Reader] = [Reader("")]  # the first is attached from the start
+        self.readers: list[Reader] = [Reader("")]  # the first reader is there from the start
         self.past: list[tuple[Image, Store]] = []
         self.written: dict[str, bytes] = {}
-        self.through: dict[str, bytes] = {}  # the log through each event, when it was written
-        self.checked: tuple[bytes, str] | None = None  # the log and status of the last status document
-        self.forged: set[str] = set()  # ids that one claim gave to two texts
+        self.through: dict[str, bytes] = {}  # event id → the log up to this event, when it was written
+        self.checked: tuple[bytes, str] | None = None  # log and status at the last status document
+        self.forged: set[str] = set()  # ids under which one claim wrote two texts
 
     async def _open(self) -> None:
         self.connection = self.web.parts.redis
@@ -92,7 +92,7 @@ class Pair(RuleBasedStateMachine):
                 self.runner.close()
 
     def at_the_end(self) -> None:
-        """Whatever has happened: every reader reads to the end, and knows what the others know."""
+        """Check that every reader can read to the end and then knows the same as the other readers."""
         for reader in self.readers:
             self.do(reader.read_to_end(self.log, self.stream.id, self.model, self.forged))
             self.seen["told log_lost"] += reader.losses
@@ -101,7 +101,7 @@ class Pair(RuleBasedStateMachine):
         return self.runner.run(call)
 
     def shift(self, ms: int) -> None:
-        """Time goes on, or back, for this stream."""
+        """Move the time of this stream forward or back."""
         self.do(self.real.advance(ms))
         self.model.now += ms
 
@@ -112,7 +112,7 @@ class Pair(RuleBasedStateMachine):
         return word
 
     def given_up(self) -> None:
-        """The real stream was ended, as its time is over: the same frames end the model's."""
+        """The real stream was ended because its time was over: append the same end to the model."""
         code, end = self.model.over, len(self.model.log)
         image = self.do(self.real.look())
         frames = image.log[end:]
@@ -125,10 +125,10 @@ class Pair(RuleBasedStateMachine):
         self.seen["given up: " + code] += 1
 
     def document(self) -> dict[str, Any] | None:
-        """The status document; None: there is none."""
+        """Return the status document, or None if there is none."""
         try:
             found = self.do(self.web.status(self.stream.id, protocol.ANONYMOUS))
-            if self.model.over:  # who asks for it ends it
+            if self.model.over:  # a request for the status ends an overdue stream
                 self.given_up()
             return found
         except StreamGone:
@@ -139,7 +139,7 @@ class Pair(RuleBasedStateMachine):
         return None
 
     def check_document(self) -> None:
-        """It says what the log tells, text and cursor together."""
+        """Check that the status document agrees with the log, both text and cursor."""
         model = self.model
         if self.checked == (model.log, model.status):
             return
@@ -169,13 +169,13 @@ class Pair(RuleBasedStateMachine):
             self.remember(frame, len(self.model.log))
 
     def hopeful(self) -> list[Worker]:
-        """The worker that holds the job, or else one that has just asked for it."""
+        """Return the worker that holds the job, or a worker that has just asked for it."""
         if not any(worker.token == self.model.holder for worker in self.workers):
             self.claim_both(Worker(self.token(), 0), "once")
         return [worker for worker in self.workers if worker.token == self.model.holder] or self.workers
 
     def claim_both(self, worker: Worker, calls: str) -> str:
-        """Claim; a worker whose claim had an answer stands among the workers."""
+        """Claim on both sides. A worker whose claim was answered joins the workers."""
         for _ in range(1 + (calls == "twice")):
             run_ms = streams.RUN_MS
             answer = self.do(self.log.claim(self.stream.id, worker.token, streams.LEASE_MS, run_ms=run_ms))
@@ -197,7 +197,7 @@ class Pair(RuleBasedStateMachine):
         self.send(worker, frames, final, "checkpoint" if mark else "", calls)
 
     def send(self, worker: Worker, frames: bytes, status: str, checkpoint: str, calls: str) -> str:
-        """A new append, or first the one that had no answer."""
+        """Send a new append, or first repeat the append that got no answer."""
         call = worker.unanswered or (worker.end, frames, status, checkpoint)
         word = self.append_both(worker, call)
         if calls == "twice":
@@ -211,7 +211,8 @@ class Pair(RuleBasedStateMachine):
         return word
 
     def restore_tail(self, worker: Worker) -> bool:
-        """The store has lost a tail: the worker appends the same frames again. Whether it has them."""
+        """After the store lost a tail, append the same frames again. Return whether the worker has these
+        frames."""
         end = len(self.model.log)
         if end not in worker.memory or end >= worker.end:
             return False
@@ -231,7 +232,7 @@ class Pair(RuleBasedStateMachine):
         return answer.word
 
     def remember(self, frames: bytes, end: int) -> None:
-        """These frames were written, and end there."""
+        """Store that these frames were written and end at this position."""
         end -= len(frames)
         for name, frame in zip(streams.ids_of(frames), sse.split_frames(frames), strict=True):
             end += len(frame)

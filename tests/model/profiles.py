@@ -1,15 +1,16 @@
-"""How long the model runs; the long run is `tests/test_log_model.py` under `--hypothesis-profile=long`.
+"""The duration of the model test. The long run is `tests/test_log_model.py` under
+`--hypothesis-profile=long`.
 
-Loaded as a plugin (`-p tests.model.profiles`), because Hypothesis looks for the profile before any test
-module is imported.
+This module is loaded as a plugin (`-p tests.model.profiles`), because Hypothesis looks for the profile before
+any test module is imported.
 """
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, Phase, settings
 
-CHECKS = list(HealthCheck)  # each is about speed or about a shared fixture, and neither is what is tested
-PHASES = [phase for phase in Phase if phase is not Phase.explain]  # to explain a failure takes minutes here
+CHECKS = list(HealthCheck)  # they check speed and shared fixtures, which are not the subject
+PHASES = [phase for phase in Phase if phase is not Phase.explain]  # the explain phase takes minutes here
 
 settings.register_profile(
     "long",
@@ -30,6 +31,6 @@ settings.register_profile(
 
 
 def chosen() -> settings:
-    """The long profile when it was asked for, else the ordinary one."""
+    """Return the long profile if it was requested, else the ordinary profile."""
     long = settings.get_current_profile_name() == "long"
     return settings.get_profile("long" if long else "model")

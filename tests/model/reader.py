@@ -1,4 +1,4 @@
-"""A client that follows a stream from any cursor, and what the contract says it must hold."""
+"""A client that follows a stream from any cursor, and the data that the contract says it must have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.model.told import Text, texts_of
 
 
 class Latecomer:
-    """A client that wanted no history: a status document, and what follows its `last_event_id`."""
+    """A client that skips the history: it has a status document, and the events after its `last_event_id`."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.last_id = document["last_event_id"]
@@ -41,19 +41,19 @@ class Latecomer:
 
 @dataclass(slots=True)
 class Reader:
-    """What a client holds: its cursor, its bytes, where in the log they begin, and what they mean to it."""
+    """The data of a client: its cursor, its bytes, their position in the log, and their meaning."""
 
     cursor: str
     client: Fold | Latecomer = field(default_factory=Fold)
     begin: int = 0
     held: bytes = b""
-    knows: bool = True  # whether it has had, or been told, everything before its cursor
+    knows: bool = True  # it received, or learned otherwise, all before its cursor
     losses: int = 0
     decoder: sse.Decoder = field(default_factory=sse.Decoder)
 
     @classmethod
     def resuming(cls, cursor: str, held: bytes | None) -> Reader:
-        """With what it held when it was cut off; None: it was never there."""
+        """Make a client that resumes with the bytes it had when it was cut. None: a new client."""
         reader = cls(cursor, knows=held is not None)
         reader.take(held or b"")
         return reader
@@ -65,12 +65,13 @@ class Reader:
         return [(stage.name, stage.run, stage.state, stage.text) for stage in self.client.stages]
 
     def take(self, frames: bytes) -> None:
-        """More bytes."""
+        """Add bytes."""
         self.held += frames
         self._feed(frames)
 
     async def read(self, log: Log, stream_id: str, model: Store, forged: set[str], limit: int) -> bool:
-        """Take one piece. Whether it reached the log's end; a cursor that is wrong must be told so."""
+        """Read one piece. Return whether it reached the end of the log. Check that a wrong cursor is
+        reported."""
         after = Cursor.parse(self.cursor) if self.cursor else None
         try:
             piece = await log.read(stream_id, after, limit)
@@ -89,13 +90,13 @@ class Reader:
         return piece.at_end
 
     async def read_to_end(self, log: Log, stream_id: str, model: Store, forged: set[str]) -> None:
-        """Everything from its first cursor on; the whole log when it was told of a loss."""
+        """Read everything after its first cursor, or the whole log after a reported loss."""
         while not await self.read(log, stream_id, model, forged, PIECE_BYTES):
             pass  # the condition itself awaits
         self._compare(model.log, forged)
 
     def _forget(self) -> None:
-        """`log_lost`: it forgets all it had."""
+        """Forget all received data, after `log_lost`."""
         self.cursor, self.begin, self.held = "", 0, b""
         self._feed(sse.LOG_LOST)
         assert (self.texts, self.client.last_id) == ([], "")
@@ -107,7 +108,7 @@ class Reader:
             self.client.feed(message.id, message.event())
 
     def _compare(self, log: bytes, forged: set[str]) -> None:
-        """Its bytes are the log's, and it knows what they tell."""
+        """Check that its bytes equal the log, and that it knows the content of these bytes."""
         if forged.intersection(ids_of(self.held)):
             return
         assert self.held == log[self.begin :]
@@ -116,7 +117,8 @@ class Reader:
             assert self.client.last_id == self.cursor
 
     def _check(self, piece: Piece, log: bytes, start: int, limit: int) -> None:
-        """Whole frames that stand at `start`, of bounded size, and the truth about the end."""
+        """Check that the piece has whole frames from `start`, is small enough, and reports the end
+        correctly."""
         end = start + len(piece.frames)
         before = len(sse.split_frames(log[:start])[-1]) if start else 0
         frames = sse.split_frames(piece.frames)

@@ -1,4 +1,4 @@
-"""The real side of the machine: what stands in Redis of one stream, and what fate may do to it there."""
+"""The real side of the machine: the keys of one stream in Redis, and the faults that change them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.model.streams import KEEP_MS, LEASE_MS, OPEN_MS, TOMBSTONE_MS
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Everything of a stream, as one look found it, and when; times to live in milliseconds."""
+    """A snapshot of all keys of a stream, and its time. Times to live are in milliseconds."""
 
     now: int
     job: dict[str, bytes]
@@ -28,7 +28,7 @@ class Image:
 
 
 class Real:
-    """The keys of one stream, past the product."""
+    """Direct access to the keys of one stream, without the product."""
 
     def __init__(self, redis: Commands, stream: streams.Stream) -> None:
         self._redis = redis
@@ -67,7 +67,7 @@ class Real:
         return Image(now, _hash(flat), log or b"", *expiries, _hash(kept), kept_ttl)
 
     def compare(self, image: Image, model: Store) -> None:
-        """Log, record and index are the model's, and nothing is there for ever."""
+        """Check that log, record and index equal the model, and that every key expires."""
         assert image.log == model.log
         assert (image.listed is not None) == (model.look_at is not None)
         if image.listed is not None and model.look_at is not None:
@@ -93,7 +93,7 @@ class Real:
         _compare_expiries(image, model)
 
     async def restore(self, image: Image) -> None:
-        """Make everything what it was."""
+        """Restore the state of this snapshot."""
         commands: list[tuple[object, ...]] = [("DEL", self._job, self._log, self._kept)]
         commands.append(("ZREM", self._index, self._stream.id))
         if image.job:
@@ -115,7 +115,7 @@ class Real:
         )
 
     async def advance(self, ms: int) -> None:
-        """The clock goes on by so much, or back: every instant of the stream is nearer, or further."""
+        """Move the clock forward or back: all times of the stream come nearer, or move away."""
         fields = ("lease_end_ms", "asked_ms", "since_ms", "created_ms")
         instants, listed = await self._redis.call_all(
             [("HMGET", self._job, *fields), ("ZSCORE", self._index, self._stream.id)]
@@ -140,7 +140,8 @@ class Real:
 
 
 def _compare_expiries(image: Image, model: Store) -> None:
-    """60 s until confirm or claim, then long, and at the end the retention; the record outlives the log."""
+    """Check the expiries: 60 s until confirm or claim, then a long time, and the retention after the end. The
+    record outlives the log."""
     if not model.confirmed and model.status == "queued":
         assert image.job_ttl <= 60_000
         return
@@ -159,5 +160,6 @@ def _hash(flat: list[bytes]) -> dict[str, bytes]:
 
 
 def passes(found: int, expected: int) -> bool:
-    """Whether this is the time left: the real clock has run on a little, the model's stands still."""
+    """Return whether `found` is the expected remaining time. The real clock runs on a little; the model's
+    does not."""
     return expected - UNIT_MS < found <= expected

@@ -1,9 +1,10 @@
-"""Random lives of the product's own attempts: tried again, cut off, taken over, while the store loses tails.
+"""Random lives of the product's own attempts: retried, cut, taken over, while the store loses tails of the
+log.
 
-Each delivery is the product's `Runner` (`handled`). Its calls of the store are done one by one, on the real
-log and on the model. Between any two of them the store may lose its tail, another worker may take over, and
-time may pass. What must hold: a finished stage has exactly the text of the try that came to its end; while a
-stage is said again, what stands begins with what the try has said; and no claim gives one id to two texts.
+Each delivery is run by the product's `Runner` (`handled`). Its calls of the store are executed one by one, on
+the real log and on the model. Between two calls the store may lose its tail, another worker may take over,
+and time may pass. The checks: a finished stage has exactly the text of the try that completed it; while a
+stage is repeated, the stored text begins with the words of the try; and no claim gives one id to two texts.
 """
 
 from __future__ import annotations
@@ -34,26 +35,29 @@ from tests.model.told import Told, entries_of, open_stage, stages_of
 
 AGAIN, MATCHED = "stages tried again", "tries that met what stood"
 HANDED_OVER, REWRITTEN = "jobs handed over", "tails written again"
-# How a call of the store ends: done; done twice, as a resent one may be; done with its answer lost; not done.
+# The result of a call of the store: executed; executed twice, as a repeated call may be; executed with its
+# answer lost; not executed.
 HOWS = st.sampled_from(["done"] * 8 + ["twice", "answer lost", "refused"])
 WORDS = st.lists(st.sampled_from(["same"] * 5 + ["other"]), min_size=1, max_size=4)
 PAUSES = st.sampled_from([0.0, 0.05, 0.5, 2.0, 30.0])
-# What happens between two calls of the store: nothing, or this many frames of the log are lost.
+# Losses between two calls of the store: nothing, or this number of frames of the log.
 LOSSES = st.lists(st.sampled_from([0, 0, 1, 2, 3]), min_size=1, max_size=6)
-PAUSE_SECONDS = 30.0  # longer than a pause between two tries, and than a writer's silence
-MOST_CALLS = 1000  # that a delivery makes until it is settled
+PAUSE_SECONDS = 30.0  # longer than any retry pause or silence of a writer
+MOST_CALLS = 1000  # calls in one delivery
 
 
 class RetryMachine(Life):
-    """One stream, its deliveries, and what befalls both."""
+    """One stream, its deliveries, and the faults of both."""
 
     loop_class = Loop
-    # `LogMachine` has these; here they would only take the steps of what this machine is for.
+    # `LogMachine` has these faults. Here they would only use up steps, and are not the subject of this
+    # machine.
     fault_06_queue_refuses = fault_31_clock_goes_back = fault_34_sweeps_and_asks_coincide = None  # type: ignore[assignment]
 
     @rule(verb=VERBS, happens=RARELY)
     def gateway(self, verb: str, happens: bool = True) -> None:
-        """As in any life; but a stream that was cancelled has no more attempts, so that happens rarely."""
+        """Do an action of the gateway, as in any life. Cancels are rare, because a cancelled stream has no
+        more attempts."""
         if verb != "cancel" or happens:
             super().gateway(verb)
 
@@ -80,23 +84,23 @@ class RetryMachine(Life):
                 self.patched.close()
 
     def at_the_end(self) -> None:
-        """Every process stops and hands over; then the rest as for any life."""
+        """Let every process stop and release its job; then check as for any life."""
         for handled in list(self.handled):
             handled.stop()
             self._rest()
             self._do_all(handled)
-            if not handled.over:  # it waits for the clock, to make a call again
+            if not handled.over:  # it waits for the clock before it repeats a call
                 self._forward(PAUSE_SECONDS)
                 self._do_all(handled)
             assert handled.over, "a delivery that is never settled"
         super().at_the_end()
 
-    # Deliveries.
+    # Actions of deliveries.
 
     @precondition(lambda self: self.mail.sent and len(self.handled) < 3)
     @rule(calls=st.integers(0, 2))
     def deliver(self, calls: int) -> None:
-        """A message reaches a worker."""
+        """Deliver a message to a worker."""
         self.mail.sent.pop(0)
         self._begin()
         self._do_calls(calls, "done")
@@ -104,7 +108,7 @@ class RetryMachine(Life):
     @precondition(lambda self: self.model.open and len(self.handled) < 3)
     @rule(kill=st.booleans(), words=WORDS, calls=st.integers(0, 6))
     def fault_01_take_over(self, kill: bool, words: list[str], calls: int) -> None:
-        """The holder has died, or is a zombie; its lease runs out, and another goes on."""
+        """Let another worker take over: the holder has died or is paused, and its lease runs out."""
         if self.model.holder and self.model.lease_left:
             self.pass_time(LEASE_MS)
         if kill:
@@ -116,7 +120,7 @@ class RetryMachine(Life):
     @precondition(lambda self: any(handled.gate.calls for handled in self.handled))
     @rule(pick=PICK, count=st.integers(1, 5), how=HOWS)
     def store_answers(self, pick: int, count: int, how: str) -> None:
-        """The calls of one worker, one by one; the first as `how` says."""
+        """Execute waiting calls of one worker, one by one. `how` is the result of the first call."""
         handled = one([handled for handled in self.handled if handled.gate.calls], pick)
         for number in range(count):
             if handled.gate.calls:
@@ -140,7 +144,7 @@ class RetryMachine(Life):
     @precondition(lambda self: self.handled)
     @rule(pick=PICK, seconds=PAUSES)
     def fault_28_model_is_cut(self, pick: int, seconds: float) -> None:
-        """The stage is tried again, after a pause that may be over now or later."""
+        """Cut the model's answer: the stage is retried after a pause, which may end now or later."""
         self._cut(self._one(pick))
         self._forward(seconds)
 
@@ -149,7 +153,7 @@ class RetryMachine(Life):
     def fault_35_cut_while_the_store_loses_its_tail(
         self, pick: int, words: list[str], losses: list[int], again: list[str], ends: bool
     ) -> None:
-        """All that was said stands, the model is cut, and while the stage is tried again tails are lost."""
+        """Cut the model after all words were stored, and lose tails of the log while the stage is retried."""
         handled = one([handled for handled in self.handled if handled.trying], pick)
         self._say(handled, words)
         self._do_all(handled)
@@ -171,13 +175,13 @@ class RetryMachine(Life):
 
     @rule(seconds=PAUSES)
     def workers_clock_goes_on(self, seconds: float) -> None:
-        """Leases are renewed, appends made again, pauses are over."""
+        """Move the workers' clock: leases are renewed, appends are repeated, pauses end."""
         self._forward(seconds)
 
     @precondition(lambda self: self.handled)
     @rule(pick=PICK, kill=st.booleans())
     def process_stops(self, pick: int, kill: bool) -> None:
-        """In order, so that it hands its job over; or killed."""
+        """Stop a process: it releases its job, or is killed."""
         handled = one(self.handled, pick)
         if kill:
             self._kill(handled)
@@ -185,7 +189,7 @@ class RetryMachine(Life):
             handled.stop()
             self._rest()
 
-    # What must hold.
+    # Invariants.
 
     @invariant()
     def what_stands_is_what_was_said(self) -> None:
@@ -207,12 +211,12 @@ class RetryMachine(Life):
             self._compare(holder, going)
 
     def _compare(self, holder: Handled, stage: Told) -> None:
-        """All that this try has said was sent, and answered."""
+        """Check that all words of this try were sent and acknowledged."""
         last = holder.tries[-1]
         if last.stage == stage.name:
             assert stage.text.startswith(last.text)
 
-    # How it is done.
+    # Helpers.
 
     def _begin(self) -> None:
         async def begin() -> Handled:
@@ -226,7 +230,7 @@ class RetryMachine(Life):
         self._settle()
 
     def _settle(self) -> None:
-        """A delivery that has ended is settled as its queue would settle it."""
+        """Settle a finished delivery as its queue does."""
         for handled in [handled for handled in self.handled if handled.over]:
             self.handled.remove(handled)
             try:
@@ -246,12 +250,12 @@ class RetryMachine(Life):
         return handled if handled in self.handled else None
 
     def _one(self, pick: int) -> Handled:
-        """The holder, most of the time."""
+        """Return the holder in most cases, else any delivery."""
         holder = self._holder()
         return holder if holder is not None and pick % 8 else one(self.handled, pick)
 
     def _say(self, handled: Handled, words: list[str]) -> None:
-        """The same words at each try, by their number; or others."""
+        """Order words: word number n is the same in every try, or a different word."""
         for word in words:
             if not handled.trying or handled not in self.handled:
                 return
@@ -271,7 +275,7 @@ class RetryMachine(Life):
             self._in_loop(handled.gate.kill)
 
     def _lose(self, frames: int) -> None:
-        """As a failover does: everything is as it was when this many frames fewer stood."""
+        """Lose frames as a failover does: return to the state with this number of frames fewer."""
         past = [(image, model) for image, model in self.past if model.alive and model.log]
         wanted = [
             (image, model)
@@ -295,7 +299,7 @@ class RetryMachine(Life):
         raise AssertionError("a delivery that asks without an end")
 
     def _do(self, handled: Handled, call: Call, how: str) -> None:
-        """Do what a worker has asked for, on both sides."""
+        """Execute a call of a worker on both sides."""
         if how == "refused":
             handled.behind = handled.behind or call.kind == "append"
             self._in_loop(call.refuse)
@@ -312,7 +316,8 @@ class RetryMachine(Life):
         self._in_loop(call.refuse if how == "answer lost" else partial(call.answer, answer))
 
     def _in_loop(self, told: Callable[[], None]) -> None:
-        """Tell it within the event loop, as a connection would, and see what comes of it."""
+        """Call the function within the event loop, as a connection does, and run the loop until it is
+        idle."""
         self.runner.get_loop().call_soon(told)
         self._rest()
 

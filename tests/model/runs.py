@@ -1,4 +1,4 @@
-"""Attempts as the product makes them: with its own matcher they go on where others fell."""
+"""Attempts as the product makes them: with its own matcher, they continue where earlier attempts failed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Runs(Life):
     @precondition(lambda self: self.mail.sent)
     @rule(plan=PLANS)
     def deliver(self, plan: Plan) -> None:
-        """One message: it comes again while another holds the job, and is settled by a claim or the end."""
+        """Deliver a message. It is delivered again while another worker holds the job, and settled by a claim
+        or the end."""
         name = self.mail.sent.pop(0)
         if self._begin(plan, "once") == "held":
             self.mail.sent.append(name)
@@ -42,7 +43,7 @@ class Runs(Life):
     @precondition(lambda self: self.model.open)
     @rule(plan=PLANS, calls=st.sampled_from(["once", "twice"]), count=st.integers(0, 6))
     def fault_01_take_over(self, plan: Plan, calls: str, count: int) -> None:
-        """The holder, if there is one, has died; its lease runs out, and another attempt goes on."""
+        """Start another attempt: the holder, if there is one, has died, and its lease runs out."""
         if self.model.holder and self.model.lease_left:
             self.pass_time(LEASE_MS)
         if self._begin(plan, calls) == "claimed":
@@ -59,7 +60,7 @@ class Runs(Life):
     @precondition(lambda self: any(not attempt.over for attempt in self.attempts))
     @rule(pick=PICK, last=st.sampled_from([False, False, False, True]), plan=PLANS, calls=CALLS)
     def end_stage(self, pick: int, last: bool, plan: Plan, calls: str) -> None:
-        """Stage's end and checkpoint, or stage's end and the stream's, in one append."""
+        """End the stage with a checkpoint, or end the stage and the stream, in one append."""
         attempt = self._one(pick)
         if attempt.worker.unanswered and not self._resend(attempt):
             return
@@ -71,7 +72,8 @@ class Runs(Life):
 
     @invariant()
     def a_reader_is_not_misled(self) -> None:
-        """What stands of the stage is what the holder has said of it, or what it is still saying again."""
+        """Check that the stored events of the stage are the holder's, or a part that it is still
+        repeating."""
         for attempt in self.attempts:
             holds = self.model.token == attempt.worker.token and (attempt.done or not attempt.over)
             whole = attempt.worker.end == len(self.model.log) and self._stands(attempt)
@@ -81,12 +83,13 @@ class Runs(Life):
                 self.counted[attempt.worker.token] = attempt.met.copy()
 
     def _stands(self, attempt: Attempt) -> bool:
-        """Whether all that it found and wrote stands in the log."""
+        """Return whether all that it found and wrote is stored in the log."""
         log, memory = self.model.log, attempt.worker.memory
         return log.startswith(attempt.prefix) and all(log.startswith(memory[at], at) for at in memory)
 
     def _one(self, pick: int) -> Attempt:
-        """The one that holds the job, or one that thinks so; who was told otherwise has stopped for good."""
+        """Return the attempt that holds the job, or one that believes so. An attempt that learned otherwise
+        has stopped."""
         going = [attempt for attempt in self.attempts if not attempt.over]
         holders = [attempt for attempt in going if attempt.worker.token == self.model.holder]
         return one(holders if holders and pick % 8 else going, pick)
@@ -110,7 +113,7 @@ class Runs(Life):
         return messages
 
     def _flush(self, attempt: Attempt, status: str, checkpoint: str, calls: str) -> None:
-        """First what had no answer; then everything that has gathered, in one append."""
+        """Repeat the append without an answer first; then append all gathered events at once."""
         if attempt.worker.unanswered and not self._resend(attempt):
             return
         if attempt.out:
@@ -122,7 +125,8 @@ class Runs(Life):
         return not attempt.over
 
     def _settle(self, attempt: Attempt, word: str) -> None:
-        """A lost tail is written again from memory; else the job is let go: another matches what stands."""
+        """Write a lost tail again from memory; else release the job, so that another attempt matches the
+        stored events."""
         worker = attempt.worker
         if word == "lost" and self.restore_tail(worker):
             word = self.send(worker, b"", "", "", "once")

@@ -1,4 +1,4 @@
-"""What chains say: free scripts, and scripts that say again, wholly or in part, what already stands."""
+"""The output of chains: free scripts, and scripts that repeat the stored events in whole or in part."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from gateway.protocol import Event, EventType
 from tests.model.told import Entry, Said, open_stage, stages_of
 
 STAGES = ("draft", "answer")
-TOOL, NEXT, VOID = "\0tool", "\0next", "\0void"  # a tool's call; the next stage; a reset of this one
+TOOL, NEXT, VOID = "\0tool", "\0next", "\0void"  # a tool call; the next stage; a reset of this stage
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How an attempt's events relate to the published ones: `differs` and `short` from number `at` on."""
+    """How an attempt's events relate to the stored events: `differs` and `short` take effect from number
+    `at`."""
 
     kind: str
     at: int
@@ -22,7 +23,7 @@ class Plan:
 
 
 def begun(number: int) -> Event:
-    """The start of the run of this number; two names take turns."""
+    """Return the start of the run with this number; two names alternate."""
     name, run = STAGES[number % 2], 1 + number // 2
     return protocol.stage(name, run=run, index=number % 2, count=2)
 
@@ -39,7 +40,7 @@ def event_of(text: str, stage: str, call_id: str) -> Event:
 
 
 def free(items: list[str], log: bytes, tag: str) -> list[Event]:
-    """Events that may follow on this log, whatever stands there."""
+    """Return events that are valid after any log."""
     events: list[Event] = []
     told, number = open_stage(log), len(stages_of(log))
     name, run, started_id = (told.name, told.run, told.started_id) if told else ("", 0, "")
@@ -59,7 +60,7 @@ def free(items: list[str], log: bytes, tag: str) -> list[Event]:
 
 
 def planned(plan: Plan, theirs: list[Entry], stage: str, tag: str) -> list[Event]:
-    """What an attempt says in a stage of which this already stands; tool calls have ids of their own."""
+    """Return an attempt's events for a stage with these stored events. Its tool calls have their own ids."""
     new = [event_of(text, stage, tag) for text in plan.texts]
     again = [_again(entry, tag) for entry in theirs]
     at = plan.at % (len(again) + 1)

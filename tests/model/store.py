@@ -1,6 +1,7 @@
-"""What the store does with one stream, in plain Python: no keys, no scripts, and a clock that stands still.
+"""The effects of the store on one stream, in plain Python: no keys, no scripts, and a clock that does not
+run.
 
-`now` moves only where a life says so, in whole units; every duration is a multiple of the unit as well.
+`now` moves only when a life moves it, in whole units. Every duration is a multiple of the unit, too.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 from tests.model.streams import GRACE_MS, INPUT, LEASE_MS, PARAMS, RUN_MS, WAIT_MS
 
 ENDED = ("done", "failed", "cancelled")
-FRESH_MS = 1_000  # a lease that has worn by less is not renewed by frames
-UNIT_MS = 30_000  # longer than any life lasts by the real clock, which runs on meanwhile
+FRESH_MS = 1_000  # frames renew only a lease that has lost at least this
+UNIT_MS = 30_000  # longer in real time than any life
 BACKOFF_MS = 30_000
 LONGEST_BACKOFF_MS = 64 * BACKOFF_MS
 Word = tuple[str, int]
@@ -35,31 +36,32 @@ class Store:
     failures: int = 0
     progress: bool = False
     lease_end: int = 0
-    since: int = 0  # when its time for the first attempt began, or its time for the run
+    since: int = 0  # start of its wait for the first attempt, or of its run
     begun: bool = False
     asked_at: int = 0
     asks: int = 0
     look_at: int | None = None  # when it is due in the index of open streams
     checkpoint: str = ""
-    results: dict[str, bytes] = field(default_factory=dict)  # checkpoints of a worker, by their names
-    kept: dict[str, bytes] = field(default_factory=dict)  # of a failed stream, for a retry
+    results: dict[str, bytes] = field(default_factory=dict)  # name → checkpoint of a worker
+    kept: dict[str, bytes] = field(default_factory=dict)  # data of a failed stream, for a retry
     log: bytes = b""
     last_id: str = ""
 
     @property
     def holder(self) -> str:
-        """The token that may write."""
+        """Return the token that may write."""
         return self.token if self.alive and self.status == "running" else ""
 
     @property
     def lease_left(self) -> int:
-        """A lease further away than one lease was set by a clock that has gone back: it is over."""
+        """Return the rest of the lease. A lease longer than one lease was set before the clock went back: it
+        is over."""
         left = self.lease_end - self.now
         return left if 0 < left <= LEASE_MS else 0
 
     @property
     def due(self) -> bool:
-        """Whether a sweep must look at it now."""
+        """Return whether a sweep must look at the stream now."""
         return self.look_at is not None and self.look_at <= self.now
 
     @property
@@ -68,17 +70,17 @@ class Store:
 
     @property
     def orphaned(self) -> bool:
-        """A job that was promised to somebody, and that no worker holds."""
+        """Return whether the job was promised to a caller and no worker holds it."""
         return self.open and self.confirmed and not (self.holder and self.lease_left)
 
     @property
     def time_ends(self) -> int:
-        """When somebody is to end it, unless a worker holds it."""
+        """Return the time at which the stream must be ended, unless a worker holds it."""
         return self.since + (RUN_MS if self.begun else WAIT_MS)
 
     @property
     def over(self) -> str:
-        """The code with which whoever looks at it now ends it."""
+        """Return the code with which the next process that reads the stream ends it, or an empty text."""
         if not self.orphaned or self.now < self.time_ends:
             return ""
         return "time_limit" if self.begun else "wait_limit"
@@ -152,7 +154,7 @@ class Store:
         return "ok", 0
 
     def take(self, fields: Mapping[str, Any]) -> None:
-        """Fields of the record that an append has written."""
+        """Set the record's fields from an append."""
         self.failures = int(fields.get("failures", self.failures))
         self.attempt = int(fields.get("attempt", self.attempt))
         if self.status == "queued" and not self.attempt:
@@ -174,7 +176,7 @@ class Store:
             return ("ended" if self.alive else "unknown"), 0
         if not self.confirmed:
             return "wait", BACKOFF_MS
-        self.since = min(self.since, self.now)  # the clock has gone back since
+        self.since = min(self.since, self.now)  # the clock has gone back since then
         if self.holder and self.lease_left:
             self._look_at(self.now + self.lease_left)
             return "held", self.lease_left
@@ -191,22 +193,22 @@ class Store:
         return "yes", 0
 
     def undo(self) -> None:
-        """The queue refused what was to be sent: the next may be sent after one back-off."""
+        """The queue refused the message: another may be sent after one back-off."""
         self.asks = max(self.asks - 1, min(self.asks, 1))
         self._look_at(self.now + BACKOFF_MS)
 
     def give_up(self, frames: bytes, last_id: str) -> None:
-        """Its time is over, and somebody has ended it."""
+        """End the stream because its time is over."""
         assert self.over
         self._write(frames, last_id)
         self._end("failed")
 
     def holds(self, cursor: str) -> bool:
-        """Whether a cursor is right: the log at its offset begins with exactly its line."""
+        """Return whether a cursor is right: the log at its offset begins with exactly the cursor's line."""
         return self.log[int(cursor.split("-")[0]) :].startswith(b"id: %b\n" % cursor.encode())
 
     def expire(self) -> None:
-        """Everything but the index, whose members go when somebody asks for them."""
+        """Expire all keys but the index, whose members are removed at the next read of the index."""
         self.alive = self.confirmed = self.progress = self.begun = False
         self.status = self.token = self.checkpoint = self.last_id = ""
         self.attempt = self.failures = self.asks = self.lease_end = 0
@@ -218,7 +220,7 @@ class Store:
             self.last_id, self.progress = last_id, True
 
     def _look_at(self, when: int) -> None:
-        """Somebody should look then, or when its time ends, if that is sooner."""
+        """Set when to look at the stream: at this time, or at the end of its time if that is earlier."""
         self.look_at = min(when, self.time_ends) if self.time_ends > self.now else when
 
     def _end(self, status: str) -> None:

@@ -1,4 +1,4 @@
-"""Streams made by hand: what the gateway and its workers would write, without either."""
+"""Streams made by hand: the data that the gateway and its workers would write, without running them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from gateway.redis.connection import Connection
 from gateway.store.log import Log
 from gateway.store.record import Answer, Claim
 
-LEASE_MS = 60_000  # longer than any test: a lease runs out only where a test says so
+LEASE_MS = 60_000  # longer than any test; a lease ends only when a test ends it
 GRACE_MS = 30_000
 KEEP_MS = 3_600_000
 TOMBSTONE_MS = 1_800_000
-OPEN_MS = 7_200_000  # how long the keys of a stream that has not ended last
-WAIT_MS = 1_800_000  # for the first attempt
-RUN_MS = 2_400_000  # from the first attempt on
+OPEN_MS = 7_200_000  # lifetime of the keys of an open stream
+WAIT_MS = 1_800_000  # longest wait for the first attempt
+RUN_MS = 2_400_000  # longest run, from the first attempt
 START_TAG = "5a5a"
 INPUT, PARAMS = '{"messages":"a prompt"}', "{}"
 CANCEL_TAG = "cafe"
 
 
 def token(number: int) -> str:
-    """A claim's token whose tag is the number: no two of a test leave the same tag."""
+    """Return a claim's token whose tag is the number: two tokens of a test have different tags."""
     return f"{number:04x}" + "0" * 28
 
 
 def stream_id(bucket: int) -> str:
-    """A new id of this bucket."""
+    """Return a new id of this bucket."""
     return f"{bucket:02x}{protocol.new_stream_id()[2:]}"
 
 
@@ -45,7 +45,7 @@ DONE = protocol.done(finish_reason="stop", usage={"total_tokens": 3}, attempts=1
 
 
 def frames_of(position: int, tag: str, *events: Event) -> bytes:
-    """The frames of events that follow one another from `position` on."""
+    """Return the frames of consecutive events, the first at `position`."""
     frames = b""
     for event in events:
         frames += sse.encode(event, position + len(frames), tag)
@@ -67,7 +67,7 @@ def start_frame(stream_id: str) -> bytes:
 
 
 def record_fields(**changes: Any) -> dict[str, Any]:
-    """What a POST puts into a record."""
+    """Return the record's fields that a POST writes."""
     fields = {
         "version": protocol.VERSION,
         "owner": protocol.ANONYMOUS,
@@ -87,7 +87,7 @@ def record_fields(**changes: Any) -> dict[str, Any]:
 
 
 async def text_of(redis: Redis, stream: Stream) -> bytes:
-    """The log as it stands in Redis, past the product."""
+    """Return the log as stored in Redis, read without the product."""
     text = await redis.get(stream.keys[1])
     assert isinstance(text, bytes)
     return text
@@ -104,7 +104,7 @@ async def open_log(url: str) -> AsyncIterator[Log]:
 
 @dataclass(slots=True)
 class Pen:
-    """A claim that writes as a worker does: it knows where its next frame begins."""
+    """A claim that writes as a worker does: it knows the position of its next frame."""
 
     log: Log
     claim: Claim
@@ -112,7 +112,7 @@ class Pen:
     wrote: bytes = field(default=b"", repr=False)
 
     async def write(self, *events: Event, status: str = "", **fields: Any) -> Answer:
-        """Append these events at the pen's own end, which moves when they stand there."""
+        """Append these events at the pen's own end. The end moves when the events are stored there."""
         frames = frames_of(self.end, self.claim.tag, *events)
         answer = await self.put(self.end, frames, status=status, **fields)
         if answer.word in ("ok", "duplicate"):
@@ -155,7 +155,7 @@ class Stream:
         return job, log, index
 
     async def pen(self, number: int = 1) -> Pen:
-        """Claim it, with the token of this number."""
+        """Claim the stream with the token of this number."""
         answer = await self.log.claim(self.id, token(number), LEASE_MS)
         assert answer.claim is not None, answer.word
         return Pen(self.log, answer.claim, answer.claim.log_end)

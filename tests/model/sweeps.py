@@ -1,4 +1,5 @@
-"""Time that passes, and those who look for jobs that nobody holds: sweeps and asks, however many coincide."""
+"""Time that passes, and the searches for jobs that no worker holds: sweeps and asks, in any number at the
+same time."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from tests.model.streams import GRACE_MS, LEASE_MS, WAIT_MS, Stream
 from workers.delivery.sweeper import Sweeper
 
 BUCKETS = 256  # two hex digits
-STEP = 16  # orphans stand in every sixteenth bucket, so that sixteen groups are all buckets
+STEP = 16  # only every 16th bucket has orphans: 16 groups cover all
 BACKOFF = BACKOFF_MS / 1000
 TURN, LAST_TURN = "turn:sweep", "turn:sweep:seen"
 GROUPS = st.sampled_from([*range(STEP), None])
@@ -26,18 +27,18 @@ UNITS = st.sampled_from([1, 1, 2, 2, 3, 4, 65])
 
 
 class Sweeps(Pair):
-    """The queue, and what the sweeper and the relays do with it."""
+    """The queue, and how the sweeper and the relays use it."""
 
     def open_mail(self) -> None:
         self.mail = Mail()
         self.sweeper = Sweeper(self.log, self.mail, backoff=BACKOFF)
         self.last_turn = 0
-        self.ending = False  # whether the model's stream is to be ended, as its time is over
+        self.ending = False  # the model's stream must be ended, as its time is over
         self.do(self.connection.call("DEL", LAST_TURN))
         self.do(self._turn())
 
     def pass_time(self, ms: int) -> None:
-        """Time goes on, or back, for the stream and for the sweeper."""
+        """Move the time forward or back, for the stream and for the sweeper."""
         self.shift(ms)
         self.do(self.connection.call("INCRBY", LAST_TURN, -ms))
 
@@ -47,7 +48,7 @@ class Sweeps(Pair):
 
     @rule(units=st.integers(1, 3), asks=st.booleans(), turns=st.booleans())
     def fault_31_clock_goes_back(self, units: int, asks: bool, turns: bool) -> None:
-        """At a failover, soon after the sweeper's turn, perhaps between two who ask."""
+        """Set the clock back, as a failover may, soon after the sweeper's turn, perhaps between two asks."""
         self.turn()
         if asks:
             self.ask()
@@ -63,7 +64,7 @@ class Sweeps(Pair):
 
     @rule(sweeps=st.integers(1, 2), asks=st.integers(0, 3), group=GROUPS)
     def fault_34_sweeps_and_asks_coincide(self, sweeps: int, asks: int, group: int | None) -> None:
-        """One message for each job that nobody holds, none for any other."""
+        """Check that each job without a holder gets one message, and no other job gets one."""
         orphans = self.do(self._orphans(group)) if group is not None else []
         owed = self._owed(asks > 0 or self.model.due)
         before = list(self.mail.sent)
@@ -78,7 +79,7 @@ class Sweeps(Pair):
 
     @rule()
     def fault_06_queue_refuses(self) -> None:
-        """Who may enqueue it is told so; the job is found again after the back-off."""
+        """Let the queue refuse: the asker gets the refusal, and the job is found again after the back-off."""
         self.mail.refuses = True
         owed = self._owed(True)
         try:
@@ -93,7 +94,7 @@ class Sweeps(Pair):
 
     @rule()
     def turn(self) -> None:
-        """The sweeper's turn: after the clock has gone back it looks at every stream of the index."""
+        """Do the sweeper's turn. After the clock has gone back, it reads every stream of the index."""
         back, self.last_turn = self.last_turn > self.model.now, self.model.now
         looked = self.model.look_at is not None if back else self.model.due
         owed = self._owed(looked)
@@ -110,19 +111,20 @@ class Sweeps(Pair):
     @precondition(lambda self: self.model.open and not self.model.begun)
     @rule()
     def fault_96_no_worker_begins_it(self) -> None:
-        """The longest wait is over: the sweeper, who looks first, ends it."""
+        """Let the longest wait pass: the sweeper finds the stream first and ends it."""
         assert self.do(self.log.confirm(self.stream.id, GRACE_MS)) == self.model.confirm()
         self.pass_time(WAIT_MS)
         self.turn()
 
     def ended_in_time(self) -> None:
-        """The real stream has been ended by whoever looked at it, if the model's was to be."""
+        """Check that the real stream was ended by its next reader, if the model's stream had to end."""
         if self.ending:
             self.ending = False
             self.given_up()
 
     def surely_found(self) -> None:
-        """No worker and no message is left: after the longest wait one turn sends one message, or ends it."""
+        """Check, without workers and messages, that one turn after the longest wait sends one message or ends
+        the stream."""
         if self.last_turn > self.model.now:
             self.turn()
         self.mail.sent.clear()
@@ -139,13 +141,13 @@ class Sweeps(Pair):
         self.real.compare(self.do(self.real.look()), self.model)
 
     def _owed(self, looked: bool) -> list[str]:
-        """What the model sends: who asks first is answered, and all who come with him are not."""
+        """Return what the model sends: the first asker gets an answer, concurrent askers get nothing."""
         word = self.model.ask()[0] if looked else ""
         self.ending = word == "over"
         return [self.stream.id] if word == "yes" else []
 
     async def _turn(self) -> None:
-        """The turn is free."""
+        """Make the sweeper's turn free."""
         await self.connection.call("DEL", TURN)
         await self.sweeper.turn()
 
@@ -155,7 +157,7 @@ class Sweeps(Pair):
         return sum(await asyncio.gather(*calls))
 
     async def _orphans(self, group: int) -> list[Stream]:
-        """Confirmed jobs whose messages have vanished, one in each bucket of a group."""
+        """Make confirmed jobs whose messages are lost, one in each bucket of a group."""
         made = [Stream(self.log, streams.stream_id(n)) for n in range(group, BUCKETS, STEP)]
         await asyncio.gather(*(stream.create_again() for stream in made))
         await asyncio.gather(*(self.log.confirm(stream.id, 0) for stream in made))

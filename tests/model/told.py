@@ -1,4 +1,5 @@
-"""What a log tells, read past the product: the contract's own sentences over the bytes, without its fold.
+"""The content of a log, read without the product: the contract's sentences applied to the bytes, without its
+fold.
 
 A client's text for a stage is the concatenation of its text events that no later `reset` voids.
 """
@@ -10,13 +11,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-Text = tuple[str, int, str, str]  # a stage's name, run, state, text
-Said = tuple[str, Any]  # an event's type, and its data without a call's id
+Text = tuple[str, int, str, str]  # name, run, state and text of a stage
+Said = tuple[str, Any]  # type of an event, and its data without the id of a call
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event of a log, and where its frame ends."""
+    """One event of a log, and the end of its frame."""
 
     end: int
     id: str
@@ -30,7 +31,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Told:
-    """One run of a stage, and those of its events that stand."""
+    """One run of a stage, and its events that are not void."""
 
     name: str
     run: int
@@ -45,7 +46,7 @@ class Told:
 
 @lru_cache(maxsize=256)
 def entries_of(log: bytes) -> tuple[Entry, ...]:
-    """Its events, in order: `id:`, at most one `event:`, one `data:` each."""
+    """Return the events of a log in order: `id:`, at most one `event:`, one `data:` for each event."""
     found, end = [], 0
     for frame in log.split(b"\n\n")[:-1]:
         end += len(frame) + 2
@@ -56,7 +57,7 @@ def entries_of(log: bytes) -> tuple[Entry, ...]:
 
 @lru_cache(maxsize=256)
 def stages_of(log: bytes) -> tuple[Told, ...]:
-    """Every run of a stage, as a reader of the whole log must know it."""
+    """Return every run of a stage, as a reader of the whole log must know it."""
     stages: list[Told] = []
     entries = entries_of(log)
     for number, entry in enumerate(entries):
@@ -74,7 +75,7 @@ def stages_of(log: bytes) -> tuple[Told, ...]:
 
 
 def open_stage(log: bytes) -> Told | None:
-    """The run that has begun last, unless it is finished."""
+    """Return the run that has begun last, or None if it is finished."""
     stages = stages_of(log)
     return stages[-1] if stages and stages[-1].state == "started" else None
 

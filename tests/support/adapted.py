@@ -1,4 +1,4 @@
-"""A Runnable run by the adapter in this process, and its events in few characters."""
+"""Run a Runnable with the adapter in this process, and show its events in a short form."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ HERE = Stage("g", "d", "stream-id")
 
 
 class Scripted(BaseChatModel):
-    """Answers with these messages, one a turn of an agent, and streams each by words, its calls at the end.
+    """A model that answers with these messages, one for each turn of an agent.
 
-    Which turn it is the conversation says: an attempt that begins anew is answered as the first was.
+    It streams each message word by word, with the tool calls at the end. It finds the number of the turn from
+    the conversation, so an attempt that starts again gets the same answers as the first attempt.
     """
 
     answers: list[AIMessage] = Field(default_factory=list)
@@ -34,7 +35,7 @@ class Scripted(BaseChatModel):
         return "scripted"
 
     def bind_tools(self, tools: Any, **options: Any) -> Runnable[Any, Any]:
-        """The script says itself what is called."""
+        """Return the model unchanged: the script already says which tools are called."""
         return self
 
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
@@ -77,17 +78,17 @@ class Scripted(BaseChatModel):
 
 
 def says(text: str) -> Scripted:
-    """A model that says this."""
+    """Return a model that answers with this text."""
     return Scripted(answers=[AIMessage(text)])
 
 
 def calls(name: str, call_id: str | None = "c1", text: str = "", /, **arguments: Any) -> AIMessage:
-    """A message that asks for a tool."""
+    """Return a model's message that calls this tool."""
     return AIMessage(text, tool_calls=[{"name": name, "args": arguments, "id": call_id}])
 
 
 def graph_of(schema: Any, *nodes: Callable[..., Any], **options: Any) -> Any:
-    """These nodes, one after the other."""
+    """Return a graph that runs these nodes one after the other."""
     builder: Any = StateGraph(schema)
     before = START
     for node in nodes:
@@ -100,7 +101,7 @@ def graph_of(schema: Any, *nodes: Callable[..., Any], **options: Any) -> Any:
 async def told(
     runnable: Any, given: Any = "q", *, here: Stage = HERE, standing: Sequence[Event] = ()
 ) -> tuple[list[Event], Outcome]:
-    """Its events, in order, and its outcome."""
+    """Run the Runnable and return its events, in order, and its outcome."""
     events: list[Event] = []
     outcome = Outcome()
 
@@ -112,12 +113,12 @@ async def told(
 
 
 def kinds(events: Sequence[Event], kind: str) -> list[Any]:
-    """The data of the events of one type."""
+    """Return the data of all events of one type."""
     return [event.data for event in events if event.type == kind]
 
 
 def texts(events: Sequence[Event]) -> dict[tuple[Any, ...], str]:
-    """The text by stage, and by what tells messages apart: number, member, path."""
+    """Return the text for each stage and message. A message is identified by number, member and path."""
     found: dict[tuple[Any, ...], str] = {}
     for data in kinds(events, ""):
         marks = (data.get("message"), data.get("member"), "/".join(data.get("path", ())))
@@ -127,14 +128,14 @@ def texts(events: Sequence[Event]) -> dict[tuple[Any, ...], str]:
 
 
 def result(events: Sequence[Event]) -> Any:
-    """The data of the only event `result`; None where there is none."""
+    """Return the data of the only `result` event, or None where there is no such event."""
     found = [data["data"] for data in kinds(events, "custom") if data["name"] == "result"]
     assert len(found) <= 1
     return found[0] if found else None
 
 
 async def again(make: Callable[[], Any], given: Any = "q") -> None:
-    """Each attempt that follows a death, wherever that was, goes on without a reset."""
+    """Check that an attempt goes on without a reset after a death at any point."""
     first, _ = await told(make(), given)
     for length in range(len(first) + 1):
         events, _ = await told(make(), given)
@@ -145,10 +146,11 @@ async def again(make: Callable[[], Any], given: Any = "q") -> None:
 
 
 def read(event: Event) -> Event:
-    """The event as it is read back from the log."""
+    """Return the event as it is read back from the log."""
     return Event(event.type, json.loads(sse.dumps(event.data)))
 
 
 def bare(event: Event) -> Any:
-    """What must be the same in each attempt: the data as the log has it, without ids of calls."""
+    """Return the part of an event that must be equal in every attempt: the logged data without the ids of
+    calls."""
     return {name: said for name, said in read(event).data.items() if name not in ("call_id", "within")}

@@ -1,6 +1,6 @@
-"""Agents of npm `@ag-ui/client`, in one process of Node, and what independent checks say of a run's events.
+"""Agents of npm `@ag-ui/client` in one Node process, and two independent checks of the events of a run.
 
-PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+PYTEST_DONT_REWRITE: this module is imported before pytest sees it as a plugin.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ _EVENT: TypeAdapter[Any] = TypeAdapter(Event)
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent; `name` is its thread's id too."""
+    """An agent in the Node process. Its `name` is also the id of its thread."""
 
     talk: Talk = field(repr=False)
     name: str
 
     async def tell(self, verb: str, **given: Any) -> None:
-        """A command of `agui.mjs`."""
+        """Send a command to `agui.mjs`."""
         await self.talk.tell(json.dumps({"agent": self.name, "does": verb, **given}))
 
     def did(self, verb: str) -> list[dict[str, Any]]:
-        """What it was like after each such command."""
+        """Return the reported states of the agent, one for each finished command of this kind."""
         return [line for line in self.talk.lines if line["agent"] == self.name and line.get("did") == verb]
 
     async def does(self, verb: str, **given: Any) -> dict[str, Any]:
-        """The same, and what it is like when that is done."""
+        """Send a command to `agui.mjs`, wait until it is done, and return the state of the agent."""
         times = len(self.did(verb)) + 1
         await self.tell(verb, **given)
         return await self.ends(verb, times)
 
     async def ends(self, verb: str, times: int = 1) -> dict[str, Any]:
-        """What it is like when so many of such commands, told before, are done."""
+        """Wait until `times` commands of this kind are done; return the agent's state after the last one."""
         await self.talk.until(lambda _: len(self.did(verb)) >= times)
         return self.did(verb)[-1]
 
     async def shows(self, text: str, times: int = 1) -> None:
-        """Wait until the text of its last message has come to be this so often."""
+        """Wait until the text of the last message has changed to this text `times` times."""
         line = {"agent": self.name, "text": text}
         await self.talk.until(lambda lines: lines.count(line) >= times)
 
@@ -60,14 +60,14 @@ Meets = Callable[..., Awaitable[Agent]]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def agents() -> AsyncIterator[Talk]:
-    """The agents' process."""
+    """Start the Node process of the agents."""
     async with talking("agui.mjs") as talk:
         yield talk
 
 
 @pytest.fixture
 def meets(agents: Talk) -> Meets:
-    """Makes an agent of a gateway."""
+    """Return a function that makes an agent for a gateway."""
 
     async def met(url: str, chain: str = "chat", thread: str = "", **options: Any) -> Agent:
         agent = Agent(agents, f"agent-{next(_numbers)}")
@@ -79,7 +79,7 @@ def meets(agents: Talk) -> Meets:
 
 
 def frames_of(body: bytes) -> list[tuple[str, dict[str, Any]]]:
-    """The events of a body, with their ids."""
+    """Return the events of a response body, with their ids."""
     found = []
     for frame in body.decode().removesuffix("\n\n").split("\n\n"):
         lines = [line for line in frame.split("\n") if line != ":"]
@@ -89,9 +89,10 @@ def frames_of(body: bytes) -> list[tuple[str, dict[str, Any]]]:
 
 
 def checked(events: Sequence[dict[str, Any]]) -> list[str]:
-    """The kinds of a whole run's events, which both independent checks find right.
+    """Check the events of a whole run with both independent checks, and return the kinds of the events.
 
-    The protocol's own models take members that they do not know: these are looked for, too.
+    The protocol's own models accept members that they do not know, so this function looks for such members
+    too.
     """
     for event in events:
         known = _EVENT.validate_python(event)
@@ -106,6 +107,6 @@ def checked(events: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def text_of(told: dict[str, Any]) -> str:
-    """What the assistant's last message says."""
+    """Return the text of the assistant's last message."""
     [*_, last] = [one for one in told["messages"] if one["role"] == "assistant"]
     return str(last.get("content", ""))

@@ -1,4 +1,4 @@
-"""Chains for clients of AG-UI: they ask, bind the client's tools, have sub-agents and a state.
+"""Chains for clients of AG-UI: they ask questions, call the client's tools, have sub-agents and have a state.
 
 GATEWAY_CHAINS names this module in a gateway process of a test.
 """
@@ -28,7 +28,8 @@ class Talking(TypedDict, total=False):
 
 
 def _asks(question: Any, *names: str, **options: Any) -> Any:
-    """A graph whose nodes, of these names, ask side by side; another says what they were answered."""
+    """Make a graph whose nodes, with these names, ask in parallel. A last node writes the answers that they
+    got."""
     builder: Any = StateGraph(Talking)
     for name in names:
 
@@ -56,7 +57,7 @@ def shout(word: str) -> str:
 
 @tool
 async def research(topic: str) -> str:
-    """Have another agent look at a topic."""
+    """Let another agent research a topic."""
     answers = [AIMessage("I look", tool_calls=calls("shout", word=topic).tool_calls), AIMessage("it is loud")]
     agent: Any = create_agent(Scripted(answers=answers), [shout])
     told = await agent.ainvoke({"messages": [("user", topic)]})
@@ -65,7 +66,7 @@ async def research(topic: str) -> str:
 
 @chain("delegates")
 def delegates(_: Any) -> Any:
-    """An agent whose tool is an agent."""
+    """Make an agent that has another agent as a tool."""
     return create_agent(
         Scripted(answers=[calls("research", topic="cats"), AIMessage("so it is")]), [research]
     )
@@ -73,7 +74,7 @@ def delegates(_: Any) -> Any:
 
 @chain("paints")
 def paints(_: Any) -> Any:
-    """A model that calls the first of the client's tools, and then says what came of it."""
+    """Make a model that calls the first tool of the client and then writes the result of the call."""
 
     async def answer(given: Any, config: RunnableConfig) -> Any:
         [*_, last] = convert_to_messages(given["messages"] if isinstance(given, dict) else given)
@@ -89,7 +90,7 @@ def paints(_: Any) -> Any:
 
 @chain("counts")
 def counts(_: Any) -> Any:
-    """It has a state, which it tells by a custom event."""
+    """Make a chain with a state, which it publishes as a custom event."""
 
     async def answer(given: Any, config: RunnableConfig) -> str:
         state = config["configurable"].get("state", {"count": 0})

@@ -1,6 +1,6 @@
-"""Chats of Vercel's AI SDK, npm `ai` 5, 6 and 7, in one process of Node: `tests/node/ai_sdk.mjs`.
+"""Chats of Vercel's AI SDK (npm `ai` 5, 6 and 7) in one Node process, `tests/node/ai_sdk.mjs`.
 
-PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+PYTEST_DONT_REWRITE: this module is imported before pytest sees it as a plugin.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ _numbers = count()
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A chat of one of the versions; `name` is its id."""
+    """A chat of one version of the SDK. Its `name` is its id."""
 
     talk: Talk = field(repr=False)
     version: int
     name: str
 
     async def tell(self, verb: str, **given: Any) -> None:
-        """A command of `ai_sdk.mjs`."""
+        """Send a command to `ai_sdk.mjs`."""
         await self.talk.tell(json.dumps({"chat": self.name, "does": verb, **given}))
 
     def did(self, verb: str) -> list[dict[str, Any]]:
-        """What it was like after each such command."""
+        """Return the reported states of the chat, one for each finished command of this kind."""
         return [line for line in self.talk.lines if line["chat"] == self.name and line.get("did") == verb]
 
     async def does(self, verb: str, **given: Any) -> dict[str, Any]:
-        """The same, and what it is like when that is done."""
+        """Send a command to `ai_sdk.mjs`, wait until it is done, and return the state of the chat."""
         times = len(self.did(verb)) + 1
         await self.tell(verb, **given)
         return await self.ends(verb, times)
 
     async def ends(self, verb: str, times: int = 1) -> dict[str, Any]:
-        """What it is like when so many of such commands, told before, are done."""
+        """Wait until `times` commands of this kind are done; return the chat's state after the last one."""
         await self.talk.until(lambda _: len(self.did(verb)) >= times)
         return self.did(verb)[-1]
 
     async def shows(self, text: str, times: int = 1) -> None:
-        """Wait until the text that stands has come to be this so often."""
+        """Wait until the displayed text has changed to this text `times` times."""
         line = {"chat": self.name, "text": text}
         await self.talk.until(lambda lines: lines.count(line) >= times)
 
@@ -58,14 +58,14 @@ Opens = Callable[..., Awaitable[Chat]]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def talk() -> AsyncIterator[Talk]:
-    """The clients' process."""
+    """Start the Node process of the clients."""
     async with talking("ai_sdk.mjs") as talk:
         yield talk
 
 
 @pytest.fixture
 def opens(talk: Talk) -> Opens:
-    """Opens a chat at a gateway."""
+    """Return a function that opens a chat at a gateway."""
 
     async def opened(url: str, version: int, **options: Any) -> Chat:
         chat = Chat(talk, version, f"chat-{version}@{next(_numbers)}")
@@ -78,6 +78,6 @@ def opens(talk: Talk) -> Opens:
 
 @pytest.fixture(params=VERSIONS)
 def version(request: pytest.FixtureRequest) -> int:
-    """Each of npm `ai`'s major versions in turn."""
+    """Run the test with each major version of npm `ai`."""
     value: int = request.param
     return value

@@ -1,4 +1,4 @@
-"""Agents that ask for leave to call their tools, by LangChain's own middleware.
+"""Agents that ask a person before they call a tool. They use LangChain's own middleware.
 
 GATEWAY_CHAINS names this module in a gateway process of a test.
 """
@@ -24,7 +24,8 @@ def burn(what: str) -> str:
 
 
 def _agent(mode: Any) -> Any:
-    """One that says something, calls two tools, and says something more. Each call needs leave."""
+    """Make an agent that says something, calls two tools and says something more. Each call needs an
+    approval."""
     asked = [
         {"name": "send", "args": {"to": "Ann"}, "id": "c1", "type": "tool_call"},
         {"name": "burn", "args": {"what": "it"}, "id": "c2", "type": "tool_call"},
@@ -38,19 +39,19 @@ def _agent(mode: Any) -> Any:
 
 @chain("approves-all")
 def approves_all(_: Any) -> Any:
-    """One question for both calls."""
+    """Make an agent that asks one question for both calls."""
     return _agent("batched")
 
 
 @chain("approves-each")
 def approves_each(_: Any) -> Any:
-    """Two questions."""
+    """Make an agent that asks two questions, one for each call."""
     return _agent("per_call")
 
 
 @chain("approves-no-refusal")
 def approves_no_refusal(_: Any) -> Any:
-    """A question that takes no refusal."""
+    """Make an agent whose question does not allow a refusal."""
     asks: Any = HumanInTheLoopMiddleware(interrupt_on={"send": {"allowed_decisions": ["approve"]}})
     answers = [calls("send", to="Ann"), AIMessage("it is sent")]
     return create_agent(Scripted(answers=answers), [asking.send], middleware=[asks])

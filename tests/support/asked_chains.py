@@ -1,4 +1,4 @@
-"""The graphs of asking.py as chains of a gateway process: GATEWAY_CHAINS names this module there."""
+"""Register the graphs of asking.py as chains. GATEWAY_CHAINS names this module in a gateway process."""
 
 from tests.support import asking
 

@@ -1,4 +1,4 @@
-"""Graphs that stop to ask, none of which brings a checkpointer; each says what it was answered."""
+"""Graphs that stop to ask a question and then say the answer that they got. No graph has a checkpointer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.chains.registry import chain
 
 
 def merged(left: dict[str, Any] | None, right: dict[str, Any]) -> dict[str, Any]:
-    """A reducer, for nodes that run side by side."""
+    """Merge two states. It is the reducer for nodes that run in parallel."""
     return {**(left or {}), **right}
 
 
@@ -46,42 +46,42 @@ def _asks(name: str, question: Any = None, **options: Any) -> Any:
 
 
 async def begins(state: Answers) -> Any:
-    """A node before the question, which says something."""
+    """Say something. This node runs before the question."""
     said = await Scripted(answers=[AIMessage("well then")]).ainvoke("q")
     return {"text": str(said.text)}
 
 
 async def ends(state: Answers) -> Any:
-    """A node behind the question, which says what it was answered."""
+    """Say the answer to the question. This node runs after the question."""
     said = " ".join(f"{name}={value}" for name, value in sorted(state["said"].items()))
     await Scripted(answers=[AIMessage(said)]).ainvoke("q")
     return {"text": said}
 
 
 def asks_once() -> Any:
-    """A raw `interrupt()` between two nodes that speak."""
+    """Make a graph with a raw `interrupt()` between two nodes that speak."""
     return _graph(("begins", begins), ("ask", _asks("ask", {"question": "Send it?"})), last=ends)
 
 
 def asks_by_schema() -> Any:
-    """One that says what its answer has to be."""
+    """Make a graph whose question has a JSON schema for the answer."""
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
     return _graph(("ask", _asks("ask", "ok?", response_schema=schema)), last=ends)
 
 
 def asks_thrice() -> Any:
-    """Three nodes side by side, each with its question."""
+    """Make a graph of three parallel nodes. Each node asks a question."""
     return _graph(*((name, _asks(name)) for name in "abc"), last=ends, side_by_side=True)
 
 
 def asks_within() -> Any:
-    """A subgraph that says something, asks, and says something more."""
+    """Make a graph whose subgraph says something, asks, and says something more."""
     inner = _graph(("begins", begins), ("ask", _asks("ask")), last=ends)
     return _graph(("within", inner), last=ends)
 
 
 def asks_twice() -> Any:
-    """One node with two questions, one after the other."""
+    """Make a graph whose one node asks two questions, one after the other."""
 
     async def node(state: Answers) -> Any:
         return {"said": {"first": interrupt("first?"), "second": interrupt("second?")}}
@@ -91,12 +91,12 @@ def asks_twice() -> Any:
 
 @tool
 def look_up(word: str) -> str:
-    """Look a word up, once somebody has said where."""
+    """Look up a word, after a person has said where to look."""
     return f"{word} in {interrupt({'where': word})}"
 
 
 def asks_in_a_tool() -> Any:
-    """An agent whose tool stops to ask."""
+    """Make an agent whose tool stops to ask a question."""
     return create_agent(Scripted(answers=[calls("look_up", word="cat"), AIMessage("it is there")]), [look_up])
 
 
@@ -107,14 +107,14 @@ def send(to: str) -> str:
 
 
 def approves() -> Any:
-    """LangChain's own middleware, which asks before a tool is called."""
+    """Make an agent with LangChain's own middleware, which asks before a tool is called."""
     asks: Any = HumanInTheLoopMiddleware(interrupt_on={"send": True})
     model = Scripted(answers=[calls("send", to="Ann"), AIMessage("it is sent")])
     return create_agent(model, [send], middleware=[asks])
 
 
 def jumps() -> Any:
-    """A node that may be jumped over."""
+    """Make a graph with a node that can be skipped."""
 
     async def skipped(state: Answers) -> Any:
         return {"said": {"skipped": False}}
@@ -123,7 +123,7 @@ def jumps() -> Any:
 
 
 def register() -> None:
-    """Each as a chain of its name, and one that asks in the second of three stages."""
+    """Register each graph as a chain with its own name, and a chain whose second of three stages asks."""
     for make in (
         asks_once,
         asks_by_schema,

@@ -1,4 +1,5 @@
-"""Azurite's queue service on a free port: Microsoft's own emulator of Storage, awaited and stopped."""
+"""Azurite's queue service on a free port. Azurite is Microsoft's own emulator of Storage. This module starts
+it, waits until it is ready, and stops it."""
 
 from __future__ import annotations
 
@@ -11,19 +12,19 @@ from urllib.parse import urlsplit
 
 MAIN = Path(__file__).resolve().parents[1] / "node/node_modules/azurite/dist/src/queue/main.js"
 ACCOUNT = "devstoreaccount1"
-# Public, the same in every Azurite (learn.microsoft.com, "Use the Azurite emulator").
+# This key is public and the same in every Azurite (learn.microsoft.com, "Use the Azurite emulator").
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 LISTENS = b"successfully listens on "
 START_SECONDS, STOP_SECONDS = 60, 20
 
 
 def connection_string(url: str) -> str:
-    """What names a queue service at this address."""
+    """Return the connection string of the queue service at this URL."""
     return f"AccountName={ACCOUNT};AccountKey={KEY};QueueEndpoint={url}/{ACCOUNT}"
 
 
 class Azurite:
-    """`async with Azurite() as azurite`; then `azurite.connection`. Messages outlive `stop` and `start`."""
+    """`async with Azurite() as azurite`; then `azurite.connection`. Messages survive `stop` and `start`."""
 
     url = ""
 
@@ -44,16 +45,16 @@ class Azurite:
 
     @property
     def connection(self) -> str:
-        """The connection string."""
+        """Return the connection string."""
         return connection_string(self.url)
 
     @property
     def endpoint(self) -> str:
-        """The queue service's address, with the account."""
+        """Return the URL of the queue service, including the account."""
         return f"{self.url}/{ACCOUNT}"
 
     async def start(self) -> None:
-        """Start it, on the port that it had before."""
+        """Start Azurite. A second start uses the same port as the first."""
         self._process = await asyncio.create_subprocess_exec(
             "node",
             *(str(MAIN), "--queuePort", str(self._port), "--location", self._folder),
@@ -61,7 +62,7 @@ class Azurite:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us, and what still runs needs the queue
+            start_new_session=True,  # Ctrl-C must not stop Azurite: what still runs needs the queue
         )
         assert self._process.stdout is not None
         said = b""
@@ -76,7 +77,7 @@ class Azurite:
         self._reading = asyncio.create_task(_read(self._process.stdout))
 
     async def stop(self) -> None:
-        """SIGTERM by its pid, and wait; after 20 s, SIGKILL."""
+        """Send SIGTERM to the process and wait for its end. Send SIGKILL after 20 s."""
         process, self._process = self._process, None
         if process is None:
             return

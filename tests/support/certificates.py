@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own, and a server's certificate."""
+"""Make a certificate authority for one test, and the certificate of a server."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DAY = timedelta(days=1)
 
 
 def certify(folder: Path, *names: str) -> str:
-    """Leave `authority.pem`, `server.pem` and `server.key` there, for these host names or addresses.
+    """Write `authority.pem`, `server.pem` and `server.key` for these host names or addresses into the folder.
 
-    Answers the path of the authority's certificate.
+    Returns the path of the authority's certificate.
     """
     folder.mkdir(parents=True, exist_ok=True)
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))

@@ -1,4 +1,5 @@
-"""Checkpoints as a test makes them, what stands of a thread, and what its keys must hold of one another."""
+"""Make checkpoints for tests, read back what is stored of a thread, and check that its keys are
+consistent."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ async def put(
     identity: str = "",
     **metadata: Any,
 ) -> Any:
-    """A checkpoint with these values, {channel: (version, value)}, of which those in `new` (all) are sent."""
+    """Make a checkpoint with these values, {channel: (version, value)}. Only the values in `new` (by default
+    all) are sent."""
     versions: Any = {channel: version for channel, (version, _) in values.items()}
     checkpoint: Any = {
         "v": 2,
@@ -53,7 +55,8 @@ async def listed(saver: BaseCheckpointSaver[Any], config: Any, **options: Any) -
 
 
 async def sound(redis: Redis, thread: str = "one", owner: str = "") -> int:
-    """What a thread's keys must hold of one another; answers the bytes that it counts."""
+    """Check that the keys of a thread are consistent with each other; return the number of bytes that the
+    thread counts."""
     saved, names, order = keys_of(owner, thread)
     raw: Any = await redis.hgetall(saved)
     fields = {name.decode(): value for name, value in raw.items()}

@@ -1,6 +1,7 @@
-"""A proxy that makes a clean end of a cut, as some do between HTTP/1.1 and HTTP/2.
+"""A proxy that turns a cut connection into a clean end of the body. Some proxies between HTTP/1.1 and HTTP/2
+do this.
 
-PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+PYTEST_DONT_REWRITE: this module is imported before pytest sees it as a plugin.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ HEAD_BYTES = 64 * 1024
 
 
 class CleanEnder:
-    """`async with CleanEnder(url, [300, 120]) as ender`; clients go to `ender.url`.
+    """`async with CleanEnder(url, [300, 120]) as ender`; clients connect to `ender.url`.
 
-    Each answer takes the next bound: its body is ended in good order behind so many bytes.
+    Each answer uses the next bound in the list: its body ends cleanly after that number of bytes.
     """
 
     def __init__(self, upstream: str, bounds: Iterable[int]) -> None:

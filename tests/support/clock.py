@@ -1,7 +1,8 @@
-"""A redis-server whose clock a test moves, as a failover to a machine with another clock does.
+"""A redis-server whose clock a test can change, as a failover to a machine with another clock does.
 
-The C library's calls for the time of day are replaced in that process alone, so everything in it follows:
-TIME, expiries, the idle time of a queue's entries. What measures only a duration is left as it is.
+The C library's calls for the time of day are replaced in the server process alone. So everything in that
+process uses the changed time: TIME, expiries, the idle time of queue entries. Functions that measure only a
+duration are not replaced.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from redis.asyncio import Redis
 
 from tests.support.redis_server import START_SECONDS, RedisServer
 
-NEAR_SECONDS = 30  # a move is much longer
+NEAR_SECONDS = 30  # a test moves the clock by much more than this
 SOURCE = Path(__file__).with_suffix(".c")
 
 
 class ClockServer(RedisServer):
-    """`async with ClockServer(tmp_path) as server`; then `await server.move(-600)`, in seconds."""
+    """`async with ClockServer(tmp_path) as server`; then `await server.move(-600)`. The argument is in
+    seconds."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -29,7 +31,7 @@ class ClockServer(RedisServer):
         self._moved = folder / "moved"
 
     async def start(self) -> None:
-        """Build the library, and start with it."""
+        """Build the library, and start the server with it."""
         command = ("cc", "-shared", "-fPIC", "-O1", "-o", str(self._library), str(SOURCE), "-ldl")
         compiler = await asyncio.create_subprocess_exec(*command)
         assert await compiler.wait() == 0
@@ -41,9 +43,11 @@ class ClockServer(RedisServer):
         await super().start()
 
     async def move(self, seconds: int) -> None:
-        """Move the clock of that process so far from the real time, and wait until the server tells it.
+        """Set the server's clock to this difference from the real time, and wait until the server reports the
+        new time.
 
-        Valkey reads its clock once in a turn of its event loop: the next command may still see the old time.
+        Valkey reads its clock once in each turn of its event loop, so the next command may still see the old
+        time.
         """
         with self._moved.open("r+b") as file:
             file.write(struct.pack("l", seconds))

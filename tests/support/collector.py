@@ -1,4 +1,4 @@
-"""An OTLP collector in memory: takes what processes export over HTTP, as an operator's would."""
+"""An OTLP collector in memory. Processes export to it over HTTP, as to the collector of an operator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span, as it was exported."""
+    """One exported span."""
 
     service: str
     name: str
@@ -34,7 +34,8 @@ class Span:
 
 
 class Collector:
-    """`async with Collector() as collector`; then `collector.environment()` for a process of any kind."""
+    """`async with Collector() as collector`; then `collector.environment()` gives the settings for a process
+    of any kind."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -51,7 +52,7 @@ class Collector:
         }
 
     async def until_spans(self, trace: str, names: set[str]) -> list[Span]:
-        """The spans of a trace, once all these names are among them."""
+        """Wait until spans with all these names have arrived; return the spans of the trace."""
         async with asyncio.timeout(LIMIT_SECONDS), self._changed:
             await self._changed.wait_for(lambda: names <= {span.name for span in self._of(trace)})
         return self._of(trace)

@@ -1,4 +1,5 @@
-"""A TCP proxy between a client and the gateway that cuts connections after so many bytes of the answer."""
+"""A TCP proxy between a client and the gateway. It cuts connections after a given number of bytes of the
+answer."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ CHUNK_BYTES = 64 * 1024
 
 
 class Cutter:
-    """`async with Cutter(url, [300, 0, 120]) as cutter`; clients go to `cutter.url`.
+    """`async with Cutter(url, [300, 0, 120]) as cutter`; clients connect to `cutter.url`.
 
-    Each connection takes the next bound and is reset when so many bytes of answers have passed. 0 cuts before
-    the answer, though the request has gone on. When there are no more, connections are left alone.
+    Each connection uses the next bound in the list. It is reset after that number of answer bytes has passed.
+    The bound 0 cuts before the answer, but the request is passed on. After the last bound, connections are
+    not cut.
     """
 
     def __init__(self, upstream: str, bounds: Iterable[int]) -> None:
@@ -54,7 +56,7 @@ class Cutter:
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bound: int | None) -> None:
-    """Until one side ends, or the bound is reached."""
+    """Copy bytes until one side closes or the bound is reached."""
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(CHUNK_BYTES):
             if bound is not None and len(data) >= bound:

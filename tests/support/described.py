@@ -1,4 +1,4 @@
-"""A host's answers, each held against what the host's own /openapi.json says of it."""
+"""Check the answers of a host against the host's own /openapi.json."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CONFORMS = [
 
 
 class Described:
-    """A host's document, and that its answers are as it says."""
+    """The OpenAPI document of a host, with checks that the host's answers match the document."""
 
     @classmethod
     async def of(cls, http: httpx.AsyncClient) -> Self:
-        """As this host describes itself."""
+        """Load the document of this host."""
         return cls(http, (await http.get("/openapi.json")).json())
 
     def __init__(self, http: httpx.AsyncClient, document: dict[str, Any]) -> None:
@@ -34,12 +34,12 @@ class Described:
         self._schema = schemathesis.openapi.from_dict(document)
 
     async def ask(self, method: str, path: str, place: str = "", **options: Any) -> httpx.Response:
-        """Ask, and hold the answer against the document: status, type, headers, body."""
+        """Send a request and check the answer against the document: status, type, headers, body."""
         answer = await self._http.request(method, path.replace("{id}", place), **options)
         self.hold(method, path, answer, place)
         return answer
 
     def hold(self, method: str, path: str, answer: httpx.Response, place: str = "") -> None:
-        """Hold an answer that was given to this against the document."""
+        """Check a given answer to this request against the document."""
         case = self._schema[path][method].Case(path_parameters={"id": place})
         case.validate_response(answer, checks=CONFORMS)

@@ -1,6 +1,6 @@
-"""What the tests of Durable Streams share: streams that a test writes itself, and readers.
+"""Helpers that the tests of Durable Streams share: streams that a test writes itself, and readers.
 
-PYTEST_DONT_REWRITE: it is imported before pytest meets it as a plugin.
+PYTEST_DONT_REWRITE: this module is imported before pytest sees it as a plugin.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from tests.hosts import LIMIT_SECONDS, Host, until
 from tests.support.following import Stream, connected
 from tests.support.redis_server import RedisServer
 
-NOWHERE = "0000000005-beef"  # of an offset's form
+NOWHERE = "0000000005-beef"  # it has the form of an offset but is in no stream
 LIVE = ("long-poll", "sse")
-Said = list[dict[str, Any]]  # the lines of durable.mjs
+Said = list[dict[str, Any]]  # the lines that durable.mjs prints
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def redis_log(store: RedisServer) -> AsyncIterator[Redis]:
-    """To look behind."""
+    """Connect to the Redis behind the log, to inspect it."""
     async with Redis.from_url(store.url) as redis:
         yield redis
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def connection(store: RedisServer) -> AsyncIterator[Connection]:
-    """To the hosts' store, for streams that a test writes itself."""
+    """Connect to the store of the hosts, for streams that a test writes itself."""
     async with connected(store.url) as opened:
         yield opened
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def written(connection: Connection) -> AsyncIterator[Stream]:
-    """A stream that has begun, and that the test goes on with."""
+    """Start a stream. The test then writes to it."""
     stream = await Stream.create(Log(connection))
     yield stream
     await stream.discard()
 
 
 def at(where: str) -> str:
-    """The Durable Stream of a stream's location, or of its id."""
+    """Return the Durable Streams path for a stream's location or id."""
     return f"/durable/{where.rpartition('/')[2]}"
 
 
@@ -61,13 +61,13 @@ def place(answer: httpx.Response) -> str:
 
 
 def expected(log: bytes) -> list[dict[str, Any]]:
-    """The messages of a log."""
+    """Return the messages that a client must get for this log."""
     said = [(m.type, m.id, json.loads(m.data)) for m in sse.Decoder().feed(log)]
     return [{"type": kind, "id": event_id, "data": data} for kind, event_id, data in said]
 
 
 async def closed(host: Host, where: str, **asked: str) -> httpx.Response:
-    """A page, when the stream is at its end."""
+    """Return a page of the stream when the stream has ended."""
     answers = await until(
         lambda: host.http.get(at(where), params=asked), lambda a: "stream-closed" in a.headers
     )
@@ -76,7 +76,7 @@ async def closed(host: Host, where: str, **asked: str) -> httpx.Response:
 
 
 class Events:
-    """A connection's server-sent events, as they come."""
+    """The server-sent events of a connection, in the order of arrival."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self._chunks = answer.aiter_bytes()
@@ -86,14 +86,14 @@ class Events:
         self.kinds: list[str] = []
 
     async def until(self, controls: int) -> dict[str, Any]:
-        """Read until so many controls are here; the last one."""
+        """Read until this number of control events has arrived; return the last control event."""
         async with asyncio.timeout(LIMIT_SECONDS):
             while len(self.controls) < controls:
                 self._take(await anext(self._chunks))
         return self.controls[-1]
 
     async def end(self) -> None:
-        """Read on until the body is ended, cleanly."""
+        """Read on until the body ends cleanly."""
         async with asyncio.timeout(LIMIT_SECONDS):
             async for chunk in self._chunks:
                 self._take(chunk)
@@ -110,7 +110,7 @@ class Events:
 
 @asynccontextmanager
 async def events(http: httpx.AsyncClient, where: str, offset: str, **headers: str) -> AsyncIterator[Events]:
-    """Server-sent events from an offset on."""
+    """Open a connection that sends server-sent events from this offset."""
     asked = {"offset": offset, "live": "sse"}
     async with http.stream("GET", at(where), params=asked, headers=headers) as answer:
         assert answer.status_code == 200
@@ -119,13 +119,13 @@ async def events(http: httpx.AsyncClient, where: str, offset: str, **headers: st
 
 
 async def subscribed(redis: Redis, stream_id: str, readers: int = 1) -> None:
-    """Wait until a host listens to this stream, or does no more."""
+    """Wait until a host is subscribed to the stream, or with `readers=0` until no host is."""
     channel = f"live:{stream_id}"
     await until(lambda: redis.pubsub_numsub(channel), lambda told: bool(told[0][1]) == bool(readers))
 
 
 def messages(said: Said) -> Said:
-    """All that the client has handed over, in order."""
+    """Return all messages that the client has delivered, in order."""
     return [item for line in said for item in line.get("batch", [])]
 
 
@@ -138,7 +138,7 @@ def deltas(said: Said) -> list[str]:
 
 
 def folded(said: Said) -> Fold:
-    """What an application makes of the messages, by the documented rules."""
+    """Return the state that an application builds from the messages by the documented rules."""
     fold = Fold()
     for one in messages(said):
         kind = EventType.MESSAGE if one["type"] == "message" else EventType(one["type"])

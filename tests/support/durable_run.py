@@ -1,6 +1,7 @@
-"""Runs examples/durable/steps.py in durabletask's own worker, on its in-memory backend; prints its end.
+"""Run examples/durable/steps.py in durabletask's own worker on its in-memory backend, and print the result.
 
-It runs in a process of its own, whose PYTHONPATH has build/durable: these packages are not the project's.
+It runs in its own process, whose PYTHONPATH has build/durable: these packages are not dependencies of the
+project.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ def activity(name):
 
 
 def telling(made, ports):
-    """`grpc.server`, whose servers note the port that they were given: the backend drops it."""
+    """Wrap `grpc.server`. The servers store the port that they got, because the backend drops it."""
 
     def server(*given, **named):
         one = made(*given, **named)

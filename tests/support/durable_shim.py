@@ -1,9 +1,10 @@
-"""The writing side of Durable Streams, for its conformance suite alone: the reading side is the gateway's.
+"""The writing side of Durable Streams, only for its conformance suite. The reading side is the gateway's own.
 
-The suite makes its own streams, of any bytes, by PUT and POST; here they become streams of ours, each
-append one block of `custom` events, a close the terminal event. GET, HEAD and OPTIONS go to the gateway as
-they came, and its answers come back with their status and headers; the messages of a body are taken out of
-our events again (`start` and the terminal one are not the suite's), and the content type is the stream's own.
+The suite makes its own streams of any bytes with PUT and POST. This server stores them as streams of ours:
+each append is one block of `custom` events, and a close is the terminal event. GET, HEAD and OPTIONS go to
+the gateway unchanged, and the gateway's answers come back with their status and headers. In the answers, the
+suite's messages are extracted from our events (`start` and the terminal event do not belong to the suite),
+and the content type is the one that the suite gave the stream.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Written:
         return self.kind.startswith("text/")
 
     def events(self, body: bytes) -> list[Event]:
-        """What is appended. Raises ValueError for what is not JSON, though it should be."""
+        """Return the events to append. Raises ValueError for a body that is not JSON in a JSON stream."""
         if not self.is_json:
             items: list[Any] = [base64.b64encode(body).decode()] if body else []
         else:
@@ -65,7 +66,7 @@ class Written:
         return [protocol.custom("suite", item, stage="answer") for item in items]
 
     def body(self, messages: list[dict[str, Any]]) -> bytes:
-        """What it was again."""
+        """Return the body that the suite wrote, from the messages of our events."""
         items = [one["data"]["data"] for one in messages if one["type"] == "custom"]
         if self.is_json:
             return json.dumps(items, separators=(",", ":"), ensure_ascii=False).encode()
@@ -76,7 +77,7 @@ class Written:
 
 
 class Shim:
-    """`async with Shim(gateway_url, log) as shim`; the suite goes to `shim.url`."""
+    """`async with Shim(gateway_url, log) as shim`; the suite connects to `shim.url`."""
 
     def __init__(self, upstream: str, log: Log) -> None:
         self._upstream = upstream
@@ -94,7 +95,8 @@ class Shim:
             app,
             log_config=None,
             timeout_graceful_shutdown=1,
-            # Node leaves idle connections after 4 s. The default of 5 s loses a request on a busy machine.
+            # Node closes idle connections after 4 s. With the server's default of 5 s, a busy machine can
+            # lose a request.
             timeout_keep_alive=75,
             lifespan="off",
         )
@@ -166,7 +168,8 @@ class Shim:
             return Response(status_code=204, headers={**SECURE, **written.told()})
 
     async def _read(self, request: Request, written: Written | None) -> Response:
-        """The gateway's answer to the very same query and headers; unknown streams are unknown to it too."""
+        """Return the gateway's answer to the same query and headers. For an unknown stream it asks for an
+        unknown id."""
         path = f"/durable/{written.stream.id if written else NOBODY}"
         asked = self._http.build_request(
             request.method,
@@ -194,7 +197,8 @@ async def _whole(answer: httpx.Response) -> bytes:
 
 
 async def _translated(answer: httpx.Response, written: Written) -> AsyncIterator[bytes]:
-    """Server-sent events: `control` byte for byte, `data` with what the suite has written."""
+    """Return the server-sent events: `control` unchanged, and `data` with the bytes that the suite has
+    written."""
     rest = b""
     async with contextlib.aclosing(answer):
         async for chunk in answer.aiter_raw():
@@ -212,7 +216,8 @@ def _block(block: bytes, written: Written) -> bytes:
 
 
 def _event(body: bytes, written: Written) -> bytes:
-    """5.8: a line of `data` for each line of text; what is not text is base64."""
+    """Encode a `data` event (section 5.8): one `data` line for each line of text; bytes that are not text as
+    base64."""
     if not written.is_json and not written.is_text:
         body = base64.b64encode(body)
     lines = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")

@@ -1,7 +1,7 @@
-"""Who sends a webhook, and kills itself at the next of some points.
+"""Processes that send a webhook, and that kill themselves at the next of some points.
 
-GATEWAY_CHAINS names this module in a gateway process of a test. KILLED is a folder with a file for each point
-that a process has died at.
+GATEWAY_CHAINS names this module in a gateway process of a test. KILLED is a folder with one file for each
+point at which a process has died.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which keys of a Redis hold some words, whatever kind of value they have."""
+"""Find the keys of a Redis that contain given words, for every type of value."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-# In the server, as one step: a store in which thousands of streams were started takes milliseconds to look
-# through, where each key's value handed over here would take seconds of processor time.
+# The search runs in the server, in one step. A store with thousands of started streams is searched in
+# milliseconds. If each value were sent to the client, the search would use seconds of processor time.
 LOOK = """
 local words = ARGV[1]
 local read = {
@@ -41,6 +41,7 @@ return found
 
 
 async def keys_with(redis: Redis, words: str) -> set[str]:
-    """The keys whose names, or whose values, have these words. Raises ResponseError for an unknown kind."""
+    """Return the keys whose names or values contain these words. Raises ResponseError for an unknown type of
+    value."""
     held: Any = redis
     return {key.decode() for key in await held.eval(LOOK, 0, words)}

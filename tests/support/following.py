@@ -1,4 +1,5 @@
-"""A stream to write to and relays to follow it with, for tests of the following side: no worker, no host."""
+"""A stream that a test writes, and relays that follow it. The tests of the reading side need no worker and no
+host."""
 
 from __future__ import annotations
 
@@ -30,19 +31,19 @@ def text(delta: str) -> Event:
 
 
 async def until(condition: Callable[[], bool], seconds: float = UNTIL_SECONDS) -> None:
-    """Poll a condition that nothing announces. Raises TimeoutError after the bound."""
+    """Poll a condition that no event announces. Raises TimeoutError after the time limit."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
 def feeds(hub: Hub) -> list[Feed]:
-    """The streams that the hub's readers follow."""
+    """Return the feeds of the streams that the hub's readers follow."""
     return [one for one in hub.wanted() if isinstance(one, Feed)]
 
 
 class Stream:
-    """A stream that a test writes itself, as a worker would: through claims."""
+    """A stream that a test writes itself through claims, as a worker does."""
 
     def __init__(self, log: Log, stream_id: str) -> None:
         self.id = stream_id
@@ -50,7 +51,7 @@ class Stream:
 
     @classmethod
     async def create(cls, log: Log, *, keep_ms: int = 60_000) -> Stream:
-        """Record and first event, confirmed and claimed."""
+        """Create the stream's record and first event, confirm the stream and claim it."""
         stream_id, tag = protocol.new_stream_id(), protocol.tag_of(protocol.new_token())
         frame = sse.encode(protocol.start(stream_id, "chat", ["answer"], "now"), 0, tag)
         fields = {
@@ -66,22 +67,22 @@ class Stream:
         return stream
 
     async def claim(self, lease_ms: int = LEASE_MS) -> Claim:
-        """Claim it with a new token."""
+        """Claim the stream with a new token."""
         answer = await self._log.claim(self.id, protocol.new_token(), lease_ms)
         assert answer.claim is not None, answer
         self._claim, self._end = answer.claim, answer.claim.log_end
         return self._claim
 
     async def take_over(self) -> Claim:
-        """Another worker's claim, after the first one let go."""
+        """Claim the stream as another worker, after the first worker has released its claim."""
         answer = await self._log.append(self._claim, self._end, b"", "", LEASE_MS, status="queued")
         assert answer.word == "ok", answer
         return await self.claim()
 
     async def claim_again(self) -> Claim:
-        """Another worker's claim, after the first one's lease is over."""
+        """Claim the stream as another worker, after the lease of the first worker has expired."""
         answer = await self._log.append(self._claim, self._end, b"", "", 1)
-        if answer.word == "lost":  # the log was cut back: at its end, then
+        if answer.word == "lost":  # the log was truncated: claim at its present end
             answer = await self._log.append(self._claim, answer.number, b"", "", 1)
         assert answer.word == "ok", answer
         while (answer := await self._log.claim(self.id, protocol.new_token(), LEASE_MS)).claim is None:
@@ -90,7 +91,7 @@ class Stream:
         return self._claim
 
     async def write(self, *events: Event) -> str:
-        """Append these in one block; the last one's id."""
+        """Append these events in one block; return the id of the last event."""
         frames, status, last = b"", "", ""
         for event in events:
             position = self._end + len(frames)
@@ -103,7 +104,7 @@ class Stream:
         return last
 
     async def texts(self, *deltas: str) -> str:
-        """A block of its own for each."""
+        """Append each text in a block of its own."""
         last = ""
         for delta in deltas:
             last = await self.write(text(delta))
@@ -113,18 +114,18 @@ class Stream:
         return await self.write(DONE)
 
     async def discard(self) -> None:
-        """End it as a caller would: nobody is to look for a worker that has never been."""
+        """End the stream as a caller's DELETE does, so that nothing waits for a worker that never existed."""
         await self._log.cancel(self.id, self._claim.tag)
 
     async def log_bytes(self, redis: Redis) -> bytes:
-        """The whole log, as Redis has it."""
+        """Return the bytes of the whole log as stored in Redis."""
         raw = await redis.get(self._log.keys(self.id)[1])
         return raw if isinstance(raw, bytes) else b""
 
 
 @asynccontextmanager
 async def connected(url: str, timeout: float = 5.0) -> AsyncIterator[Connection]:
-    """A connection of the test's own."""
+    """Open a separate connection for the test."""
     connection = Connection(url, name="holdfast-test", timeout=timeout)
     try:
         yield connection
@@ -134,13 +135,13 @@ async def connected(url: str, timeout: float = 5.0) -> AsyncIterator[Connection]
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """What a web process holds for its readers."""
+    """The objects with which a web process serves its readers."""
 
     redis: Commands
     log: Log
     hub: Hub
     relay: Relay
-    orphans: list[str]  # what the hub has told of, in order
+    orphans: list[str]  # stream ids that the hub has reported, in order
 
 
 @asynccontextmanager
@@ -156,7 +157,7 @@ async def following(
     most_of_stream: int = 10_000,
     most_of_owner: int = 10_000,
 ) -> AsyncIterator[Following]:
-    """Open relay, hub and connection; `hub_url` where only the subscriber goes another way."""
+    """Open relay, hub and connection. `hub_url` is needed only if the subscriber uses another URL."""
     redis = Connection(url, name="holdfast")
     log = Log(redis)
     orphans: list[str] = []
@@ -177,7 +178,8 @@ async def following(
 
 
 class Reader:
-    """A task that takes every chunk; `frames` is what it has, heartbeats counted apart."""
+    """A task that receives every chunk. `frames` is what it has received; heartbeats are counted
+    separately."""
 
     def __init__(self, relay: Relay, stream: Stream, after: Cursor | None = None) -> None:
         self.frames = b""
@@ -194,12 +196,12 @@ class Reader:
         return self.frames
 
     async def has(self, expected: bytes, seconds: float = UNTIL_SECONDS) -> None:
-        """Wait for these bytes, and not one more."""
+        """Wait until exactly these bytes have been received."""
         await until(lambda: len(self.frames) >= len(expected) or self.task.done(), seconds)
         assert self.frames == expected
 
     async def all(self) -> bytes:
-        """Everything, when the stream has ended."""
+        """Wait for the end of the stream and return all bytes."""
         async with asyncio.timeout(UNTIL_SECONDS):
             return await self.task
 
@@ -208,7 +210,7 @@ class Reader:
 async def reading(
     relay: Relay, stream: Stream, count: int = 1, after: Cursor | None = None
 ) -> AsyncIterator[list[Reader]]:
-    """So many readers of one stream; gone at the end."""
+    """Start `count` readers of one stream, and stop them at the end."""
     readers = [Reader(relay, stream, after) for _ in range(count)]
     try:
         yield readers

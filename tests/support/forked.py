@@ -1,8 +1,8 @@
-"""Python programs of a test, forked from a process that has imported what they take.
+"""Run Python programs of a test by a fork of a process that has already imported their modules.
 
-A gateway's imports cost seconds of CPU, its fork a hundredth of that. What runs is what `python -m` would
-run: the module's own code as `__main__`, with an environment, arguments and pipes of its own. What only a new
-interpreter obeys (LD_PRELOAD, PYTHONHASHSEED and the like) asks for one.
+The imports of a gateway cost seconds of CPU; a fork costs a hundredth of that. The forked process runs what
+`python -m` would run: the module's code as `__main__`, with its own environment, arguments and pipes.
+Settings that only a new interpreter obeys (LD_PRELOAD, PYTHONHASHSEED and similar) need a new interpreter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ async def start(
     stderr: IO[bytes],
     anew: bool = False,
 ) -> Forked | asyncio.subprocess.Process:
-    """Run a module as `python -m` does, stdin and stdout pipes; `anew`: in an interpreter of its own."""
+    """Run a module as `python -m` does, with pipes for stdin and stdout. `anew`: use a new interpreter, not a
+    fork."""
     if not anew and _may_be_forked(environment):
         return await Forked.start(module, arguments, environment, cwd=str(cwd), stderr=stderr.fileno())
     return await asyncio.create_subprocess_exec(
@@ -47,7 +48,8 @@ async def start(
 
 
 def _may_be_forked(environment: Mapping[str, str]) -> bool:
-    """Whether nothing in this environment is obeyed at an interpreter's start, or at an import, only."""
+    """Return whether a fork obeys this environment, that is, no variable acts only at interpreter start or
+    import."""
     theirs = {name for name, value in environment.items() if os.environ.get(name) != value}
     return _CONTEXT is not None and not any(
         name.startswith(("PYTHON", "LD_", "SSL_")) and name != "PYTHONPATH" for name in theirs
@@ -55,7 +57,7 @@ def _may_be_forked(environment: Mapping[str, str]) -> bool:
 
 
 class Forked:
-    """As much of `asyncio.subprocess.Process` as is asked of it."""
+    """A forked process, with the part of `asyncio.subprocess.Process` that the tests use."""
 
     stdin: IO[bytes]
     _pipe: asyncio.ReadTransport
@@ -64,7 +66,7 @@ class Forked:
     def __init__(self, process: Any) -> None:
         self._process = process
         try:
-            self._handle = os.pidfd_open(process.pid)  # means it, though its id should be another's one day
+            self._handle = os.pidfd_open(process.pid)  # stays valid for this process if its pid is reused
         except ProcessLookupError:
             self._handle = -1
         self._ended = asyncio.get_running_loop().create_future()
@@ -74,7 +76,7 @@ class Forked:
     async def start(
         cls, module: str, arguments: Sequence[str], environment: Mapping[str, str], *, cwd: str, stderr: int
     ) -> Forked:
-        """`stderr` is a descriptor that stays the caller's."""
+        """Fork the process. `stderr` is a file descriptor that still belongs to the caller."""
         stdin, to_stdin = os.pipe()
         from_stdout, stdout = os.pipe()
         theirs = [
@@ -84,7 +86,7 @@ class Forked:
         ]
         given = (module, arguments, dict(environment), cwd, theirs)
         process = _CONTEXT.Process(target=_run, args=given, daemon=True)
-        await asyncio.to_thread(process.start)  # the first has to wait for the imports
+        await asyncio.to_thread(process.start)  # the first start waits for the imports
         for connection in theirs:
             connection.close()
         forked = cls(process)
@@ -102,7 +104,8 @@ class Forked:
 
     @property
     def returncode(self) -> int | None:
-        """As of a process that was waited for: None while it runs, the signal's number below zero."""
+        """Return the exit code as `Process.returncode` does: None while it runs, the negative signal number
+        if killed."""
         return self._ended.result() if self._ended.done() else None
 
     async def wait(self) -> int:
@@ -110,18 +113,18 @@ class Forked:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Raises ProcessLookupError when it was seen to end."""
+        """Send a signal. Raises ProcessLookupError if the end of the process was already observed."""
         if self._ended.done():
             raise ProcessLookupError(self.pid)
         if self._handle >= 0:
-            with contextlib.suppress(ProcessLookupError):  # it has ended, which is yet to be seen
+            with contextlib.suppress(ProcessLookupError):  # it has ended, but its end was not observed yet
                 signal.pidfd_send_signal(self._handle, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go of its pipes."""
+        """Close the pipes of the process."""
         self.stdin.close()
         self._pipe.close()
 
@@ -136,7 +139,7 @@ class Forked:
 def _run(
     module: str, arguments: Sequence[str], environment: dict[str, str], cwd: str, pipes: list[Connection]
 ) -> None:
-    """In the child: take its place, and be that program."""
+    """Run in the child: set up its environment and pipes, and run the program."""
     for number, pipe in enumerate(pipes):
         os.dup2(pipe.fileno(), number)
         pipe.close()

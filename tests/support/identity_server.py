@@ -1,8 +1,8 @@
-"""A managed identity's token endpoint, as App Service gives it to a function, on loopback.
+"""The token endpoint of a managed identity on loopback, as App Service gives it to a function.
 
 `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` name it (learn.microsoft.com, "REST endpoint reference" of managed
-identities for App Service). Its tokens are JWTs of a short life that nobody signed; `Gatekeeper` lets a
-redis-server take them as passwords of one user, and no longer than they live.
+identities for App Service). Its tokens are unsigned JWTs with a short life. `Gatekeeper` makes a redis-server
+accept them as passwords of one user until they expire.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class IdentityServer:
         self.oid = oid
         self.life_seconds = life_seconds
         self.delay_seconds = 0.0
-        self.frozen = False  # the same token again, as the real ones do for most of its life
+        self.frozen = False  # returns the same token again, as the real endpoint does
         self.requests: list[dict[str, str]] = []  # the queries, in order
         self.tokens: list[str] = []
         self.issued: Callable[[str], Awaitable[None]] | None = None
@@ -44,7 +44,7 @@ class IdentityServer:
         return {"IDENTITY_ENDPOINT": f"http://127.0.0.1:{self.port}/msi/token", "IDENTITY_HEADER": HEADER}
 
     async def start(self) -> None:
-        """Serve, the second time at the same port."""
+        """Start the server. A second start uses the same port."""
         bound = socket.create_server(("127.0.0.1", self.port))
         self.port = bound.getsockname()[1]
         app = Starlette(routes=[Route("/msi/token", self._answer)])
@@ -53,7 +53,7 @@ class IdentityServer:
         self._task = asyncio.create_task(self._server._serve([bound]), name="identity-server")
 
     async def stop(self) -> None:
-        """Nobody listens any more."""
+        """Stop the server; nothing listens on the port then."""
         self._server.should_exit = True
         await self._task
 
@@ -94,16 +94,16 @@ class IdentityServer:
 
 
 class Gatekeeper:
-    """One user of a redis-server, whose passwords are the tokens that have been issued and have not expired.
+    """One user of a redis-server, whose passwords are the issued tokens that have not expired.
 
-    `async with Gatekeeper(redis, identity) as gate`; `redis` stays a user of its own.
+    `async with Gatekeeper(redis, identity) as gate`. `redis` is connected as another user.
     """
 
     def __init__(self, redis: Redis, identity: IdentityServer) -> None:
         self._redis = redis
         self._identity = identity
         self._expiries: set[asyncio.Task[None]] = set()
-        self.open = True  # else new tokens are not let in
+        self.open = True  # False: new tokens are not accepted
 
     async def __aenter__(self) -> Self:
         await self._set("on", "~*", "&*", "+@all")
@@ -117,7 +117,7 @@ class Gatekeeper:
         await asyncio.gather(*self._expiries, return_exceptions=True)
 
     async def clients(self) -> dict[str, list[str]]:
-        """The connections that were let in by a token: their ids, by name."""
+        """Return the ids of the connections that logged in with a token, grouped by client name."""
         found: dict[str, list[str]] = {}
         for client in await self._redis.client_list():
             if client["user"] == self._identity.oid:
@@ -125,7 +125,7 @@ class Gatekeeper:
         return found
 
     async def authentications(self) -> int:
-        """How many AUTH commands the server has taken, refused ones included."""
+        """Return the number of AUTH commands that the server has received, including refused commands."""
         stats: dict[str, Any] = await self._redis.info("commandstats")
         return int(stats.get("cmdstat_auth", {}).get("calls", 0))
 
@@ -143,7 +143,7 @@ class Gatekeeper:
 
 
 def claims(token: str) -> dict[str, Any]:
-    """What a token says."""
+    """Return the claims in a token."""
     body = token.split(".")[1]
     value: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     return value

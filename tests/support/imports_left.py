@@ -1,4 +1,4 @@
-"""What a forked gateway has yet to import at its start: the names of the modules, as a JSON list."""
+"""Print the modules that a forked gateway still has to import at its start, as a JSON list of names."""
 
 import json
 import sys

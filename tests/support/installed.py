@@ -1,4 +1,4 @@
-"""The distribution as a user has it: built, and installed where nothing of this checkout can be imported."""
+"""Build the distribution and install it as a user does, where nothing of this checkout can be imported."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ PACKAGES = Path(sysconfig.get_path("purelib"))
 
 
 def build(into: Path, source: Path = ROOT) -> tuple[Path, Path]:
-    """The wheel, made from the sdist, and the sdist. No network: the build's packages are this environment's.
+    """Build the sdist, and the wheel from the sdist; return wheel and sdist. It needs no network: the build
+    uses the packages of this environment.
 
-    `-P`: a checkout has a folder `build`, which is no module.
+    `-P` is needed because a checkout has a folder `build`, which is not the module.
     """
     command = [sys.executable, "-P", "-m", "build", "--no-isolation", "--outdir", str(into), str(source)]
     subprocess.run(command, check=True, capture_output=True, text=True)
@@ -33,11 +34,11 @@ def build(into: Path, source: Path = ROOT) -> tuple[Path, Path]:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A virtual environment of its own, an empty folder to work in, and what runs there."""
+    """A separate virtual environment with an empty working folder, and the commands that run there."""
 
     venv: Path
     folder: Path
-    others: str = ""  # folders with packages that this environment has beside it
+    others: str = ""  # folders with additional packages for this environment
 
     @property
     def python(self) -> Path:
@@ -45,14 +46,15 @@ class Installed:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Nothing of the tests' own settings: neither PYTHONPATH nor a name of the product's."""
+        """Return an environment without the tests' own settings: no PYTHONPATH and no variable of the
+        product."""
         ours = re.compile("PYTHON|GATEWAY|REDIS|OPENAI|AZURE|OTEL|HOST$|PORT$")
         kept = {name: value for name, value in os.environ.items() if not ours.match(name)}
         path = f"{self.venv / 'bin'}{os.pathsep}{kept['PATH']}"
         return {**kept, "PATH": path, **({"PYTHONPATH": self.others} if self.others else {})}
 
     def run(self, *command: str, code: int = 0, cwd: Path | None = None) -> str:
-        """What a command has printed, with what it wrote to stderr; it must end with this code."""
+        """Run a command and return its stdout and stderr. The command must exit with this code."""
         ran = subprocess.run(
             command,
             cwd=cwd or self.folder,
@@ -66,16 +68,16 @@ class Installed:
         return ran.stdout + ran.stderr
 
     def say(self, program: str, *, code: int = 0) -> str:
-        """The same for a text of Python."""
+        """Run the text of a Python program in the same way."""
         return self.run(str(self.python), "-c", program, code=code)
 
     def with_everything(self) -> Installed:
-        """The same environment, with all of the tests' own packages beside it."""
+        """Return the same environment with all packages of the tests added."""
         return Installed(self.venv, self.folder, str(PACKAGES))
 
 
 def install(wheel: Path, where: Path, *, beside: Iterable[str] = ()) -> Installed:
-    """The wheel without its dependencies, and of this environment's packages those that are named."""
+    """Install the wheel without its dependencies, and add the named packages from this environment."""
     made, folder = where / "venv", where / "empty"
     folder.mkdir(parents=True)
     venv.create(made, symlinks=True)
@@ -99,7 +101,8 @@ def install(wheel: Path, where: Path, *, beside: Iterable[str] = ()) -> Installe
 
 
 def closure(names: Iterable[str]) -> set[str]:
-    """These distributions and all that they need without an extra, in this environment."""
+    """Return these distributions and all distributions that they require without an extra, in this
+    environment."""
     found: set[str] = set()
     todo = list(names)
     while todo:

@@ -1,6 +1,6 @@
-"""An OpenID issuer on loopback: its discovery document, its keys, and JWTs signed with them.
+"""An OpenID issuer on loopback: its discovery document, its keys, and JWTs that it signs.
 
-It counts what it is asked, and can be away, slow in pieces, or wrong.
+It counts the requests. It can be offline, answer slowly in pieces, or answer wrongly.
 """
 
 from __future__ import annotations
@@ -39,11 +39,9 @@ class Issuer:
 
     def __init__(self) -> None:
         self.keys: dict[str, PrivateKey] = {"rsa": rsa_key(), "ec": ec_key()}  # kid → key, all published
-        self.asked: list[str] = []  # the paths, in order
-        self.answer: Any = None  # instead of the keys
-        self.discovery: dict[
-            str, Any
-        ] = {}  # members of its discovery document that are other than they should be
+        self.asked: list[str] = []  # paths of the requests, in order
+        self.answer: Any = None  # if set, returned in place of the keys
+        self.discovery: dict[str, Any] = {}  # members to replace in its discovery document
         self.redirected = ""  # a path that answers with a redirect
         self.port = 0
 
@@ -57,7 +55,8 @@ class Issuer:
     def sign(
         self, kid: str, *, key: Any = None, alg: str = "", header: dict[str, Any] | None = None, **claims: Any
     ) -> str:
-        """A JWT of this key, or of another under its name. A claim that is None is left out."""
+        """Return a JWT signed with this key, or with another key under this key's name. A claim of None is
+        left out."""
         key = self.keys[kid] if key is None else key
         alg = alg or ("RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256")
         whole = {"iss": self.url, "aud": AUDIENCE, "exp": int(time.time()) + LIFE_SECONDS, **claims}
@@ -65,11 +64,11 @@ class Issuer:
         return jwt.encode(said, key, algorithm=alg, headers={"kid": kid, **(header or {})})
 
     def count(self) -> int:
-        """How often the keys were asked for."""
+        """Return how many times the keys were requested."""
         return self.asked.count("/keys")
 
     async def start(self) -> None:
-        """Serve, the second time at the same port."""
+        """Start the server. A second start uses the same port."""
         bound = socket.create_server(("127.0.0.1", self.port))
         self.port = bound.getsockname()[1]
         routes = [
@@ -82,7 +81,7 @@ class Issuer:
         self._task = asyncio.create_task(self._server._serve([bound]), name="issuer")
 
     async def stop(self) -> None:
-        """Nobody listens any more."""
+        """Stop the server; nothing listens on the port then."""
         self._server.should_exit = True
         await self._task
 
@@ -112,15 +111,15 @@ class Issuer:
 
 
 async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
-    """As a network delivers a longer document."""
+    """Send the body in pieces, as a network delivers a longer document."""
     half = len(body) // 2
     yield body[:half]
-    await asyncio.sleep(0.02)  # so that the pieces do not arrive as one
+    await asyncio.sleep(0.02)  # without this pause the pieces arrive as one
     yield body[half:]
 
 
 def published(kid: str, key: PrivateKey) -> dict[str, Any]:
-    """A key as an issuer publishes it (RFC 7517)."""
+    """Return a key in the form in which an issuer publishes it (RFC 7517)."""
     if isinstance(key, rsa.RSAPrivateKey):
         return {
             **jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True),

@@ -1,4 +1,4 @@
-"""The worker's side in this process: a real store and queue, and chains that are plain async functions."""
+"""The worker side in this process, with a real store and queue. The chains are plain async functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
 
 
 def make_chain(name: str, answering: Answering) -> None:
-    """Register a chain: from its input to an async iterator of chunks."""
+    """Register a chain. `answering` is called with the input and returns an async iterator of chunks."""
 
     async def transform(inputs: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for given in inputs:
@@ -63,7 +63,8 @@ class Jobs:
         await self.gateway.close()
 
     async def stream(self, given: Any = "q", *, chain: str = "under-test") -> str:
-        """A stream whose job is in the queue; a list is a conversation, anything else a chain's own input."""
+        """Create a stream whose job is in the queue. A list is a conversation; any other value is a chain's
+        own input."""
         start = Start(chain, {"messages" if isinstance(given, list) else "input": given}, {})
         return (await self.gateway.create(start, owner="anonymous")).id
 
@@ -73,7 +74,7 @@ class Jobs:
         return answer.claim
 
     async def delivery(self) -> Delivery:
-        """The next delivery of the queue."""
+        """Return the next delivery of the queue."""
         async with asyncio.timeout(BOUND_SECONDS):
             while not (found := await self.queue.receive(1)):
                 pass
@@ -85,7 +86,7 @@ class Jobs:
         return record
 
     async def messages(self, stream_id: str) -> list[sse.Message]:
-        """The whole log, decoded."""
+        """Return the whole log, decoded."""
         raw = await self.connection.call("GETRANGE", self.log.keys(stream_id)[1], 0, -1)
         return sse.Decoder().feed(raw)
 
@@ -93,7 +94,8 @@ class Jobs:
         return [message.type for message in await self.messages(stream_id)]
 
     async def fold(self, stream_id: str) -> Fold:
-        """What a reader of the whole log knows; the terminal event is the last one, and only that."""
+        """Return the state that a reader of the whole log has. Checks that only the last event is
+        terminal."""
         fold = Fold()
         for message in await self.messages(stream_id):
             assert fold.ended is None, "an event after the end"
@@ -101,7 +103,7 @@ class Jobs:
         return fold
 
     async def shows(self, stream_id: str, text: str) -> None:
-        """Wait until the stream's text begins so."""
+        """Wait until the stream's text begins with this text."""
 
         async def condition() -> bool:
             return (await self.fold(stream_id)).text.startswith(text)
@@ -119,7 +121,7 @@ class Jobs:
 
 
 def body(stream_id: str) -> bytes:
-    """What the queue carries for a stream."""
+    """Return the body of the queue message for a stream."""
     return Message(stream_id).encode()
 
 

@@ -1,7 +1,7 @@
-"""A chain that asks twice, in processes each of which kills itself at the next of some points.
+"""A chain that asks twice. Each process that runs it kills itself at the next of some points.
 
-GATEWAY_CHAINS names this module in a gateway process of a test. KILLED is a folder with a file for each point
-that a process has died at.
+GATEWAY_CHAINS names this module in a gateway process of a test. KILLED is a folder with one file for each
+point at which a process has died.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _dying(kind: type, name: str, *, before: str = "", after: Callable[..., str]
     plain = getattr(kind, name)
 
     async def dying(self: Any, *given: Any, **named: Any) -> Any:
-        if before and (name != "resume" or len(given) > 4):  # a look takes no answer
+        if before and (name != "resume" or len(given) > 4):  # a call that only reads has no answers
             _die_at(before)
         answer = await plain(self, *given, **named)
         _die_at(after(self, *given))

@@ -1,8 +1,8 @@
-"""A scripted OpenAI-compatible server: streams exactly what the question says, logs the requests.
+"""A scripted OpenAI-compatible server. It streams exactly what the question specifies, and logs the requests.
 
-The last message's content is the script, as JSON (see `script`), or a message's whose script has `turns`; any
-other text is answered by a fixed sentence. A gate holds the answer until the test opens it, so no test needs
-to sleep. A subclass may answer in another way: `told`.
+The script is the content of the last message, as JSON (see `script`), or the content of an earlier message
+whose script has `turns`. Any other text gets a fixed sentence as answer. A gate delays the answer until the
+test opens it, so no test needs to sleep. A subclass can override `told` to answer in another way.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ from starlette.routing import Route
 
 DEFAULT_TEXT = "I am the scripted model and I say always the same."
 DIMENSIONS = 64
-CLOSE = {"connection": "close"}  # a client in the test's process would keep it beyond its event loop
+# a client in the test's process would keep the connection longer than its event loop
+CLOSE = {"connection": "close"}
 
 
 def script(chunks: list[str] | None = None, **options: Any) -> str:
-    """The content of a question that is answered by these chunks.
+    """Return the content of a question that is answered with these chunks.
 
-    Options: `gate` (name) holds before chunk number `gate_at` (default 0); `status` answers that HTTP status
-    instead (only the first `times` requests), with `retry_after` in its header; `cut_at` cuts the connection
-    before that chunk, and `broken_at` sends one there that is not JSON, `error_at` an `error` and the
-    stream's end, and `unended` ends the stream cleanly but without its end marker (`cut_times`: only of the
-    first requests); `error` is what an error's body holds, `headers` are its answer's; `finish` is another
-    finish reason; `raw` the whole body instead, of a 200, and `media` its type; `usage`: `each` chunk tells
-    it anew, or `twice` at the end; `pace` seconds between chunks; `tool_calls`, each `{"name", "pieces"}`,
-    whose arguments are streamed in these pieces; `again`: the chunks whenever the same question is asked
-    anew. Or, instead of all, `turns`: such options for each answer of a conversation.
+    Options: `gate` (a name) waits before chunk number `gate_at` (default 0). `status` answers with that HTTP
+    status (only for the first `times` requests), with `retry_after` in its header. `cut_at` cuts the
+    connection before that chunk; `broken_at` sends a chunk there that is not JSON; `error_at` sends an
+    `error` and ends the stream; `unended` ends the stream cleanly but without its end marker (`cut_times`:
+    only for the first requests). `error` is the content of an error's body, and `headers` are the headers of
+    the answer. `finish` is another finish reason. `raw` is the whole body of a 200, and `media` its type.
+    `usage`: `each` sends the usage with every chunk, `twice` sends it twice at the end. `pace` is the number
+    of seconds between chunks. `tool_calls`, each `{"name", "pieces"}`: the arguments are streamed in these
+    pieces. `again`: the chunks for each repetition of the same question. Or, in place of all of these,
+    `turns`: such options for each answer of a conversation.
     """
     return json.dumps(({} if chunks is None else {"chunks": chunks}) | options)
 
@@ -47,11 +49,11 @@ class ModelServer:
     """`async with ModelServer() as model`; then `model.environment()` for a gateway process."""
 
     def __init__(self) -> None:
-        self.requests: list[Any] = []  # the bodies, in order
-        self.headers: list[Mapping[str, str]] = []  # likewise
+        self.requests: list[Any] = []  # bodies of the requests, in order
+        self.headers: list[Mapping[str, str]] = []  # headers of the requests, in order
         self.embedded: list[Any] = []  # texts that were embedded
-        self.open_answers = 0  # answers that are being streamed now
-        self.cut_answers = 0  # answers whose client went away
+        self.open_answers = 0  # number of answers that are being streamed now
+        self.cut_answers = 0  # number of answers whose client disconnected
         self.changed = asyncio.Condition()
         self._gates: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -66,12 +68,12 @@ class ModelServer:
         self._gates[name].set()
 
     async def until(self, requests: int = 0, cut: int = 0) -> None:
-        """Wait until so many requests have come, and so many answers were cut by their clients."""
+        """Wait for this number of requests, and for this number of answers that were cut by their clients."""
         async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: len(self.requests) >= requests and self.cut_answers >= cut)
 
     def told(self, body: Any) -> dict[str, Any]:
-        """What to answer a request with: the options of `script`."""
+        """Return the options of `script` with which to answer a request."""
         messages = _asked(body)
         for content in [messages[-1]["content"], *(message["content"] for message in messages)]:
             try:
@@ -170,7 +172,7 @@ class ModelServer:
                 self.changed.notify_all()
 
     async def _responses(self, told: dict[str, Any], number: int) -> AsyncIterator[bytes]:
-        """The same by OpenAI's Responses API. `error` ends it as `response.failed`."""
+        """Stream the same answer with OpenAI's Responses API. `error` ends it with `response.failed`."""
         whole: dict[str, Any] = {
             "id": f"resp-{number}", "object": "response", "created_at": 1, "model": "scripted", "output": [],
             "status": "in_progress", "error": None, "incomplete_details": None, "instructions": None,
@@ -212,7 +214,8 @@ class ModelServer:
         yield _event(f"response.{status}", response=ended)
 
     async def _embed(self, request: Request) -> Response:
-        """A text's words, counted by their hash: texts that share words are near."""
+        """Return an embedding of a text: counts of the hashes of its words. Texts that share words have near
+        vectors."""
         body = await request.json()
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
         self.embedded += texts
@@ -227,7 +230,7 @@ class ModelServer:
 
 
 def _asked(body: Any) -> Any:
-    """The conversation, by either API."""
+    """Return the conversation of a request of either API."""
     return body["messages"] if "messages" in body else body["input"]
 
 
@@ -244,7 +247,7 @@ def _vector(text: Any) -> list[float]:
 
 
 def _calls(calls: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
-    """The deltas of tool calls: the name first, then the arguments in pieces."""
+    """Return the deltas of tool calls: the name first, then the arguments in pieces."""
     deltas: list[dict[str, Any]] = []
     for index, call in enumerate(calls):
         first = {"name": call["name"], "arguments": ""}

@@ -1,4 +1,5 @@
-"""A producer that dies by `kill -9`; its argument says what it says, and after how many words it dies."""
+"""A producer that dies by `kill -9`. Its argument gives the words to write and the number of words before it
+dies."""
 
 from __future__ import annotations
 

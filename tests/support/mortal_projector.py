@@ -1,7 +1,7 @@
-"""Processes that project a stream's journal, each of which kills itself at one of its commands to Redis.
+"""Processes that project the journal of a stream. Each process kills itself at one of its commands to Redis.
 
-For each line of stdin, `URL STREAM before|after NUMBER`, one is forked. A line of stdout is its exit code, 0
-where it has fewer commands than that.
+For each line of stdin, `URL STREAM before|after NUMBER`, one process is forked. Each line of stdout is the
+exit code of a process. The code is 0 if the process has fewer commands than NUMBER.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.store.projector import Projector
 
 
 class Mortal(Router):
-    """Kills its process before a command is sent, or after it was answered."""
+    """Kill the process before a command is sent, or after the command was answered."""
 
     def __init__(self, url: str, when: str, number: int) -> None:
         super().__init__(Place(url), name="mortal")

@@ -1,7 +1,8 @@
-"""A managed Redis's one name: a TCP front that leads new connections to the primary of the moment.
+"""A TCP proxy that acts as the fixed host name of a managed Redis: it connects new clients to the present
+primary.
 
-Connections that exist stay with the server that they went to, as they do where an address behind a name
-changes. What the front has seen is counted: who opened a connection, to which server, and who ended it.
+Existing connections stay with their server, as they do when the address behind a name changes. The proxy
+counts connections: which client opened a connection, to which server, and which side closed it.
 """
 
 from __future__ import annotations
@@ -20,29 +21,32 @@ _NAMES = {b"holdfast-hub": "hub", b"holdfast-queue": "queue"}
 
 
 class Name:
-    """`async with Name(server) as name`; clients go to `name.url`; `name.leads_to` another server later."""
+    """`async with Name(server) as name`; clients connect to `name.url`. `name.leads_to` changes the server
+    later."""
 
     url = ""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
-        # By the server's port, and whose they are: `hub`, `queue` (a worker's, which blocks) or `commands`.
+        # Counted by the server's port and by the owner of the connection: `hub`, `queue` (a worker's blocking
+        # connection) or `commands`.
         self.opened: Counter[tuple[int, str]] = Counter()
-        self.open: Counter[tuple[int, str]] = Counter()  # those of them that are open now
+        self.open: Counter[tuple[int, str]] = Counter()  # those connections that are open now
         self.ended_by_server: Counter[tuple[int, str]] = Counter()
         self._answers_left = -1
         self._tasks: set[asyncio.Task[None]] = set()
 
     def leads_to(self, server: RedisServer) -> None:
-        """From now on new connections go there."""
+        """Send new connections to this server from now on."""
         self._server = server
 
     def cuts(self, connections: int) -> None:
-        """The next connections for commands, so many, are cut at their first command after the handshake."""
+        """Cut the next `connections` connections for commands, each at its first command after the
+        handshake."""
         self._answers_left = connections
 
     def open_to(self, server: RedisServer) -> int:
-        """How many connections it has through this name."""
+        """Return how many connections through this name the server has."""
         return sum(count for (port, _), count in self.open.items() if port == server.port)
 
     async def __aenter__(self) -> Self:
@@ -115,7 +119,7 @@ class Name:
 
 
 async def follow(replica: RedisServer, primary: RedisServer) -> None:
-    """Make one the other's replica, and wait until it has all of it."""
+    """Make `replica` a replica of `primary`, and wait until it has all data."""
     async with Redis.from_url(replica.url) as redis, Redis.from_url(primary.url) as above:
         await above.config_set("repl-diskless-sync-delay", 0)
         await redis.execute_command("REPLICAOF", "127.0.0.1", primary.port)
@@ -129,13 +133,13 @@ async def follow(replica: RedisServer, primary: RedisServer) -> None:
 
 
 async def promote(replica: RedisServer) -> None:
-    """It is a primary from now on."""
+    """Make the replica a primary."""
     async with Redis.from_url(replica.url) as redis:
         await redis.execute_command("REPLICAOF", "NO", "ONE")
 
 
 async def switch(primary: RedisServer, replica: RedisServer) -> None:
-    """A planned failover: nothing is lost, and the old primary keeps its connections."""
+    """Do a planned failover: no data is lost, and the old primary keeps its connections."""
     async with Redis.from_url(primary.url) as old, Redis.from_url(replica.url) as new:
         await old.execute_command("CLIENT", "PAUSE", 20_000, "WRITE")
 

@@ -1,4 +1,5 @@
-"""npm's package as a user has it: packed, and installed from its tarball, beside packages of tests/node."""
+"""Pack the npm package and install it from its tarball, as a user does, together with packages of
+tests/node."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ README = PACKAGE / "README.md"
 
 
 def pack(where: Path) -> Path:
-    """The tarball, made of a copy: `npm pack` puts files beside package.json while it runs."""
+    """Make the tarball from a copy, because `npm pack` writes files next to package.json while it runs."""
     for folder, names in (("npm", SOURCES), ("web", ("client.js", "client.d.ts")), (".", ("LICENSE",))):
         (where / folder).mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -31,7 +32,7 @@ def pack(where: Path) -> Path:
 
 
 def program(language: str) -> str:
-    """The program in this language in the package's README."""
+    """Return the program in this language from the package's README."""
     (found,) = re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
     return str(found)
 
@@ -43,7 +44,8 @@ class Project:
     folder: Path
 
     def run(self, *command: str) -> str:
-        """What a command prints there. Raises AssertionError with all that it has said."""
+        """Run a command there and return its output. Raises AssertionError with the whole output if it
+        fails."""
         return _run(self.folder, *command)
 
     def write(self, name: str, text: str) -> None:
@@ -51,14 +53,14 @@ class Project:
 
 
 def aimed(url: str, content: str) -> str:
-    """The README's program in JavaScript, at this gateway and with this question."""
+    """Return the JavaScript program of the README, changed to this gateway and this question."""
     return program("js").replace("http://127.0.0.1:7071", url).replace('"Who are you?"', json.dumps(content))
 
 
 def install(tarball: Path, folder: Path, beside: Iterable[str] = (), registry: Sequence[str] = ()) -> Project:
-    """A project with the package, from the tarball, and beside it these packages of tests/node.
+    """Install the package from the tarball in a new project, and add these packages of tests/node.
 
-    `registry`: what npm installs too; without any the network is not used.
+    `registry`: further packages that npm installs. Without them the network is not used.
     """
     folder.mkdir()
     (folder / "package.json").write_text(json.dumps({"name": "project", "private": True, "type": "module"}))

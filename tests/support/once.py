@@ -1,6 +1,7 @@
-"""A worker process that runs one delivery and ends, as a message may meet another instance each time.
+"""A worker process that runs one delivery and ends. So each message can be run by another instance.
 
-`python -m tests.support.once`; what is read, run and settled is the product's.
+Start it with `python -m tests.support.once`. The code that reads, runs and settles the delivery is the
+product's.
 """
 
 from __future__ import annotations

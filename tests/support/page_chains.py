@@ -1,4 +1,4 @@
-"""Chains that stop to ask, each asked by a plain question, and one whose second stage fails once.
+"""Chains that stop to ask a person, one for each kind of question, and a chain whose second stage fails once.
 
 GATEWAY_CHAINS names this module in the gateway process of the page's tests.
 """
@@ -31,7 +31,7 @@ AMOUNT = {
 
 
 class Echo(Scripted):
-    """Calls its tools, and then says what the last of them has answered."""
+    """A model that calls its tools, and then writes the answer of the last tool."""
 
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
         if isinstance(messages[-1], ToolMessage):
@@ -48,31 +48,32 @@ def _letters(*names: str, **options: Any) -> Any:
 
 @chain("letter")
 def letter(_: Any) -> Any:
-    """One call that a person has to allow."""
+    """Make an agent with one call that a person has to allow."""
     return _letters("Ann")
 
 
 @chain("letters")
 def letters(_: Any) -> Any:
-    """Two calls in one question."""
+    """Make an agent that asks about two calls in one question."""
     return _letters("Ann", "Bob")
 
 
 @chain("letters-each")
 def letters_each(_: Any) -> Any:
-    """Two calls, each a question of its own, which says in a schema how it may be answered."""
+    """Make an agent that asks about two calls in two questions. Each has a schema for its answer."""
     return _letters("Ann", "Bob", interrupt_mode="per_call")
 
 
 @chain("word", input=ASKED)
 def word(_: Any) -> Any:
-    """A raw `interrupt()`, whose text is not to be trusted."""
+    """Make a graph with a raw `interrupt()`, whose text must not be trusted."""
     return _graph(("ask", _asks("word", HOSTILE)), last=ends)
 
 
 @chain("order", input=ASKED)
 def order(_: Any) -> Any:
-    """Two nodes side by side: one names choices, the other an object's schema."""
+    """Make a graph of two parallel nodes: one question lists choices, the other has the schema of an
+    object."""
     which = {"question": "Which soup?", "choices": ["leek", "pea"]}
     return _graph(
         ("soup", _asks("soup", which)),
@@ -84,7 +85,7 @@ def order(_: Any) -> Any:
 
 @chain("stands", input=ASKED)
 def stands(_: Any) -> Any:
-    """One that stops before its last node, and asks nothing."""
+    """Make a graph that stops before its last node and asks no question."""
     builder: Any = StateGraph(Answers)
     builder.add_node("begins", begins)
     builder.add_node("last", _say)
@@ -114,7 +115,7 @@ async def _check(given: Any) -> str:
 
 @chain("checked", stages=("draft", "check"), tries=1)
 def checked(_: Any) -> Any:
-    """Two stages, the second of which fails the first time."""
+    """Make a chain of two stages. The second stage fails the first time."""
     return {"draft": RunnableLambda(_draft), "check": RunnableLambda(_check)}
 
 

@@ -1,4 +1,4 @@
-"""A claim's writer on a real store, whose appends are counted and whose answers can be lost."""
+"""The writer of a claim on a real store. Its appends are counted and their answers can be lost."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def text(delta: str) -> Event:
 
 
 class WatchedLog(Log):
-    """The log, with a note of each append that was tried, and of those that failed.
+    """A log that records each append that was tried, and each append that failed.
 
-    `posted` and `asked`: those that the appender has taken, and those that the writer's task has made.
+    `posted` counts the appends that the appender has accepted; `asked` counts those that the writer's task
+    has made.
     """
 
     def __init__(self, redis: Commands) -> None:
@@ -63,7 +64,7 @@ class WatchedLog(Log):
 
 
 class _Watched:
-    """A writer whose batches the log notes."""
+    """A writer whose batches are recorded by the log."""
 
     def __init__(self, log: WatchedLog, source: BatchSource) -> None:
         self._log = log
@@ -79,7 +80,7 @@ class _Watched:
 
 
 class Deaf(Connection):
-    """A connection that loses answers: the server has done what it was told, and we never hear of it."""
+    """A connection that loses answers: the server has executed the command, but the client gets no answer."""
 
     lose = 0
 
@@ -113,7 +114,7 @@ class Pen:
         self.task = asyncio.create_task(self.writer.run())
 
     async def another(self) -> Pen:
-        """A second stream's, on the same log and connection."""
+        """Open a second stream on the same log and connection."""
         claim = await self.jobs.claim(await self.jobs.stream(chain="chat"))
         return Pen(self.jobs, claim, self.connection, log=self.log)
 
@@ -122,7 +123,7 @@ class Pen:
             await self.writer.put(text(delta))
 
     async def tried(self, count: int) -> None:
-        """Wait until so many appends have been under way."""
+        """Wait until this number of appends has been started."""
 
         async def condition() -> bool:
             return len(self.log.tried) >= count
@@ -138,7 +139,7 @@ async def pen(url: str, connection: type[Connection] = Connection, **options: An
     async with Jobs(url) as jobs:
         claim = await jobs.claim(await jobs.stream(chain="chat"))
         opened = connection(url, name="pen")
-        # The server knows the script from now on.
+        # After this append the server has the script in its cache.
         await Log(opened).append(claim, claim.log_end, b"", claim.record.last_id, 15_000)
         made = Pen(jobs, claim, opened, **options)
         try:
@@ -151,7 +152,7 @@ async def pen(url: str, connection: type[Connection] = Connection, **options: An
 
 @asynccontextmanager
 async def paused(redis: Redis) -> AsyncIterator[None]:
-    """The server takes writes and answers them when this ends, however it ends."""
+    """Pause writes in the server; they are answered when this block ends, even if it ends with an error."""
     await redis.client_pause(60_000, all=False)
     try:
         yield

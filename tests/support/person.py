@@ -17,11 +17,11 @@ from tests.support.programs import NODE
 
 LEAVE_SECONDS = 20
 LIMIT_SECONDS = 30
-NO_CHAINS = re.compile(r"404 .*/chains$")  # before the first `GET /chains` is served
+NO_CHAINS = re.compile(r"404 .*/chains$")  # appears before the first `GET /chains` is served
 
 
 class Person:
-    """Somebody at a page. `may_complain` holds a part of the browser's complaints that a test expects."""
+    """A user of the page. `may_complain` is a part of the browser messages that a test expects."""
 
     def __init__(self, driver: Process, url: str) -> None:
         self._driver = driver
@@ -29,7 +29,8 @@ class Person:
         self.may_complain = ""
 
     async def does(self, verb: str, *arguments: Any) -> Any:
-        """One command of `page.mjs`, and what it answers. Raises AssertionError with its complaint."""
+        """Run one command of `page.mjs` and return its result. Raises AssertionError with the error of the
+        command."""
         assert self._driver.stdin is not None
         assert self._driver.stdout is not None
         self._driver.stdin.write(json.dumps([verb, *arguments]).encode() + b"\n")
@@ -40,19 +41,19 @@ class Person:
         return answer["value"]
 
     async def sees(self, where: str, text: str, *, part: bool = False) -> None:
-        """Wait until that part of the last answer shows exactly this text, or has it among other text."""
+        """Wait until that part of the last answer shows exactly this text, or with `part` contains it."""
         await self.does("see", where, text, part)
 
     async def stream_id(self) -> str:
-        """The stream that the page's address names."""
+        """Return the stream id in the address of the page."""
         return str(await self.does("address")).partition("#")[2]
 
     async def until_ended(self, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        """The status document of the page's stream, once it has ended, seen without the page."""
+        """Wait for the end of the page's stream; return its status document, requested without the page."""
         where = f"/stream/{await self.stream_id()}"
         async with httpx.AsyncClient(base_url=self.url, headers=headers) as client:
             async with asyncio.timeout(LIMIT_SECONDS):
-                while True:  # each connection lasts as long as the server lets it
+                while True:  # each connection lasts as long as the server allows
                     await client.get(where, headers={"accept": "text/event-stream"})
                     answer = await client.get(where, headers={"accept": "application/json"})
                     document: dict[str, Any] = answer.json()
@@ -62,7 +63,7 @@ class Person:
 
 @asynccontextmanager
 async def browser() -> AsyncIterator[Process]:
-    """page.mjs and its Chromium."""
+    """Start page.mjs and its Chromium."""
     node, chromium = shutil.which("node"), shutil.which("chromium") or shutil.which("google-chrome")
     assert node, "the page's test needs Node.js"
     assert chromium, "the page's test needs chromium; `make setup` installs one"
@@ -82,7 +83,7 @@ async def browser() -> AsyncIterator[Process]:
 
 @asynccontextmanager
 async def visit(driver: Process, url: str, *window: Any) -> AsyncIterator[Person]:
-    """Somebody who was never at this page before, and whose console is clean at the end."""
+    """Open the page as a new user. At the end, check that the browser console has no messages."""
     person = Person(driver, url)
     await person.does("open", url, *window)
     yield person

@@ -1,4 +1,4 @@
-"""What the pictures of the page show beside the chains that ship: an answer that runs from right to left.
+"""An additional chain for the pictures of the page: an answer that is written from right to left.
 
 GATEWAY_CHAINS names this module in the gateway process of `tests/pictures.py`.
 """
@@ -39,7 +39,7 @@ curl -N "$URL/stream/$ID" -H "Last-Event-ID: $LAST"
 
 @chain("arabic", input=ASKED, deployment="scripted")
 def arabic(_: Any) -> Any:
-    """Says always the same, line by line."""
+    """Return the same answer each time, line by line."""
 
     async def say(inputs: AsyncIterator[Any]) -> AsyncIterator[str]:
         async for _ in inputs:

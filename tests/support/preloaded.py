@@ -1,9 +1,9 @@
-"""What gateway processes import, for forked.py: imported once, in the process that they are forked from."""
+"""Modules that gateway processes import. forked.py imports them once, in the process from which it forks."""
 
 # ruff: noqa: E402
 import gc
 
-gc.disable()  # what is imported stays
+gc.disable()  # imported modules are never freed
 
 import sys
 
@@ -17,8 +17,9 @@ import langgraph.graph
 import openai.resources.chat.chat
 import uvicorn.lifespan.on
 
-# What `gateway.process` imports, but for what is not deployed on Azure Functions (httptools, uvloop, and who
-# imports them): a Functions host is forked from here as well. tests/test_preloaded.py holds it against that.
+# These are the modules that `gateway.process` imports, without those that are not deployed on Azure Functions
+# (httptools, uvloop, and the modules that import them): a Functions host is forked from this process too.
+# tests/test_preloaded.py checks the list.
 import gateway.cli.commands
 import gateway.cli.doctor
 import gateway.cli.purge

@@ -1,4 +1,5 @@
-"""A gateway process of a test's own: `python -m gateway MODE`, awaited, asked, stopped by its pid."""
+"""A separate gateway process for a test: `python -m gateway MODE`. It is started, awaited, and stopped by its
+pid."""
 
 from __future__ import annotations
 
@@ -20,16 +21,16 @@ START_SECONDS = 60
 STOP_SECONDS = 30
 LOG_BYTES = 4 * 1024 * 1024
 SERVES = "Holdfast serves "
-AUTHORITY = Path(__file__).with_name("authority.pem")  # has signed nothing, and its key is nowhere
+AUTHORITY = Path(__file__).with_name("authority.pem")  # it has signed no certificate; its key was not kept
 INHERITED = ("HOME", "PATH", "LANG", "TMPDIR", "SSL_CERT_FILE")
 
 
-IN_PRODUCTION = {"GATEWAY_DEVELOPMENT": "no"}  # `all` on loopback would show the text of chains' exceptions
+IN_PRODUCTION = {"GATEWAY_DEVELOPMENT": "no"}  # without it, `all` on loopback shows exception texts of chains
 
 
 async def store_ended(folder: Path) -> None:
-    """Wait until the server of an embedded store, and its keeper, have ended. Raises TimeoutError."""
-    for name in (KEEPER, SERVER):  # each holds its own as long as it runs
+    """Wait until the server of an embedded store and its keeper have ended. Raises TimeoutError."""
+    for name in (KEEPER, SERVER):  # each process locks its own file while it runs
         if not (folder / name).exists():
             continue
         lock = os.open(folder / name, os.O_RDWR)
@@ -44,10 +45,10 @@ async def store_ended(folder: Path) -> None:
 class GatewayProcess:
     """`async with GatewayProcess("web", {"REDIS_URL": …}) as web`; then `web.url`, `web.pid`, `web.log()`.
 
-    Only HOME, PATH and the like are inherited: no key or setting of the machine reaches the process.
-    Without a store in the environment it has one of its own, in a folder that goes with it.
-    `anew`: the command itself, not a fork of what has its imports already. `module`: what runs instead of
-    `gateway`, which must say the same first line.
+    The process inherits only HOME, PATH and similar variables, so no key or setting of the machine reaches
+    it. Without a store in the environment it has its own store, in a folder that is removed with it. `anew`:
+    start the command itself, not a fork of a process that has the imports already. `module`: the module to
+    run in place of `gateway`; its first line of output must be the same.
     """
 
     url = ""
@@ -92,7 +93,8 @@ class GatewayProcess:
         return self._process.pid
 
     async def line(self, beginning: str) -> str:
-        """The next line of stdout that begins so. Raises AssertionError when the process ends before."""
+        """Return the next line of stdout that begins with this text. Raises AssertionError if the process
+        ends before."""
         assert self._process.stdout is not None
         while raw := await self._process.stdout.readline():
             self.lines.append(raw.decode().rstrip("\n"))
@@ -101,21 +103,21 @@ class GatewayProcess:
         raise AssertionError(f"the process ended without a line {beginning!r}:\n{self.log()}")
 
     def signal(self, number: int) -> None:
-        """Send a signal to this very process."""
+        """Send a signal to this process only."""
         self._process.send_signal(number)
 
     async def ended(self) -> int:
-        """Wait until it ends by itself; its exit code."""
+        """Wait until the process ends by itself; return its exit code."""
         await asyncio.gather(self._process.wait(), self._rest())
         return self._process.returncode or 0
 
     async def kill(self) -> None:
-        """SIGKILL, and wait."""
+        """Send SIGKILL and wait for the end."""
         self.signal(signal.SIGKILL)
         await self._process.wait()
 
     async def stop(self) -> int:
-        """SIGTERM, and the exit code. Raises TimeoutError, after a SIGKILL, when it takes over 30 s."""
+        """Send SIGTERM and return the exit code. After 30 s, send SIGKILL and raise TimeoutError."""
         if self._process.returncode is None:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)
@@ -138,13 +140,13 @@ class GatewayProcess:
         return self._process.returncode or 0
 
     async def _rest(self) -> None:
-        """What it still prints, so that a full pipe does not keep it."""
+        """Read the rest of its output, so that a full pipe does not block it."""
         assert self._process.stdout is not None
         while raw := await self._process.stdout.readline():
             self.lines.append(raw.decode().rstrip("\n"))
 
     def log(self) -> str:
-        """All that it has written to stderr."""
+        """Return all that it has written to stderr."""
         if self._stderr.closed:
             return self._last_log
         return os.pread(self._stderr.fileno(), LOG_BYTES, 0).decode(errors="replace")

@@ -1,4 +1,5 @@
-"""Producers of tests: one in this process, and one in a process of its own that can be killed at any word."""
+"""Producers for tests: one in this process, and one in a separate process that can be killed after any
+word."""
 
 from __future__ import annotations
 
@@ -28,27 +29,28 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @asynccontextmanager
 async def producer(redis_url: str, **settings: Any) -> AsyncIterator[Producer]:
-    """One in this process."""
+    """Open a producer in this process."""
     async with Producer(replace(Settings(redis_url=redis_url), **settings)) as made:
         yield made
 
 
 @contextmanager
 def raising(kind: type[BaseException]) -> Iterator[None]:
-    """Something in a block of several statements raises this."""
+    """Check that a block of several statements raises this exception."""
     with pytest.raises(kind):
         yield
 
 
 async def messages(redis: Redis, stream_id: str) -> list[Message]:
-    """The whole log, decoded."""
+    """Return the whole log, decoded."""
     raw = await redis.get(Log.keys(stream_id)[1])
     assert isinstance(raw, bytes)
     return Decoder().feed(raw)
 
 
 async def told(redis: Redis, stream_id: str) -> list[str]:
-    """The log, a word an event: a text itself, `+stage`, `-stage`, `id:state` of a call, or its type."""
+    """Return the log with one word for each event: the text itself, `+stage`, `-stage`, `id:state` of a call,
+    or the type of the event."""
     words = []
     for message in await messages(redis, stream_id):
         event = message.event()
@@ -65,7 +67,7 @@ async def told(redis: Redis, stream_id: str) -> list[str]:
 
 
 async def fold(redis: Redis, stream_id: str) -> Fold:
-    """What a reader of the whole log knows."""
+    """Return the state that a reader of the whole log has."""
     whole = Fold()
     for message in await messages(redis, stream_id):
         assert whole.ended is None, "an event after the end"
@@ -74,9 +76,10 @@ async def fold(redis: Redis, stream_id: str) -> Fold:
 
 
 class Mortal:
-    """`async with Mortal(redis_url, stages, die_after=n)`: says each stage's words, and dies by `kill -9`.
+    """`async with Mortal(redis_url, stages, die_after=n)`: writes the words of each stage, and dies by `kill
+    -9`.
 
-    It dies when the words that it has said are `die_after`, having been told that the last one stands.
+    It dies after `die_after` words, when it knows that the last word is stored.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Mortal:
         self._given = json.dumps({"key": key, "stages": stages, "die_after": die_after})
 
     async def died(self) -> None:
-        """Run it until it is dead."""
+        """Run the producer until it is dead."""
         with tempfile.TemporaryFile() as stderr:
             process = await forked.start(
                 *("tests.support.mortal_producer", self._given),

@@ -1,4 +1,4 @@
-"""Programs that we did not write, or not in Python, run to their end."""
+"""Run other programs to their end: programs of other authors, or not in Python."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 from tests.support.processes import REPOSITORY
 
 NODE = REPOSITORY / "tests" / "node"
-LIMIT_SECONDS = 110  # of a busy machine
+LIMIT_SECONDS = 110  # enough for a busy machine
 LONGEST_LINE = 1024 * 1024
 
 
 async def run(*command: str) -> bytes:
-    """A program's output; it must end well, and within the limit. Raises AssertionError or TimeoutError."""
+    """Run a program and return its output. It must exit with 0 within the time limit. Raises AssertionError
+    or TimeoutError."""
     program = shutil.which(command[0])
     assert program, f"the tests need {command[0]}"
     process = await asyncio.create_subprocess_exec(
@@ -35,14 +36,15 @@ async def run(*command: str) -> bytes:
 
 
 class Talk:
-    """A script of tests/node that is still running: what it has said so far, a JSON object a line."""
+    """A script of tests/node that is still running, and its output so far: one JSON object in each line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.lines: list[dict[str, Any]] = []
 
     async def until(self, right: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
-        """Until all it has said is right. Raises AssertionError when it ends before, and TimeoutError."""
+        """Wait until `right` accepts the whole output. Raises AssertionError if the script ends before, and
+        TimeoutError."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         async with asyncio.timeout(LIMIT_SECONDS):
@@ -53,13 +55,14 @@ class Talk:
         return self.lines
 
     async def tell(self, line: str) -> None:
-        """Write a line to its stdin."""
+        """Write a line to the script's stdin."""
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode() + b"\n")
         await self._process.stdin.drain()
 
     async def end(self) -> list[dict[str, Any]]:
-        """All that it has said, when it has ended well. Raises AssertionError or TimeoutError."""
+        """Return the whole output after the script has exited with 0. Raises AssertionError or
+        TimeoutError."""
         async with asyncio.timeout(LIMIT_SECONDS):
             out, err = await self._process.communicate()
         assert self._process.returncode == 0, err.decode()
@@ -69,7 +72,7 @@ class Talk:
 
 @asynccontextmanager
 async def talking(script: str, *arguments: str) -> AsyncIterator[Talk]:
-    """A script of tests/node, killed at the block's end if it is not at its own."""
+    """Start a script of tests/node. At the end of the block it is killed if it still runs."""
     program = shutil.which("node")
     assert program, "the tests need node"
     pipe = asyncio.subprocess.PIPE
@@ -85,5 +88,5 @@ async def talking(script: str, *arguments: str) -> AsyncIterator[Talk]:
 
 
 async def node(script: str, *arguments: str) -> list[dict[str, Any]]:
-    """What a script of tests/node says, a JSON object a line."""
+    """Run a script of tests/node to its end and return its output: one JSON object for each line."""
     return [json.loads(line) for line in (await run("node", script, *arguments)).splitlines()]

@@ -1,7 +1,8 @@
-"""A TCP proxy in front of a Redis that does what networks do: it cuts, holds, drops, doubles and reorders.
+"""A TCP proxy in front of Redis that simulates network faults: it cuts, delays, drops, doubles and reorders.
 
-It tells a hub's subscriber connection from connections for commands by the name that the client gives
-itself. Published messages are taken apart only on subscriber connections; everything else passes as bytes.
+It recognises the subscriber connection of a hub by the name that the client sets for itself. All other
+connections are for commands. Published messages are parsed only on subscriber connections; all else passes as
+bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 Kind = Literal["hub", "commands"]
 Direction = Literal["requests", "answers"]
-Fault = Callable[[bytes], Iterable[bytes]]  # of one published message: what the subscriber gets instead
+Fault = Callable[[bytes], Iterable[bytes]]  # takes a published message; returns what the subscriber gets
 CHUNK_BYTES = 64 * 1024
 _HUB_NAME = b"holdfast-hub"
 _MESSAGE = b"*3\r\n$7\r\nmessage\r\n"
@@ -33,7 +34,7 @@ def doubled(message: bytes) -> Iterable[bytes]:
 
 
 class Swapped:
-    """Each message waits for the next one and comes after it."""
+    """Delay each message until the next message has passed."""
 
     def __init__(self) -> None:
         self._waiting: bytes | None = None
@@ -47,42 +48,43 @@ class Swapped:
 
 
 class Proxy:
-    """`async with Proxy(redis_url) as proxy`; then `proxy.url`, and what the test wants to go wrong."""
+    """`async with Proxy(redis_url) as proxy`; clients use `proxy.url`. The test then causes faults with its
+    methods."""
 
     url = ""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.accepted: Counter[Kind] = Counter()  # connections so far
-        self.messages = 0  # published messages that came from the server, whatever became of them
+        self.messages = 0  # published messages from the server, including lost messages
         self.fault: Fault = untouched
         self._links: set[_Link] = set()
         self._gates: dict[tuple[Kind, Direction], asyncio.Event] = {}
 
     def connections(self, kind: Kind) -> int:
-        """How many are open now."""
+        """Return how many connections of this kind are open now."""
         return sum(link.kind == kind for link in self._links)
 
     def cut(self, kind: Kind) -> int:
-        """End the open connections of this kind without a word; how many there were."""
+        """Close the open connections of this kind abruptly; return their number."""
         links = [link for link in self._links if link.kind == kind]
         for link in links:
             link.cut()
         return len(links)
 
     def hold(self, kind: Kind, *directions: Direction) -> None:
-        """Keep back what is sent, on connections of now and later, while they look open (half-open)."""
+        """Hold back the data of present and future connections, which look open (half-open)."""
         for direction in directions or ("requests", "answers"):
             self._gates[kind, direction] = asyncio.Event()
 
     def release(self) -> None:
-        """Let everything that was held go on its way."""
+        """Pass on all data that was held back."""
         gates, self._gates = self._gates, {}
         for gate in gates.values():
             gate.set()
 
     async def passage(self, kind: Kind, direction: Direction) -> None:
-        """Return when this way is not held."""
+        """Return when this direction is not held back."""
         while gate := self._gates.get((kind, direction)):
             await gate.wait()
 
@@ -115,7 +117,7 @@ class Proxy:
 
 
 class _Link:
-    """One client's connection, and ours to the server."""
+    """One client's connection, and the proxy's connection to the server for it."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -158,7 +160,8 @@ class _Link:
             await self._proxy.passage(self.kind, "requests")
             upstream.write(chunk)
             await upstream.drain()
-            await self._proxy.passage(self.kind, "requests")  # held, it takes no more than sockets do
+            # while held, read no more than the socket buffers hold
+            await self._proxy.passage(self.kind, "requests")
             chunk = await self._reader.read(CHUNK_BYTES)
 
     async def _answers(self, source: asyncio.StreamReader) -> None:
@@ -172,7 +175,8 @@ class _Link:
             await self._writer.drain()
 
     def _taken_apart(self, buffer: bytes) -> tuple[list[bytes], bytes]:
-        """The whole replies in the buffer, published ones as the fault leaves them, and the rest."""
+        """Return the whole replies in the buffer, with published messages changed by the fault, and the
+        remaining bytes."""
         passed: list[bytes] = []
         start = 0
         while (end := reply_end(buffer, start)) is not None:
@@ -187,7 +191,7 @@ class _Link:
 
 
 def reply_end(buffer: bytes, start: int) -> int | None:
-    """Where the RESP2 reply that begins at `start` ends, or None when it is not whole yet."""
+    """Return the end of the RESP2 reply that begins at `start`, or None if the reply is incomplete."""
     line_end = buffer.find(b"\r\n", start)
     if line_end < 0:
         return None

@@ -1,4 +1,4 @@
-"""What was ever put into a queue, whatever has become of it: in Redis, and in Storage behind a tap."""
+"""Count and read all jobs that were ever sent to a queue, in Redis or in Storage."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SENT = re.compile(rb"<MessageText>([^<]*)</MessageText>")
 
 
 class Queued(Protocol):
-    """A look behind a host's queue."""
+    """Access to the jobs in a host's queue."""
 
     async def last(self) -> bytes:
-        """The newest job, as the queue carries it."""
+        """Return the newest job, in the form in which the queue carries it."""
 
     async def ever(self) -> int:
-        """How many were ever sent."""
+        """Return how many jobs were ever sent."""
 
 
 class RedisQueued:
-    """The Redis queue's stream."""
+    """Access to the stream of the Redis queue."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -45,9 +45,9 @@ class RedisQueued:
 
 
 class StorageTap:
-    """A TCP proxy in front of Azurite that takes down what is sent to it. `connection` is for the product.
+    """A TCP proxy in front of Azurite that records the messages sent to it. The product uses `connection`.
 
-    `cuts`: a connection that carries a message is cut before the message arrives.
+    `cuts`: cut a connection that carries a message before the message arrives.
     """
 
     def __init__(self, azurite: Azurite) -> None:
@@ -96,7 +96,7 @@ class StorageTap:
         finally:
             for way in tasks:
                 way.cancel()
-            writer.transport.abort()  # before anything is awaited, which may be cancelled
+            writer.transport.abort()  # abort first: an await could be cancelled
             to_upstream.transport.abort()
             await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""What the queues of one test share: a Redis, and the connections to close."""
+"""The queues of one test: a Redis, and the connections to close."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEASE_MS = 400
 
 
 class Store:
-    """Makes queues of one name on one Redis, for as many consumers as a test wants."""
+    """Make queues with one name on one Redis, for any number of consumers."""
 
     def __init__(self, url: str) -> None:
         self.url = url

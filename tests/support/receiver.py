@@ -1,4 +1,5 @@
-"""Who receives webhooks: a server of the test's own, which keeps what it is sent and answers as told."""
+"""A server of the test that receives webhooks. It stores the requests and gives the answers that the test
+sets."""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 def answer(status: int, *lines: str) -> bytes:
-    """An answer without a body, with these header lines."""
+    """Return an answer without a body and with these header lines."""
     return "\r\n".join([f"HTTP/1.1 {status} x", "content-length: 0", *lines, "", ""]).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One try: the target, the headers by their names in lower case, and the body."""
+    """One attempt to deliver: the target, the headers with lower-case names, and the body."""
 
     target: str
     headers: dict[str, str]
@@ -38,14 +39,15 @@ class Received:
         return told
 
     def verified(self, secret: str) -> dict[str, Any]:
-        """The document, if the signature is right by an implementation that is not ours."""
+        """Return the document, if an independent implementation accepts its signature."""
         told: dict[str, Any] = Webhook(secret).verify(self.body, self.headers)
         return told
 
 
 @dataclass(slots=True)
 class Receiver:
-    """`answers` are given one by one, then OK; None: none at all, and the connection stays."""
+    """A webhook receiver. It gives `answers` one by one, then OK. For None it gives no answer and keeps the
+    connection."""
 
     answers: list[bytes | None] = field(default_factory=list)
     tls: ssl.SSLContext | None = None
@@ -72,11 +74,11 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}{target}"
 
     def of(self, target: str) -> list[Received]:
-        """The tries at this target."""
+        """Return the attempts to this target."""
         return [one for one in self.received if one.target == target]
 
     async def until(self, enough: Callable[[], object], seconds: float = 60) -> None:
-        """Wait until that many tries have come."""
+        """Wait until `enough` is true of the received attempts."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: bool(enough()))
 
@@ -97,7 +99,7 @@ class Receiver:
             else:
                 writer.write(told)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):  # who sends has died
+        except (asyncio.IncompleteReadError, ConnectionError):  # the sender has died
             pass
         finally:
             writer.close()

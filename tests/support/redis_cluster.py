@@ -1,4 +1,5 @@
-"""A real Redis cluster of a test's own: masters that share the slots, each a process, without replicas."""
+"""A real Redis cluster for one test: several masters share the slots. Each is a process. They have no
+replicas."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ NODE_TIMEOUT_MS = 1000
 
 
 class ClusterNode:
-    """One redis-server; `client` is the test's own connection to it, `id` what the cluster calls it."""
+    """One redis-server. `client` is the test's own connection to it; `id` is its id in the cluster."""
 
     def __init__(self, *options: str, tls: Path | None = None, host: str = "127.0.0.1") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="holdfast-node-"))
@@ -35,7 +36,7 @@ class ClusterNode:
             self.url = f"rediss://{host}:{self.port}/0?ssl_ca_certs={tls / 'authority.pem'}"
 
     async def start(self) -> None:
-        """Start, or start again after `kill`."""
+        """Start the node. It can be started again after `kill`."""
         ports = ["--port", str(self.port)]
         if self._tls is not None:
             ports = ["--port", "0", "--tls-port", str(self.port), "--tls-cluster", "yes"]
@@ -45,7 +46,7 @@ class ClusterNode:
         self._process = await asyncio.create_subprocess_exec(
             *(program, *ports, "--bind", "127.0.0.1", "--unixsocket", str(self._socket), "--save", ""),
             *("--dir", str(self.directory), "--appendonly", "yes", "--cluster-enabled", "yes"),
-            *("--appendfsync", "no"),  # what was answered outlives a kill; else a slow sync may hold it back
+            *("--appendfsync", "no"),  # written data survives a kill; a slow sync would delay answers
             *("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-require-full-coverage", "no"),
             *self._options,
             stdout=asyncio.subprocess.DEVNULL,
@@ -55,30 +56,31 @@ class ClusterNode:
         self.id = (await self.client.execute_command("CLUSTER", "MYID")).decode()
 
     async def kill(self) -> None:
-        """SIGKILL, by its pid."""
+        """Send SIGKILL to the process."""
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """Stop it and remove its directory."""
+        """Stop the node and remove its directory."""
         await self.client.aclose()
         await self._end(signal.SIGTERM)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     async def call(self, *command: str | int) -> Any:
-        """A command to this very node."""
+        """Send a command to this node only."""
         return await self.client.execute_command(*command)
 
     async def serve(self, first: int, last: int) -> None:
-        """Take these slots. `CLUSTER ADDSLOTSRANGE` would be shorter, but Redis 6.2 does not have it."""
+        """Assign these slots to the node. `CLUSTER ADDSLOTSRANGE` would be shorter, but Redis 6.2 does not
+        have it."""
         await self.call("CLUSTER", "ADDSLOTS", *range(first, last + 1))
 
     async def said(self, error: str) -> int:
-        """How often it has answered with this error."""
+        """Return how many times the node has answered with this error."""
         stats: dict[str, Any] = await self.client.info("errorstats")
         return int(stats.get(f"errorstat_{error}", {}).get("count", 0))
 
     async def names(self) -> list[str]:
-        """Of the connections that it has."""
+        """Return the client names of the node's connections."""
         return [client["name"] for client in await self.client.client_list()]
 
     async def _end(self, number: int) -> None:
@@ -104,7 +106,7 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """Of the first node."""
+        """Return the URL of the first node."""
         return self.nodes[0].url
 
     async def __aenter__(self) -> Self:
@@ -123,7 +125,7 @@ class RedisCluster:
         await asyncio.gather(*(node.stop() for node in self.nodes))
 
     async def whole(self) -> bool:
-        """Every node knows of all slots, and who has them."""
+        """Return whether every node knows the owner of every slot."""
         for node in self.nodes:
             raw = (await node.call("CLUSTER", "INFO")).decode()
             told = dict(line.split(":") for line in raw.split())
@@ -134,7 +136,7 @@ class RedisCluster:
         return True
 
     async def replicate(self, master: ClusterNode) -> ClusterNode:
-        """One more node, a copy of this one, ready to take its place."""
+        """Add a node that is a replica of this master and can take over from it."""
         replica = ClusterNode(*self._options)
         await replica.start()
         self.nodes.append(replica)
@@ -147,7 +149,8 @@ class RedisCluster:
         await replica.call("CLUSTER", "REPLICATE", master.id)
 
         async def known() -> bool:
-            """Every node knows it as a replica: one that has not heard of it does not vote for it."""
+            """Return whether every node knows the replica: a node that does not know it does not vote for
+            it."""
             told = [(await node.call("CLUSTER", "NODES")).decode() for node in self.nodes]
             lines = [line for text in told for line in text.splitlines() if line.startswith(replica.id)]
             return len(lines) == len(self.nodes) and all("slave" in line for line in lines)
@@ -157,7 +160,7 @@ class RedisCluster:
         return replica
 
     async def copied(self, master: ClusterNode, replica: ClusterNode) -> None:
-        """Wait until the replica has all that the master has."""
+        """Wait until the replica has all data of the master."""
 
         async def synchronous() -> bool:
             theirs = await master.client.info("replication")
@@ -168,27 +171,27 @@ class RedisCluster:
         await eventually(synchronous)
 
     def owner(self, key: str) -> ClusterNode:
-        """Who has a key when nothing has been moved yet."""
+        """Return the node that has a key before any slot is moved."""
         return self.nodes[key_slot(key.encode()) * 3 // REDIS_CLUSTER_HASH_SLOTS]
 
     async def begin_move(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
-        """From now on the source says ASK for what it does not have."""
+        """Begin to move a slot. From now on the source answers ASK for keys that it does not have."""
         await target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
         await source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
 
     async def move_keys(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
-        """All keys of the slot."""
+        """Move all keys of the slot."""
         if keys := await source.call("CLUSTER", "GETKEYSINSLOT", slot, 1000):
             await source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
 
     async def end_move(self, slot: int, target: ClusterNode) -> None:
-        """From now on the source says MOVED."""
+        """End the move of a slot. From now on the source answers MOVED."""
         for node in [target, *(node for node in self.nodes if node is not target)]:
             await node.call("CLUSTER", "SETSLOT", slot, "NODE", target.id)
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Poll what nothing announces. Raises TimeoutError after 20 s."""
+    """Poll a condition that no event announces. Raises TimeoutError after 20 s."""
     async with asyncio.timeout(START_SECONDS):
         while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)

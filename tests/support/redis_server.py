@@ -1,4 +1,4 @@
-"""A real redis-server of a test's own, on a UNIX socket in a directory of its own."""
+"""A real redis-server for one test, on a UNIX socket in its own directory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 START_SECONDS = 20
-BUS_PORTS_ABOVE = 10_000  # where a node of a cluster speaks to the others
+BUS_PORTS_ABOVE = 10_000  # a cluster node's bus port lies this far above its port
 PORTS = (10_001, 22_000)
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, nor on the one ten thousand above, a cluster node's bus port.
+    """Return a free TCP port whose port + 10 000 is free too: that is the bus port of a cluster node.
 
-    Both lie below those that the system gives to outgoing connections: one might take them meanwhile.
+    Both lie below the range for outgoing connections, because such a connection could take a port in the
+    meantime.
     """
     while True:
         port = random.randint(*PORTS)
@@ -37,25 +38,27 @@ def free_port() -> int:
 
 
 def tls_options(folder: Path) -> list[str]:
-    """What a redis-server with these certificates is started with."""
+    """Return the options that make a redis-server use these certificates."""
     names = {"cert": "server.pem", "key": "server.key", "ca-cert": "authority.pem"}
     options = [item for kind, name in names.items() for item in (f"--tls-{kind}-file", str(folder / name))]
     return [*options, "--tls-auth-clients", "no"]
 
 
 async def maps_asked(client: Redis) -> int:
-    """How often it was asked for `CLUSTER SLOTS`. Redis 6.2 counts all CLUSTER commands in one number."""
+    """Return how many times `CLUSTER SLOTS` was requested. Redis 6.2 has one count for all CLUSTER
+    commands."""
     stats: dict[str, Any] = await client.info("commandstats")
     found = stats.get("cmdstat_cluster|slots", stats.get("cmdstat_cluster", {"calls": 0}))
     return int(found["calls"])
 
 
 class RedisServer:
-    """`async with RedisServer() as server`; `server.url`. With `aof=True` it fsyncs every second.
+    """`async with RedisServer() as server`; then `server.url`. With `aof=True` it calls fsync every second.
 
-    With `tcp=True` it serves `server.port` of loopback, too.
+    With `tcp=True` it also listens on `server.port` of loopback.
 
-    `tls` is where `certificates.py` has left key and certificates: it then serves `server.tls_port`, too.
+    `tls` is the folder of the key and certificates that `certificates.py` wrote: it then also listens on
+    `server.tls_port`.
     """
 
     def __init__(self, *, aof: bool = False, tls: Path | None = None, tcp: bool = False) -> None:
@@ -66,11 +69,11 @@ class RedisServer:
         self._tls = tls
         self.tls_port = 0
         self.port = free_port() if tcp else 0
-        self.environment: Mapping[str, str] | None = None  # None: ours
+        self.environment: Mapping[str, str] | None = None  # None: the environment of this process
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start, or start again after `kill`, and await its answer."""
+        """Start the server and wait for its answer. It can be started again after `kill`."""
         program = shutil.which("redis-server")
         assert program, "the tests need a redis-server; `make setup` installs one"
         persistence = ["--appendonly", "yes", "--appendfsync", "everysec"] if self._aof else []
@@ -86,11 +89,11 @@ class RedisServer:
                 await asyncio.sleep(0.01)
 
     async def kill(self) -> None:
-        """SIGKILL, by its pid."""
+        """Send SIGKILL to the process."""
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """Stop it and remove its directory."""
+        """Stop the server and remove its directory."""
         await self._end(signal.SIGTERM)
         shutil.rmtree(self.directory, ignore_errors=True)
 

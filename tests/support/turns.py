@@ -1,9 +1,10 @@
-"""How long the event loop of a process keeps everything else waiting, in processor time of the whole process.
+"""Measure how long the event loop of a process blocks, in processor time of the whole process.
 
-`python -m tests.support.turns web` is `python -m gateway web` with a watcher in its loop, and one route more:
-`GET /turns` answers the longest turn since that route was asked last, in milliseconds. A turn is the
-processor time that the process has used between two chances of the loop to run something else. It is the
-time of all threads: C code that holds the interpreter in another thread counts. A busy machine does not.
+`python -m tests.support.turns web` is `python -m gateway web` with a watcher in its event loop and one more
+route. `GET /turns` returns the longest turn since the last `GET /turns`, in milliseconds. A turn is the
+processor time that the process has used between two moments at which the loop can run something else. It
+counts all threads: C code that holds the interpreter in another thread is included. The load of other
+processes is not included.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ BEAT_SECONDS = 0.001
 
 
 class Watch:
-    """The longest turn of the running loop. A timer beats each millisecond: a late beat shows a long turn."""
+    """Measure the longest turn of the running loop. A timer fires each millisecond: a late call shows a long
+    turn."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -30,13 +32,13 @@ class Watch:
         self._timer = self._loop.call_later(BEAT_SECONDS, self._beat)
 
     def take(self) -> float:
-        """The longest turn since the last call, in seconds."""
+        """Return the longest turn since the last call, in seconds."""
         self._note()
         longest, self._longest = self._longest, 0.0
         return longest
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop the measurement."""
         self._timer.cancel()
 
     def _beat(self) -> None:
@@ -50,9 +52,10 @@ class Watch:
 
 
 def cost(call: Callable[[], object], enough: float = 0.0, times: int = 10) -> float:
-    """The processor time of a call in seconds: the best of some tries. One below `enough` is the last.
+    """Return the processor time of a call in seconds: the lowest of several tries. A try below `enough` ends
+    the measurement.
 
-    On a shared machine the same work takes twice its processor time in one moment and not in the next.
+    On a shared machine the same work can need twice the processor time from one moment to the next.
     """
     best = float("inf")
     for _ in range(times):
@@ -65,7 +68,7 @@ def cost(call: Callable[[], object], enough: float = 0.0, times: int = 10) -> fl
 
 
 class Watched:
-    """An ASGI application with `GET /turns`."""
+    """An ASGI application with the additional route `GET /turns`."""
 
     def __init__(self, application: ASGIApp) -> None:
         self._application = application
@@ -81,7 +84,7 @@ class Watched:
 
 
 def run() -> int:
-    """The product's own program, its application watched."""
+    """Run the product's own program with this measurement in its application."""
     import gateway.process as program
     from gateway.__main__ import run as product
 
