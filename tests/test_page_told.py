@@ -245,8 +245,11 @@ async def test_a_silent_gateway_is_told_and_a_clean_hand_over_is_no_death(
     bar = "document.querySelector('#losing .lost').textContent"
     off = "document.querySelector('#losing .kill').getAttribute('aria-disabled')"
     silent = "The gateway does not answer. The page tries again."
-    first = GatewayProcess("all", environment)
-    async with first, visit(driver, first.url) as person:
+    async with (
+        RedisServer() as store,  # its own: another test's gateway would take the job
+        GatewayProcess("all", environment | {"REDIS_URL": store.url}) as first,
+        visit(driver, first.url) as person,
+    ):
         person.may_complain = "net::ERR_"
         await chooses(person, "chat")
         await person.does("ask", script(["before ", "after"], gate="handed", gate_at=1))
@@ -256,7 +259,7 @@ async def test_a_silent_gateway_is_told_and_a_clean_hand_over_is_no_death(
         await person.does("until", f"{bar} === {json.dumps(silent)}")
         assert await person.does("run", off) == "true"
         assert await person.does("axe") == []
-        port = {"PORT": first.url.rpartition(":")[2]}
+        port = {"PORT": first.url.rpartition(":")[2], "REDIS_URL": store.url}
         async with GatewayProcess("all", environment | port):
             await person.does("until", f"{bar}.startsWith('Back')")
             model.open_gate("handed")

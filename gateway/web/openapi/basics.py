@@ -6,6 +6,7 @@ All patterns have the same meaning in ECMA-262, Python and Rust.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.protocol import CURSOR, STREAM_ID
@@ -67,3 +68,13 @@ def also(schema: Schema, **optional: Schema) -> Schema:
 def or_null(schema: Schema) -> Schema:
     """Return a schema that also allows null."""
     return {"anyOf": [schema, {"type": "null"}]}
+
+
+def event(kinds: Sequence[str], position: Schema, data: Schema) -> Schema:
+    """Return the schema of one server-sent event of these kinds. `position`: the schema of its id.
+
+    A text event has the empty kind and no `event:` line, so clients call it `message`.
+    """
+    text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    names = {"enum": [kind or "message" for kind in kinds]}
+    return {**exactly(id=position, event=names, data=text, retry=NATURAL), "required": ["data"]}

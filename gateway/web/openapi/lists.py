@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from gateway.protocol import EventType, Status
 from gateway.relay.joint import FORM, MOST_STREAMS
 from gateway.store.record import WAITING
@@ -12,11 +10,11 @@ from gateway.web.openapi.basics import (
     EVENT_ID,
     ID,
     LAST_EVENT_ID,
-    NATURAL,
     TEXT,
     THREAD_NAME,
     TIME,
     Schema,
+    event,
     exactly,
     or_null,
     ref,
@@ -50,7 +48,7 @@ def _streams(most_items: int) -> dict[str, Schema]:
             },
         },
         "JointEvent": {
-            **_event([*EventType], JOINT_POSITION, exactly(stream=ID, id=CURSOR_OR_NONE, data={})),
+            **event([*EventType], JOINT_POSITION, exactly(stream=ID, id=CURSOR_OR_NONE, data={})),
             "description": "an event of one of the streams: `event:` is as in its own log, and so is the "
             "`data` within `data:`; `id:` is the joint position",
         },
@@ -60,24 +58,14 @@ def _streams(most_items: int) -> dict[str, Schema]:
         "StreamRow": exactly(**_row()),
         "FeedEvent": {
             "oneOf": [
-                _event(["started", "waiting", "ended"], CURSOR_OR_NONE, ref("StreamRow")),
-                _event(["stage"], CURSOR_OR_NONE, exactly(**_row(), stage={"type": "object"})),
-                _event(["reset"], {"const": "0"}, exactly(reason={"const": "log_lost"})),
+                event(["started", "waiting", "ended"], CURSOR_OR_NONE, ref("StreamRow")),
+                event(["stage"], CURSOR_OR_NONE, exactly(**_row(), stage={"type": "object"})),
+                event(["reset"], {"const": "0"}, exactly(reason={"const": "log_lost"})),
             ],
             "description": "the row of a stream as of `event:`; in `stage` it has the data of the stream's "
             "own event; of the feed's beginning only the last event has an `id:`",
         },
     }
-
-
-def _event(kinds: Sequence[str], position: Schema, data: Schema) -> Schema:
-    """Return the schema of one server-sent event.
-
-    A text event has no `event:` line, so clients call it `message`.
-    """
-    text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
-    event = {"enum": [kind or "message" for kind in kinds]}
-    return {**exactly(id=position, event=event, data=text, retry=NATURAL), "required": ["data"]}
 
 
 def _row() -> dict[str, Schema]:

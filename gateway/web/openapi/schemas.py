@@ -1,8 +1,7 @@
 """JSON Schemas of all data on the wire: bodies, the status document, the events, a problem. No I/O.
 
-Each schema says the same as the code that reads or writes the data. It takes numbers and names from that
-code. Tests check real requests and answers against the schemas. All patterns have the same meaning in
-ECMA-262, Python and Rust.
+Each schema takes numbers and names from the code that reads or writes the data. Tests check real requests
+and answers against the schemas. All patterns have the same meaning in ECMA-262, Python and Rust.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from gateway.web.openapi.basics import (
     TIME,
     Schema,
     also,
+    event,
     exactly,
     or_null,
     ref,
@@ -39,10 +39,7 @@ SAMPLE_EVENTS = (EventType.MESSAGE, *TERMINAL_EVENTS)
 def components(
     chains: Mapping[str, Schema | None], bounds: Bounds, base: str, default: str
 ) -> dict[str, Schema]:
-    """Return all named schemas.
-
-    `chains` maps each chain to the schema of its input. `default` is the chain that a request need not name.
-    """
+    """Return all named schemas. `chains`: the input's schema of each chain. `default`: the default chain."""
     return {
         **_bodies(chains, bounds, default),
         **_json(bounds),
@@ -320,13 +317,9 @@ def _name(kind: EventType) -> str:
 
 
 def _event(kind: EventType, data: Schema) -> Schema:
-    """Return the schema of one server-sent event.
-
-    A text event has no `event:` line, so clients call it `message`.
-    """
-    text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
-    whole = exactly(id=CURSOR_OR_NONE, event={"const": kind.value or "message"}, data=text, retry=NATURAL)
-    return {**whole, "required": ["id", "event", "data"] if kind.value else ["id", "data"]}
+    """Return the schema of one server-sent event of a stream's log."""
+    required = ["id", "event", "data"] if kind.value else ["id", "data"]
+    return {**event([kind], CURSOR_OR_NONE, data), "required": required}
 
 
 _RUN: Schema = {"type": "integer", "minimum": 1}
