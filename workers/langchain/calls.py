@@ -31,7 +31,8 @@ UNMARKED = "no_finish_reason"  # the tag for a model whose server sends no end m
 # each complete stream. Bedrock is not included: this one name covers models with a marker and models without
 # one.
 _MARKING = frozenset(
-    "openai azure anthropic google_genai ollama groq mistral deepseek fireworks together xai openrouter".split()
+    {"openai", "azure", "anthropic", "google_genai", "ollama", "groq", "mistral", "deepseek"}
+    | {"fireworks", "together", "xai", "openrouter"}
 )
 # The fields in which LangChain's integrations put the marker. `status` is from OpenAI's Responses API.
 MARKERS = frozenset({"finish_reason", "stop_reason", "stopReason", "done_reason", "done", "status"})
