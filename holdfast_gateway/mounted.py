@@ -30,7 +30,7 @@ from workers.chains.registry import Registry
 from workers.threads.states import state_of, states_of
 
 _NO_STORE = "REDIS_URL must be set: it names the store of the streams"
-_PAGE = ("/", "/web/{name}", "/web/vendor/{name}")
+_PAGE = ("/", "/docs", "/web/{name}", "/web/vendor/{name}")
 _NOT_STARTED = (
     "this gateway is not started: the application that it is a part of has to run its lifespan, as "
     "FastAPI(lifespan=holdfast.lifespan) does"

@@ -53,7 +53,7 @@ OPEN = (
     openapi_document.openapi,
     producers.produce,  # this handler checks the write token
 )
-PAGE = (pages.page, pages.part)
+PAGE = (pages.page, pages.docs, pages.part)
 ANYBODY = func.AuthLevel.ANONYMOUS
 
 

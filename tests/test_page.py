@@ -524,3 +524,17 @@ def long_chain(stream_id: str) -> bytes:
         protocol.stage("agent", run=1, index=1, count=2, finished=True),
         protocol.done(finish_reason="stop", usage={}, attempts=2, duration_ms=1),
     )
+
+
+async def test_the_openapi_document_can_be_read_by_a_person(driver: Process, url: str) -> None:
+    async with visit(driver, f"{url}/docs") as person:
+        await person.does("until", "document.querySelectorAll('#operations details').length > 20")
+        await person.does(
+            "run", "document.querySelector('#operations details:nth-of-type(2) summary').click()"
+        )
+        await person.does("until", "document.querySelector('details[open] dl dt') !== null")
+        names = "[...document.querySelectorAll('#operations code')].map((one) => one.textContent)"
+        assert {"POST /stream", "GET /stream/{id}"} <= set(await person.does("run", names))
+        await person.does("run", "document.querySelector('#schemas summary').click()")
+        await person.does("until", "document.querySelector('#schemas pre')?.textContent.startsWith('{')")
+        assert await person.does("axe") == []

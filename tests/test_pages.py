@@ -10,7 +10,7 @@ import pytest
 
 from gateway.process import routes_of
 from gateway.settings import Settings
-from gateway.web.pages import PAGE, PARTS
+from gateway.web.pages import DOCS, PAGE, PARTS
 from tests.hosts import Host
 from tests.support.processes import REPOSITORY
 from tests.support.programs import NODE
@@ -33,7 +33,7 @@ def policy(answer: httpx.Response) -> dict[str, str]:
 
 
 async def test_the_page_and_each_of_its_parts_is_given_as_it_stands(host: Host) -> None:
-    for path, name in {"/": PAGE, **{f"/web/{part}": part for part in PARTS}}.items():
+    for path, name in {"/": PAGE, "/docs": DOCS, **{f"/web/{part}": part for part in PARTS}}.items():
         answer = await host.http.get(path)
         assert answer.status_code == 200, path
         assert answer.content == (WEB / name).read_bytes()
@@ -90,8 +90,9 @@ async def test_the_page_may_run_its_own_script_and_nothing_else(host: Host) -> N
 
 async def test_every_part_is_listed_and_every_one_listed_is_there() -> None:
     there = {str(path.relative_to(WEB)) for path in WEB.rglob("*") if path.is_file()}
-    assert {name for name in there if not name.endswith((".LICENSE", ".d.ts"))} == PARTS | {PAGE}
-    asked = set(re.findall(r'(?:href|src)="web/([^"]+)"', (WEB / PAGE).read_text()))
+    assert {name for name in there if not name.endswith((".LICENSE", ".d.ts"))} == PARTS | {PAGE, DOCS}
+    pages = (WEB / PAGE).read_text() + (WEB / DOCS).read_text()
+    asked = set(re.findall(r'(?:href|src)="web/([^"]+)"', pages))
     for name in PARTS:
         if not name.startswith("vendor/"):
             asked |= set(re.findall(r'from "\./([^"]+)"', (WEB / name).read_text()))

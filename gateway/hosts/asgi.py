@@ -100,6 +100,7 @@ ROUTES: Routes = (
             ("GET", "/chains", catalogue.chains),
             ("GET", "/openapi.json", openapi_document.openapi),
             ("GET", "/", pages.page),
+            ("GET", "/docs", pages.docs),
             ("GET", "/web/{name}", pages.part),
             ("GET", "/web/vendor/{name}", pages.part),
         )

@@ -22,6 +22,7 @@ from gateway.web.answers import answered
 from gateway.web.headers import PAGE_POLICY, SECURE
 
 PAGE = "index.html"
+DOCS = "docs.html"
 PARTS = frozenset(
     (
         "about.js",
@@ -31,6 +32,8 @@ PARTS = frozenset(
         "code.js",
         "composer.js",
         "details.js",
+        "docs.css",
+        "docs.js",
         "dom.js",
         "growing.js",
         "highlight.js",
@@ -70,6 +73,12 @@ async def page(gateway: Gateway, request: Request) -> Response:
     return _file(PAGE, request)
 
 
+@answered("/docs")
+async def docs(gateway: Gateway, request: Request) -> Response:
+    """GET /docs: a page that shows the OpenAPI document."""
+    return _file(DOCS, request)
+
+
 @answered("/web/{name}")
 async def part(gateway: Gateway, request: Request) -> Response:
     """GET /web/{name} and /web/vendor/{name}: a part of the page."""
@@ -96,6 +105,6 @@ def _file(name: str, request: Request) -> Response:
 
 @functools.cache
 def _read(name: str) -> tuple[bytes, str]:
-    """Read a file of the list above. Return its bytes and its ETag."""
+    """Read a page or a part of one. Return its bytes and its ETag."""
     body = (_WEB / name).read_bytes()
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'

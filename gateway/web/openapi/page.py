@@ -14,6 +14,7 @@ def paths() -> dict[str, dict[str, Any]]:
     named = {"parameters": [parameters.part()]}
     return {
         "/": {"get": _file("page", "A page to ask on", ["internal"], "text/html")},
+        "/docs": {"get": _file("docs", "This document, for people", ["internal"], "text/html")},
         "/web/{name}": {
             **named,
             "get": _file("part", "A part of it", ["no_route", "internal"], *_KINDS),
