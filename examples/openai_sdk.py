@@ -1,6 +1,6 @@
 """Write an answer of the plain OpenAI SDK into a stream: no LangChain, no chain, no worker.
 
-REDIS_URL=redis://localhost OPENAI_API_KEY=… python examples/openai_sdk.py order-17 "Who are you?"
+    REDIS_URL=redis://localhost OPENAI_API_KEY=… python examples/openai_sdk.py order-17 "Who are you?"
 
 Run it twice with the same first argument, or kill it in the middle and run it again: both runs write the same
 stream. The gateway with the same REDIS_URL shows the stream at `/stream/<id>`, during the run and after it.

@@ -1,6 +1,8 @@
 """Define cases: `case`, `talk` and `check`, and the parts of their chains.
 
-@case("story", "plain", user="#story please") def story(settings): return llm() | StrOutputParser()
+    @case("story", "plain", user="#story please")
+    def story(settings):
+        return llm() | StrOutputParser()
 
 registers the chain with the gateway and the case with the runner. The client sends one of `user`, `messages`,
 `input`. The object itself is given the same value, in the form in which docs/chains.md says it reaches the

@@ -1,7 +1,7 @@
 // Reads a stream with npm's `@durable-streams/client`, unmodified, as an application that wants all messages:
 // after a broken connection it starts again at the last offset that it received. Prints a JSON line for each
-// batch, each start, each error that the client reported, and the end.   node durable.mjs <url>
-// <sse|long-poll|true|false> [<offset>] [<options of stream(), as JSON>]
+// batch, each start, each error that the client reported, and the end.
+//   node durable.mjs <url> <sse|long-poll|true|false> [<offset>] [<options of stream(), as JSON>]
 import { stream } from '@durable-streams/client';
 
 const [url, mode, from = '-1', options = '{}'] = process.argv.slice(2);

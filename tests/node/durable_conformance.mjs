@@ -1,7 +1,8 @@
 // Runs tests of npm's `@durable-streams/server-conformance-tests` against a URL: the tests whose full names
 // are in the files, one in each line. Prints one JSON line: the passed tests, the failed tests with reasons,
-// and the number of omitted tests.   node durable_conformance.mjs <url> <file of names>... Inside vitest this
-// file is the test file itself.
+// and the number of omitted tests.
+//   node durable_conformance.mjs <url> <file of names>...
+// Inside vitest this file is the test file itself.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 

@@ -2,8 +2,8 @@
 
 The templates determine which types are needed. The sources of the types:
 
-- Bicep's own types, as the package msmcp-azure carries them. It leaves some providers and the newest versions
-out; for those, - the models of the provider's azure-mgmt package, whose API version must be the template's.
+- Bicep's own types, from the package msmcp-azure. It omits some providers and the newest versions.
+- For these, the models of the provider's azure-mgmt package, whose API version must be the template's.
 
 All of it is Microsoft's, under the MIT licence: tests/infra/schemas/LICENSE. Needs pip and the package index,
 and about a minute; no test runs it.

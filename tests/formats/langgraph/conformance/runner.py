@@ -64,7 +64,7 @@ async def _one(known: Case, url: str) -> dict[str, Any]:
 
 
 def _verdict(known: Case | None, ours: Any, theirs: Any) -> list[tuple[str, str, str]]:
-    """Return the differences of a case. `ours` is the record of the gateway; `theirs` is LangGraph's own."""
+    """Return the differences of a case. `ours` is the record of LangGraph's own server, `theirs` the gateway's."""
     ours, theirs = dict(ours), dict(theirs)
     if "raised" in ours:
         return [
