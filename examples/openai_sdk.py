@@ -39,7 +39,10 @@ async def answer(producer: Producer, model: openai.AsyncOpenAI, *, job: str, que
 
 
 async def _say(out: Any, model: openai.AsyncOpenAI, question: str) -> dict[str, int]:
-    """Write each piece when it arrives. A cancel of the stream cancels this, and so the model's call."""
+    """Write each piece when it arrives.
+
+    A cancel of the stream (`DELETE /stream/<id>`) cancels this coroutine, and so the model's call.
+    """
     usage: dict[str, int] = {}
     completion = await model.chat.completions.create(
         model=MODEL,
