@@ -1,4 +1,7 @@
-"""The model: a scripted server in a separate process, so that its work counts for neither side."""
+"""The model: a scripted server in a separate process, so that its work counts for neither side.
+
+`python -m bench.model` prints its URL and serves until its stdin is closed.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Your own server runs your own LangChain code, and a callback writes the model's output into a stream.
 
-export REDIS_URL=redis://localhost OPENAI_API_KEY=… uvicorn --factory --app-dir examples
-langchain_callbacks:create_app
+    export REDIS_URL=redis://localhost OPENAI_API_KEY=…
+    uvicorn --factory --app-dir examples langchain_callbacks:create_app
 
 `POST /ask {"question", "job"}` answers at once with the stream's address at the gateway. The run continues in
 this server. The gateway only shows the stream and can cancel it.

@@ -1,6 +1,6 @@
 """Write an answer of the plain OpenAI SDK into a stream: no LangChain, no chain, no worker.
 
-REDIS_URL=redis://localhost OPENAI_API_KEY=… python examples/openai_sdk.py order-17 "Who are you?"
+    REDIS_URL=redis://localhost OPENAI_API_KEY=… python examples/openai_sdk.py order-17 "Who are you?"
 
 Run it twice with the same first argument, or kill it in the middle and run it again: both runs write the same
 stream. The gateway with the same REDIS_URL shows the stream at `/stream/<id>`, during the run and after it.
@@ -39,7 +39,10 @@ async def answer(producer: Producer, model: openai.AsyncOpenAI, *, job: str, que
 
 
 async def _say(out: Any, model: openai.AsyncOpenAI, question: str) -> dict[str, int]:
-    """Write each piece when it arrives. A cancel of the stream cancels this, and so the model's call."""
+    """Write each piece when it arrives.
+
+    A cancel of the stream (`DELETE /stream/<id>`) cancels this coroutine, and so the model's call.
+    """
     usage: dict[str, int] = {}
     completion = await model.chat.completions.create(
         model=MODEL,

@@ -338,7 +338,7 @@ export class Gateway {
   async *feed({ after = "", ...options } = {}) {
     let position = after;
     /** @type {StreamEvent[]} */
-    let beginning = []; // is handed out when all of it is here, as it may be cut
+    let beginning = []; // yielded only when it is complete, because the connection may be cut
     for await (const message of this.#messages("streams", () => ({ headers: behind(position) }), options)) {
       if (!message) {
         beginning = [];
@@ -441,7 +441,7 @@ export class Stream {
   #retryMs;
   /** @type {Record<string, any> | undefined} The terminal event's data. */
   #end;
-  /** @type {string[]} Where each stage began, by its number. */
+  /** @type {string[]} The id of the event with which each stage began, by the stage's index. */
   #begun;
 
   /**
@@ -542,7 +542,7 @@ export class Stream {
   }
 
   /**
-   * What the events have told; of a stream that had ended where its following began, the status document.
+   * Return the data of the events; for a stream that had ended before it was followed, the status document.
    * @returns {Promise<any>}
    */
   async #told() {
@@ -579,7 +579,7 @@ export class Stream {
     return `stream/${encodeURIComponent(this.id)}`;
   }
 
-  /** What one connection carries. Raises Refused or Lost. */
+  /** Yield the events of one connection. Raises Refused or Lost. */
   async *#connection() {
     /** @type {Record<string, string>} */
     const headers = { accept: "text/event-stream" };
@@ -630,7 +630,7 @@ export class Stream {
   }
 
   /**
-   * This run of a stage; without a number, or where that run is not known, the latest of its name.
+   * Return this run of a stage; without a number, or for an unknown run, the latest run with this name.
    * @param {{ run?: number }} told
    * @param {string} name
    * @param {string} id
@@ -641,7 +641,7 @@ export class Stream {
   }
 
   /**
-   * A node may have its chain's name. One that began before this reader did is not known.
+   * Finish a run. A node may have its chain's name. A run that began before this reader is not known.
    * @param {{ name: string, run: number, parent?: string }} told
    */
   #finish({ name, run, parent = "" }) {
@@ -662,7 +662,7 @@ export class Stream {
   }
 
   /**
-   * Of the stage that began there nothing stands; its graph's nodes are as if they had never begun.
+   * Void the stage that began at this event: drop its text and events, and the nodes of its graph.
    * @param {string} began
    */
   #void(began) {
@@ -680,7 +680,7 @@ export class Stream {
   }
 
   /**
-   * Whether this is to be tried again: who is over quota at the start is told instead.
+   * Return whether to retry. A start that was refused by a quota is not retried: the caller gets the error.
    * @param {unknown} error
    */
   #again(error) {
@@ -694,7 +694,7 @@ export class Stream {
   }
 }
 
-/** One request and its answer, until it ends, is silent too long, or the signal says so. What fails is Lost. */
+/** One request and its answer, until its end, a too long silence, or the signal. A failure raises Lost. */
 class Exchange {
   #controller = new AbortController();
   #silence;
@@ -739,7 +739,7 @@ class Exchange {
     return parsed(text + decoder.decode());
   }
 
-  /** What a refusing answer says. */
+  /** Return the error for a refusing answer. */
   async refusal() {
     const { status, headers } = await this.#asked();
     const given = headers.get("retry-after") ?? "";
@@ -777,13 +777,13 @@ class Exchange {
   }
 }
 
-/** Between two tries: what the gateway asks for at least, longer each time, with jitter, not for ever. */
+/** The pauses between retries: at least the gateway's value, longer each time, with jitter, up to a limit. */
 class Pause {
   #patience;
   #tries = 0;
   #since = performance.now();
   #skip = false;
-  /** @type {Set<() => void>} What ends the pauses that may be cut short. */
+  /** @type {Set<() => void>} Functions that end the pauses which may be cut short. */
   #waiting = new Set();
 
   /** @param {number} patience Seconds. */
@@ -791,12 +791,12 @@ class Pause {
     this.#patience = patience;
   }
 
-  /** Something came. */
+  /** Data has arrived: begin again with short pauses. */
   reset() {
     [this.#tries, this.#since] = [0, performance.now()];
   }
 
-  /** Try again now: the pause ends, and where there is none the next one is left out. */
+  /** Retry now: end the present pause, or skip the next pause if there is none. */
   skip() {
     this.reset();
     this.#skip = !this.#waiting.size;
@@ -804,7 +804,7 @@ class Pause {
   }
 
   /**
-   * Wait for the next try. Raises Unreachable when the patience is at its end.
+   * Wait for the next retry. Raises Unreachable when the patience is over.
    * @param {Error} cause
    * @param {number} [least] Seconds.
    * @param {AbortSignal} [signal]
@@ -838,7 +838,7 @@ class Pause {
 }
 
 /**
- * The JSON of an answer, however often it must be asked for. Raises Refused or Unreachable.
+ * Return the JSON of an answer, and retry the request if needed. Raises Refused or Unreachable.
  * @param {(path: string, init: RequestInit & { headers: Record<string, string> }, signal?: AbortSignal) => Exchange} ask
  * @param {Pause} pause
  * @param {string} method

@@ -1,1 +1,2 @@
-"""Attackers at the door beside ordinary readers and posters: on loopback, bounded, against real processes."""
+"""Attackers of the server next to ordinary readers and posters: on loopback, limited, against real
+processes."""

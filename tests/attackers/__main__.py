@@ -14,7 +14,7 @@ P50_TIMES, P99_MORE_MS = 2.0, 50.0
 
 
 async def attacked(seconds: float) -> int:
-    """Ordinary clients, quiet and beside attackers."""
+    """Run ordinary clients, first alone and then next to attackers."""
     outcome = await run(seconds)
     print(outcome.table())
     quiet, beside = outcome.quiet, outcome.attacked
@@ -31,7 +31,7 @@ async def attacked(seconds: float) -> int:
 
 
 async def connected(rounds: int) -> int:
-    """Connections to a process that is held."""
+    """Open connections to a process that is stopped for seconds at a time."""
     seen = await connects.run(rounds)
     return 0 if set(seen) == {"HTTP/1.1 200 OK"} else 1
 

@@ -1,4 +1,4 @@
-"""What an attacker does, once a second: a few acts, each bounded in bytes and time. Loopback only."""
+"""The actions of an attacker, one each second. Each is limited in bytes and time. Loopback only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PIPELINED = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n" * 5000  # 205 kB
 POST = b"POST /stream HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 TRAILERS = POST + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"x: y\r\n" * 40_000
 LARGEST = 262_144  # the default of GATEWAY_MAX_BODY_BYTES
-GOLDEN = 0.618034  # its multiples spread evenly over a second, whatever their number
-HELD = 20  # connections that each of those who hold some holds at once
+GOLDEN = 0.618034  # multiples of it, modulo 1, are evenly spread
+HELD = 20  # open connections of one attacker that holds some
 
 
 class Attacker:
-    """One of them. `number` decides what it does."""
+    """One attacker. `number` selects its actions."""
 
     def __init__(self, host: str, port: int, number: int) -> None:
         self._where = host, port
@@ -35,12 +35,13 @@ class Attacker:
         self._act = self._acts[number % len(self._acts)]
 
     async def run(self, seconds: float) -> int:
-        """An act a second, each attacker in a part of the second that is its own; how many."""
+        """Do one action a second, each attacker at its own time in the second; return the number of
+        actions."""
         loop = asyncio.get_running_loop()
         ends, acts = loop.time() + seconds, 0
         await asyncio.sleep(self._number * GOLDEN % 1)
         while (now := loop.time()) < ends:
-            with contextlib.suppress(OSError, TimeoutError):  # it was shown the door
+            with contextlib.suppress(OSError, TimeoutError):  # the server closed the connection
                 async with asyncio.timeout(ACT_SECONDS):
                     await self._act()
             acts += 1
@@ -66,11 +67,11 @@ class Attacker:
         await self._send(TRAILERS, read=True)
 
     async def _hold(self) -> None:
-        """A connection that says half a request line and is kept; the oldest is let go."""
+        """Open a connection, send half a request line and keep it open; close the oldest."""
         await self._keep(b"GET /hea")
 
     async def _go_slowly(self) -> None:
-        """A connection whose body comes by the byte: one on each that is kept."""
+        """Send a body slowly: one byte on each connection that is kept open."""
         await self._keep(POST + b"content-length: 262144\r\n\r\n{")
         for writer in self._held:
             if not writer.is_closing():
@@ -84,7 +85,7 @@ class Attacker:
             self._held.pop(0).transport.abort()
 
     async def _send_the_largest(self) -> None:
-        """The largest body that is read whole, of a chain that is none: it is parsed, and refused."""
+        """Send the largest body that is read whole, for an unknown chain: it is parsed and refused."""
         given = {"chain": "none", "messages": [{"role": "user", "content": "x" * 250}] * 900}
         body = json.dumps(given).encode().ljust(LARGEST)
         head = POST + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
@@ -92,7 +93,7 @@ class Attacker:
 
 
 async def main(url: str, count: int, seconds: float) -> None:
-    """So many of them for so long; prints how many acts there were."""
+    """Run `count` attackers for this time; print the number of their actions."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 0
     assert host == "127.0.0.1", "loopback only"

@@ -1,4 +1,4 @@
-"""Connections by the thousand to a process that is held for seconds at a time: none may be reset."""
+"""Open thousands of connections to a process that is stopped for seconds at a time: none may be reset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ASK = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
 
 async def run(rounds: int, each: int = EACH) -> Counter[str]:
-    """How the connections went, by the first line of their answers or the error."""
+    """Return the results of the connections, by the first line of the answer or the error."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     seen: Counter[str] = Counter()
@@ -38,7 +38,7 @@ async def run(rounds: int, each: int = EACH) -> Counter[str]:
 
 
 async def _hold(web: GatewayProcess) -> None:
-    """Stop it for some seconds, let it go for some, until cancelled."""
+    """Stop the process for some seconds and let it run for some, until cancelled."""
     try:
         while True:
             web.signal(signal.SIGSTOP)

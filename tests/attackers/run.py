@@ -1,4 +1,4 @@
-"""Ordinary readers and posters, quiet first and then beside attackers, and what both times were like."""
+"""Run ordinary readers and posters, first alone and then next to attackers, and compare the two periods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.model_server import ModelServer, script
 from tests.support.processes import REPOSITORY, GatewayProcess
 from tests.support.redis_server import RedisServer
 
-# Quotas that one machine's load would meet; nothing of the door's.
+# Quotas that the load of one machine would reach are raised. The server's connection limits are unchanged.
 ROOM = {
     "GATEWAY_MAX_OWNER_STREAMS": "100000",
     "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "1000000",
@@ -28,30 +28,31 @@ TEXTS = ["one ", "two ", "three"]
 
 @dataclass(slots=True)
 class Seen:
-    """What ordinary clients saw in one time: seconds of each request, what went wrong, streams started."""
+    """The results of ordinary clients in one period: seconds of each request, errors, started streams."""
 
     seconds: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     streams: list[str] = field(default_factory=list)
 
     def quantile(self, share: float) -> float:
-        """In milliseconds."""
+        """Return a quantile in milliseconds."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else 0.0
 
 
 @dataclass(slots=True)
 class Outcome:
-    """Both times; memory of `web` and worker in bytes: at the end of the quiet time, and the most after."""
+    """Both periods; memory of `web` and worker in bytes: at the end of the first, and the maximum in the
+    second."""
 
     quiet: Seen
     attacked: Seen
     acts: int
     memory: dict[str, tuple[int, int]]
-    taken_over: list[str]  # streams that took more than one attempt: a lease was lost
+    taken_over: list[str]  # streams with more than one attempt: a lease was lost
 
     def table(self) -> str:
-        """Side by side."""
+        """Return both periods side by side."""
         lines = ["|  | quiet | attacked |", "|---|---|---|"]
         rows = [
             ("requests", *(f"{len(seen.seconds)}" for seen in (self.quiet, self.attacked))),
@@ -69,7 +70,8 @@ class Outcome:
 
 
 class Ordinary:
-    """So many clients: one half starts streams and reads each to its end, the other reads an ended one."""
+    """Ordinary clients: one half starts streams and reads each to its end, the other reads an ended
+    stream."""
 
     def __init__(self, http: httpx.AsyncClient, ended: str, count: int) -> None:
         self._http = http
@@ -77,7 +79,7 @@ class Ordinary:
         self._count = count
 
     async def run(self, seconds: float) -> Seen:
-        """A request a second of each, evenly spread, for so long."""
+        """Send one request a second from each client, evenly spread, for this time."""
         seen = Seen()
         async with asyncio.TaskGroup() as tasks:
             for number in range(self._count):
@@ -112,7 +114,7 @@ class Ordinary:
 
 
 async def run(seconds: float, count: int = 50) -> Outcome:
-    """Half the time quiet, then the whole of it beside `count` attackers."""
+    """Run half the time without attackers, then the full time next to `count` attackers."""
     async with RedisServer() as store, ModelServer() as model:
         environment = {**model.environment(), "REDIS_URL": store.url, **ROOM}
         async with (
@@ -122,7 +124,7 @@ async def run(seconds: float, count: int = 50) -> Outcome:
         ):
             first = await http.post("/stream", json={"user": script(TEXTS)}, headers=EVENTS)
             ordinary = Ordinary(http, first.headers["location"], count)
-            await ordinary.run(2)  # connections are open, and code is warm
+            await ordinary.run(2)  # warm up connections and code
             quiet = await ordinary.run(seconds / 2)
             pids = {"web": web.pid, "worker": worker.pid}
             before = {name: _memory(pid) for name, pid in pids.items()}
@@ -146,7 +148,7 @@ async def _attempts(http: httpx.AsyncClient, where: str) -> int:
 
 
 async def _most(pids: dict[str, int]) -> dict[str, int]:
-    """The most that each has had, until cancelled."""
+    """Return the maximum memory of each process; runs until cancelled."""
     most = dict.fromkeys(pids, 0)
     try:
         while True:

@@ -1,4 +1,4 @@
-"""A short run of the attackers: what does not depend on how fast the machine is."""
+"""A short run of the attackers. It checks only results that do not depend on the speed of the machine."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ ROOT = HERE.parents[1]
 
 
 def packages(folder: Path) -> Path:
-    """The extra packages, installed beside the project's own and never into them. Raises SystemExit."""
+    """Install the extra packages in a separate folder, never among the project's own. Raises SystemExit."""
     wanted = HERE / "requirements.txt"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     place = folder.resolve() / f"python{version}-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
@@ -39,18 +39,19 @@ def packages(folder: Path) -> Path:
 
 
 def again(paths: list[str], compiled: Path) -> None:
-    """Start anew with the packages in reach, and with what is compiled of them kept beside them."""
+    """Restart this program with these packages importable, and with their compiled files stored next to
+    them."""
     if os.environ.get("CHAINS_READY"):
         return
     env = dict(os.environ, CHAINS_READY="1", PYTHONPATH=os.pathsep.join([str(ROOT), *paths]))
-    if paths:  # without them, all modules are the project's, which are compiled already
+    if paths:  # without them, all modules are the project's, compiled already
         env["PYTHONPYCACHEPREFIX"] = str(compiled)
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     os.execve(sys.executable, [sys.executable, "-m", "tests.chains", *sys.argv[1:]], env)
 
 
 def listed() -> None:
-    """Print the cases by their groups."""
+    """Print the cases, grouped."""
     from tests.chains import runner
     from tests.chains.cases import CASES
 
@@ -61,7 +62,7 @@ def listed() -> None:
 
 
 def main() -> NoReturn:
-    """Run and report. Ends the process: what chains have opened may keep threads that never end."""
+    """Run and report. Ends the process, because chains may have opened threads that never end."""
     parser = argparse.ArgumentParser(prog="python -m tests.chains", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="cases, or groups of cases; none: all")
     parser.add_argument(
@@ -82,7 +83,7 @@ def main() -> NoReturn:
         running = runner.run(options.names, [str(ROOT), *place], quick=options.quick, verbose=options.verbose)
         try:
             status = 0 if runner.report(asyncio.run(running), verbose=options.verbose) else 1
-        except RuntimeError as error:  # what is needed could not be started
+        except RuntimeError as error:  # a required process could not be started
             print(error)
             status = 2
     sys.stdout.flush()

@@ -1,4 +1,5 @@
-"""The gateway's side: a stream's events, folded as docs/protocol.md says, and a LangGraph thread's turns."""
+"""The gateway's side: the events of a stream, folded as docs/protocol.md says, and the turns of a LangGraph
+thread."""
 
 from __future__ import annotations
 
@@ -13,16 +14,17 @@ from tests.chains.cases import Case, Talk
 from tests.chains.recorder import NOTHING, finish_class
 
 TERMINAL = ("done", "failed", "cancelled")
-ITS_OWN = ("sources", "reasoning", "result")  # custom events that are the gateway's
+ITS_OWN = ("sources", "reasoning", "result")  # custom events that the gateway itself makes
 PLACE = ("stage", "deployment", "delta_content")
 
 
 @dataclass
 class Seen:
-    """What the gateway has shown."""
+    """The data that the gateway has sent."""
 
-    texts: dict[str, list[str]] = field(default_factory=dict)  # by stage or node: what its events tell apart
-    by_run: dict[str, list[str]] = field(default_factory=dict)  # the same, told apart by `run` alone
+    # by stage or node, as far as the events distinguish them
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    by_run: dict[str, list[str]] = field(default_factory=dict)  # the same, distinguished by `run` only
     pieces: int = 0
     tools: list[dict] = field(default_factory=list)
     customs: list[tuple[str, Any]] = field(default_factory=list)
@@ -33,13 +35,13 @@ class Seen:
     finish: str = "stop"
     error: str = ""
     said: str = ""
-    result: Any = NOTHING  # the last
-    results: dict[str, list] = field(default_factory=dict)  # by stage
+    result: Any = NOTHING  # the last result
+    results: dict[str, list] = field(default_factory=dict)  # results by stage
     unfinished: list[str] = field(default_factory=list)
 
 
 async def seen(case: Case, client: httpx.AsyncClient) -> Seen:
-    """Ask the gateway; the last time counts."""
+    """Ask the gateway `times` times; return the last result."""
     own = Seen()
     for _ in range(case.times):
         own = await ask(client, {"chain": case.name, **case.body})
@@ -62,7 +64,7 @@ async def ask(
 
 
 class Refused(Exception):
-    """The POST was not taken."""
+    """The POST was refused."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text[:200])
@@ -81,7 +83,8 @@ async def _follow(client: httpx.AsyncClient, body: dict, headers: dict) -> list[
         except httpx.HTTPError:
             if not events:
                 raise
-    while not events or events[-1][1] not in TERMINAL:  # the connection was closed before the end
+    # the connection was closed before the end of the stream
+    while not events or events[-1][1] not in TERMINAL:
         await asyncio.sleep(0.2)
         at = {"last-event-id": events[-1][0]} if events else {}
         async with client.stream("GET", f"/stream/{stream}", headers=wants | at) as answer:
@@ -104,7 +107,7 @@ async def _read(answer: httpx.Response, events: list) -> None:
 
 
 async def _lines(answer: httpx.Response):
-    """Lines that end in a line feed, and in nothing else (httpx splits at other separators too)."""
+    """Yield lines that end in a line feed only (httpx splits at other separators too)."""
     rest = b""
     async for piece in answer.aiter_bytes():
         *whole, rest = (rest + piece).split(b"\n")
@@ -113,10 +116,10 @@ async def _lines(answer: httpx.Response):
 
 
 def fold(events: list[tuple[str, str, Any]]) -> Seen:
-    """What stands at the end."""
+    """Return the data of all events that are not void at the end."""
     standing: list[tuple[str, str, Any]] = []
     for event in events:
-        if event[1] == "reset":  # stages run in turn, so what is void is all that came after
+        if event[1] == "reset":  # stages run in turn: all later events of the stage are void
             after = int(event[2].get("discard_after", "-1").split("-")[0])
             standing = [e for e in standing if int(e[0].split("-")[0]) <= after]
         else:
@@ -185,7 +188,7 @@ def _custom(own: Seen, data: dict) -> None:
 
 
 async def seen_turns(talk: Talk, url: str) -> list[Seen]:
-    """The same turns by LangGraph's own SDK, in one thread."""
+    """Run the same turns with LangGraph's own SDK, in one thread."""
     from langgraph_sdk import get_client
 
     client = get_client(url=url)
@@ -206,7 +209,7 @@ async def seen_turns(talk: Talk, url: str) -> list[Seen]:
                 await _turn(own, client.runs.stream(thread, talk.name, stream_mode=modes, **asked))
         except TimeoutError:
             own.error = "no end"
-        except Exception as error:  # the SDK's own classes
+        except Exception as error:  # the SDK's own exception classes
             answer = getattr(error, "response", None)
             own.error = f"HTTP {answer.status_code}" if answer is not None else type(error).__name__
             own.said = str(error)[:200]
@@ -233,7 +236,7 @@ async def _turn(own: Seen, parts: Any) -> None:
                 "name",
                 "stage",
                 "data",
-            }  # else a graph's writer's own
+            }  # else an event of the graph's own writer
             name, data = (said["name"], said["data"]) if named else ("custom", said)
             if not named or name not in ITS_OWN:
                 own.customs.append((name, data))

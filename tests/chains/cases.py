@@ -1,12 +1,12 @@
-"""How a case is written: `case`, `talk` and `check`, and what their chains are made of.
+"""Define cases: `case`, `talk` and `check`, and the parts of their chains.
 
     @case("story", "plain", user="#story please")
     def story(settings):
         return llm() | StrOutputParser()
 
-registers the chain with the gateway and the case with the runner. What the client sends is one of `user`,
-`messages`, `input`; the object itself is given the same, as docs/chains.md says it reaches the chain, or what
-`given` says.
+registers the chain with the gateway and the case with the runner. The client sends one of `user`, `messages`,
+`input`. The object itself is given the same value, in the form in which docs/chains.md says it reaches the
+chain, or the value of `given`.
 """
 
 from __future__ import annotations
@@ -28,33 +28,32 @@ _each: dict[int, tuple[Any, Callable]] = {}
 
 @dataclass(frozen=True)
 class Case:
-    """One question to one chain, asked by `POST /stream` and of the object itself."""
+    """One question to one chain, sent with `POST /stream` and also given to the object itself."""
 
     name: str
-    about: str  # what it looks at, in a word or two; the report is grouped by it
+    about: str  # the subject in a word or two; the report groups by it
     make: Callable  # the factory: plain, async, or an async context manager
-    body: dict  # of the POST
-    given: Any  # of the object itself; None: the body's
+    body: dict  # the body of the POST
+    given: Any  # the input of the object itself; None: the same as the body's
     params: dict
-    context: bool = False  # the object itself gets its params as LangGraph's context
+    context: bool = False  # give the params to the object as LangGraph's context
     stages: tuple = ()
-    oracle: str = (
-        "astream"  # which of the object's own ways is right: "astream", or "ainvoke" where only that works
-    )
-    times: int = 1  # asked so often; the last time counts
+    oracle: str = "astream"  # the reference: "astream", or "ainvoke" if only that works
+    times: int = 1  # number of requests; the last one counts
     allow: tuple = ()  # names in compare.ALLOWED
     note: str = ""
-    needs: str = ""  # a package that the project itself does not have
+    needs: str = ""  # a package that the project does not have
 
 
 @dataclass(frozen=True)
 class Talk:
-    """Several turns in one LangGraph thread: by the LangGraph SDK, and of the graph with its checkpointer."""
+    """Several turns in one LangGraph thread: with the LangGraph SDK, and with the graph and its
+    checkpointer."""
 
     name: str
     about: str
     make: Callable
-    turns: tuple  # say(...) and resume(...)
+    turns: tuple  # made with say(...) and resume(...)
     params: dict = field(default_factory=dict)
     context: bool = False
     note: str = ""
@@ -63,9 +62,11 @@ class Talk:
 
 @dataclass(frozen=True)
 class Check:
-    """Something of its own: `run(kit)` answers what is wanted and what was seen, in two mappings alike.
+    """A special check: `run(kit)` returns the expected values and the observed values, in two similar
+    mappings.
 
-    `env`: settings of a gateway of its own. Checks with the same ones share it, unless they are `alone`.
+    `env`: settings for a separate gateway. Checks with the same settings share a gateway, unless they are
+    `alone`.
     """
 
     name: str
@@ -79,29 +80,30 @@ class Check:
 
 @dataclass(frozen=True)
 class Turn:
-    """What a client says at a turn: `input`, or `command`, which may be a function of what was asked."""
+    """The client's input of a turn: `input`, or `command`, which may be a function of the questions."""
 
     input: Any = None
     command: Any = None
 
 
 def say(text: str, **more: Any) -> Turn:
-    """A message of the user's, and other keys of the state."""
+    """Return a turn with a user message, and other keys of the state."""
     return Turn(input={"messages": [{"role": "user", "content": text}], **more})
 
 
 def given(**state: Any) -> Turn:
-    """A state without messages."""
+    """Return a turn with a state without messages."""
     return Turn(input=state)
 
 
 def go_on() -> Turn:
-    """Nothing new: go on from a breakpoint."""
+    """Return a turn without new input: continue from a breakpoint."""
     return Turn()
 
 
 def resume(value: Any) -> Turn:
-    """An answer to what the graph has asked; a function is given the interrupts, as [{"id", "value"}]."""
+    """Return a turn that answers the graph's question. A function gets the interrupts, as [{"id",
+    "value"}]."""
     return Turn(command=value)
 
 
@@ -139,7 +141,7 @@ def talk(
 ):
     """Mark a factory of a graph with a checkpointer as a conversation.
 
-    With `context` its params are LangGraph's."""
+    With `context` its params are passed as LangGraph's context."""
 
     def mark(make):
         _register(name, make, (), None)
@@ -152,7 +154,7 @@ def talk(
 def check(
     name: str, about: str, *, env: dict | None = None, alone: bool = False, note: str = "", needs: str = ""
 ):
-    """Mark `async def f(kit)` as a check of its own; its chains are registered by `plain_chain`."""
+    """Mark `async def f(kit)` as a special check; register its chains with `plain_chain`."""
 
     def mark(run):
         _keep(Check(name, about, run, env or {}, alone, note, needs))
@@ -162,7 +164,7 @@ def check(
 
 
 def plain_chain(name: str, stages: tuple = ()):
-    """Register a chain that only a check asks."""
+    """Register a chain that only a check uses."""
 
     def mark(make):
         _register(name, make, stages, None)
@@ -182,24 +184,24 @@ def _keep(known):
 
 
 def each(runnable: Any, over: Callable) -> Each:
-    """An Each, which the runner can take apart."""
+    """Make an Each whose parts the runner can read."""
     made = Each(runnable, over=over)
     _each[id(made)] = (runnable, over)
     return made
 
 
 def parts_of(part: Any) -> tuple[Any, Callable | None]:
-    """The Runnable of a stage, and what it runs over if it is an Each."""
+    """Return the Runnable of a stage, and the function that lists its items if it is an Each."""
     return _each.get(id(part), (part, None)) if isinstance(part, Each) else (part, None)
 
 
 def model_url() -> str:
-    """The scripted model, for this run."""
+    """Return the URL of the scripted model of this run."""
     return f"{os.environ['CHAINS_MODEL']}/{run_of_model.get()}"
 
 
 def llm(**kw: Any):
-    """ChatOpenAI on the scripted model."""
+    """Return ChatOpenAI with the scripted model."""
     from langchain_openai import ChatOpenAI
 
     own: dict[str, Any] = {
@@ -213,7 +215,7 @@ def llm(**kw: Any):
 
 
 def azure(**kw: Any):
-    """AzureChatOpenAI on the scripted model."""
+    """Return AzureChatOpenAI with the scripted model."""
     from langchain_openai import AzureChatOpenAI
 
     own: dict[str, Any] = {
@@ -226,12 +228,12 @@ def azure(**kw: Any):
 
 
 def responses(**kw: Any):
-    """ChatOpenAI by the Responses API."""
+    """Return ChatOpenAI with the Responses API."""
     return llm(use_responses_api=True, **kw)
 
 
 def claude(**kw: Any):
-    """ChatAnthropic on the scripted model."""
+    """Return ChatAnthropic with the scripted model."""
     from langchain_anthropic import ChatAnthropic  # type: ignore[import-not-found]
 
     own: dict[str, Any] = {
@@ -245,12 +247,12 @@ def claude(**kw: Any):
 
 
 def unreachable():
-    """A model whose server is not there."""
+    """Return a model whose server does not exist."""
     return llm(base_url="http://127.0.0.1:9/v1")
 
 
 def documents():
-    """Three documents."""
+    """Return three documents."""
     from langchain_core.documents import Document
 
     return [
@@ -261,7 +263,7 @@ def documents():
 
 
 def retriever(k: int = 2):
-    """A vector store of them."""
+    """Return a retriever on a vector store of these documents."""
     from langchain_core.vectorstores import InMemoryVectorStore
     from langchain_openai import OpenAIEmbeddings
 
@@ -273,6 +275,6 @@ def retriever(k: int = 2):
 
 
 def scratch(name: str) -> str:
-    """A file of this run's own folder; the gateway and the object itself have different ones."""
+    """Return a file path in this run's folder; the gateway and the object itself get different paths."""
     folder = os.environ.get("CHAINS_SCRATCH") or tempfile.gettempdir()
     return os.path.join(folder, f"{run_of_model.get()}-{name}")

@@ -1,4 +1,4 @@
-"""Whether the gateway shows what the object itself does; what differs by its documentation is in ALLOWED."""
+"""Compare the gateway's output with that of the object itself. ALLOWED lists documented differences."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 from tests.chains.asked import Seen
 from tests.chains.recorder import MAY_PASS, NOTHING, Wanted, text_in
 
-# Every difference that is none: its name, and the words of the project's documentation that say so. The
-# general ones hold for every case; the others only for a case that names them.
+# Every allowed difference: its name, and the words of the project's documentation that allow it. The general
+# differences hold for every case; the others only for a case that names them.
 ALLOWED = {
     "a tool's words": "docs/chains.md: A tool's error is told as `failed` without its words.",
     "a tool's model": "docs/chains.md: a sub-agent's or a model's words below a tool: no text of the answer.",
@@ -32,11 +32,11 @@ ALLOWED = {
 }
 EXCERPT = 500
 MOST_DOCUMENTS = 50
-Difference = tuple[str, str, str]  # what, as it is wanted, as it was seen
+Difference = tuple[str, str, str]  # the subject, the expected value, the observed value
 
 
 def differences(want: Wanted, see: Seen, allow: tuple[str, ...] = ()) -> tuple[list[Difference], list[str]]:
-    """What differs, and which names of ALLOWED were needed."""
+    """Return the differences, and the names of ALLOWED that were needed."""
     used: list[str] = []
     if unknown := set(allow) - set(ALLOWED):
         raise ValueError(f"not in ALLOWED: {unknown}")
@@ -77,7 +77,7 @@ def differences(want: Wanted, see: Seen, allow: tuple[str, ...] = ()) -> tuple[l
 
 
 def turn_differences(want: Wanted, see: Seen) -> list[Difference]:
-    """The same for a turn in a LangGraph thread: text, interrupts, custom events, the rest of the state."""
+    """Compare a turn in a LangGraph thread: text, interrupts, custom events, the rest of the state."""
     if want.error != see.error:
         return [("end", want.error or "done", f"{see.error} {see.said}".strip() or "done")]
     found: list[Difference] = []
@@ -98,11 +98,11 @@ def turn_differences(want: Wanted, see: Seen) -> list[Difference]:
 
 
 def same_texts(want: Wanted, see: Seen) -> bool:
-    """The same stages and nodes have spoken, and in each the same messages.
+    """Return whether the same stages and nodes have text, and each has the same messages.
 
-    What a node's run has said may come as one text, its messages one after the other, or as a text for each
-    message, told apart by whatever else its events bear; but never mixed up. A message that a subgraph's node
-    makes without a model may be left out: LangGraph's own mode shows it by choice.
+    The text of a node's run may come as one text, with its messages one after the other, or as one text for
+    each message, distinguished by other data in its events; but messages may never be mixed. A message that a
+    subgraph's node makes without a model may be missing: LangGraph's own mode shows it only on request.
     """
     without = {
         node: [[m for m in run if (node, m) not in want.optional] for run in runs]
@@ -123,7 +123,7 @@ def _same_node(runs: list[list[str]], see: Seen, node: str) -> bool:
 
 
 def _made_of(groups: list[str], messages: list[str]) -> bool:
-    """Whether each group is a row of messages, in any order, and each message is used once."""
+    """Return whether each group is a sequence of messages, in any order, and each message is used once."""
     if not groups:
         return not messages
     first, rest = groups[0], groups[1:]
@@ -137,7 +137,7 @@ def _made_of(groups: list[str], messages: list[str]) -> bool:
 
 
 def tools(want: Wanted, see: Seen, used: list[str]) -> list[Difference]:
-    """Calls, each with its whole input and its output, in any order."""
+    """Compare the tool calls, each with its whole input and output, in any order."""
     left, missing = list(see.tools), []
     for call in want.tools:
         match = next((one for one in left if same_call(call, one)), None)
@@ -161,7 +161,7 @@ def same_call(want: Mapping[str, Any], see: Mapping[str, Any]) -> bool:
 
 
 def customs(want: Wanted, see: Seen) -> list[Difference]:
-    """What the chain has dispatched or written, in any order."""
+    """Compare the custom data that the chain has dispatched or written, in any order."""
     left, missing = list(see.customs), []
     for name, data in want.customs:
         match = next(
@@ -179,7 +179,7 @@ def customs(want: Wanted, see: Seen) -> list[Difference]:
 
 
 def interrupts(want: Wanted, see: Seen) -> list[Difference]:
-    """What is asked, in any order. A breakpoint asks nothing, and what is told of it is free."""
+    """Compare the questions, in any order. A breakpoint asks nothing, so its description is not compared."""
     left = list(see.interrupts)
     if not want.interrupts and want.finish == see.finish == "interrupted":
         return []
@@ -201,7 +201,7 @@ def interrupts(want: Wanted, see: Seen) -> list[Difference]:
 
 
 def value(want: Wanted, see: Seen) -> list[Difference]:
-    """The final value, as text or as `result`; of a mapping each member, and no more than those."""
+    """Compare the final value, as text or as `result`; for a mapping all members, and no others."""
     final, found = want.final, []
     if final is NOTHING:
         return []
@@ -215,7 +215,7 @@ def value(want: Wanted, see: Seen) -> list[Difference]:
         known = result if isinstance(result, Mapping) else {}
         missing = {k: v for k, v in final.items() if not covered(k, v, known.get(k, NOTHING), want, see)}
         if "structured_response" in final and "structured_response" not in missing:
-            missing.pop("messages", None)  # that is the answer, and the last message its words again
+            missing.pop("messages", None)  # that is the answer, and the last message repeats its words
         if missing:
             found.append(("value", shown(missing), "nowhere"))
         if more := sorted(set(known) - set(final)):
@@ -232,7 +232,7 @@ def value(want: Wanted, see: Seen) -> list[Difference]:
 
 
 def covered(key: str, final: Any, result: Any, want: Wanted, see: Seen) -> bool:
-    """Whether a value has been shown: in `result`, as text, as sources; or was the client's own."""
+    """Return whether a value was shown (in `result`, as text, as sources) or came from the client itself."""
     if final is None or (isinstance(final, str | list | tuple | Mapping) and not final):
         return True
     if result is not NOTHING and same(final, result):
@@ -244,7 +244,7 @@ def covered(key: str, final: Any, result: Any, want: Wanted, see: Seen) -> bool:
     if isinstance(final, BaseMessage):
         said = str(final.text)
         if isinstance(final, AIMessage) and not said:
-            return True  # its tool calls are looked at by themselves
+            return True  # its tool calls are compared separately
         return covered("", said, result, want, see)
     if isinstance(final, Document):
         return final.page_content[:EXCERPT] in see.sources
@@ -254,7 +254,7 @@ def covered(key: str, final: Any, result: Any, want: Wanted, see: Seen) -> bool:
     if isinstance(final, str):
         is_message = any(final == message for runs in want.texts.values() for run in runs for message in run)
         if is_message and not same_texts(want, see):
-            return True  # the text differs, which is said already
+            return True  # the different text is reported already
         return final in (*texts, *map("".join, see.texts.values())) or (
             is_message and any(final in t for t in texts)
         )
@@ -262,7 +262,7 @@ def covered(key: str, final: Any, result: Any, want: Wanted, see: Seen) -> bool:
 
 
 def _read(text: str) -> Any:
-    """A text that is JSON, as a model writes a structured answer."""
+    """Parse a text that is JSON, such as a structured answer of a model."""
     try:
         return json.loads(text)
     except ValueError:
@@ -270,7 +270,8 @@ def _read(text: str) -> Any:
 
 
 def same(own: Any, said: Any) -> bool:
-    """Whether JSON says a value: messages, documents and classes by their fields, what is no JSON as text."""
+    """Return whether JSON represents a value: messages, documents and classes by their fields, other objects
+    as text."""
     if said is NOTHING:
         return False
     if own is None or isinstance(own, bool):
@@ -309,7 +310,7 @@ def same(own: Any, said: Any) -> bool:
 
 
 def _same_moment(one: str, other: str) -> bool:
-    """Whether both are times, of two runs side by side."""
+    """Return whether both are times, made by two concurrent runs."""
     try:
         return abs((datetime.fromisoformat(one) - datetime.fromisoformat(other)).total_seconds()) < 600
     except (TypeError, ValueError):
@@ -370,7 +371,7 @@ def squeezed(text: str) -> str:
 
 
 def shown(what: Any, most: int = 160) -> str:
-    """A value for the report."""
+    """Return a value in short form, for the report."""
     if what is NOTHING:
         return "nowhere"
     if what in ({}, []):

@@ -1,8 +1,9 @@
-"""The object itself: what it says, calls, asks and gives, as LangChain and LangGraph tell it.
+"""Run the object itself and record its text, calls, questions and value, as LangChain and LangGraph report
+them.
 
-A Runnable is run by `astream`, a compiled graph by its own `messages`, `updates` and `custom` modes with
-those of its subgraphs. Tools, usage, documents and custom events come by LangChain's callbacks, the value by
-`ainvoke` of another object of the same factory.
+A Runnable is run with `astream`, a compiled graph with its own `messages`, `updates` and `custom` modes,
+including its subgraphs. Tools, usage, documents and custom events come from LangChain's callbacks. The value
+comes from `ainvoke` of another object of the same factory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _runs = itertools.count(1)
 
 
 async def made(make: Any, stack: AsyncExitStack) -> Any:
-    """What a factory makes; it may be plain, async, or an async context manager."""
+    """Return the product of a factory, which may be plain, async, or an async context manager."""
     from gateway.settings import Settings
 
     run_of_model.set(f"direct{next(_runs)}")
@@ -39,12 +40,12 @@ async def made(make: Any, stack: AsyncExitStack) -> Any:
 
 
 def keeps_messages(runnable: Any) -> bool:
-    """Whether it is a graph that has messages in its state."""
+    """Return whether the object is a graph that has messages in its state."""
     return isinstance(runnable, Pregel) and "messages" in runnable.channels
 
 
 def given_of(case: Case, runnable: Any) -> Any:
-    """What the chain is given, as docs/chains.md says."""
+    """Return the chain's input, as docs/chains.md defines it."""
     if case.given is not None:
         return case.given
     body = case.body
@@ -57,7 +58,7 @@ def given_of(case: Case, runnable: Any) -> Any:
 
 
 def config_for(runnable: Any, params: Mapping[str, Any], recorder: Recorder | None, thread: str = "") -> dict:
-    """Its params, and a thread where the graph has a checkpointer."""
+    """Return a config with the params, and with a thread if the graph has a checkpointer."""
     config: dict[str, Any] = {"configurable": dict(params)}
     if isinstance(runnable, Pregel) and runnable.checkpointer not in (None, False, True):
         config["configurable"]["thread_id"] = thread or uuid4().hex
@@ -92,7 +93,7 @@ async def wanted(case: Case) -> Wanted:
 async def _run(
     own: Wanted, thing: Any, given: Any, params: Any, name: str, *, context: bool, oracle: str
 ) -> Any:
-    """Take what the run shows; the value, where `ainvoke` is asked."""
+    """Record the output of the run; return the value if `ainvoke` was called."""
     recorder, value = Recorder(), NOTHING
     own.given = given
     try:
@@ -124,7 +125,7 @@ async def _run(
 
 
 async def _chunks(own: Wanted, thing: Any, given: Any, config: Any, recorder: Recorder, name: str) -> None:
-    """A Runnable by `astream`: text and messages; of mappings what their members stream."""
+    """Run a Runnable with `astream`: record text and messages; for mappings, the streams of their members."""
     text, adds = "", True
     members: dict[Any, list[str]] = {}
     try:
@@ -139,7 +140,7 @@ async def _chunks(own: Wanted, thing: Any, given: Any, config: Any, recorder: Re
                 for key, part in chunk.items():
                     if isinstance(part, str | AIMessage) and (said := text_in(part)):
                         members.setdefault(key, []).append(said)
-    finally:  # what grows, as parsers of JSON do, is no text
+    finally:  # a growing value, as from JSON parsers, is no text
         streamed = [p for p in members.values() if (adds and len(p) > 1) or "".join(p) in recorder.whole]
         whole = [text, *("".join(parts) for parts in streamed)]
         own.pieces += sum(map(len, streamed))
@@ -150,7 +151,7 @@ async def _chunks(own: Wanted, thing: Any, given: Any, config: Any, recorder: Re
 async def _graph(
     own: Wanted, graph: Any, given: Any, config: Any, recorder: Recorder, name: str, context: Any
 ) -> None:
-    """A graph by its own stream modes."""
+    """Run a graph with its own stream modes."""
     messages: dict[Any, dict] = {}
     more = {} if context is None else {"context": context}
     modes = ["messages", "custom", "updates"]
@@ -194,14 +195,14 @@ async def _graph(
 
 
 async def _value(own: Wanted, thing: Any, given: Any, case: Case) -> None:
-    """What `ainvoke` gives, and the tool calls in it that nobody has run."""
+    """Record the value of `ainvoke`, and the tool calls in it that were not run."""
     if own.finish == "interrupted" or (own.error and own.error not in MAY_PASS):
         return
     more = {"context": case.params} if case.context else {}
     try:
         for _ in range(case.times):
             own.final = await thing.ainvoke(given, config_for(thing, case.params, None), **more)
-    except Exception as error:  # what it streams is right then
+    except Exception as error:  # then the streamed output is the reference
         own.said = f"ainvoke: {type(error).__name__}: {error}"[:200]
         return
     if not own.error:
@@ -209,7 +210,8 @@ async def _value(own: Wanted, thing: Any, given: Any, case: Case) -> None:
 
 
 def unanswered(value: Any) -> list[dict]:
-    """Tool calls of a message, or of a state's messages, that have no answer: the client's to run."""
+    """Return the tool calls of a message, or of a state's messages, without an answer: the client must run
+    them."""
     messages: list[Any]
     if isinstance(value, AIMessage):
         messages = [value]
@@ -225,7 +227,7 @@ def unanswered(value: Any) -> list[dict]:
 
 
 def reasoning_in(chunk: Any) -> str:
-    """The reasoning of a message, as LangChain's standard content blocks have it."""
+    """Return the reasoning of a message, in the form of LangChain's standard content blocks."""
     if not isinstance(chunk, AIMessage):
         return ""
     blocks: list[Any] = chunk.content_blocks
@@ -233,7 +235,7 @@ def reasoning_in(chunk: Any) -> str:
 
 
 async def _stages(case: Case, parts: Mapping[str, Any]) -> Wanted:
-    """A chain of stages, one after the other, each given what docs/chains.md says."""
+    """Run the stages of a chain one after the other. Each gets the input that docs/chains.md defines."""
     body, own = case.body, Wanted()
     results: dict[str, Any] = {}
     asked = (
@@ -275,7 +277,7 @@ async def _stages(case: Case, parts: Mapping[str, Any]) -> Wanted:
 
 
 def kept(value: Any) -> Any:
-    """A stage's result, as the next stage is given it: its text, or the JSON value."""
+    """Return a stage's result in the form for the next stage: its text, or the JSON value."""
     if isinstance(value, AIMessage):
         return value if value.tool_calls else text_in(value)
     if isinstance(value, Mapping) and isinstance(value.get("messages"), list) and value["messages"]:
@@ -286,7 +288,7 @@ def kept(value: Any) -> Any:
 
 
 async def wanted_turns(talk: Talk) -> list[Wanted]:
-    """A conversation with the graph itself, in one thread of its checkpointer."""
+    """Run a conversation with the graph itself, in one thread of its checkpointer."""
     async with AsyncExitStack() as stack:
         graph = await made(talk.make, stack)
         thread = uuid4().hex

@@ -1,8 +1,9 @@
 """A scripted model: OpenAI's chat completions (and Azure's), Responses and embeddings, Anthropic's messages.
 
-`tests.chains.mock_server` serves it. What it says depends on the directive `#name` in the system prompt,
-else in the newest user message that has one: SCRIPTS[name], from scripts.py. The first part of the path,
-`/<run>/v1/...`, keeps the memory of failing scripts apart: one run never sees what another has counted.
+`tests.chains.mock_server` serves it. The directive `#name` selects the answer: SCRIPTS[name], from
+scripts.py. The directive is in the system prompt, else in the newest user message that has one. The first
+part of the path, `/<run>/v1/...`, separates the counters of failing scripts: a run never sees the counts of
+another run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ TIMES: dict[tuple[str, str], int] = {}
 
 @dataclass
 class Step:
-    """What the model does at one call."""
+    """The model's action for one call."""
 
     say: str = ""
     reason: str = ""
@@ -28,20 +29,20 @@ class Step:
     refusal: str = ""
     finish: str = ""  # length, content_filter, refusal
     status: int = 0  # an HTTP error at once
-    cut: int = 0  # the connection is cut after so many words
+    cut: int = 0  # cut the connection after this number of words
     pace: float = PACE
-    body: dict | None = None  # of the HTTP error
+    body: dict | None = None  # body of the HTTP error
 
 
 @dataclass
 class Call:
-    """What the model was asked."""
+    """The request to the model."""
 
     messages: list
     tools: list
     request: dict
     run: str
-    script: str  # the message that holds the directive, from it on
+    script: str  # the message with the directive, starting at the directive
 
     @property
     def user(self) -> str:
@@ -52,7 +53,7 @@ class Call:
 
     @property
     def turn(self) -> int:
-        """How many assistant messages stand after the newest user message."""
+        """Return the number of assistant messages after the newest user message."""
         n = 0
         for m in reversed(self.messages):
             if m["role"] == "user":
@@ -69,7 +70,7 @@ class Call:
 
     @property
     def called(self) -> list[str]:
-        """The tools that were called before, in order."""
+        """Return the tools that were called before, in order."""
         found = []
         for m in self.messages:
             if m["role"] == "assistant":
@@ -77,14 +78,14 @@ class Call:
         return found
 
     def times(self) -> int:
-        """How often this was asked in this run, this time counted."""
+        """Return how many times this was requested in this run, including this time."""
         key = (self.run, self.user)
         TIMES[key] = TIMES.get(key, 0) + 1
         return TIMES[key]
 
 
 def script(f):
-    """Marks what a directive does: a function of a Call that gives a Step."""
+    """Mark the function of a directive: it takes a Call and returns a Step."""
     SCRIPTS[f.__name__] = f
     return f
 

@@ -1,6 +1,6 @@
-"""What a run needs: redis-server, the scripted model, gateways.
+"""The processes of a run: redis-server, the scripted model, gateways.
 
-Ports are free ones of loopback; each process is ended by its id.
+Ports are free loopback ports; each process is stopped by its id.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STORES = 256
 
 
 def _ends_with_us() -> None:
-    """A child ends when the runner does, whatever ends that."""
+    """Make a child process end when the runner ends, for any reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
 
@@ -55,7 +55,7 @@ class Process:
             return log.read()
 
     async def says(self, pattern: str, seconds: float = 90) -> str:
-        """Wait for a line; its first group."""
+        """Wait for a matching line; return its first group."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if found := re.search(pattern, self.said(), re.M):
@@ -66,7 +66,7 @@ class Process:
         raise RuntimeError(f"{os.path.basename(self.log)}: no line {pattern!r}\n{self.said()[-2000:]}")
 
     async def stop(self, seconds: float = 20) -> bool:
-        """SIGTERM, and SIGKILL for one that does not end; whether it has ended by itself."""
+        """Send SIGTERM, and SIGKILL if the process does not end; return whether it has ended by itself."""
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGTERM)
         try:
@@ -79,7 +79,8 @@ class Process:
 
 
 class Kit:
-    """All of them, for one run. `modules`: those of the cases; `paths`: where Python finds them."""
+    """All processes of one run. `modules`: the modules of the cases; `paths`: Python's search paths for
+    them."""
 
     def __init__(self, modules: Sequence[str], paths: Sequence[str]) -> None:
         self.modules, self.paths = modules, paths
@@ -103,7 +104,7 @@ class Kit:
         os.environ |= {
             "OPENAI_BASE_URL": f"{self.model}/direct/v1",
             "OPENAI_API_KEY": "x",
-        }  # of chains that read these
+        }  # for chains that read these
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -137,7 +138,8 @@ class Kit:
             client = redis.Redis(port=port)
             for _ in range(100):
                 try:
-                    if client.info("server")["process_id"] == process.popen.pid:  # ours, and nobody else's
+                    # it is the server of this run
+                    if client.info("server")["process_id"] == process.popen.pid:
                         self.redis_port = port
                         return
                     break
@@ -153,7 +155,7 @@ class Kit:
         self.model = f"http://127.0.0.1:{port}"
 
     def store(self) -> str:
-        """A Redis database that no other gateway of this run has."""
+        """Return a Redis database that no other gateway of this run uses."""
         return f"redis://127.0.0.1:{self.redis_port}/{next(self._stores)}"
 
     def environment(self, store: str, own: dict) -> dict:
@@ -189,14 +191,14 @@ class Kit:
         )
 
     async def gateway(self, role: str = "all", *, store: str = "", env: dict | None = None) -> Gateway:
-        """A gateway of the checkout in the current folder, once it serves."""
+        """Start a gateway of the checkout in the current folder; return when it serves."""
         own = self.environment(store or self.store(), env or {})
         process = self.start(f"gateway-{role}", [sys.executable, "-m", "gateway", role], own, self.project)
         said = await process.says(r"^Holdfast (?:serves|works; probes at) (http://\S+)$")
         return Gateway(process, said, own)
 
     async def callers(self) -> tuple[Gateway, dict[str, str]]:
-        """A gateway that asks for API keys, and those of alice and bob; one for all checks."""
+        """Return a gateway that requires API keys, and the keys of alice and bob; all checks share it."""
         if self._callers is None:
             self._callers = asyncio.create_task(self._with_keys("alice", "bob"))
         return await self._callers
@@ -219,13 +221,13 @@ class Gateway:
         self.client = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(90), limits=limits)
 
     async def lives(self) -> bool:
-        """Whether it still answers."""
+        """Return whether it still answers."""
         try:
             return (await self.client.get("/health", timeout=5)).status_code == 200
         except httpx.HTTPError:
             return False
 
     async def stop(self, seconds: float = 20) -> bool:
-        """Whether it has ended by itself."""
+        """Stop it; return whether it has ended by itself."""
         await self.client.aclose()
         return await self.process.stop(seconds)

@@ -1,4 +1,4 @@
-"""What an object has said, called, asked and given, and the callback that hears of it."""
+"""The recorded text, calls, questions and value of an object, and the callback that records them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.types import Command
 
 NOTHING = object()
-# These are tried again, as docs/chains.md says.
+# These errors are retried, as docs/chains.md says.
 MAY_PASS = (
     "model_rate_limited",
     "model_timeout",
@@ -22,12 +22,12 @@ MAY_PASS = (
 
 @dataclass
 class Wanted:
-    """What the gateway should show."""
+    """The output that the gateway must show."""
 
-    texts: dict[str, list[list[str]]] = field(default_factory=dict)  # by stage or node: its runs' messages
+    texts: dict[str, list[list[str]]] = field(default_factory=dict)  # messages of the runs, by stage or node
     optional: list[tuple[str, str]] = field(
         default_factory=list
-    )  # node and message: of a subgraph's node, no model's
+    )  # node and message: in a subgraph, not made by a model
     pieces: int = 0
     tools: list[dict] = field(default_factory=list)
     customs: list[tuple[str, Any]] = field(default_factory=list)
@@ -37,16 +37,14 @@ class Wanted:
     usage: list[int] = field(default_factory=lambda: [0, 0])
     finish: str = "stop"
     error: str = ""
-    said: str = ""  # by the exception; for the report only
+    said: str = ""  # text of the exception; only for the report
     given: Any = None
     final: Any = NOTHING
-    values: dict[str, list] = field(
-        default_factory=dict
-    )  # of a chain of stages: what each of their runs gives
+    values: dict[str, list] = field(default_factory=dict)  # for a chain of stages: the results of their runs
 
 
 class Recorder(BaseCallbackHandler):
-    """What happens inside, by LangChain's callbacks."""
+    """Record what happens inside, through LangChain's callbacks."""
 
     run_inline = True
 
@@ -57,10 +55,10 @@ class Recorder(BaseCallbackHandler):
         self.sources: list[str] = []
         self.usage = [0, 0]
         self.finish = "stop"
-        self.of_tools: set[str] = set()  # messages of models that a tool asks, by id
+        self.of_tools: set[str] = set()  # ids of messages of models that a tool calls
         self.paths_of_tools: set[str] = set()
-        self.of_models: set[str] = set()  # all models' messages, by id
-        self.whole: list[str] = []  # what models have said, each whole
+        self.of_models: set[str] = set()  # ids of all models' messages
+        self.whole: list[str] = []  # complete messages of the models
 
     def within_tool(self, run_id: Any) -> bool:
         while run_id is not None:
@@ -115,7 +113,8 @@ class Recorder(BaseCallbackHandler):
         call["output"] = output_of(output, call["call"])
 
     def on_tool_error(self, error, *, run_id, **kw):
-        if not any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__):  # an interrupt is none
+        # an interrupt is no error
+        if not any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__):
             self.tools[run_id]["state"] = "failed"
 
     def on_retriever_start(self, serialized, query, *, run_id, parent_run_id=None, **kw):
@@ -129,7 +128,7 @@ class Recorder(BaseCallbackHandler):
 
 
 def output_of(output: Any, call_id: str | None) -> Any:
-    """What a tool has answered: of Commands the content of the call's ToolMessage."""
+    """Return a tool's answer; for Commands the content of the call's ToolMessage."""
     if isinstance(output, ToolMessage):
         return output.content
     parts = output if isinstance(output, list) else [output]
@@ -141,7 +140,7 @@ def output_of(output: Any, call_id: str | None) -> Any:
 
 
 def tool_messages(part: Any) -> list[ToolMessage]:
-    """Those of a Command's update, whichever way it is written."""
+    """Return the tool messages of a Command's update, in any notation."""
     if isinstance(part, ToolMessage):
         return [part]
     update = part.update if isinstance(part, Command) else None
@@ -156,7 +155,7 @@ def tool_messages(part: Any) -> list[ToolMessage]:
 
 
 def finish_of(message: Any) -> str:
-    """Why a model has stopped: stop, length, content_filter or refusal."""
+    """Return why a model has stopped: stop, length, content_filter or refusal."""
     metadata = message.response_metadata or {}
     said = metadata.get("finish_reason") or metadata.get("stop_reason") or ""
     if metadata.get("status") == "incomplete":
@@ -171,14 +170,14 @@ def finish_of(message: Any) -> str:
 
 
 def finish_class(said: str) -> str:
-    """One of five words for all that models and the gateway say."""
+    """Map the words of all models and of the gateway to one of five words."""
     if said in ("length", "max_tokens", "max_output_tokens"):
         return "length"
     return said if said in ("content_filter", "refusal", "interrupted") else "stop"
 
 
 def error_class(error: BaseException) -> str:
-    """The code in docs/protocol.md for what a chain raises."""
+    """Return the code in docs/protocol.md for an exception of a chain."""
     import httpx
     import openai
 
@@ -215,7 +214,7 @@ def error_class(error: BaseException) -> str:
 
 
 def text_in(value: Any) -> str:
-    """The text of a string or an AI message."""
+    """Return the text of a string or an AI message."""
     if isinstance(value, str):
         return value
     return str(value.text) if isinstance(value, AIMessage) else ""

@@ -1,4 +1,4 @@
-"""Runs the cases, and says which differ."""
+"""Run the cases and report those that differ."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.chains.known import KNOWN
 from tests.chains.processes import Gateway, Kit
 
 AT_ONCE = 5
-SECONDS = 90  # for one case, both ways
+SECONDS = 90  # for one case, in the gateway and directly
 
 
 @dataclass
 class Verdict:
-    """One case: what differs, and which names of ALLOWED were needed."""
+    """The result of one case: its differences, and the names of ALLOWED that were needed."""
 
     name: str
     about: str
@@ -35,26 +35,27 @@ class Verdict:
 
 
 def modules() -> list[str]:
-    """The modules that hold cases."""
+    """Return the modules that contain cases."""
     return sorted(f"{written.__name__}.{found.name}" for found in pkgutil.iter_modules(written.__path__))
 
 
 def load() -> None:
-    """Import them: each case registers itself. And what most chains import when they are made.
+    """Import these modules, so that each case registers itself, and the imports that most chains need.
 
-    Chains are made in the event loop. While it waits for a long import, the gateway closes idle connections.
+    Chains are made in the event loop. A long import there blocks it, and the gateway would close idle
+    connections.
     """
     for module in (*modules(), "langchain_openai", "gateway.settings"):
         importlib.import_module(module)
 
 
 def chosen(names: Sequence[str], *, quick: bool) -> list[Case | Talk | Check]:
-    """The cases of these names and groups; without names all.
+    """Return the cases of these names and groups; without names, all cases.
 
-    `quick`: without those that need more packages, and without checks that start gateways of their own, which
-    other tests of the suite have too.
+    `quick`: leave out cases that need more packages, and checks that start separate gateways, which other
+    tests of the suite have too.
 
-    Raises SystemExit for a name that is neither.
+    Raises SystemExit for a name of no case and no group.
     """
     if unknown := [n for n in names if not any(n in (known.name, known.about) for known in CASES.values())]:
         raise SystemExit(f"no case and no group is named {', '.join(unknown)}")
@@ -65,11 +66,11 @@ def chosen(names: Sequence[str], *, quick: bool) -> list[Case | Talk | Check]:
 async def run(
     names: Sequence[str], paths: Sequence[str], *, quick: bool = False, verbose: bool = False
 ) -> list[Verdict]:
-    """A verdict for each chosen case. `paths` are where Python finds the extra packages.
+    """Return a verdict for each chosen case. `paths` are Python's search paths for the extra packages.
 
-    Raises RuntimeError if a process that is needed cannot be started.
+    Raises RuntimeError if a required process cannot be started.
     """
-    warnings.showwarning = lambda *_, **__: None  # what chains are warned of is not looked at
+    warnings.showwarning = lambda *_, **__: None  # warnings of chains are ignored
     logging.disable()
     async with Kit(modules(), paths) as kit:
         starting = asyncio.create_task(kit.gateway())
@@ -127,7 +128,8 @@ async def _verdict(known: Case | Talk, gateway: Gateway, *, verbose: bool) -> Ve
 
 
 async def _checks(checks: Sequence[Check], kit: Kit) -> list[Verdict]:
-    """Checks with the same settings share a gateway; the groups run side by side, two at a time."""
+    """Run the checks: those with the same settings share a gateway; groups run concurrently, two at a
+    time."""
     groups: dict[str, list[Check]] = {}
     for known in checks:
         groups.setdefault(known.name if known.alone else repr(sorted(known.env.items())), []).append(known)
@@ -164,9 +166,9 @@ async def _check(known: Check, kit: Kit, gateway: Gateway | None) -> Verdict:
 
 
 def report(verdicts: Sequence[Verdict], *, verbose: bool) -> bool:
-    """Print a line for each case that differs, and the last line; whether all are as they should be.
+    """Print a line for each case that differs, and a summary; return whether all results are as expected.
 
-    A case in KNOWN is one whose difference is meant, or waits for something; it should differ.
+    A case in KNOWN must differ: its difference is intended, or waits for a feature.
     """
     good = True
     for verdict in verdicts:

@@ -1,4 +1,4 @@
-"""What the scripted model says at each directive. `#do` writes a script into the message itself."""
+"""The answer of the scripted model to each directive. `#do` contains a script in the message itself."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from tests.chains.mock import Step, script, text
 
 @script
 def do(c):
-    """`#do STEP then STEP ...`, a step a turn; a step is `say TEXT` and `call TOOL {JSON}`, joined by ` & `.
+    """`#do STEP then STEP ...`: one step for each turn. A step is `say TEXT` and `call TOOL {JSON}`, joined
+    by ` & `.
 
-    `$last` in a text is what the last tool has answered, `$n` how many messages the model was given.
+    `$last` in a text is the answer of the last tool, `$n` the number of messages that the model was given.
     """
     steps = re.split(r"\s+then\s+", c.script)
     step = Step()
@@ -73,7 +74,7 @@ def refuse(c):
 
 @script
 def declined(c):
-    """A refusal in Anthropic's way: some words, and a stop reason."""
+    """Refuse in Anthropic's way: some words, and a stop reason."""
     return Step(say="I begin and then I stop", finish="refusal")
 
 
@@ -107,7 +108,7 @@ def prompt_blocked(c):
 
 @script
 def status(c):
-    """`#status 401`: that answer of HTTP."""
+    """`#status 401`: answer with that HTTP status."""
     return Step(status=int(c.script.split()[0]))
 
 
@@ -118,13 +119,13 @@ def midfail(c):
 
 @script
 def flaky(c):
-    """Breaks in mid-stream the first time."""
+    """Break in the middle of the stream the first time."""
     return Step(say="alpha beta gamma delta", cut=2 if c.times() == 1 else 0)
 
 
 @script
 def flaky500(c):
-    """HTTP 500 the first two times."""
+    """Answer HTTP 500 the first two times."""
     return Step(status=500) if c.times() <= 2 else Step(say="third time lucky")
 
 
@@ -138,7 +139,7 @@ def person(c):
 
 @script
 def weather(c):
-    """Two calls at once, then an answer."""
+    """Make two calls at once, then an answer."""
     if c.turn == 0:
         return Step(calls=[("get_weather", {"city": "Paris"}), ("get_weather", {"city": "Rome"})])
     return Step(say="Paris is sunny and Rome is warm.")
@@ -158,9 +159,10 @@ def loopy(c):
 
 @script
 def boss(c):
-    """A supervisor: to each of its agents in turn, then the end.
+    """Act as a supervisor: call each of its agents in turn, then end.
 
-    By name: langgraph-supervisor lists the agents in the order of a set, which is another in each process.
+    The agents are called by name, because langgraph-supervisor lists them in the order of a set, which
+    differs between processes.
     """
     for tool in sorted(c.tools):
         if tool.startswith("transfer_to_") and tool not in c.called:
@@ -218,7 +220,7 @@ def fine(c):
 
 @script
 def caller(c):
-    """For an agent with another as its tool."""
+    """Act as an agent that has another agent as its tool."""
     if c.turn == 0:
         return Step(calls=[(c.tools[0], {"query": "please #fine"})])
     return Step(say=f"Main says, the expert said: {c.last_tool}")
@@ -259,7 +261,7 @@ def clarify(c):
 
 @script
 def research(c):
-    """Of a deep research: whether the question is clear, the brief, the topics, what is found, the report.
+    """Act as a deep research: whether the question is clear, the brief, the topics, the findings, the report.
 
     The first answer about the scope is no JSON, so it is asked again.
     """
@@ -279,4 +281,5 @@ def research(c):
     if "search" in c.tools and c.turn == 0:
         own = [("search", {"query": topic}), ("ponder", {"thought": f"about {topic}"})]
         return Step(say=f"I look for {topic}.", calls=own)
-    return Step(say=f"What I know: {c.user} {c.last_tool}", pace=0.02)  # slow, so that two speak at once
+    # slow, so that two models write at once
+    return Step(say=f"What I know: {c.user} {c.last_tool}", pace=0.02)

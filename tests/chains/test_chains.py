@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.processes import AUTHORITY, REPOSITORY
 
-SECONDS = 900  # that it hangs; it takes some 40 s of processor time, in several processes, beside other tests
+SECONDS = 900  # a hang; the run uses some 40 s of processor time in several processes
 
 
 @pytest.mark.slow
@@ -22,7 +22,7 @@ def test_chains_say_by_the_gateway_what_they_say_by_themselves() -> None:
         env={
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
-            "SSL_CERT_FILE": str(AUTHORITY),  # hundreds of models' clients, none of which speaks TLS
+            "SSL_CERT_FILE": str(AUTHORITY),  # saves time: hundreds of model clients, none uses TLS
         },
         capture_output=True,
         text=True,
@@ -31,4 +31,5 @@ def test_chains_say_by_the_gateway_what_they_say_by_themselves() -> None:
     )
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     assert " chains the same; differing:" in run.stdout
-    assert int(run.stdout.splitlines()[-1].partition(" of ")[2].split()[0]) >= 155  # so many were compared
+    # at least this number was compared
+    assert int(run.stdout.splitlines()[-1].partition(" of ")[2].split()[0]) >= 155

@@ -86,7 +86,7 @@ class Proxy:
             with contextlib.suppress(OSError):  # Redis is down, or one side was cut
                 await self._forward(reader, writer)
         except asyncio.CancelledError:
-            pass  # the proxy closes; uvloop would log a cancelled handler
+            pass  # the proxy closes; asyncio would log a cancelled handler
         finally:
             del self._clients[task]
             writer.transport.abort()

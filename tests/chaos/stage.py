@@ -48,7 +48,11 @@ _NOTES = 30
 
 
 class _Look(Connection):
-    """A connection that raises when it is used after it was closed."""
+    """A connection that raises `Lost` when it is used after it was closed.
+
+    CPython 3.13.0 raises `AttributeError` when `writelines` is called on a closed transport, and redis-py
+    would keep using that connection without end.
+    """
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         try:

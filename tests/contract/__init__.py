@@ -1,1 +1,2 @@
-"""Schemathesis against real hosts, by their own /openapi.json: `make contract`, and a round in the suite."""
+"""Run Schemathesis against real hosts with their own /openapi.json: `make contract`, and one round in the
+test suite."""

@@ -20,10 +20,10 @@ from tests.hosts import HOST_NAMES, quick_app
 from tests.support.model_server import ModelServer
 from tests.support.redis_server import RedisServer
 
-EXAMPLES = 100  # of each operation in a round
+EXAMPLES = 100  # for each operation in a round
 ROUND_SECONDS = 1800
 FUNCTION_KEY = "of-the-platform"
-# Of the quotas, that of streams at once is left as it is, so that 429 is answered now and then.
+# The quotas are raised, except for the number of concurrent streams, so that 429 is answered sometimes.
 PLENTY = {
     "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "1000000",
     "GATEWAY_MAX_OWNER_BYTES": "1000000000000",
@@ -33,7 +33,7 @@ Callers = Mapping[str, Mapping[str, str]]
 
 
 async def main(cases: int, seed: int, names: list[str]) -> int:
-    """Both hosts, one after the other; the exit code."""
+    """Check both hosts, one after the other; return the exit code."""
     for name in names:
         if not await _one(name, cases, seed):
             return 1
@@ -41,7 +41,7 @@ async def main(cases: int, seed: int, names: list[str]) -> int:
 
 
 async def _one(name: str, cases: int, seed: int) -> bool:
-    """Rounds against one host, until the cases are through; whether all was as the document says."""
+    """Run rounds against one host until all cases are done; return whether all answers match the document."""
     done = 0
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -77,7 +77,7 @@ async def _one(name: str, cases: int, seed: int) -> bool:
 
 
 def _modes(folder: Path, name: str) -> dict[str, tuple[Mapping[str, str], Callers]]:
-    """Settings, and who calls, by the name of the mode."""
+    """Return the settings and the callers, by the name of the mode."""
     keys = folder / "keys.txt"
     keys.write_text(keys_file(*KEYS))
     keyed = {

@@ -20,14 +20,14 @@ WORKERS = 4  # most of the time a case waits for its stream
 HOOKS = "tests.contract.narrowed"
 
 
-SCRAPER = {"Authorization": f"Bearer {METRICS_KEY}"}  # beside an X-API-Key it is for /metrics alone
-# None of them may see another's streams.
+SCRAPER = {"Authorization": f"Bearer {METRICS_KEY}"}  # with an X-API-Key, this header is for /metrics only
+# No caller may see the streams of another.
 OWNERS = {"alice": {"X-API-Key": ALICE, **SCRAPER}, "bob": {"X-API-Key": BOB, **SCRAPER}}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What Schemathesis has printed, and its figures."""
+    """The output of Schemathesis, and its figures."""
 
     code: int
     printed: str
@@ -35,18 +35,19 @@ class Report:
 
     @property
     def cases(self) -> int:
-        """How many requests it made up."""
+        """Return the number of requests that it generated."""
         return int(self.figures["test_cases"]["generated"])
 
     @property
     def failures(self) -> int:
-        """How many of them were answered otherwise than the document says."""
+        """Return the number of answers that differ from the document."""
         counted = self.figures["test_cases"]
         return int(counted["with_failures"]) + int(counted["errored"])
 
     @property
     def only_gave_up(self) -> bool:
-        """Whether no answer was odd: Schemathesis could not make up some request, and that was all."""
+        """Return whether all answers were right and the only error is that it could not generate some
+        request."""
         told = re.search(r"^Errors:\n((?:  \S.*\n)+)", self.printed, re.MULTILINE)
         return (
             not self.failures and told is not None and re.findall(r"(\S+ Error)", told[1]) == ["Schema Error"]
@@ -63,7 +64,8 @@ async def schemathesis(
     limit_seconds: float,
     phases: str = "examples,coverage,fuzzing,stateful",
 ) -> Report:
-    """All checks. `callers`: each one's headers; of several, none may see another's streams."""
+    """Run all checks. `callers`: the headers of each. With several callers, none may see another's
+    streams."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(_configured(folder, callers))),
         *("run", f"{url}/openapi.json", "--no-color", "--checks", "all", "--max-examples", str(examples)),

@@ -1,4 +1,4 @@
-"""A short run on both hosts: no 5xx, and every answer as the document says."""
+"""A short run on both hosts: no 5xx, and every answer matches the document."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.hosts import HOST_NAMES
 pytest_plugins = ("tests.hosts", "tests.callers")
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow, pytest.mark.timeout(400)]
 
-EXAMPLES = {"uvicorn": 2, "functions": 2}  # of each operation; `coverage` lists its own cases
-# A request takes the Functions host ten times as long: what is listed, `make contract` asks it.
+EXAMPLES = {"uvicorn": 2, "functions": 2}  # for each operation; `coverage` has its own list of cases
+# A request takes ten times as long on the Functions host, so only `make contract` runs `coverage` there.
 PHASES = {"uvicorn": "examples,coverage,fuzzing,stateful", "functions": "examples,fuzzing,stateful"}
 LEAST_CASES = {"uvicorn": 300, "functions": 50}
-LIMIT_SECONDS = 300  # of a busy machine
+LIMIT_SECONDS = 300  # enough for a busy machine
 
 
 @pytest.mark.parametrize("name", HOST_NAMES)

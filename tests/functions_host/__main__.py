@@ -48,18 +48,16 @@ from .timers import Schedule, run_timer
 from .worker import LOOPBACK, IndexingError, InvocationError, Spawned, Worker, spawn
 
 SHUTDOWN_LIMIT_S = 1
-KEEP_ALIVE_S = (
-    130  # Kestrel's KeepAliveTimeout: a client that reuses a connection after 5 s meets an open one
-)
-SETTLE_LIMIT_S = 2  # for what is left to tell Storage
-GRACE_S = 5.0  # between SIGTERM and SIGKILL; what Flex Consumption gives is documented nowhere
+KEEP_ALIVE_S = 130  # Kestrel's KeepAliveTimeout: connections stay open for reuse
+SETTLE_LIMIT_S = 2  # for the last messages to Storage
+GRACE_S = 5.0  # from SIGTERM to SIGKILL; Flex Consumption documents no value
 STORAGE = "AzureWebJobsStorage"
 READ_BYTES = 4096
-FIRST_REFUSAL = 400  # of HTTP's codes
+FIRST_REFUSAL = 400  # the lowest HTTP status that is a refusal
 
 
 class FrontServer(uvicorn.Server):
-    """Leaves the signals to this process."""
+    """A server that leaves the signals to this process."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -86,7 +84,7 @@ def main() -> int:
     spawned = spawn(options.app_dir)
     ready = _claim_stdout()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    for chatty in ("azure", "httpx"):  # they write each request's address
+    for chatty in ("azure", "httpx"):  # they log each request's URL
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         return asyncio.run(_serve(options, listener, spawned, ready))
@@ -96,7 +94,7 @@ def main() -> int:
 
 
 def _claim_stdout() -> TextIO:
-    """The real stdout, for the ready line alone; file descriptor 1 becomes stderr."""
+    """Return the real stdout, only for the ready line; file descriptor 1 becomes stderr."""
     kept = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(kept, "w", encoding="utf-8")
@@ -105,7 +103,7 @@ def _claim_stdout() -> TextIO:
 async def _serve(
     options: argparse.Namespace, listener: socket.socket, spawned: Spawned, ready: TextIO
 ) -> int:
-    """The exit code."""
+    """Run the host; return the exit code."""
     worker = Worker(spawned, lambda line: print(line, file=sys.stderr, flush=True))
     stop = _told_to_stop()
     try:
@@ -129,7 +127,7 @@ async def _serving(
     url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
     told = {"url": url, "inner_url": worker.http_uri, "worker_pid": worker.spawned.pid}
     with ready:
-        # The socket listens already: a request that comes now waits in its backlog.
+        # The socket listens already: a request that arrives now waits in the backlog.
         print(json.dumps({**told, "functions": describe(worker.functions)}), file=ready)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="front")
     death = asyncio.create_task(worker.ended(), name="death")
@@ -150,12 +148,12 @@ async def _serving(
 
 
 def _as_a_shell(code: int) -> int:
-    """An exit code as a shell tells it."""
+    """Return an exit code in the form that a shell reports."""
     return code if code >= 0 else 128 - code
 
 
 def _listeners(worker: Worker, proxy: Proxy, app_dir: Path) -> list[QueueListener]:
-    """What the platform starts by itself for each queue."""
+    """Return the listeners that the platform starts by itself, one for each queue."""
     options, connection = QueueOptions.read(app_dir), os.environ[STORAGE]
     return [
         QueueListener(connection, trigger.queue_name, options, partial(_deliver, proxy, function, trigger))
@@ -165,7 +163,7 @@ def _listeners(worker: Worker, proxy: Proxy, app_dir: Path) -> list[QueueListene
 
 
 def _timers(worker: Worker, proxy: Proxy) -> list[asyncio.Task[None]]:
-    """And for each timer."""
+    """Start the timers that the platform starts by itself."""
     return [
         asyncio.create_task(
             run_timer(Schedule.parse(trigger.schedule), partial(_ring, proxy, function, trigger))
@@ -176,7 +174,8 @@ def _timers(worker: Worker, proxy: Proxy) -> list[asyncio.Task[None]]:
 
 
 def _waking(proxy: Proxy, listeners: list[QueueListener]) -> ASGIApp:
-    """The proxy; when a POST is answered, what it has queued is in the queue."""
+    """Wrap the proxy: after the answer to a POST, poll the queues, because its message is in the queue
+    then."""
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         async def told(message: Message) -> None:
@@ -225,7 +224,7 @@ def _config(front: ASGIApp) -> uvicorn.Config:
 
 
 def _told_to_stop() -> asyncio.Event:
-    """Set on SIGTERM, SIGINT or the end of stdin."""
+    """Return an event that is set on SIGTERM, SIGINT or the end of stdin."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -234,7 +233,7 @@ def _told_to_stop() -> asyncio.Event:
 
 
 def _await_eof(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    # os.read holds no lock: a thread that blocks in sys.stdin would spoil the exit.
+    # os.read holds no lock. A thread that blocks in sys.stdin would block the exit.
     while os.read(0, READ_BYTES):
         continue
     if not loop.is_closed():

@@ -1,7 +1,7 @@
-"""What the host reads out of the runtime's metadata: one trigger for each function.
+"""Read one trigger for each function from the runtime's metadata.
 
-The raw bindings are the function.json that the decorators stand for. The host, not the
-runtime, gives them their meaning: the default route, the placeholders, the method filter.
+The raw bindings are the function.json that the decorators stand for. The host, not the runtime, gives them
+their meaning: the default route, the placeholders, the method filter.
 
 Invariant: a function whose binding the host in Azure would refuse is an error here too.
 """
@@ -43,7 +43,8 @@ class TimerTrigger:
 
 @dataclass(frozen=True, slots=True)
 class DurableTrigger:
-    """Of Durable Functions, whose extension this host lacks: it is indexed, and never fires."""
+    """A trigger of Durable Functions. This host lacks that extension: the function is indexed but never
+    started."""
 
     parameter: str
     kind: str
@@ -62,7 +63,7 @@ class Function:
 def read_function(
     name: str, function_id: str, raw_bindings: Iterable[str], settings: Mapping[str, str]
 ) -> Function:
-    """The function with its placeholders resolved. Raises BindingError."""
+    """Return the function with its placeholders resolved. Raises BindingError."""
     for raw in raw_bindings:
         binding: dict[str, Any] = json.loads(raw)
         if binding["type"].endswith("Trigger"):
@@ -96,7 +97,7 @@ def _read_http_trigger(name: str, binding: Mapping[str, Any]) -> HttpTrigger:
 
 
 def resolve(text: str, settings: Mapping[str, str]) -> str:
-    """The text with each %NAME% replaced by that setting. Raises BindingError."""
+    """Return the text with each %NAME% replaced by that setting. Raises BindingError."""
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in settings:

@@ -1,6 +1,7 @@
-"""Host and worker talk over two pipes: pickled tuples, each behind its length. In Azure it is gRPC.
+"""The channel between host and worker: two pipes with pickled tuples, each after its length. In Azure it is
+gRPC.
 
-Invariant: what was sent before a process ended arrives, whichever way it has ended.
+Invariant: a message that was sent before a process ended always arrives.
 """
 
 import asyncio
@@ -14,20 +15,20 @@ _LENGTH = struct.Struct("!I")
 
 
 def packed(message: tuple[Any, ...]) -> bytes:
-    """The message as the other side's `receive` takes it."""
+    """Return the message in the form that `receive` on the other side reads."""
     body = pickle.dumps(message)
     return _LENGTH.pack(len(body)) + body
 
 
 class Sender:
-    """The worker's end: any thread may send, and waits while the pipe is full."""
+    """The worker's end of the pipe. Any thread may send; a send waits while the pipe is full."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
 
     def send(self, *message: Any) -> None:
-        """Raises BrokenPipeError when the host has gone."""
+        """Send a message. Raises BrokenPipeError if the host has ended."""
         left = memoryview(packed(message))
         with self._lock:
             while left:
@@ -35,7 +36,7 @@ class Sender:
 
 
 async def opened(descriptor: int) -> asyncio.StreamReader:
-    """The reading end of a pipe."""
+    """Open the reading end of a pipe."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
@@ -44,7 +45,7 @@ async def opened(descriptor: int) -> asyncio.StreamReader:
 
 
 async def receive(reader: asyncio.StreamReader) -> tuple[Any, ...] | None:
-    """The next message, None when the other side has gone."""
+    """Return the next message, or None if the other side has ended."""
     try:
         [length] = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
         message: tuple[Any, ...] = pickle.loads(await reader.readexactly(length))

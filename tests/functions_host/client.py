@@ -50,11 +50,11 @@ class FunctionsHost:
         anew: bool = False,
         grace_s: float | None = None,
     ) -> None:
-        """The environment comes on top of this process's own. `listen`: queues are polled, timers run;
-        `eager`: after each answer to a POST too.
+        """Add `environment` to this process's own environment. `listen`: poll queues and run timers. `eager`:
+        poll after each answer to a POST too.
 
-        `anew`: in an interpreter of its own, not a fork of what has its imports already. `grace_s`: between
-        the worker's SIGTERM and its SIGKILL.
+        `anew`: use a new interpreter, not a fork of a process that has the imports already. `grace_s`: time
+        from the worker's SIGTERM to its SIGKILL.
         """
         self._arguments = (
             "--app-dir",
@@ -67,7 +67,7 @@ class FunctionsHost:
         self._environment = {**os.environ, **(environment or {})}
 
     async def __aenter__(self) -> Self:
-        """Raises HostStartError."""
+        """Start the host. Raises HostStartError."""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _stop
         self._process = await forked.start(
             *("tests.functions_host", *self._arguments),
@@ -93,40 +93,40 @@ class FunctionsHost:
         return self._process.pid
 
     async def queue(self, name: str, body: bytes, *, dequeue_count: int = 1) -> dict[str, Any]:
-        """Delivers a message; {"ok": true}, or {"ok": false, "error_type": …}."""
+        """Deliver a message; return {"ok": true}, or {"ok": false, "error_type": …}."""
         path = f"/__host/queue/{name}?dequeue_count={dequeue_count}"
         return await self._control(path, body)
 
     async def timer(self, function_name: str) -> dict[str, Any]:
-        """Lets a timer function run once, now."""
+        """Run a timer function once, now."""
         return await self._control(f"/__host/timer/{function_name}", b"")
 
     async def kill(self) -> None:
-        """SIGKILL, as an instance that is taken away, and wait; its worker ends with it."""
+        """Send SIGKILL, as when an instance is removed, and wait. The worker ends with the host."""
         self._process.kill()
         await self._process.wait()
 
     def terminate(self) -> None:
-        """SIGTERM, as an instance that is scaled in: its host tells the worker, and ends when that has."""
+        """Send SIGTERM, as at a scale-in: the host stops the worker, and ends when the worker has ended."""
         os.kill(self.pid, signal.SIGTERM)
 
     async def wait(self, limit_s: float | None = STOP_LIMIT_S) -> int:
-        """The exit code, within the limit if there is one. Raises TimeoutError."""
+        """Return the exit code, within the time limit if there is one. Raises TimeoutError."""
         async with asyncio.timeout(limit_s):
             return await self._process.wait()
 
     def stderr(self) -> str:
-        """The end of what the host, the runtime and the app have logged."""
+        """Return the end of the log of the host, the runtime and the app."""
         end = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, end - STDERR_TAIL_BYTES))
         return self._stderr.read().decode("utf-8", "replace")
 
     def log(self) -> str:
-        """All of it."""
+        """Return the whole log."""
         return os.pread(self._stderr.fileno(), LOG_BYTES, 0).decode("utf-8", "replace")
 
     def console(self) -> list[str]:
-        """What the worker has printed, line by line: the platform's console log."""
+        """Return the lines that the worker has printed: the platform's console log."""
         lines = self.log().splitlines()
         return [line.removeprefix(CONSOLE) for line in lines if line.startswith(CONSOLE)]
 
@@ -146,7 +146,7 @@ class FunctionsHost:
         return ready
 
     async def _stop(self) -> None:
-        """Ends stdin, then kills what has not ended by itself within the limit."""
+        """Close stdin, then kill the process if it has not ended within the limit."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:

@@ -1,11 +1,13 @@
-"""The host's own CORS, as on Flex Consumption: it answers every preflight, and no function hears of one.
+"""The host's own CORS, as on Flex Consumption: the host answers every preflight request, and no function
+receives it.
 
 On that plan the host always has a policy (CorsOptionsSetup of azure-functions-host): the origins of
 CORS_ALLOWED_ORIGINS, a JSON list, any header and any method. The platform fills the setting from the app's
 `siteConfig.cors`; empty means that no origin is allowed, not that the function is asked.
 
-Invariant: to other requests than preflights the host adds leave for an allowed origin, and takes nothing
-away (CorsService.ApplyResult of ASP.NET Core, which sets these headers before the answer begins).
+Invariant: for requests that are no preflights the host adds the CORS headers for an allowed origin, and
+removes no header (CorsService.ApplyResult of ASP.NET Core, which sets these headers before the answer
+begins).
 """
 
 import json
@@ -18,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HostCors:
-    """Before the routes."""
+    """A CORS middleware in front of the routes."""
 
     def __init__(self, app: ASGIApp, origins: list[str], *, credentials: bool) -> None:
         self._app = app
@@ -27,7 +29,7 @@ class HostCors:
 
     @classmethod
     def of(cls, app: ASGIApp, settings: Mapping[str, str]) -> Self:
-        """As HostCorsOptionsSetup reads it."""
+        """Read the settings as HostCorsOptionsSetup does."""
         origins = json.loads(settings.get("CORS_ALLOWED_ORIGINS") or "[]")
         return cls(app, origins, credentials=settings.get("CORS_SUPPORT_CREDENTIALS", "").lower() == "true")
 
@@ -60,7 +62,7 @@ class HostCors:
 
 
 def _leave(asked: Headers) -> dict[str, str]:
-    """Whatever the page wants to send."""
+    """Return headers that allow every method and header that the page requests."""
     wanted = asked.get("access-control-request-headers", "")
     headers = {"access-control-allow-headers": wanted} if wanted else {}
     return {**headers, "access-control-allow-methods": asked["access-control-request-method"]}

@@ -29,7 +29,7 @@ Handler = Callable[[Request], Awaitable[JSONResponse]]
 
 
 def build_front(worker: Worker, routes: ASGIApp, proxy: Proxy) -> Starlette:
-    """The ASGI app; `routes` answers for the app's. It closes the proxy when it ends."""
+    """Return the ASGI app; `routes` answers the requests to the app. It closes the proxy at its shutdown."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -43,7 +43,7 @@ def build_front(worker: Worker, routes: ASGIApp, proxy: Proxy) -> Starlette:
         ],
         lifespan=lifespan,
     )
-    front.router.default = routes  # not a route: its pattern would take no line feed
+    front.router.default = routes  # not as a route, whose pattern would not match a line feed
     return front
 
 
@@ -98,7 +98,7 @@ def _find_queue(functions: Iterable[Function], queue_name: str) -> tuple[Functio
 
 
 def describe(functions: Iterable[Function]) -> list[dict[str, object]]:
-    """The functions as the ready line names them; only HTTP functions have a route."""
+    """Return the functions for the ready line; only HTTP functions have a route."""
     return [_describe(function) for function in functions]
 
 

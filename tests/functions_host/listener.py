@@ -38,7 +38,7 @@ Deliver = Callable[[str, int], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class QueueOptions:
-    """`extensions.queues` of host.json, with the host's own defaults."""
+    """`extensions.queues` of host.json, with the defaults of the host."""
 
     max_polling_interval_s: float = 60.0
     visibility_timeout_s: float = 0.0
@@ -49,7 +49,7 @@ class QueueOptions:
 
     @classmethod
     def read(cls, app_dir: Path) -> Self:
-        """Raises BindingError for a name that the host does not know."""
+        """Read the options. Raises BindingError for a name that the host does not know."""
         path = app_dir / "host.json"
         found = json.loads(path.read_text("utf-8")) if path.exists() else {}
         queues = dict(found.get("extensions", {}).get("queues", {}))
@@ -67,7 +67,8 @@ class QueueOptions:
 
 
 class QueueListener:
-    """Polls one queue; `deliver` runs the function with text and dequeue count, and answers its success."""
+    """Poll one queue. `deliver` runs the function with text and dequeue count, and returns whether it
+    succeeded."""
 
     def __init__(self, connection: str, queue_name: str, options: QueueOptions, deliver: Deliver) -> None:
         self._queue = QueueClient.from_connection_string(connection, queue_name)
@@ -83,20 +84,20 @@ class QueueListener:
 
     @property
     def of_poison(self) -> bool:
-        """Whether its queue is the one that messages come to which nobody could take."""
+        """Return whether this is a poison queue, which gets the messages that always failed."""
         return self._poison is None
 
     def wake(self) -> None:
-        """Poll now; without a message, the pause that was interrupted begins again."""
+        """Poll now. If there is no message, the interrupted pause begins again."""
         self._woken.set()
 
     def stop(self) -> None:
-        """Poll no more; what runs is settled when it has ended."""
+        """Stop polling. A running message is settled when its function has ended."""
         self._stopped = True
         self._woken.set()
 
     async def run(self) -> None:
-        """Until it is stopped, and then until what runs is settled; or until it is cancelled."""
+        """Poll until `stop`, and then until the running messages are settled; or until cancelled."""
         pause = FIRST_POLL_S
         try:
             while not self._stopped:
@@ -119,7 +120,7 @@ class QueueListener:
                     await client.close()
 
     async def _rest(self, pause: float) -> float:
-        """The next pause, after this one."""
+        """Pause; return the length of the next pause."""
         try:
             async with asyncio.timeout(pause):
                 await self._woken.wait()
@@ -139,7 +140,7 @@ class QueueListener:
         try:
             return [message async for message in pages]
         except ResourceNotFoundError:
-            return []  # nobody has made the queue yet
+            return []  # the queue was not created yet
         except AzureError as error:
             LOG.warning("queue %s cannot be polled: %s", self._queue.queue_name, type(error).__name__)
             return []
@@ -194,6 +195,6 @@ class QueueListener:
 
 
 def _seconds(span: str) -> float:
-    """A .NET TimeSpan of the form hh:mm:ss."""
+    """Return the seconds of a .NET TimeSpan in the form hh:mm:ss."""
     hours, minutes, seconds = span.split(":")
     return timedelta(hours=int(hours), minutes=int(minutes), seconds=float(seconds)).total_seconds()

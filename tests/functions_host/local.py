@@ -1,9 +1,10 @@
-"""`make run-functions`: the app in Azure Functions' own runtime, with all that it needs beside it.
+"""`make run-functions`: run the app in Azure Functions' own runtime, with all services that it needs.
 
-Azurite carries the jobs, a store in the app's folder the streams, and the small local model answers unless
-one is configured. What is set in the environment wins: a REDIS_URL, a storage account, a model, the PORT.
+Azurite carries the jobs, a store in the app's folder has the streams, and the small local model answers
+unless another is configured. Environment variables have priority: a REDIS_URL, a storage account, a model,
+the PORT.
 
-Invariant: everything started here is stopped here, in its order: Ctrl-C reaches this process alone.
+Invariant: every process started here is stopped here, in order: Ctrl-C reaches this process alone.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main() -> int:
 
 
 def _taken(port: int) -> str | None:
-    """Why nobody can listen there, told before anything is started."""
+    """Return why no process can listen there, before any process is started."""
     try:
         socket.create_server((LOOPBACK, port)).close()
     except OSError as error:
@@ -76,7 +77,7 @@ async def _run(port: int, app: Path) -> int:
         telling = asyncio.create_task(_told(process), name="what the host tells")
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         assert process.stdin is not None
-        process.stdin.close()  # so it ends
+        process.stdin.close()  # the end of stdin stops it
         code = await ended
         await telling
     stopped.cancel()
@@ -84,7 +85,7 @@ async def _run(port: int, app: Path) -> int:
 
 
 async def _serving(process: asyncio.subprocess.Process) -> int:
-    """The exit code of a host, when it has ended; it says where it serves."""
+    """Print where the host serves; return its exit code when it has ended."""
     assert process.stdout is not None
     if line := await process.stdout.readline():
         url = json.loads(line)["url"]
@@ -93,7 +94,7 @@ async def _serving(process: asyncio.subprocess.Process) -> int:
 
 
 async def _told(process: asyncio.subprocess.Process) -> None:
-    """Hand on what the host logs, but for its server's own coming and going."""
+    """Print the log of the host, without its server's lines about start and stop."""
     assert process.stderr is not None
     while line := await process.stderr.readline():
         if not line.startswith(NOISE):
@@ -102,7 +103,7 @@ async def _told(process: asyncio.subprocess.Process) -> None:
 
 
 async def _brought(stack: AsyncExitStack, app: Path) -> dict[str, str]:
-    """What is not configured."""
+    """Start the services that are not configured; return their settings."""
     brought: dict[str, str] = {}
     if not os.environ.get("REDIS_URL"):
         redis = EmbeddedRedis(Path(os.environ.get("GATEWAY_STORE_DIR") or app / FOLDER))

@@ -1,7 +1,7 @@
-"""What the worker's memory does under many requests: `python -m tests.functions_host.memory`, by hand.
+"""Measure the worker's memory under many requests: `python -m tests.functions_host.memory`, by hand.
 
-Not a test of `make test`: it takes minutes. It warms the worker up, asks it many times more, and ends with 1
-where its resident memory has grown by more than GROWTH.
+It is not part of `make test`, because it takes minutes. It warms the worker up, sends many more requests, and
+exits with 1 if the resident memory has grown by more than GROWTH.
 """
 
 import argparse
@@ -50,7 +50,7 @@ async def _measured(host: FunctionsHost, warm: int, requests: int) -> int:
 
 
 async def _ask(host: FunctionsHost, times: int) -> None:
-    """Over some connections to the host's front, one request after another on each."""
+    """Send requests over some connections to the host's front, one after another on each."""
     port = int(host.url.rpartition(":")[2])
     await asyncio.gather(*(_connection(port, times // CONNECTIONS) for _ in range(CONNECTIONS)))
 

@@ -24,7 +24,8 @@ VISIBILITY_TIMEOUT = timedelta(minutes=10)
 
 
 def http_invocation(invocation_id: str, match: Match, request: Request) -> SimpleNamespace:
-    """The body is not in it: the host forwards it to the runtime's own HTTP server."""
+    """Return the invocation for an HTTP request, without the body: the host forwards it to the runtime's HTTP
+    server."""
     http = RpcHttp(
         method=request.method,
         url=str(request.url),
@@ -39,7 +40,8 @@ def http_invocation(invocation_id: str, match: Match, request: Request) -> Simpl
 def queue_invocation(
     function: Function, trigger: QueueTrigger, text: str, dequeue_count: int
 ) -> SimpleNamespace:
-    """A message that was enqueued now and is hidden for the trigger's ten minutes."""
+    """Return the invocation for a message that was enqueued now and is hidden for the trigger's ten
+    minutes."""
     now = datetime.now(UTC)
     metadata = {
         "QueueTrigger": TypedData(string=text),

@@ -25,7 +25,7 @@ class ParameterBinding(SimpleNamespace):
 
 
 class StatusResult(SimpleNamespace):
-    """How a request to the runtime ended: status, and the exception of a failure."""
+    """The result of a request to the runtime: the status, and the exception of a failure."""
 
     Failure = 0
     Success = 1
@@ -48,7 +48,7 @@ class RpcException(SimpleNamespace):
 
 
 class RpcFunctionMetadata(SimpleNamespace):
-    """What the runtime found out about one function; `raw_bindings` are JSON texts."""
+    """The runtime's description of one function; `raw_bindings` are JSON texts."""
 
 
 class RpcRetryOptions(SimpleNamespace):

@@ -1,10 +1,10 @@
-"""HTTP requests: start the invocation and, beside it, forward the request.
+"""Handle HTTP requests: start the invocation and, at the same time, forward the request.
 
-The runtime pairs the two by the header x-ms-invocation-id: the handler's response object
-runs inside the forwarded request, so its body and its disconnect belong to that request.
+The runtime pairs the two by the header x-ms-invocation-id: the handler's response object runs inside the
+forwarded request, so its body and its disconnect belong to that request.
 
-Invariant: a chunk is passed on when it comes, and a client that has gone closes the inner
-request at once. The invocation itself is never cancelled, as in Azure.
+Invariant: each chunk is passed on when it arrives, and when the client disconnects, the inner request is
+closed at once. The invocation itself is never cancelled, as in Azure.
 """
 
 import asyncio
@@ -45,10 +45,11 @@ def open_inner_client() -> httpx.AsyncClient:
 
 
 class Proxy:
-    """The ASGI app behind every path that is not the harness's own."""
+    """The ASGI app for every path that does not belong to the test host itself."""
 
     def __init__(self, worker: Worker, router: Router, client: httpx.AsyncClient, key: str = "") -> None:
-        """With a key, functions of the level `function` and above are refused without it."""
+        """If there is a key, refuse functions of the level `function` and above to requests without the
+        key."""
         self._worker = worker
         self._router = router
         self._client = client
@@ -78,7 +79,8 @@ class Proxy:
         return self._worker.http_uri
 
     def start(self, invocation: SimpleNamespace) -> asyncio.Task[None]:
-        """The running invocation; it is kept until it ends, whoever waits for it."""
+        """Start the invocation and return its task, which is kept until it ends, even if its caller stops
+        waiting."""
         task = asyncio.create_task(self._worker.invoke(invocation))
         self._invocations.add(task)
         task.add_done_callback(self._ended)
@@ -123,7 +125,7 @@ class Exchange:
         try:
             response = await self._client.send(self._inner_request(inner_url), stream=True)
         except ClientDisconnect:
-            return  # while it sent its body: nobody is left to answer
+            return  # disconnected while sending its body: no answer is needed
         except httpx.TransportError:
             await self._fail(502)
         else:
@@ -139,11 +141,11 @@ class Exchange:
             async for chunk in response.aiter_raw():
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         except httpx.TransportError:
-            return  # cut: so is the client's connection (HttpForwarder: ResponseBodyDestination aborts)
+            return  # cut: cut the client too (HttpForwarder: ResponseBodyDestination aborts)
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _fail(self, status: int) -> None:
-        """An answer of the host's own, if none has begun; to a client that has gone, nothing."""
+        """Send the host's own answer if none has begun; send nothing to a client that has disconnected."""
         if not self._started:
             refusal = PlainTextResponse("", status)
             await refusal(self._request.scope, self._request.receive, self._send)
@@ -156,7 +158,7 @@ class Exchange:
         if not has_body:
             self._body_read.set()
         headers = [
-            # White space around a value is none of it, and a front hands none on (RFC 9110, 5.5).
+            # White space around a value is not part of it, and a front removes it (RFC 9110, 5.5).
             *((n, value.strip(b" \t")) for n, value in _end_to_end(sent.raw) if n != INVOCATION_HEADER),
             (INVOCATION_HEADER, self._invocation_id.encode("ascii")),
         ]
@@ -175,7 +177,7 @@ class Exchange:
             self._body_read.set()
 
     async def _gone(self) -> None:
-        """Returns when the client has gone; only one may read from it, the body first."""
+        """Return when the client has disconnected. Only one task may read from the client, first the body."""
         await self._body_read.wait()
         message: Message = {"type": "http.request"}
         while message["type"] != "http.disconnect":
@@ -183,14 +185,16 @@ class Exchange:
 
 
 def _key_of(request: Request) -> str:
-    """The header, or `code` in the query (AuthUtility, FunctionAuthorizationLevel of the host)."""
+    """Return the key from the header or from `code` in the query (AuthUtility, FunctionAuthorizationLevel of
+    the host)."""
     return request.headers.get("x-functions-key") or request.query_params.get("code", "")
 
 
 async def _failed(invocation: asyncio.Task[None], answer: asyncio.Task[None]) -> None:
-    """Returns when the invocation has failed and the runtime has not answered for it.
+    """Return when the invocation has failed and the runtime has not answered for it.
 
-    Usually it does, with 500; before it has paired the request it cannot, and would hang.
+    Usually the runtime answers with 500. Before it has paired the request it cannot answer, and the request
+    would hang.
     """
     await asyncio.wait([invocation])
     failed = not invocation.cancelled() and invocation.exception() is not None

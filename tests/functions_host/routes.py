@@ -1,10 +1,10 @@
-"""Which function answers a request: the host's route templates.
+"""Find the function that answers a request, by the host's route templates.
 
-Understood are literals, `{name}`, a last `{name?}` and a last `{*name}`, with the prefix of
-host.json in front. Constraints and defaults are refused instead of ignored.
+Supported are literals, `{name}`, a last `{name?}` and a last `{*name}`, with the prefix of host.json in
+front. Constraints and defaults are refused, not ignored.
 
-Invariant: at most one function answers. The host in Azure takes the first that matches, in
-an order that it does not promise, so two that match the same request are an error here.
+Invariant: at most one function answers. The host in Azure takes the first that matches, in an order that it
+does not promise, so two that match the same request are an error here.
 """
 
 import json
@@ -40,8 +40,8 @@ class Router:
         ]
 
     def match(self, method: str, raw_path: str) -> Match | None:
-        """The one function for the request, None if there is none (404, as the host answers
-        a wrong method too). Raises AmbiguousRouteError."""
+        """Return the one function for the request, or None if there is none (404, which the host also answers
+        to a wrong method). Raises AmbiguousRouteError."""
         matches = [
             Match(function, trigger, {key: _decode(text) for key, text in found.items() if text})
             for pattern, function, trigger in self._routes
@@ -54,7 +54,7 @@ class Router:
 
 
 def compile_template(template: str) -> re.Pattern[str]:
-    """A pattern for raw (still encoded) paths; literals match in any case."""
+    """Return a pattern for raw (still encoded) paths; literals match in upper and lower case."""
     segments = [segment for segment in template.split("/") if segment]
     body = "".join(
         _segment(segment, is_last=index == len(segments)) for index, segment in enumerate(segments, start=1)
@@ -84,7 +84,7 @@ def _decode(raw: str) -> str:
 
 
 def read_prefix(app_dir: Path) -> str:
-    """extensions.http.routePrefix of host.json, "api" where it says nothing."""
+    """Return extensions.http.routePrefix of host.json, or "api" if it is not set."""
     host_json = app_dir / "host.json"
     if not host_json.exists():
         return DEFAULT_PREFIX

@@ -144,7 +144,7 @@ async def sweep(timer: func.TimerRequest) -> None:
 
 
 def write_app(folder: Path, source: str = FUNCTION_APP) -> Path:
-    """The folder with function_app.py and host.json in it."""
+    """Write function_app.py and host.json into the folder; return the folder."""
     (folder / "function_app.py").write_text(source, "utf-8")
     (folder / "host.json").write_text(HOST_JSON, "utf-8")
     return folder

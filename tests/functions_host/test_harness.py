@@ -1,4 +1,4 @@
-"""The harness against a sample app: what it promises, shown through a real socket."""
+"""Tests of the test host with a sample app, through a real socket."""
 
 import asyncio
 import json
@@ -195,7 +195,7 @@ async def test_sigterm_reaches_the_worker_which_may_end_by_it(host: FunctionsHos
 
 
 async def test_sigkill_follows_after_the_grace(tmp_path: Path) -> None:
-    """The extension's own server waits for ever for a reader that stays."""
+    """The extension's own server waits without limit for a reader that stays connected."""
     async with (
         FunctionsHost(write_app(tmp_path), ENVIRONMENT, grace_s=0.1) as host,
         httpx.AsyncClient(base_url=host.url, timeout=LIMIT_S) as http,

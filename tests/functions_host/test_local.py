@@ -1,4 +1,4 @@
-"""`make run-functions`: a project of one's own in it, its port, and its end."""
+"""`make run-functions` with a user's own project: its port and its end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMIT_S = 110
 
 @asynccontextmanager
 async def run_functions(port: int, *arguments: str, **environment: str) -> AsyncIterator[Process]:
-    """The command, in a terminal's foreground group of its own."""
+    """Run the command in its own foreground process group, as in a terminal."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.functions_host.local", *arguments),
         cwd=REPOSITORY,
@@ -65,11 +65,11 @@ async def test_it_serves_what_holdfast_new_makes_and_ctrl_c_ends_it_with_0_and_n
             told = await http.post("/stream", json=question, headers={"accept": "text/event-stream"})
             assert told.text.count("delta_content") == len(DEFAULT_TEXT.split()), told.text
             assert "\nevent: done\n" in told.text
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
         _, logged = await process.communicate()
     assert process.returncode == 0
     assert b"Traceback" not in logged
-    assert b"the worker exited" not in logged  # with any code but 0 it is said
+    assert b"the worker exited" not in logged  # it is logged for every exit code but 0
     assert (project / ".holdfast" / "appendonlydir").is_dir()
     await store_ended(project / ".holdfast")
 

@@ -1,4 +1,4 @@
-"""The host's route templates, each rule by its own example."""
+"""The host's route templates: one example for each rule."""
 
 from pathlib import Path
 

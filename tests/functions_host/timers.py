@@ -25,14 +25,14 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> "Schedule":
-        """Raises BindingError."""
+        """Parse the expression. Raises BindingError."""
         parts = text.split()
         if len(parts) != len(_BOUNDS):
             raise BindingError(f"a schedule has six fields: {text!r}")
         return cls(tuple(_field(part, *bounds) for part, bounds in zip(parts, _BOUNDS, strict=True)))
 
     def after(self, moment: datetime) -> datetime:
-        """The first due moment after this one. Raises BindingError when there is none in a year."""
+        """Return the first due moment after this one. Raises BindingError if there is none within a year."""
         moment = moment.replace(microsecond=0)
         for _ in range(_LONGEST_S):
             moment += timedelta(seconds=1)

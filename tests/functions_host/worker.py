@@ -1,8 +1,8 @@
-"""The worker as the host sees it: a process that it starts, asks, listens to and ends.
+"""The worker from the host's side: a process that the host starts, calls, reads from and ends.
 
-The calls and their order are the host's: init (which imports and indexes the app and starts
-the runtime's own HTTP server), metadata, load, then one invocation after another. What the worker
-prints is its console log, which the host takes down line by line; its log records come apart.
+The calls and their order are the host's: init (which imports and indexes the app and starts the runtime's own
+HTTP server), metadata, load, then one invocation after another. The worker's printed output is its console
+log, which the host records line by line; its log records come separately.
 
 Invariant: one process for one Worker, which ends with the host.
 """
@@ -46,7 +46,7 @@ class InvocationError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A worker that nobody has spoken to: its process id, and our ends of its pipes."""
+    """A worker process before its first call: its process id, and the host's ends of its pipes."""
 
     pid: int
     commands: int
@@ -55,7 +55,7 @@ class Spawned:
 
 
 def spawn(app_dir: Path) -> Spawned:
-    """Start the worker's process. To be called while this one has one thread, and no event loop."""
+    """Start the worker's process. Call this while this process has one thread and no event loop."""
     host = os.getpid()
     commands, to_commands = os.pipe()
     from_answers, answers = os.pipe()
@@ -82,7 +82,7 @@ class Worker:
     """`start`, then `invoke`; `stop` in the end."""
 
     spawned: Spawned
-    tell: Callable[[str], None]  # takes each line of the console and of the log
+    tell: Callable[[str], None]  # called with each line of the console and of the log
     functions: tuple[Function, ...] = ()
     http_uri: str | None = None
     """The runtime's own HTTP server; None for an app without HTTP functions."""
@@ -113,18 +113,19 @@ class Worker:
                 await _accepting(self.http_uri)
 
     async def invoke(self, invocation: SimpleNamespace) -> None:
-        """Runs one function to its end. Raises InvocationError."""
+        """Run one function to its end. Raises InvocationError."""
         await self._ask("invoke", invocation, InvocationError)
 
     async def ended(self) -> int:
-        """The exit code, a signal's number below zero, when all that the worker has said was heard."""
+        """Return the exit code (the negative signal number if killed) after all output of the worker was
+        read."""
         assert self._end is not None
         code = await asyncio.shield(self._end)
         await asyncio.gather(*self._listening)
         return code
 
     async def stop(self, grace_s: float) -> int:
-        """SIGTERM, and SIGKILL where the worker is still there after the grace; the exit code."""
+        """Send SIGTERM, and SIGKILL if the worker still runs after the grace; return the exit code."""
         assert self._end is not None
         for number in (signal.SIGTERM, signal.SIGKILL):
             if not self._end.done():
@@ -178,7 +179,7 @@ class Worker:
                 asked.set_result((None, "WorkerExited: the worker has gone"))
 
     async def _read_console(self) -> None:
-        """The host reads a worker's output by lines, and logs each."""
+        """Read the worker's output line by line, and log each line."""
         console = await opened(self.spawned.console)
         line = b""
         while piece := await console.read(LINE_LIMIT_BYTES):
@@ -194,7 +195,7 @@ class Worker:
 
 
 async def _accepting(http_uri: str) -> None:
-    """Returns when the server accepts; the runtime starts it without waiting for it."""
+    """Return when the server accepts connections; the runtime starts it without waiting for it."""
     address = urlsplit(http_uri)
     while True:
         try:

@@ -23,7 +23,7 @@ from . import protos
 from .channel import Sender, opened, receive
 
 LOOPBACK = "127.0.0.1"
-NOT_DEPLOYED = ("httptools", "uvloop")  # what uvicorn takes where it is installed
+NOT_DEPLOYED = ("httptools", "uvloop")  # uvicorn uses these if they are installed
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -44,7 +44,8 @@ class _ToHost(logging.Handler):
 
 
 def run(app_dir: Path, commands: int, answers: int, host: int) -> NoReturn:
-    """Be the worker of this host (a process id) until the process ends; descriptors of two pipes."""
+    """Run as the worker of this host (a process id) until the process ends. The descriptors are of two
+    pipes."""
     _end_with(host)
     code = 1
     try:
@@ -56,21 +57,21 @@ def run(app_dir: Path, commands: int, answers: int, host: int) -> NoReturn:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # what else this process has inherited by its fork is the host's to end
+        os._exit(code)  # other resources inherited by the fork belong to the host
 
 
 def _end_with(host: int) -> None:
-    """Die with the host: an instance is taken away whole."""
+    """Die with the host: in Azure an instance is removed as a whole."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != host:
-        os._exit(1)  # it has gone before
+        os._exit(1)  # the host has ended already
 
 
 async def _serve(app_dir: Path, commands: int, sender: Sender) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[_ToHost(sender)])
     modules: dict[str, Any] = sys.modules
-    modules.update(dict.fromkeys(NOT_DEPLOYED))  # None: importing it fails
+    modules.update(dict.fromkeys(NOT_DEPLOYED))  # None makes the import fail
     sys.path.insert(0, str(app_dir))
     os.chdir(app_dir)
     import azure_functions_runtime as runtime

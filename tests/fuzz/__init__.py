@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of everything that reads bytes from outside: `make fuzz` (CONTRIBUTING.md)."""
+"""Coverage-guided fuzzing of all code that reads bytes from outside: `make fuzz` (CONTRIBUTING.md)."""

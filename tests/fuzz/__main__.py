@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 from tests.fuzz.targets import CORPUS, TARGETS
 
 LONGEST_BYTES = 2048
-MOST_FILES = 30  # of a target
+MOST_FILES = 30  # files kept for each target
 MOST_BYTES = 16 * 1024
-SLOWEST_SECONDS = 10  # of one input
+SLOWEST_SECONDS = 10  # limit for one input
 WORDS = CORPUS.parent / "words.dict"
 
 
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _fuzz(name: str, seconds: int) -> bool:
-    """Whether everything held."""
+    """Fuzz one target; return whether all properties held."""
     kept = CORPUS / name
     with TemporaryDirectory(prefix="holdfast-fuzz-") as folder:
         grown, small, found = (Path(folder) / part for part in ("grown", "small", "found"))
@@ -60,7 +60,8 @@ def _fuzz(name: str, seconds: int) -> bool:
 
 
 def _atheris(name: str, folder: str, *arguments: str | Path) -> str:
-    """What it printed. Its temporary files go where they are removed: it ends without cleaning up."""
+    """Run atheris and return its output. Its temporary files go into a folder that is removed, because it
+    exits without cleaning up."""
     bounds = (f"-max_len={LONGEST_BYTES}", f"-timeout={SLOWEST_SECONDS}", f"-dict={WORDS}")
     command = [sys.executable, "-m", "tests.fuzz.one", name, *bounds, "-print_final_stats=1", *arguments]
     done = subprocess.run(
@@ -80,7 +81,8 @@ def _figure(said: str, name: str) -> int:
 
 
 def _keep(kept: Path, small: Path, found: list[Path]) -> None:
-    """The smallest inputs that cover the most, within the bounds, and whatever was ever found."""
+    """Keep the smallest inputs with the most coverage, within the limits, and every input that ever broke a
+    property."""
     chosen = sorted(small.iterdir(), key=lambda path: (path.stat().st_size, path.name))
     size = 0
     names = set()

@@ -1,4 +1,4 @@
-"""What must hold for whatever a client sends: ids, headers and bodies."""
+"""Properties that must hold for all input of a client: ids, headers and bodies."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ HEADERS = (
 )
 URL_SAFE = set(string.ascii_letters + string.digits + "-_")
 HEX = set("0123456789abcdef")
-LONGEST_DETAIL = 400  # characters of an answer's own words
+LONGEST_DETAIL = 400  # characters of an answer's explanation
 
 
 def ids(data: bytes) -> None:
-    """An id is 24 characters of the URL-safe alphabet, a cursor a number and a tag, or neither is one."""
+    """An id is 24 characters of the URL-safe alphabet, a cursor is a number and a tag; everything else is
+    rejected."""
     for text in (data.decode("latin-1"), data.decode("utf-8", "surrogateescape")):
         shaped = len(text) == 24 and set(text) <= URL_SAFE and set(text[:2]) <= HEX
         assert protocol.is_stream_id(text) == shaped
@@ -61,7 +62,7 @@ def ids(data: bytes) -> None:
 
 
 def headers(data: bytes) -> None:
-    """Every header and query is read, or refused by the problem that the protocol names."""
+    """Every header and query is parsed, or refused with the problem that the protocol names."""
     source = Source(data)
     query = source.field()
     given: list[tuple[bytes, bytes]] = []
@@ -72,7 +73,7 @@ def headers(data: bytes) -> None:
     chosen = negotiate(accept, KINDS, KINDS[0])
     assert chosen in (*KINDS, None)
     assert negotiate(accept, (KINDS[0],), KINDS[0]) in (KINDS[0], None)
-    assert chosen is not None or negotiate(accept, (KINDS[0],), KINDS[0]) is None  # all are refused
+    assert chosen is not None or negotiate(accept, (KINDS[0],), KINDS[0]) is None  # all kinds are refused
     cursors = [value for name, value in given if name == b"last-event-id"]
     try:
         cursor = request_head.cursor(request)
@@ -94,7 +95,7 @@ def headers(data: bytes) -> None:
 
 
 def body(data: bytes) -> None:
-    """A body is refused by a problem of the protocol, or is what was asked, however it is spelled."""
+    """A body is refused with a problem of the protocol, or parsed to what was sent, for any JSON spelling."""
     try:
         value = parse_json(data)
     except (Malformed, Invalid) as error:
@@ -113,12 +114,12 @@ def body(data: bytes) -> None:
             again = _start(parse_json(spelled.encode()))
             assert again is not None
             assert again.digest == start.digest
-    for kept in (start.input, start.params, start.metadata):  # as the record keeps them
+    for kept in (start.input, start.params, start.metadata):  # in the form that the record stores
         assert same(json.loads(sse.dumps(kept)), kept)
 
 
 def request(data: bytes) -> None:
-    """A body in pieces is read within its bound, or refused by one of three problems, never read further."""
+    """A body in pieces is read up to its limit, or refused with one of three problems and read no further."""
     source = Source(data)
     bound, size = source.byte() + 1, source.byte() % 64 + 1
     given = [(b"content-type", source.field() or b"application/json"), (b"content-length", source.field())]
@@ -146,12 +147,12 @@ def _start(value: Any) -> Start | None:
 
 
 def _start_again(value: Any) -> Any:
-    """The same object with its members in the other order."""
+    """Return the same object with its members in the opposite order."""
     return dict(reversed(value.items()))
 
 
 def _answerable(error: HoldfastError) -> None:
-    """A problem's document is JSON in UTF-8 and says little of what the client sent."""
+    """A problem's document is JSON in UTF-8 and contains little of the client's input."""
     answer = answers.problem(error)
     assert 400 <= answer.status_code < 500
     assert len(json.loads(bytes(answer.body))["detail"]) <= LONGEST_DETAIL

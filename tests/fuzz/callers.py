@@ -1,4 +1,4 @@
-"""What must hold for whatever shows who asks: bearer, keys and the tokens of streams."""
+"""Properties that must hold for all credentials: bearer headers, keys and the tokens of streams."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.fuzz.source import Source, at_once
 
 KEYS = ("k" * 32, "l" * 32)
 LIFETIME_SECONDS = 60
-LONGEST_REFUSAL = 200  # characters: no line of the file is repeated
+LONGEST_REFUSAL = 200  # characters: a refusal quotes no line of the file
 PLACE, ELSEWHERE = "00" + "a" * 22, "00" + "b" * 22
 KEY, LINE = new_key("alice")
 
 
 def tokens(data: bytes) -> None:
-    """What was issued holds until it expires, for its stream; nothing else ever does."""
+    """An issued token is valid until it expires, for its stream; no other token is ever valid."""
     source = Source(data)
     now_ms = int.from_bytes(source.take(5)) + 1_000_000_000_000
     at, bit = source.byte(), source.byte()
@@ -50,7 +50,7 @@ def tokens(data: bytes) -> None:
 
 
 def authorization(data: bytes) -> None:
-    """A bearer is one run of printable ASCII behind one `Bearer`, else nothing."""
+    """A bearer is one run of printable ASCII after one `Bearer`; every other header gives nothing."""
     given = data.split(b"\0")[:3]
     found = bearer(Headers(raw=[(b"authorization", value) for value in given]))
     assert not found or (found.isascii() and found.isprintable() and " " not in found)
@@ -65,7 +65,7 @@ def authorization(data: bytes) -> None:
 
 
 def keys(data: bytes) -> None:
-    """A file of keys is refused by ValueError, or lets in whom it names and nobody else."""
+    """A file of keys is refused with ValueError, or admits exactly the callers that it names."""
     source = Source(data)
     shown = source.field()
     text = source.rest()
@@ -94,7 +94,7 @@ def _read(lines: bytes) -> Keys | None:
 
 
 def _shows(known: Keys, header: bytes, value: bytes) -> bool:
-    known._file._looked_at = float("inf")  # the file is gone: it is not looked for again
+    known._file._looked_at = float("inf")  # the file is gone: do not look for it again
     try:
         owner = at_once(known.owner(Headers(raw=[(header, value)])))
     except Unauthorized:

@@ -1,4 +1,5 @@
-"""What must hold for whatever comes over a connection, in whatever pieces, while answers are made or not."""
+"""Properties that must hold for all data on a connection, in any pieces, before and after answers are
+complete."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from tests.fuzz.source import Source, pieces
 
 
 class Wire:
-    """A transport that keeps what is written."""
+    """A transport that records the written bytes."""
 
     def __init__(self) -> None:
         self.closed = self.paused = False
@@ -46,7 +47,7 @@ class Wire:
 
 
 class Task:
-    """What nobody waits for, and a timer that never comes."""
+    """A stand-in for a task that is never awaited, and for a timer that never fires."""
 
     def add_done_callback(self, _: object) -> None:
         pass
@@ -56,7 +57,7 @@ class Task:
 
 
 class Loop:
-    """A loop in which nothing happens by itself."""
+    """An event loop that runs nothing by itself."""
 
     def call_later(self, *_: object) -> Task:
         return Task()
@@ -67,7 +68,7 @@ class Loop:
 
 
 async def nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    """The application: the target itself decides when an answer is complete."""
+    """Do nothing, as the application: the target itself decides when an answer is complete."""
 
 
 CONFIG = uvicorn.Config(nothing, log_config=None, lifespan="off")
@@ -75,7 +76,8 @@ CONFIG.load()
 
 
 def door(data: bytes) -> None:
-    """No input raises; what waits is bounded; a refusal is written alone, and nothing is taken after it."""
+    """No input raises. The waiting data is limited. A refusal is written alone, and nothing is read after
+    it."""
     source = Source(data)
     size, answers = source.byte() + 1, source.byte()
     loop: Any = Loop()
@@ -87,13 +89,13 @@ def door(data: bytes) -> None:
         one.data_received(piece)
         assert len(one.pipeline) <= MOST_AHEAD
         assert one.headers is None or len(one.headers) <= MOST_FIELDS + 1
-        own_body = one._headed and not one._whole  # it is broken: the refusal is that request's own answer
+        own_body = one._headed and not one._whole  # its body is broken: the refusal answers this same request
         assert not (answering and wire.written) or own_body
         if one._is_answering() and not wire.closed and answers >> (number % 8) & 1:
             assert one._answering is not None
             one._answering.response_started = one._answering.response_complete = True
             one.on_response_complete()
-        assert wire.closed or wire.paused or not one.pipeline  # what waits is not added to
+        assert wire.closed or wire.paused or not one.pipeline  # no request is added to those that wait
         if wire.closed:
             break
     assert len(wire.written) <= 1

@@ -1,7 +1,7 @@
-"""One target under atheris: `python -m tests.fuzz.one <target> <libFuzzer's options and folders>`.
+"""Run one target under atheris: `python -m tests.fuzz.one <target> <libFuzzer's options and folders>`.
 
-The product is instrumented while it is imported, so nothing above imports it. atheris comes from build/tools,
-behind the product's own packages, which win.
+The product is instrumented during its import, so no import above may load it. atheris comes from build/tools,
+which is searched after the product's own packages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ def main() -> None:
     name, *arguments = sys.argv[1:]
     with atheris.instrument_imports(include=["gateway"]):
         from tests.fuzz.targets import TARGETS
-    itself = f"{sys.executable} -m tests.fuzz.one {name}"  # libFuzzer starts it again, by a shell, to merge
+    # libFuzzer starts this program again, through a shell, to merge
+    itself = f"{sys.executable} -m tests.fuzz.one {name}"
     atheris.Setup([itself, *arguments], TARGETS[name])
     atheris.Fuzz()
 

@@ -1,4 +1,5 @@
-"""Takes choices, texts and values out of a fuzzer's bytes; what is missing reads as zeros and nothing."""
+"""Take choices, texts and values from a fuzzer's bytes. Missing bytes are read as zeros or as empty
+values."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 
 class Source:
-    """Bytes, read from the front."""
+    """Bytes that are read from the front."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -27,17 +28,17 @@ class Source:
         return taken
 
     def field(self) -> bytes:
-        """Up to a NUL, which is taken too, so that fields can be moved and joined by a mutation."""
+        """Return the bytes up to a NUL and skip the NUL, so that a mutation can move and join fields."""
         found = self._data[self._at :].partition(b"\0")[0]
         self._at += len(found) + 1
         return found
 
     def text(self) -> str:
-        """A field as text; what is not UTF-8 becomes lone surrogates."""
+        """Return a field as text; bytes that are not UTF-8 become lone surrogates."""
         return self.field().decode("utf-8", "surrogateescape")
 
     def json(self) -> Any:
-        """A field as the JSON that it spells, else as the text that it is."""
+        """Return a field as JSON if it is valid JSON, else as text."""
         text = self.text()
         try:
             return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
@@ -54,12 +55,12 @@ def _finite(text: str) -> float | str:
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:
-    """The same bytes, `size` at a time."""
+    """Split the bytes into pieces of `size`."""
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def at_once(work: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns that waits for nothing."""
+    """Return the result of a coroutine that never waits."""
     try:
         work.send(None)
     except StopIteration as stop:
@@ -68,6 +69,6 @@ def at_once(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same types; a pair of surrogates is the character that it spells."""
+    """Return whether values and types are equal. A pair of surrogates equals its character."""
     spell = [json.dumps(value, sort_keys=True) for value in (one, other)]
     return spell[0] == spell[1]

@@ -1,4 +1,5 @@
-"""Every target by name: a function of bytes that returns, or fails at a property that does not hold."""
+"""Every target by name. A target is a function of bytes that returns, or fails if a property does not
+hold."""
 
 from __future__ import annotations
 

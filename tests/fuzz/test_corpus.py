@@ -1,4 +1,4 @@
-"""The kept corpus and a short random run: what was found stays found. `make fuzz` goes further."""
+"""Run the stored corpus and some random inputs, so that no fixed fault returns. `make fuzz` runs longer."""
 
 from __future__ import annotations
 

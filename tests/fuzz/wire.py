@@ -1,4 +1,4 @@
-"""What must hold for whatever is read from a stream, a queue or a channel."""
+"""Properties that must hold for all data that is read from a stream, a queue or a channel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Told = tuple[list[sse.Message], str, int | None]
 
 
 def decoder(data: bytes) -> None:
-    """The same messages whatever the split, those of a reference that sees all at once; within its bound."""
+    """For every split, the decoder gives the messages of a reference that sees all bytes at once, within its
+    limit."""
     source = Source(data)
     limit, size, at = source.byte() + 2, source.byte() % 16 + 1, source.byte()
     stream = source.rest()
@@ -38,14 +39,15 @@ def told(decoder: Decoder, feeds: list[bytes]) -> Told:
 
 
 def held(decoder: Decoder) -> int:
-    """Characters and bytes of an unfinished event; an id of before is not its own."""
+    """Return the size of an unfinished event, in characters and bytes. An id of an earlier event does not
+    count."""
     given = "" if decoder._id in (None, decoder.last_id) else decoder._id or ""
     lines = [decoder._type, given, *decoder._data]
     return len(decoder._tail) + sum(len(line) for line in lines)
 
 
 def reference(stream: bytes) -> Told:
-    """The standard's rules (HTML, 9.2.6), word for word, with the whole stream in hand."""
+    """Apply the standard's rules (HTML, 9.2.6) word for word, with the whole stream in memory."""
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
     messages: list[sse.Message] = []
     last_id, retry_ms = "", None
@@ -71,7 +73,7 @@ def reference(stream: bytes) -> Told:
 
 
 def frames(data: bytes) -> None:
-    """Events to frames and back, at every split; a frame can be cut off without parsing."""
+    """Events convert to frames and back, at every split; a frame can be cut off without parsing."""
     source = Source(data)
     log = b""
     events: list[Event] = []
@@ -98,7 +100,7 @@ def frames(data: bytes) -> None:
 
 
 def message(data: bytes) -> None:
-    """A queue's message is read or refused by ValueError, plain or in base64 alike, and round-trips."""
+    """A queue message is parsed or refused with ValueError, plain and in base64 equally; it round-trips."""
     try:
         job = Job.decode(data)
     except ValueError:
@@ -110,7 +112,8 @@ def message(data: bytes) -> None:
 
 
 def block(data: bytes) -> None:
-    """A published block is exactly `<before> <last> <status> <ms>` and frames, or refused by ValueError."""
+    """A published block is exactly `<before> <last> <status> <ms>` and frames; else it is refused with
+    ValueError."""
     try:
         found = Block.parse(data)
     except ValueError:

@@ -1,1 +1,2 @@
-"""Who has no right to a stream tries: ids and tokens that are guessed, foreign, forged or expired."""
+"""Callers without a right to a stream try to read it: with ids and tokens that are guessed, foreign, forged
+or expired."""

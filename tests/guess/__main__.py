@@ -1,7 +1,8 @@
-"""`python -m tests.guess`: nobody gets in, and the time of an answer does not tell whether there is a stream.
+"""`python -m tests.guess`: check that no wrong caller gets in, and that answer times do not reveal whether a
+stream exists.
 
-A real host with GATEWAY_AUTH=keys. Ends with 1 when somebody got in, when two answers were not the same, or
-when a classifier of the times is further from 0.5 than the bound.
+A real host with GATEWAY_AUTH=keys is used. The exit code is 1 if a caller got in, if two answers differ, or
+if a classifier of the times is further from 0.5 than the limit.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ WARM_UP = 500
 
 
 def time_all(url: str, known: Streams, count: int, now_ms: int, chance: random.Random) -> bool:
-    """Print, for each way to ask, how well the times tell foreign streams from none; whether none is told."""
+    """Print, for each request type, how well the times separate foreign streams from missing ones; return
+    whether none does."""
     fine = True
     for name, ask in ASKS.items():
         kinds = ids(known, count, chance)
@@ -70,7 +72,7 @@ def _tell(
 
 
 async def main(name: str, count: int, seed: int) -> int:
-    """All of it against one host; the exit code."""
+    """Run all checks against one host; return the exit code."""
     chance = random.Random(seed)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -80,7 +82,7 @@ async def main(name: str, count: int, seed: int) -> int:
             "GATEWAY_AUTH": "keys",
             "GATEWAY_KEYS_FILE": str(folder / "keys"),
             "GATEWAY_TOKEN_KEYS": " ".join(TOKEN_KEYS[:2]),
-            "GATEWAY_TOKEN_SECONDS": "300",  # so that a token expires, whatever its stream does
+            "GATEWAY_TOKEN_SECONDS": "300",  # a token expires, even if its stream still runs
         }
         model, store = (
             await stack.enter_async_context(ModelServer()),

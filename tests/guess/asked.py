@@ -1,6 +1,6 @@
-"""Requests on keep-alive sockets, in a given order: each answer whole but for its date, and its time.
+"""Requests on keep-alive sockets, in a given order: each whole answer without its date, and its time.
 
-Plain sockets, so that between writing a request and having read its answer nothing is done but to wait.
+The sockets are plain, so that between writing a request and reading its answer the code only waits.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _DATE = re.compile(rb"\r\ndate: [^\r]+", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a caller asks of `/stream/{id}`."""
+    """A caller's request to `/stream/{id}`."""
 
     method: str
     below: str
     headers: Mapping[str, str]
 
     def request(self, host: str, stream_id: str, query: str = "") -> bytes:
-        """The bytes of it."""
+        """Return the bytes of the request."""
         named = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         where = f"/stream/{stream_id}{self.below}{query}"
         length = "content-length: 0\r\n" if self.method == "POST" else ""
@@ -38,7 +38,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An answer without its date, and how long it took in nanoseconds."""
+    """An answer without its date, and its duration in nanoseconds."""
 
     answer: bytes
     took_ns: int
@@ -49,7 +49,8 @@ class Told:
 
 
 def told(url: str, requests: Iterable[bytes], *, at_once: int = 1) -> Iterator[Told]:
-    """The answers, in the order of the requests; each socket in turn, so many of them asked at once."""
+    """Yield the answers, in the order of the requests. The sockets take turns; `at_once` of them are asked
+    concurrently."""
     place = urlsplit(url)
     with ExitStack() as stack:
         sockets = [
@@ -67,7 +68,7 @@ def told(url: str, requests: Iterable[bytes], *, at_once: int = 1) -> Iterator[T
 
 
 def batched(requests: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """So many at a time."""
+    """Yield the requests in lists of this size."""
     left = iter(requests)
     while some := list(islice(left, size)):
         yield some

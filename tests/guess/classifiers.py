@@ -1,4 +1,4 @@
-"""How well two sets of times can be told apart: 0.5 is not at all."""
+"""Measure how well two sets of times can be separated; 0.5 means not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from itertools import groupby
 
 
 def auc(first: Sequence[int], second: Sequence[int]) -> float:
-    """How often one of the first is above one of the second; ties count half (Mann and Whitney's U)."""
+    """Return how often a time of the first set is above one of the second; ties count half (Mann and
+    Whitney's U)."""
     both = sorted([(value, 1) for value in first] + [(value, 0) for value in second])
     ranks, below = 0.0, 0
     for _, group in groupby(both, key=lambda one: one[0]):
@@ -19,9 +20,10 @@ def auc(first: Sequence[int], second: Sequence[int]) -> float:
 
 
 def by_threshold(first: Sequence[int], second: Sequence[int]) -> float:
-    """The share that one threshold tells right: chosen for one half of both, tried on the other.
+    """Return the share that one threshold classifies correctly: chosen on one half of both sets, tested on
+    the other.
 
-    Of a classifier that says yes or no this is the area under its curve.
+    For a yes-or-no classifier this is the area under its curve.
     """
     chosen_first, chosen_second = sorted(first[::2]), sorted(second[::2])
     tried_first, tried_second = sorted(first[1::2]), sorted(second[1::2])
@@ -34,7 +36,8 @@ def by_threshold(first: Sequence[int], second: Sequence[int]) -> float:
 
 
 def _right(first: Sequence[int], second: Sequence[int], threshold: int) -> float:
-    """The mean of both shares that "above is of the first" tells right; both are sorted."""
+    """Return the mean of both shares that "above is of the first" classifies correctly; both sets are
+    sorted."""
     above = 1 - bisect_right(first, threshold) / len(first)
     below = bisect_right(second, threshold) / len(second)
     return (above + below) / 2

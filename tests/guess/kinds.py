@@ -1,6 +1,6 @@
-"""Ids and tokens that must let nobody in, and the streams that they are about.
+"""Ids and tokens that must not give access, and the streams that they refer to.
 
-Half of the foreign streams are ended, with a log, and half are past their retention: only a record is left.
+Half of the foreign streams have ended and have a log; half are past their retention and have only a record.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ OWNER = "key:alice"
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Alice's streams, by their ids."""
+    """Streams of Alice, by their ids."""
 
     live: Sequence[str]
     past: Sequence[str]
 
 
 async def streams(redis_url: str, count: int) -> Streams:
-    """So many of Alice's, made by the product's own scripts in the store of a host."""
+    """Make `count` streams of Alice with the product's own scripts, in the store of a host."""
     connection = Connection(redis_url, name="guess")
     log = Log(connection)
     try:
@@ -71,7 +71,7 @@ async def _ended(log: Log, stream_id: str, now_ms: int) -> None:
 
 
 def ids(known: Streams, count: int, chance: random.Random) -> Mapping[str, Iterator[str]]:
-    """By kind, so many ids that Bob has no right to."""
+    """Return for each kind `count` ids to which Bob has no right."""
     return {
         "guessed": (protocol.new_stream_id() for _ in range(count)),
         "foreign": (known.live[n % len(known.live)] for n in range(count)),
@@ -83,7 +83,7 @@ def ids(known: Streams, count: int, chance: random.Random) -> Mapping[str, Itera
 def tokens(
     known: Streams, count: int, now_ms: int, chance: random.Random
 ) -> Mapping[str, Iterator[tuple[str, str]]]:
-    """By kind, so many ids with a token that is not good for them."""
+    """Return for each kind `count` ids, each with a token that is not valid for it."""
     first, removed = StreamTokens(TOKEN_KEYS[:1], SECONDS), StreamTokens(TOKEN_KEYS[2:], SECONDS)
     expired = StreamTokens(TOKEN_KEYS[:1], 1)
 
@@ -114,16 +114,16 @@ def tokens(
 
 
 def guessed_token(now_ms: int) -> str:
-    """Of the form, of the coming minute, and nobody's."""
+    """Return a token in the right form, valid for the coming minute, that was never issued."""
     return f"{now_ms // 1000 + SECONDS}.{secrets.token_urlsafe(32)}"
 
 
 def flipped(text: str, chance: random.Random) -> str:
-    """With one letter changed, and of the same form: an id's first two are digits of its bucket."""
+    """Change one letter but keep the form: the first two characters of an id are digits of its bucket."""
     at = chance.randrange(2, len(text))
     return text[:at] + chance.choice(ALPHABET.replace(text[at], "")) + text[at + 1 :]
 
 
 def other(ids: Sequence[str], stream_id: str, chance: random.Random) -> str:
-    """Another of them."""
+    """Return another id of the list."""
     return chance.choice([found for found in chance.sample(ids, 2) if found != stream_id])

@@ -1,6 +1,6 @@
-"""A thousand of each kind of wrong id and token, on both hosts; and why a refusal takes always the same time.
+"""A thousand wrong ids and tokens of each kind, on both hosts; and why every refusal takes the same time.
 
-Fault 23. The times themselves are measured by `python -m tests.guess`, and fail no test.
+Fault 23. The times themselves are measured by `python -m tests.guess`; no test fails because of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ async def test_each_kind_is_what_it_says(redis_url: str) -> None:
     ours = StreamTokens(TOKEN_KEYS[:2], 60)
     given = {kind: [*pairs] for kind, pairs in tokens(known, 20, now, chance).items()}
     assert not any(ours.holds(*pair, now) for pairs in given.values() for pair in pairs)
-    assert all(ours.holds(*pair, 0) for pair in given["expired"])  # good once
+    assert all(ours.holds(*pair, 0) for pair in given["expired"])  # they were valid once
     assert all(any(ours.holds(s, token, now) for s in known.live) for _, token in given["foreign"])
 
 
@@ -108,7 +108,7 @@ def test_the_classifiers_tell_what_can_be_told() -> None:
     assert abs(by_threshold(*same) - 0.5) < 0.03
     assert auc([2, 3], [0, 1]) == by_threshold([2, 2, 3, 3], [0, 0, 1, 1]) == 1
     assert auc([0, 1], [2, 3]) == 0
-    assert by_threshold([0, 0, 1, 1], [2, 2, 3, 3]) == 1  # whichever way round they are
+    assert by_threshold([0, 0, 1, 1], [2, 2, 3, 3]) == 1  # in either order
     assert auc([1, 1], [1, 1]) == 0.5
     shifted = [value + 300 for value in same[1]]
     assert auc(shifted, same[0]) > 0.7

@@ -1,4 +1,5 @@
-"""Every kind of wrong id and token, in every way to ask: nobody may get in, and all answers are the same."""
+"""Try every kind of wrong id and token in every type of request: none may get in, and all answers must be
+equal."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ WITH_TOKEN = {
 
 
 def try_ids(url: str, known: Streams, count: int, chance: random.Random) -> dict[str, int]:
-    """So many ids of each kind, in each way; by both, how many got in.
+    """Try `count` ids of each kind, in each type of request; return how many got in, by kind and type.
 
     Raises AssertionError for answers that differ.
     """
@@ -43,7 +44,7 @@ def try_ids(url: str, known: Streams, count: int, chance: random.Random) -> dict
 
 
 def try_tokens(url: str, known: Streams, count: int, now_ms: int, chance: random.Random) -> dict[str, int]:
-    """Likewise, with tokens in the address."""
+    """Try tokens in the address in the same way; return how many got in."""
     found: dict[str, int] = {}
     for way, ask in WITH_TOKEN.items():
         seen: set[bytes] = set()

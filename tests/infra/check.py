@@ -24,7 +24,7 @@ class Check:
         self.templates: dict[Path, Template] = {}
 
     def run(self) -> Report:
-        """Check every file that is reached, each once."""
+        """Check every file that is used, each once."""
         self.load(self.main)
         for template in list(self.templates.values()):
             template.check()
@@ -32,7 +32,7 @@ class Check:
         return self.report
 
     def load(self, path: Path) -> Template | None:
-        """Parse a file and those that it uses."""
+        """Parse a file and the files that it uses."""
         if path not in self.templates and path.is_file():
             self.report.files.append(path)
             name = str(path.relative_to(self.main.parent))
@@ -47,7 +47,8 @@ class Check:
         return self.templates.get(path)
 
     def parameters(self, path: Path) -> None:
-        """azd's parameter file names what exists, all that must be given, and allowed values."""
+        """Check that azd's parameter file names only existing parameters, all required ones, and allowed
+        values."""
         main = self.templates[self.main]
         if not (path.is_file() and main.sound):
             return
@@ -68,7 +69,7 @@ class Check:
 
 
 def is_generated(item: Declaration) -> bool:
-    """Whether azd makes a parameter's value, once: `@metadata({ azd: { type: 'generate' } })`."""
+    """Return whether azd generates a parameter's value, once: `@metadata({ azd: { type: 'generate' } })`."""
     for argument in item.decorators.get("metadata", ()):
         for name, value in entries(argument):
             if key(name) == "azd":
@@ -77,7 +78,7 @@ def is_generated(item: Declaration) -> bool:
 
 
 def sources() -> list[str]:
-    """Where the schemas come from, one line each."""
+    """Return the sources of the schemas, one line for each."""
     return [
         f"{path.stem}: {json.loads(path.read_text())['source']['package']}"
         for path in sorted(SCHEMAS.glob("*.json"))
@@ -85,7 +86,7 @@ def sources() -> list[str]:
 
 
 def main(path: Path) -> int:
-    """Print the report; 1 if there is a fault."""
+    """Print the report; return 1 if there is a fault."""
     report = Check(path).run()
     print("files", *(f"  {file.relative_to(path.resolve().parent)}" for file in report.files), sep="\n")
     print(

@@ -1,4 +1,4 @@
-"""What an expression's type is, and whether all that it names exists."""
+"""Find the type of an expression, and check that all names in it exist."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ COMPARISONS = {"==", "!=", "<", ">", "<=", ">=", "&&", "||", "=~", "!~"}
 
 
 class Scope:
-    """The names that hold in a file, and, inside a loop or lambda, its own."""
+    """The names that are valid in a file, and in a loop or lambda also its own names."""
 
     def __init__(self, names: dict[str, Type], say: Say, used: set[str] | None = None) -> None:
         self.names, self.say = names, say
         self.used = set() if used is None else used
 
     def inner(self, **names: Type) -> Scope:
-        """The same with a loop's names added."""
+        """Return the scope with a loop's names added."""
         return Scope({**self.names, **names}, self.say, self.used)
 
     def type_of(self, node: Node) -> Type:
-        """The type, as closely as it is known: ANY if not. Every name on the way is looked up."""
+        """Return the type as exactly as it is known, or ANY. Every name in the expression is checked."""
         rule = getattr(self, f"_{node.type}", None)
         if rule is None:
             for child in parts(node):
@@ -112,7 +112,8 @@ class Scope:
         return self._combined(text(callee), found) if answer is None else answer
 
     def _combined(self, name: str, found: list[Type]) -> Type:
-        """`union` and `concat` of things that are all known; anything else is not followed."""
+        """Return the type of `union` and `concat` of known types; for other calls the type is not
+        determined."""
         if name == "concat" and all(part.kind == "array" for part in found):
             return merged(found)
         if name == "union" and all(part.kind == "object" for part in found):
@@ -141,7 +142,7 @@ class Scope:
         return array(self.loop(node)[0].type_of(parts(node)[-1]))
 
     def loop(self, node: Node) -> tuple[Scope, Node]:
-        """The scope inside a loop, and its body."""
+        """Return the scope inside a loop, and the loop's body."""
         head, over, body = parts(node)
         names = [text(part) for part in (parts(head) if head.type == "for_loop_parameters" else [head])]
         item = self.type_of(over)
@@ -156,7 +157,8 @@ class Scope:
 
 
 def merged(found: list[Type]) -> Type:
-    """What holds for each of several types: an empty list says nothing of its items."""
+    """Return the type that holds for all of several types. An empty list has no information about its
+    items."""
     kinds = {one.kind for one in found}
     if len(kinds) != 1 or not kinds <= {"string", "int", "bool", "array", "object"}:
         return ANY

@@ -1,4 +1,4 @@
-"""What a check has found, and what it has looked at."""
+"""The faults that a check has found, and the number of things that it has checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """A line that is wrong, and why."""
+    """A wrong line, and the reason."""
 
     file: str
     line: int
@@ -21,7 +21,7 @@ class Fault:
 
 @dataclass
 class Report:
-    """The outcome for all files together."""
+    """The result for all files together."""
 
     faults: set[Fault] = field(default_factory=set)
     passed_over: set[Fault] = field(default_factory=set)

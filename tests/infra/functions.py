@@ -1,4 +1,4 @@
-"""Bicep's functions that the check knows: how many arguments each takes, and what it answers."""
+"""Bicep's functions that the check knows: the number of arguments and the result type of each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MANY = 99
 SCOPE = record(dict.fromkeys(("id", "name", "location", "tenantId", "subscriptionId"), (STRING, 0)))
 SUBSCRIPTION = record(dict.fromkeys(("id", "subscriptionId", "tenantId", "displayName"), (STRING, 0)))
 
-# name: fewest arguments, most arguments, answer; None: depends on the arguments
+# name: fewest arguments, most arguments, result type; None: it depends on the arguments
 FUNCTIONS: dict[str, tuple[int, int, Type | None]] = {
     "concat": (1, MANY, None),
     "contains": (2, 2, BOOL),

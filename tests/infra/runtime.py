@@ -1,4 +1,4 @@
-"""Values that the deployment itself brings forth: names and scopes cannot wait for them."""
+"""Values that are known only during the deployment. Names and scopes must not depend on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KNOWN_AT_START = ("id", "name", "type", "apiVersion")
 
 
 def waits_for(node: Node, kinds: dict[str, str]) -> str | None:
-    """The first part of an expression that is known only when a resource or module has been deployed."""
+    """Return the first part of an expression that is known only after a resource or module was deployed."""
     if node.type == "member_expression":
         owner, name = parts(node)
         kind = kinds.get(text(owner))

@@ -1,4 +1,4 @@
-"""Bicep's grammar: tree-sitter-bicep, and the three rules that it leaves to the compiler."""
+"""Bicep's grammar: tree-sitter-bicep, and three rules that it leaves to the compiler."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ LISTS = ("infrastructure", "object", "array")
 
 
 def parse(source: str) -> Node:
-    """The tree of a template; `faults` says what is wrong with it."""
+    """Return the tree of a template; `faults` finds the errors in it."""
     return PARSER.parse(source.encode()).root_node
 
 
 def parts(node: Node) -> list[Node]:
-    """What a node consists of, without punctuation and comments."""
+    """Return the parts of a node, without punctuation and comments."""
     return [child for child in node.named_children if child.type not in COMMENTS]
 
 
 def text(node: Node) -> str:
-    """The node as it is written."""
+    """Return the source text of the node."""
     return (node.text or b"").decode()
 
 
 def line(node: Node) -> int:
-    """The line on which a node begins, from 1."""
+    """Return the line on which a node begins, counted from 1."""
     return node.start_point.row + 1
 
 
 def literal(node: Node) -> str | None:
-    """What a string says, if it says the same always."""
+    """Return the value of a string, if it is constant."""
     if node.type != "string" or any(child.type == "interpolation" for child in node.named_children):
         return None
     return "".join(text(child) for child in node.named_children)
 
 
 def key(node: Node) -> str | None:
-    """The name of an object's property; None if it is computed."""
+    """Return the name of an object's property, or None if it is computed."""
     return text(node) if node.type == "identifier" else literal(node)
 
 
 def entries(node: Node) -> list[tuple[Node, Node]]:
-    """The names and values of an object's properties."""
+    """Return the names and values of an object's properties."""
     pairs = [parts(child) for child in parts(node) if child.type == "object_property"]
     return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
 
 
 def faults(node: Node) -> Iterator[tuple[int, str]]:
-    """Line and reason of everything that the grammar refuses."""
+    """Yield line and reason for everything that the grammar refuses."""
     if node.type == "ERROR" or node.is_missing:
         yield line(node), f"syntax error at {text(node)[:40]!r}"
         return
@@ -72,7 +72,7 @@ def faults(node: Node) -> Iterator[tuple[int, str]]:
 
 
 def _crowded(node: Node) -> Iterator[tuple[int, str]]:
-    """Two declarations, properties or items on one line have a comma between them."""
+    """Yield pairs of declarations, properties or items on one line without a comma between them."""
     before: Node | None = None
     for child in node.children:
         if child.type in COMMENTS:

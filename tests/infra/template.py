@@ -1,4 +1,4 @@
-"""One Bicep file: what it declares, and the check of each declaration."""
+"""One Bicep file: its declarations, and the check of each declaration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Declaration:
 
 @dataclass
 class Template:
-    """A parsed file. `resolve` gives the template that a module's path means, or None."""
+    """A parsed file. `resolve` returns the template for a module's path, or None."""
 
     file: str
     source: str
@@ -105,7 +105,7 @@ class Template:
         return Type(entry, found.table), 0 if optional else REQUIRED
 
     def _declared(self, node: Node) -> Type:
-        """A type as written behind a parameter's or output's name."""
+        """Return the type that is written after the name of a parameter or output."""
         written = text(node).removesuffix("?")
         if written.endswith("[]"):
             return array(PRIMITIVES.get(written[:-2], ANY))
@@ -201,7 +201,8 @@ class Template:
                 self.checker.say(line(value), f"{path}.{key(name)}: {text(value)} is no resource")
 
     def _parent(self, item: Declaration, body: Node) -> None:
-        """A child's type begins with its parent's; a nested type has either a parent or its name in full."""
+        """Check a child's type: it begins with its parent's type. A nested type has either a parent or its
+        full name."""
         own = self.resource_types[item.name].partition("@")[0]
         given = next((text(value) for name, value in entries(body) if key(name) == "parent"), None)
         owner = self.resource_types.get(given or "", "").partition("@")[0]

@@ -1,4 +1,4 @@
-"""The check itself, on templates of a few lines."""
+"""Tests of the check itself, with templates of a few lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GROUP = "'Microsoft.Resources/resourceGroups@2025-04-01'"
 
 
 def check(folder: Path, source: str, **modules: str) -> Report:
-    """The report on a template and its modules."""
+    """Return the report on a template and its modules."""
     for name, content in {"main": source, **modules}.items():
         (folder / f"{name}.bicep").write_text(content)
     return Check(folder / "main.bicep").run()

@@ -1,4 +1,4 @@
-"""What a deployment installs: for the Python that runs it, pinned, and nothing that the host does not use."""
+"""A deployment installs pinned packages for its own Python, and no package that the host does not use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION = re.search(r"name: 'python'\s+version: '([\d.]+)'", FUNCTIONS)
 
 
 def lines_of(name: str) -> list[str]:
-    """A requirements file's lines and those of the files that it includes, without options and comments."""
+    """Return the lines of a requirements file and of its included files, without options and comments."""
     found = []
     for line in (ROOT / name).read_text().splitlines():
         if line.startswith("-r "):
@@ -30,19 +30,19 @@ def lines_of(name: str) -> list[str]:
 
 
 def asked(name: str, python: str) -> list[Requirement]:
-    """What pip has to install from a requirements file with this Python on Linux."""
+    """Return what pip has to install from a requirements file with this Python on Linux."""
     environment = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     every = map(Requirement, lines_of(name))
     return [one for one in every if one.marker is None or one.marker.evaluate(environment)]
 
 
 def exists(requirement: Requirement) -> bool:
-    """Whether there is such a version: `azure-functions` begins with 1.0."""
+    """Return whether such a version exists: `azure-functions` begins with 1.0."""
     return str(requirement) != 'azure-functions==0; python_version != "3.13"'
 
 
 def closure(names: set[str]) -> set[str]:
-    """These packages and all that they need, as it is installed here."""
+    """Return these packages and all their requirements, as installed here."""
     seen: set[str] = set()
     todo = {canonicalize_name(name) for name in names}
     while todo:
@@ -107,7 +107,8 @@ def test_azd_restore_has_a_package_to_install() -> None:
     """`azd restore` runs `pip install .` wherever there is a pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["build-system"]["build-backend"] == "hatchling.build"
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]  # not guessed from the folders
+    # explicit, not guessed from the folders
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
 
 def test_what_azd_restore_and_editors_leave_stays_behind() -> None:

@@ -1,4 +1,4 @@
-"""Both converters make the same of the same type: one told by Bicep's file, one by a package's models."""
+"""Both converters give the same result for the same type: from Bicep's file and from a package's models."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def from_models(models: str) -> Type:
 
 
 def told(found: Type) -> Any:
-    """A type as plain data; without the envelope that every resource has."""
+    """Return a type as plain data, without the members that every resource has."""
     if found.kind == "array":
         return [told(found.item)]
     if found.kind == "object":

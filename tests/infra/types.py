@@ -1,4 +1,4 @@
-"""Types: those of the published schemas, and those that a template declares itself."""
+"""Types: from the published schemas, and declared by a template itself."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ READ_ONLY = 2
 
 @dataclass(frozen=True)
 class Type:
-    """One type. Its entry names others by number, in the table of its file, or holds them."""
+    """One type. Its entry refers to other types by their number in the file's table, or contains them."""
 
     entry: Mapping[str, Any]
     table: Sequence[Mapping[str, Any]] = ()
 
     def at(self, place: int | Type) -> Type:
-        """Another type of the same file."""
+        """Return another type of the same file."""
         return place if isinstance(place, Type) else Type(self.table[place], self.table)
 
     @property
     def kind(self) -> str:
-        """Which it is: string, int, bool, any, array, object, tagged or place."""
+        """Return the kind: string, int, bool, any, array, object, tagged or place."""
         return str(self.entry["kind"])
 
     @property
     def values(self) -> frozenset[str]:
-        """The values that a string or number may have; empty: any."""
+        """Return the allowed values of a string or number; empty: any value."""
         return frozenset(map(str, self.entry.get("values", ())))
 
     @property
     def item(self) -> Type:
-        """What an array holds."""
+        """Return the type of an array's items."""
         return self.at(self.entry["item"]) if "item" in self.entry else ANY
 
     @property
     def extra(self) -> Type | None:
-        """What an object's further properties are; None: there may be none."""
+        """Return the type of an object's additional properties; None: none are allowed."""
         return self.at(self.entry["extra"]) if "extra" in self.entry else None
 
     @property
     def properties(self) -> dict[str, tuple[Type, int]]:
-        """The properties of an object, each with its flags."""
+        """Return the properties of an object, each with its flags."""
         return {
             name: (self.at(place), flags) for name, (place, flags) in self.entry.get("properties", {}).items()
         }
 
     def tagged(self, tag: str) -> Type | None:
-        """The variant of an object whose tag has this value."""
+        """Return the variant of an object whose tag has this value."""
         place = self.entry["elements"].get(tag)
         return None if place is None else self.at(place)
 
@@ -70,12 +70,12 @@ PRIMITIVES = {"string": STRING, "int": INT, "bool": BOOL, "array": Type({"kind":
 
 
 def array(item: Type) -> Type:
-    """A list of such items."""
+    """Return the type of a list of such items."""
     return Type({"kind": "array", "item": item})
 
 
 def record(properties: Mapping[str, tuple[Type, int]], extra: Type | None = None) -> Type:
-    """An object with these properties."""
+    """Return the type of an object with these properties."""
     return Type({"kind": "object", "properties": properties, **({"extra": extra} if extra else {})})
 
 
@@ -84,7 +84,7 @@ PRIMITIVES["object"] = record({}, ANY)
 
 @cache
 def resources() -> dict[str, Type]:
-    """The published types that the repository holds, by `Provider/type@version`."""
+    """Return the published types in the repository, by `Provider/type@version`."""
     found: dict[str, Type] = {}
     for path in sorted(SCHEMAS.glob("*.json")):
         content = json.loads(path.read_text())

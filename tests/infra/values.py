@@ -1,4 +1,4 @@
-"""Whether what a template sets is what the type allows."""
+"""Check that the values in a template match their types."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.infra.types import ANY, READ_ONLY, REQUIRED, Type
 
 
 class Checker:
-    """Compares the values of one file with types, and counts."""
+    """Compare the values of one file with types, and count the comparisons."""
 
     def __init__(self, file: str, report: Report) -> None:
         self.file, self.report = file, report
 
     def say(self, at: int, why: str) -> None:
-        """Note a fault."""
+        """Record a fault."""
         self.report.faults.add(Fault(self.file, at, why))
 
     def value(self, node: Node, target: Type, scope: Scope, path: str) -> None:
-        """Check an expression where `target` is wanted."""
+        """Check an expression for which `target` is the expected type."""
         if node.type == "object" and target.kind in ("object", "tagged"):
             self.fields(node, self._variant(node, target), scope, path)
         elif node.type == "array" and target.kind == "array":
@@ -58,7 +58,7 @@ class Checker:
                 self.say(line(node), f"{path}: {value!r} does not match {target.entry['pattern']}")
 
     def fields(self, node: Node, target: Type, scope: Scope, path: str) -> None:
-        """Check an object's properties: known, not read-only, of their type, and none left out."""
+        """Check an object's properties: each is known, not read-only and of its type; none is missing."""
         seen: set[str] = set()
         known = target.properties
         for name, value in entries(node):
@@ -101,7 +101,7 @@ class Checker:
         return Type({**found.entry, "properties": {**target.properties, **found.properties}}, found.table)
 
     def fits(self, found: Type, target: Type, at: int, path: str) -> None:
-        """Check a type where another is wanted."""
+        """Check that a type can be used for the expected type."""
         if found.kind == "any" and target.kind != "any" and found is not NOTHING:
             self.report.passed_over.add(Fault(self.file, at, f"{path}: any type"))
         if "any" in (found.kind, target.kind):

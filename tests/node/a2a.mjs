@@ -1,5 +1,5 @@
-// npm's `@a2a-js/sdk`, as it is: node a2a.mjs URL CHAIN CALL, where CALL is one of the calls below, in JSON. A JSON
-// line for each event, then one with the result or the error.
+// npm's `@a2a-js/sdk`, unmodified: node a2a.mjs URL CHAIN CALL, where CALL is one of the calls below, in
+// JSON. Prints a JSON line for each event, then one with the result or the error.
 import { CancelTaskRequest, GetTaskRequest, SendMessageRequest, StreamResponse, SubscribeToTaskRequest, Task } from '@a2a-js/sdk';
 import { ClientFactory } from '@a2a-js/sdk/client';
 

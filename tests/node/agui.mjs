@@ -1,14 +1,16 @@
-// Agents of npm `@ag-ui/client`, as they are: a command is a JSON object a line on stdin, with the agent's name and
-// what it `does`; for each there is a line when it is done, and one whenever the text of the last message has changed.
-// An agent that is `resuming` has the `fetch` of docs/formats.md; any other has none but Node's own.
+// Agents of npm `@ag-ui/client`, unmodified. A command is one JSON object in a line of stdin, with the
+// agent's name and the action in `does`. A line is printed when a command is done, and whenever the text of
+// the last message has changed. An agent that is `resuming` uses the `fetch` of docs/formats.md; any other
+// uses Node's own.
 import { readFileSync } from 'node:fs';
 import readline from 'node:readline';
 import './fast.mjs';
 import { HttpAgent } from '@ag-ui/client';
 
-// A cut is told to the process, too: the agent cancels a reader that has failed already, and throws what that says.
+// A cut also causes an unhandled rejection: the agent cancels a reader that has failed already, and that call
+// throws.
 process.on('unhandledRejection', () => {});
-console.error = () => {}; // what an agent tells of each run that failed
+console.error = () => {}; // the agent logs each failed run there
 const warned = [];
 console.warn = (line) => warned.push(String(line));
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);

@@ -1,5 +1,6 @@
-// Chats of npm `ai` 5, 6 and 7, as they are: a command is a JSON object a line on stdin, with the chat's name and
-// what it `does`; for each there is a line when it is done, and one whenever the text that stands has changed.
+// Chats of npm `ai` 5, 6 and 7, unmodified. A command is one JSON object in a line of stdin, with the chat's
+// name and the action in `does`. A line is printed when a command is done, and whenever the displayed text
+// has changed.
 import readline from 'node:readline';
 
 const VERSIONS = { 5: await import('ai5'), 6: await import('ai6'), 7: await import('ai7') };
@@ -7,11 +8,11 @@ const TRANSPORTS = {
   '@ai-sdk/workflow': (await import('@ai-sdk/workflow/client')).WorkflowChatTransport,
   '@workflow/ai': (await import('@workflow/ai')).WorkflowChatTransport,
 };
-console.error = () => {}; // what a transport that comes back by itself tells of each broken connection
+console.error = () => {}; // a reconnecting transport logs each broken connection there
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const chats = new Map();
 
-// The parts that stand, as docs/formats.md has it.
+// The parts that are not void, by the rules of docs/formats.md.
 const nameOf = (part) => part.toolCallId ?? part.providerMetadata?.holdfast?.part ?? part.data?.part;
 const standing = (message) => message.parts.reduce((parts, part) => part.type === 'data-replay' ? []
   : part.type !== 'data-reset' ? [...parts, part]
@@ -19,7 +20,7 @@ const standing = (message) => message.parts.reduce((parts, part) => part.type ==
 
 const textOf = (parts) => parts.filter((part) => part.type === 'text').map((part) => part.text).join('');
 
-// What `useChat` keeps, without React.
+// The state that `useChat` keeps, without React.
 class State {
   status = 'ready';
   error = undefined;
@@ -51,7 +52,8 @@ class State {
   snapshot = (thing) => structuredClone(thing);
 }
 
-// A broken connection is `TypeError: terminated` to Node, which no version takes for one; browsers say other words.
+// Node reports a broken connection as `TypeError: terminated`, which no version of `ai` recognises as a
+// broken connection; browsers use other words.
 async function asInChromium(...asked) {
   const answer = await fetch(...asked);
   if (!answer.ok || !answer.body) return answer;
@@ -67,8 +69,8 @@ async function asInChromium(...asked) {
   return new Response(body, { status: answer.status, headers: answer.headers });
 }
 
-// A gateway's answers, one for each time that it is asked; a connection may break behind one, when all of it has
-// been taken: what is still under way is lost to a client.
+// The answers of a gateway, one for each request. A connection may break after an answer when the client has
+// read all of it: data still in transit is lost to a client.
 const given = (answers) => async () => {
   const { text, cut } = answers.shift();
   let sent = false;
@@ -94,7 +96,7 @@ function open({ chat: name, version, api, browser, messages = [], ended, answers
     api,
     ...options,
     ...(workflow && {
-      // As docs/formats.md has it: the chat has its name then, and can be found again after a reload.
+      // As docs/formats.md says: the chat then has its name, and can be found again after a reload.
       ...(named && { prepareSendMessagesRequest: ({ id, messages: all, body }) => ({ body: { id, messages: all, ...body } }) }),
       fetch: async (url, init) => {
         const answer = await fetch(url, init);
@@ -125,7 +127,7 @@ function open({ chat: name, version, api, browser, messages = [], ended, answers
   chats.set(name, { chat, state, seen, opened: { chat: name, version, api, browser, ended, answers, tools, approvals, workflow, named, ...options } });
 }
 
-// The documentation's own lines, with all but React: one that waits a second there waits none here.
+// Run the code of the documentation, without React. Its pause of one second is left out here.
 function documented({ chat: name, version, code }) {
   const { AbstractChat, DefaultChatTransport } = VERSIONS[version];
   const state = new State(name, []);
@@ -140,7 +142,7 @@ function documented({ chat: name, version, code }) {
 const VERBS = {
   open,
   documented,
-  // A page that is loaded again, with the messages as they were kept.
+  // Reload the page, with the stored messages.
   reload: ({ chat }) => {
     const { state, opened } = chats.get(chat);
     open({ ...opened, messages: JSON.parse(JSON.stringify(state.messages)) });
@@ -149,13 +151,13 @@ const VERBS = {
   again: ({ chat }) => chats.get(chat).chat.sendMessage(),
   regenerate: ({ chat }) => chats.get(chat).chat.regenerate(),
   resume: ({ chat }) => chats.get(chat).chat.resumeStream(),
-  // What a tool of the page's has answered; behind the last one the conversation goes on by itself.
+  // Send the answer of a tool of the page. After the last answer the conversation continues by itself.
   answer: async ({ chat: name, ...given }) => {
     const { chat } = chats.get(name);
     await (chat.addToolOutput ?? chat.addToolResult).call(chat, given);
     while (chat.status !== 'ready' && chat.status !== 'error') await new Promise(setImmediate);
   },
-  // Yes or no to a call of a tool; behind the last one the conversation goes on by itself.
+  // Approve or refuse a tool call. After the last decision the conversation continues by itself.
   approve: async ({ chat: name, ...given }) => {
     const { chat } = chats.get(name);
     await chat.addToolApprovalResponse(given);

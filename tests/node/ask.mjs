@@ -1,6 +1,7 @@
-// web/client.js at a gateway: node ask.mjs URL CALL [OPTIONS of Gateway, in JSON], where CALL is {"stream": …}, {"follow": [id, after]},
-// {"retry": [id, options]}, {"status": id} or {"cancel": id}, in JSON. One JSON line for each event, then one with the result or the error.
-// Its clock runs fifty times as fast as the gateway's: how long it pauses is not what is tested (fast.mjs).
+// web/client.js at a gateway: node ask.mjs URL CALL [OPTIONS of Gateway, in JSON], where CALL is {"stream":
+// …}, {"follow": [id, after]}, {"retry": [id, options]}, {"status": id} or {"cancel": id}, in JSON. Prints
+// one JSON line for each event, then one with the result or the error. Its clock runs fifty times as fast as
+// the gateway's, because the length of its pauses is not tested (fast.mjs).
 import "./fast.mjs";
 import { Gateway, GatewayError } from "../../web/client.js";
 

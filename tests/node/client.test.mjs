@@ -1,5 +1,6 @@
-// web/client.js by itself: its decoder on the shared table of byte streams, and the client against a gateway that
-// does what ours does rarely. Run by tests/test_client_js.py; what goes over a real gateway is tested there.
+// web/client.js alone: its decoder with the shared table of byte streams, and the client with a gateway that
+// gives answers that ours gives rarely. Run by tests/test_client_js.py, which also tests the client with a
+// real gateway.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -7,7 +8,7 @@ import { createServer } from "node:http";
 import { test } from "node:test";
 import { Decoder, Gateway, GatewayError, Refused, StreamCancelled, StreamFailed, Unreachable } from "../../web/client.js";
 
-const SPLIT_EVERYWHERE_BYTES = 1000; // longer streams are split into pieces of these sizes instead
+const SPLIT_EVERYWHERE_BYTES = 1000; // longer streams are split only into pieces of these sizes
 const PIECES_BYTES = [1, 1000, 4096, 65_537];
 const table = JSON.parse(readFileSync(new URL("../streams.json", import.meta.url), "utf8"));
 const whole = (given) => typeof given === "string" ? given : given.map((part) => typeof part === "string" ? part : part[0].repeat(part[1])).join("");
@@ -58,7 +59,8 @@ test("an unfinished event is bounded, a stream is not", () => {
   assert.throws(() => feed(new Decoder(1000), "data: 0123456789\n".repeat(100)), RangeError);
 });
 
-// A gateway that gives these answers one after the other, to a client whose clock runs a thousand times as fast.
+// A gateway that gives these answers one after the other, to a client whose clock runs a thousand times as
+// fast.
 const NOBODY = `00${"A".repeat(22)}`;
 const wait = globalThis.setTimeout;
 const quick = (work, ms, ...given) => wait(work, ms / 1000, ...given);
@@ -233,7 +235,7 @@ test("reconnect ends a pause, but none that the gateway has asked for", { timeou
   const waits = busy.client.follow(NOBODY, "", { signal: over.signal, onConnection: (open) => {
     if (!open && ++lost === 2) wait(() => { waits.reconnect(); wait(() => over.abort(), 5); }, 1);
   } });
-  await assert.rejects(all(waits), { name: "AbortError" }); // and not for want of a third answer
+  await assert.rejects(all(waits), { name: "AbortError" }); // the cause must not be a missing third answer
   assert.equal(busy.asked.length, 2);
 }));
 
@@ -245,7 +247,7 @@ test("status and cancel are asked again while the gateway is away, and refused a
   await assert.rejects(gateway(answer('{"code":"not_found"}', 404)).client.status("x"), { code: "not_found" });
 }));
 
-// Over sockets.
+// Tests over sockets.
 const open = [];
 async function serve(handle) {
   const server = createServer(handle).listen(0, "127.0.0.1");
@@ -285,7 +287,7 @@ test("a signal ends the following at once, and following the same stream again g
   const controller = new AbortController();
   const stream = new Gateway(url).stream({ user: "q", signal: controller.signal });
   await assert.rejects(async () => { for await (const event of stream) controller.abort(new Error(event.type)); }, { message: "start" });
-  await closed[0]; // the connection as well
+  await closed[0]; // the connection is closed too
   await assert.rejects(all(stream), { message: "start" });
   assert.deepEqual((await all(new Gateway(url).follow(stream.id, stream.lastEventId))).map((event) => event.type), ["done"]);
   const pausing = new AbortController();

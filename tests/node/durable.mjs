@@ -1,6 +1,6 @@
-// Reads a stream with npm's `@durable-streams/client`, as it is, and as an application does that wants all of
-// it: after a broken connection it begins again at the last offset that it was given. A JSON line for each
-// batch, for each beginning, for each error that the client has told of, and for the end.
+// Reads a stream with npm's `@durable-streams/client`, unmodified, as an application that wants all messages:
+// after a broken connection it starts again at the last offset that it received. Prints a JSON line for each
+// batch, each start, each error that the client reported, and the end.
 //   node durable.mjs <url> <sse|long-poll|true|false> [<offset>] [<options of stream(), as JSON>]
 import { stream } from '@durable-streams/client';
 
@@ -13,13 +13,13 @@ const GRACE_MS = 250;
 
 let offset = from;
 const told = (error) => say({ error: error.name, code: error.code, status: error.status, text: error.message });
-// What a broken connection is to the client; anything else is an answer, and final.
+// How the client reports a broken connection. Any other error is an answer, and final.
 const broken = (error) => error.status === undefined && error.code !== 'PARSE_ERROR';
 
-// Resolves when the client has handed over all there will be, or when it has ended before. What it hands over
-// after that, or after an error, is not taken: it comes again from the last offset on. The client's `closed` is
-// no sign of the end: it is resolved before the last batch is handed over, and stays so when that one's body
-// breaks and never is.
+// Resolves when the client has delivered all messages, or has stopped before. Messages that the client
+// delivers after its stop or after an error are ignored: they come again from the last offset. The client's
+// `closed` does not show the end: it is resolved before the last batch is delivered, and stays resolved if
+// the body of that batch breaks and the batch never comes.
 async function read() {
   const backoffOptions = { initialDelay: 10, maxDelay: 100, multiplier: 1.3 };
   const response = await stream({ url, offset, live, backoffOptions, ...JSON.parse(options) });

@@ -1,12 +1,13 @@
-// Runs tests of npm's `@durable-streams/server-conformance-tests` against a URL: those whose full names stand in
-// the files, one a line. Which passed, which failed and why, and how many were left out: one JSON line.
+// Runs tests of npm's `@durable-streams/server-conformance-tests` against a URL: the tests whose full names
+// are in the files, one in each line. Prints one JSON line: the passed tests, the failed tests with reasons,
+// and the number of omitted tests.
 //   node durable_conformance.mjs <url> <file of names>...
-// Within vitest it is the file of tests itself.
+// Inside vitest this file is the test file itself.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-const LONG_POLL_MS = 30_000; // how long the suite waits for the end of one; the gateway under test ends it sooner
-const AT_ONCE = 4; // most of them wait
+const LONG_POLL_MS = 30_000; // the suite's wait for the end of a long poll; the gateway's is shorter
+const AT_ONCE = 4; // most tests only wait
 
 if (process.env.VITEST) {
   const { runConformanceTests } = await import('@durable-streams/server-conformance-tests');
@@ -24,7 +25,7 @@ if (process.env.VITEST) {
     testNamePattern: `^(${escaped.join('|')})$`,
     sequence: { concurrent: true },
     maxConcurrency: AT_ONCE,
-    testTimeout: 60_000, // a busy machine fails nothing
+    testTimeout: 60_000, // so that a busy machine fails no test
     watch: false,
     cache: false,
     reporters: [{ onInit() {} }],
@@ -41,5 +42,5 @@ if (process.env.VITEST) {
   }
   await vitest.close();
   console.log(JSON.stringify(told));
-  process.exit(0); // the client's timers for aborted polls would keep it
+  process.exit(0); // the client's timers for aborted polls would keep the process alive
 }

@@ -1,4 +1,5 @@
-// Follows the feed with the product's own client until so many streams have ended: one JSON line for each event.
+// Follows the feed with the product's own client until the given number of streams has ended. Prints one JSON
+// line for each event.
 import { Gateway } from '../../web/client.js';
 
 const [url, key, ...ids] = process.argv.slice(2);

@@ -1,11 +1,14 @@
-// Follows a stream with npm's @microsoft/fetch-event-source: node fetch_event_source.mjs URL [BODY]. With a body it
-// POSTs, and repeats the POST with its Idempotency-Key. One JSON line for each event, and one for each connection.
+// Follows a stream with npm's @microsoft/fetch-event-source: node fetch_event_source.mjs URL [BODY]. With a
+// body it sends a POST, and repeats the POST with its Idempotency-Key. Prints one JSON line for each event,
+// and one for each connection.
 //
-// The library takes an event for seen when its `id:` line has come, so a cut inside an event would lose it.
-// `fetch` is its own seam for that: it gets the cursor of the last event that was really given.
+// The library counts an event as received when its `id:` line has come, so a cut inside an event would lose
+// the event. The library's `fetch` option can correct this: it sends the cursor of the last event that was
+// really delivered.
 import { createRequire } from "node:module";
 
-// It is made for browsers: it asks `window` for its timers, and `document` whether somebody looks.
+// The library is made for browsers: it uses the timers of `window`, and asks `document` whether the page is
+// visible.
 globalThis.window = globalThis;
 globalThis.document = new EventTarget();
 const { fetchEventSource } = createRequire(import.meta.url)("@microsoft/fetch-event-source");
@@ -34,5 +37,5 @@ await fetchEventSource(url, {
   onclose() {
     throw new Error("closed, and not at the end");
   },
-  onerror: () => 10, // milliseconds: how long it pauses is for its user to say
+  onerror: () => 10, // milliseconds: the user of the library sets the pause
 });

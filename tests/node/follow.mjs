@@ -1,6 +1,6 @@
-// Follows a URL with npm's `eventsource`, as it is: one JSON line for each event, and one for each
-// connection. Reconnecting is its own affair; it ends when a status that is not 200 has stopped it. With a second
-// argument its clock runs fifty times as fast.
+// Follows a URL with npm's `eventsource`, unmodified. Prints one JSON line for each event, and one for each
+// connection. The package reconnects by itself. The script ends when a status other than 200 has stopped it.
+// With a second argument its clock runs fifty times as fast.
 import { EventSource } from 'eventsource';
 
 const KINDS = ['message', 'start', 'stage', 'tool', 'custom', 'reset', 'done', 'failed', 'cancelled'];

@@ -1,5 +1,6 @@
-// Runs through `@langchain/langgraph-sdk`, as it is: a JSON line for each part of a run's stream or, as `useStream`
-// shows them, for each change of a thread's messages. With `speed` its clock runs so many times as fast.
+// Runs with `@langchain/langgraph-sdk`, unmodified. Prints a JSON line for each part of a run's stream or, as
+// `useStream` shows them, for each change of a thread's messages. `speed` is the factor by which its clock
+// runs faster.
 import { Client } from '@langchain/langgraph-sdk';
 import { StreamOrchestrator } from '@langchain/langgraph-sdk/ui';
 
@@ -24,7 +25,7 @@ async function stream() {
   for await (const part of parts) say(part);
 }
 
-// What React's hook is around; `question` is submitted, or the run `join` is read from its start.
+// The code inside React's hook: `question` is submitted, or the run `join` is read from its start.
 async function use() {
   const stored = new Map();
   globalThis.window = {};
@@ -53,9 +54,9 @@ async function use() {
   process.stdin.destroy();
 }
 
-// For each case a thread: a run, and one more for each answer to what the one before has asked. An answer is what
-// `command.resume` takes, or with `each` the answers by the values of the questions. What each run asks, by its stream and
-// by the thread; the state at its end.
+// Use a new thread for each case: one run, and one more run for each answer to the question of the run
+// before. An answer is the value for `command.resume`, or with `each` the answers keyed by the values of the
+// questions. Prints the questions of each run, from its stream and from the thread, and the state at the end.
 async function answer() {
   for (const one of asked.cases) say({ name: one.name, ...(await answered(one).catch((error) => ({ turns: [], error: String(error) }))) });
 }

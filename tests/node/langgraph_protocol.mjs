@@ -1,5 +1,5 @@
-// A thread's events by `client.threads.stream()` of `@langchain/langgraph-sdk`, as it is: a JSON line for each piece of
-// text, for each message at its end, and at the end of all.
+// The events of a thread with `client.threads.stream()` of `@langchain/langgraph-sdk`, unmodified. Prints a
+// JSON line for each piece of text, for each finished message, and at the end.
 import { Client } from '@langchain/langgraph-sdk';
 
 const [url, given] = process.argv.slice(2);

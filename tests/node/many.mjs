@@ -1,4 +1,5 @@
-// Follows several streams on one connection with the product's own client: one JSON line for each event.
+// Follows several streams on one connection with the product's own client. Prints one JSON line for each
+// event.
 import { Gateway } from '../../web/client.js';
 
 const [url, key, ...ids] = process.argv.slice(2);

@@ -1,6 +1,7 @@
-// npm's `@modelcontextprotocol/sdk`, as it is: node mcp.mjs URL TOOL ARGUMENTS [CANCEL_AT]. A JSON line for each
-// notification of progress, then one with the version, the tools and the result, or the error. With CANCEL_AT the
-// call is given up at that notification. Its clock runs fifty times as fast as the gateway's (fast.mjs).
+// npm's `@modelcontextprotocol/sdk`, unmodified: node mcp.mjs URL TOOL ARGUMENTS [CANCEL_AT]. Prints a JSON
+// line for each progress notification, then one with the version, the tools and the result, or the error.
+// With CANCEL_AT the call is cancelled at that notification. Its clock runs fifty times as fast as the
+// gateway's (fast.mjs).
 import './fast.mjs';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';

@@ -1,6 +1,6 @@
-// The installed package in Vite: node npm_build.mjs PROJECT builds its page with each React, into dist/19 and dist/18, its
-// readme.tsx, and programs that import only one thing; one JSON line: what Vite warned of, and each program's bytes as they
-// are and gzipped, without React.
+// Builds with the installed package in Vite: node npm_build.mjs PROJECT builds its page with each React, into
+// dist/19 and dist/18, its readme.tsx, and programs that each import only one thing. Prints one JSON line:
+// the warnings of Vite, and the size of each program in bytes, plain and gzipped, without React.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -18,7 +18,7 @@ const customLogger = createLogger("silent");
 for (const level of ["warn", "warnOnce", "error"]) customLogger[level] = (text) => void warnings.push(text);
 const common = { root, logLevel: "warn", configFile: false, customLogger, base: "./" };
 
-// React as in development: its strict mode begins effects twice there.
+// React in development mode: its strict mode starts effects twice.
 const define = { "process.env.NODE_ENV": '"development"' };
 const modules = new URL("./node_modules/", import.meta.url).pathname;
 const older = [{ find: /^react(?=$|\/)/, replacement: `${modules}react18` }, { find: /^react-dom(?=$|\/)/, replacement: `${modules}react-dom18` }];

@@ -1,7 +1,8 @@
-// npm's `openai`, as it is: node openai.mjs URL KEY CALL, where CALL is one of the calls below, in JSON. A JSON
-// line for each event and for each connection that was cut, then one with the result or the error. A cut is no
-// error of `create` and `follow`: they go on after the last event, as its documentation says. Its clock runs
-// fifty times as fast as the gateway's: how long it pauses is not what is tested (fast.mjs).
+// npm's `openai`, unmodified: node openai.mjs URL KEY CALL, where CALL is one of the calls below, in JSON.
+// Prints a JSON line for each event and for each cut connection, then one with the result or the error.
+// `create` and `follow` do not treat a cut as an error: they continue after the last event, as the package's
+// documentation says. Its clock runs fifty times as fast as the gateway's, because the length of its pauses
+// is not tested (fast.mjs).
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import './fast.mjs';
@@ -15,7 +16,7 @@ const [[verb, given]] = Object.entries(JSON.parse(call));
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: given.retries ?? 0, timeout: 10 ** 7 });
 const ENDS = new Set(['response.completed', 'response.failed', 'response.incomplete']);
 
-// Goes on from where a connection was cut, until the response has ended.
+// Continues after a cut connection until the response has ended.
 async function follow(stream, id, after) {
   for (;;) {
     try {
@@ -56,7 +57,7 @@ const calls = {
   },
   retrieve: async ({ id }) => client.responses.retrieve(id),
   cancel: async ({ id }) => client.responses.cancel(id),
-  // Events of many streams, a stream a line, as the helper takes them: no gateway is asked.
+  // Gives the helper the events of many streams, one stream in each line, without a gateway.
   replay: async ({ file }) => {
     const texts = [];
     for await (const line of createInterface({ input: createReadStream(file) })) {

@@ -1,5 +1,6 @@
-// A person at the page, in headless Chromium: one command a line on stdin, [verb, ...arguments] in JSON;
-// one answer a line on stdout, {"value"} or {"error"}. Waits for conditions only. Ends with its stdin.
+// A user of the page in headless Chromium. A command is one line of stdin, [verb, ...arguments] in JSON; the
+// answer is one line of stdout, {"value"} or {"error"}. It only waits for conditions, never for a time. It
+// ends when stdin ends.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -22,7 +23,8 @@ function show(tab) {
   page.on("dialog", (dialog) => { complaints.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
 }
 
-async function open(url, width = 1200, scheme = "light", height = 800, deviceScaleFactor = 1) { // as somebody who was never here before
+// as a new user
+async function open(url, width = 1200, scheme = "light", height = 800, deviceScaleFactor = 1) {
   await context?.close();
   complaints.length = 0;
   context = await browser.newContext({ viewport: { width, height }, deviceScaleFactor, colorScheme: scheme, permissions: ["clipboard-read", "clipboard-write"] });
@@ -30,7 +32,7 @@ async function open(url, width = 1200, scheme = "light", height = 800, deviceSca
   await page.goto(url);
 }
 
-function passing(error) { // what is looked at while the page is loaded anew is not true yet
+function passing(error) { // while the page reloads, such an error is temporary
   if (!/Execution context was destroyed|navigation/.test(String(error))) throw error;
   return false;
 }
@@ -41,14 +43,15 @@ async function until(look, what) {
   }
 }
 
-// The last answer's part of this class: of the last turn, the stream that goes on in it last.
+// The part with this class in the last answer: in the last turn, the last stream that continues it.
 const part = (name) => page.locator(`.turn:last-child .${name}`).last();
 
 const verbs = {
   open,
   ask: async (text) => { await page.getByRole("textbox", { name: "Your question" }).fill(text); await page.keyboard.press("Enter"); },
   press: (name) => page.getByRole("button", { name, exact: true }).last().click(),
-  // What is in the group (a question, by what it asks) of this name; of several answers' groups, the last's.
+  // The element in the group with this name (a group is a question, named by its text); if several answers
+  // have one, the last.
   decide: (group, name) => page.getByRole("group", { name: group, exact: true }).last().getByRole("button", { name, exact: true }).click(),
   fill: (label, text) => page.getByLabel(label, { exact: true }).last().fill(text),
   choose: (label, option) => page.getByLabel(label, { exact: true }).last().selectOption({ label: option }),
@@ -56,8 +59,8 @@ const verbs = {
   type: async (label, text) => { await page.getByLabel(label).fill(text); await page.keyboard.press("Enter"); },
   keys: async (...names) => { for (const name of names) await page.keyboard.press(name); },
   focused: () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent.trim()),
-  // The browser's network: what is tried fails from now on, and what is open is dropped, until the page says that it is cut off.
-  // A connection that was on its way may open yet, and is dropped then.
+  // Turns the browser's network off: new requests fail, and open connections are dropped, until the page
+  // shows that it is cut off. A connection that was being opened may still open, and is then dropped too.
   offline: async () => {
     await context.setOffline(true);
     let dropped = false;
@@ -70,21 +73,22 @@ const verbs = {
     }, dropped).then((now) => { dropped = now.dropped; return now.away; }), "the page is cut off");
   },
   online: () => context.setOffline(false),
-  // What axe-core finds on the page as it stands: each rule with the elements that break it.
+  // The faults that axe-core finds on the present page: each rule with the elements that break it.
   axe: async () => {
     await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
     const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
     return violations.map(({ id, nodes }) => [id, ...nodes.map(({ html }) => html.slice(0, 200))]);
   },
-  clock: () => page.clock.install(), // the page's own, which only goes on by `later`, and as time goes by
+  clock: () => page.clock.install(), // the clock of the page: `later` moves it, and real time does too
   later: (ms) => page.clock.fastForward(ms),
   hover: (selector) => page.locator(selector).last().hover(),
   click: (selector) => page.locator(selector).last().click(),
-  network: (up) => context.setOffline(!up), // of any page
+  network: (up) => context.setOffline(!up), // for all pages
   reload: async () => void (await page.reload()),
   back: async () => void (await page.goBack()),
   tab: async () => { const address = page.url(); show(await context.newPage()); await page.goto(address); },
-  // Until the last answer's part of this class holds exactly this text, but for space around it, or, with `among`, this among other text.
+  // Waits until the part with this class in the last answer has exactly this text, without outer space, or,
+  // with `among`, contains it.
   see: async (name, text, among = false) => {
     const holds = ([name, text, among]) => {
       const now = [...document.querySelectorAll(`.turn:last-child .${name}`)].at(-1)?.textContent.trim();
@@ -98,12 +102,13 @@ const verbs = {
   read: async (name) => (await part(name).textContent()).trim(),
   shown: (name) => part(name).isVisible(),
   count: (selector) => page.locator(selector).count(),
-  until: (source) => until(() => page.evaluate(source), source), // not by waitForFunction, whose strings the page's policy forbids
+  // waitForFunction needs strings that the page's policy forbids
+  until: (source) => until(() => page.evaluate(source), source),
   run: (source) => page.evaluate(source),
-  picture: async (path) => { // of a page that stands still: one that is scrolled meanwhile would be torn
+  picture: async (path) => { // of a page that does not move: scrolling would tear the picture
     await page.evaluate(async () => {
-      globalThis.setTimeout = () => 0; // what is drawn next waits for it
-      for (const by of [0, 0, -1, 0, 1, 0, 0]) { // what is sticky is put anew where it belongs
+      globalThis.setTimeout = () => 0; // stops further drawing
+      for (const by of [0, 0, -1, 0, 1, 0, 0]) { // so that sticky elements return to their places
         scrollBy(0, by);
         await new Promise((over) => { requestAnimationFrame(over); });
       }

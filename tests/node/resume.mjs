@@ -1,4 +1,5 @@
-// A stream that asks, followed and answered by our own client: a JSON line for each result.
+// Follows a stream that asks, and answers it, with the product's own client. Prints a JSON line for each
+// result.
 import { Gateway } from '../../web/client.js';
 
 const [url, given] = process.argv.slice(2);

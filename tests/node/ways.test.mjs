@@ -1,9 +1,9 @@
-// What web/ways.js makes of a question: its titles, its ways, and the answer of each.
+// Tests of web/ways.js: the titles of a question, its ways, and the answer of each way.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { asked, read, told } from "../../web/ways.js";
 
-// A way as [label, kinds of its fields], and the answers that it makes of these texts.
+// A way as [label, kinds of its fields], and the answers that it makes from these texts.
 const seen = (interrupt) => asked(interrupt).items.map(({ title, ways }) => [title, ways.map(({ label, fields }) => [label, fields.map(({ kind }) => kind)])]);
 const answerOf = (interrupt, ...chosen) => {
   const { items, answer } = asked(interrupt);

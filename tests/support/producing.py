@@ -76,8 +76,7 @@ async def fold(redis: Redis, stream_id: str) -> Fold:
 
 
 class Mortal:
-    """`async with Mortal(redis_url, stages, die_after=n)`: writes the words of each stage, and dies by `kill
-    -9`.
+    """`async with Mortal(redis_url, stages, die_after=n)`: writes each stage's words, dies by `kill -9`.
 
     It dies after `die_after` words, when it knows that the last word is stored.
     """

@@ -29,7 +29,7 @@ from tests.chains.written.agents import LONG, get_weather
 
 
 class Options(BaseModel):
-    """What a caller may choose, read from `configurable`."""
+    """Options that a caller may choose, read from `configurable`."""
 
     model: str = "openai:stub"
     asks_back: bool = True
@@ -42,7 +42,7 @@ class Options(BaseModel):
         return cls(**{name: known[name] for name in cls.model_fields if name in known})
 
     def asked(self, *tags: str) -> dict:
-        """The config of a configurable model."""
+        """Return the config of a configurable model."""
         return {"model": self.model, "max_tokens": 500, "api_key": "x", "tags": list(tags)}
 
 
@@ -71,7 +71,7 @@ class AllFound(BaseModel):
 
 
 def whole_or_added(before: list, new: list | dict) -> list:
-    """A reducer: a mapping replaces what stands, a list is added to it."""
+    """Reduce: a mapping replaces the present value, a list is added to it."""
     return new["value"] if isinstance(new, dict) else before + new
 
 
@@ -113,7 +113,7 @@ async def search(query: str, config: RunnableConfig) -> str:
 
 
 def seeker(model):
-    """The graph for one topic: a model and its tools, in turns, then a note of what was found."""
+    """Make the graph for one topic: a model and its tools, in turns, then a note of the findings."""
 
     async def seek(state: Seeking, config: RunnableConfig) -> Command[Literal["use"]]:
         asked = model.bind_tools([search, ponder]).with_retry(stop_after_attempt=2)
@@ -144,7 +144,8 @@ def seeker(model):
 
 
 def leader(model):
-    """The graph that gives the topics out, and runs one seeker for each, all at once within a node."""
+    """Make the graph that assigns the topics, and runs one seeker for each, all concurrently within a
+    node."""
     seeking = seeker(model)
 
     async def lead(state: Leading, config: RunnableConfig) -> Command[Literal["give_out"]]:
@@ -180,7 +181,8 @@ def sought(topic: str) -> dict:
 
 
 def deep_research():
-    """A question is made clear, or asked back; then a brief, the research, and a report."""
+    """Make the graph: clarify the question or ask back; then write a brief, do the research, and write a
+    report."""
     model = init_chat_model(configurable_fields=("model", "max_tokens", "api_key"))
 
     async def clear(state: Research, config: RunnableConfig) -> Command[Literal["brief", "__end__"]]:
@@ -270,7 +272,8 @@ def swarm(settings):
     'then call read_file {"file_path": "/notes.md"} then say The notes: $last',
 )
 def deep_agent(settings):
-    # deepagents looks for this module in sys.modules while it runs: it must be there whole, or not at all.
+    # deepagents looks for this module in sys.modules while it runs: the module must be imported completely,
+    # or not at all.
     import langchain_anthropic  # noqa: F401
     from deepagents import create_deep_agent
 

@@ -1,4 +1,4 @@
-"""Chains of the tutorials, asked by `user`: `given` is what docs/chains.md says that each then gets."""
+"""Chains of the tutorials, asked with `user`; `given` is the input that docs/chains.md promises to each."""
 
 from __future__ import annotations
 

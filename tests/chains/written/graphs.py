@@ -17,12 +17,12 @@ from langgraph.types import CachePolicy, Send, interrupt
 
 from tests.chains.cases import case, documents, llm
 
-# LangGraph reads the annotations of nodes and states where they are written: states are defined here, not in
-# factories.
+# LangGraph evaluates the annotations of nodes and states in the module where they are written. So the states
+# are defined here, not in factories.
 
 
 def graph_of(state, *nodes, **options):
-    """A graph of nodes, one after the other, each (name, function)."""
+    """Make a graph of nodes in sequence, each (name, function)."""
     b = StateGraph(state)
     before = START
     for name, node in nodes:
@@ -33,7 +33,7 @@ def graph_of(state, *nodes, **options):
 
 
 def speaks(what: str | None = None):
-    """A node that asks a model: what was said, or a directive."""
+    """Make a node that asks a model: about the conversation, or with a directive."""
     model = llm()
 
     async def node(state):

@@ -1,4 +1,4 @@
-"""What shows only in a gateway of its own: its end, its limits, its callers, its releases, its log."""
+"""Behaviour that needs a separate gateway: its stop, its limits, its callers, its releases, its log."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from langgraph.graph import START, MessagesState, StateGraph
 from tests.chains.asked import ask
 from tests.chains.cases import check, llm, plain_chain, scratch
 
-SMALL = {"GATEWAY_STAGE_LIMIT_SECONDS": "3", "GATEWAY_LOG_LEVEL": "debug"}  # short stages, and all is told
+# short stage limit, and the most detailed log
+SMALL = {"GATEWAY_STAGE_LIMIT_SECONDS": "3", "GATEWAY_LOG_LEVEL": "debug"}
 
 
 def said(seen) -> str:
-    """A stream's end, and its text."""
+    """Return a stream's end and its text."""
     return seen.error or " ".join(text for group in seen.texts.values() for text in group)
 
 
@@ -132,7 +133,7 @@ async def rolling_release(kit):
     web = await kit.gateway("web", store=store)
     old = await kit.gateway("worker", store=store, env={"GATEWAY_CHAINS": ""})
     asked = asyncio.create_task(ask(web.client, {"chain": "new_chain", "input": "x"}, seconds=60))
-    await asyncio.wait({asked}, timeout=5)  # the old one has it first
+    await asyncio.wait({asked}, timeout=5)  # the old gateway gets it first
     new = None if asked.done() else await kit.gateway("worker", store=store)
     own = await asked
     for gateway in filter(None, (web, old, new)):

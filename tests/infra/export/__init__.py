@@ -1,1 +1,1 @@
-"""Writes tests/infra/schemas anew from published packages; nothing of it runs in a test."""
+"""Regenerate tests/infra/schemas from published packages. No test runs this code."""

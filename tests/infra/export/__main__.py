@@ -1,10 +1,9 @@
-"""Writes tests/infra/schemas anew: `python -m tests.infra.export`, after a template asks for another type.
+"""Regenerate tests/infra/schemas: run `python -m tests.infra.export` after a template uses a new type.
 
-Which types, the templates say. Where they come from:
+The templates determine which types are needed. The sources of the types:
 
-- Bicep's own types, as the package msmcp-azure carries them. It leaves some providers and the newest
-  versions out; for those,
-- the models of the provider's azure-mgmt package, whose API version must be the template's.
+- Bicep's own types, from the package msmcp-azure. It omits some providers and the newest versions.
+- For these, the models of the provider's azure-mgmt package, whose API version must be the template's.
 
 All of it is Microsoft's, under the MIT licence: tests/infra/schemas/LICENSE. Needs pip and the package index,
 and about a minute; no test runs it.
@@ -35,7 +34,7 @@ MODELS = {
     "Microsoft.Cache/redisEnterprise/databases": "Database",
     "Microsoft.Cache/redisEnterprise/databases/accessPolicyAssignments": "AccessPolicyAssignment",
 }
-# What the older packages no longer know and the published reference of 2025-07-01 says.
+# Required properties that the older packages omit and that the published reference of 2025-07-01 lists.
 MUST_BE_SET = {
     "Cluster.properties": ("publicNetworkAccess",),
     "AccessPolicyAssignment.properties": ("accessPolicyName", "user"),
@@ -43,7 +42,7 @@ MUST_BE_SET = {
 
 
 def wanted() -> dict[str, list[str]]:
-    """The resource types of all templates, by provider."""
+    """Return the resource types of all templates, by provider."""
     found = defaultdict(set)
     for path in sorted((ROOT / "infra").rglob("*.bicep")):
         for name in re.findall(r"'(Microsoft\.[\w./]+@[\w-]+)'", path.read_text()):
@@ -52,7 +51,7 @@ def wanted() -> dict[str, list[str]]:
 
 
 def download(package: str, folder: Path) -> ZipFile:
-    """The package's wheel."""
+    """Download the package's wheel."""
     into = folder / package
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(into), package]
     subprocess.run(command, check=True)
@@ -61,7 +60,8 @@ def download(package: str, folder: Path) -> ZipFile:
 
 
 def from_sdk(package: str, names: list[str], wheel: ZipFile) -> Table:
-    """The types that an azure-mgmt package's models describe, if they are of the version asked for."""
+    """Return the types that the models of an azure-mgmt package describe, if they have the requested
+    version."""
     table = Table()
     converter = sdk_models.Converter(sdk_models.Package.read(wheel), table)
     (configuration,) = [
@@ -79,7 +79,7 @@ def from_sdk(package: str, names: list[str], wheel: ZipFile) -> Table:
 
 
 def from_bicep(names: list[str], files: list[embedded.Raw]) -> Table:
-    """The types that Bicep itself would check against."""
+    """Return the types that Bicep itself would check against."""
     table = Table()
     for raw in files:
         here = bicep_types.resources(raw)

@@ -1,4 +1,4 @@
-"""Bicep's types.json into the form of tests/infra/schema.py."""
+"""Convert Bicep's types.json to the form of tests/infra/schema.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.infra.export.table import Table
 
 
 def resources(raw: Raw) -> dict[str, int]:
-    """The resource types of a file, as `Provider/type@version`, and where their bodies stand."""
+    """Return the resource types of a file, as `Provider/type@version`, with the positions of their bodies."""
     return {
         entry["name"]: _at(entry["body"])
         for entry in raw
@@ -18,14 +18,14 @@ def resources(raw: Raw) -> dict[str, int]:
 
 
 class Converter:
-    """Takes over from one file what a resource reaches, and nothing else."""
+    """Copy from one file only the types that a resource uses."""
 
     def __init__(self, raw: Raw, table: Table) -> None:
         self.raw, self.table = raw, table
         self.known: dict[int, int] = {}
 
     def take(self, at: int) -> int:
-        """The number, in the table, of the type that stands at `at` in the file."""
+        """Copy the type at position `at` of the file; return its number in the table."""
         if at not in self.known:
             self.known[at] = self.table.reserve()
             self.table.fill(self.known[at], self._convert(self.raw[at]))

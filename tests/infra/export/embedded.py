@@ -1,7 +1,7 @@
-"""Bicep's own types for Azure, out of the Azure MCP server's executable.
+"""Extract Bicep's own types for Azure from the executable of the Azure MCP server.
 
-The executable is a .NET single-file bundle. One assembly in it holds, as resources, the files that Bicep's
-compiler reads its types from: deflated JSON, one after the other, each behind its length.
+The executable is a .NET single-file bundle. One assembly in it contains, as resources, the files from which
+Bicep's compiler reads its types: deflated JSON, one after the other, each after its length.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ Raw = list[dict[str, Any]]
 
 
 def assembly(executable: bytes) -> bytes:
-    """The assembly with the types. The bundle's manifest says where: .NET's design/features/bundler."""
+    """Return the assembly with the types. The bundle's manifest has its position: .NET's
+    design/features/bundler."""
     mark = executable.index(BUNDLE_SIGNATURE)
     (at,) = struct.unpack_from("<q", executable, mark - 8)
     _major, _minor, count = struct.unpack_from("<IIi", executable, at)
     _identity, at = _text(executable, at + 12)
-    at += 4 * 8 + 8  # where two more files are, and flags
+    at += 4 * 8 + 8  # skip the positions of two more files, and flags
     for _ in range(count):
         offset, size, packed = struct.unpack_from("<qqq", executable, at)
         name, at = _text(executable, at + 25)
@@ -35,7 +36,7 @@ def assembly(executable: bytes) -> bytes:
 
 
 def files(dll: bytes) -> Iterator[Raw]:
-    """Every types.json of the assembly, in turn."""
+    """Yield every types.json of the assembly."""
     at, end = _resources(dll)
     while at < end:
         (length,) = struct.unpack_from("<I", dll, at)
@@ -57,7 +58,7 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _resources(dll: bytes) -> tuple[int, int]:
-    """Where the resources begin and end: ECMA-335 II.25.2 and II.25.3.3."""
+    """Return the start and end of the resources: ECMA-335 II.25.2 and II.25.3.3."""
     (pe,) = struct.unpack_from("<I", dll, 0x3C)
     sections, optional = struct.unpack_from("<H12xH", dll, pe + 6)
     wide = struct.unpack_from("<H", dll, pe + 24)[0] == 0x20B

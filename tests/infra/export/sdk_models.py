@@ -1,7 +1,8 @@
-"""The models of a generated azure-mgmt package, read as text, into the form of tests/infra/schema.py.
+"""Read the models of a generated azure-mgmt package as text, and convert them to the form of
+tests/infra/schema.py.
 
-They are made from the same published API description as Bicep's types. Two things are lost on the way: the
-limits of a string, and, for packages of the older kind, which properties inside `properties` must be set.
+They are generated from the same published API description as Bicep's types. Two things are lost: the limits
+of a string, and, in older packages, which properties inside `properties` are required.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ PLAIN = {
     "object": "any",
     "JSON": "any",
 }
-ENVELOPE = ("id", "type", "systemData")  # of every resource, set by the service
+ENVELOPE = ("id", "type", "systemData")  # members of every resource that the service sets
 
 
 @dataclass
 class Field:
-    """One property: where it stands in the JSON, its type as written, and its flags."""
+    """One property: its place in the JSON, its type as written, and its flags."""
 
     path: list[str]
     written: ast.expr
@@ -64,7 +65,7 @@ class Package:
         ]
 
     def fields(self, name: str) -> Iterator[Field]:
-        """The properties of a class, and of those that it comes from."""
+        """Yield the properties of a class and of its base classes."""
         node = self.models[name]
         for base in node.bases:
             parent = (
@@ -81,7 +82,7 @@ class Package:
 
 
 def _annotated(node: ast.ClassDef) -> Iterator[Field]:
-    """The newer kind: `size: Optional[int] = rest_field(name="sizeMB", visibility=["read"])`."""
+    """Read the newer kind: `size: Optional[int] = rest_field(name="sizeMB", visibility=["read"])`."""
     for item in node.body:
         if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):
             continue
@@ -100,7 +101,8 @@ def _annotated(node: ast.ClassDef) -> Iterator[Field]:
 
 
 def _mapped(node: ast.ClassDef) -> Iterator[Field]:
-    """The older kind: `_attribute_map` and `_validation`; only the constructor knows the enumerations."""
+    """Read the older kind: `_attribute_map` and `_validation`; only the constructor names the
+    enumerations."""
     tables: dict[str, Any] = {}
     written: dict[str, ast.expr] = {}
     for item in node.body:
@@ -125,14 +127,14 @@ def _msrest(written: str) -> ast.expr:
 
 
 class Converter:
-    """Takes over from one package what a resource reaches."""
+    """Copy from one package the types that a resource uses."""
 
     def __init__(self, package: Package, table: Table) -> None:
         self.package, self.table = package, table
         self.known: dict[str, int] = {}
 
     def resource(self, model: str) -> int:
-        """A resource's body: the model, with the name set by whoever deploys it."""
+        """Convert a resource's body: the model, with a name that the user of the template sets."""
         number = self.model(model)
         properties = self.table.types[number]["properties"]
         text = self.table.add({"kind": "string"})
@@ -142,7 +144,7 @@ class Converter:
         return number
 
     def model(self, name: str) -> int:
-        """A class, as an object type."""
+        """Convert a class to an object type."""
         if name not in self.known:
             self.known[name] = number = self.table.reserve()
             nested: dict[str, Any] = {}

@@ -1,6 +1,7 @@
-// A page with the hook, for tests/test_npm.py: `?gateway=URL`, and the hook's options. `stream` is what the hook gave at
-// the newest render, `seen` has the id of every event that it was told, also of before a reload, and `show(false)`
-// unmounts its component. Its clock runs fifty times as fast as the gateway's: how long it pauses is not what is tested.
+// A page with the hook, for tests/test_npm.py: `?gateway=URL`, and the hook's options. `stream` is the hook's
+// value at the newest render. `seen` has the id of every event that the hook received, also before a reload.
+// `show(false)` unmounts the component. The page's clock runs fifty times as fast as the gateway's, because
+// the length of its pauses is not tested.
 import { StrictMode, createElement, useEffect, useState, version } from "react";
 import { createRoot } from "react-dom/client";
 import { Gateway } from "holdfast-client";

@@ -1,8 +1,8 @@
-// What a component follows, without React and a browser: what becomes of a stream that had ended before, of a full storage,
-// and of an id that nobody knows. A gateway that gives these answers one after the other.
+// Tests of the object that a component follows, without React and a browser: a stream that had ended before,
+// a full storage, and an unknown id. The gateway gives these answers one after the other.
 import assert from "node:assert/strict";
 import { Gateway } from "holdfast-client";
-import { Follower } from "./node_modules/holdfast-client/follower.js"; // no part of what the package promises
+import { Follower } from "./node_modules/holdfast-client/follower.js"; // an internal file of the package
 
 globalThis.window = new EventTarget();
 globalThis.document = Object.assign(new EventTarget(), { visibilityState: "visible" });
@@ -36,7 +36,7 @@ await until(first, has("done"));
 assert.deepEqual([first.state().text, seen], ["x", ["1-a", "2-a", "3-a"]]);
 detach();
 first.attach("p")();
-assert.equal(asked.length, 1); // what is over is not asked again
+assert.equal(asked.length, 1); // an ended stream is not requested again
 
 const second = new Follower(gateway, options, "p");
 answers.push(ended(), new TypeError("fetch failed"));
@@ -50,7 +50,7 @@ assert.deepEqual([second.state().interrupts.length, second.state().error], [1, u
 detach();
 
 const third = new Follower(gateway, options, "p");
-answers.push(ended()); // and then no answer
+answers.push(ended()); // and then no more answer
 const before = asked.length;
 detach = third.attach("p");
 while (asked.length < before + 2) await new Promise(setImmediate);

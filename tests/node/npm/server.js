@@ -1,4 +1,4 @@
-// The hook where nothing is mounted, as a server renders it.
+// Renders the hook without mounting it, as a server does.
 import { createElement } from "react";
 import { renderToString } from "react-dom/server";
 import { useHoldfastStream } from "holdfast-client/react";

@@ -26,7 +26,8 @@ CASES: dict[str, Case] = {}
 
 @dataclass(frozen=True)
 class Case:
-    """`refusable`: what the gateway may refuse, by a 4xx that names it, since docs/formats.md or the issue says so."""
+    """A case. `refusable`: requests that the gateway may refuse with a 4xx that names them, as
+    docs/formats.md or the issue says."""
 
     name: str
     about: str
@@ -51,13 +52,13 @@ def case(
 
 
 def say(text: str, id: str = "", **more: Any) -> dict[str, Any]:
-    """A message of the user's as a run's input, and other keys of the state."""
+    """Return a run's input with a user message, and other keys of the state."""
     return {"messages": [{"type": "human", "content": text} | ({"id": id} if id else {})], **more}
 
 
 @dataclass
 class At:
-    """One server, for one case."""
+    """One of the two servers, for one case."""
 
     url: str
     saw: dict[str, Any] = field(default_factory=dict)
@@ -69,33 +70,33 @@ class At:
         self.client = get_client(url=self.url, api_key=None)
 
     def sync(self):
-        """The client that waits."""
+        """Return the synchronous client."""
         from langgraph_sdk import get_sync_client
 
         return get_sync_client(url=self.url, api_key=None)
 
     def remote(self, graph: str, **more: Any):
-        """A graph of the server's as LangGraph's RemoteGraph."""
+        """Return a graph of the server as LangGraph's RemoteGraph."""
         from langgraph.pregel.remote import RemoteGraph
 
         return RemoteGraph(graph, url=self.url, **more)
 
     async def thread(self, **more: Any) -> str:
-        """A new thread's id."""
+        """Create a thread and return its id."""
         return (await self.client.threads.create(**more))["thread_id"]
 
     async def stream(
         self, thread: str | None, graph: str, given: Any = None, **more: Any
     ) -> list[tuple[str, Any]]:
-        """A run's parts."""
+        """Stream a run and return its parts."""
         return [(p.event, p.data) async for p in self.client.runs.stream(thread, graph, input=given, **more)]
 
     async def join(self, thread: str, run: str, **more: Any) -> list[tuple[str, Any]]:
-        """A run's parts, by join_stream."""
+        """Return the parts of a run, read with join_stream."""
         return [(p.event, p.data) async for p in self.client.runs.join_stream(thread, run, **more)]
 
     async def until(self, thread: str, run: str, *states: str, secs: float = 20) -> str:
-        """Wait for a run's status."""
+        """Wait until a run has one of these states; return its status."""
         end = asyncio.get_running_loop().time() + secs
         while True:
             now = (await self.client.runs.get(thread, run))["status"]
@@ -108,14 +109,15 @@ class At:
 
     @asynccontextmanager
     async def cut(self, path: str, after: int, how: str = "rst", times: int = 1) -> AsyncIterator[At]:
-        """The same server behind a proxy that cuts answers of paths that match, after so many bytes of their body."""
+        """Yield the same server behind a proxy. The proxy cuts answers to matching paths after this number of
+        body bytes."""
         async with Cutter(self.url, re.compile(path), after, how, times) as cutter:
             other = At(cutter.url, self.saw, self.tag)
             other.cutter = cutter
             yield other
 
     async def tried(self, name: str, doing: Any) -> Any:
-        """Record whether something is refused, and with which status."""
+        """Record whether the request is refused, and with which status."""
         try:
             got = await doing
         except Exception as error:
@@ -126,7 +128,7 @@ class At:
 
 
 def status_of(error: BaseException) -> Any:
-    """An error's HTTP status, or its name."""
+    """Return the HTTP status of an error, or its name."""
     answer = getattr(error, "response", None)
     return getattr(answer, "status_code", None) or getattr(error, "status_code", None) or type(error).__name__
 

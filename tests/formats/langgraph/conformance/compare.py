@@ -1,4 +1,4 @@
-"""Where two records differ, in a line; and what may."""
+"""Find where two records differ, one line for each difference, and which differences are allowed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from conformance.normal import normal
 
-# What may differ, since the project's documentation says so: a name, and the words that say it.
+# Differences that the project's documentation allows: a name, and the words of the documentation.
 ALLOWED: dict[str, str] = {
     "never unknown": "docs/formats.md: A thread without a run is empty, never unknown.",
     "mode": "docs/formats.md: Not to be had, and refused: … the modes …",
@@ -22,7 +22,7 @@ _NOWHERE = object()
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, str, str]]:
-    """Where, and what each says."""
+    """Return the place of each difference, and both values."""
     one, other = normal(one), normal(other)
     return _differ(one, other, path)
 
@@ -44,7 +44,7 @@ def _differ(one: Any, other: Any, path: str) -> list[tuple[str, str, str]]:
             ]
         return [(path, shown(one), shown(other))]
     if path.endswith(".streams") and one is False:
-        return []  # to stream what LangGraph gives in one piece is no fault
+        return []  # the gateway may stream what LangGraph gives in one piece
     if isinstance(one, bool) != isinstance(other, bool) or one != other:
         return [(path, shown(one), shown(other))]
     return []

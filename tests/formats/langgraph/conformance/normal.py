@@ -1,4 +1,5 @@
-"""What may differ between two runs of the same thing, made the same: ids, times, versions, and how a text is cut in chunks."""
+"""Normalize what may differ between two equal runs: ids, times, versions, and the split of a text into
+chunks."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _IDS = re.compile(rf"(?:lc_run--|run-+|msg[_-]|lc-)?(?:{_UUID}|\b[0-9a-f]{{32}}\b)(?:-\d+\b)?")
 _TIMES = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?")
 _TAGS = re.compile(r"\bcase-[0-9a-f]{12}\b")
-_KNOWN = re.compile(r"(?:m-|call_|sent-|given-|case-)")  # ids that a case or a graph has chosen
+_KNOWN = re.compile(r"(?:m-|call_|sent-|given-|case-)")  # ids chosen by a case or a graph
 _ID_KEYS = {
     "assistant_id", "checkpoint_id", "event_id", "id", "interrupt_id", "message_id", "parent_run_id", "run_id",
     "task_id", "thread_id", "trigger_call_id",
 }  # fmt: skip
 _NS_KEYS = {"checkpoint_ns", "langgraph_checkpoint_ns", "ns"}
 _EMPTY = ({}, [], None)
-# Of a message: what says nothing when it is empty, and what only the case `whole_messages` looks at.
+# Members of a message that are ignored when empty, and members that only the case `whole_messages` compares.
 _OF_MESSAGES = (
     "additional_kwargs",
     "name",
@@ -32,7 +33,7 @@ _ELSEWHERE = ("response_metadata", "usage_metadata", "chunk_position", "example"
 
 
 def normal(value: Any, key: str = "") -> Any:
-    """A record, ready to be compared."""
+    """Return a record in the form for the comparison."""
     if isinstance(value, Mapping):
         return {_text(str(k)): normal(v, str(k)) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -53,7 +54,7 @@ def _text(value: str) -> str:
 
 
 def namespace(value: str) -> str:
-    """`inner:<id>|deeper:<id>`."""
+    """Normalize a namespace `inner:<id>|deeper:<id>`."""
     return "|".join(
         f"{name}:{ID}" if found else name
         for name, found, _ in (part.partition(":") for part in value.split("|"))
@@ -61,7 +62,7 @@ def namespace(value: str) -> str:
 
 
 def message(one: Any) -> Any:
-    """A message, without what says nothing."""
+    """Return a message without its meaningless members."""
     if not isinstance(one, Mapping) or "content" not in one:
         return one
     kind = str(one.get("type") or one.get("role") or "").removesuffix("MessageChunk").lower()
@@ -76,13 +77,13 @@ def message(one: Any) -> Any:
         kept["tool_calls"] = [{k: c.get(k) for k in ("name", "args", "id")} for c in calls]
     kept["content"] = text_of(one["content"])
     if kind == "ai":
-        kept.pop("name", None)  # the case `message_names` looks at it
+        kept.pop("name", None)  # only the case `message_names` compares it
     chosen = {"id": one["id"]} if _KNOWN.match(str(one.get("id"))) else {"has_id": bool(one.get("id"))}
     return {"type": {"human": "human", "user": "human", "assistant": "ai"}.get(kind, kind)} | chosen | kept
 
 
 def state(values: Any) -> Any:
-    """A state's values, its messages without what says nothing, wherever they are."""
+    """Return a state's values. Its messages, at any depth, are without their meaningless members."""
     if isinstance(values, Mapping):
         if "content" in values and ("type" in values or "role" in values):
             return message(values)
@@ -90,18 +91,18 @@ def state(values: Any) -> Any:
     return [state(one) for one in values] if isinstance(values, list) else values
 
 
-_TEXTS = ("text", "tool_call", "tool_call_chunk")  # a call is in `tool_calls`, too
+_TEXTS = ("text", "tool_call", "tool_call_chunk")  # tool calls are also in `tool_calls`
 
 
 def text_of(content: Any) -> Any:
-    """Text as text, however it is written."""
+    """Return the content as plain text, for every notation."""
     if isinstance(content, list) and all(isinstance(b, str) or b.get("type") in _TEXTS for b in content):
         return "".join(b if isinstance(b, str) else b.get("text", "") for b in content)
     return content
 
 
 def messages(pairs: Iterable[Any]) -> list[dict[str, Any]]:
-    """What mode `messages-tuple` says, each message whole: its chunks joined by its id."""
+    """Return the messages of mode `messages-tuple`, each complete: chunks are joined by the message's id."""
     found: dict[str, dict[str, Any]] = {}
     for chunk, meta in pairs:
         if not isinstance(chunk, Mapping):
@@ -153,9 +154,10 @@ def _args(text: Any) -> Any:
 
 
 def run(parts: Iterable[tuple[str, Any]], *, whole: bool = False, first: bool = False) -> dict[str, Any]:
-    """What a run's parts say, by mode. Of `values` the last, or the first as well, or all of them.
+    """Return the content of a run's parts, by mode. For `values` the last part, or also the first, or all of
+    them.
 
-    `end`, which the gateway sends and LangGraph does not, is passed over: docs/formats.md says so.
+    `end` is ignored: the gateway sends it and LangGraph does not, as docs/formats.md says.
     """
     said: dict[str, Any] = {}
     tuples: dict[str, list] = {}
@@ -184,7 +186,8 @@ def run(parts: Iterable[tuple[str, Any]], *, whole: bool = False, first: bool = 
 
 
 def _partials(said: dict[str, Any]) -> dict[str, Any]:
-    """Mode `messages`: each message's last partial, and that each is the beginning of the next."""
+    """Return for mode `messages` each message's last partial, and whether each partial is the beginning of
+    the next."""
     last: dict[str, Any] = {}
     grows, count = True, {}
     for (one,) in (p for p in said["messages/partial"] if len(p) == 1):
@@ -205,7 +208,7 @@ def _partials(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def snapshot(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A thread's state."""
+    """Return a thread's state in normal form."""
     checkpoint = found.get("checkpoint") or {}
     return {
         "values": state(found.get("values")),
@@ -227,7 +230,7 @@ _OWN = ("case", "who", "graph_id", "label", "tag")
 
 
 def thread(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A thread, as far as clients look."""
+    """Return those members of a thread that clients use."""
     metadata = found.get("metadata") or {}
     return {
         "status": found.get("status"),
@@ -239,7 +242,7 @@ def thread(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def one_run(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's document."""
+    """Return a run's document in normal form."""
     metadata = found.get("metadata") or {}
     return {
         "status": found.get("status"),
@@ -250,7 +253,8 @@ def one_run(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lineage(history: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each message of the newest state: what its first state's parent ends with, which is what a `regenerate` goes by."""
+    """Return for each message of the newest state the last message of the parent of its first state.
+    `regenerate` uses this parent."""
     by_id = {(s.get("checkpoint") or {}).get("checkpoint_id"): s for s in history}
     told = []
     for one in (history[0].get("values") or {}).get("messages", ()) if history else ():
@@ -277,7 +281,8 @@ _LIFE = ("event", "graph_name")
 
 
 def protocol(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the agent streaming protocol says, by channel and namespace; messages joined, and in order."""
+    """Return the events of the agent streaming protocol, by channel and namespace; messages are joined and in
+    order."""
     said: dict[str, Any] = {}
     open_: dict[tuple, dict] = {}
     seqs, ids = [], []
@@ -286,7 +291,9 @@ def protocol(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         seqs.append(event.get("seq"))
         ids.append(event.get("event_id"))
         if method not in _SHOWN:
-            continue  # LangGraph's own server sends no `updates`, `custom` and `tasks` of a plain graph's; who does may
+            # LangGraph's own server omits `updates`, `custom` and `tasks` of a plain graph; sending them is
+            # allowed
+            continue
         where = [namespace(part) for part in params.get("namespace") or ()]
         name = "|".join([str(method), *where])
         data = params.get("data")

@@ -1,4 +1,5 @@
-"""The two servers. Free ports of loopback; each process is ended by its id, and ends when the runner does."""
+"""The two servers, on free loopback ports. Each process is stopped by its id, and ends when the runner
+ends."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def free_port() -> int:
 
 
 class Servers:
-    """LangGraph's own server, and the gateway of the checkout in the current folder (or another of LangGraph's own)."""
+    """LangGraph's own server, and the gateway of the checkout in the current folder (or a second server of
+    LangGraph)."""
 
     def __init__(self, graphs: list[str], names: list[str], paths: list[str]) -> None:
         self._graphs, self._names, self._paths = graphs, names, paths
@@ -94,7 +96,7 @@ class Servers:
         return kept | own
 
     def official(self) -> str:
-        """LangGraph's own server, by `langgraph dev`; where it will serve."""
+        """Start LangGraph's own server with `langgraph dev`; return its future URL."""
         port = free_port()
         folder = self.folder / f"official-{port}"
         folder.mkdir()
@@ -117,7 +119,7 @@ class Servers:
         return f"http://127.0.0.1:{port}"
 
     def gateway(self) -> str:
-        """A gateway, with a Redis of its own."""
+        """Start a gateway with a separate Redis; return its URL."""
         redis_port, port = free_port(), free_port()
         options = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
         self.start("redis", ["redis-server", *options], self._env(), self.folder)
@@ -146,7 +148,7 @@ class Servers:
     def node(
         self, folder: Path, url: str, modules: list[str], names: list[str], secs: float
     ) -> subprocess.Popen:
-        """The JavaScript cases against one server: a line of JSON for each, on its standard output."""
+        """Run the JavaScript cases against one server. Each prints one line of JSON."""
         env = self._env(LANGGRAPH_CASES_SECS=str(int(secs)))
         place = self.folder / f"node-{len(self.started)}"
         place.mkdir()
@@ -169,7 +171,7 @@ class Servers:
         return process
 
     def wait(self, url: str, secs: float = 90) -> None:
-        """Until it answers."""
+        """Wait until the URL answers."""
 
         def asked() -> None:
             with contextlib.suppress(urllib.error.HTTPError):

@@ -1,4 +1,4 @@
-"""What cases of the agent streaming protocol have in common."""
+"""Helpers for the cases of the agent streaming protocol."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ CHANNELS = ["values", "messages", "tools", "lifecycle", "input"]
 
 
 async def events(stream, secs=30.0, until=("completed", "failed", "interrupted"), ends=1):
-    """Events until the root's lifecycle says that it is over, and a moment longer."""
+    """Return events until the root's lifecycle has ended, and for a moment longer."""
     found = []
 
     async def read():
@@ -35,7 +35,7 @@ async def events(stream, secs=30.0, until=("completed", "failed", "interrupted")
 
 
 async def texts(messages):
-    """Of each message: they are filled while the next ones are awaited."""
+    """Return the text of each message. A message is filled while the next messages are awaited."""
 
     async def text(message):
         return await message.text

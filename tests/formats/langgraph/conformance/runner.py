@@ -1,4 +1,4 @@
-"""Runs sets of cases against both servers, and says which differ."""
+"""Run sets of cases against both servers, and report those that differ."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from conformance.cases import CASES, At, Case, status_of
 from conformance.processes import Servers, _end_of
 
 AT_ONCE = 8
-_ends = [float("inf")]  # when all must be over, by the monotonic clock
+_ends = [float("inf")]  # deadline of the whole run, on the monotonic clock
 
 
 def modules_of(package: str) -> tuple[list[str], list[str], list[str]]:
-    """A set's modules of cases, of graphs, and its JavaScript files."""
+    """Return the modules of a set: its cases, its graphs, and its JavaScript files."""
     found = importlib.import_module(package)
     names = sorted(f"{package}.{m.name}" for m in pkgutil.iter_modules(found.__path__))
     scripts = sorted(str(p) for folder in found.__path__ for p in Path(folder).glob("*.mjs"))
@@ -32,7 +32,7 @@ def modules_of(package: str) -> tuple[list[str], list[str], list[str]]:
 
 
 def load(packages: list[str]) -> tuple[list[str], list[str]]:
-    """The modules of graphs, and the scripts; the cases register themselves."""
+    """Import the cases, which register themselves; return the modules of graphs, and the scripts."""
     graphs, scripts = [], []
     for package in dict.fromkeys(["public", *packages]):
         if package not in packages:
@@ -64,7 +64,7 @@ async def _one(known: Case, url: str) -> dict[str, Any]:
 
 
 def _verdict(known: Case | None, ours: Any, theirs: Any) -> list[tuple[str, str, str]]:
-    """`ours` is LangGraph's own."""
+    """Return the differences of a case. `ours` is the record of LangGraph's own server, `theirs` the gateway's."""
     ours, theirs = dict(ours), dict(theirs)
     if "raised" in ours:
         return [
@@ -94,7 +94,7 @@ def _verdict(known: Case | None, ours: Any, theirs: Any) -> list[tuple[str, str,
 async def run(
     packages: list[str], names: list[str], paths: list[str], node: Path, secs: float
 ) -> list[tuple]:
-    """(name, about, differences, both records) for each case."""
+    """Return (name, about, differences, both records) for each case."""
     from conformance.graphs import GRAPHS
 
     warnings.simplefilter("ignore")
@@ -142,7 +142,8 @@ async def run(
             verdicts.append((known.name, known.about, found, ours, theirs))
 
         async def again(at: int, known: Case) -> None:
-            """LangGraph's own server is not the same each time in a few cases: it is asked again, and so is who was late."""
+            """Run a case again: LangGraph's own server varies in a few cases, and a server may have been
+            late."""
             _, about, _found, ours, theirs = verdicts[at]
             async with limit:
                 if secs - (time.monotonic() - began) < 15:
@@ -184,7 +185,7 @@ async def run(
 
 
 async def _warm(url: str) -> None:
-    """A first run makes a server import what it needs."""
+    """Do a first run, which makes a server import its modules."""
     at = At(url)
     try:
         await asyncio.wait_for(
@@ -198,7 +199,7 @@ async def _warm(url: str) -> None:
 
 
 def _by_chance(theirs: dict[str, Any]) -> bool:
-    """Whether a second try may tell more: what was refused stays so."""
+    """Return whether a second try may have another result. A refusal stays a refusal."""
     return "raised" not in theirs or any(
         late in str(theirs["raised"]) for late in ("no end within", "not within")
     )
@@ -212,7 +213,7 @@ def _any_same(ours: list, theirs: list) -> tuple | None:
 async def _javascript(
     servers: Servers, node: Path, url: str, scripts: list[str], names: list[str], secs: float
 ) -> dict[str, Any]:
-    if names:  # only those that have one of them
+    if names:  # only the cases with one of these names
         scripts = [one for one in scripts if any(f'"{name}"' in Path(one).read_text() for name in names)]
     if not scripts:
         return {}
@@ -239,7 +240,7 @@ def main(
     combined: bool = False,
     record: Path | None = None,
 ) -> None:
-    """Print a line for each case that differs; exit with 1 if one does."""
+    """Print a line for each case that differs; exit with 1 if there is one."""
     verdicts = asyncio.run(run(packages, names, paths, node, secs))
     differing = [v for v in verdicts if v[2]]
     if record is not None:

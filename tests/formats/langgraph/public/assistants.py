@@ -1,4 +1,4 @@
-"""The server itself and its assistants, as the Studio and agent-chat-ui ask for them."""
+"""The server itself and its assistants, with the requests of the Studio and agent-chat-ui."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def _(at):
 
 
 async def one(at, graph):
-    """The assistant of a graph."""
+    """Return the assistant of a graph."""
     [found] = await at.client.assistants.search(graph_id=graph, limit=10)
     return found
 
@@ -48,7 +48,7 @@ async def _(at):
 
 @case("assistant_runs", "assistants")
 async def _(at):
-    """A run by the id that the search has told."""
+    """Start a run with the id from the search."""
     found = await one(at, "plain")
     at.saw["wait"] = normal.state(
         await at.client.runs.wait(await at.thread(), found["assistant_id"], input=say("say one"))

@@ -1,4 +1,4 @@
-"""A question in the middle: how it is told, and answered by `command`."""
+"""A question in the middle of a run: how it is sent to the client, and how `command` answers it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from conformance.cases import case, normal, say
 
 
 async def asked(at, thread, **more):
-    """A run as far as its question."""
+    """Run the graph until it asks its question."""
     return await at.client.runs.wait(thread, "asker", input=say("say Dear Bob", id="m-1"), **more)
 
 
 @case("interrupt_told", "interrupts")
 async def _(at):
-    """In `updates` as well as in `values`."""
+    """The interrupt is in `updates` and in `values`."""
     thread = await at.thread()
     at.saw["run"] = normal.run(
         await at.stream(thread, "asker", say("say Dear Bob"), stream_mode=["values", "updates"])
@@ -28,7 +28,7 @@ async def _(at):
 
 @case("interrupt_waits", "interrupts")
 async def _(at):
-    """The run is over, the thread waits, the state says what for."""
+    """The run has ended, the thread waits, and the state contains the question."""
     thread = await at.thread()
     at.saw["wait"] = normal.state(await asked(at, thread))
     at.saw["thread"] = normal.thread(await at.client.threads.get(thread))
@@ -37,7 +37,7 @@ async def _(at):
 
 @case("interrupt_same_id", "interrupts")
 async def _(at):
-    """The same id wherever it is told."""
+    """The interrupt has the same id everywhere."""
     thread = await at.thread()
     parts = await at.stream(thread, "asker", say("say Dear Bob"), stream_mode=["values", "updates"])
     ids = {i["id"] for e, d in parts if "__interrupt__" in d for i in d["__interrupt__"]}
@@ -80,7 +80,7 @@ async def _(at):
 
 @case("command_update", "resume")
 async def _(at):
-    """An answer together with a change of the state."""
+    """Send an answer together with a change of the state."""
     thread = await at.thread()
     await asked(at, thread)
     update = {"messages": [{"type": "human", "content": "and quickly", "id": "m-2"}]}
@@ -91,7 +91,7 @@ async def _(at):
 
 @case("interrupted_search", "interrupts")
 async def _(at):
-    """An inbox: the threads that wait for somebody."""
+    """List the threads that wait for a person, as an inbox does."""
     thread = await at.thread(metadata={"case": at.tag})
     await at.client.runs.wait(await at.thread(metadata={"case": at.tag}), "plain", input=say("say one"))
     await asked(at, thread)

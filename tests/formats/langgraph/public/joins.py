@@ -1,4 +1,4 @@
-"""To come back: join_stream in its ways, the stream of a thread, and cut connections."""
+"""Reconnecting: the variants of join_stream, the stream of a thread, and cut connections."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ TICKS = {"count": 40, "gap": 0.05}
 
 
 async def begun(at, thread, **more):
-    """A run that has begun to tick."""
+    """Start a run and wait for its first tick."""
     made = await at.client.runs.create(thread, "ticks", input=TICKS, stream_resumable=True, **more)
     await at.until(thread, made["run_id"], "running")
     return made["run_id"]
 
 
 def ticks(parts):
-    """Which were seen, as a range, if they are in order and none is missing."""
+    """Return the ticks as a range, if they are in order and none is missing."""
     seen = [d["tick"] for e, d in parts if e == "custom"]
     return {
         "in order": seen == list(range(seen[0], seen[-1] + 1)) if seen else None,
@@ -27,7 +27,7 @@ def ticks(parts):
 
 @case("join_default", "join")
 async def _(at):
-    """No mode on join is the modes of the run's start."""
+    """Without a mode, join uses the modes of the run's start."""
     thread = await at.thread()
     run = await begun(at, thread, stream_mode=["custom", "values"])
     parts = await at.join(thread, run)
@@ -45,7 +45,7 @@ async def _(at):
 
 @case("join_mode", "join")
 async def _(at):
-    """A mode on join filters."""
+    """A mode on join filters the events."""
     thread = await at.thread()
     run = await begun(at, thread, stream_mode=["custom", "values", "updates"])
     parts = await at.join(thread, run, stream_mode=["updates"], last_event_id="-1")
@@ -55,7 +55,7 @@ async def _(at):
 
 @case("join_after_end", "join")
 async def _(at):
-    """A run that has ended is there from its start, while its stream is kept."""
+    """The stream of an ended run can be read from its start, while the stream is kept."""
     thread = await at.thread()
     made = await at.client.runs.create(
         thread, "plain", input=say("say one two"), stream_mode=["updates", "values"], stream_resumable=True
@@ -87,7 +87,7 @@ async def _(at):
 
 @case("thread_stream", "of a thread")
 async def _(at):
-    """`GET /threads/{id}/stream`: the thread's runs, as they come."""
+    """`GET /threads/{id}/stream` sends the runs of the thread as they happen."""
     thread = await at.thread()
     parts = []
 
@@ -114,7 +114,7 @@ async def cut_once(at, how, after, path=r"/stream$", graph="ticks", given=TICKS,
 
 @case("cut_rst", "cut")
 async def _(at):
-    """The connection is reset in the middle; the client comes back by itself."""
+    """The connection is reset in the middle; the client reconnects by itself."""
     at.saw["all"] = normal.run(await cut_once(at, "rst", 1200))
 
 

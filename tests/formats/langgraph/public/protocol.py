@@ -1,4 +1,4 @@
-"""The agent streaming protocol, by `client.threads.stream()` and on the wire."""
+"""The agent streaming protocol, with `client.threads.stream()` and as raw HTTP."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def _(at):
 
 @case("stream_respond", "threads.stream")
 async def _(at):
-    """Asks, is answered, goes on: over one open stream."""
+    """The graph asks, gets an answer and continues, over one open stream."""
     async with at.client.threads.stream(assistant_id="asker") as thread:
         stream = thread.subscribe(CHANNELS)
         await thread.run.start(input=say("say Dear Bob", id="m-1"))
@@ -127,7 +127,7 @@ async def _(at):
 
 @case("stream_twice", "threads.stream")
 async def _(at):
-    """Two runs of one thread: the second goes on from the first."""
+    """Two runs of one thread: the second continues from the first."""
     name = str(uuid.uuid4())
     for text, messages in (("say one", 2), ("echo", 4)):
         async with at.client.threads.stream(name, assistant_id="plain") as thread:
@@ -142,7 +142,7 @@ async def _(at):
 
 @case("stream_reattach", "threads.stream")
 async def _(at):
-    """A second reader that comes in the middle has all from the start, with the same ids."""
+    """A second reader that connects in the middle gets all events from the start, with the same ids."""
     name = str(uuid.uuid4())
     async with at.client.threads.stream(name, assistant_id="plain") as thread:
         first = thread.subscribe(["messages", "lifecycle"])
@@ -239,7 +239,7 @@ async def _(at):
 
 @case("events_since", "on the wire")
 async def _(at):
-    """`since`: only what comes after."""
+    """`since` gives only later events."""
     import json
 
     thread = str(uuid.uuid4())

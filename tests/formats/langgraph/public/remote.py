@@ -1,4 +1,4 @@
-"""LangGraph's RemoteGraph: a graph of the server's as if it were here."""
+"""LangGraph's RemoteGraph: a graph of the server that is used like a local graph."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def _(at):
 
 @case("remote_in_a_graph", "RemoteGraph")
 async def _(at):
-    """As a node of a graph that runs here."""
+    """Use it as a node of a local graph."""
     from langgraph.graph import START, MessagesState, StateGraph
 
     whole = StateGraph(MessagesState).add_node("far", at.remote("plain")).add_edge(START, "far").compile()
@@ -106,7 +106,7 @@ async def _(at):
 
 @case("remote_events", "RemoteGraph by the protocol")
 async def _(at):
-    """`astream_events` in version 3."""
+    """Use `astream_events` in version 3."""
     async with await at.remote("plain").astream_events(say("say one two three"), version="v3") as run:
         at.saw["messages"] = await texts(run.messages)
         at.saw["output"] = normal.state(await run.output())

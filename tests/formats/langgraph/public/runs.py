@@ -1,4 +1,4 @@
-"""`runs.stream` in its modes, `wait`, `create`, `join`: what each says."""
+"""`runs.stream` in its modes, `wait`, `create` and `join`: the output of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def _(at):
 
 @case("plain_messages", "mode messages")
 async def _(at):
-    """What react-langgraph asks for."""
+    """The request of react-langgraph."""
     at.saw["run"] = normal.run(
         await at.stream(await at.thread(), "plain", say("say one two three"), stream_mode="messages")
     )
@@ -58,7 +58,7 @@ async def _(at):
 
 @case("tool_state", "tools")
 async def _(at):
-    """The tool's cards stay when the run is over."""
+    """The tool's cards remain after the run."""
     thread = await at.thread()
     at.saw["run"] = normal.run(await at.stream(thread, "helper", say(ADD), stream_mode="values"))
     at.saw["state"] = normal.state((await at.client.threads.get_state(thread))["values"])
@@ -76,7 +76,7 @@ async def _(at):
 
 @case("tool_next_turn", "tools")
 async def _(at):
-    """The next turn's model sees the tool's messages."""
+    """The model of the next turn gets the tool's messages."""
     thread = await at.thread()
     await at.client.runs.wait(thread, "helper", input=say(ADD))
     at.saw["second"] = normal.state(await at.client.runs.wait(thread, "helper", input=say("echo")))
@@ -84,7 +84,7 @@ async def _(at):
 
 @case("steps_values", "every step")
 async def _(at):
-    """`values` after every step, not only at the end."""
+    """`values` comes after every step, not only at the end."""
     at.saw["run"] = normal.run(
         await at.stream(await at.thread(), "helper", say(ADD), stream_mode="values"), whole=True
     )
@@ -114,7 +114,7 @@ async def _(at):
 
 @case("facts_again", "no messages")
 async def _(at):
-    """A second run goes on from the first one's state."""
+    """A second run continues from the first run's state."""
     thread = await at.thread()
     await at.client.runs.wait(thread, "facts", input={"topic": "Rome"})
     at.saw["second"] = await at.client.runs.wait(thread, "facts", input={"topic": "Oslo"})
@@ -191,7 +191,7 @@ async def _(at):
 
 @case("failure_wait", "failure")
 async def _(at):
-    """`wait` raises by default."""
+    """`wait` raises by default for a failed run."""
     try:
         at.saw["wait"] = await at.client.runs.wait(await at.thread(), "fails", input=say("x"))
     except Exception as error:
@@ -257,7 +257,7 @@ async def _(at):
 
 @case("ids_agree", "ids")
 async def _(at):
-    """The stream's messages, the updates' and the state's have the same ids."""
+    """The messages of the stream, of the updates and of the state have the same ids."""
     thread = await at.thread()
     parts = await at.stream(
         thread, "plain", say("say one two", id="m-1"), stream_mode=["messages-tuple", "updates", "values"]
@@ -276,7 +276,7 @@ async def _(at):
 
 @case("whole_messages", "whole messages", allow=("told",))
 async def _(at):
-    """Usage, and why the model has stopped, are in the state's messages."""
+    """The usage, and the reason why the model has stopped, are in the state's messages."""
     thread = await at.thread()
     last = (await at.client.runs.wait(thread, "plain", input=say("say one two")))["messages"][-1]
     at.saw["usage"] = last.get("usage_metadata")
@@ -285,7 +285,8 @@ async def _(at):
 
 @case("message_names", "whole messages")
 async def _(at):
-    """A model's message has no name unless somebody gave it one: the next turn's model would be told it."""
+    """A model's message has a name only if it was given one, because the next turn's model would receive the
+    name."""
     thread = await at.thread()
     parts = await at.stream(thread, "plain", say("say one two"), stream_mode=["messages-tuple", "values"])
     at.saw["stream"] = sorted({str(d[0].get("name")) for e, d in parts if e == "messages"})
@@ -303,7 +304,7 @@ async def _(at):
 
 @case("message_replaced", "memory")
 async def _(at):
-    """One with a known id takes its place."""
+    """A message with a known id replaces the earlier message."""
     thread = await at.thread()
     await at.client.runs.wait(thread, "plain", input=say("say one", id="m-1"))
     at.saw["second"] = normal.state(
@@ -313,7 +314,7 @@ async def _(at):
 
 @case("input_null", "memory")
 async def _(at):
-    """Nothing new: nothing is to be done, and no model is asked."""
+    """Without new input nothing is done, and no model is called."""
     thread = await at.thread()
     await at.client.runs.wait(thread, "plain", input=say("say one", id="m-1"))
     said = normal.run(await at.stream(thread, "plain", None, stream_mode=["updates", "messages-tuple"]))
@@ -338,7 +339,7 @@ async def _(at):
 
 @case("sync_client", "sync")
 async def _(at):
-    """The client that waits, in a thread."""
+    """Use the synchronous client, in a thread."""
     import asyncio
 
     def asked():

@@ -1,4 +1,4 @@
-"""Threads: states, history, regenerate and branches, search and count, deletion, and two runs at once."""
+"""Threads: states, history, regenerate and branches, search and count, deletion, and two concurrent runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def _(at):
 
 @case("thread_metadata", "threads")
 async def _(at):
-    """Metadata stays through runs, and can be changed."""
+    """Metadata is kept across runs, and can be changed."""
     thread = await at.thread(metadata={"case": at.tag, "who": "me"})
     await at.client.runs.wait(thread, "plain", input=say("say one"))
     at.saw["after a run"] = normal.thread(await at.client.threads.get(thread))["metadata"]
@@ -65,7 +65,7 @@ async def _(at):
 
 @case("history_lineage", "regenerate")
 async def _(at):
-    """What comes before each message: what a regeneration goes back to."""
+    """Check the state before each message, to which a regeneration returns."""
     thread = await at.thread()
     await at.client.runs.wait(thread, "plain", input=say("say one", id="m-1"))
     await at.client.runs.wait(thread, "plain", input=say("say two", id="m-2"))
@@ -87,7 +87,8 @@ async def _(at):
 
 
 async def regenerate(at, thread, nth=-1):
-    """What useStream and agent-chat-ui submit: nothing, from the parent of the answer's first state."""
+    """Submit what useStream and agent-chat-ui submit: no input, from the parent of the answer's first
+    state."""
     history = await at.client.threads.get_history(thread, limit=100)
     answer = [m for m in history[0]["values"]["messages"] if m["type"] == "ai"][nth]
     first = [s for s in history if any(m["id"] == answer["id"] for m in s["values"].get("messages", ()))][-1]
@@ -109,7 +110,7 @@ async def _(at):
 
 @case("branches", "regenerate")
 async def _(at):
-    """Both answers stand in the history, as siblings."""
+    """Both answers are in the history, as siblings."""
     thread = await at.thread()
     await at.client.runs.wait(thread, "plain", input=say("say one", id="m-1"))
     checkpoint = await regenerate(at, thread)
@@ -123,7 +124,7 @@ async def _(at):
 
 @case("edit", "regenerate")
 async def _(at):
-    """The first question asked in other words, from before it."""
+    """Edit the first question: run from the state before it."""
     thread = await at.thread()
     await at.client.runs.wait(thread, "plain", input=say("say one", id="m-1"))
     await at.client.runs.wait(thread, "plain", input=say("say two", id="m-2"))
@@ -138,7 +139,7 @@ async def _(at):
 
 @case("search", "search")
 async def _(at):
-    """What agent-chat-ui lists its threads by."""
+    """List threads with the request of agent-chat-ui."""
     mine = [await at.thread(metadata={"case": at.tag, "who": who}) for who in ("me", "me", "you")]
     await at.client.runs.wait(mine[0], "plain", input=say("say one"))
     found = await at.client.threads.search(metadata={"case": at.tag})
@@ -153,7 +154,7 @@ async def _(at):
 
 @case("search_by_graph", "search")
 async def _(at):
-    """Each thread knows the graph of its run."""
+    """Each thread has the graph of its run."""
     for graph, given in (("plain", say("say one")), ("facts", {"topic": "Rome"})):
         await at.client.runs.wait(await at.thread(metadata={"case": at.tag}), graph, input=given)
     found = await at.client.threads.search(metadata={"case": at.tag, "graph_id": "facts"})
@@ -250,7 +251,7 @@ async def _(at):
 
 @case("cancel_seen", "cancel", allow=("cancelled",))
 async def _(at):
-    """Its reader is told."""
+    """The run's reader is informed."""
     thread = await at.thread()
     parts = []
 
