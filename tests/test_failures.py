@@ -160,7 +160,7 @@ def test_the_names_of_langchains_errors_are_its_own() -> None:
 
 
 def test_where_langchain_reads_an_answer_is_where_it_was() -> None:
-    """A function that was renamed, or a sentence that was reworded, would silently become `chain_error`."""
+    """If LangChain renamed a function or reworded a text, its error would silently be `chain_error`."""
     source = Path(base.__file__).read_text()
     assert [name for name in READERS if not re.search(rf"def {name}\b", source)] == []
     source = Path(chat_models.__file__).read_text()

@@ -56,7 +56,7 @@ class Author(ModelServer):
 
 
 async def followed(url: str, where: str) -> bytes:
-    """Return the frames that one connection receives from the first event to the end."""
+    """Return the frames of one connection from the first event to the end, without other lines."""
     async with httpx.AsyncClient(timeout=BOUND_SECONDS) as client:
         answer = await client.get(url + where, headers={"accept": "text/event-stream"})
     lines = answer.content.split(b"\n")
