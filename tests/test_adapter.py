@@ -1,4 +1,7 @@
-"""LangChain's chunks as events, also from a real client that streams from a real socket."""
+"""The adapter converts LangChain's chunks to events.
+
+One client here is real and streams from a real socket.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +110,7 @@ async def test_usage_and_finish_reason_are_kept_wherever_they_come() -> None:
     ]
     _, outcome = await run(yielding(*chunks))
     assert outcome.finish_reason == "length"
-    assert outcome.usage == usage  # told twice
+    assert outcome.usage == usage  # The model sent the same usage twice; it counts once.
 
 
 async def test_a_chain_that_says_nothing_of_its_end_has_stopped() -> None:
@@ -151,7 +154,7 @@ async def test_a_sequence_that_ends_in_a_string_streams_too() -> None:
 
 
 class Slow:
-    """A store that is behind: takes so many events, and then no more."""
+    """A store that is too slow: it accepts `most` events and then blocks for ever."""
 
     def __init__(self, most: int) -> None:
         self.took: list[Event] = []
@@ -167,7 +170,7 @@ class Slow:
 
 @asynccontextmanager
 async def running(runnable: Runnable[Any, Any], given: Any, slow: Slow) -> AsyncIterator[None]:
-    """It runs until the store is behind, is looked at, and cancelled."""
+    """Run `stream` until the store blocks, let the test check the state, then cancel the task."""
     task = asyncio.create_task(stream(runnable, given, {}, slow.emit, HERE, Outcome()))
     await slow.is_behind.wait()
     yield
@@ -205,5 +208,5 @@ async def test_what_is_cancelled_closes_the_chain_at_once() -> None:
             closed.append(True)
 
     async with running(Keeping(transform), "", Slow(2)):
-        assert yielded == ["a", "b", "c"]  # a chain waits for the store: nothing is made in advance
+        assert yielded == ["a", "b", "c"]  # The chain waits for the store and makes no chunk in advance.
     assert closed == [True]

@@ -1,4 +1,4 @@
-"""What a chain is told of who asks: in its configurable, and as a graph's context."""
+"""The caller's facts that a chain receives: in its `configurable`, and as a graph's context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A worker is stopped in the middle of each new form of saying something; the next goes on without a seam."""
+"""A worker is stopped in the middle of each form of output.
+
+The next attempt continues with no visible break.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from workers.delivery.runner import AGAIN, DONE
 
 
 class Gate:
-    """Where the first attempt stops, and no other."""
+    """Blocks the first attempt at one point; later attempts pass, because the test has opened the gate."""
 
     def __init__(self) -> None:
         self.reached, self.opened = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,7 @@
-"""What `astream` hides and what is no text: tools, documents, reasoning, usage, values, custom events."""
+"""Events for what `astream` hides and for what is not text:
+
+tools, documents, reasoning, usage, custom events.
+"""
 
 from __future__ import annotations
 
@@ -200,7 +203,10 @@ async def test_a_result_is_what_ainvoke_gives(pieces: list[str], parser: Runnabl
 
 
 def test_a_mappings_members_are_added_or_replaced_each_for_itself() -> None:
-    """In an order that a RunnableParallel may take: where one cannot be added, the other is not lost."""
+    """The chunks come in an order that a RunnableParallel may use.
+
+    If one member cannot be added, it is replaced, and the other member is not lost.
+    """
     total = Sum(1000)
     chunks: list[Any] = [{"one": {"a": 1}}, {"two": "x"}, {"one": {"a": 1, "b": 2}}, {"two": "y"}]
     for chunk in chunks:
@@ -258,7 +264,10 @@ async def test_what_is_gathered_for_a_result_ends_at_the_largest_event(chunk: An
 
 
 async def test_chunks_that_replace_each_other_are_no_sum() -> None:
-    """Neither are those of a mapping's members: only what is kept counts."""
+    """Only the value that is kept counts against the size limit.
+
+    Chunks that replace each other are not added up, and the same is true for the members of a mapping.
+    """
     growing: Any = [AddableDict(a={"b": "x" * size}) for size in range(0, 900, 10)]
     states = [{"a": "x" * 800} for _ in range(100)]
     for chunks in (growing, states):
@@ -285,7 +294,7 @@ async def test_usage_and_end_behind_a_parser_are_the_models() -> None:
 
 
 async def test_what_the_writer_raises_is_raised_whatever_the_chain_makes_of_it() -> None:
-    """A fallback takes every exception for its own."""
+    """A fallback in a chain catches every exception, also one that the writer raised."""
 
     async def tells(given: str) -> str:
         await adispatch_custom_event("a", 1)

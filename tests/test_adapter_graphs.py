@@ -1,4 +1,4 @@
-"""What a graph's nodes say and what a graph's end holds: as LangGraph's own modes and `ainvoke` give it."""
+"""A graph's node output and its final result are the same as LangGraph's own modes and `ainvoke` give."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Classed:
 
 
 def speaks(text: str) -> Any:
-    """A node whose model says this."""
+    """Return a node whose model answers with this text."""
 
     async def node(state: Any) -> dict[str, Any]:
         return {"messages": [await says(text).ainvoke("q")]}
@@ -98,7 +98,7 @@ async def test_history_that_a_node_returns_is_not_said_again(schema: Any) -> Non
 
 @pytest.mark.parametrize("message", [{"role": "assistant", "content": "plain"}, ("ai", "plain")])
 async def test_messages_that_langgraph_does_not_show_are_had_as_the_result(message: Any) -> None:
-    """Also where a node has spoken."""
+    """The message is the result also when another node has streamed text before."""
 
     def node(state: MessagesState) -> dict[str, Any]:
         return {"messages": [message]}
@@ -156,7 +156,10 @@ class Library(BaseRetriever):
 
 @pytest.mark.parametrize("finds", [Library(), None])
 async def test_documents_are_told_once_and_never_make_a_stream_too_long(finds: Any) -> None:
-    """Those of a retriever are sources already; others become sources where the result has no room."""
+    """Documents of a retriever are sent as sources when they are found.
+
+    Other documents become sources when the result has no room for them.
+    """
 
     async def node(state: Topic) -> dict[str, Any]:
         found = await finds.ainvoke("q") if finds else [Document("x" * 3000, id="a")]
@@ -169,7 +172,10 @@ async def test_documents_are_told_once_and_never_make_a_stream_too_long(finds: A
 
 
 async def test_a_graph_with_a_state_of_its_own_can_be_a_stage_of_several() -> None:
-    """What it hands on is told whole; it is given the input's members where it knows no other name."""
+    """The stage passes on its whole result.
+
+    The graph's state has no member named `input` or `earlier`, so the graph receives the members of `input`.
+    """
 
     async def node(state: Topic) -> dict[str, Any]:
         return {"text": str((await says(f"on {state['topic']}").ainvoke("q")).content)}
@@ -192,7 +198,7 @@ async def test_private_state_goes_to_nobody() -> None:
         builder.add_node("node", node)
         builder.add_edge(START, "node")
         graph = builder.compile(checkpointer=saver)
-        for _ in range(2):  # with a saver the second finds it finished
+        for _ in range(2):  # With a saver, the second run finds the graph already finished.
             events, outcome = await told(graph, {"topic": "t"})
             assert result(events) == outcome.result == {"text": "public"}
             assert "secret" not in str(events)
@@ -259,7 +265,7 @@ async def test_all_that_is_asked_at_once_is_told(form: str, saver: Any) -> None:
         builder.add_node("goes_on", lambda state: {"text": "on"})
         builder.add_edge(START, "goes_on")
     if form == "subgraph" and saver is None:
-        return  # LangGraph itself cannot ask there
+        return  # LangGraph itself cannot interrupt in a subgraph without a saver.
     here = replace(HERE, thread=form)
     events, outcome = await told(builder.compile(checkpointer=saver), {"topic": "t"}, here=here)
     assert sorted(one["value"] for one in outcome.interrupts) == ["a", "b", "c"]
@@ -286,7 +292,10 @@ async def test_a_breakpoint_is_told_with_what_is_next(stop: Any, said: int, save
     "stop", [{"interrupt_before": ["b"]}, {"interrupt_after": ["a"]}, {"interrupt_before": "*"}]
 )
 async def test_the_attempt_after_a_breakpoint_does_not_pass_it(stop: Any) -> None:
-    """A worker may die between the breakpoint and the end of its stream."""
+    """A worker may die between the breakpoint and the end of its stream.
+
+    The next attempt must stop at the same breakpoint.
+    """
     nodes = (named("a", speaks("one")), named("b", speaks("two")))
     graph = graph_of(MessagesState, *nodes, checkpointer=InMemorySaver(), **stop)
     first, before = await told(graph)
@@ -340,7 +349,7 @@ async def test_messages_of_two_models_in_one_node_are_told_apart() -> None:
 
 
 async def test_a_message_without_words_is_not_counted() -> None:
-    """Such as one that is nothing but a tool call."""
+    """Example: a message that contains only a tool call."""
 
     def node(state: MessagesState) -> dict[str, Any]:
         wordless = AIMessage([{"type": "tool_use", "id": "c1", "name": "t", "input": {}}])

@@ -73,7 +73,7 @@ async def test_answers_side_by_side_are_told_apart() -> None:
 
 
 async def test_an_answer_in_one_piece_is_text_where_a_model_has_said_just_that() -> None:
-    """A function's mapping, as a classic chain gives it."""
+    """The chain is a function that returns a mapping, as a classic LangChain chain does."""
 
     async def function(given: str) -> dict[str, Any]:
         return {"answer": (await says("one two").ainvoke(given)).content, "asked": given}
@@ -120,7 +120,10 @@ async def test_messages_that_are_not_a_models_are_values() -> None:
 
 
 async def test_a_stage_that_hands_its_value_on_tells_all_of_it() -> None:
-    """As the next stage is given it; a large one without what was told already."""
+    """The result is the value that the next stage receives.
+
+    A value that is too large is sent without the parts that were already sent as events.
+    """
     made = rag(Library(), says("hi") | StrOutputParser())
     events, outcome = await told(made, here=replace(HERE, hands_on=True))
     assert texts(events) == {("g", "answer"): "hi"}

@@ -1,4 +1,4 @@
-"""Chains that LangChain cannot stream as they are, and LangGraph's private names that we take."""
+"""Chains that LangChain cannot stream as they are, and the private names of LangGraph that our code uses."""
 
 from __future__ import annotations
 
@@ -84,7 +84,10 @@ async def test_they_survive_a_death_without_a_reset() -> None:
 
 
 def test_what_we_take_of_langgraph_is_there() -> None:
-    """Names that LangGraph does not document: this fails where it changes them."""
+    """Check that the private names of LangGraph still exist.
+
+    LangGraph does not document them, so they may change.
+    """
     import inspect
 
     from workers.langchain import pregel

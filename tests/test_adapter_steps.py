@@ -1,4 +1,7 @@
-"""A graph's steps in the log: what LangGraph's own modes tell, in every attempt, within an event's bound."""
+"""A graph's steps in the log.
+
+They equal LangGraph's own modes, in every attempt, within an event's size limit.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class State(MessagesState):
 
 
 def nested() -> Any:
-    """A subgraph that speaks, between two nodes."""
+    """Return a graph with a subgraph that streams text, between two nodes."""
 
     async def speak(state: State) -> dict[str, Any]:
         return {"messages": [await says("one two").ainvoke("q")], "steps": ["speak"]}
@@ -56,7 +59,7 @@ def agent() -> Any:
 
 
 def small() -> Any:
-    """One whose state is longer than an event may be."""
+    """Return a graph whose state is longer than an event may be."""
 
     async def node(state: State) -> dict[str, Any]:
         return {"steps": ["é" * 4000], "messages": [AIMessage("x\n" * 3000)]}
@@ -68,7 +71,10 @@ GRAPHS = {"nested": nested, "agent": agent, "small": small}
 
 
 def kept(value: Any) -> Any:
-    """A value of LangGraph's as JSON, with the ids alone that somebody has given."""
+    """Return a LangGraph value as JSON.
+
+    Random message ids become None; only the ids that the test has set stay.
+    """
     value = plain(value)
     if isinstance(value, dict):
         known = {name: kept(item) for name, item in value.items()}
@@ -79,7 +85,10 @@ def kept(value: Any) -> Any:
 
 
 def read(events: list[Event]) -> list[tuple[str, str, Any]]:
-    """What a reader knows of updates and values: the names in the namespace, the mode, the data."""
+    """Return the updates and values that a reader can rebuild:
+
+    the names in the namespace, the mode, the data.
+    """
     book, found = steps.Book(), []
     for event in events:
         step = book.feed(event.data) if event.type is EventType.GRAPH else None

@@ -1,4 +1,7 @@
-"""Code that is not async, within a graph: its tokens cross threads, and a lost one fails the stage."""
+"""Nodes that are not async run in threads:
+
+their tokens cross to the event loop, and a lost token fails the stage.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ async def test_more_than_a_log_takes_fails_the_stage() -> None:
 async def test_after_a_failure_nothing_waits_and_the_stage_fails_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """LangChain swallows what the callback raises; the node itself comes to its end."""
+    """LangChain ignores an exception that the callback raises, so the node itself runs to its end."""
     waits, finished = threading.Event(), threading.Event()
 
     class Watched(threading.Condition):

@@ -1,4 +1,4 @@
-"""Tool calls: what a tool answers, what happens below it, and calls that are for the client."""
+"""Tool calls: a tool's answer, the events from inside a tool, and calls that the client must execute."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def message_for(call_id: str) -> ToolMessage:
     ],
 )
 async def test_a_tool_that_returns_a_command_answers_by_its_message(update: Any) -> None:
-    """Not by the Command's repr, which shows history and private state."""
+    """The answer must not be the repr of the Command, which shows history and private state."""
 
     @tool
     async def set_user(runtime: ToolRuntime) -> Command[Any]:
@@ -78,7 +78,7 @@ async def test_a_command_without_a_message_answers_nothing() -> None:
 
 
 def boss(call_id: str = "c1") -> Any:
-    """An agent whose tool asks another agent, which calls a tool itself."""
+    """Return an agent whose tool asks a second agent. The second agent calls a tool itself."""
 
     @tool
     async def look(what: str) -> str:
@@ -198,7 +198,7 @@ async def test_pieces_of_calls_without_an_index_are_put_together(pieces: list[An
 
 
 async def test_a_stage_that_ends_in_calls_hands_them_on() -> None:
-    """As a message in the form that LangChain reads."""
+    """The stage passes the calls on as a message in the form that LangChain reads."""
     from langchain_core.messages import convert_to_messages
 
     _, outcome = await told(Scripted(answers=[calls("look", "c1", "well", a=1)]))
@@ -228,7 +228,7 @@ async def test_a_refusal_is_told_by_its_words_and_is_the_finish_reason(block: An
         (streamed, "refusal"),
         (whole, "refusal"),
         (graph, "stop"),
-    ):  # no model is asked there
+    ):  # These chains ask no model.
         events, outcome = await told(made)
         assert [(data["delta"], texts(events)) for data in kinds(events, "refusal")] == [("I will not", {})]
         fold = Fold()

@@ -1,4 +1,4 @@
-"""Values that are no text or no JSON: told whole, by their fields, and the same in every attempt."""
+"""Values that are not text or not JSON are sent complete, by their fields, and equal in every attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What OpenAI's formats give as the answer of a chain: of graphs as people write them, and of any events."""
+"""The text that OpenAI's formats return as a chain's answer, for typical graphs and for any events."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Choice(TypedDict):
 
 
 def says(text: str, **bound: Any) -> Any:
-    """A model that streams this, word by word."""
+    """Return a model that streams this text, word by word."""
     return GenericFakeChatModel(messages=iter([AIMessage(text)])).bind(**bound)
 
 
@@ -58,13 +58,13 @@ def saves(state: Any) -> dict[str, Any]:
 
 
 async def summarises(state: Any) -> dict[str, Any]:
-    """LangGraph's own example of a memory that is kept short."""
+    """Shorten the memory as LangGraph's own example does."""
     text = (await says("summed up").ainvoke("q")).content
     return {"summary": text, "messages": [RemoveMessage(one.id) for one in state["messages"][:-2]]}
 
 
 def tape_of(told: Sequence[Event], name: str = "s") -> Tape:
-    """A whole stream of these events."""
+    """Return a tape of a complete stream with these events."""
     tape = Tape((name,))
     tape.began(name)
     for event in told:
@@ -75,7 +75,7 @@ def tape_of(told: Sequence[Event], name: str = "s") -> Tape:
 
 
 def content(tape: Tape) -> tuple[str, list[str]]:
-    """The answer, which is the same in each way of asking for it; and the pieces in which it comes."""
+    """Return the answer and its pieces. Each way to request the answer must give the same text."""
     pieces = [
         one["choices"][0]["delta"]["content"]
         for one in chunks(tape.frames(Chat()))[1:]
@@ -104,7 +104,7 @@ def built(*edges: tuple[str, str], schema: Any = Full, **nodes: Any) -> Any:
 
 
 async def test_of_a_supervisors_graph_the_answer_is_its_own_last_word() -> None:
-    """As the tutorials write it: the choice is a structured output, and the workers come back."""
+    """The graph follows the tutorials: the choice is a structured output, and the workers return to it."""
     choices = iter(["researcher", "writer", "FINISH"])
 
     async def supervisor(state: Full) -> Command[Literal["researcher", "writer", "final"]]:
@@ -123,7 +123,7 @@ async def test_of_a_supervisors_graph_the_answer_is_its_own_last_word() -> None:
         (START, "supervisor"), ("writer", "supervisor"), ("final", END),
         supervisor=supervisor, researcher=researcher, writer=speaks("a draft"), final=speaks("so it is"),
     ).compile()  # fmt: skip
-    assert await answer(graph) == ("so it is", ["so it is"])  # whole: no other node has begun before
+    assert await answer(graph) == ("so it is", ["so it is"])  # In one piece: no other node has begun before.
 
 
 async def test_a_supervisors_own_last_word_streams() -> None:
@@ -158,7 +158,7 @@ async def test_a_routers_structured_output_is_none() -> None:
         return {"next": (await says('{"topic": "cats"}', **STRUCTURED).ainvoke("q")).content}
 
     builder = built((START, "router"), ("cats", END), router=router, cats=speaks("of cats"))
-    builder.add_conditional_edges("router", lambda state: "cats")  # to where is not known
+    builder.add_conditional_edges("router", lambda state: "cats")  # The target of this edge is not known.
     assert await answer(builder.compile()) == ("of cats", ["of", " ", "cats"])
 
 
@@ -210,7 +210,7 @@ async def test_an_agents_words_before_it_calls_a_tool_are_part_of_it() -> None:
     tape = tape_of(told)
     tape.frames(whole := Whole())
     assert whole.message()["content"] == "let me see. so it is"
-    assert output_text(last(tape.frames(Responses()))) == "so it is"  # a client adds up all messages
+    assert output_text(last(tape.frames(Responses()))) == "so it is"  # A client adds up all the messages.
 
 
 async def test_two_that_speak_at_once_do_not_run_into_one_another() -> None:
@@ -314,7 +314,7 @@ def test_an_agents_middleware_does_not_make_its_model_one_on_the_way() -> None:
     assert on_the_way(create_agent(model, [look])) == {"tools"}
     middleware = [PIIMiddleware("email"), SummarizationMiddleware(model=model, trigger=("messages", 9))]
     agent = create_agent(model, [look], middleware=middleware)
-    assert on_the_way(agent) == {"SummarizationMiddleware.before_model"}  # PII's hook may jump to the end
+    assert on_the_way(agent) == {"SummarizationMiddleware.before_model"}  # PII's hook may jump to the end.
 
 
 def test_a_function_that_only_looks_at_messages_is_silent() -> None:

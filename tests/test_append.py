@@ -1,4 +1,7 @@
-"""The append script on a real Redis: the fence, the position, and every answer made again."""
+"""The append script on a real Redis:
+
+the fence, the log position, and each answer when the same call is repeated.
+"""
 
 from __future__ import annotations
 
@@ -76,9 +79,9 @@ async def test_fault_8_lost_says_where_the_log_ends(log: Log, redis: Redis) -> N
     await redis.set(stream.keys[1], (await text_of(redis, stream))[:begin], keepttl=True)
     answer = await pen.write(said("b"))
     assert (answer.word, answer.number) == ("lost", begin)
-    assert (await pen.put(pen.end, b"")).word == "lost"  # a renewal learns it too
+    assert (await pen.put(pen.end, b"")).word == "lost"  # A renewal of the lease also learns this.
     assert len(await text_of(redis, stream)) == begin
-    assert (await pen.put(begin, pen.wrote)).word == "ok"  # the same frames, from its memory
+    assert (await pen.put(begin, pen.wrote)).word == "ok"  # The same frames again, from the writer's memory.
     assert (await pen.write(said("b"))).word == "ok"
 
 
@@ -148,7 +151,7 @@ async def test_publishes_the_very_frames_with_the_event_before(log: Log, redis: 
     async with redis.pubsub() as ear:
         await ear.subscribe(f"live:{stream.id}")
         await pen.write(said("a"), said("b"))
-        await pen.put(pen.end, b"")  # a renewal is nobody's news
+        await pen.put(pen.end, b"")  # A renewal is not published.
         await pen.write(DONE, status="done")
         heard: list[bytes] = []
         while len(heard) < 2:
@@ -167,7 +170,11 @@ def _frames(pen: Pen) -> bytes:
 
 
 async def test_frames_renew_a_lease_that_has_worn_and_leave_a_fresh_one(log: Log, redis: Redis) -> None:
-    """At most a second, or a tenth, of a lease is missing: what hangs on it is not done for every token."""
+    """A fresh lease is not renewed.
+
+    A lease that is at most one second (or one tenth of its length) old counts as fresh, so the renewal work
+    is not done for every token.
+    """
     stream = await Stream.create(log)
     pen = await stream.pen()
 
@@ -180,16 +187,18 @@ async def test_frames_renew_a_lease_that_has_worn_and_leave_a_fresh_one(log: Log
 
     assert LEASE_MS - 1000 < await left_after(200) <= LEASE_MS - 200
     assert await left_after(1500) > LEASE_MS - 1000
-    assert await left_after(-5000) > LEASE_MS - 1000  # set by a clock that has gone back since
+    # A clock that has since gone back had set this lease end.
+    assert await left_after(-5000) > LEASE_MS - 1000
     await redis.hset(stream.keys[0], "lease_end_ms", await log.now_ms() + LEASE_MS - 200)
-    assert (await pen.put(pen.end, b"")).word == "ok"  # silence asks for nothing else
+    # A call without frames asks only for a renewal, so even a fresh lease is renewed.
+    assert (await pen.put(pen.end, b"")).word == "ok"
     [head] = await log.heads([stream.id])
     assert head.lease_left_ms is not None
     assert head.lease_left_ms > LEASE_MS - 150
 
 
 async def test_a_log_that_an_append_begins_expires_like_any_other(log: Log, redis: Redis) -> None:
-    """Its lease is fresh, so nothing else would give the new key an expiry."""
+    """The lease is fresh, so no renewal would set an expiry on the new key."""
     stream = await Stream.create(log)
     pen = await stream.pen()
     await redis.delete(stream.keys[1])

@@ -1,4 +1,7 @@
-"""The appender: many claims in one script, each for itself, on a real Redis and on a cluster."""
+"""The appender writes for many claims in one script, each independent of the others.
+
+Tested on one Redis and on a cluster.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from tests.support.redis_cluster import RedisCluster
 
 
 class Written:
-    """A claimed stream, the batches that it has for the appender, and what it was told of them."""
+    """A claimed stream, the batches it gives to the appender, and the results that the appender reports."""
 
     def __init__(self, log: Log, claim: Claim, lease_ms: int = LEASE_MS) -> None:
         self.log, self.claim, self.id, self.lease_ms = log, claim, claim.record.id, lease_ms
@@ -52,7 +55,8 @@ class Written:
 
 async def written(log: Log, lease_ms: int = LEASE_MS) -> Written:
     claim = await (await Stream.create(log)).claim_again()
-    await log.append(claim, claim.log_end, b"", claim.record.last_id, LEASE_MS)  # the script is known
+    # This call loads the script into Redis.
+    await log.append(claim, claim.log_end, b"", claim.record.last_id, LEASE_MS)
     return Written(log, claim, lease_ms)
 
 
@@ -80,7 +84,7 @@ async def test_what_comes_in_one_turn_goes_in_one_script_up_to_a_bound(
     before = await scripts_run(redis)
     for number, one in enumerate(them):
         one.say(f"word {number}", usage=number, mark="x" * number)
-    assert not any(one.told for one in them)  # never before `ask` returns
+    assert not any(one.told for one in them)  # No result is reported before `ask` returns.
     await all_told(*them)
     assert [one.told for one in them] == [[True]] * len(them)
     assert await scripts_run(redis) == before + 2
@@ -98,7 +102,8 @@ async def test_each_of_several_has_its_own_lease_index_and_channel(
     async with redis.pubsub() as channels:
         await channels.subscribe(*(f"live:{one.id}" for one in them))
         for one in them:
-            await redis.hset(one.keys[0], "lease_end_ms", 1)  # worn: each is renewed
+            # The lease is almost over, so each stream is renewed.
+            await redis.hset(one.keys[0], "lease_end_ms", 1)
             await redis.zrem(one.keys[2], one.id)
         now_ms = await log.now_ms()
         for one in them:
@@ -147,7 +152,10 @@ async def test_one_that_is_refused_leaves_the_others_alone(connection: Connectio
 async def test_what_an_error_cuts_short_is_asked_again_and_nothing_is_doubled(
     connection: Connection, redis: Redis
 ) -> None:
-    """A script has no way back: those before the error stand, and nobody is told so."""
+    """A script has no rollback:
+
+    the appends before the error stay in the log, but all the streams get a failure.
+    """
     log = Log(connection)
     before, broken, behind = [await written(log) for _ in range(3)]
     await redis.delete(broken.keys[1])
@@ -185,7 +193,7 @@ async def test_who_asks_is_asked_once_a_turn_and_who_has_nothing_left_sends_noth
     many, none = await written(log), await written(log)
     before = await scripts_run(redis)
     many.say("a")
-    many.say("b")  # asks a second time: its turn is the same
+    many.say("b")  # This asks a second time and keeps the same turn.
     none.appends.ask()
     await all_told(many)
     assert (many.told, len(many.batches), none.told) == ([True], 1, [])
@@ -225,14 +233,14 @@ async def test_on_a_cluster_each_slot_has_a_script_of_its_own() -> None:
 
 @pytest.mark.slow
 async def test_a_cluster_that_shows_itself_as_one_server_is_found_out_at_its_first_refusal() -> None:
-    """As Azure Managed Redis does with the Enterprise policy; here one node alone is spoken to."""
+    """Azure Managed Redis does this with the Enterprise policy. Here the client talks to a single node."""
     async with RedisCluster() as cluster:
         node, router = cluster.nodes[0], Router(cluster.url, name="pen")
         try:
             made = [await Stream.create(Log(router)) for _ in range(40)]
             mine = [one for one in made if cluster.owner(Log.keys(one.id)[0]) is node]
             async with connected(node.url) as connection:
-                await connection.call("PING")  # which opens it
+                await connection.call("PING")  # The first command opens the connection.
                 log = Log(connection)
                 them = [Written(log, await one.claim_again()) for one in mine]
                 assert len({key_slot(one.keys[0].encode()) for one in them}) > 1

@@ -1,6 +1,7 @@
-"""Leave to call a tool, asked for and given by clients that others wrote: the AI SDK and `openai`.
+"""Approvals of tool calls, requested and given by third-party clients:
 
-One process, with a worker, runs agents with LangChain's HumanInTheLoopMiddleware for all of these tests.
+the AI SDK and `openai`. One process, with a worker, runs agents with LangChain's HumanInTheLoopMiddleware for
+all of these tests.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from tests.support.redis_server import RedisServer
 pytest_plugins = ("tests.support.ai_sdk",)
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow, pytest.mark.timeout(300)]
 
-NOBODY = "00" + "A" * 22  # the form of an id, and nobody's
-KNOWING = (6, 7)  # the versions that know approvals
+NOBODY = "00" + "A" * 22  # It has the form of an id, but no stream has it.
+KNOWING = (6, 7)  # The AI SDK versions that support approvals.
 SENT = {"name": "send", "output": "sent to Ann"}
 modes = pytest.mark.parametrize("chain", ["approves-all", "approves-each"])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def url(redis_server: RedisServer) -> AsyncIterator[str]:
-    """The gateway's."""
+    """Yield the URL of the gateway."""
     environment = {
         "REDIS_URL": redis_server.url,
         "GATEWAY_CHAINS": "tests.support.approving",
@@ -49,7 +50,7 @@ async def document(url: str, stream_id: str) -> dict[str, Any]:
 
 
 async def asks(opens: Opens, url: str, version: int, chain: str, **more: Any) -> tuple[Chat, dict[str, Any]]:
-    """A chat whose agent has asked, and what it is like."""
+    """Return a chat whose agent has asked for approval, and the state of that chat."""
     knows = version in KNOWING
     body = {"chain": chain, **({"approvals": True} if knows else {})}
     chat = await opens(url, version, body=body, approvals=knows, **more)
@@ -57,7 +58,7 @@ async def asks(opens: Opens, url: str, version: int, chain: str, **more: Any) ->
 
 
 def states(told: dict[str, Any]) -> list[tuple[str, str]]:
-    """The tools of what stands in the last message."""
+    """Return name and state of each tool part in the last message."""
     return [(part["toolName"], part["state"]) for part in told["parts"] if part["type"] == "dynamic-tool"]
 
 
@@ -73,11 +74,11 @@ async def test_a_chat_asks_for_leave_and_goes_on(opens: Opens, url: str, version
     assert sorted(states(told)) == [("burn", "approval-requested"), ("send", "approval-requested")]
     waiting = told["messages"][1]["id"]
     assert (await document(url, waiting))["status"] == "waiting"
-    if chain == "approves-each":  # the page is loaded again before anybody answers
+    if chain == "approves-each":  # The page is reloaded before anybody answers.
         told = await chat.does("reload")
     asked = dict(zip([name for name, _ in states(told)], approvals(told), strict=True))
     half = await chat.does("approve", id=asked["burn"], approved=False, reason="too hot")
-    assert len(half["messages"]) == 2  # nothing is sent before the last answer
+    assert len(half["messages"]) == 2  # Nothing is sent until all questions have an answer.
     told = await chat.does("approve", id=asked["send"], approved=True)
     assert (told["status"], told["error"], told["shown"]) == ("ready", None, "so be it")
     assert [message["role"] for message in told["messages"]] == ["user", "assistant", "assistant"]
@@ -140,7 +141,7 @@ async def test_the_same_answer_again_is_the_same_stream_and_another_is_told_so(
 
 
 def answers(asked: list[dict[str, Any]]) -> list[Any]:
-    """`send` is approved, `burn` is not."""
+    """Answer each question: approve `send`, reject `burn`."""
     return [
         {
             "type": "mcp_approval_response",
@@ -171,7 +172,8 @@ async def test_a_response_asks_for_leave_and_another_one_goes_on(url: str, chain
     told = await document(url, stream_of(after.response["id"]).rpartition("/")[2])
     assert told["resumes"] == stream_of(seen.response["id"]).rpartition("/")[2]
     async with python(url) as client:
-        same = await client.responses.create(**body)  # the answer was lost
+        # The client repeats the request as if the answer was lost.
+        same = await client.responses.create(**body)
         assert same.id == after.response["id"]
         other = [*body["input"][:1], {**body["input"][1], "approve": not body["input"][1]["approve"]}]
         with pytest.raises(APIStatusError) as caught:

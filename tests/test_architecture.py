@@ -29,14 +29,14 @@ from tests.test_layout import PACKAGES, PRODUCT, name_of, package_of
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
 LUA = sorted((ROOT / "gateway/lua").glob("*.lua"))
-BEGINNINGS = ("common", "thread", "outbox", "turns")  # what several scripts begin with
+BEGINNINGS = ("common", "thread", "outbox", "turns")  # Files that are put in front of several scripts.
 SCRIPTS = [path for path in LUA if path.stem not in BEGINNINGS]
 MOST_LINES_OF_A_RECIPE = 20
-HOLE = "\0"  # stands for what is put into a string when the product runs
+HOLE = "\0"  # Placeholder for a part that is put into the string at run time.
 
 
 def section(heading: str) -> str:
-    """The text below a heading, up to the next heading of its level or a higher one."""
+    """Return the text below a heading, up to the next heading of the same or a higher level."""
     level = heading.partition(" ")[0]
     found = re.search(
         rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", PAGE, re.MULTILINE | re.DOTALL
@@ -50,23 +50,23 @@ def headings(text: str) -> list[str]:
 
 
 def spaced(text: str) -> str:
-    """With one space wherever there is white space."""
+    """Return the text with each run of white space replaced by one space."""
     return " ".join(text.split())
 
 
 def rows(text: str) -> list[list[str]]:
-    """The rows of all tables of a text, without their heads."""
+    """Return the rows of all tables of a text, without the header rows."""
     found: list[list[str]] = []
     for line in text.splitlines():
         if re.fullmatch(r"(\|-+)+\|", line):
-            found.pop()  # the row before is the head
+            found.pop()  # The row before this line is the header.
         elif line.startswith("|"):
             found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
     return found
 
 
 def coded(text: str) -> list[str]:
-    """What stands in backticks."""
+    """Return each text that is between backticks."""
     return [spaced(found) for found in re.findall(r"`([^`]+)`", text)]
 
 
@@ -93,7 +93,7 @@ def test_a_script_answers_what_the_page_says(path: Path) -> None:
     source = re.sub(r"--.*", "", path.read_text())
     answers = re.findall(r"(?:\breturn|\banswer =) \{ '([a-z]+)'", source)
     others = set(re.findall(r"\breturn\b(?! \{ '[a-z]+')[^\n]*?(?= end\b|$)", source, re.MULTILINE))
-    # A list that was made before, of words seen above, and helpers of a script's own.
+    # These lines return a list made earlier from words found above, or a value from a helper of the script.
     known = {"return", "return answer", "return answers", "return answers[1]"}
     assert {one for one in others if not one.startswith("return math.")} <= known
     told = re.findall(r"^- `([a-z]+)`: \S", section(f"### {path.name}"), re.MULTILINE)
@@ -114,7 +114,7 @@ def test_the_functions_of_several_scripts_are_named(name: str) -> None:
 
 
 def keys() -> dict[str, tuple[str, str]]:
-    """Of each pattern on the page its type, and where it is made."""
+    """Return, for each key pattern on the page, its type and the file that makes it."""
     first = section("## Keys in Redis").partition("\n\nThe record's fields")[0]
     table = {coded(row[0])[0]: (row[1], coded(row[5])[0]) for row in rows(first)}
     assert len(table) == len(rows(first))
@@ -124,7 +124,7 @@ def keys() -> dict[str, tuple[str, str]]:
 
 
 def written(node: ast.AST) -> str | None:
-    """The text of a string, HOLE where something is put in; None for what is no string."""
+    """Return the text of a string, with HOLE for each inserted part; None if the node is not a string."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -142,7 +142,7 @@ def written(node: ast.AST) -> str | None:
 
 
 def made() -> Iterator[tuple[str, str]]:
-    """Whatever the code makes that has the form of a key, and the file that makes it."""
+    """Yield each string in the code that has the form of a key, and the file that makes it."""
     tag = rf"\{{{HOLE}\}}"
     key = re.compile(
         rf"{tag}(:([a-z]+|{HOLE}))+|(live|turn)(:([a-z]+|{HOLE}))+|{HOLE}(:{HOLE})*(:[a-z]+)+(:{HOLE})*"
@@ -156,7 +156,7 @@ def made() -> Iterator[tuple[str, str]]:
 
 def test_each_key_that_the_code_makes_is_on_the_page() -> None:
     table = keys()
-    known = "|".join(map(re.escape, table))  # a key may be made of another one
+    known = "|".join(map(re.escape, table))  # A key may be built from another key.
     fitting: set[str] = set()
     for text, file in made():
         form = re.compile(re.escape(text).replace(re.escape(HOLE), f"(?:[^:]+|{known})"))
@@ -172,7 +172,7 @@ def test_a_callers_keys_are_on_the_page() -> None:
 
 
 def pattern_of(key: str) -> str:
-    """A key of a store as the page writes it."""
+    """Return a stored key in the pattern form that the page uses."""
     for form, name in (
         (r"\{[0-9a-f]{2}\}:", "{bb}:"),
         (r"\{[0-9a-f]{32}\}:conversation", "{name}:conversation"),
@@ -242,7 +242,7 @@ async def test_what_stands_in_a_store_is_on_the_page(redis_url: str, redis: Redi
         await gateway.close()
     types = {"sorted set": "zset"}
     table = {pattern: types.get(kind, kind) for pattern, (kind, _) in keys().items() if kind != "channel"}
-    # They last a second, or until the projector has done its work.
+    # These keys exist for one second, or until the projector has done its work.
     brief = {"{caller}:looked", "turn:ready:{bb}:open", "{bb}:journal:<id>", "{bb}:due"}
     assert {pair for pair in found if pair[0] not in brief} == {
         pair for pair in table.items() if pair[0] not in brief
@@ -273,7 +273,7 @@ def test_the_records_fields_are_those_that_are_read_and_written() -> None:
 
 
 def modules() -> dict[str, list[str]]:
-    """The files of each package, in the page's order. A package's own line is its heading."""
+    """Return the files of each package, in the page's order. A package's own line is its heading."""
     found = {}
     for package in headings(section("## Modules")):
         found[package] = [coded(row[0])[0] for row in rows(section(f"### {package}"))]
@@ -301,7 +301,7 @@ def test_each_module_has_its_line_and_each_line_its_module() -> None:
 
 @cache
 def names_in(path: Path) -> set[str]:
-    """What a module defines, and what its classes define, by their dotted names."""
+    """Return the dotted names of all that a module and its classes define."""
 
     def names(body: list[ast.stmt], before: str = "") -> Iterator[str]:
         for node in body:

@@ -1,4 +1,4 @@
-"""`python -m gateway ask`: a real process in a shell's place; exact through cuts, cancelled by Ctrl-C."""
+"""`python -m gateway ask` as a real process: exact text in spite of cut connections; Ctrl-C cancels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIMIT_SECONDS = 60
 
 @asynccontextmanager
 async def asking(url: str, *words: str, command: str = "ask") -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command, with nothing of this process's settings."""
+    """Run the command without the settings of this process."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", command, *words),
         cwd=REPOSITORY,
@@ -49,14 +49,15 @@ async def asking(url: str, *words: str, command: str = "ask") -> AsyncIterator[a
 
 
 async def printed(process: asyncio.subprocess.Process) -> tuple[str, str, int]:
-    """What it said on both streams, and its exit code."""
+    """Return what the process printed on stdout and stderr, and its exit code."""
     async with asyncio.timeout(LIMIT_SECONDS):
         out, err = await process.communicate()
     assert process.returncode is not None
     return out.decode(), err.decode(), process.returncode
 
 
-@pytest.mark.timeout(240)  # the first of its group, so its time includes the start of all the hosts
+# This test is the first of its group, so its time includes the start of all hosts.
+@pytest.mark.timeout(240)
 async def test_it_survives_ten_cuts_and_prints_the_exact_text(hosts: dict[str, Host]) -> None:
     host = hosts["uvicorn"]
     before = len(host.model.requests)
@@ -190,7 +191,7 @@ async def test_the_chains_and_what_is_wrong_are_told(hosts: dict[str, Host]) -> 
 
 @pytest.fixture
 def unused_url() -> Iterator[str]:
-    """Nobody answers there, and nobody else may have the port."""
+    """Yield a URL where no server answers. The port stays reserved, so no other process can use it."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"

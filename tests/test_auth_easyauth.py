@@ -1,4 +1,7 @@
-"""The platform's headers are believed only where it says that its sign-in is in front (fault 71)."""
+"""The platform's sign-in headers are trusted only if the platform says that its sign-in is active.
+
+(Fault 71.)
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""JWTs of an OpenID issuer, on both hosts and in this process: which are good, what the issuer is asked."""
+"""JWTs of an OpenID issuer, on both hosts and in this process:
+
+which are valid, and what the issuer is asked.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LONG_AGO, FAR = -3600, 3600
 STRANGERS = rsa_key()
-PLATFORM = {"WEBSITE_AUTH_ENABLED": "True"}  # as App Service sets it
+PLATFORM = {"WEBSITE_AUTH_ENABLED": "True"}  # App Service sets this variable.
 
 
 def now(seconds: int = 0) -> int:
@@ -47,13 +50,16 @@ def encoded(value: Any) -> str:
 
 
 def unsigned(issuer: Issuer, alg: str) -> str:
-    """A JWT of this algorithm, which PyJWT itself would not make."""
+    """Return a JWT with this algorithm. PyJWT itself refuses to make one."""
     claims = {"iss": issuer.url, "aud": AUDIENCE, "exp": now(FAR), "sub": "alice"}
     return f"{encoded({'alg': alg, 'typ': 'JWT', 'kid': 'rsa'})}.{encoded(claims)}."
 
 
 def by_public_key(issuer: Issuer) -> str:
-    """HS256 with the issuer's public key as its secret: a verifier that trusts `alg` takes it."""
+    """Sign with HS256, with the issuer's public key as the secret.
+
+    A verifier that trusts `alg` accepts such a JWT.
+    """
     public = (
         issuer.keys["rsa"]
         .public_key()
@@ -64,7 +70,7 @@ def by_public_key(issuer: Issuer) -> str:
 
 
 def spoiled(token: str) -> str:
-    """Signed over other claims."""
+    """Return the token with other claims, which its signature does not cover."""
     header, claims, signature = token.split(".")
     said = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
     return ".".join((header, encoded({**said, "sub": "mallory"}), signature))
@@ -156,13 +162,13 @@ async def test_a_stream_token_is_good_where_callers_have_jwts(trusting: Guarded,
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def own() -> AsyncIterator[Issuer]:
-    """An issuer of the test's own."""
+    """Start an issuer for this test alone."""
     async with Issuer() as started:
         yield started
 
 
 def reader(issuer: Issuer, **settings: str) -> auth_jwt.Jwt:
-    """What a process has."""
+    """Return the JWT reader that a gateway process makes from these settings."""
     environment = {**issuer.environment(), "GATEWAY_TOKEN_KEYS": TOKEN_KEYS[0], **settings}
     made = auth_of(Settings.from_env(environment))
     assert isinstance(made, auth_jwt.Jwt)
@@ -220,11 +226,11 @@ async def test_a_rotated_key_is_picked_up(own: Issuer, monkeypatch: pytest.Monke
     old = own.sign("rsa", sub="alice")
     assert await owner(auth, old) == "jwt:alice"
     own.keys = {"next": rsa_key()}
-    with pytest.raises(Unauthorized):  # asked a moment ago
+    with pytest.raises(Unauthorized):  # The issuer's keys were read a moment ago, so they are not read again.
         await owner(auth, own.sign("next", sub="alice"))
     monkeypatch.setattr(auth_jwt, "RETRY_SECONDS", -1)
     assert await owner(auth, own.sign("next", sub="alice")) == "jwt:alice"
-    with pytest.raises(Unauthorized):  # it is not among the issuer's any more
+    with pytest.raises(Unauthorized):  # The issuer does not list this key any more.
         await owner(auth, old)
 
 
@@ -250,9 +256,10 @@ async def test_while_the_issuer_was_never_reached_it_cannot_be_told(
     for _ in range(2):
         with pytest.raises(AuthUnavailable):
             await owner(auth, token)
-    assert caplog.text.count("the issuer's keys cannot be read") == 1  # not asked again at once
+    # The gateway does not ask the issuer again at once.
+    assert caplog.text.count("the issuer's keys cannot be read") == 1
     assert token not in caplog.text
-    with pytest.raises(Unauthorized):  # no key could make it good
+    with pytest.raises(Unauthorized):  # No key could make this token valid.
         await owner(auth, "garbage")
     await own.start()
     monkeypatch.setattr(auth_jwt, "RETRY_SECONDS", -1)
@@ -265,7 +272,8 @@ async def test_known_keys_stay_while_the_issuer_is_away(own: Issuer, monkeypatch
     token = own.sign("rsa", sub="alice")
     assert await owner(auth, token) == "jwt:alice"
     await own.stop()
-    monkeypatch.setattr(auth_jwt, "KEPT_SECONDS", -1)  # and are to be read again
+    # The stored keys are now too old and must be read again.
+    monkeypatch.setattr(auth_jwt, "KEPT_SECONDS", -1)
     assert await owner(auth, token) == "jwt:alice"
     with pytest.raises(Unauthorized):
         await owner(auth, own.sign("rsa", sub="alice", header={"kid": "unknown"}))

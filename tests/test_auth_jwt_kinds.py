@@ -1,4 +1,7 @@
-"""What an issuer may say, and which of its tokens let in: faults 75 to 77, in this process and on a host."""
+"""What an issuer may publish, and which of its tokens are accepted:
+
+faults 75 to 77, in this process and on a host.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,13 @@ BASE = {
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def own() -> AsyncIterator[Issuer]:
-    """An issuer of the test's own."""
+    """Start an issuer for this test alone."""
     async with Issuer() as started:
         yield started
 
 
 def reader(issuer: Issuer, **settings: str) -> auth_jwt.Jwt:
-    """What a process has."""
+    """Return the JWT reader that a gateway process makes from these settings."""
     made = auth_of(Settings.from_env({**BASE, **issuer.environment(), **settings}))
     assert isinstance(made, auth_jwt.Jwt)
     return made
@@ -108,7 +111,8 @@ async def test_fault_76_a_discovery_document_is_the_issuers_own(
         await owner(auth, own.sign("rsa", sub="alice"))
     assert why in caplog.text
     assert own.count() == 0
-    told = reader(own, GATEWAY_JWT_JWKS_URL=f"{own.url}/keys")  # then the document is not asked
+    # With this setting, the issuer's document is not requested.
+    told = reader(own, GATEWAY_JWT_JWKS_URL=f"{own.url}/keys")
     assert await owner(told, own.sign("rsa", sub="alice")) == "jwt:alice"
 
 
@@ -124,7 +128,8 @@ async def test_fault_76_a_redirect_is_not_followed(
     assert "/elsewhere" not in own.asked
 
 
-@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")  # the test signs with it
+# The test signs with a short key, which causes this warning.
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 async def test_fault_76_an_rsa_key_that_is_short_is_none(
     own: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -219,7 +224,7 @@ async def test_fault_77_a_role_can_be_required(own: Issuer, claims: dict[str, An
         return
     with pytest.raises(Forbidden):
         await owner(auth, token)
-    with pytest.raises(Unauthorized):  # who is not known is not told what is required
+    with pytest.raises(Unauthorized):  # An unknown caller does not learn what is required.
         await owner(auth, own.sign("ec", key=rsa_key(), sub="alice", header={"kid": "rsa"}))
 
 

@@ -1,4 +1,4 @@
-"""API keys, on both hosts: who is let in, and how a key is given out and taken back."""
+"""API keys, on both hosts: which callers are accepted, and how a key is issued and revoked."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ async def test_health_and_the_page_ask_for_no_key(guarded: Guarded) -> None:
 
 @pytest.fixture
 def changing(key_file: Path) -> Iterator[Path]:
-    """The hosts' file of keys, as it was in the end."""
+    """Yield the hosts' file of keys, and restore its content at the end."""
     yield key_file
     replace(key_file, keys_file(*KEYS))
 
 
 def replace(path: Path, text: str) -> None:
-    """In one step, as an orderly operator does: a process may read at any moment."""
+    """Replace the file in one step, as a careful operator does: a process may read the file at any moment."""
     new = path.with_suffix(".new")
     new.write_text(text)
     new.replace(path)
@@ -200,8 +200,8 @@ async def test_fault_75_a_wrong_file_lets_its_keys_hold_for_a_time_and_then_nobo
         assert await keys.owner(Headers(by_key(BOB))) == "key:bob"
         if told() > before:
             times.append(clock)
-    assert times[0] == began + 2  # at once
-    assert 4 <= len(times) <= 6  # and then once a minute
+    assert times[0] == began + 2  # The first message is logged at once,
+    assert 4 <= len(times) <= 6  # and later ones once a minute.
     assert "s more: the file of keys is wrong" in caplog.text
     clock += 3
     for key in (ALICE, BOB, "hf_unknown") * 20:
@@ -224,7 +224,7 @@ async def test_fault_75_a_wrong_file_lets_its_keys_hold_for_a_time_and_then_nobo
 
 
 def spoil(path: Path, how: str) -> None:
-    """Make a file of keys wrong; Bob's key is to be revoked by it."""
+    """Make a file of keys wrong. The wrong file also leaves out Bob's key, which revokes that key."""
     if how in ("missing", "a folder"):
         path.unlink()
     match how:

@@ -1,6 +1,7 @@
-"""A stream is its owner's, on both hosts (`docs/protocol.md`, Who asks).
+"""Only the owner of a stream has access to it, on both hosts (`docs/protocol.md`, Who asks).
 
-Fault 23: another's stream is the same as none, to the byte; `python -m tests.guess` measures the time.
+Fault 23: the answer for another owner's stream is the same, byte by byte, as for a stream that does not
+exist. `python -m tests.guess` measures the time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ASKS: dict[str, tuple[str, str, dict[str, str]]] = {
 
 
 def told(answer: httpx.Response) -> tuple[int, dict[str, str], bytes]:
-    """An answer, whole but for its time."""
+    """Return the whole answer except its `date` header."""
     headers = {name: value for name, value in answer.headers.items() if name != "date"}
     return answer.status_code, headers, answer.content
 
@@ -48,7 +49,8 @@ async def test_fault_23_anothers_stream_is_answered_as_none(
     assert b'"not_found"' in body
     assert answers.count(answers[0]) == len(answers)
     document = (await guarded.http.get(running, headers={**JSON, **by_key(ALICE)})).json()
-    assert document["status"] in ("queued", "running")  # nothing has happened to it
+    # The other caller's requests have not changed the stream.
+    assert document["status"] in ("queued", "running")
     await guarded.http.delete(running, headers=by_key(ALICE))
 
 

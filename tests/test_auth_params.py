@@ -1,7 +1,8 @@
-"""Params are a caller's wishes: never who the caller is, nor where an operator's key goes.
+"""Params are only a caller's wishes:
 
-Faults 72 and 73, by each way in which a client can give params: our API, LangGraph's format, OpenAI's, the AI
-SDK's. The chains are modules of an operator's own, one of them the example of docs/chains.md.
+they never set who the caller is, nor where an operator's key is sent. Faults 72 and 73, for each way in which
+a client can give params: our API, LangGraph's format, OpenAI's format, the AI SDK's format. The chains are
+modules of an operator, and one of them is the example of docs/chains.md.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ ALICES = {"holdfast_owner": "key:alice", "holdfast_attempt": 1, "holdfast_metada
 
 
 def example() -> str:
-    """The module that docs/chains.md shows for a history by owner."""
+    """Return the module that docs/chains.md shows for a history by owner."""
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/chains.md").read_text(), re.DOTALL)
     [found] = [block for block in blocks if "holdfast_owner" in block]
     return str(found)
@@ -109,7 +110,7 @@ def example() -> str:
 async def keyed_host(
     model: ModelServer, store: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Host]:
-    """Alice and Bob have keys."""
+    """Run a host on which Alice and Bob have API keys."""
     folder: Path = tmp_path_factory.mktemp("params")
     (folder / "owners_chains.py").write_text(CHAINS)
     (folder / "owners_example.py").write_text(example())
@@ -131,7 +132,7 @@ async def post(host: Host, path: str, body: Any, key: str = ALICE) -> httpx.Resp
 
 
 def said(answer: httpx.Response) -> Any:
-    """The text of a stream of ours, read as JSON."""
+    """Return the text of one of our streams, parsed as JSON."""
     assert answer.status_code == 200, answer.text
     wire = Wire(answer.content)
     told = zip(wire.events, wire.data, strict=True)
@@ -153,7 +154,7 @@ async def test_fault_72_a_graphs_node_is_told_the_same(keyed_host: Host) -> None
     told = json.loads(result["data"]["said"])
     assert told["holdfast_owner"] == "key:alice"
     assert told["holdfast_stream_id"] == stream_id
-    assert told["thread_id"] == f"stream:{stream_id}"  # of the shipped checkpointer
+    assert told["thread_id"] == f"stream:{stream_id}"  # The shipped checkpointer uses this thread id.
     assert {name for name in told if name.startswith("langgraph_")} == set()
     assert told.keys() & {"thread_ts", "assistant_id", "graph_id", "run_id", "holdfast_admin"} == set()
     assert told["nested"] == KEPT["nested"]
@@ -206,7 +207,7 @@ async def test_fault_72_nothing_of_it_is_stored() -> None:
 
 async def test_fault_72_a_history_by_owner_is_its_owners(keyed_host: Host, model: ModelServer) -> None:
     async def asks(key: str, question: str, session: str) -> list[str]:
-        """What the model is told, the question last."""
+        """Return the messages that the model received; the question is the last one."""
         params = {"session_id": session, "holdfast_owner": "key:bob"}
         answer = await post(
             keyed_host,
@@ -269,7 +270,8 @@ async def test_fault_73_the_operators_key_does_not_go_to_a_stranger(
         assert stranger.headers == []
     answer = await post(keyed_host, "/stream", {"user": script(["a"]), "chain": "any", "params": {"seed": 7}})
     assert Wire(answer.content).events[-1] == "done"
-    assert model.requests[-1]["seed"] == 7  # what is harmless is as configurable as its author made it
+    # A harmless param stays as configurable as the chain's author made it.
+    assert model.requests[-1]["seed"] == 7
 
 
 async def test_fault_73_a_chains_author_may_let_it_through(keyed_host: Host) -> None:
@@ -359,7 +361,10 @@ async def test_a_name_that_only_looks_so_is_let_through(name: str) -> None:
 
 
 async def test_names_are_judged_in_time_that_their_length_bounds() -> None:
-    """Processor time of a clock of this thread's own, and far above what it takes."""
+    """The test measures the processor time of this thread.
+
+    The limit is far above the time that the work takes.
+    """
     import time
 
     worst = ["a_" * 100, "_" * 200, "aA" * 100, "client_" * 28, "x" * 200, "api_" * 50, "-" * 200]

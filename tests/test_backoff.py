@@ -1,4 +1,4 @@
-"""Tries ever further apart, within bounds, and near again after a calm."""
+"""The pauses between attempts grow up to a limit, and are short again after a time without attempts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is refused, how, and that nothing of it reaches the store (`docs/protocol.md`, Errors)."""
+"""Requests that are refused:
+
+with which answer, and that no data of them is stored (docs/protocol.md, Errors).
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -19,17 +22,17 @@ pytest_plugins = ("tests.hosts",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 IS_JSON = {"content-type": "application/json"}
-BOUND = 262144  # GATEWAY_MAX_BODY_BYTES
+BOUND = 262144  # Bytes. The default of GATEWAY_MAX_BODY_BYTES.
 HI = {"role": "user", "content": "hi"}
 
 
 def filled(size: int) -> dict[str, str]:
-    """Metadata of exactly so many bytes of JSON."""
+    """Return metadata that is exactly `size` bytes long as JSON."""
     return {"a": "x" * (size - len(json.dumps({"a": ""}, separators=(",", ":"))))}
 
 
 async def refused(host: Host, answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem document, after its form was checked (RFC 9457)."""
+    """Check the form of the problem document (RFC 9457) and return it."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
@@ -42,7 +45,7 @@ async def refused(host: Host, answer: httpx.Response, status: int, code: str) ->
 
 
 async def post(host: Host, body: bytes | str, headers: dict[str, str] | None = None) -> httpx.Response:
-    """POST /stream, asked for in vain: nothing is stored, nothing queued."""
+    """Send a POST /stream that must be refused, and check that nothing is stored or queued."""
     before = await host.stored()
     answer = await host.http.post("/stream", content=body, headers=headers or IS_JSON)
     assert await host.stored() == before
@@ -202,14 +205,14 @@ async def test_fault_21_a_cursor_given_twice_is_400(host: Host) -> None:
 async def test_what_nobody_foresaw_is_500_without_a_word_of_it(host: Host, headers: dict[str, str]) -> None:
     where, _ = await host.finished([])
     job = Log.keys(where.rpartition("/")[2])[0]
-    await host.redis.set(job, "not a record", ex=60)  # Redis: WRONGTYPE Operation against a key …
+    await host.redis.set(job, "not a record", ex=60)  # Redis now answers WRONGTYPE for this key.
     problem = await refused(host, await host.http.get(where, headers=headers), 500, "internal")
     assert "WRONGTYPE" not in json.dumps(problem)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=HOST_NAMES)
 async def abandoned(request: pytest.FixtureRequest, model: ModelServer) -> AsyncIterator[Host]:
-    """A host whose store has been killed."""
+    """Yield a host whose store has been killed."""
     async with RedisServer() as redis:
         host = uvicorn_host(model, redis.url, "web") if request.param == "uvicorn" else None
         async with host or functions_host(model, redis.url) as running:

@@ -1,4 +1,7 @@
-"""The body's rules, without a host: what is read, what it becomes, what is the same."""
+"""The rules for a request body, tested without a host:
+
+what is parsed, the result, and which bodies are equal.
+"""
 
 import json
 from typing import Any
@@ -66,7 +69,7 @@ def test_a_text_that_no_model_can_be_sent_is_refused(body: dict[str, Any], field
     with pytest.raises(Invalid, match="half a surrogate pair") as refused:
         parse_start(body, CHAINS)
     assert str(refused.value).startswith(field)
-    assert start(user="\U0001f600")  # a whole one
+    assert start(user="\U0001f600")  # A complete surrogate pair is accepted.
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "[1e400]", "1" * 5000])

@@ -1,4 +1,4 @@
-"""The agent's calculator: arithmetic, and nothing else that Python knows."""
+"""The agent's calculator does arithmetic and refuses everything else that Python can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The key of a tool's call: the same in every attempt, another for every other call."""
+"""The idempotency key of a tool call is the same in every attempt, and different for every other call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STREAM = replace(HERE, stream_id="one", thread="one")
 
 
 class Sent:
-    """Tools that keep the keys with which they were called."""
+    """Tools that record the keys with which they were called."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -39,7 +39,7 @@ class Sent:
         return "sent"
 
     def tools(self) -> dict[str, BaseTool]:
-        """By how they ask for the configuration."""
+        """Return the tools, by the way in which each one gets its configuration."""
 
         @tool("send")
         async def by_config(to: str, config: RunnableConfig) -> str:
@@ -68,12 +68,15 @@ HOWS = ("config", "thread", "runtime", "context")
 
 
 def several(*ids: str) -> AIMessage:
-    """A message that asks for the same thing once by each id."""
+    """Return a message that requests the same call once for each id."""
     return AIMessage("", tool_calls=[{"name": "send", "args": {"to": "ada"}, "id": one} for one in ids])
 
 
 def agent(send: BaseTool, prefix: str, **options: Any) -> Any:
-    """Sends once, then twice at once the same, then elsewhere; a model gives the ids."""
+    """Return an agent that calls the tool once, then twice in parallel, then with another argument.
+
+    The two parallel calls have equal arguments. A model gives the ids, and the ids begin with `prefix`.
+    """
     answers = [
         several(f"{prefix}1"),
         several(f"{prefix}2", f"{prefix}3"),
@@ -86,7 +89,7 @@ def agent(send: BaseTool, prefix: str, **options: Any) -> Any:
 @pytest.mark.parametrize("how", HOWS)
 async def test_each_call_has_its_own_and_each_attempt_the_same(how: str) -> None:
     attempts = []
-    for prefix in ("a", "b"):  # a model gives other ids when it is asked anew
+    for prefix in ("a", "b"):  # A model gives other ids when it is asked again.
         sent = Sent()
         await told(agent(sent.tools()[how], prefix), here=STREAM)
         attempts.append(sent.keys)
@@ -226,7 +229,7 @@ async def test_a_tool_within_a_tool_leaves_the_outer_its_key() -> None:
 
 @dataclass
 class Keyed:
-    """A context that names it."""
+    """A graph's context class with a field for the idempotency key."""
 
     holdfast_idempotency_key: str = ""
 
@@ -259,7 +262,7 @@ def test_tools_of_others_are_called_as_ever() -> None:
 async def test_an_attempt_that_is_stopped_in_a_call_is_followed_by_one_with_its_key(
     redis_url: str, remembers: bool
 ) -> None:
-    """The same tool with the same arguments, twice; the process stops within the second call."""
+    """The tool is called twice with the same arguments. The process stops during the second call."""
     sent, entered, gate = Sent(), asyncio.Event(), asyncio.Event()
 
     @tool
@@ -272,7 +275,7 @@ async def test_an_attempt_that_is_stopped_in_a_call_is_followed_by_one_with_its_
         return "sent"
 
     class Renamed(Scripted):
-        """Gives its calls other ids in each attempt."""
+        """A model that gives its calls other ids in each attempt."""
 
         def _next(self, messages: list[Any]) -> AIMessage:
             made = super()._next(messages)
@@ -296,4 +299,4 @@ async def test_an_attempt_that_is_stopped_in_a_call_is_followed_by_one_with_its_
         assert (await jobs.record(stream_id)).attempt == 2
     first, second, *after = sent.keys
     assert first != second
-    assert after == [second]  # the first is answered from the log, or stands before the checkpoint
+    assert after == [second]  # The first call is answered from the log, or it ended before the checkpoint.

@@ -1,4 +1,4 @@
-"""Fault 27: a secret or a question is in no line of a log, no error, nothing exported, shown or printed."""
+"""Fault 27: no secret and no question appears in a log line, an error, exported data, or printed output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.issuer import Issuer
 from tests.support.model_server import ModelServer, script
 from tests.support.redis_server import RedisServer
 
-NEWEST = 10  # streams that are looked at: more than are made here
+NEWEST = 10  # Number of streams to inspect. It is more than this test makes.
 
 pytest_plugins = ("tests.hosts", "tests.callers")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -30,15 +30,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @dataclass(slots=True)
 class Caller:
-    """Asks everything that there is, and keeps the answers that no secret may stand in."""
+    """A caller that sends every kind of request, and stores the answers that must not contain a secret."""
 
     host: Guarded
-    known: dict[str, str]  # the headers of who may; none are needed where everybody may
-    unknown: list[dict[str, str]]  # and of who may not
+    known: dict[str, str]  # Headers of an allowed caller. Empty if everybody is allowed.
+    unknown: list[dict[str, str]]  # Headers of callers that are not allowed.
     told: list[httpx.Response] = field(default_factory=list)
 
     async def asks(self, trace: str) -> list[str]:
-        """The stream tokens that were given."""
+        """Send the requests and return the stream tokens that the gateway issued."""
         http, known = self.host.http, self.known
         caller = {**known, "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
         body = {"user": script(["a"], canary=CANARY), "metadata": {"m": CANARY}}
@@ -80,7 +80,7 @@ class Caller:
 
 
 async def holds_its_tongue(caller: Caller, collector: Collector, secrets: list[str], trace: str) -> None:
-    """Nothing of what was said or shown is to be found."""
+    """Check that no secret and no content can be found in logs, answers, exports or printed output."""
     tokens = [token.partition(".")[2] for token in await caller.asks(trace)]
     await collector.until_spans(trace, {"create stream", "process holdfast-jobs"})
     hidden = [CANARY, *secrets, *tokens]
@@ -102,7 +102,7 @@ async def holds_its_tongue(caller: Caller, collector: Collector, secrets: list[s
 
 
 async def looked_at(host: Guarded) -> str:
-    """All that `ls`, and `inspect` of the newest streams, print without --content."""
+    """Return all that `ls`, and `inspect` of the newest streams, print without --content."""
     listed = await command(host, "ls", "--json", "--limit", "10000")
     printed = listed + await command(host, "ls")
     streams = sorted(json.loads(listed)["streams"], key=lambda stream: str(stream["created_at"]))
@@ -113,12 +113,12 @@ async def looked_at(host: Guarded) -> str:
             assert stream["id"] in told
             printed += told
         content += await command(host, "inspect", stream["id"], "--content")
-    assert CANARY in content  # so there is something to hide
+    assert CANARY in content  # This proves that the store has content to hide.
     return printed
 
 
 async def command(host: Guarded, *arguments: str) -> str:
-    """What `python -m gateway` prints for these."""
+    """Return what `python -m gateway` prints for these arguments."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         given = commands.parser().parse_args(arguments)
@@ -127,7 +127,7 @@ async def command(host: Guarded, *arguments: str) -> str:
 
 
 def unknown(key: str) -> list[dict[str, str]]:
-    """The headers of one whose key is another."""
+    """Return the headers of callers with a wrong key."""
     return [by_key(f"{key}x"), {"x-api-key": f"{key}x"}]
 
 
@@ -150,7 +150,10 @@ async def test_fault_27_with_jwts(trusting: Guarded, collector: Collector, issue
 async def test_fault_27_with_the_platforms_sign_in(
     name: str, model: ModelServer, collector: Collector, deployed: Path
 ) -> None:
-    """All that App Service adds to a request of who has signed in; the id is the owner, which logs name."""
+    """The headers are all those that App Service adds about a signed-in caller.
+
+    The principal id is the owner, and logs may name the owner.
+    """
     secret = base64.b64encode(json.dumps({"claims": [{"typ": "oid", "val": CANARY}]}).encode()).decode()
     known = {
         "x-ms-client-principal-id": "of-carol",
@@ -170,7 +173,7 @@ async def test_fault_27_with_the_platforms_sign_in(
 async def test_fault_27_where_nobody_is_asked(
     name: str, model: ModelServer, collector: Collector, deployed: Path
 ) -> None:
-    """Not as in development, which shows the text of a chain's exceptions."""
+    """The setting differs from development, where the text of a chain's exceptions is shown."""
     quiet = {"GATEWAY_AUTH": "none", "FUNCTIONS_HOST_KEY": "", "GATEWAY_DEVELOPMENT": "no"}
     settings = common(collector) | quiet
     async with RedisServer() as store, running(name, model, store, deployed, settings) as host:
@@ -180,7 +183,10 @@ async def test_fault_27_where_nobody_is_asked(
 async def test_fault_27_the_logs_that_were_searched_are_logs(
     keyed: dict[str, Guarded], signed: dict[str, Guarded]
 ) -> None:
-    """At `debug`, so that what is not there was never written; as text here, as JSON there."""
+    """The logs are at level `debug`, so a missing secret was never logged at any level.
+
+    One host logs text, the other JSON.
+    """
     assert " DEBUG openai" in keyed["uvicorn"].log()
     lines = [json.loads(line) for line in signed["uvicorn"].log().splitlines()]
     assert any(line["level"] == "debug" and line["logger"].startswith("openai") for line in lines)

@@ -14,11 +14,11 @@ from tests.support.redis_server import RedisServer
 pytest_plugins = ("tests.hosts",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-STOPS_WITHIN_SECONDS = 3 * 2  # three times the promise
+STOPS_WITHIN_SECONDS = 3 * 2  # Seconds. Three times the promised time.
 
 
 async def begun(host: Host, name: str) -> str:
-    """A stream that has said `a` and whose model is then held; its location."""
+    """Start a stream that has sent `a` and whose model then blocks. Return the stream's location."""
     where = await host.start(["a", "b"], gate=f"{name}-{host.name}", gate_at=1)
     await until(lambda: host.status(where), lambda seen: seen["text"] == "a")
     return where
@@ -37,7 +37,8 @@ async def test_a_running_stream_ends_at_once_and_its_model_call_stops(host: Host
     assert wire.events == ["start", "stage", "message", "cancelled"]
     assert wire.data[-1] == b"{}"
     assert document["last_event_id"] == wire.ids[-1]
-    async with asyncio.timeout(STOPS_WITHIN_SECONDS):  # the model is silent: the lease tells the worker
+    # The model sends nothing, so the worker learns of the cancellation at its lease renewal.
+    async with asyncio.timeout(STOPS_WITHIN_SECONDS):
         await host.model.until(cut=cut + 1)
     assert await host.log(where) == wire.frames
 
@@ -92,7 +93,7 @@ async def test_an_unknown_id_is_404(host: Host, place: str) -> None:
 
 @pytest.mark.slow
 async def test_fault_18_a_queued_job_never_starts(model: ModelServer) -> None:
-    """The worker comes only after the cancellation, takes the message and has nothing to do."""
+    """The worker starts only after the cancellation. It takes the message and has nothing to do."""
     asked = len(model.requests)
     async with RedisServer() as redis, uvicorn_host(model, redis.url, "web") as host:
         where = await host.start(["never"])

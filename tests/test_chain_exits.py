@@ -1,4 +1,4 @@
-"""A chain cannot end its process, whatever it raises and wherever (row 108)."""
+"""A chain cannot end its process, whatever exception it raises and at whatever place (row 108)."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ async def test_fault_108_a_tool_that_exits_is_not_asked_again(redis_url: str) ->
 
     async with AsyncExitStack() as opened:
         model = await opened.enter_async_context(ModelServer())
-        chain("leaves")(lambda _: create_agent(client(model), [leave]))  # before the registry is made
+        # This must be registered before the registry is made.
+        chain("leaves")(lambda _: create_agent(client(model), [leave]))
         jobs = await opened.enter_async_context(Jobs(redis_url))
         question = script([], tool_calls=[{"name": "leave", "pieces": ["{}"]}])
         stream_id = await jobs.stream([{"role": "user", "content": question}], chain="leaves")
@@ -126,7 +127,10 @@ async def test_fault_108_a_tool_that_exits_is_not_asked_again(redis_url: str) ->
 async def test_fault_108_a_chains_task_that_is_cancelled_before_it_begins_leaves_nothing_behind(
     redis_url: str,
 ) -> None:
-    """The guard holds a coroutine: it must be started or closed, as a task's own."""
+    """The guard keeps a coroutine.
+
+    The guard must start or close it, as a task does with its own coroutine.
+    """
     begun = []
 
     async def work() -> None:
@@ -145,11 +149,15 @@ async def test_fault_108_a_chains_task_that_is_cancelled_before_it_begins_leaves
         assert ((await jobs.fold(stream_id)).text, begun) == ("TrueTrue", [])
 
 
-@pytest.mark.parametrize("act", EXITS[:2])  # no loop lets GeneratorExit through
+# No event loop lets GeneratorExit through.
+@pytest.mark.parametrize("act", EXITS[:2])
 def test_fault_108_a_host_goes_on_with_its_event_loop(
     act: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the function that `python -m gateway` runs in, on its event loop: whoever awaits a task is told."""
+    """The exception passes through the function in which `python -m gateway` runs, on its event loop.
+
+    Code that awaits the task receives the exception.
+    """
     monkeypatch.setattr(guard, "_host_survives", False)
 
     async def exits() -> None:
@@ -176,10 +184,11 @@ def test_fault_108_a_host_goes_on_with_its_event_loop(
 def test_fault_108_what_a_task_raises_that_nobody_awaits_is_told_without_its_words(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """asyncio would tell the whole exception, which may quote a prompt."""
+    """asyncio would log the whole exception, which may quote a prompt."""
     monkeypatch.setattr(guard, "_host_survives", False)
 
-    prompt = "".join(["se", "cret"])  # a source line in a stack may be told
+    # A source line in a stack trace may be logged, so the word is not written here in one piece.
+    prompt = "".join(["se", "cret"])
 
     async def fails() -> None:
         raise LookupError(prompt)

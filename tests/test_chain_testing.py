@@ -1,4 +1,4 @@
-"""`holdfast_gateway`, and its `testing`: what a chain's author sees in a test is what readers get."""
+"""`holdfast_gateway` and its `testing` module: the author of a chain sees in a test what readers receive."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test marks is forgotten after it; the environment's own chains and settings are none of its."""
+    """Forget the chains that a test registers. Ignore the chains and settings of the environment."""
     monkeypatch.delenv("GATEWAY_CHAINS", raising=False)
     Registry(Settings())
     monkeypatch.setattr(registry, "_marked", dict(registry._marked))

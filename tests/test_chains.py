@@ -1,4 +1,7 @@
-"""The chains that ship, against a scripted model: their events, and what they ask."""
+"""The chains that ship with the gateway, with a scripted model:
+
+their events, and their requests to the model.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The checkpointer on a real Redis: LangGraph's own conformance suite, and what that suite does not ask."""
+"""The checkpointer on a real Redis:
+
+LangGraph's own conformance suite, and cases that this suite does not test.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from workers.checkpoints.names import keys_of
 
 
 async def conforms(url: str) -> None:
-    """Every capability is found, and every test of the suite passes."""
+    """Check that every capability is detected and that every test of the suite passes."""
 
     @checkpointer_test(name="Saver")
     async def made() -> AsyncGenerator[BaseCheckpointSaver[Any]]:
@@ -116,7 +119,7 @@ async def test_two_owners_with_one_threads_name_never_meet(redis_url: str) -> No
 
 async def test_any_text_may_be_a_name(redis_url: str, redis: Redis) -> None:
     odd = "a/b {x} ü\0%2F|:"
-    half = f"{odd}\ud83d"  # which LangGraph's serializer refuses within a checkpoint
+    half = f"{odd}\ud83d"  # LangGraph's serializer refuses half a surrogate pair inside a checkpoint.
     async with Saver.from_url(redis_url, owner=half) as saver:
         config = await put(saver, place(half, half), {odd: (f"1.{odd}", b"\x00\xff")}, run_id=odd)
         await saver.aput_writes(config, [(odd, {"k": b"\r\n"})], half, half)
@@ -152,13 +155,13 @@ async def test_pending_writes_are_in_langgraphs_order_and_the_first_word_counts(
 
 @dataclass
 class Own:
-    """A class of an author's own, in a graph's state."""
+    """A class of a chain's author that is stored in a graph's state."""
 
     word: str
 
 
 async def test_a_strict_serializer_makes_only_what_a_graph_allows(redis_url: str) -> None:
-    """As LangGraph does with LANGGRAPH_STRICT_MSGPACK: it takes a copy of the saver for each graph."""
+    """LangGraph does this with LANGGRAPH_STRICT_MSGPACK: it makes a copy of the saver for each graph."""
     strict = JsonPlusSerializer(allowed_msgpack_modules=None)
     async with Saver.from_url(redis_url, serde=strict) as saver:
         allowing = saver.with_allowlist([(Own.__module__, "Own")])
@@ -170,7 +173,7 @@ async def test_a_strict_serializer_makes_only_what_a_graph_allows(redis_url: str
 
 
 class Forgetful(Router):
-    """Every command is done, and the first answer to each is lost."""
+    """A router that executes every command but loses the first answer to each command."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, name="holdfast-test")
@@ -248,7 +251,7 @@ async def test_the_gateways_settings_open_one(redis_url: str, redis: Redis) -> N
         await put(saver, place(), {"a": (1, "x")})
         assert 400 < await redis.ttl(keys_of("a", "one")[0]) <= 500
     with pytest.raises(StoreUnavailable):
-        await saver.aget_tuple(place())  # its connection is closed
+        await saver.aget_tuple(place())  # The saver's connection is closed.
     with pytest.raises(ValueError, match="REDIS_URL"):
         async with Saver.from_settings(Settings()):
             pass

@@ -1,4 +1,4 @@
-"""How much a thread may hold, what it drops, what a long one costs, and a store that has lost something."""
+"""The size limit of a thread, what it deletes, the cost of a long thread, and a store that has lost data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def test_a_run_whose_checkpoint_is_gone_stores_nothing(redis_url: str, red
             await put(saver, first, {"a": (2, "z"), "b": (1, "y")}, {"a": 2})
         assert CheckpointGone.is_retryable
         assert [key async for key in redis.scan_iter("*:saved")] == []
-        await put(saver, first, {"a": (2, "z"), "b": (1, "y")})  # it brings all that it needs
+        await put(saver, first, {"a": (2, "z"), "b": (1, "y")})  # This call brings all values that it needs.
         assert await values_of(saver, place()) == {"a": "z", "b": "y"}
 
 
@@ -40,7 +40,8 @@ async def test_what_is_too_large_is_refused_whole(redis_url: str, redis: Redis) 
         with pytest.raises(ThreadFull, match="20000"):
             await fill()
         assert await sound(redis) <= 20_000
-        await saver.aput_writes(config, [("a", "x" * 4000)], "task 0")  # it stands, so it needs no room
+        # This write is already stored, so it needs no room.
+        await saver.aput_writes(config, [("a", "x" * 4000)], "task 0")
         assert await values_of(saver, place()) == {"a": "x"}
     with pytest.raises(ValueError, match="more than 0"):
         async with Saver.from_url(redis_url, seconds=0):
@@ -63,7 +64,7 @@ async def test_a_full_thread_drops_its_oldest_checkpoints_and_what_is_listed_is_
             assert await sound(redis) <= most
         waiting = await put(saver, place("one", "node:2"), {"a": (1, "waiting")})
         child = place("one", "node:3")
-        for number in range(150):  # a long subgraph within one step of the root
+        for number in range(150):  # A long subgraph runs within one step of the root.
             child = await put(saver, child, {"a": (number, f"{number} {'x' * 300}")})
         found = await listed(saver, place())
         assert [one.config for one in found] == made[: -len(found) - 1 : -1]  # the newest ones
@@ -78,7 +79,7 @@ async def test_a_full_thread_drops_its_oldest_checkpoints_and_what_is_listed_is_
         assert await sound(redis) <= most
 
 
-# Copies of the newest checkpoint, as older ones.
+# The script adds copies of the newest checkpoint as older checkpoints.
 GROWN = """
 local saved, names, order, id, many = KEYS[1], KEYS[2], KEYS[3], ARGV[1], tonumber(ARGV[2])
 local head = redis.call('HGET', saved, 'h' .. id)
@@ -99,7 +100,7 @@ return many
 async def test_a_turn_in_a_thread_of_10_000_checkpoints_costs_what_it_costs_in_a_fresh_one(
     redis_url: str, redis: Redis
 ) -> None:
-    """Counted in commands and bytes: no clock decides."""
+    """The cost is counted in commands and bytes, so no clock is needed."""
     async with Saver.from_url(redis_url) as saver:
 
         async def turn(config: Any) -> None:
@@ -121,9 +122,9 @@ async def test_a_turn_in_a_thread_of_10_000_checkpoints_costs_what_it_costs_in_a
             last = await put(saver, place(thread), {"a": ("0", "x"), "b": ("1", "y")})
         newest = f"//{last['configurable']['checkpoint_id']}"
         assert await redis.eval(GROWN, 3, *keys_of("", "long"), newest, 10_000) == 10_000
-        await cost("first")  # the server learns the scripts
+        await cost("first")  # The server loads the scripts here.
         (fresh_calls, fresh_bytes), (calls, size) = await cost("fresh"), await cost("long")
         assert len(await listed(saver, place("long"), limit=5)) == 5
         assert await redis.zcard(keys_of("", "long")[2]) > 10_000
-    assert calls <= fresh_calls + 5  # the connection asks for the server's role now and then
+    assert calls <= fresh_calls + 5  # The connection sometimes asks for the server's role.
     assert size <= 2 * fresh_bytes

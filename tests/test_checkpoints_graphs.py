@@ -1,4 +1,7 @@
-"""Graphs of LangGraph's on the shipped checkpointer: asked, answered, gone back in, and run by `invoke`."""
+"""LangGraph's graphs on the shipped checkpointer:
+
+questions, answers, a return to an earlier state, and `invoke`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Said(TypedDict):
 
 
 def inner() -> Any:
-    """A subgraph with a step before its question, and one behind it."""
+    """Return a subgraph with a step before its question and the question itself."""
 
     async def before(state: Said) -> Said:
         return {"said": ["before"]}
@@ -43,7 +46,7 @@ def inner() -> Any:
 
 
 def outer(saver: Any) -> Any:
-    """Three tasks beside each other, then a subgraph that asks."""
+    """Return a graph with three parallel tasks, followed by a subgraph that asks."""
 
     async def split(state: Said) -> Said:
         return {"said": ["split"]}
@@ -53,7 +56,7 @@ def outer(saver: Any) -> Any:
 
     graph = StateGraph(Said)
     graph.add_node("split", split)
-    one: Any = part  # what `Send` gives is no state
+    one: Any = part  # `Send` passes a number, not a state.
     graph.add_node("part", one)
     graph.add_node("asks", inner())
     graph.add_edge(START, "split")
@@ -64,7 +67,7 @@ def outer(saver: Any) -> Any:
 
 
 async def told(graph: Any) -> list[Any]:
-    """What the thread's history says, without what is random or a time."""
+    """Return the thread's history without times and random values."""
     return [
         (state.values, state.next, state.metadata["step"], [task.name for task in state.tasks])
         async for state in graph.aget_state_history(THREAD)
@@ -92,7 +95,10 @@ async def test_a_graph_that_asks_goes_on_in_another_process_as_in_memory(
 
 
 async def test_branches_of_a_thread_keep_their_own_values(redis_url: str) -> None:
-    """Both branches give the channel its next version; what one has stored the other does not change."""
+    """Both branches give the channel the same next version.
+
+    A value stored by one branch must not change the other branch.
+    """
 
     async def step(state: Said) -> Said:
         return {"said": [f"{len(state['said'])}"]}
@@ -140,7 +146,10 @@ class Deltas(TypedDict):
 
 
 async def test_delta_channels_outlive_pruning_copies_and_a_full_thread(redis_url: str) -> None:
-    """Their state stands in the writes since a snapshot, which a saver must not drop."""
+    """The state of a delta channel is in the writes since its last snapshot.
+
+    A saver must not delete these writes.
+    """
 
     async def step(state: Deltas) -> Deltas:
         return {"said": [f"turn {len(state['said'])} {'x' * 1000}"]}
@@ -176,13 +185,13 @@ async def test_delta_channels_outlive_pruning_copies_and_a_full_thread(redis_url
 async def test_the_documented_chain_keeps_its_checkpoints(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The example of docs/chains.md, as a worker runs it."""
+    """Run the example of docs/chains.md as a worker runs it."""
     page = (REPOSITORY / "docs/chains.md").read_text()
     [example] = re.findall(r"```python\n(from [^`]*Saver\.from_settings.*?)```", page, re.DOTALL)
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("GATEWAY_THREAD_SECONDS", "500")
     names: dict[str, Any] = {"__name__": "kept"}
-    exec(example, names)  # ours
+    exec(example, names)  # The executed code is our own example.
     result = await run(names["kept"], user="Hello", model=Scripted("Hello again."))
     assert (result.text, result.error) == ("Hello again.", None)
     async with Saver.from_url(redis_url) as saver:

@@ -1,4 +1,7 @@
-"""Random lives of a thread: what is listed is what was stored, and the thread's keys fit together."""
+"""Random operations on a thread:
+
+the listed checkpoints are those that were stored, and the keys are consistent.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from tests.support.checkpoints import listed, place, put, sound
 
 NAMESPACES = ("", "tool", "node:1", "node:2")
 CHANNELS = "abcd"
-Values = dict[str, tuple[str, str]]  # version and value by channel
+Values = dict[str, tuple[str, str]]  # Version and value of each channel.
 
 
 @dataclass
 class One:
-    """What a checkpoint must be read back as."""
+    """The data that must be read back for one checkpoint."""
 
     config: Any
     namespace: str
@@ -31,14 +34,20 @@ class One:
 
 @dataclass
 class Life:
-    """A thread's life, and what must stand of it: by checkpoint id, in the order of the puts."""
+    """A thread with random operations.
+
+    `made` has the checkpoints that must exist, by id, in the order of the puts.
+    """
 
     saver: Saver
     chance: random.Random
     made: dict[str, One] = field(default_factory=dict)
 
     async def put(self) -> None:
-        """A checkpoint after any that stands, or the first of its namespace; sometimes sent twice."""
+        """Store a checkpoint after any existing one, or the first one of its namespace.
+
+        Sometimes send it twice.
+        """
         namespace = self.chance.choice(NAMESPACES)
         known = [one for one in self.made.values() if one.namespace == namespace]
         before = self.chance.choice([*known, *known[-1:] * 5]) if known else None
@@ -60,7 +69,7 @@ class Life:
             await put(self.saver, config, values, new, identity=identity, **again)
 
     async def write(self) -> None:
-        """Writes of a task, of which those that stand stay."""
+        """Store writes of a task. Writes that already exist keep their values."""
         if not self.made:
             return
         one = self.chance.choice(list(self.made.values()))
@@ -71,19 +80,22 @@ class Life:
             one.writes.setdefault((task, number), value)
 
     async def end_a_run(self) -> None:
-        """All checkpoints of a run go."""
+        """Delete all checkpoints of a run."""
         run = self.chance.choice(["r1", "r2"])
         await self.saver.adelete_for_runs([run])
         self.made = {name: one for name, one in self.made.items() if one.run != run}
 
     async def prune(self) -> None:
-        """All but the newest of each namespace go."""
+        """Delete all checkpoints except the newest of each namespace."""
         await self.saver.aprune(["one"])
         newest = {one.namespace: name for name, one in self.made.items()}
         self.made = {name: one for name, one in self.made.items() if name in newest.values()}
 
     async def look(self, *, dropping: bool) -> None:
-        """What is listed is what was made; where the thread may drop, it is a part of that."""
+        """Check that the listed checkpoints are those that were made.
+
+        If the thread may drop some, the list is a part of them.
+        """
         everything: Any = {"configurable": {"thread_id": "one"}}
         found = {one.checkpoint["id"]: one for one in await listed(self.saver, everything)}
         if dropping:

@@ -1,4 +1,7 @@
-"""What chains are told of a caller's sign-in: claims that the operator names, and nobody else hears of."""
+"""Chains receive claims of a caller's sign-in:
+
+only those that the operator names, and only chains receive them.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ async def test_their_bound_is_one_for_all_and_none_is_left_out_silently() -> Non
 
 
 def principal(*claims: tuple[Any, Any]) -> list[tuple[bytes, bytes]]:
-    """App Service's headers for a caller with these claims."""
+    """Return App Service's headers for a caller with these claims."""
     said = {"auth_typ": "aad", "claims": [{"typ": name, "val": value} for name, value in claims]}
     header = base64.b64encode(json.dumps(said).encode())
     return [(b"x-ms-client-principal-id", b"1"), (b"x-ms-client-principal", header)]
@@ -133,7 +136,7 @@ async def test_a_chain_without_claims_is_told_none_and_no_client_sets_them() -> 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def issuer() -> AsyncIterator[Issuer]:
-    """Signs the callers in."""
+    """Yield the issuer that signs the callers in."""
     async with Issuer() as made:
         yield made
 
@@ -142,7 +145,7 @@ async def issuer() -> AsyncIterator[Issuer]:
 async def signed_host(
     issuer: Issuer, model: ModelServer, store: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Host]:
-    """Hands claims to chains."""
+    """Yield a host that passes claims to chains."""
     folder = tmp_path_factory.mktemp("claims")
     (folder / "claims_chains.py").write_text(CHAINS)
     settings = {
@@ -158,7 +161,7 @@ async def signed_host(
 
 
 def backwards(text: str) -> Any:
-    """What the chain was told."""
+    """Return the data that the chain received. The chain sends its text backwards."""
     return json.loads(text[::-1])
 
 

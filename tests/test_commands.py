@@ -1,4 +1,4 @@
-"""`inspect` and `ls`: what they print, for people and machines, and what not; on a cluster too."""
+"""`inspect` and `ls`: what they print for people and for machines, and what they hide; also on a cluster."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def telling(_: Any) -> AsyncIterator[str]:
 
 
 async def printed(url: str, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    """What a command prints, to stderr when it answers 1."""
+    """Run a command and return what it prints. The output is on stderr if the exit code is not 0."""
     given = commands.parser().parse_args(arguments)
     assert await commands.look(Settings(redis_url=url), given) == code
     said = capsys.readouterr()
@@ -146,7 +146,7 @@ async def test_a_store_out_of_reach_is_told_in_one_sentence(
 
 
 async def some(gateway: Gateway, owners: str) -> list[str]:
-    """A queued stream for each letter."""
+    """Create a queued stream for each letter, which is the name of its owner. Return the ids."""
     start = Start("under-test", {"input": 1}, {})
     return [(await gateway.create(start, owner=owner)).id for owner in owners]
 
@@ -219,7 +219,7 @@ async def test_ls_and_inspect_reach_every_node_of_a_cluster(capsys: pytest.Captu
 
 
 async def ran(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """A process of its own: exit code, stdout, stderr."""
+    """Run the gateway's command in its own process. Return exit code, stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", *arguments),
         cwd=REPOSITORY,
@@ -286,7 +286,10 @@ def test_what_is_not_a_command_is_refused(arguments: list[str], capsys: pytest.C
 
 
 async def test_help_has_examples_and_costs_little() -> None:
-    """Less than 0.3 s of processor time: the command line is read before the rest is imported."""
+    """The command needs less than 0.3 s of processor time.
+
+    The command line is parsed before the rest is imported.
+    """
     measure = (
         "import resource, subprocess, sys\n"
         "command = [sys.executable, '-m', 'gateway', '--help']\n"

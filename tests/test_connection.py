@@ -1,4 +1,7 @@
-"""One pipelined connection: order, cancellation, death, and the server's refusals, on a real Redis."""
+"""One pipelined connection on a real Redis:
+
+order, cancellation, loss of the connection, and the server's errors.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ SHORT_SECONDS = 0.3
 
 
 async def named(redis: Redis, name: str) -> int:
-    """How many connections of this name the server has."""
+    """Return the number of connections with this name on the server."""
     return sum(client["name"] == name for client in await redis.client_list())
 
 
@@ -52,7 +55,7 @@ async def test_no_commands_have_no_answers_and_shift_none(redis_url: str) -> Non
     async with connected(redis_url) as connection:
         none, said = await asyncio.gather(connection.call_all([]), connection.call("ECHO", "c"))
         assert (none, said) == ([], b"c")
-        assert connection.post("key", ("PING",), lambda answer: None)  # it was not closed
+        assert connection.post("key", ("PING",), lambda answer: None)  # The connection was not closed.
 
 
 async def test_a_cancelled_caller_does_not_shift_answers(redis_url: str) -> None:
@@ -116,7 +119,7 @@ async def test_a_half_open_connection_is_unavailable_in_time_and_is_replaced(red
         async with asyncio.timeout(3 * SHORT_SECONDS):
             with pytest.raises(StoreUnavailable):
                 await connection.call("PING")
-        async with asyncio.timeout(3 * SHORT_SECONDS):  # nor does the handshake wait for ever
+        async with asyncio.timeout(3 * SHORT_SECONDS):  # The handshake has a time limit, too.
             with pytest.raises(StoreUnavailable):
                 await connection.call("PING")
         proxy.release()
@@ -128,7 +131,7 @@ async def test_callers_whose_time_runs_out_leave_a_newer_connection_alone(redis_
         await connection.call("PING")
         proxy.hold("commands")
         calls = []
-        for _ in range(20):  # their times run out one after the other
+        for _ in range(20):  # The time limits of the calls end one after the other.
             calls.append(asyncio.create_task(connection.call("PING")))
             await asyncio.sleep(0.04)
         await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
@@ -203,13 +206,13 @@ async def test_a_script_that_the_server_forgot_is_sent_whole(redis_url: str, red
 async def test_a_log_over_a_cut_connection_goes_on_without_a_double(redis_url: str, redis: Redis) -> None:
     async with Proxy(redis_url) as proxy, connected(proxy.url) as connection:
         stream = await Stream.create(Log(connection))
-        await stream.texts("first")  # the server knows the script
+        await stream.texts("first")  # The server now has the script.
         proxy.hold("commands", "answers")
         write = asyncio.create_task(stream.texts("a"))
         async with asyncio.timeout(5):
             while b'"a"' not in await stream.log_bytes(redis):
                 pass
-        proxy.cut("commands")  # appended, and the answer lost
+        proxy.cut("commands")  # The command was executed, but its answer is lost.
         proxy.release()
         await write
         assert (await stream.log_bytes(redis)).count(b'"a"') == 1
@@ -218,7 +221,7 @@ async def test_a_log_over_a_cut_connection_goes_on_without_a_double(redis_url: s
 async def test_a_posted_command_takes_its_turn_among_the_calls(redis_url: str) -> None:
     async with connected(redis_url) as connection:
         heard: list[object] = []
-        assert not connection.post("k", ("ECHO", "early"), heard.append)  # nothing is open yet
+        assert not connection.post("k", ("ECHO", "early"), heard.append)  # No connection is open yet.
         await connection.call("PING")
         first = asyncio.create_task(connection.call("ECHO", "1"))
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Row 10: a server that is there but cannot do it now. Each refusal is a real server's."""
+"""Row 10: a Redis server that runs but cannot serve a command now. Each error comes from a real server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_fault_10_a_demoted_server_is_unavailable_and_reads_still_work() -
 
 
 async def refused(connection: Connection, seconds: float = 30) -> None:
-    """Ask until the server refuses."""
+    """Send commands until the server refuses one."""
     async with asyncio.timeout(seconds):
         while True:
             await connection.call("GET", "k")
@@ -59,7 +59,7 @@ async def test_fault_10_a_server_busy_with_a_script_is_unavailable() -> None:
         connected(server.url) as connection,
         Redis.from_url(server.url) as redis,
     ):
-        await redis.config_set("lua-time-limit", 1)  # the name that every server knows
+        await redis.config_set("lua-time-limit", 1)  # All server versions know the option by this name.
         endless = Connection(server.url, name="endless", timeout=30)
         script = asyncio.create_task(endless.call("EVAL", "while true do end", 0))
         with pytest.raises(StoreUnavailable):
@@ -73,7 +73,7 @@ async def test_fault_10_a_server_busy_with_a_script_is_unavailable() -> None:
 
 @pytest.mark.slow
 async def test_fault_10_a_server_that_is_loading_is_unavailable() -> None:
-    """A replica that loads its master's data slowly answers as a server that has just been restarted."""
+    """A replica that loads its master's data slowly gives the same error as a server after a restart."""
     async with (
         RedisServer() as server,
         RedisServer(tcp=True) as master,
@@ -82,11 +82,10 @@ async def test_fault_10_a_server_that_is_loading_is_unavailable() -> None:
         Redis.from_url(server.url) as behind,
     ):
         await redis.config_set("repl-diskless-sync-delay", 0)
-        for number in range(300):  # a server answers each 2 MB that it has loaded
+        for number in range(300):  # The server answers commands after each 2 MB of loaded data.
             await redis.set(f"k{number}", os.urandom(400_000), px=60_000)  # incompressible
-        await behind.config_set(
-            "key-load-delay", 20_000
-        )  # microseconds: 6 s in all, longer than a call asks again
+        # Microseconds. All keys need 6 s, which is longer than one call repeats its command.
+        await behind.config_set("key-load-delay", 20_000)
         await behind.execute_command("REPLICAOF", "127.0.0.1", master.port)
         with pytest.raises(StoreUnavailable):
             await refused(connection)
@@ -95,7 +94,7 @@ async def test_fault_10_a_server_that_is_loading_is_unavailable() -> None:
 
 
 async def until_answered(connection: Connection) -> None:
-    """Ask until the server answers again."""
+    """Send commands until the server answers again."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -123,7 +122,7 @@ async def until_answered(connection: Connection) -> None:
     ],
 )
 def test_a_servers_refusal_is_known_by_its_word(text: str, unavailable: bool) -> None:
-    """Also as servers before Redis 7 say it, which the tests' server is not."""
+    """Servers before Redis 7 use other texts. The test server is newer, so these texts are given here."""
     assert bool(UNAVAILABLE_WORDS.search(text)) is unavailable
 
 

@@ -1,4 +1,7 @@
-"""A named conversation's newest stream, in a real Redis: who comes second is told so, and nothing is lost."""
+"""The newest stream of a named conversation, in a real Redis.
+
+The second of two writers is refused, and no stream is lost.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ async def test_only_who_has_seen_the_newest_goes_on_from_it(redis_url: str) -> N
         conversations = Conversations(redis, Settings())
         none = Conversation()
         assert await conversations.turn("k", "alice", "n", none, "first", {"x": "\ud83d"})
-        assert await conversations.turn("k", "alice", "n", none, "first")  # again: its answer was lost
+        # The same call again, as if its answer was lost.
+        assert await conversations.turn("k", "alice", "n", none, "first")
         assert not await conversations.turn("k", "alice", "n", none, "other")
         first = await conversations.look("k", "alice", "n")
         assert first == Conversation("first", {"x": "\ud83d"})

@@ -1,4 +1,7 @@
-"""What a browser is told, on both hosts: which pages may ask (fault 24), and what our own page may do."""
+"""The headers for browsers, on both hosts:
+
+which pages may send requests (fault 24), and what our own page may do.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,12 @@ ASKS = {"access-control-request-method": "POST", "access-control-request-headers
 
 
 def allowed(answer: httpx.Response) -> dict[str, str]:
-    """What the answer says to other origins."""
+    """Return the answer's headers for other origins (CORS)."""
     return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
 
 
 async def answers(host: Guarded, origin: dict[str, str]) -> dict[str, httpx.Response]:
-    """One answer of each kind, as a page of this origin gets it."""
+    """Return one answer of each kind, requested by a page of this origin."""
     known, http = {**by_key(ALICE), **origin}, host.http
     created = await http.post("/stream", json={"user": script(["a"])}, headers=known)
     where = created.headers["location"]
@@ -80,7 +83,7 @@ async def test_a_listed_origin_is_given_exactly_itself_by_every_answer(guarded: 
             "access-control-allow-credentials": "true",
             "access-control-expose-headers": SHOWN,
         }, kind
-        # The platform adds its own, where it has several origins.
+        # The platform adds this header itself if several origins are configured.
         assert set(answer.headers.get_list("vary", split_commas=True)) == {"Origin"}, kind
         status = kind.partition(" ")[0]
         assert not status.isdigit() or answer.status_code == int(status), kind
@@ -92,7 +95,8 @@ async def test_fault_24_any_other_origin_is_given_nothing_by_any_answer(
 ) -> None:
     for kind, answer in (await answers(guarded, origin)).items():
         assert not allowed(answer), kind
-        assert answer.headers["vary"] == "Origin", kind  # a cache must not hand it to a listed one
+        # A cache must not return this answer to a page of an allowed origin.
+        assert answer.headers["vary"] == "Origin", kind
 
 
 @pytest.mark.parametrize("origin", ELSEWHERE)
@@ -112,7 +116,7 @@ async def test_a_preflight_needs_no_key_and_names_what_may_be_sent(guarded: Guar
     assert (answer.status_code, answer.content) == (204, b"")
     said = allowed(answer)
     assert said["access-control-allow-origin"] == ORIGIN
-    if guarded.name == "functions":  # the platform answers, and gives what was asked for
+    if guarded.name == "functions":  # The platform answers and allows exactly what was requested.
         assert said["access-control-allow-methods"] == ASKS["access-control-request-method"]
         assert said["access-control-allow-headers"] == ASKS["access-control-request-headers"]
         return

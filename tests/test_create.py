@@ -35,7 +35,7 @@ async def record(host: Host, stream_id: str) -> Record:
 
 
 async def asked(host: Host, body: dict[str, Any]) -> Any:
-    """The messages that the model was asked with, for this body."""
+    """Return the messages that the model received for this body."""
     before = len(host.model.requests)
     answer = await host.http.post("/stream", json=body, headers=EVENTS)
     assert Wire(answer.content).events[-1] == "done", answer.text
@@ -129,7 +129,7 @@ async def test_fault_25_one_key_a_hundred_times_at_once_is_one_stream(host: Host
     assert {answer.status_code for answer in answers} == {202}
     assert len({(answer.text, answer.headers["location"]) for answer in answers}) == 1
     assert (await host.read(answers[0].headers["location"])).events[-1] == "done"
-    # A message sent twice while the first POST was under way finds the stream ended, or held.
+    # A message that was queued a second time during the first POST finds the stream ended or claimed.
     assert (await host.stored())[1] > queued
     assert len(host.model.requests) == before + 1
     later = await host.http.post("/stream", json=body, headers=key(f"k-{host.name}"))

@@ -1,4 +1,4 @@
-"""What a real process shows at /metrics, and a dashboard that asks for nothing else."""
+"""The metrics of a real process at /metrics, and a dashboard that uses no other metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.redis_server import RedisServer
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DASHBOARD = json.loads((REPOSITORY / "infra/grafana/holdfast.json").read_text())
 CANARY = "canary-2b91"
-WORDS = {  # of PromQL, and the labels that the queries name
+WORDS = {  # Words of PromQL, and labels in the queries.
     *("sum", "max", "rate", "by", "histogram_quantile", "label_values"),
     *("le", "code", "status", "route", "job", "instance", "failed", "outcome", "kind"),
 }
@@ -29,7 +29,7 @@ MOST_SERIES = 500
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shown() -> AsyncIterator[str]:
-    """The metrics of a process that has answered, refused, run and failed a stream."""
+    """Yield the metrics of a process that has completed a stream, failed a stream and refused a request."""
     async with ModelServer() as model, RedisServer() as store:
         settings = {**model.environment(), "REDIS_URL": store.url, "GATEWAY_METRICS": "prometheus"}
         async with (
@@ -64,7 +64,10 @@ def queries() -> list[str]:
 
 
 def asked(query: str) -> set[str]:
-    """The metrics of a query: its words, but for strings, variables and PromQL's own."""
+    """Return the metrics that a query uses:
+
+    all its words except strings, variables and the words of PromQL.
+    """
     bare = re.sub(r'"[^"]*"|\$\w+|\[[^]]*\]', "", query)
     return set(re.findall(r"[a-z_]{2,}", bare)) - WORDS
 

@@ -1,4 +1,7 @@
-"""The scripted chain `demo`: what it shows, at what pace, and that it survives what it invites to."""
+"""The scripted chain `demo`:
+
+what it shows, how fast, and that it survives the kills that its text invites to.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ QUICK = {"seconds": 0.2}
 
 
 def shown(events: Sequence[Any]) -> str:
-    """All the text, of every stage."""
+    """Return the text of all stages."""
     return "".join(event.data["delta_content"] for event in events if event.type == "message")
 
 
@@ -103,9 +106,9 @@ async def test_make_run_without_a_model_answers_with_it_at_a_pace_that_people_ca
 
 @pytest.mark.slow
 async def test_a_kill_in_any_of_its_stages_shows_in_no_event(tmp_path: Path) -> None:
-    """Processes are killed by SIGKILL, each in the middle of another stage; no `reset` follows."""
+    """Each process is killed by SIGKILL in the middle of a different stage. No `reset` event follows."""
     environment = {"GATEWAY_STORE_DIR": str(tmp_path / "store"), "GATEWAY_LEASE_SECONDS": "1"}
-    environment["OPENAI_API_KEY"] = "x"  # so that no process loads the packaged model
+    environment["OPENAI_API_KEY"] = "x"  # This stops every process from loading the packaged model.
     words = ["half a minute", "They wait", "What happens"]
     events: list[Any] = []
     async with asyncio.timeout(60):

@@ -1,4 +1,4 @@
-"""Readers whose sockets the relay writes itself: exact, no task while they rest, ended and let go of."""
+"""Readers whose sockets the relay writes directly: exact bytes, no task while idle, and clean ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK = "x" * 10_000
 
 
 class Pipe(asyncio.Transport):
-    """The socket of a reader: keeps what is written, and is behind when a test says so."""
+    """The socket of a reader. It stores what is written, and a test can make it slow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Pipe(asyncio.Transport):
 
     @property
     def body(self) -> bytes:
-        """What HTTP's chunks hold; each must be whole (RFC 9112, 7.1)."""
+        """Return the content of the HTTP chunks. Each chunk must be complete (RFC 9112, 7.1)."""
         body, rest = b"", self.written
         while rest:
             size, _, rest = rest.partition(b"\r\n")
@@ -47,7 +47,7 @@ class Pipe(asyncio.Transport):
 
     @property
     def frames(self) -> bytes:
-        """The body without heartbeats, behind its `retry:` line."""
+        """Return the body without heartbeats and without its first line, `retry:`."""
         told = re.sub(rb"^:\n", b"", self.body, flags=re.MULTILINE)
         retry, _, frames = told.partition(b"\n")
         assert re.fullmatch(rb"(retry: [0-9]+)?", retry)
@@ -55,7 +55,7 @@ class Pipe(asyncio.Transport):
 
 
 class Direct:
-    """One reader, begun."""
+    """One reader that has begun to read a stream."""
 
     def __init__(self, f: Following, stream_id: str, after: Cursor | None = None) -> None:
         self.pipe = Pipe()
@@ -65,7 +65,7 @@ class Direct:
 
     @property
     def rests(self) -> bool:
-        """Whether it has no task, and is written to at once."""
+        """Return whether the reader has no task and the relay writes to it at once."""
         reader = self.reader._reader
         return self.reader._task is None and reader is not None and reader._write is not None
 
@@ -107,9 +107,10 @@ async def test_a_socket_that_is_behind_is_not_written_to_and_catches_up_exactly(
         await until(lambda: direct.rests and other.rests)
         direct.reader.pause_writing()
         await stream.texts(BLOCK)
-        await until(lambda: BLOCK.encode() in direct.pipe.written)  # is handed over, and waits there
+        # This block is passed to the socket and waits there.
+        await until(lambda: BLOCK.encode() in direct.pipe.written)
         held = len(direct.pipe.written)
-        for _ in range(9):  # more than it may have waiting
+        for _ in range(9):  # This is more than the reader may have waiting.
             await stream.texts(BLOCK)
         await other.has(await stream.log_bytes(redis))
         assert len(direct.pipe.written) == held
@@ -125,7 +126,7 @@ async def test_heartbeats_reach_a_reader_that_rests_before_its_first_frame_too(r
     async with following(redis_url, heartbeat=1.0) as f:
         stream = await Stream.create(f.log)
         last = Cursor.parse((await f.log.heads([stream.id]))[0].last_id)
-        direct = Direct(f, stream.id, last)  # it has everything
+        direct = Direct(f, stream.id, last)  # The reader has already received everything.
         await until(lambda: direct.rests)
         await until(lambda: direct.pipe.body == sse.HEARTBEAT)
         await stream.texts("a")

@@ -1,6 +1,6 @@
-"""A job that is run by the process that took its POST, while its message is the safety net.
+"""A job that runs in the process that received its POST.
 
-No instance here polls the queue or runs a timer unless a test says so: then what is run was run directly.
+The job's queue message is a backup. No instance here polls or has a timer, unless a test says so.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tests.support.queued import StorageTap
 pytest_plugins = ("tests.hosts", "tests.cloud")
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.functions, pytest.mark.slow]
 
-TRIES = 3  # of one call, by Azure's client
+TRIES = 3  # Azure's client sends one call so many times.
 
 
 class Reader:
-    """A POST that is answered by its stream."""
+    """A POST request whose answer is the event stream."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.where: str = answer.headers["location"]
@@ -39,12 +39,12 @@ class Reader:
         self.raw = b""
 
     async def until(self, text: str) -> None:
-        """Until the model's text has come."""
+        """Read until the model's text has arrived."""
         while json.dumps(text).encode() not in self.raw:
             self.raw += await anext(self._chunks)
 
     async def end(self) -> Wire:
-        """All of it."""
+        """Read to the end and return the whole stream."""
         async for chunk in self._chunks:
             self.raw += chunk
         return Wire(self.raw)
@@ -52,7 +52,7 @@ class Reader:
 
 @asynccontextmanager
 async def reading(http: httpx.AsyncClient, chunks: list[str], **options: Any) -> AsyncIterator[Reader]:
-    """POST with `Accept: text/event-stream`; `headers` are more of them, the rest is the script's."""
+    """Send a POST with `Accept: text/event-stream`. Add `headers`. Other options go to the script."""
     headers = {**EVENTS, **options.pop("headers", {})}
     body = {"user": script(chunks, **options)}
     async with (
@@ -80,13 +80,13 @@ async def attempts(redis: Redis, where: str) -> int:
 
 
 async def send(cloud: Cloud, where: str) -> None:
-    """One more message of this job, of anybody's."""
+    """Put one more message for this job in the queue. Any process may receive it."""
     async with cloud.queue() as queue:
         await queue.send_message(b64encode(Message(id_of(where)).encode()).decode())
 
 
 async def delivered(cloud: Cloud, instance: Instance) -> None:
-    """The one message that anybody may have, as the platform delivers it: hidden, run, deleted."""
+    """Run the one visible message as the platform delivers it: hide it, run it, delete it."""
     async with cloud.queue() as queue:
         [message] = [found async for found in queue.receive_messages(visibility_timeout=600)]
         body = decoded(message)
@@ -196,7 +196,7 @@ async def test_a_full_process_leaves_it_to_the_queue_until_a_place_is_free(cloud
             await first.until("a")
             async with reading(instance.http, ["c"]) as second:
                 assert [Message.decode(body).id for body in await cloud.visible()] == [id_of(second.where)]
-                await delivered(cloud, instance)  # what the platform delivers takes no place
+                await delivered(cloud, instance)  # A platform delivery needs no place.
                 assert text_of(await second.end()) == "c"
             cloud.model.open_gate("full")
             assert text_of(await first.end()) == "ab"
@@ -217,7 +217,7 @@ async def test_fault_02_when_the_process_is_killed_its_message_comes_to_another(
             await reader.end()
     seen = Wire(reader.raw[: reader.raw.rindex(b"\n\n") + 2])
     assert text_of(seen) == "ab"
-    # no process is left that could have sent another
+    # No process is left that could have sent another message.
     [body] = await until(lambda: cloud.visible(HELD_JOBS), bool)
     assert Message.decode(body).id == id_of(reader.where)
     cloud.model.open_gate("killed directly")
@@ -241,11 +241,11 @@ async def test_a_run_that_outlasts_its_lease_keeps_its_message_hidden(cloud: Clo
             await reader.until("a")
             sent = await tap.ever()
 
-            async def renewed() -> int:  # a renewal sends the message anew, each two seconds
+            async def renewed() -> int:  # A renewal resends it, every 2 seconds.
                 assert await cloud.visible(HELD_JOBS) == []
                 return await tap.ever()
 
-            await until(renewed, lambda seen: seen >= sent + 4)  # a lease is three of them
+            await until(renewed, lambda seen: seen >= sent + 4)  # A lease lasts 3 renewals.
             cloud.model.open_gate("long")
             assert text_of(await reader.end()) == "ab"
             await cloud.gone()
@@ -264,14 +264,14 @@ async def test_a_second_delivery_while_it_runs_does_nothing_and_nothing_is_left(
         await send(cloud, reader.where)
         await until(
             tap.ever, lambda seen: seen == sent + 1
-        )  # the trigger has had it, and has hidden it again
+        )  # The trigger has received it and hidden it again.
         await until(cloud.depth, lambda depth: depth == 2)
         cloud.model.open_gate("twice")
         assert text_of(await reader.end()) == "ab"
         assert await attempts(cloud.redis, reader.where) == 1
         await until(cloud.depth, lambda depth: depth == 1)
     assert len(cloud.model.requests) == asked + 1
-    await cloud.clear()  # hidden until the end of a lease of ten minutes
+    await cloud.clear()  # Hidden for a lease of ten minutes.
 
 
 async def test_what_was_delivered_twice_is_all_gone_when_the_stream_has_ended(cloud: Cloud) -> None:
@@ -282,8 +282,8 @@ async def test_what_was_delivered_twice_is_all_gone_when_the_stream_has_ended(cl
         await reader.until("a")
         for _ in range(2):
             await send(cloud, reader.where)
-        await until(cloud.visible, lambda seen: not seen)  # the trigger has them, or has hidden them again
-        assert await cloud.depth() <= 5  # for a moment one may stand beside that which follows it
+        await until(cloud.visible, lambda seen: not seen)  # The trigger has received or hidden them.
+        assert await cloud.depth() <= 5  # An old and a new message may overlap.
         cloud.model.open_gate("thrice")
         assert text_of(await reader.end()) == "ab"
         await cloud.gone()
@@ -333,7 +333,7 @@ async def test_a_repeated_post_is_one_message_and_one_run(cloud: Cloud) -> None:
 async def process(
     cloud: Cloud, mode: str, **settings: str
 ) -> AsyncIterator[tuple[GatewayProcess, httpx.AsyncClient]]:
-    """A process of the other host, on the same queue."""
+    """Run a process of the other host on the same queue."""
     environment = {
         **cloud.model.environment(),
         "REDIS_URL": cloud.store.url,
@@ -350,7 +350,7 @@ async def process(
 
 
 async def direct_starts(http: httpx.AsyncClient) -> int:
-    """As of a second ago: one look at the metrics serves all who ask meanwhile."""
+    """Return the count. It may be one second old, because one reading of the metrics is shared."""
     lines = (await http.get("/metrics")).text.splitlines()
     return sum(
         int(float(line.split()[1])) for line in lines if line.startswith("holdfast_direct_starts_total")
@@ -359,7 +359,7 @@ async def direct_starts(http: httpx.AsyncClient) -> int:
 
 async def test_all_starts_directly_and_counts_what_its_worker_runs(cloud: Cloud) -> None:
     async with process(cloud, "all", GATEWAY_WORKER_CONCURRENCY="1") as (_, http):
-        async with reading(http, ["warm"]) as reader:  # its worker runs by now
+        async with reading(http, ["warm"]) as reader:  # Now its worker runs.
             await reader.end()
         await cloud.gone()
         before = await direct_starts(http)
@@ -368,10 +368,10 @@ async def test_all_starts_directly_and_counts_what_its_worker_runs(cloud: Cloud)
             assert (await cloud.visible(), await cloud.depth()) == ([], 1)
             await until(lambda: direct_starts(http), lambda seen: seen == before + 1)
             async with reading(http, ["c"]) as second:
-                assert len(await cloud.visible()) == 1  # the only place is taken, for the worker too
+                assert len(await cloud.visible()) == 1  # No place is free, also not for the worker.
                 cloud.model.open_gate("all")
                 assert text_of(await first.end()) == "ab"
-                assert text_of(await second.end()) == "c"  # by its worker
+                assert text_of(await second.end()) == "c"  # The worker ran it.
         await cloud.gone()
         where = (
             await http.post("/stream", json={"user": script(["d", "e"], gate="worker", gate_at=1)})
@@ -399,7 +399,7 @@ async def test_a_process_that_is_told_to_stop_hands_its_direct_runs_over(cloud: 
             await until(lambda: direct_starts(http), lambda seen: seen == before + 1)
             assert await running.stop() == 0
             seen = await reader.end()
-    [body] = await cloud.visible()  # at once: the lease would be ten minutes
+    [body] = await cloud.visible()  # Visible at once, not after ten minutes.
     assert Message.decode(body).id == id_of(reader.where)
     cloud.model.open_gate("stopped")
     async with process(cloud, "worker", **lease), process(cloud, "web", **lease) as (_, http):

@@ -1,6 +1,7 @@
-"""What is built to be installed: what is in it, what it asks for, and that it works where nothing else is.
+"""The built packages:
 
-`make dist-test` installs it with each extra from the registry, which takes minutes.
+their content, their dependencies, and that they work where nothing else is installed. `make dist-test`
+installs them with each extra from the registry, which takes minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def base(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The base install: the wheel, with what httpx and orjson are and need, and nothing more."""
+    """Install only the wheel, httpx, orjson, and their dependencies."""
     names = {name.replace("-", "_") for name in closure(BASE)}
     assert not names & {"redis", "starlette", "langchain_core"}
     return install(built[0], tmp_path_factory.mktemp("base"), beside=names)
@@ -100,7 +101,7 @@ def test_the_sdist_makes_the_same_wheel_as_the_checkout(built: tuple[Path, Path]
     ]
     subprocess.run(command, check=True, capture_output=True)
     (of_checkout,) = tmp_path.glob("*.whl")
-    assert contents(of_checkout) == contents(built[0])  # `build` made that one from the sdist
+    assert contents(of_checkout) == contents(built[0])  # `build` made the other wheel from the sdist.
     with tarfile.open(built[1]) as archive:
         assert "tests" not in {name.split("/")[1] for name in archive.getnames()}
 
@@ -113,7 +114,8 @@ def test_without_an_extra_it_asks_for_httpx_and_orjson_alone(built: tuple[Path, 
     assert all(re.search("<", str(one.specifier)) or one.name in UNBOUNDED for one in asked)
 
 
-UNBOUNDED = {"regex", "azure-monitor-opentelemetry-exporter"}  # versions that say nothing of what breaks
+# Their version numbers do not show which release breaks an interface.
+UNBOUNDED = {"regex", "azure-monitor-opentelemetry-exporter"}
 
 
 def test_each_range_has_the_version_that_the_suite_runs() -> None:

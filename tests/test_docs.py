@@ -1,4 +1,4 @@
-"""The documentation: each link leads somewhere, the site has each page, each command has its line."""
+"""The documentation: each link has a target, the site has each page, and each command has its line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def name(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub and the site make them of headings."""
+    """Return the anchors of the headings, made in the way of GitHub and of the site."""
     found: dict[str, int] = {}
     for heading in HEADING.findall(FENCED.sub("", page.read_text())):
         words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -47,7 +47,7 @@ def test_each_link_leads_somewhere(page: Path) -> None:
     wrong = []
     for link in LINK.findall(SPAN.sub("", FENCED.sub("", page.read_text()))):
         if re.match(r"[a-z]+:", link):
-            continue  # elsewhere: tests have no network
+            continue  # A link to another site: tests have no network.
         path, _, anchor = link.partition("#")
         target = (page.parent / unquote(path)).resolve() if path else page
         if not target.exists():
@@ -72,7 +72,10 @@ def test_each_command_has_its_line() -> None:
 
 
 def test_what_an_application_asks_for_its_users_is_answered_by_what_there_is() -> None:
-    """Each row names a request, a field, a setting or a command of this release, and where it is told."""
+    """Check each row of the table.
+
+    A row names a request, a field, a setting or a command of this release, and the page that describes it.
+    """
     part = (ROOT / "docs/faq.md").read_text().partition("## What an application asks for its users")[2]
     rows = re.findall(r"^\| (?!can a)([a-z].*?) \| (.*?) \| (.*) \|$", part, re.MULTILINE)
     assert [answer for _, answer, _ in rows] == ["yes"] * 6

@@ -1,4 +1,4 @@
-"""`python -m gateway doctor` names the setting that is wrong, within bounded time, and tells no secret."""
+"""`python -m gateway doctor` names the wrong setting, within a bounded time, and prints no secret."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Told = tuple[int, dict[str, tuple[bool, str]]]
 
 
 class Server:
-    """A model's server that answers every request by this status; without one, never."""
+    """A model server that answers every request with `status`. If `status` is None, it never answers."""
 
     def __init__(self) -> None:
         self.status: int | None = 200
@@ -62,7 +62,7 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture(autouse=True)
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Chains of an author's own; this process forgets them afterwards."""
+    """Provide modules with chains of an author. This process forgets them after the test."""
     names = [f"doctor_{name}" for name in CHAINS]
     for name, text in zip(names, CHAINS.values(), strict=True):
         (tmp_path / f"{name}.py").write_text(text)
@@ -76,7 +76,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 async def asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **environment: str
 ) -> Told:
-    """The exit code, and for each part whether it is right and what was told."""
+    """Return the exit code and, for each part, whether it is right and the text that was printed."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     code = await doctor(_chains)
@@ -160,7 +160,7 @@ async def test_a_models_server_that_refuses(
 async def test_who_never_answers_is_left(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model's server, and a store: both take the connection and say nothing."""
+    """A model server and a store both accept the connection and send nothing."""
     server.status = None
     monkeypatch.setattr(doctor_module, "MODEL_SECONDS", 0.5)
     store = server.url.replace("http", "redis").replace("/v1", "")
@@ -168,7 +168,7 @@ async def test_who_never_answers_is_left(
     assert code == 1
     assert told["store"][1].startswith("REDIS_URL")
     assert told["model"][1].startswith("OPENAI_BASE_URL")
-    assert "queue" not in told  # it is in that store
+    assert "queue" not in told  # The queue is in the same store.
 
 
 async def test_a_store_that_wants_another_password(

@@ -1,4 +1,7 @@
-"""The door of a process, on real sockets: floods, places, whose name it answers to, its queue."""
+"""The open port of a process, on real sockets:
+
+floods, places for connections, accepted host names, its backlog.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,16 @@ from tests.support.processes import GatewayProcess
 from tests.test_stalled import memory_of
 
 FLOODING = 16
-FLOOD_BYTES = 16 * 1024 * 1024  # of them all
-MOST_GROWTH = 48 * 1024 * 1024  # what it may cost; a hundred times the flood without a bound
+FLOOD_BYTES = 16 * 1024 * 1024  # Bytes in all connections together.
+# Bytes of memory that the flood may cost. Without a limit the growth would be a hundred times the flood.
+MOST_GROWTH = 48 * 1024 * 1024
 SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text())
 HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 @asynccontextmanager
 async def process(mode: str, **settings: str) -> AsyncIterator[tuple[GatewayProcess, str, int]]:
-    """A process, and where its door is; its store is out of reach unless the settings name one."""
+    """Yield a process and its host and port. Its store is unreachable unless the settings name a store."""
     environment = {"REDIS_URL": "redis://127.0.0.1:1", "GATEWAY_WORKER_PORT": "0", **settings}
     async with GatewayProcess(mode, environment) as running:
         url = running.url or (await running.line(WORKING)).rpartition(" ")[2]
@@ -42,19 +46,19 @@ async def process(mode: str, **settings: str) -> AsyncIterator[tuple[GatewayProc
 
 
 async def healthy(host: str, port: int) -> None:
-    """Somebody else is answered."""
+    """Check that another client gets an answer."""
     async with httpx.AsyncClient(timeout=LIMIT_SECONDS) as http:
         assert (await http.get(f"http://{host}:{port}/health")).status_code == 200
 
 
 async def pump(host: str, port: int, piece: bytes, most: int) -> None:
-    """Send and read nothing, until the other end has enough."""
+    """Send data and read nothing, until the other end accepts no more."""
     reader, writer = await asyncio.open_connection(host, port)
     reader._transport.pause_reading()  # type: ignore[attr-defined]
     try:
         for _ in range(most // len(piece)):
             writer.write(piece)
-            await asyncio.wait_for(writer.drain(), 2)  # it may be that nothing is taken any more
+            await asyncio.wait_for(writer.drain(), 2)  # The server may accept no more data.
     except (ConnectionError, TimeoutError):
         pass
     finally:
@@ -108,7 +112,7 @@ async def test_fault_46_trailers_without_an_end_cost_next_to_nothing(redis_url: 
 async def test_fault_47_a_key_in_a_trailer_opens_nothing(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("")
-    known = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # of `secret`
+    known = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # Hash of `secret`.
     keys.write_text(f"name {known}\n")
     settings = {
         "GATEWAY_AUTH": "keys",
@@ -127,7 +131,7 @@ async def test_fault_47_a_key_in_a_trailer_opens_nothing(tmp_path: Path) -> None
 
 
 async def answer(host: str, port: int, sent: bytes) -> bytes:
-    """All that comes back until the connection is closed; nothing if it is cut."""
+    """Return all data until the connection is closed, or nothing if the connection is aborted."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(sent)
@@ -140,7 +144,7 @@ async def answer(host: str, port: int, sent: bytes) -> bytes:
 
 
 def cut(writer: asyncio.StreamWriter) -> None:
-    """End a connection."""
+    """Abort a connection."""
     writer.transport.abort()
 
 
@@ -152,7 +156,7 @@ async def test_fault_49_there_is_room_however_many_connections_say_nothing() -> 
     ):
         for _ in range(120):
             _, writer = await asyncio.open_connection(host, port)
-            stack.callback(cut, writer)  # which also keeps it
+            stack.callback(cut, writer)  # The stack also keeps a reference to it.
             writer.write(b"GET /hea")
         await healthy(host, port)
         lines = [line for line in running.log().splitlines() if "gave way" in line]
@@ -172,17 +176,17 @@ async def test_fault_49_readers_keep_their_places_and_the_rest_is_refused(redis_
         readers = []
         for _ in range(4):
             reader, writer = await asyncio.open_connection(host, port)
-            stack.callback(cut, writer)  # which also keeps it
+            stack.callback(cut, writer)  # The stack also keeps a reference to it.
             writer.write(ask.encode())
             await reader.readuntil(b"event: start")
             readers.append((reader, writer))
-        assert await answer(host, port, b"") == b""  # closed at once
+        assert await answer(host, port, b"") == b""  # The server closes it at once.
         assert "all places are taken" in running.log()
         await stream.texts("one")
         for reader, _ in readers:
             await reader.readuntil(b"one")
         readers[0][1].transport.abort()
-        while True:  # the place is free when the server has noticed
+        while True:  # The place is free when the server has noticed the end.
             if await answer(host, port, HEALTH.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")):
                 break
 
@@ -290,7 +294,7 @@ async def test_fault_54_where_somebody_is_asked_any_name_is_answered(tmp_path: P
 
 @pytest.mark.slow
 async def test_fault_56_connections_wait_for_a_process_that_accepts_nothing_and_none_is_reset() -> None:
-    count = min(3000, SOMAXCONN)  # three seconds, a thousand a second
+    count = min(3000, SOMAXCONN)  # Three seconds, at a thousand a second.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
@@ -306,7 +310,7 @@ async def test_fault_56_connections_wait_for_a_process_that_accepts_nothing_and_
 
 
 def asking(stack: ExitStack, host: str, port: int, count: int) -> list[socket.socket]:
-    """Connections that have asked. Raises TimeoutError where the system takes no more."""
+    """Open connections that have each sent a request. Raise TimeoutError if the system accepts no more."""
     opened = []
     for _ in range(count):
         opened.append(stack.enter_context(socket.create_connection((host, port), LIMIT_SECONDS)))
@@ -315,5 +319,5 @@ def asking(stack: ExitStack, host: str, port: int, count: int) -> list[socket.so
 
 
 def answered(opened: list[socket.socket]) -> set[bytes]:
-    """The first lines of what they are answered. Raises ConnectionResetError."""
+    """Return the status lines of the answers. Raise ConnectionResetError if a connection was reset."""
     return {one.recv(4096).partition(b"\r\n")[0] for one in opened}

@@ -1,4 +1,4 @@
-"""A tool's call that was under way when its worker died: made again, refused, or asked about."""
+"""A tool call that was running when its worker died: called again, refused, or asked about."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ chain("asking")(lambda _: made("asking", unknown="ask"))
 
 
 class Paying:
-    """A tool that pays, and never comes back while it is stuck; in an agent, or alone."""
+    """A tool that pays, and does not return while it is stuck. It is used in an agent or alone."""
 
     def __init__(self, name: str, unknown: str, *, alone: bool = False, in_a_thread: bool = False) -> None:
         self.name, self.paid, self.stuck = name, 0, True
@@ -110,7 +110,7 @@ class Paying:
         chain(name)(factory)
 
     async def dies(self, jobs: Jobs, stream_id: str) -> None:
-        """An attempt that is stopped within the tool."""
+        """Run an attempt and stop it inside the tool."""
         self.stuck = True
         self.entered.clear()
         attempt = asyncio.create_task(jobs.runner.run(body(stream_id)))
@@ -123,7 +123,7 @@ class Paying:
 
 
 async def goes_on(jobs: Jobs, stream_id: str) -> Any:
-    """The next attempt's last event."""
+    """Run the next attempt and return the data of its last event."""
     await jobs.runner.run(body(stream_id))
     return (await jobs.messages(stream_id))[-1].event().data
 
@@ -149,7 +149,7 @@ async def test_by_default_it_is_called_again(redis_url: str, alone: bool) -> Non
 async def test_one_that_may_not_be_called_again_ends_the_stream(
     redis_url: str, unknown: str, alone: bool
 ) -> None:
-    """Also where the chain swallows the error; and `ask`, where nobody can be asked."""
+    """This is also true if the chain catches the error, and for `ask` if the chain cannot ask anybody."""
     paying = Paying(f"doubt-{unknown}-{alone}".lower(), unknown, alone=alone)
     async with Jobs(redis_url) as jobs:
         stream_id = await jobs.stream(ASKED, chain=paying.name)
@@ -181,7 +181,10 @@ async def test_one_that_asks_goes_on_with_the_answer(redis_url: str, answer: Any
 
 
 async def test_what_was_called_before_it_may_differ(redis_url: str) -> None:
-    """The next attempt leaves out a call that had ended before; this one is unknown all the same."""
+    """The next attempt leaves out a call that ended in the first attempt.
+
+    The state of the stopped call is still unknown.
+    """
     paying = Paying("doubt-differs", "fail", alone=True)
     looks = [True, False]
 
@@ -205,7 +208,10 @@ async def test_what_was_called_before_it_may_differ(redis_url: str) -> None:
 
 @pytest.mark.parametrize("deaths", [1, 2])
 async def test_attempts_that_differ_do_not_forget_it(redis_url: str, deaths: int) -> None:
-    """Attempts in between say something else, which voids the call, and die before they come to it."""
+    """Attempts in between send other output and die before they reach the call.
+
+    The other output makes the logged call invalid.
+    """
     paying = Paying(f"doubt-voided-{deaths}", "fail", alone=True)
     gate, said = asyncio.Event(), 0
 
@@ -286,7 +292,7 @@ def test_tools_of_others_may_have_such_metadata() -> None:
 async def test_the_call_stands_in_the_log_before_its_tool_is_called(
     redis_url: str, unknown: str, in_a_thread: bool
 ) -> None:
-    """A tool may end its worker by its first instruction, and leaves no time to write."""
+    """A tool may end its worker with its first instruction, and then there is no time to write."""
     entered, held = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -315,7 +321,7 @@ async def test_the_call_stands_in_the_log_before_its_tool_is_called(
         stream_id = await jobs.stream(ASKED, chain=name)
         run = asyncio.create_task(goes_on(jobs, stream_id))
         await held.wait()
-        with pytest.raises(TimeoutError):  # nothing else can tell that it is not called
+        with pytest.raises(TimeoutError):  # Only a time limit can show that the tool is not called.
             await asyncio.wait_for(entered.wait(), 0.5)
         proxy.release()
         assert (await run)["finish_reason"] == "stop"
@@ -340,7 +346,8 @@ async def test_after_a_kill_within_the_tool_its_side_effect_is_made_once(
 
         async def have_paid() -> bool:
             files = [tmp_path / f"{name}.{kind}" for name in names for kind in ("asked", "paid")]
-            return all(one.exists() and one.stat().st_size for one in files)  # it is written, not only made
+            # The file has content; it is not only created.
+            return all(one.exists() and one.stat().st_size for one in files)
 
         async with GatewayProcess("worker", environment) as first:
             streams = [await jobs.stream(ASKED, chain=name) for name in names]

@@ -1,4 +1,4 @@
-"""A run's checkpoints: nothing of them stands before the run's end does, and a lost end is taken back."""
+"""A run's checkpoints are stored only at the end of the run, and are removed again if that end is lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def run(graph: Any, source: Any, run_id: str) -> Any:
 
 
 async def stored(saver: Saver) -> list[Any]:
-    """All that stands of the thread: checkpoints, and what was written after them."""
+    """Return all that is stored of the thread: checkpoints, and the writes after them."""
     found = [one async for one in saver.alist({"configurable": {"thread_id": THREAD}})]
     return [
         (one.config, one.checkpoint, one.metadata, sorted(map(str, one.pending_writes or ())))
@@ -67,7 +67,10 @@ async def test_nothing_is_stored_until_it_is_kept(saver: Saver, make: Any) -> No
 
 @pytest.mark.parametrize("make", [asks_once, asks_twice, asks_within])
 async def test_what_a_lost_attempt_has_stored_is_taken_back(saver: Saver, make: Any) -> None:
-    """`asks_twice` stores nothing but writes after a checkpoint of the run before: these are undone, too."""
+    """`asks_twice` stores only writes after a checkpoint of the earlier run.
+
+    These writes are removed, too.
+    """
     graph, draft = with_draft(make(), saver, "one", is_new=True)
     [question] = (await run(graph, {"text": "q"}, "one")).interrupts
     await draft.keep()
@@ -81,14 +84,13 @@ async def test_what_a_lost_attempt_has_stored_is_taken_back(saver: Saver, make: 
         assert await stored(saver) != before
         await take_back(saver, THREAD, Author("two", 2))
         assert await stored(saver) == before
-        await take_back(
-            saver, THREAD, Author("two", 2)
-        )  # as an attempt does that follows one which died here
+        # The attempt that follows a dead attempt does this.
+        await take_back(saver, THREAD, Author("two", 2))
         assert await stored(saver) == before
 
 
 async def attempts(saver: Saver) -> tuple[Draft, Draft]:
-    """Two attempts at one answer, of which nothing is stored yet: the first was paused."""
+    """Make two attempts at one answer, with nothing stored yet. The first attempt was only paused."""
     graph, draft = with_draft(asks_twice(), saver, "one", is_new=True)
     [question] = (await run(graph, {"text": "q"}, "one")).interrupts
     await draft.keep()
@@ -101,7 +103,7 @@ async def attempts(saver: Saver) -> tuple[Draft, Draft]:
 
 
 async def answered(saver: Saver) -> str:
-    """Which attempt's answer stands in the thread."""
+    """Return the number of the attempt whose answer is stored in the thread."""
     [found] = {
         number for number in "12" for *_, writes in await stored(saver) if f"answer {number}" in str(writes)
     }
@@ -117,7 +119,7 @@ async def test_a_paused_attempt_changes_nothing_after_a_newer_one(saver: Saver) 
             await late
         assert await stored(saver) == stands
     assert await answered(saver) == "2"
-    await take_back(saver, THREAD, Author("two", 3))  # what was set aside is not touched either
+    await take_back(saver, THREAD, Author("two", 3))  # Writes that were set aside are not changed either.
     assert await stored(saver) != stands
     assert await saver.store.all_ids(THREAD)
 

@@ -1,4 +1,4 @@
-"""The embedded store: which one it is, and what any of them answers. Real processes, real connections."""
+"""The embedded store: which program runs as the store, and its answers. Real processes and connections."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def connect(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Cal
 
 @pytest.fixture
 def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine for which there is none."""
+    """Simulate a machine for which there is no wheel."""
     monkeypatch.setattr(embedded, "wheels_program", lambda: None)
 
 
@@ -78,7 +78,7 @@ async def started(folder: Path) -> AsyncIterator[EmbeddedRedis]:
         yield store
     finally:
         await store.stop()
-        await store.stop()  # once more is nothing
+        await store.stop()  # A second stop does nothing.
         await store_ended(folder)
 
 
@@ -179,7 +179,7 @@ async def test_blocking_read_waits_and_stalls_nobody(connect: Callable[..., Redi
     await one.xgroup_create("jobs", "g", id="0", mkstream=True)
     read = asyncio.ensure_future(other.xreadgroup("g", "c", {"jobs": ">"}, count=1, block=4000))
     await _until_reading(one)
-    await one.set("something", "else")  # a change that is not for the reader
+    await one.set("something", "else")  # This change does not concern the reader.
     assert not read.done()
     entry = await one.eval("return redis.call('XADD', 'jobs', '*', 'p', ARGV[1])", 0, BYTES)
     [[name, entries]] = _pairs(await read)
@@ -250,19 +250,19 @@ async def _message(ear: Any) -> dict[str, Any]:
 
 
 async def _until_reading(client: Redis) -> None:
-    """Until another client's blocking read has begun, which makes its consumer known."""
+    """Wait until another client's blocking read has begun. The read creates its consumer."""
     async with asyncio.timeout(5):
         while not await client.xinfo_consumers("jobs", "g"):
             if any("b" in other.get("flags", "") for other in await client.client_list()):
-                return  # redis-server before 7.2 makes the consumer known only with an entry
+                return  # Before 7.2, redis-server creates the consumer only with an entry.
 
 
 async def _until_gone(client: Redis, name: str) -> None:
     async with asyncio.timeout(5):
         while name in [other["name"] for other in await client.client_list()]:
-            pass  # the condition itself awaits
+            pass  # The condition itself awaits.
 
 
 def _pairs(answer: Any) -> list[Any]:
-    """XREADGROUP's answer, which is a list in RESP2 and a map in RESP3."""
+    """Return XREADGROUP's answer as a list. The answer is a list in RESP2 and a map in RESP3."""
     return [[k, v[0]] for k, v in answer.items()] if isinstance(answer, dict) else list(answer)

@@ -1,4 +1,4 @@
-"""A store in a folder: who starts its server, who ends it, and what is there afterwards. Real processes."""
+"""A store in a folder: which process starts its server, which ends it, and what is left. Real processes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ asyncio.run(main())
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> AsyncIterator[Path]:
-    """Where a store is to be; afterwards nothing runs there any more."""
+    """Yield the path for a store, and wait at the end until no server runs there."""
     yield tmp_path / "store"
     await store_ended(tmp_path / "store")
 
@@ -63,14 +63,14 @@ async def using(store: FolderStore) -> AsyncIterator[Redis]:
 
 @asynccontextmanager
 async def another(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Another process that uses it; SIGKILL ends it."""
+    """Run another process that uses the store. SIGKILL ends that process."""
     program = shutil.which("redis-server")
     assert program
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", USER, str(folder), program),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,  # as in a terminal of its own
+        start_new_session=True,  # As in a terminal of its own.
     )
     try:
         assert process.stdout is not None
@@ -101,13 +101,13 @@ def mode_of(path: Path) -> int:
 
 
 def end_of_log(folder: Path) -> Path:
-    """The file to which the server appends; Redis 6.2 has but one."""
+    """Return the file to which the server appends. Redis 6.2 has only one such file."""
     [found] = [*folder.glob("appendonlydir/*.incr.aof"), *folder.glob("appendonly.aof")]
     return found
 
 
 def keeper_of(server: int) -> int:
-    """The process that has started this one."""
+    """Return the id of the process that started this server."""
     fields = Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()
     return int(fields[1])
 
@@ -138,7 +138,7 @@ async def test_whoever_comes_second_uses_the_same_server_which_does_not_end_with
             assert (first.is_joined, second.is_joined) == (False, True)
             assert await pid_of(client) == pid
             first.stop()
-            first.stop()  # once more is nothing
+            first.stop()  # A second stop does nothing.
             assert not taken(opened(str(folder / SERVER)), fcntl.LOCK_EX)
             assert await client.incr("n") == 1
     await store_ended(folder)
@@ -160,7 +160,7 @@ async def test_a_killed_process_takes_the_store_from_nobody_and_the_last_one_tak
     async with another(folder) as first:
         async with using(new()) as client:
             pid = await pid_of(client)
-            of_terminal = {os.getpgid(first.pid), os.getpgid(0)}  # whom Ctrl-C reaches
+            of_terminal = {os.getpgid(first.pid), os.getpgid(0)}  # Ctrl-C reaches these process groups.
             assert not {os.getpgid(pid), os.getpgid(keeper_of(pid))} & of_terminal
             first.kill()
             await first.wait()
@@ -188,7 +188,7 @@ async def test_a_server_without_its_keeper_is_taken_over_and_ends_with_its_last_
     later = new()
     async with using(later) as client:
         assert (later.is_joined, await pid_of(client)) == (True, pid)
-    await store_ended(folder)  # else its lock would not be free
+    await store_ended(folder)  # Otherwise its lock would not be free.
 
 
 async def test_what_a_killed_server_has_answered_is_there_and_a_torn_end_is_cut_off(
@@ -200,7 +200,7 @@ async def test_what_a_killed_server_has_answered_is_there_and_a_torn_end_is_cut_
     await store_ended(folder)
     with end_of_log(folder).open("ab") as file:
         file.write(b"*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$40\r\nhalf of what was to be")
-    for _ in range(2):  # after the repair it is whole
+    for _ in range(2):  # After the repair the file is complete.
         async with using(new()) as client:
             assert [await client.get("a"), await client.get("b")] == [b"1", None]
         await store_ended(folder)

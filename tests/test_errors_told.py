@@ -1,4 +1,4 @@
-"""What a newcomer meets when something is not set, or set wrongly: a few lines that name what helps, soon."""
+"""The errors for a missing or wrong setting: a few lines, printed soon, that name the remedy."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.support.model_server import ModelServer, script
 from tests.support.processes import REPOSITORY, GatewayProcess
 from tests.support.redis_server import RedisServer, free_port
 
-SOON_SECONDS = 60.0  # of a machine that does much else
+SOON_SECONDS = 60.0  # On a busy machine.
 MOST_LINES = 6
 NOWHERE = "redis://127.0.0.1:1"
 KEYED = {"GATEWAY_AUTH": "keys", "GATEWAY_TOKEN_KEYS": "t" * 32}
 
 
 async def refused(mode: str, environment: dict[str, str], *, folder: Path | None = None) -> str:
-    """What a process says that does not start: in a few lines, soon, and without a traceback."""
+    """Start a process that must refuse to start, and return its log: few lines, soon, and no traceback."""
     if folder is not None:
         environment = {**environment, "PYTHONPATH": str(folder)}
     began = monotonic()
@@ -50,7 +50,7 @@ async def refused(mode: str, environment: dict[str, str], *, folder: Path | None
 
 
 async def logged(process: GatewayProcess, words: str) -> list[str]:
-    """The lines of the log that have these words, as soon as there is one."""
+    """Wait until the log has a line with these words, and return all such lines."""
     found: list[str] = []
 
     async def is_there() -> bool:
@@ -63,7 +63,7 @@ async def logged(process: GatewayProcess, words: str) -> list[str]:
 
 
 async def started(url: str, *words: str) -> asyncio.subprocess.Process:
-    """`ask`, with nothing of this process's settings."""
+    """Start `ask` without the settings of this process."""
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "ask", *words, "--json"),
         cwd=REPOSITORY,
@@ -74,7 +74,7 @@ async def started(url: str, *words: str) -> asyncio.subprocess.Process:
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
-    """Exit code and what else it says on stderr."""
+    """Wait for the end of the process. Return its exit code and stderr."""
     async with asyncio.timeout(SOON_SECONDS):
         _, told = await process.communicate()
     assert b"Traceback" not in told
@@ -82,7 +82,7 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
 
 
 async def asked(url: str, *words: str) -> tuple[int, str]:
-    """Exit code and stderr of `ask`."""
+    """Run `ask` and return its exit code and stderr."""
     return await ended(await started(url, *words))
 
 

@@ -1,4 +1,4 @@
-"""The look through a store, which other tests rely on to show that nothing is left."""
+"""The search through a whole store. Other tests use it to show that nothing is left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from tests.support.everything import keys_with
 
-WORDS = "what wäs asked %-[a]"  # of bytes, and no pattern
+WORDS = "what wäs asked %-[a]"  # These words must be found as bytes; they are not a pattern.
 
 
 async def test_words_are_found_in_a_name_and_in_a_value_of_each_kind(redis: Redis) -> None:

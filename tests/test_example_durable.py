@@ -1,4 +1,4 @@
-"""examples/durable: its steps in durabletask's own worker, its triggers in Microsoft's own runtime."""
+"""examples/durable: its steps run in durabletask's own worker, its triggers in Microsoft's own runtime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ PATH = os.pathsep.join(map(str, (PACKAGES, REPOSITORY)))
 
 
 class Scripted(ModelServer):
-    """A model whose outline is the script of the text: the next step asks by it."""
+    """A model server.
+
+    Its answer to the outline question is the script for the text, which the next step sends.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -38,7 +41,7 @@ class Scripted(ModelServer):
 
 
 async def run(redis_url: str, model: ModelServer, instance: str, topic: str) -> str:
-    """One orchestration, to its end: how it has ended."""
+    """Run one orchestration to its end and return its final status and result."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.support.durable_run", instance, topic),
         cwd=REPOSITORY,
@@ -60,7 +63,7 @@ async def test_an_activity_that_is_tried_again_takes_its_stream_over(redis_url: 
     assert ended == f'COMPLETED "/stream/{stream.id}"\n'
     words = ["start", "+outline", text, "-outline", "+text", "c ", "d ", "e ", "-text", "done"]
     assert await told(redis, stream.id) == words
-    assert questions == 3  # the outline once, the text twice
+    assert questions == 3  # The outline was asked for once, the text twice.
 
 
 async def test_when_no_attempt_is_left_the_stream_has_failed(redis_url: str, redis: Redis) -> None:

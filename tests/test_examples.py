@@ -1,4 +1,4 @@
-"""The programs in examples/ run as they stand: killed, run again, cancelled."""
+"""The programs in examples/ run without changes: they are killed, run again and cancelled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.producing import REPOSITORY, fold, producer, told
 
 
 async def program(name: str, *arguments: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
-    """One of the examples, as its first lines say."""
+    """Start one of the examples with the command that its first lines give."""
     return await asyncio.create_subprocess_exec(
         *(sys.executable, f"examples/{name}.py", *arguments),
         cwd=REPOSITORY,
@@ -51,7 +51,7 @@ async def test_the_openai_sdk_killed_and_run_again_is_one_answer(redis_url: str,
         await first.wait()
         model.open_gate("rest")
         async with openai.AsyncOpenAI(base_url=given["OPENAI_BASE_URL"], api_key="k") as client:
-            for _ in range(2):  # the second finds that it has ended
+            for _ in range(2):  # The second run finds the stream already ended.
                 again = await openai_sdk.answer(made, client, job="order-17", question=question)
                 assert again == stream_id
             refused = script([], status=400)
@@ -64,7 +64,7 @@ async def test_the_openai_sdk_killed_and_run_again_is_one_answer(redis_url: str,
 
 
 async def ask(chain: Runnable[Any, Any], made: Producer, job: str) -> str:
-    """Ask somebody's own server once, and wait until its runs are over; the stream's id."""
+    """Ask a third-party server once, and wait until its runs are over. Return the stream's id."""
     server = langchain_callbacks.create_app(chain, made)
     async with (
         server.router.lifespan_context(server),
@@ -89,7 +89,7 @@ async def _looks(question: str) -> str:
 async def test_langchains_callbacks_write_from_somebodys_own_server(redis_url: str, redis: Redis) -> None:
     chain = RunnableLambda(_looks) | Scripted("one two")
     settings = Settings(redis_url=redis_url)
-    for _ in range(2):  # the same job again is the same stream
+    for _ in range(2):  # The same job, sent again, gives the same stream.
         stream_id = await ask(chain, Producer(settings), "j")
     [start, begun, called, answered, *said, ended, done] = await told(redis, stream_id)
     assert (start, begun, ended, done) == ("start", "+own-server", "-own-server", "done")

@@ -1,4 +1,4 @@
-"""The server inside Azure Functions' extension, with the platform's own runtime before it."""
+"""The server inside Azure Functions' extension, behind the platform's own runtime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ runtime = pytest.importorskip("azure_functions_runtime.http_v2")  # needs Python
 SECRET = "function-key-7f3a"
 HOST_IDLE_SECONDS = 60  # .NET's PooledConnectionIdleTimeout
 HOST_HEAD_BYTES = 32 * 1024  # Kestrel's MaxRequestHeadersTotalSize: larger heads do not pass the host
-# A process whose event loop is held, so that nothing of it can end in good order.
+# Program for a process whose event loop is blocked, so that the process cannot end cleanly.
 HELD = """
 import asyncio, threading, uvicorn
 from gateway.hosts import functions_extension as extension
@@ -54,18 +54,18 @@ asyncio.run(main())
 
 
 class Nothing:
-    """A process in which nothing runs."""
+    """A stand-in for a process in which nothing runs."""
 
     async def let_go(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     async def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @dataclass(slots=True)
 class Connection:
-    """One connection of the host's proxy to the server, and the runtime's side of it."""
+    """One connection from the host's proxy to the server, together with the runtime's side of it."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -73,9 +73,10 @@ class Connection:
     asked: int = 0
 
     async def ask(self, answer: Response | Exception, fields: str = "") -> bytes:
-        """The head of what is answered: the function's call and its request meet in the coordinator.
+        """Send a request and return the head of the answer.
 
-        The request's head has these fields, too, and comes in two pieces.
+        The function's call and its request meet in the coordinator. The request's head also has these fields,
+        and arrives in two pieces.
         """
         self.asked += 1
         invocation = f"call-{id(self)}-{self.asked}"
@@ -94,7 +95,7 @@ class Connection:
 
 @pytest_asyncio.fixture
 async def connection(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connection]:
-    """To the server that the runtime starts when it has indexed an app."""
+    """Yield a connection to the server that the runtime starts after it has indexed an app."""
     monkeypatch.setattr(web, "FastAPI", web.FastAPI)
     monkeypatch.setattr(web.WebServer, "serve", web.WebServer.serve)
     monkeypatch.setattr(runtime.HttpV2Registry, "_http_v2_enabled_checked", False)
@@ -127,7 +128,7 @@ async def connection(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connectio
 async def test_nothing_is_printed_of_a_request(
     capfd: pytest.CaptureFixture[str], connection: Connection
 ) -> None:
-    for _ in range(2):  # what is written of an answer is written before the next
+    for _ in range(2):  # The output for the first answer is written before the second answer.
         assert (await connection.ask(Response("a"))).startswith(b"HTTP/1.1 200")
     assert capfd.readouterr() == ("", "")
 
@@ -154,20 +155,20 @@ async def test_an_idle_connection_outlives_the_hosts_patience(
 
 
 async def test_the_server_is_made_of_what_is_deployed(connection: Connection) -> None:
-    """uvicorn takes httptools where it is installed, as here; in Azure it is not."""
+    """uvicorn uses httptools if it is installed, as it is here. It is not installed in Azure."""
     await connection.ask(Response("a"))
     [protocol] = connection.server.server_state.connections
     assert type(protocol) is H11Protocol
 
 
 async def test_a_head_that_passes_the_host_is_taken_in_pieces(connection: Connection) -> None:
-    """App Service's sign-in adds fields of some kilobytes each."""
+    """App Service's sign-in adds header fields of some kilobytes each."""
     fields = f"x-ms-token-aad-id-token: {'t' * (HOST_HEAD_BYTES - 200)}\r\n"
     assert (await connection.ask(Response("a"), fields)).startswith(b"HTTP/1.1 200")
 
 
 async def turns() -> None:
-    """Let the event loop run what is due, and what follows from that."""
+    """Let the event loop run all ready callbacks, and the callbacks that these schedule."""
     for _ in range(20):
         await asyncio.sleep(0)
 

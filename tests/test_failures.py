@@ -1,4 +1,4 @@
-"""The model's failures as stable codes; what the exception says goes nowhere (rows 27 and 28)."""
+"""The model's failures as stable codes. The text of an exception is not stored or shown (rows 27 and 28)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ KEY = "key-canary-0815"
 
 
 def real_client(url: str, **options: Any) -> None:
-    """The chain `real-client` is a real client of the scripted model; it does not try again by itself."""
+    """Register the chain `real-client`:
+
+    a real client of the scripted model, which does not retry by itself.
+    """
     settings = {"base_url": f"{url}/v1", "api_key": KEY, "max_retries": 0, "model": "m", **options}
 
     def factory(_: Any) -> Runnable[Any, Any]:
@@ -36,7 +39,7 @@ def real_client(url: str, **options: Any) -> None:
 
 
 async def fails(redis_url: str, asked: str, **options: Any) -> tuple[str, bool, str]:
-    """Code, whether it may be tried again, and the text that was kept."""
+    """Return the error code, whether a retry is allowed, and the text that was kept."""
     async with ModelServer() as model:
         real_client(model.url, **options)
         async with Jobs(redis_url, stage_tries=1) as jobs:
@@ -111,7 +114,7 @@ async def test_fault_28_a_server_that_is_not_there(redis_url: str) -> None:
 
 
 async def test_fault_28_before_the_first_token_the_client_tries_again_by_itself(redis_url: str) -> None:
-    """OpenAI's own client does, twice, and only where a second try may help; so the chain need not."""
+    """OpenAI's own client retries twice, and only if a retry may help. So the chain need not retry."""
     async with ModelServer() as model:
         real_client(model.url, max_retries=2)
         async with Jobs(redis_url) as jobs:
@@ -123,7 +126,7 @@ async def test_fault_28_before_the_first_token_the_client_tries_again_by_itself(
 
 
 class ModelRateLimitError(Exception):
-    """Bears the name of langchain-core's: the names of an exception's classes decide."""
+    """It has the same name as langchain-core's class. The names of an exception's classes decide its code."""
 
 
 class Narrower(ModelRateLimitError):
@@ -148,7 +151,7 @@ def test_an_exception_has_a_code_of_ours_and_none_of_its_words(
 
 
 def test_the_names_of_langchains_errors_are_its_own() -> None:
-    """A class that was renamed would silently become `chain_error`."""
+    """If LangChain renamed a class, its error would silently become `chain_error`."""
     from langchain_core import exceptions
     from langchain_openai.chat_models import _client_utils
 
@@ -157,7 +160,7 @@ def test_the_names_of_langchains_errors_are_its_own() -> None:
 
 
 def test_where_langchain_reads_an_answer_is_where_it_was() -> None:
-    """A function that was renamed, or a sentence that was reworded, would silently become `chain_error`."""
+    """If LangChain renamed a function or reworded a text, its error would silently be `chain_error`."""
     source = Path(base.__file__).read_text()
     assert [name for name in READERS if not re.search(rf"def {name}\b", source)] == []
     source = Path(chat_models.__file__).read_text()

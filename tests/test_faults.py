@@ -1,4 +1,4 @@
-"""Workers killed one after another, and clients that go away during their POST."""
+"""Workers that are killed one after another, and clients that disconnect during their POST."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ WORDS = [f"{number} " for number in range(STEP * (KILLS + 1))]
 
 
 class DyingAudience(ModelServer):
-    """Its n-th answer holds after n steps, so that its worker can be killed there; the last one does not.
+    """A model server whose n-th answer stops after n steps, so that its worker can be killed there.
 
-    `random`: each answer has words of its own.
+    The last answer does not stop. If `random` is true, each answer has different words.
     """
 
     def __init__(self, *, random: bool = False) -> None:
@@ -54,7 +54,10 @@ class DyingAudience(ModelServer):
 
 
 class Reader:
-    """One connection to the end. At every event its text is the beginning of one attempt's."""
+    """One connection, read to the end.
+
+    At every event, its text must be the beginning of one attempt's text.
+    """
 
     def __init__(self, texts: list[str]) -> None:
         self.kinds: list[str] = []
@@ -86,7 +89,7 @@ class Reader:
 
 
 async def killed_five_times(redis_url: str, model: DyingAudience) -> Reader:
-    """What a reader has, attached all the time, when the sixth worker has ended the stream."""
+    """Return an attached reader after five workers were killed and the sixth worker has ended the stream."""
     environment = {"REDIS_URL": redis_url, "GATEWAY_LEASE_SECONDS": "1", **model.environment()}
     reader = Reader(["".join(model.words(number)) for number in range(1, KILLS + 2)])
     async with GatewayProcess("web", environment) as web:
@@ -123,13 +126,13 @@ async def test_fault_01_a_random_chain_killed_five_times_is_one_attempts_text(re
         assert reader.fold.text == "".join(model.words(KILLS + 1))
 
 
-# Row 7: the client goes away during its POST, and comes back with its key
+# Row 7: the client disconnects during its POST, and returns with its idempotency key
 
 CLIENTS = 20
 
 
 async def goes_away(url: str, question: dict[str, Any], key: str, *, roughly: bool) -> None:
-    """A whole POST, and nobody who waits for the answer; roughly: with a reset of the connection."""
+    """Send a complete POST without waiting for the answer. If `roughly` is true, reset the connection."""
     where = urlsplit(url)
     request = httpx.Request("POST", f"{url}/stream", json=question, headers={"idempotency-key": key})
     lines = [b"POST /stream HTTP/1.1", *(name + b": " + value for name, value in request.headers.raw)]
@@ -182,7 +185,7 @@ async def test_fault_07_a_post_that_died_between_record_and_queue_is_finished_by
 
 
 async def record_without_a_job(redis_url: str, question: dict[str, Any], key: str) -> str:
-    """What a web process leaves that is killed after its first word to the store."""
+    """Leave the record of a web process that was killed after its first command to the store."""
     async with Jobs(redis_url) as jobs:
         start = parse_start(question, jobs.gateway.chains)
         order = Order(start, protocol.ANONYMOUS, key)

@@ -1,4 +1,4 @@
-"""Rows 36 to 44: a store that fails over, forbids, drops connections, or is not heard any more."""
+"""Rows 36 to 44: a store that fails over, refuses commands, drops connections, or delivers no messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WORDS = ["before ", "after ", "end"]
 
 @asynccontextmanager
 async def replicated() -> AsyncIterator[tuple[RedisServer, RedisServer]]:
-    """A primary and its replica."""
+    """Yield a primary and its replica."""
     async with RedisServer(tcp=True) as primary, RedisServer(tcp=True) as replica:
         await follow(replica, primary)
         yield primary, replica
@@ -45,7 +45,7 @@ async def replicated() -> AsyncIterator[tuple[RedisServer, RedisServer]]:
 
 @asynccontextmanager
 async def behind(name: Name, model: ModelServer, text: bytes) -> AsyncIterator[tuple[str, Attached, str]]:
-    """A web and a worker process at this name, a stream that runs, and a reader of it that has this text."""
+    """Run web and worker at this name, a running stream, and a reader that has received this text."""
     environment = {"REDIS_URL": name.url, "GATEWAY_LEASE_SECONDS": "5", **model.environment()}
     async with (
         GatewayProcess("web", environment) as web,
@@ -61,7 +61,7 @@ async def behind(name: Name, model: ModelServer, text: bytes) -> AsyncIterator[t
 
 
 async def ended(url: str, reader: Attached, where: str) -> None:
-    """The very connection of this reader has brought the rest and the end, each once."""
+    """Check that this reader's first connection received the rest and the end, each once."""
     async with asyncio.timeout(BOUND_SECONDS):
         await reader.task
     for word in WORDS:
@@ -80,7 +80,7 @@ async def ended(url: str, reader: Attached, where: str) -> None:
 
 @pytest.mark.slow
 async def test_fault_36_after_a_planned_failover_all_connections_are_left_and_streams_go_on() -> None:
-    """The old primary keeps its connections; nobody waits for their end, the subscriber included."""
+    """The old primary keeps its connections open. No client waits for their end, the subscriber included."""
     async with (
         replicated() as (old, new),
         ModelServer() as model,
@@ -98,7 +98,7 @@ async def test_fault_36_after_a_planned_failover_all_connections_are_left_and_st
         model.open_gate("failover")
         await ended(url, reader, where)
         print(f"ended after {monotonic() - ready:.1f} s")
-        # Redis itself ends a blocked read, the queue's, together with its connection (`blocked.c`).
+        # Redis itself ends a blocked read (here the queue's) and its connection (`blocked.c`).
         assert name.ended_by_server[old.port, "commands"] == name.ended_by_server[old.port, "hub"] == 0
 
 
@@ -121,7 +121,7 @@ async def test_fault_37_after_an_unplanned_failover_streams_go_on() -> None:
 
 
 async def ended_or_back(url: str, reader: Attached, where: str) -> None:
-    """A reader that met no store was sent away cleanly: it comes back behind its last event, once."""
+    """A reader that found no store got a clean close. It reconnects once, after its last event."""
     async with asyncio.timeout(BOUND_SECONDS):
         await reader.task
     if b"event: done\n" not in reader.frames:
@@ -135,7 +135,7 @@ async def ended_or_back(url: str, reader: Attached, where: str) -> None:
 async def test_fault_38_while_a_server_is_read_only_for_long_it_is_left_ever_more_rarely(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One line in the log, and connects that do not grow with what is asked."""
+    """The log has one line, and the number of new connections does not grow with the number of commands."""
     async with RedisServer(tcp=True) as server, Name(server) as name, connected(name.url) as connection:
         async with Redis.from_url(server.url) as redis:
             await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -155,7 +155,7 @@ async def test_fault_38_while_a_server_is_read_only_for_long_it_is_left_ever_mor
 
 
 async def test_fault_38_a_write_that_a_demoted_server_refuses_is_made_where_the_name_leads_now() -> None:
-    """Whoever asked notices nothing; that it is a callback's changes nothing for those who ask later."""
+    """The caller of `call` sees no error. A refused callback makes no difference to later callers."""
     async with replicated() as (old, new), Name(old) as name, connected(name.url) as connection:
         await connection.call("SET", "k", "1", "PX", 60_000)
         await switch(old, new)
@@ -171,7 +171,7 @@ async def test_fault_38_a_write_that_a_demoted_server_refuses_is_made_where_the_
 
 @pytest.mark.slow
 async def test_fault_39_who_only_reads_leaves_a_replica_too() -> None:
-    """It meets no refusal: the server is asked for its role."""
+    """A reader gets no refusal from a replica, so the client asks the server for its role."""
     async with replicated() as (old, new), Name(old) as name:
         gateway = Gateway(Settings(redis_url=name.url), {"chat": ("chat",)})
         parts = gateway.parts
@@ -191,7 +191,7 @@ async def test_fault_39_who_only_reads_leaves_a_replica_too() -> None:
 
 
 async def received(jobs: Jobs) -> bytes:
-    """The next delivery, as a worker's loop asks for it: again while the queue is out of reach."""
+    """Return the next delivery. Ask again while the queue is unavailable, as a worker does."""
     while True:
         try:
             return (await jobs.delivery()).body
@@ -201,9 +201,9 @@ async def received(jobs: Jobs) -> bytes:
 
 @pytest.mark.slow
 async def test_fault_40_a_consumer_that_waits_on_a_demoted_server_goes_on_at_the_new_primary() -> None:
-    """UNBLOCKED, as a change of role ends a blocked read, is no missing group."""
+    """A change of role ends a blocked read with UNBLOCKED. This does not mean that the group is missing."""
     async with replicated() as (old, new), Name(old) as name, Jobs(name.url) as jobs:
-        await jobs.queue.receive(1)  # makes the group
+        await jobs.queue.receive(1)  # This makes the group.
         await follow(new, old)
         receiving = asyncio.create_task(received(jobs))
         async with Redis.from_url(old.url) as redis:
@@ -252,7 +252,7 @@ async def test_fault_43_a_subscriber_that_hears_nothing_leaves_the_old_primary_w
 async def test_fault_44_a_server_that_drops_every_publish_is_not_left_again_and_again(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`/ready` tells, readers get everything by looks at the log, and connects are rare."""
+    """`/ready` reports it, readers get everything by polling the log, and new connections are rare."""
     monkeypatch.setattr(hub, "PULSE_SECONDS", 0.02)
     monkeypatch.setattr(feed, "SILENT_SECONDS", 0.02)
     async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
@@ -275,7 +275,7 @@ async def test_fault_44_a_server_that_drops_every_publish_is_not_left_again_and_
 
 
 async def test_fault_41_a_user_without_permissions_is_unavailable_and_then_served(redis_url: str) -> None:
-    """Of a command, of a script's own command, and of the handshake; one line in the log for each state."""
+    """The test covers a command, a command in a script, and the handshake. Each state logs one line."""
     async with Redis.from_url(redis_url) as admin, connected(redis_url) as connection:
         try:
             assert await connection.call("GET", "k") is None
@@ -305,7 +305,7 @@ async def words(_: Any) -> AsyncIterator[str]:
 async def test_fault_41_a_user_without_channels_ends_each_stream_once(
     redis_url: str, redis: Redis, how: str
 ) -> None:
-    """The refused PUBLISH is the last step but one of a script: what the script has written stands."""
+    """The refused PUBLISH is almost the last step of a script. What was written before stays stored."""
     async with Jobs(redis_url, words, store_patience=2.0) as jobs:
         stream_id = await jobs.stream("q")
         await redis.execute_command("ACL", "SETUSER", "default", "resetchannels")
@@ -398,7 +398,7 @@ async def test_fault_42_streams_go_on_when_clients_are_evicted_no_more() -> None
             where = (await client.post("/stream", json=question)).headers["location"]
             reader = Attached(web.url + where)
             await reader.has(b'"before "')
-            for _ in range(8):  # as eviction does it: all of them, again and again
+            for _ in range(8):  # Like eviction: it kills all, again and again.
                 await admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
                 await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
                 seen = (await admin.info("stats"))["total_connections_received"]

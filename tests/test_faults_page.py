@@ -1,4 +1,4 @@
-"""The page of faults and the tests agree: a row has a test with its number, and such a test has a row."""
+"""docs/faults.md and the tests agree: each row has a test with its number, and each such test has a row."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = re.compile(r"^\| ([0-9]+) \| (.+) \| (.+) \|$", re.MULTILINE)
-# A name may hold several rows: `test_fault_15_…_and_14_…` counts as 15, its first number.
+# A test's name may contain several row numbers: `test_fault_15_…_and_14_…` counts as 15, its first number.
 TEST = re.compile(r"\bdef test_fault_([0-9]+)_")
-UNTESTED = "No test:"  # stands in a row's promise, before the reason
+UNTESTED = "No test:"  # Part of a row's promise, before the reason.
 
 
 def rows() -> dict[int, str]:
-    """Each row's promise, by its number; a number stands on the page once."""
+    """Return each row's promise by its number. A number may occur only once on the page."""
     found = ROW.findall((ROOT / "docs/faults.md").read_text())
     numbers = [int(number) for number, _, _ in found]
     assert len(numbers) == len(set(numbers)), "two rows have the same number"

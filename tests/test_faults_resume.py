@@ -1,4 +1,4 @@
-"""kill -9 at every step of a question and its answer: one run goes on, and every log is exact."""
+"""kill -9 at every step of a question and its answer: one run continues, and every log is exact."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOUND_SECONDS = 60
 
 
 class Reborn:
-    """A gateway, web and worker in one process, that is started anew when it has died."""
+    """A gateway with web and worker in one process. It is restarted when it has died."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
@@ -56,7 +56,7 @@ class Reborn:
         return answer.json()
 
     async def events(self, stream_id: str) -> list[Event]:
-        """The whole stream, by one connection that has come to its end."""
+        """Return all events of the stream, read on one connection to its end."""
         accept = {"accept": "text/event-stream"}
         answer = await self.ask(lambda http: http.get(f"/stream/{stream_id}", headers=accept))
         return [message.event() for message in sse.Decoder().feed(answer.content)]

@@ -1,4 +1,4 @@
-"""A stage that is tried again while the store loses the log's tail: each word stands once (docs/faults)."""
+"""A stage is retried while the store loses the end of the log: each word is in the log once (docs/faults)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CutError(Exception):
 
 
 class Cut:
-    """Says all its words, and is cut at the end of the first tries."""
+    """A chain that sends all its words. The first `times` tries then fail with CutError."""
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -42,7 +42,7 @@ class Cut:
 
 
 async def lose(jobs: Jobs, stream_id: str, frames: int) -> None:
-    """The log and its last id, as they were this many frames ago."""
+    """Restore the log and its last id to their state before the last `frames` frames."""
     job, log, _ = Log.keys(stream_id)
     standing = sse.split_frames(await jobs.connection.call("GET", log))
     kept = standing[: max(len(standing) - frames, 1)]
@@ -76,7 +76,7 @@ async def test_fault_35_no_word_stands_twice(
             return piece
 
         monkeypatch.setattr(jobs.log, "read", losing)
-        # A tail that the worker does not have any more is for the next delivery to match.
+        # A log end that the worker no longer has in memory is rebuilt by the next delivery.
         for _ in range(MOST_DELIVERIES):
             if await jobs.runner.run(body(stream_id)) == DONE:
                 break
@@ -88,7 +88,10 @@ async def test_fault_35_no_word_stands_twice(
 async def test_fault_35_what_a_try_that_has_failed_goes_on_to_say_is_not_heard(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A branch of `asyncio.gather` goes on when another has failed; its try is over then."""
+    """A branch of `asyncio.gather` still runs after another branch has failed.
+
+    Its try is already over then.
+    """
     monkeypatch.setattr(retry, "FIRST_SECONDS", 0.0)
     again, late, runs = asyncio.Event(), asyncio.Event(), 0
     ends: list[BaseException | None] = []

@@ -1,4 +1,4 @@
-"""`report`, whose workers are killed in each of its stages, or whose time is up again and again."""
+"""`report`: its workers are killed in each of its stages, or their time ends again and again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.processes import REPOSITORY, GatewayProcess
 pytestmark = pytest.mark.slow
 BOUND_SECONDS = 60
 OUTLINE = ["1. Rain", "\n2. Snow\n"]
-# What the model says to whom asks so: for each run of a stage of `report`, in their order.
+# The model's answers by the text in the question, one for each stage run of `report`, in order.
 ANSWERS = {
     "Name three": OUTLINE,
     "section “Rain”": ["Rain ", "is ", "wet."],
@@ -32,14 +32,17 @@ NAMES = [("outline", 1), ("sections", 1), ("sections", 2), ("critique", 1), ("fi
 
 
 class Author(ModelServer):
-    """Answers by what is asked; holds the first answer of the steps in `holds` after its first chunk."""
+    """A model server that answers by the question.
+
+    It holds the first answer of each step in `holds` after one chunk.
+    """
 
     def __init__(self, *holds: str) -> None:
         super().__init__()
         self._holds = holds
 
     def asked(self) -> list[str]:
-        """Which step each request was for."""
+        """Return the step of each request."""
         return [self.step(request) for request in self.requests]
 
     def step(self, body: Any) -> str:
@@ -53,7 +56,7 @@ class Author(ModelServer):
 
 
 async def followed(url: str, where: str) -> bytes:
-    """What one connection gets, from the first event to the end, without the lines that are no frames."""
+    """Return the frames of one connection from the first event to the end, without other lines."""
     async with httpx.AsyncClient(timeout=BOUND_SECONDS) as client:
         answer = await client.get(url + where, headers={"accept": "text/event-stream"})
     lines = answer.content.split(b"\n")
@@ -67,7 +70,7 @@ async def log_of(redis: Redis, where: str) -> bytes:
 
 
 def check_text(frames: bytes) -> None:
-    """Every stage says what the model says, once, in order; no reset, one end."""
+    """Check that every stage sends the model's text once and in order, without a reset and with one end."""
     messages = sse.Decoder().feed(frames)
     texts: dict[tuple[str, int], list[str]] = {}
     for event in (message.event() for message in messages):
@@ -85,7 +88,7 @@ def check_text(frames: bytes) -> None:
 
 @pytest.mark.timeout(300)
 async def test_fault_01_a_worker_killed_in_each_stage_of_report_in_turn(redis_url: str, redis: Redis) -> None:
-    """The model is asked again for the stage that died, and for none that was finished."""
+    """The model is asked again for the stage that died, and for no stage that was finished."""
     async with Author(*STEPS) as model:
         environment = {"REDIS_URL": redis_url, "GATEWAY_LEASE_SECONDS": "1", **model.environment()}
         async with GatewayProcess("web", environment) as web:
@@ -108,7 +111,7 @@ async def test_fault_01_a_worker_killed_in_each_stage_of_report_in_turn(redis_ur
 
 
 async def one_delivery(environment: dict[str, str]) -> int:
-    """A process of its own; its id."""
+    """Run one delivery in a process of its own and return the process id."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.support.once"), cwd=REPOSITORY, env=environment
     )
@@ -121,7 +124,7 @@ async def one_delivery(environment: dict[str, str]) -> int:
 async def test_fault_29_a_chain_longer_than_its_budget_crosses_workers_without_a_seam(
     redis_url: str, redis: Redis
 ) -> None:
-    """A budget that every stage exceeds, and for each of the first deliveries a process of its own."""
+    """Every stage exceeds the time budget. Each of the first deliveries has a process of its own."""
     async with Author() as model:
         environment = {"REDIS_URL": redis_url, **model.environment()}
         environment |= {"GATEWAY_RUN_BUDGET_SECONDS": "0.000001", "GATEWAY_MAX_ATTEMPTS": "1"}
@@ -145,4 +148,4 @@ async def test_fault_29_a_chain_longer_than_its_budget_crosses_workers_without_a
     assert frames == await log_of(redis, where)
     check_text(frames)
     tags = [message.id.partition("-")[2] for message in sse.Decoder().feed(frames)]
-    assert len(dict.fromkeys(tags)) == len(STEPS) + 1  # the web process, and a claim for each stage
+    assert len(dict.fromkeys(tags)) == len(STEPS) + 1  # One tag of the web process, and one for each stage.

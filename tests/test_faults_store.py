@@ -1,4 +1,4 @@
-"""A queue that refuses, and a store that comes back empty."""
+"""A queue that refuses messages, and a store that has lost all its data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNCONFIRMED_MS = 60_000
 
 @pytest.fixture
 async def server() -> AsyncIterator[RedisServer]:
-    """A Redis of the test's own, without AOF: it may refuse, or forget everything."""
+    """Start a Redis for this test, without AOF. It may refuse commands or lose all data."""
     async with RedisServer() as own:
         yield own
 
@@ -41,7 +41,7 @@ async def keys_like(redis: Redis, pattern: str) -> list[str]:
 
 @asynccontextmanager
 async def no_xadd(redis: Redis) -> AsyncIterator[None]:
-    """The queue refuses every message; the rest of the store serves."""
+    """Make the queue refuse every message. The rest of the store works."""
     await redis.execute_command("ACL", "SETUSER", "default", "-xadd")
     try:
         yield
@@ -65,12 +65,13 @@ async def test_fault_06_a_refused_job_is_503_and_its_record_expires_unrun(server
         assert answer.json()["code"] == "queue_unavailable"
 
         made = await keys_like(redis, "*")
-        # Its id stands in its owner's list, which tells of no stream that was not confirmed.
+        # The id is in its owner's list, but the list does not show a stream that was not confirmed.
         [mine] = [key for key in made if key.endswith(":mine")]
         assert await redis.pttl(mine) > 0
         made.remove(mine)
         kinds = sorted(key.split(":")[1] for key in made)
-        assert kinds == ["idem", "job", "log", "starting"]  # no queue, no index; its place, for a minute too
+        # No queue and no index exists. `starting` holds the stream's place, also for one minute.
+        assert kinds == ["idem", "job", "log", "starting"]
         for key in made:
             assert 0 < await redis.pttl(key) <= UNCONFIRMED_MS
 
@@ -80,7 +81,7 @@ async def test_fault_06_a_refused_job_is_503_and_its_record_expires_unrun(server
 
 
 async def sweeper_leaves_alone(url: str, redis: Redis, made: list[str]) -> None:
-    """Also where the index says that somebody should have looked long ago."""
+    """The sweeper ignores the stream even if the index says that it is long overdue."""
     [job] = [key for key in made if ":job:" in key]
     async with Jobs(url) as jobs:
         stream_id = job.rpartition(":")[2]
@@ -110,11 +111,11 @@ async def test_fault_06_the_same_key_starts_the_same_stream_when_the_queue_takes
         assert await keys_like(redis, "*:job:*") == [job]
 
 
-# Row 9: the store comes back empty
+# Row 9: the store returns empty
 
 
 class Attached:
-    """A reader that takes all it is given, to a clean end."""
+    """A reader that stores everything it receives, until a clean end."""
 
     def __init__(self, url: str) -> None:
         self.frames = b""
@@ -143,7 +144,7 @@ async def restarted(server: RedisServer) -> None:
 
 
 async def emptied(server: RedisServer) -> None:
-    """As after a failover to a server that had nothing: everything is gone, and no connection was cut."""
+    """Delete all data without cutting a connection, as after a failover to an empty server."""
     async with Redis.from_url(server.url) as redis:
         await redis.flushall()
 
@@ -168,12 +169,13 @@ async def test_fault_09_a_store_that_is_empty_is_told_and_the_processes_go_on(
         async with asyncio.timeout(BOUND_SECONDS):
             await reader.task
         told = reader.frames.removeprefix(shown).replace(sse.HEARTBEAT, b"")
-        # Then a clean close: nothing hides a hole. One that met no store comes back, and to a 404.
+        # Then the connection closes cleanly, so no gap is hidden. A reader that found no store reconnects and
+        # gets 404.
         assert told == sse.LOG_LOST or (told == b"" and loses is restarted)
         for accept in ("text/event-stream", "application/json"):
             assert (await client.get(where, headers={"accept": accept})).status_code == 404
         async with asyncio.timeout(BOUND_SECONDS):
-            await model.until(cut=1)  # nobody waits for this answer any more
+            await model.until(cut=1)  # No worker waits for this answer any more.
 
         headers = {"accept": "text/event-stream"}
         answer = await client.post("/stream", json={"user": script(["new"])}, headers=headers)

@@ -1,4 +1,7 @@
-"""A deployment sends every reader away, and all of them come back: spread out, and to exactly the rest."""
+"""A deployment closes every reader's connection.
+
+All readers reconnect, spread over time, and get exactly the rest.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ BOUND_SECONDS = 90
 MAX_AGE_SECONDS = 4.0
 YOUNGEST_SECONDS = 3.0
 SPREAD_SECONDS = 0.5
-LINES = ["x" * 2000] * 100  # some 200 KB of log: several pieces
+LINES = ["x" * 2000] * 100  # About 200 KB of log, so several pieces.
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,17 @@ class Visit:
 
 
 class Crowd:
-    """Readers of one stream, each on a connection of its own."""
+    """Readers of one stream, each on its own connection."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
-        self.received = 0  # bytes, by all of them
+        self.received = 0  # Bytes received by all readers.
 
     async def visit(self, url: str, last_id: str = "") -> Visit:
-        """Raises httpx.RemoteProtocolError when the connection is cut, not closed."""
+        """Read one connection to its close.
+
+        Raise httpx.RemoteProtocolError if the connection is cut, not closed.
+        """
         headers = {"accept": "text/event-stream"} | ({"last-event-id": last_id} if last_id else {})
         asked, first, received = monotonic(), 0.0, b""
         async with self._client.stream("GET", url, headers=headers) as answer:
@@ -61,14 +67,14 @@ class Crowd:
         return [asyncio.create_task(self.visit(url)) for _ in range(READERS)]
 
     async def has(self, size: int) -> None:
-        """Wait until they have so many bytes together."""
+        """Wait until the readers have received this many bytes in total."""
         async with asyncio.timeout(BOUND_SECONDS):
             while self.received < size:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
 
 def without_retry(received: bytes) -> tuple[int, bytes]:
-    """The connection's `retry:` in milliseconds, which stands before its first frame, and its frames."""
+    """Return the value of `retry:` in milliseconds, which comes before the first frame, and the frames."""
     found = re.match(rb"retry: ([0-9]+)\n(?=id: )", received)
     assert found, received[:100]
     return int(found[1]), received[found.end() :].replace(b"\n\n:\n", b"\n\n")
@@ -117,7 +123,10 @@ async def test_fault_16_all_who_come_back_at_once_get_exactly_the_rest(
 
 
 async def come_back(crowd: Crowd, url: str, before: bytes, whole: bytes) -> None:
-    """All at once; some have kept all of what they were given, others ever less of it."""
+    """Reconnect all readers at once.
+
+    One reader kept all frames it received; the others kept fewer and fewer.
+    """
     assert len(whole) - len(before) > 2 * PIECE_BYTES
     kept, frames = [], sse.split_frames(before)
     for number in range(READERS):

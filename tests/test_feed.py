@@ -1,4 +1,4 @@
-"""The feed of an owner's streams, GET /streams as an event stream, on both hosts: exact, whatever is cut."""
+"""The feed of an owner's streams, GET /streams as an event stream, on both hosts: exact after any cut."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 class Feed:
-    """A reader of a feed, and all that it has got."""
+    """A reader of a feed, and all messages that it has received."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.answer = answer
@@ -36,7 +36,7 @@ class Feed:
         self._chunks = answer.aiter_bytes()
 
     async def until(self, count: int, stream_id: str = "") -> list[Message]:
-        """Wait for so many events of this stream, or of all."""
+        """Wait for this many events of this stream, or of all streams."""
         async with asyncio.timeout(20):
             while len(found := of(self.messages, stream_id)) < count:
                 self.messages += self.decoder.feed(await anext(self._chunks))
@@ -95,14 +95,14 @@ async def test_it_begins_with_what_ended_just_now_and_then_what_runs(
     done = await made(guarded)
     async with feed(guarded) as before:
         await before.until(1, running)
-        count = 1  # how much of it this reader has depends on how far the stream was
+        count = 1  # How many events this reader gets depends on the progress of the stream.
         while (live := (await before.until(count, done))[-1]).type != "ended":
             count += 1
     async with feed(guarded) as begun:
         [one] = (await begun.until(1, running))[:1]
     assert one.type == "started"
     frames = [message for message in begun.messages if row(message)["id"] in (running, done)]
-    assert told(frames[:1]) == [(done, "ended", live.data)]  # the same bytes, whoever reads them
+    assert told(frames[:1]) == [(done, "ended", live.data)]  # Every reader gets the same bytes.
     assert [message.type for message in frames] == ["ended", "started"]
     assert {message.id for message in begun.messages[:-1]} == {""}
     position = begun.messages[-1].id
@@ -164,7 +164,7 @@ async def test_it_stays_open_where_nothing_runs(guarded: Guarded) -> None:
     async with feed(guarded, ALICE) as one:
         raw = b""
         async with asyncio.timeout(40):
-            while not raw.endswith(b":\n"):  # a heartbeat; a frame ends otherwise
+            while not raw.endswith(b":\n"):  # Ends with a heartbeat. A frame has another end.
                 raw += await anext(one._chunks)
         stream_id = await made(guarded, ALICE)
         one.decoder.feed(raw)
@@ -196,7 +196,8 @@ async def test_the_clients_take_each_event_once_through_cuts(guarded: Guarded, c
         for stream_id in streams:
             events_of = [kind for _, kind in seen[stream_id]]
             assert events_of.count("ended") == 1
-            assert events_of.count("started") <= 1  # of one that has ended before the first connection: none
+            # A stream that ended before the first connection has no `started` event.
+            assert events_of.count("started") <= 1
         assert before is not None
 
 
@@ -217,7 +218,7 @@ async def test_from_each_position_the_rest_comes_once(guarded: Guarded, attempt:
     while len(seen) < len(expected):
         async with feed(guarded, ALICE, after=position) as part:
             await part.until(1)
-        taken = part.messages[: chance.randint(1, 5)]  # the rest was lost on its way
+        taken = part.messages[: chance.randint(1, 5)]  # The rest was lost on its way.
         seen += taken
         position = taken[-1].id
     assert [(m.id, m.type, m.data) for m in seen[: len(expected)]] == [

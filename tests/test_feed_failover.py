@@ -1,4 +1,4 @@
-"""A store that has lost the last events of a feed: what its reader is told then, on a real Redis."""
+"""A store that has lost the last events of a feed, and the answer to its reader, on a real Redis."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Kept = dict[bytes, tuple[int, bytes]]
 
 
 async def taken(redis: Redis, wanted: Callable[[bytes], bool]) -> Kept:
-    """These keys as they stand."""
+    """Return the present values of these keys."""
     held: Any = redis
     return {key: (await held.pttl(key), await held.dump(key)) for key in await held.keys("*") if wanted(key)}
 
 
 async def gone_back(redis: Redis, kept: Kept, wanted: Callable[[bytes], bool]) -> None:
-    """A replica is promoted that has not had what was written since."""
+    """Restore the old values, as if a replica without the newer writes became the primary."""
     held: Any = redis
     for key in await held.keys("*"):
         if wanted(key):
@@ -52,9 +52,9 @@ async def test_fault_120_events_that_one_server_has_lost_are_told_again_behind_a
         await store.projector.settle(stream_id)
         had = (await store.projector.feeds.read(FEED, None)).last
         await gone_back(redis, kept, of_anybody)
-        for _ in range(more * 3):  # others' events take the numbers of those that are lost
+        for _ in range(more * 3):  # Events of other streams get the numbers of the lost events.
             await store.projector.settle(await store.started())
-        with pytest.raises(CursorLost):  # the reader gets `reset`, and then a beginning
+        with pytest.raises(CursorLost):  # The reader gets `reset` and then the feed from its beginning.
             await store.projector.feeds.read(FEED, had)
         await store.projector.settle(stream_id)
         assert await store.told(stream_id) == ["started", "stage", "ended"]

@@ -1,4 +1,7 @@
-"""The feed of one process, of streams that others start and run; and a spent budget, told in each format."""
+"""One process's feed for streams that other processes start and run.
+
+Also the error of a spent budget, in each format.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a newcomer does: nothing configured, ask by curl, pull the plug ten times, have every token once."""
+"""The first steps of a new user:
+
+no settings, ask by curl, kill the server ten times, get every token once.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ CURL = ("curl", "-sN", "--max-time", "100", "-H", "Accept: text/event-stream")
 
 
 def whole_frames(received: bytes) -> bytes:
-    """What a client may keep of a connection that was cut: the frames that had come whole."""
+    """Return the complete frames that arrived before the connection was cut."""
     cut = received.rfind(b"\n\n") + 2
     return re.sub(rb"^(retry: \d+\n|:\n)+", b"", received[: cut if cut > 1 else 0])
 
 
 async def curl(*arguments: str, stop_after: int | None = None) -> bytes:
-    """What curl prints, until the end or, killed, after that many bytes."""
+    """Return curl's output until the end, or until curl is killed after that many bytes."""
     process = await asyncio.create_subprocess_exec(*CURL, *arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     received = b""

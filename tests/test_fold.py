@@ -1,4 +1,4 @@
-"""Events to text: what a client and the status document must both say."""
+"""Events are folded to text. A client and the status document must give the same text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def void(discard_after: str, stage: str = "draft") -> Event:
 
 
 def fold_of(*events: Event) -> Fold:
-    """Each event's id is its number: `0`, `1`, …"""
+    """Fold these events. Each event's id is its number: `0`, `1`, …"""
     fold = Fold()
     for number, event in enumerate(events):
         fold.feed(str(number), event)
@@ -66,7 +66,7 @@ def test_the_text_of_a_graph_is_that_of_its_last_node_that_has_said_something() 
     assert (
         fold_of(*answered).text == fold_of(*answered, node("save", "finished"), finished("draft")).text == "a"
     )
-    assert fold_of(*answered, finished("draft"), began("edit")).text == ""  # a stage of its own
+    assert fold_of(*answered, finished("draft"), began("edit")).text == ""  # This text is in a new stage.
     assert fold_of(began("draft"), node("answer")).text == ""
 
 
@@ -167,7 +167,7 @@ EVENTS = st.lists(
 
 @given(EVENTS, st.integers(1, 300))
 def test_the_fold_of_any_split_of_a_log_is_the_same(events: list[Event], size: int) -> None:
-    """Over the wire, cut at any byte, or event by event: one and the same."""
+    """The result is the same over the wire with a cut at any byte, or event by event."""
     frames = b"".join(
         sse.encode(event, number, "beef").replace(b"-beef", b"", 1) for number, event in enumerate(events)
     )
@@ -180,7 +180,7 @@ def test_the_fold_of_any_split_of_a_log_is_the_same(events: list[Event], size: i
 
 @given(EVENTS)
 def test_a_stages_text_is_what_no_later_reset_voids(events: list[Event]) -> None:
-    """The contract's own sentence, word for word, over the events after the last `log_lost`."""
+    """Check the contract's own sentence, word by word, for the events after the last `log_lost`."""
     first = max((number + 1 for number, event in enumerate(events) if event == LOST), default=0)
     runs: list[tuple[str, int]] = []  # name, number of its started event
     pieces: list[tuple[int, int, str]] = []  # run, number, text

@@ -25,15 +25,15 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-ALSO_THERE = {"date", "server", "transfer-encoding", "connection"}  # of the HTTP server
-# Everything that could be taken for the end of a line, of a frame, or for a field.
+ALSO_THERE = {"date", "server", "transfer-encoding", "connection"}  # The HTTP server sets these headers.
+# Texts that a reader could take for the end of a line or of a frame, or for a field.
 HOSTILE = ["\0", "a\rb", "a\nb", "a\r\nb", "\n\n", "data: x\n\n", "\n\nid: 7\nevent: done\n", "\u2028\u2029"]
 HOSTILE += ["\ud800", "\udfff\ud800", "\U0001f600", ":", "\ufeff", "\u0085\x0b\x0c", '"\\', " ", "retry: 1"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def short_lived(model: ModelServer) -> AsyncIterator[Host]:
-    """A host that keeps an ended stream for a second, and its id for another hour."""
+    """Run a host that keeps an ended stream for one second, and its id for one more hour."""
     keeps = {"GATEWAY_RETENTION_SECONDS": "1", "GATEWAY_TOMBSTONE_SECONDS": "3600"}
     async with RedisServer() as redis, uvicorn_host(model, redis.url, **keeps) as host:
         yield host
@@ -115,11 +115,11 @@ async def test_fault_22_a_cursor_that_is_not_in_the_log_is_told_log_lost_and_eve
     _, other = await host.finished(["another stream, of other lengths"])
     offset, tag = whole.ids[2].split("-")
     wrong = [
-        f"{int(offset) + 1}-{tag}",  # inside an event
-        f"{offset}-{int(tag, 16) ^ 1:04x}",  # another claim's
-        f"0{whole.ids[2]}",  # spelled otherwise
-        f"{len(whole.frames)}-{tag}",  # at the end, where the next would begin
-        f"9999999999-{tag}",  # ahead
+        f"{int(offset) + 1}-{tag}",  # Inside an event.
+        f"{offset}-{int(tag, 16) ^ 1:04x}",  # The tag of another claim.
+        f"0{whole.ids[2]}",  # The same number in another spelling.
+        f"{len(whole.frames)}-{tag}",  # At the end, where the next event would begin.
+        f"9999999999-{tag}",  # After the end of the log.
         other.ids[-1],
         f"0-{int(whole.ids[0][2:], 16) ^ 1:04x}",
     ]
@@ -144,20 +144,21 @@ async def test_fault_22_a_live_stream_ahead_of_its_log_is_not_waited_for(host: H
 async def test_fault_20_whatever_the_text_holds_arrives_exactly_as_one_event(host: Host) -> None:
     where, wire = await host.finished(HOSTILE)
     texts = [json.loads(d) for d, kind in zip(wire.data, wire.events, strict=True) if kind == "message"]
-    # A chunk's last sign may be the first half of a character. It waits for the next chunk. If that begins
-    # with the second half, both are told as one character. If not, the half is told in front of that chunk.
+    # The last character of a chunk may be the first half of a surrogate pair. The half waits for the next
+    # chunk. If the next chunk begins with the second half, both are sent as one character. Otherwise the
+    # first half is sent at the start of the next chunk.
     halves = HOSTILE.index("\ud800")
     told = [*HOSTILE[:halves], "\U000103ff", "\ud800\U0001f600", *HOSTILE[halves + 3 :]]
     assert [text["delta_content"] for text in texts] == told
     seen = Decoder().feed((await host.http.get(where)).content)
     assert [message.type for message in seen] == wire.events
     text = (await host.status(where))["text"]
-    assert utf16(text) == utf16("".join(HOSTILE))  # two halves that meet are one character to JSON
+    assert utf16(text) == utf16("".join(HOSTILE))  # In JSON, two halves next to each other are one character.
 
 
 @pytest.mark.slow
 async def test_beside_frames_only_retry_and_heartbeats(host: Host) -> None:
-    """The model is held until two heartbeats have come: each is two bytes, and no event for anybody."""
+    """The model blocks until two heartbeats have arrived. Each heartbeat is two bytes and is not an event."""
     gate = f"beat-{host.name}"
     where = await host.start(["a", "b"], gate=gate, gate_at=1)
     raw = b""
@@ -198,7 +199,7 @@ async def test_fault_30_past_its_retention_a_stream_is_410_and_then_404(short_li
         gone = await short_lived.http.get(where, headers=headers)
         assert (gone.status_code, gone.json()["code"]) == (410, "gone")
     assert (await short_lived.http.delete(where)).status_code == 410
-    await short_lived.redis.pexpire(Log.keys(where.rpartition("/")[2])[0], 1)  # the hour is over
+    await short_lived.redis.pexpire(Log.keys(where.rpartition("/")[2])[0], 1)  # The hour is over now.
     gone = await until(lambda: short_lived.http.get(where), lambda answer: answer.status_code != 410)
     assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
 

@@ -1,4 +1,7 @@
-"""Owners and quotas hold at the endpoints of foreign formats, and are told in each one's own shape."""
+"""Owners and quotas also apply to the endpoints of foreign formats.
+
+Each format gives errors in its own form.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ async def test_langgraph_threads_and_runs_are_their_callers(guarded: Guarded) ->
     run = made.headers["x-stream-id"]
     assert made.json()["messages"][-1]["content"] == "mine"
     theirs = await guarded.http.get("/threads/same/state", headers=bob)
-    assert (theirs.status_code, theirs.json()["values"]) == (200, {})  # a thread of the same name
+    # Bob has his own thread with the same name.
+    assert (theirs.status_code, theirs.json()["values"]) == (200, {})
     for path in ("", "/stream", "/join"):
         foreign = await guarded.http.get(f"/threads/same/runs/{run}{path}", headers=bob)
         unknown = await guarded.http.get(f"/threads/same/runs/{NOBODY}{path}", headers=bob)
@@ -49,7 +53,7 @@ def agui(question: str, run: str) -> dict[str, Any]:
 
 
 async def test_runs_of_ag_ui_are_their_callers(guarded: Guarded) -> None:
-    """A thread and a run of the same names are another caller's own."""
+    """Another caller can use the same names for a thread and a run; they are then the caller's own."""
     for method, path in (("POST", "/agui/chat"), ("GET", "/agui/chat/r"), ("DELETE", "/agui/chat/r")):
         answer = await guarded.http.request(method, path, json=agui("x", "r"))
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
@@ -93,7 +97,10 @@ async def test_langgraph_tells_a_quota(guarded: Guarded, model: ModelServer) -> 
 
 
 async def test_a_stream_token_reads_events_and_nothing_else(guarded: Guarded) -> None:
-    """It is for one stream's events: a state holds what was asked, and nobody ends a run by it."""
+    """The token is only for the events of one stream.
+
+    It does not give access to a state, which contains the question, and it cannot end a run.
+    """
     body = langgraph(script(["mine"]))
     made = await guarded.http.post("/threads/t/runs/wait", json=body, headers=by_key(ALICE))
     run = made.headers["x-stream-id"]
@@ -140,7 +147,8 @@ async def test_a2as_tasks_are_their_callers(guarded: Guarded) -> None:
     made = await guarded.http.post("/a2a/chat", json=asked, headers=by_key(ALICE))
     task = made.json()["result"]["task"]
     assert task["artifacts"][0]["parts"] == [{"text": "mine"}]
-    theirs = await guarded.http.post("/a2a/chat", json=asked, headers=by_key(BOB))  # a name of his own
+    # Bob has his own task with this name.
+    theirs = await guarded.http.post("/a2a/chat", json=asked, headers=by_key(BOB))
     assert theirs.json()["result"]["task"]["id"] != task["id"]
     more = a2a("SendMessage", **a2a_message("x", taskId=task["id"]))
     for body in (*(a2a(one, id=task["id"]) for one in ("GetTask", "CancelTask", "SubscribeToTask")), more):

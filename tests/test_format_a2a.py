@@ -1,4 +1,4 @@
-"""A2A 1.0 on both hosts, by PyPI's `a2a-sdk` as it is, and by HTTP where no client shows it."""
+"""A2A 1.0 on both hosts: with the unmodified `a2a-sdk` from PyPI, and by plain HTTP for the other cases."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_message_is_a_task_whose_answer_is_one_artifact(host: Host) -> N
 async def rpc(
     host: Host, method: str, params: Any, *, chain: str = "chat", name: Any = 1, **headers: str
 ) -> httpx.Response:
-    """One call by HTTP."""
+    """Send one call by HTTP."""
     body = {"jsonrpc": "2.0", "id": name, "method": method, "params": params}
     return await host.http.post(f"/a2a/{chain}", json=body, headers=headers)
 
@@ -50,7 +50,7 @@ def message(words: str, message_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def frames_of(body: bytes) -> list[tuple[str, Any]]:
-    """The ids of the frames, and what each says."""
+    """Return the id and the data of each frame."""
     found = []
     for frame in body.split(b"\n\n")[:-1]:
         first, last = (line for line in frame.split(b"\n") if line != b":")
@@ -166,7 +166,7 @@ async def test_a_subscription_begins_with_the_whole_task_and_goes_on(host: Host)
         async for event in client.send_message(asked(text(script(["a", "b", "c"], gate=gate, gate_at=2)))):
             first.take(told(event))
             if first.texts == ["ab"]:
-                break  # a reader who goes ends nothing
+                break  # A reader that disconnects does not end the task.
         second, kinds = Assembled(), []
         async for event in client.subscribe(a2a.SubscribeToTaskRequest(id=first.id)):
             second.take(told(event))

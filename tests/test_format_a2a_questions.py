@@ -1,4 +1,7 @@
-"""Questions in the middle, by A2A's and MCP's official clients: a task that asks goes on under its own id."""
+"""Questions during a run, with the official clients of A2A and MCP.
+
+A task that asks continues under its own id.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ GIVEN = {"data": {"text": "q"}}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def url() -> AsyncIterator[str]:
-    """A gateway whose chains ask."""
+    """Yield the URL of a gateway whose chains ask questions."""
     async with RedisServer() as server:
         environment = {
             "REDIS_URL": server.url,
@@ -36,7 +39,7 @@ async def url() -> AsyncIterator[str]:
 
 
 def question(seen: Assembled) -> list[Any]:
-    """What the task's status asks."""
+    """Return the questions in the task's status."""
     parts = seen.status["message"]["parts"]
     assert all(part["metadata"]["interrupt"]["id"] for part in parts)
     return [part.get("data", part.get("text")) for part in parts]
@@ -56,7 +59,7 @@ async def test_the_next_message_answers_and_the_task_goes_on_under_its_id(url: s
         assert Assembled([{"task": task}]).texts == second.texts
         again = Assembled(await sent(client, answer))
         assert (again.texts, again.states[-1]) == (second.texts, COMPLETED)
-        with pytest.raises(UnsupportedOperationError):  # another message, to a task that has ended
+        with pytest.raises(UnsupportedOperationError):  # Another message to a task that has ended.
             await sent(client, asked(text("yes"), task_id=first.id))
 
 
@@ -66,7 +69,7 @@ async def test_an_answer_again_is_no_answer_to_the_next_question(url: str) -> No
         answer = asked({"data": 1}, task_id=first.id, message_id="one")
         assert question(Assembled(await sent(client, answer))) == ["second?"]
         assert question(Assembled(await sent(client, answer))) == ["second?"]
-        with pytest.raises(UnsupportedOperationError):  # the same message, and another answer
+        with pytest.raises(UnsupportedOperationError):  # The same message id with another answer.
             await sent(client, asked({"data": 2}, task_id=first.id, message_id="one"))
         last = Assembled(await sent(client, asked({"data": {"n": 2}}, task_id=first.id)))
     assert last.states[-1] == COMPLETED

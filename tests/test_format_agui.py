@@ -1,6 +1,7 @@
-"""AG-UI by its official client, unmodified, on both hosts: exactly, wherever it is cut.
+"""AG-UI with its official client, unmodified, on both hosts:
 
-An agent that `resumes` has the lines of docs/formats.md as its `fetch`: `tests/node/agui.mjs` reads them.
+exact events after any cut. An agent that `resumes` uses the lines of docs/formats.md as its `fetch`:
+`tests/node/agui.mjs` reads these lines.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def url_of(host: Host) -> str:
 
 
 def body_of(text: str, run: str = "r1", thread: str = "t1", **more: Any) -> dict[str, Any]:
-    """What a client sends."""
+    """Return the body that a client sends."""
     message = {"id": "u", "role": "user", "content": text}
     known = {"threadId": thread, "runId": run, "messages": [message], "tools": [], "context": []}
     return {**known, "state": {}, "forwardedProps": {}, **more}
@@ -63,7 +64,7 @@ async def test_from_each_event_on_the_bytes_are_those_of_the_first_connection(ho
         "/agui/chat", params={"runId": "r1", "threadId": body["threadId"], "offset": "-1"}
     )
     assert joined.content == whole.content
-    assert len(host.model.requests) == before + 1  # paid for once
+    assert len(host.model.requests) == before + 1  # The model was asked, and paid, only once.
 
 
 async def test_what_a_client_may_not_ask(host: Host) -> None:
@@ -107,7 +108,7 @@ async def test_what_a_client_may_not_ask(host: Host) -> None:
         assert (answer.json()["code"], bool(answer.json()["message"])) == (code, True)
     for chain, headers, status, code in (
         ("nobody", {}, 404, "chain_not_found"),
-        ("chat", {"last-event-id": "1-abcd.0"}, 404, "not_found"),  # a run that has not begun has no events
+        ("chat", {"last-event-id": "1-abcd.0"}, 404, "not_found"),  # A run that has not begun has no events.
     ):
         answer = await host.http.post(f"/agui/{chain}", json=right, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
@@ -144,7 +145,10 @@ async def test_cut_at_random_bytes_the_documents_lines_come_back(host: Host, mee
 
 
 async def test_an_agent_without_these_lines_asks_for_the_same_run_again(host: Host, meets: Meets) -> None:
-    """It ends with an error, at a clean end between two events without one; the same run again is exact."""
+    """After a cut the run ends with an error.
+
+    After a clean end between two events it ends without an error. The same run, requested again, is exact.
+    """
     before = len(host.model.requests)
     for kind in (Cutter, CleanEnder):
         async with kind(url_of(host), [1300]) as between:
@@ -166,7 +170,7 @@ async def test_a_page_that_is_loaded_again_and_a_second_reader(host: Host, meets
     await first.shows("ab")
     second = await meets(
         url_of(host), thread=first.name
-    )  # it knows the run's name, and nothing of its messages
+    )  # The second agent knows the run's id but has none of its messages.
     await second.tell("run", runId="r")
     await second.shows("ab")
     host.model.open_gate(gate)
@@ -253,7 +257,10 @@ async def test_a_chain_is_handed_what_the_client_has(host: Host, meets: Meets) -
 
 @pytest.mark.parametrize("is_same", [True, False])
 async def test_a_worker_dies_and_the_run_goes_on(mortal: Mortal, meets: Meets, is_same: bool) -> None:
-    """With equal text no client sees a seam; with another, a snapshot has what stands."""
+    """If the text of the second attempt is equal, no client sees the change of worker.
+
+    If it differs, a snapshot has the valid text.
+    """
     gate = f"agui mortal {mortal.name} {is_same}"
     options: dict[str, Any] = {} if is_same else {"again": ["x", "y", "z"]}
     agent = await meets(mortal.rotating_url, resumes=True)

@@ -1,4 +1,4 @@
-"""AG-UI's agents, unmodified, and chains that ask, hand over tools, have sub-agents and a state."""
+"""Unmodified AG-UI agents with chains that ask, pass on tool calls, and have sub-agents and a state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def url(redis_server: RedisServer) -> AsyncIterator[str]:
-    """The gateway's."""
+    """Yield the URL of the gateway."""
     environment = {
         "REDIS_URL": redis_server.url,
         "GATEWAY_CHAINS": "tests.support.agui_chains",
@@ -31,7 +31,7 @@ async def url(redis_server: RedisServer) -> AsyncIterator[str]:
 
 
 async def asks(meets: Meets, url: str, chain: str) -> tuple[Agent, dict[str, Any]]:
-    """An agent whose run has asked, and what it is like."""
+    """Return an agent whose run has asked a question, and the state of that agent."""
     agent = await meets(url, chain)
     told = await agent.does("run", text="q", runId="asks")
     assert (told["error"], told["outcome"]) == (None, "interrupt")
@@ -41,7 +41,7 @@ async def asks(meets: Meets, url: str, chain: str) -> tuple[Agent, dict[str, Any
 
 
 def answered(told: dict[str, Any], *payloads: Any) -> list[dict[str, Any]]:
-    """These, as answers to the open interrupts."""
+    """Return these payloads as answers to the open interrupts."""
     return [
         {"interruptId": one["id"], "status": "resolved", "payload": payload}
         for one, payload in zip(told["pendingInterrupts"], payloads, strict=True)
@@ -53,7 +53,7 @@ async def test_a_question_is_answered_in_the_next_run(url: str, meets: Meets) ->
     [question] = told["pendingInterrupts"]
     assert (question["reason"], question["message"]) == ("input_required", "Send it?")
     assert question["metadata"] == {"value": {"question": "Send it?"}}
-    async with httpx.AsyncClient() as http:  # other input is refused while the thread waits
+    async with httpx.AsyncClient() as http:  # Other input is refused while the thread waits.
         body = {
             "threadId": agent.name,
             "runId": "more",
@@ -72,7 +72,8 @@ async def test_a_question_is_answered_in_the_next_run(url: str, meets: Meets) ->
     first = told["events"]
     async with httpx.AsyncClient() as http:
         body = {"threadId": agent.name, "messages": [], "resume": resume}
-        for run in ("answers", "the same answers"):  # no second run, whatever it is called
+        # The second request starts no new run, whatever its run id is.
+        for run in ("answers", "the same answers"):
             again = await http.post(f"{url}/agui/asks", json={**body, "runId": run})
             assert [event for _, event in frames_of(again.content)] == first
         other = [{**resume[0], "payload": "no"}]
@@ -107,7 +108,7 @@ async def test_leave_to_call_tools_is_asked_for_each(url: str, meets: Meets, cha
     assert sorted(names) == ["burn", "send"]
     payloads = [{"approved": name == "send", "reason": "too hot"} for name in names]
     half = await agent.does("run", resume=answered(told, *payloads)[:1])
-    assert "not addressed" in half["error"]["message"]  # the client sends no half of them
+    assert "not addressed" in half["error"]["message"]  # The client does not send only a part of the answers.
     told = await agent.does("run", resume=answered(told, *payloads))
     assert (told["error"], told["outcome"], text_of(told)) == (None, "success", "so be it")
     checked(told["events"])

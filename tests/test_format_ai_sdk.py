@@ -1,4 +1,7 @@
-"""Vercel's AI SDK, versions 5 to 7, unmodified: chats over both hosts, through cuts, with dying workers."""
+"""Vercel's AI SDK, versions 5 to 7, unmodified:
+
+chats on both hosts, through cuts and the deaths of workers.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def url(host: Host) -> str:
 
 
 def asked(host: Host) -> list[dict[str, Any]]:
-    """The messages that the model was asked last."""
+    """Return the messages of the last request to the model."""
     messages: list[dict[str, Any]] = host.model.requests[-1]["messages"]
     return messages
 
@@ -85,7 +88,7 @@ async def test_a_tool_that_the_page_runs_is_told_and_its_answer_is_asked(
     told = await chat.does("answer", tool="look", toolCallId=ids[1], output="yes")
     assert (told["status"], told["error"], told["shown"]) == ("ready", None, "So it is.")
     assert [message["role"] for message in told["messages"]] == ["user", "assistant", "assistant"]
-    assert kinds(told["parts"]) == ["step-start", "text"]  # the tools stand in the message before alone
+    assert kinds(told["parts"]) == ["step-start", "text"]  # Only the earlier message has the tools.
     _, called, *answers = asked(host)
     assert [one["id"] for one in called["tool_calls"]] == ids
     assert [(one["role"], one["tool_call_id"], one["content"]) for one in answers] == [
@@ -119,7 +122,7 @@ async def test_cut_at_any_byte_it_resumes_to_the_exact_text(
         told = await chat.does("resume")
     assert (told["status"], told["error"], told["shown"]) == ("ready", None, "".join(TEXTS))
     assert [message["role"] for message in told["messages"]] == ["user", "assistant"]
-    if not (version == 5 and browser):  # which has kept what is void, and shows it who does not look
+    if not (version == 5 and browser):  # In a browser, version 5 keeps void parts and still shows them.
         assert kinds(told["messages"][1]["parts"]) == ["data-replay", "step-start", "text"]
     assert len(host.model.requests) == before + 1
 
@@ -134,7 +137,7 @@ async def test_a_page_that_is_loaded_again_goes_on_with_the_same_message(
     left = await chat.does("stop")
     assert (left["status"], left["shown"]) == ("ready", "ab")
     document = await host.status("/stream/" + left["messages"][1]["id"])
-    assert document["status"] == "running"  # it is nobody's connection
+    assert document["status"] == "running"  # The stream does not depend on a connection.
     await chat.does("reload")
     await chat.tell("resume")
     await chat.shows("ab", times=2)
@@ -313,7 +316,7 @@ async def test_of_two_streams_the_newer_is_the_chats(host: Host) -> None:
         "POST", "/api/chat", json=body, headers={"idempotency-key": f"{chat}-first"}
     ) as answer:
         assert answer.headers["x-stream-id"] == streams[0]
-    assert await newest() == streams[1]  # a repeated start of the older changes nothing
+    assert await newest() == streams[1]  # Repeating the older start changes nothing.
     host.model.open_gate(gate)
     for stream in streams:
         assert (await host.read(f"/stream/{stream}")).events[-1] == "done"
@@ -321,7 +324,10 @@ async def test_of_two_streams_the_newer_is_the_chats(host: Host) -> None:
 
 
 async def test_a_worker_dies_and_the_chat_goes_on(mortal: Mortal, opens: Opens) -> None:
-    """With equal text no client sees a seam; with another, a reset tells what is void."""
+    """If the text of the second attempt is equal, no client sees the change of worker.
+
+    If it differs, a reset lists the void parts.
+    """
     gate = f"ai-kill-{mortal.name}"
 
     async def chats(**options: Any) -> list[tuple[Chat, str]]:
@@ -348,7 +354,7 @@ async def test_a_worker_dies_and_the_chat_goes_on(mortal: Mortal, opens: Opens) 
             told = await chat.ends("send")
             assert (told["status"], told["error"], told["shown"]) == ("ready", None, "xyz")
             assert kinds(told["messages"][1]["parts"]) == ["step-start", "text", "data-reset", "text"]
-            # What is void is not said again.
+            # Void text is not sent to the model again.
             assert (await chat.does("send", text=script(["end"])))["shown"] == "end"
             assert mortal.model.requests[-1]["messages"][:2] == [
                 {"role": "user", "content": question},
@@ -357,7 +363,7 @@ async def test_a_worker_dies_and_the_chat_goes_on(mortal: Mortal, opens: Opens) 
 
 
 async def resumed(chats: list[Chat]) -> list[dict[str, Any]]:
-    """All of them at once, each until its connection ends."""
+    """Resume all chats at once, and wait for the end of each connection."""
     times = [len(chat.did("resume")) + 1 for chat in chats]
     for chat in chats:
         await chat.tell("resume")

@@ -1,4 +1,4 @@
-"""The AI SDK's endpoints without their client: what is refused and how, and whose a chat is."""
+"""The AI SDK's endpoints without their client: which requests are refused, how, and who owns a chat."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def body(words: str = "q", **more: Any) -> dict[str, Any]:
-    """What a client sends of a chat with one message."""
+    """Return the body that a client sends for a chat with one message."""
     message = {"id": "m", "role": "user", "parts": [{"type": "text", "text": words}]}
     return {"id": "c", "messages": [message], "trigger": "submit-message", **more}
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str, str]:
-    """Status, code and words of one that is as the clients show it."""
+    """Check the headers of an error for these clients, and return its status, code and text."""
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -84,7 +84,7 @@ async def test_a_chat_is_its_callers_own(guarded: Guarded, model: ModelServer) -
         assert (theirs.status_code, theirs.content) == (none.status_code, none.content)
         assert theirs.status_code == (204 if method == "GET" else 404)
     async with http.stream("POST", "/api/chat", json=body(id=chat), headers=by_key(BOB)) as answer:
-        assert answer.status_code == 200  # a chat of the same name is Bob's own
+        assert answer.status_code == 200  # Bob has his own chat with the same name.
     async with http.stream("GET", where + "/stream", headers=by_key(ALICE)) as answer:
         assert answer.headers["x-stream-id"] == stream
     cancelled = await http.delete(where, headers=by_key(ALICE))

@@ -1,4 +1,4 @@
-"""The transports of the AI SDK that come back by themselves, unmodified: exactly, wherever they are cut."""
+"""The AI SDK's transports that reconnect by themselves, unmodified: exact results after any cut."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PACKAGES = ("@ai-sdk/workflow", "@workflow/ai")
 HEAD_BYTES = 1000
-TRIES = 60  # a client counts the connections that broke, and gives up at three of them
+TRIES = 60  # A client counts broken connections and gives up at three.
 
 
 def url_of(host: Host) -> str:
@@ -28,7 +28,7 @@ def url_of(host: Host) -> str:
 
 
 def sent(words: str, **more: Any) -> bytes:
-    """What the transport sends: a text, without a chat and a trigger."""
+    """Return the body that the transport sends: a text, without a chat id and a trigger."""
     message = {"id": "m", "role": "user", "parts": [{"type": "text", "text": words}]}
     return json.dumps({"messages": [message], **more}).encode()
 
@@ -42,7 +42,7 @@ async def test_cut_at_random_bytes_it_comes_back_by_itself(host: Host, opens: Op
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    # Behind the head: a connection that breaks before it is an error to these clients, at once.
+    # The cuts come after the head. A cut before the head is an immediate error for these clients.
     bounds = [rng.randrange(HEAD_BYTES, HEAD_BYTES + 900) for _ in range(5)]
     before = len(host.model.requests)
     async with Cutter(url_of(host), bounds) as cutter:
@@ -72,7 +72,8 @@ async def test_a_page_that_is_loaded_again_finds_its_chat(host: Host, opens: Ope
     host.model.open_gate(gate)
     told = await chat.ends("resume")
     assert (told["status"], told["shown"], len(told["messages"])) == ("ready", "abc", 2)
-    assert [part["type"] for part in told["parts"]] == ["step-start", "text"]  # no mark of a replay
+    # There is no part that marks a replay.
+    assert [part["type"] for part in told["parts"]] == ["step-start", "text"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -105,7 +106,7 @@ async def test_a_worker_that_dies_is_not_noticed(mortal: Mortal, opens: Opens, p
     async with mortal.worker():
         told = await chat.ends("send")
     assert (told["status"], told["error"], told["shown"]) == ("ready", None, "abc")
-    assert len(told["asked"]) > 1  # every connection has reached its age; none was broken
+    assert len(told["asked"]) > 1  # Every connection reached its maximum age; no connection was broken.
     assert {status for *_, status in told["asked"]} == {200}
 
 

@@ -1,4 +1,4 @@
-"""What docs/formats.md says of all formats: the one that it shows is served, and no connection is silent."""
+"""docs/formats.md on all formats: the example format is served, and every connection sends heartbeats."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_the_documents_format_serves_a_stream(hosts: dict[str, Host], stor
 async def test_where_a_format_shows_nothing_of_what_the_log_says_there_are_heartbeats(
     hosts: dict[str, Host], store: RedisServer
 ) -> None:
-    where, _ = await hosts["uvicorn"].finished(["x" * 10_000] * 20)  # several pieces of the log
+    where, _ = await hosts["uvicorn"].finished(["x" * 10_000] * 20)  # Several pieces of the log.
     run = where.replace("/stream/", "/threads/t/runs/")
     always = Settings(redis_url=store.url, heartbeat=1e-9)
     async with within(always) as http, within(Settings(redis_url=store.url)) as patient:

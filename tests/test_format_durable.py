@@ -1,4 +1,4 @@
-"""Durable Streams over HTTP, on both hosts: pages, long-polls, events, and what a client may keep."""
+"""Durable Streams over HTTP, on both hosts: pages, long-polls, events, and what a client may cache."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_pages_of_a_long_log_fit_together(host: Host, written: Stream, red
     large = "x" * 300_000
     for _ in range(3):
         await written.texts(*["é" * 1000] * 60, large, large)
-    await written.texts("y" * 1_500_000)  # one that is larger than a page
+    await written.texts("y" * 1_500_000)  # This event is larger than a page.
     await written.end()
     log = await written.log_bytes(redis_log)
     said: list[dict[str, Any]] = []
@@ -129,7 +129,7 @@ async def test_a_long_poll_is_woken_by_what_comes(
     polling = asyncio.create_task(host.http.get(at(written.id), params=asked))
     await subscribed(redis_log, written.id)
     await written.texts("b")
-    async with asyncio.timeout(LONG_POLL_SECONDS / 2):  # it is woken, and not only late
+    async with asyncio.timeout(LONG_POLL_SECONDS / 2):  # The poll is woken early.
         answer = await polling
     assert answer.status_code == 200
     assert [one["data"]["delta_content"] for one in answer.json()] == ["b"]
@@ -153,7 +153,8 @@ async def test_a_vanished_long_poll_leaves_nothing_behind(
     await subscribed(redis_log, written.id)
     polling.cancel()
     await asyncio.gather(polling, return_exceptions=True)
-    async with asyncio.timeout(LONG_POLL_SECONDS / 2):  # after all of it it would go by itself
+    # After the full time the subscription would end by itself.
+    async with asyncio.timeout(LONG_POLL_SECONDS / 2):
         await subscribed(redis_log, written.id, 0)
 
 

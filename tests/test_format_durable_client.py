@@ -1,4 +1,4 @@
-"""npm `@durable-streams/client` against both hosts: live and not, cuts, resuming, cancelling, failures."""
+"""npm `@durable-streams/client` on both hosts: live and not live, cuts, resuming, cancelling, failures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def base(host: Host) -> str:
     return str(host.http.base_url).rstrip("/")
 
 
-@pytest.mark.parametrize("live", ["sse", "true"])  # true: polls, as is the default
+@pytest.mark.parametrize("live", ["sse", "true"])  # `true` is the default: polls.
 async def test_each_live_mode_reads_the_exact_log_as_it_grows(host: Host, live: str) -> None:
     gate = f"durable-live-{live}-{host.name}"
     where = await host.start(TEXTS, gate=gate, gate_at=2)
@@ -59,7 +59,10 @@ async def test_catching_up_reads_what_is_there_and_ends(host: Host) -> None:
 
 @LIVE
 async def test_through_cuts_at_random_bytes_to_the_exact_log(host: Host, live: str) -> None:
-    """The client comes back by itself where no answer had begun; in the middle of one it tells, and we do."""
+    """If no answer had begun, the client reconnects by itself.
+
+    In the middle of an answer it reports an error, and the test reconnects.
+    """
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -74,16 +77,17 @@ async def test_through_cuts_at_random_bytes_to_the_exact_log(host: Host, live: s
         host.model.open_gate(gate)
         said = await talk.end()
     assert cutter.cuts >= 3
-    assert {error["error"] for error in errors(said)} <= {"TypeError"}  # as fetch tells of a cut
+    assert {error["error"] for error in errors(said)} <= {"TypeError"}  # fetch reports a cut as TypeError.
     assert messages(said) == expected(await host.log(where))
     assert deltas(said) == SLOW
 
 
 @LIVE
 async def test_of_an_answer_that_is_cut_in_the_middle_nothing_is_handed_over(host: Host, live: str) -> None:
-    """The large text is in the live answer, and in the page after it: either may be cut.
+    """The large text is in the live answer and in the page after it:
 
-    One that has the stream's end is no error to the client when it is cut; it never hands it over, though.
+    either may be cut. The client reports no error if the cut answer contains the stream's end, but it never
+    returns that answer.
     """
     first, second = random.randrange(2500, 8000), random.randrange(1000, 8000)
     print(f"after {first} and {second} bytes")

@@ -1,4 +1,4 @@
-"""npm `@durable-streams/client` at hosts whose workers are killed, and whose connections end at their age."""
+"""npm `@durable-streams/client` on hosts whose workers are killed, and whose connections end after a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEEPS_SSE = {"sseResilience": {"minConnectionDuration": 0}}
 
 
 async def start(url: str, chunks: list[str], **options: Any) -> str:
-    """Start a stream at a host that has no workers; its location."""
+    """Start a stream on a host that has no workers, and return its location."""
     async with httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS) as http:
         answer = await http.post("/stream", json={"user": script(chunks, **options)})
         assert answer.status_code == 202, answer.text
@@ -31,7 +31,10 @@ async def start(url: str, chunks: list[str], **options: Any) -> str:
 
 
 async def page(url: str, where: str) -> Said:
-    """All of an ended stream, in one page; and its status document's text, which must agree."""
+    """Return all of an ended stream, read in one page.
+
+    Check that the text of its status document is equal.
+    """
     async with httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS) as http:
         answer = await http.get(at(where))
         assert answer.headers["stream-closed"] == "true"
@@ -42,7 +45,10 @@ async def page(url: str, where: str) -> Said:
 
 
 async def test_a_worker_is_killed_with_equal_text_and_with_other(mortal: Mortal) -> None:
-    """No seam in the one, a reset in the other; each read as events and by polls."""
+    """Equal text continues with no visible break; other text causes a reset.
+
+    Each stream is read as events and by polls.
+    """
     gate, other = f"durable-kill-{mortal.name}", ["quite ", "other ", "text"]
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(mortal.worker())
@@ -72,7 +78,10 @@ async def test_a_worker_is_killed_with_equal_text_and_with_other(mortal: Mortal)
 
 
 async def test_rotation_is_survived(mortal: Mortal) -> None:
-    """By its own defaults the client ends after three connections of less than a second: a proxy's fault."""
+    """With its own defaults, the client gives up after three connections that lasted less than a second.
+
+    It takes them for a fault of a proxy.
+    """
     gate = f"durable-age-{mortal.name}"
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(mortal.worker())
@@ -83,7 +92,7 @@ async def test_rotation_is_survived(mortal: Mortal) -> None:
             await stack.enter_async_context(talking("durable.mjs", url, live, "-1", json.dumps(options)))
             for live, options in kinds
         ]
-        for talk in talks:  # an empty batch for each connection, and for each poll that was in vain
+        for talk in talks:  # Each connection and each unsuccessful poll gives an empty batch.
             await talk.until(lambda said: sum(line.get("batch") == [] for line in said) >= 3)
         await talks[1].until(lambda said: any("warning" in line for line in said))
         mortal.model.open_gate(gate)

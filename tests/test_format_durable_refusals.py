@@ -1,4 +1,7 @@
-"""What Durable Streams' readers are refused, on both hosts: rules, owners, bounds, what is lost or gone."""
+"""Requests of Durable Streams' readers that are refused, on both hosts:
+
+rules, owners, limits, lost or expired data.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,8 @@ async def test_a_reader_whose_log_is_lost_is_sent_away_and_told_when_it_comes_ba
     async with events(host.http, written.id, "-1") as sent:
         assert (await sent.until(1))["streamNextOffset"] == lost
         job, log, _ = Log.keys(written.id)
-        async with redis_log.pipeline(transaction=True) as store:  # it comes back without its last second
+        # The store returns without its last second of data.
+        async with redis_log.pipeline(transaction=True) as store:
             store.set(log, kept, keepttl=True)
             store.hset(job, "last_id", kept_id)
             await store.execute()
@@ -158,7 +162,8 @@ async def test_a_page_of_a_listed_origin_may_read_what_the_headers_tell(guarded:
     asks = {"origin": ORIGIN, "access-control-request-method": "GET"}
     leave = await guarded.http.options(at(where), headers=asks)
     assert leave.status_code == 204
-    if guarded.name == "uvicorn":  # on Functions the platform answers preflights itself, by a list of its own
+    # On Functions the platform answers preflights itself, with its own list.
+    if guarded.name == "uvicorn":
         assert "if-none-match" in leave.headers["access-control-allow-headers"]
 
 
@@ -166,7 +171,7 @@ async def test_one_reader_too_many_is_told_to_come_later(guarded: Guarded) -> No
     known = by_key(ALICE)
     where = await guarded.start(ALICE, ["a"], gate=f"never-{guarded.name}-durable")
     async with AsyncExitStack() as stack:
-        readers = []  # kept: one that nobody holds is closed
+        readers = []  # A reader without a reference is closed.
         for _ in range(MOST_STREAM_READERS):
             readers.append(await stack.enter_async_context(events(guarded.http, where, "-1", **known)))
             await readers[-1].until(1)

@@ -1,4 +1,7 @@
-"""The official conformance suite's reading tests, against both hosts, its writing through a shim of ours."""
+"""The reading tests of the official conformance suite, on both hosts.
+
+Our own shim does the suite's writing.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +24,24 @@ pytest_plugins = ("tests.hosts", "tests.mortals")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NAMES, LONG = "durable_conformance.txt", "durable_conformance_long.txt"
-REGISTERED = 338  # tests that the suite has, in the version that package.json names
-# A long-poll ends with its connection's age, and the suite waits for some. It asks as a page of this origin.
+REGISTERED = 338  # Number of tests in the suite, in the version that package.json names.
+# A long-poll ends at the maximum age of its connection, and the suite waits for some. The suite sends
+# requests as a page of this origin.
 SETTINGS = {"GATEWAY_STREAM_MAX_AGE_SECONDS": "1.5", "GATEWAY_CORS_ORIGINS": "https://example.com"}
 
-# On Functions the platform answers preflights itself, by a list of its own.
+# On Functions the platform answers preflights itself, with its own list.
 PREFLIGHT = "Caching and ETag should allow If-None-Match in CORS preflight responses"
 
 
 def names(*files: str) -> list[str]:
-    """Those that are run."""
+    """Return the names of the tests to run."""
     lines = [line for file in files for line in (NODE / file).read_text().splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 
 @asynccontextmanager
 async def serving(mortal: Mortal, folder: Path) -> AsyncIterator[str]:
-    """One more host beside these, set for the suite; its URL."""
+    """Run another host next to the mortal host, with settings for the suite. Yield its URL."""
     environment = {**mortal.environment, **SETTINGS}
     if mortal.name == "uvicorn":
         async with GatewayProcess("web", environment) as process:

@@ -1,4 +1,4 @@
-"""LangGraph runs, by LangChain's own SDKs in Python and JavaScript, on both hosts."""
+"""LangGraph runs with LangChain's own SDKs in Python and JavaScript, on both hosts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def said(content: str) -> dict[str, Any]:
 
 
 class Shown:
-    """What a front end shows of a run: its messages by id, as chunks come and as `values` replaces them."""
+    """The messages of a run as a front end shows them: chunks add text, `values` replaces messages."""
 
     def __init__(self) -> None:
         self.messages: dict[str, dict[str, Any]] = {}
@@ -72,7 +72,7 @@ class Shown:
 
 
 async def read(parts: Any) -> Shown:
-    """A run's stream to its end; nothing comes twice."""
+    """Read a run's stream to its end. Check that no event id comes twice."""
     shown = Shown()
     async for part in parts:
         shown.take(part.event, part.data, part.id)
@@ -81,7 +81,7 @@ async def read(parts: Any) -> Shown:
 
 
 def taken(lines: list[dict[str, Any]]) -> Shown:
-    """The same of what the script in Node has said."""
+    """Return the same for the lines that the script in Node printed."""
     shown = Shown()
     for line in lines:
         if "event" in line:
@@ -272,7 +272,7 @@ async def test_a_cancelled_run_is_told_to_its_readers(host: Host) -> None:
         joined: Any = await client.runs.join(thread, run["run_id"])
         assert joined == {"__error__": shown.error}
         state: Any = await client.threads.get_state(thread)
-        assert len(state["values"]["messages"]) == 1  # the question stands, as in LangGraph
+        assert len(state["values"]["messages"]) == 1  # The question stays, as in LangGraph.
         assert state["next"] == []
         await client.runs.cancel(thread, run["run_id"], wait=True, action="rollback")
         assert await client.threads.get_history(thread) == []
@@ -364,7 +364,7 @@ async def test_of_starts_at_once_one_has_the_thread_and_nothing_else_runs(host: 
     same = await asyncio.gather(*(post(["same"]) for _ in range(6)))
     assert {answer.status_code for answer in same} == {200}
     made = {kind: len(set(await host.redis.keys(kind)) - keys) for kind, keys in before.items()}
-    assert made == {"*:job:*": 1, "*:conversation": 1}  # nothing is left of those that were refused
+    assert made == {"*:job:*": 1, "*:conversation": 1}  # The refused runs leave nothing.
     [run] = {answer.json()["run_id"] for answer in same}
     others = await asyncio.gather(*(post([str(number)]) for number in range(6)))
     assert {answer.status_code for answer in others} == {409}
@@ -411,7 +411,7 @@ async def test_lists_have_pages(host: Host) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [None, ["x ", "y ", "z"]])
 async def test_a_worker_is_killed_under_python(mortal: Mortal, again: list[str] | None) -> None:
-    """The same text comes through a host that ends each connection after a moment, too."""
+    """The same text also arrives through a host that ends each connection after a moment."""
     gate = f"langgraph-py-{mortal.name}-{again}"
     more = {} if again is None else {"again": again}
     question = script(["a ", "b ", "c"], gate=gate, gate_at=2, **more)
@@ -435,10 +435,10 @@ async def test_a_worker_is_killed_under_python(mortal: Mortal, again: list[str] 
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [None, ["x ", "y ", "z"]])
 async def test_a_worker_is_killed_under_use_stream(mortal: Mortal, again: list[str] | None) -> None:
-    """On a host that ends each connection after a moment, too.
+    """The host ends each connection after a moment.
 
-    The SDK gives up after five connections that bring nothing. At this speed they last for some 20 seconds.
-    The second worker runs before the first one dies: within that time only the lease has to end.
+    The SDK gives up after five connections without data, some 20 seconds at this speed. The second worker
+    starts before the first one dies, so only the lease has to end within that time.
     """
     gate = f"langgraph-js-{mortal.name}-{again}"
     more = {} if again is None else {"again": again}
@@ -473,7 +473,7 @@ async def test_a_thread_is_followed_through_its_runs(host: Host) -> None:
         runs = [run["run_id"] for run in await client.runs.list(thread)]
         assert found == runs[::-1]
         async for part in await client.threads.join_stream(thread, last_event_id=last):
-            assert part.event == "values"  # behind the second run's first frame
+            assert part.event == "values"  # After the second run's first frame.
             break
 
 
@@ -516,7 +516,7 @@ async def test_unknown_runs_and_wrong_cursors(host: Host) -> None:
     async with client_of(url_of(host)) as client:
         with pytest.raises(NotFoundError):
             await client.runs.get("t", "00" + "A" * 22)
-        # A stream that was started in another way is a run as well.
+        # A stream that was started in another way is also a run.
         state: Any = await client.runs.join("t", run_id)
         assert state["messages"][-1]["content"] == "a"
         lost = client.runs.join_stream("t", run_id, stream_mode=MODES, last_event_id="5-beef.0")
@@ -535,7 +535,7 @@ def use(question: str, thread: str, **more: Any) -> str:
 
 
 def texts(line: dict[str, Any]) -> list[str]:
-    """The answers in what `useStream` shows."""
+    """Return the answers that `useStream` shows."""
     return [text for kind, _, text in line.get("messages", ()) if kind == "ai"]
 
 
@@ -548,7 +548,7 @@ async def test_one_stream_is_read_in_every_format(host: Host) -> None:
     answer = await host.http.get(f"/v1/responses/resp_{run['run_id']}")
     assert (answer.status_code, answer.json()["status"]) == (200, "completed")
     [message] = [item for item in answer.json()["output"] if item["type"] == "message"]
-    assert native["text"] == "half \ud83d a pair"  # which strict readers of JSON refuse
+    assert native["text"] == "half \ud83d a pair"  # Strict parsers refuse it.
     assert message["content"][0]["text"] == "half \ufffd a pair"
     assert "given" not in answer.json()
     goes_on = {"model": "chat", "input": "x", "previous_response_id": f"resp_{run['run_id']}"}

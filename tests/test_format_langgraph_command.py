@@ -1,4 +1,4 @@
-"""Questions and answers by LangGraph's own SDKs: `command`, `__interrupt__`, tasks."""
+"""Questions and answers with LangGraph's own SDKs: `command`, `__interrupt__`, tasks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUESTION = {"messages": [{"role": "user", "content": "q"}]}
 
 @asynccontextmanager
 async def served(redis_url: str) -> AsyncIterator[LangGraphClient]:
-    """A gateway in this process with a worker, as the SDK sees it."""
+    """Yield an SDK client of a gateway in this process, which also runs a worker."""
     async with Jobs(redis_url) as jobs:
         jobs.gateway.state_of = state_of
         jobs.gateway.states_of = states_of
@@ -46,7 +46,7 @@ async def served(redis_url: str) -> AsyncIterator[LangGraphClient]:
 
 
 async def values(client: LangGraphClient, chain: str, **given: Any) -> Any:
-    """The last state that a run shows."""
+    """Return the last state that a run shows."""
     parts = [part async for part in client.runs.stream(THREAD, chain, **given)]
     assert not [part.data for part in parts if part.event == "error"]
     return [part.data for part in parts if part.event == "values"][-1]

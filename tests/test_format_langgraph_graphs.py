@@ -1,4 +1,7 @@
-"""Graphs by LangGraph's own SDK as on LangGraph's own server: steps, ids, histories, threads, assistants."""
+"""Graphs through LangGraph's own SDK behave as on LangGraph's server:
+
+steps, ids, histories, threads, assistants.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def facts(_: Any) -> Any:
 
 @chain("lg_talk")
 def talk(_: Any) -> Any:
-    """An answer that counts the messages that it was given, by a subgraph."""
+    """Return a graph whose answer, in a subgraph, gives the number of messages that it received."""
 
     async def answer(state: MessagesState) -> dict[str, Any]:
         return {"messages": [await says(f"{len(state['messages'])} messages").ainvoke("q")]}

@@ -1,4 +1,4 @@
-"""LangChain's agent streaming protocol, by both SDKs and on the wire, on both hosts."""
+"""LangChain's agent streaming protocol, with both SDKs and as raw HTTP, on both hosts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIMIT_SECONDS = 60
 
 
 def ends(event: dict[str, Any]) -> bool:
-    """Whether it says that the run is over."""
+    """Return whether the event says that the run is over."""
     params = event["params"]
     told = params["data"].get("event") in ("completed", "failed", "interrupted")
     return bool(event["method"] == "lifecycle" and told and not params["namespace"])
@@ -40,7 +40,7 @@ def ends(event: dict[str, Any]) -> bool:
 async def frames(
     http: httpx.AsyncClient, thread: str, headers: Any = None, **body: Any
 ) -> AsyncGenerator[tuple[bytes, dict[str, Any]]]:
-    """One connection: each frame's bytes, and its event."""
+    """Open one connection, and yield each frame's bytes and its event."""
     body = {"channels": CHANNELS, **body}
     where = f"/threads/{thread}/stream/events"
     async with (
@@ -60,7 +60,7 @@ async def frames(
 async def read(
     http: httpx.AsyncClient, thread: str, right: Callable[[dict[str, Any]], bool] = ends, **more: Any
 ) -> list[tuple[bytes, dict[str, Any]]]:
-    """The frames up to the one that is right."""
+    """Return the frames up to the first one for which `right` is true."""
     found = []
     async with aclosing(frames(http, thread, **more)) as source:
         async for one in source:
@@ -71,7 +71,7 @@ async def read(
 
 
 async def texts_of(messages: Any) -> list[str]:
-    """Of each message; the SDK fills them while the next one is awaited."""
+    """Return the text of each message. The SDK fills the messages while the next one is awaited."""
 
     async def text(message: Any) -> str:
         whole: str = await message.text
@@ -98,7 +98,7 @@ async def start(http: httpx.AsyncClient, thread: str, question: str, number: int
 
 async def test_frames_are_the_same_in_every_connection(host: Host) -> None:
     thread = str(uuid.uuid4())
-    reading = asyncio.create_task(read(host.http, thread))  # before there is a thread
+    reading = asyncio.create_task(read(host.http, thread))  # The thread does not exist yet.
     await start(host.http, thread, script(WORDS))
     live = await reading
     assert [frame for frame, _ in await read(host.http, thread)] == [frame for frame, _ in live]
@@ -134,7 +134,8 @@ async def test_one_connection_has_all_runs_of_a_thread(host: Host) -> None:
     begins = [one for one in found if one["params"]["data"].get("event") == "running"]
     runs = [first["result"]["run_id"], second["result"]["run_id"]]
     assert [one["event_id"] for one in begins] == [f"synth:{run}:lc||running" for run in runs]
-    # Who has nothing begins at the newest run; who has the first one's end goes on from there.
+    # A reader without a cursor begins at the newest run. A reader with the end of the first run continues
+    # from there.
     newest = await read(host.http, thread)
     assert newest[0][1] == begins[1]
     assert second["meta"]["applied_through_seq"] == begins[1]["seq"] - 1
@@ -148,7 +149,7 @@ async def test_a_run_waits_for_the_one_before(host: Host) -> None:
     thread, gate = str(uuid.uuid4()), f"protocol-queue-{host.name}"
     first = await start(host.http, thread, script(["a", "b"], gate=gate, gate_at=1))
     again = await start(host.http, thread, script(["a", "b"], gate=gate, gate_at=1))
-    assert again["result"] == first["result"]  # the same command
+    assert again["result"] == first["result"]  # It is the same command.
     second = await start(host.http, thread, script(["c"]), 2)
     assert second["meta"] == {"applied_through_seq": 0}
     refused = await command(
@@ -254,7 +255,7 @@ async def test_javascript_through_cuts_to_the_exact_text(host: Host) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [None, ["x ", "y ", "z"]])
 async def test_a_worker_is_killed(mortal: Mortal, again: list[str] | None) -> None:
-    """Before that and after it each frame is the same; void messages are broken off."""
+    """Each frame is the same before and after the death of the worker. Void messages are broken off."""
     gate = f"protocol-{mortal.name}-{again}"
     more = {} if again is None else {"again": again}
     thread = str(uuid.uuid4())
@@ -297,7 +298,7 @@ async def test_javascript_through_rotation_and_a_workers_death(mortal: Mortal) -
 
 
 async def test_a_thread_is_its_owners(guarded: Guarded) -> None:
-    """The same name is another thread for another caller, who hears nothing of the first one's."""
+    """The same name is another thread for another caller, who receives no event of the first thread."""
     thread, http = str(uuid.uuid4()), guarded.http
     where, alice, bob = f"/threads/{thread}", by_key(ALICE), by_key(BOB)
     params = {"assistant_id": "chat", "input": said(script(["secret"]))}
@@ -318,7 +319,7 @@ async def test_a_thread_is_its_owners(guarded: Guarded) -> None:
 
 @pytest.mark.slow
 async def test_questions_are_asked_and_answered() -> None:
-    """By both SDKs; in the one that reads on, over one open connection."""
+    """Both SDKs ask and answer. One of them reads over a single open connection."""
     environment = {
         "GATEWAY_CHAINS": "tests.support.asked_chains",
         "GATEWAY_MODEL": "none",
@@ -363,7 +364,7 @@ async def _now(value: bool) -> bool:
 async def test_who_waits_for_a_run_takes_a_readers_place(
     redis_url: str, method: str, where: str, body: dict[str, Any] | None
 ) -> None:
-    """And gives it back."""
+    """Check also that the place is free again afterwards."""
     environment = {
         "REDIS_URL": redis_url,
         "GATEWAY_MAX_READERS": "2",

@@ -1,6 +1,7 @@
-"""Questions and answers by npm's LangGraph SDK: each way in which a graph may stop to ask, on one gateway.
+"""Questions and answers with npm's LangGraph SDK:
 
-The same by PyPI's SDK stands in test_format_langgraph_command.py.
+each way in which a graph may stop to ask, on one gateway. test_format_langgraph_command.py has the same tests
+with PyPI's SDK.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ TEXT = {"text": "q"}
 APPROVE, EDIT = {"type": "approve"}, {"name": "send", "args": {"to": "Bob"}}
 REQUEST = {"name": "send", "args": {"to": "Ann"}}
 
-# Of each case the chain, its input, the answers, what each of its runs asks, and what its end has to hold.
+# For each case: the chain, its input, the answers, the questions of each run, and texts that the end must
+# contain.
 CASES: dict[str, tuple[str, Any, list[Any], list[list[Any]], list[str]]] = {
     "HumanInTheLoopMiddleware, approved": (
         *("approves", MESSAGES, [{"one": {"decisions": [APPROVE]}}]),
@@ -59,7 +61,7 @@ CASES: dict[str, tuple[str, Any, list[Any], list[list[Any]], list[str]]] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def told() -> AsyncIterator[dict[str, dict[str, Any]]]:
-    """What the SDK has seen of each case's runs: one script, one gateway."""
+    """Yield what the SDK received in each case's runs. One script and one gateway run all cases."""
     cases = [
         {"name": name, "chain": chain, "input": given, "answers": answers}
         for name, (chain, given, answers, _, _) in CASES.items()
@@ -77,7 +79,10 @@ async def told() -> AsyncIterator[dict[str, dict[str, Any]]]:
 
 
 def questions(asked: list[Any]) -> list[Any]:
-    """The values of a run's questions, in an order of their own; of the middleware's the requests."""
+    """Return the values of a run's questions, sorted.
+
+    For the middleware's questions, return their requests.
+    """
     requests = [one["action_requests"] for one in asked if isinstance(one, dict) and "action_requests" in one]
     plain = [{"name": one["name"], "args": one["args"]} for each in requests for one in each]
     return plain or sorted(asked, key=str)
@@ -89,7 +94,7 @@ async def test_a_question_is_read_and_answered(told: dict[str, dict[str, Any]], 
     assert "error" not in told[name]
     seen = told[name]["turns"]
     assert [questions(turn["asked"]) for turn in seen] == asked
-    assert all(turn["same"] for turn in seen)  # in the stream as in the thread's tasks
+    assert all(turn["same"] for turn in seen)  # The stream and the thread's tasks have the same questions.
     *before, last = seen
     assert {(turn["thread"], turn["run"]) for turn in before} == {("interrupted", "interrupted")}
     assert (last["thread"], last["run"], last["next"]) == ("idle", "success", [])

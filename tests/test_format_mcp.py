@@ -1,4 +1,4 @@
-"""MCP on both hosts, by PyPI's `mcp` as it is, in both of its newest versions."""
+"""MCP on both hosts, with the unmodified `mcp` from PyPI, in its two newest versions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_a_failure_and_a_wrong_call_are_told_apart(host: Host, mode: str) 
 
 
 async def test_a_call_that_is_given_up_ends_its_stream(host: Host) -> None:
-    """By a notification, as the versions with a handshake have it; the other one has none."""
+    """Versions with a handshake cancel by a notification. The other version has no notification."""
     gate, begun = f"mcp-cancel-{host.name}", asyncio.Event()
 
     async def noted(progress: float, total: float | None, message: str | None) -> None:
@@ -125,7 +125,7 @@ async def test_each_event_has_an_id_after_which_the_rest_is_the_same_bytes(host:
         assert rest.content == f"id: {name}\ndata: \n\n".encode() + b"".join(
             one + b"\n\n" for one in frames[at + 1 :]
         )
-    assert (await post(host, body, **session)).content == whole  # the same call of the same session
+    assert (await post(host, body, **session)).content == whole  # The same call in the same session.
     other = await post(host, call_of(script(["x"])), **session)
     assert other.json()["error"]["code"] == -32602
 

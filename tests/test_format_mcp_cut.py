@@ -1,4 +1,4 @@
-"""A2A and MCP at hosts whose workers are killed, and whose connections end at their age."""
+"""A2A and MCP on hosts whose workers are killed, and whose connections end at their maximum age."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODES = pytest.mark.parametrize("mode", VERSIONS)
 
 @MODES
 async def test_a_call_goes_on_through_cuts_and_a_workers_death(mortal: Mortal, mode: str) -> None:
-    """The rotating host ends each connection after a fraction of a second; the client comes back."""
+    """The rotating host ends each connection after a fraction of a second, and the client reconnects."""
     gate = f"mcp-kill-{mortal.name}-{mode}"
     notes: list[str | None] = []
     numbers: list[float] = []

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions on both hosts, as PyPI's and npm's `openai` speak them."""
+"""OpenAI's chat completions on both hosts, with `openai` from PyPI and from npm."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def url_of(host: Host) -> str:
 
 
 async def read(client: AsyncOpenAI, body: dict[str, Any], chunks: list[Any], **headers: str) -> None:
-    """Have the chunks of a completion; raises where the client does."""
+    """Read the chunks of a completion into `chunks`. Raise the client's errors."""
     async for chunk in await client.chat.completions.create(**body, stream=True, extra_headers=headers):
         chunks.append(chunk)  # noqa: PERF401 - it raises in the middle
 
 
 def text_of(chunks: list[Any]) -> str:
-    """Of either client's chunks."""
+    """Return the text of the chunks of either client."""
     whole = [chunk if isinstance(chunk, dict) else chunk.to_dict() for chunk in chunks]
     return "".join(one["choices"][0]["delta"].get("content") or "" for one in whole if one["choices"])
 
@@ -61,7 +61,7 @@ async def test_the_javascript_client_reads_a_completion(host: Host) -> None:
 
 
 async def test_a_result_that_is_json_is_the_answers_text(host: Host) -> None:
-    """In both formats, streamed and waited for."""
+    """Check both formats, streamed and not streamed."""
     async with python(url_of(host)) as client:
         body: dict[str, Any] = asked("x", "figures")
         whole = await client.chat.completions.create(**body)
@@ -83,7 +83,7 @@ async def test_a_completion_is_waited_for(host: Host) -> None:
         stream_id = whole.id.removeprefix("chatcmpl-")
         assert answer.headers["location"] == f"/stream/{stream_id}"
         assert (await host.status(f"/stream/{stream_id}"))["text"] == "".join(WORDS)
-        # What was answered goes into the next request as it came.
+        # The received message goes unchanged into the next request.
         more: list[Any] = [*asked("x")["messages"], whole.choices[0].message.to_dict()]
         again = await client.chat.completions.create(model="chat", messages=[*more, *asked("y")["messages"]])
         assert again.choices[0].message.content
@@ -158,7 +158,8 @@ async def test_a_cut_connection_raises_and_only_our_own_get_goes_on(host: Host, 
 
 
 async def test_a_failure_is_an_error_in_the_stream_and_a_status_otherwise(host: Host) -> None:
-    # An answer that comes late has begun with white space: then the repetition is told the status.
+    # A late answer begins with white space, so its status is already sent. The repeated request gets the
+    # right status.
     async with python(url_of(host), retries=1) as client:
         with pytest.raises(APIError) as caught:
             await read(client, asked(script([], status=400)), [])
@@ -234,7 +235,7 @@ async def test_a_killed_workers_text_goes_on_or_ends_with_an_error(mortal: Morta
                 await breaks
             *said, last = await talk.end()
             assert (await waits).choices[0].message.content == "right"
-        await read(client, other, chunks[2], **keys)  # asked again: what was void is left out
+        await read(client, other, chunks[2], **keys)  # The same request again: void text is left out.
     assert [text_of(seen) for seen in chunks] == ["abcd", "ab", "right"]
     assert chunks[0][-1].choices[0].finish_reason == "stop"
     assert (caught.value.code, last["error"]["code"], last["error"]["ours"]) == ("reset", "reset", True)

@@ -34,7 +34,7 @@ def chat_of(said: str, **more: Any) -> dict[str, Any]:
 
 
 def asked_of(host: Host, said: str) -> int:
-    """How often the model was asked this: each run does it once."""
+    """Return how often the model was asked this. Each run asks once."""
     return sum(request["messages"][-1]["content"] == said for request in host.model.requests)
 
 
@@ -77,7 +77,7 @@ async def test_a_clients_own_repetition_joins_the_run(host: Host, bound: int, st
         assert cutter.cuts == 2
         assert text == "ab"
         assert asked_of(host, said) == 1
-        await client.chat.completions.create(**chat_of(said))  # is another run
+        await client.chat.completions.create(**chat_of(said))  # This is another run.
         assert asked_of(host, said) == 2
 
 
@@ -101,7 +101,7 @@ async def test_a_run_that_fails_behind_white_space_is_told_to_the_repetition(hos
         await until(asked, bool)
         async with host.http.stream("POST", CHAT, json=chat_of(said), headers=AGAIN) as answer:
             pieces = answer.aiter_raw(1)
-            assert await anext(pieces) == b"\n"  # so the client has had some, too
+            assert await anext(pieces) == b"\n"  # The client has received a part.
             run = answer.headers["x-stream-id"]
             await host.http.delete(f"/stream/{run}")
             with pytest.raises(httpx.RemoteProtocolError):
@@ -159,7 +159,7 @@ async def test_items_of_a_stored_answer_are_known_by_their_ids(host: Host) -> No
 
 
 class Person(BaseModel):
-    """What is asked for."""
+    """The form of the requested answer."""
 
     name: str
     age: int

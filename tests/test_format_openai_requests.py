@@ -1,4 +1,4 @@
-"""What OpenAI's endpoints refuse, and how: in its shape, with our codes, and without starting anything."""
+"""Requests that OpenAI's endpoints refuse: in OpenAI's form, with our codes, and without starting a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
 
 def refused(answer: httpx.Response, status: int, code: str, param: str | None = None) -> dict[str, Any]:
-    """The error, after its form was checked."""
+    """Check the form of the error and return it."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
@@ -52,7 +52,7 @@ UNOPENED = Gateway(Settings(), {"chat": ["chat"]})
 
 async def responses_asked(body: Any) -> tuple[Start, responses.Asked]:
     draft = responses.parse(body, UNOPENED)
-    if draft.decisions:  # of a stream that nobody has: only their form is checked
+    if draft.decisions:  # No stream exists for the decisions, so only their form is checked.
         raise Invalid("input", "is an answer")
     return await responses.with_what_was_said(draft, UNOPENED, ANONYMOUS)
 
@@ -94,7 +94,7 @@ async def test_what_is_refused_starts_nothing(
 
 
 async def post(host: Host, path: str, body: Any) -> httpx.Response:
-    """JSON in ASCII, which can spell half a surrogate pair."""
+    """Send the body as ASCII JSON, which can contain half a surrogate pair."""
     is_json = {"content-type": "application/json"}
     return await host.http.post(path, content=json.dumps(body), headers=is_json)
 

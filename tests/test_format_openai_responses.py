@@ -1,4 +1,4 @@
-"""OpenAI's Responses on both hosts, as PyPI's and npm's `openai` speak them."""
+"""OpenAI's Responses on both hosts, with `openai` from PyPI and from npm."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def url_of(host: Host) -> str:
 
 
 def is_whole(seen: Seen, text: str) -> None:
-    """Every event once, in order, and the text however it is put together."""
+    """Check that every event came once and in order, and that the text is right in each way to build it."""
     assert seen.numbers == sorted(set(seen.numbers))
     assert seen.text == seen.standing == text
     assert seen.response["status"] == "completed"
@@ -74,7 +74,7 @@ async def test_through_cuts_at_random_bytes_to_the_exact_text(host: Host, start:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    # The first event is the one that names the response: without it nobody could come back.
+    # The first event names the response. Without this event no client could reconnect.
     bounds = [rng.randrange(3000, 4500), 0, *(rng.randrange(400, 1500) for _ in range(8))]
     before = len(host.model.requests)
     async with Cutter(url_of(host), bounds) as cutter:
@@ -237,7 +237,7 @@ async def test_a_conversation_goes_on_without_the_instructions_before(host: Host
 
 
 async def said_in_the_store(host: Host, words: str) -> set[str]:
-    """The kinds of keys that hold these words."""
+    """Return the kinds of keys whose values contain these words."""
     return {key.split(":")[1] for key in await keys_with(host.redis, words)}
 
 
@@ -251,7 +251,7 @@ async def test_fault_82_of_what_is_not_to_be_stored_nothing_outlives_the_run(
         for store, kept in ((True, {"conversation"}), (False, set())):
             told, asks = f"{canary}-{store}-told", f"{canary}-{store}-asks"
             made = await client.responses.create(input=asks, instructions=told, store=store, **asked_for)
-            assert made.instructions == told  # the request's own answer shows it
+            assert made.instructions == told  # The request's own answer shows it.
 
             async def standing(made: Any = made) -> Any:
                 return await client.responses.retrieve(made.id)
@@ -302,7 +302,10 @@ async def test_a_post_that_the_client_repeats_starts_one_run_if_it_has_a_key(hos
 
 
 async def test_of_its_own_the_client_has_no_key(host: Host) -> None:
-    """So a POST whose answer is lost starts another run, as at OpenAI: `docs/formats.md` says what to do."""
+    """A POST whose answer is lost therefore starts another run, as at OpenAI.
+
+    `docs/formats.md` describes the remedy.
+    """
     sent: list[httpx.Headers] = []
     async with python(url_of(host)) as client:
         answer = await client.responses.with_raw_response.create(**asked(script(["a"])))
@@ -344,7 +347,7 @@ AGAIN = ["other ", "words"]
 
 
 def ended(seen: Seen) -> list[tuple[int, str]]:
-    """Its items, and how each has ended."""
+    """Return the index of each finished item and its final status."""
     done = [event for event in seen.events if event["type"] == "response.output_item.done"]
     return [(event["output_index"], event["item"]["status"]) for event in done]
 
@@ -372,7 +375,7 @@ async def test_it_survives_the_servers_rotation(mortal: Mortal) -> None:
 
 
 async def _waited(mortal: Mortal) -> None:
-    """Wait for the end where no connection lasts that long; the client does not repeat it."""
+    """Wait for the end where no connection lasts long enough. The client does not repeat this request."""
     gate = f"openai waits {mortal.name}"
     async with python(mortal.rotating_url, retries=2) as client:
         try:

@@ -1,4 +1,4 @@
-"""OpenAI's formats on both hosts: answers that come back as input, and what the client's own tools answer."""
+"""OpenAI's formats on both hosts: answers sent back as input, and the results of the client's own tools."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ARGUMENTS = ['{"q":"\u00e9"}', "{}"]
 
 
 def calls(ids: list[str]) -> list[dict[str, Any]]:
-    """The calls of `TOOLS`, as a message has them."""
+    """Return the calls of `TOOLS` in the form of a message."""
     functions = [{"name": "look", "arguments": one} for one in ARGUMENTS]
     return [
         {"id": one, "type": "function", "function": function}
@@ -91,7 +91,8 @@ async def test_a_response_tells_them_and_goes_on_by_its_id_or_by_its_items(host:
         by_items = await client.responses.create(model="mirror", input=[*asked, *items, *outputs])
         wanted = [*asked, {"role": "assistant", "content": "", "tool_calls": calls([one, two])}, *answers]
         assert [json.loads(said.output_text)[0] for said in (by_id, by_items)] == [wanted] * 2
-        # Whoever goes on without an answer is not held up: no model takes a call without one.
+        # A client may continue without a tool result. The call is then left out, because no model accepts a
+        # call without a result.
         other = await client.responses.create(model="mirror", input="no", previous_response_id=first.id)
         assert [said["role"] for said in json.loads(other.output_text)[0]] == ["user", "user"]
         half = await client.responses.create(model="mirror", input=outputs[1:], previous_response_id=first.id)

@@ -1,4 +1,4 @@
-"""A response that is not to be stored: seconds behind its end nothing of it is left, on both hosts."""
+"""A response that must not be stored: some seconds after its end nothing of it is left, on both hosts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ pytest_plugins = ("tests.hosts", "tests.callers", "tests.mortals")
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 LONGEST_MS = 10_000
-SLOW = {"x-stainless-retry-count": "0"}  # as OpenAI's clients send it
+SLOW = {"x-stainless-retry-count": "0"}  # OpenAI's clients send this header.
 
 
 async def made(
     http: httpx.AsyncClient, words: str, headers: dict[str, str], **options: Any
 ) -> tuple[str, str]:
-    """A response, in whose question, answer, metadata and keys these words are; its id and its stream."""
+    """Start a response with these words in its question, answer, metadata and keys.
+
+    Return its id and its stream's id.
+    """
     asked = {
         "model": "chat",
         "input": script(**({"chunks": [words, " said"]} | options), canary=words),
@@ -42,13 +45,13 @@ async def made(
 
 
 async def left(redis: Redis, words: str, stream_id: str) -> set[str]:
-    """Keys with the words, and those with the id but for what counts the starts of this minute."""
+    """Return the keys with the words and the keys with the id, except the counter of this minute's starts."""
     named = {key for key in await keys_with(redis, stream_id) if not key.endswith(":starts")}
     return named | await keys_with(redis, words)
 
 
 async def at_the_end(redis: Redis, stream_id: str) -> None:
-    """The store itself deletes log and record soon, whoever lives then."""
+    """Check that the store itself soon deletes log and record, even if all processes die."""
     for kind in ("log", "job"):
         assert await redis.pttl(f"{{{stream_id[:2]}}}:{kind}:{stream_id}") <= LONGEST_MS
 
@@ -84,7 +87,7 @@ async def test_fault_82_whatever_its_end_nothing_is_left_but_what_it_has_used(
         assert (await guarded.http.delete(where, headers=who)).status_code == 200
     model.open_gate(gate)
     wire = Wire((await guarded.http.get(where, headers={**EVENTS, **who})).content)
-    assert wire.events[-1] == end  # who was cut just now, or comes late, has the end
+    assert wire.events[-1] == end  # A reader that was cut just now or comes late gets the end, too.
     await at_the_end(guarded.redis, stream_id)
     assert await keys_with(guarded.redis, words)
     await refused_as_previous(guarded.http, stream_id, who)
@@ -116,7 +119,7 @@ async def test_its_feed_tells_of_it_without_metadata_and_then_no_more(guarded: G
     seen = ""
     async with guarded.http.stream("GET", "/streams", headers={**EVENTS, **by_key(ALICE)}) as feed:
         chunks = feed.aiter_text()
-        seen += await anext(chunks)  # it is open
+        seen += await anext(chunks)  # The feed is open.
         stream_id, _ = await made(guarded.http, words, by_key(ALICE))
         while not any("event: ended" in frame and stream_id in frame for frame in seen.split("\n\n")[:-1]):
             seen += await anext(chunks)

@@ -1,4 +1,4 @@
-"""AG-UI's projection alone: what ends when, and what stands after a reset."""
+"""AG-UI's projection alone: when each part ends, and what remains after a reset."""
 
 from __future__ import annotations
 
@@ -40,8 +40,11 @@ def tool(stage: str, call_id: str, state: str = "started", **more: Any) -> tuple
 
 
 def fed(*events: tuple[EventType, dict[str, Any]], kept: Any = KEPT) -> list[dict[str, Any]]:
-    """What a run of these events is told as; `discard_after` stands for the event of that number."""
-    projection = copy.deepcopy(RunEvents("s", kept))  # as the shared one begins
+    """Return the AG-UI events for a run with these events.
+
+    `discard_after` is given as the number of an event.
+    """
+    projection = copy.deepcopy(RunEvents("s", kept))  # The shared projection begins as a copy, too.
     told: list[dict[str, Any]] = []
     for number, (kind, data) in enumerate(events):
         if kind is EventType.RESET:

@@ -1,4 +1,4 @@
-"""What the AI SDK sends, as a chain is asked: every rule, and any JSON whatever."""
+"""The AI SDK's messages as input for a chain: every rule, and random JSON."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def body(*messages: Any, **more: Any) -> dict[str, Any]:
 
 
 def started(value: Any) -> tuple[str, Start]:
-    """The chat, and what is started."""
+    """Parse the body. Return the chat's id and the start."""
     chat, start = parse_chat(value, CHAINS)
     assert isinstance(start, Start)
     return chat, start
 
 
 def asked(*messages: Any, **more: Any) -> Any:
-    """What a chain is asked."""
+    """Return the messages that the chain receives."""
     return started(body(*messages, **more))[1].input["messages"]
 
 
@@ -89,7 +89,7 @@ def test_of_an_answer_only_the_text_that_stands_is_said_again() -> None:
         text("void", "1"),
         {"type": "dynamic-tool", "toolCallId": "t", "toolName": "x", "state": "output-available"},
         {"type": "data-reset", "data": {"parts": ["1", "t"]}},
-        text("a", "1"),  # named anew, behind the reset
+        text("a", "1"),  # This part has the name again, after the reset.
         text("b"),
         file(),
         {"type": "data-custom", "data": {"part": "9"}},
@@ -102,7 +102,7 @@ def test_of_an_answer_only_the_text_that_stands_is_said_again() -> None:
 
 
 def ran(call_id: str = "c1", **more: Any) -> dict[str, Any]:
-    """A tool that the client has run."""
+    """Return a tool part that the client itself has run."""
     known = {"type": "dynamic-tool", "toolName": "look", "state": "output-available"}
     return {**known, "toolCallId": call_id, "input": {"q": "é"}, "output": "sunny", **more}
 
@@ -139,7 +139,7 @@ def test_a_conversation_may_end_in_answers_of_the_clients_tools() -> None:
     for other in (ran(providerExecuted=True), ran(state="input-available"), ran(type="data-x")):
         with pytest.raises(Invalid, match=r"messages\[1\].role"):
             asked(user(text("q")), said(STEP, other))
-    with pytest.raises(Invalid, match=r"messages\[1\].role"):  # the client would go on behind this text
+    with pytest.raises(Invalid, match=r"messages\[1\].role"):  # The client would continue after this text.
         asked(user(text("q")), said(STEP, ran(), STEP, text("x")))
 
 
@@ -271,7 +271,7 @@ MESSAGES = st.lists(st.fixed_dictionaries({"role": WORDS, "parts": PARTS}) | ANY
 def test_any_json_is_taken_or_refused_and_nothing_else(value: Any) -> None:
     try:
         _, start = parse_chat(value, CHAINS)
-    except (Malformed, Invalid):  # 400 and 422
+    except (Malformed, Invalid):  # The status is 400 or 422.
         return
     assert isinstance(start, Start)
     json.dumps(start.input, ensure_ascii=False).encode()

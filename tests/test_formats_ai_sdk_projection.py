@@ -1,4 +1,4 @@
-"""Events as the AI SDK's frames: what stands in the client is what stands in the log, wherever it was cut."""
+"""Events as the AI SDK's frames: after any cut, the client has the same valid parts as the log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.ai_sdk import Opens
 pytest_plugins = ("tests.support.ai_sdk",)
 
 TAG = "be0f"
-KNOWN = {  # to all three versions
+KNOWN = {  # All three versions know these frame types.
     *("start", "start-step", "finish-step", "finish", "abort", "error", "message-metadata"),
     *("text-start", "text-delta", "text-end", "reasoning-start", "reasoning-delta", "reasoning-end"),
     *("tool-input-available", "tool-output-available", "tool-output-error"),
@@ -32,7 +32,7 @@ KEPT = ("text", "reasoning", "dynamic-tool", "data-custom")
 
 
 class Log:
-    """A stream's log in the making: each event's id, and the event."""
+    """A stream's log that a test builds: a list of event ids and events."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Event]] = []
@@ -40,7 +40,7 @@ class Log:
         self.add(protocol.start("id", "g", ["g"], "now"))
 
     def add(self, event: Event) -> str:
-        """Its id."""
+        """Add an event and return its id."""
         frame = sse.encode(event, self._end, TAG)
         self.events.append((f"{self._end}-{TAG}", event))
         self._end += len(frame)
@@ -76,7 +76,7 @@ class Log:
         return fold
 
     def texts(self) -> list[tuple[str, int, str]]:
-        """What stands: the text of each run that has said something."""
+        """Return the text of each run that has valid text."""
         return sorted((stage.name, stage.run, stage.text) for stage in self.fold().stages if stage.text)
 
 
@@ -86,7 +86,7 @@ def frames(log: Log, *, again: bool = False) -> list[bytes]:
 
 
 def chunks(log: Log, *, again: bool = False) -> list[dict[str, Any]]:
-    """The frames' JSON, without what is transient and without the closing word."""
+    """Return the frames as JSON, without transient frames and without the final `[DONE]`."""
     made = [frame.removeprefix(b"data: ").rstrip(b"\n") for frame in frames(log, again=again)]
     loaded = [orjson.loads(one) for one in made if one != b"[DONE]"]
     return [one for one in loaded if not one.get("transient")]
@@ -97,7 +97,7 @@ def kinds(log: Log) -> list[str]:
 
 
 class Reader:
-    """The least that is common to the clients: what each takes to be fatal is an error here."""
+    """A reader with the rules common to all clients. A frame that is fatal to one client fails here."""
 
     def __init__(self) -> None:
         self.parts: list[dict[str, Any]] = []
@@ -138,7 +138,7 @@ class Reader:
 
 
 def read(log: Log, *, again: bool = False) -> list[dict[str, Any]]:
-    """All parts that a client of this log has."""
+    """Return all parts that a client of this log has."""
     reader = Reader()
     for chunk in chunks(log, again=again):
         reader.feed(chunk)
@@ -146,7 +146,7 @@ def read(log: Log, *, again: bool = False) -> list[dict[str, Any]]:
 
 
 def seen(made: Sequence[bytes]) -> list[tuple[str, int, str]]:
-    """The text that a client has of these frames."""
+    """Return the text that a client has after these frames."""
     reader = Reader()
     for frame in made:
         chunk = orjson.loads(frame.removeprefix(b"data: "))
@@ -156,7 +156,7 @@ def seen(made: Sequence[bytes]) -> list[tuple[str, int, str]]:
 
 
 def texts(parts: Sequence[dict[str, Any]]) -> list[tuple[str, int, str]]:
-    """Of the parts that stand: the text of each run."""
+    """Return the text of each run, from the parts that are still valid."""
     said: dict[tuple[str, int], str] = {}
     for part in standing(list(parts)):
         if part["type"] == "text":
@@ -167,7 +167,7 @@ def texts(parts: Sequence[dict[str, Any]]) -> list[tuple[str, int, str]]:
 
 
 def eventful() -> Log:
-    """Everything that may happen, twice in part: a stage, then a graph whose first attempt is void."""
+    """Return a log with every kind of event: a stage, then a graph whose first attempt is void."""
     log = Log()
     log.stage("before")
     log.text("o1", "before")
@@ -188,8 +188,8 @@ def eventful() -> Log:
     log.text("A", "a", 1)
     log.node("b")
     log.text("B", "b", 1)
-    log.tool("c1", "started", {"x": 2})  # the same id again
-    log.tool("c7", "finished", "four")  # and another: a third attempt has matched what stood
+    log.tool("c1", "started", {"x": 2})  # The same id again.
+    log.tool("c7", "finished", "four")  # A new id: a third attempt has matched the log.
     log.tool("", "started", None)
     log.tool("", "failed", "The tool failed.")
     log.add(protocol.custom("chart", [2], stage="a", run=1))
@@ -255,7 +255,7 @@ def test_what_happens_to_a_run_that_begins_anew() -> None:
         for part in parts
         if part["type"] != "data-reset"
     ]
-    assert len(void["parts"]) == 5  # two texts, a thought, a call, a chart
+    assert len(void["parts"]) == 5  # Two texts, a thought, a call, a chart.
     assert set(void["parts"]) < set(names)
     assert len(set(names)) == len(names)
     assert [part["text"] for part in stand if part["type"] == "reasoning"] == ["so then"]
@@ -349,11 +349,11 @@ def test_a_replay_is_the_same_behind_a_word_that_it_is_one() -> None:
 
 
 class Life:
-    """A log by numbers: of what may come next, each chooses one."""
+    """A log made from random numbers. Each number selects one of the events that may come next."""
 
     def __init__(self, choices: Sequence[tuple[int, int]]) -> None:
         self.log = Log()
-        self.begun = ""  # the stage that runs
+        self.begun = ""  # The stage that runs.
         self.stages = self.runs = 0
         self.nodes: list[tuple[str, int]] = []
         for choice, which in choices:
@@ -405,7 +405,7 @@ def test_whatever_happens_what_stands_in_the_client_is_what_stands_in_the_log(
     log = Life(choices).log
     parts = read(log)
     assert texts(parts) == log.texts()
-    assert standing(parts + read(log, again=True)) == standing(parts)  # as version 5 has it, when it was cut
+    assert standing(parts + read(log, again=True)) == standing(parts)  # Version 5 does this after a cut.
 
 
 @pytest.mark.parametrize(
@@ -415,10 +415,10 @@ def test_whatever_happens_what_stands_in_the_client_is_what_stands_in_the_log(
 async def test_every_version_has_what_stands_wherever_it_was_cut(
     opens: Opens, version: int, words: str, step: int
 ) -> None:
-    """In a browser version 5 goes on with the parts that it had."""
+    """In a browser, version 5 continues with the parts that it had."""
     log = eventful()
     first, again = frames(log), frames(log, again=True)
-    for at in range(1, len(first) - 3, step):  # behind that it has ended well
+    for at in range(1, len(first) - 3, step):  # A later cut comes after the end.
         beginning, more = first[:at], again[: len(first) - 2 - at]
         chat = await opens(
             "http://nowhere",

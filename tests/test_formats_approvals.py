@@ -1,4 +1,4 @@
-"""Questions that ask for leave to call a tool, and what yes and no to them become."""
+"""Questions that ask for permission to call a tool, and the results of the answers yes and no."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_any_ids_are_an_answer_or_refused(names: list[str]) -> None:
 
 
 def done(projection: Any, *questions: dict[str, Any]) -> list[Any]:
-    """What a client is told of a stream that ends in these questions."""
+    """Return the frames that a client receives from a stream that ends with these questions."""
     projection.feed("0-be0f", protocol.start(STREAM, "c", ["c"], "2026-01-01T00:00:00Z"))
     how: Any = {"finish_reason": "interrupted", "usage": {}, "attempts": 1, "duration_ms": 1}
     event = protocol.done(**how, interrupts=questions)
@@ -136,7 +136,7 @@ def test_the_ai_sdk_is_asked_only_where_its_version_knows_how() -> None:
     kinds = [one["type"] for one in asked]
     assert kinds == ["tool-input-available", "tool-approval-request"] * 2 + ["finish"]
     assert [one["approvalId"] for one in asked if "approvalId" in one] == [A, B]
-    assert {one.get("providerExecuted", True) for one in asked} == {True}  # no client runs it
+    assert {one.get("providerExecuted", True) for one in asked} == {True}  # No client runs the tool.
     for knows, questions in ((False, [BATCHED]), (True, [BATCHED, FREE])):
         frames = done(UIMessageStream(STREAM, approvals=knows), *questions)
         told = [one for one in frames if isinstance(one, dict)]

@@ -1,4 +1,4 @@
-"""Durable Streams' wire, as pure functions: messages, offsets, control events, cursors."""
+"""The wire format of Durable Streams, as pure functions: messages, offsets, control events, cursors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = ["plain", "a\nb", "\r\n\r\n", "data: x\n\nid: 9\n\n", "\u2028\u2029\u008
 
 
 def logged(*events: Event) -> bytes:
-    """A log of these, as one claim writes it."""
+    """Return a log with these events, written by one claim."""
     frames = b""
     for event in events:
         frames += sse.encode(event, len(frames), TAG)
@@ -44,7 +44,7 @@ def node(name: str, *, finished: bool = False) -> Event:
 
 
 def folded(messages: list[dict[str, Any]]) -> Fold:
-    """What a client makes of the messages: the documented rules, nothing else."""
+    """Fold the messages as a client does, by the documented rules alone."""
     fold = Fold()
     for said in messages:
         kind = EventType.MESSAGE if said["type"] == "message" else EventType(said["type"])
@@ -53,7 +53,7 @@ def folded(messages: list[dict[str, Any]]) -> Fold:
 
 
 def folded_log(frames: bytes) -> Fold:
-    """The same of the log itself."""
+    """Fold the log itself."""
     fold, decoder = Fold(), sse.Decoder()
     for said in decoder.feed(frames):
         fold.feed(said.id, said.event())
@@ -86,7 +86,7 @@ AGENT = [
 
 
 def reset_after(events: list[Event]) -> list[Event]:
-    """These, then a reset of the first stage, and other text."""
+    """Return these events, followed by a reset of the first stage and other text."""
     started = f"{len(logged(*events[:1]))}-{TAG}"
     void = protocol.reset(attempt=2, stage_name="chat", discard_after=started, reason="other")
     return [*events, void, text("anew"), stage("chat", finished=True), Event(EventType.CANCELLED, {})]
@@ -188,7 +188,7 @@ def test_the_headers_tell_where_an_answer_leaves_its_reader() -> None:
 
 
 def parsed(sent: bytes) -> list[tuple[str, Any]]:
-    """SSE events as a client has them."""
+    """Parse SSE events as a client does."""
     return [(said.type, json.loads(said.data)) for said in sse.Decoder().feed(sent)]
 
 
@@ -225,13 +225,13 @@ def test_a_reader_is_behind_while_blocks_wait_or_the_log_is_known_to_have_more()
     assert not reader.behind
     frame = logged(*CHAT[:1])
     for older in ("3-0001", "7-0001"):
-        reader.offer(Block("0-0001", older, False, 0, frame))  # the log's read has given it already
+        reader.offer(Block("0-0001", older, False, 0, frame))  # A read of the log has already returned it.
         assert not reader.behind
     reader.offer(Block("7-0001", f"9-{TAG}", False, 0, frame))
     assert reader.behind
     assert reader.take() == frame
     assert not reader.behind
-    reader.offer(Block(f"9-{TAG}", f"99-{TAG}", False, 0, b"x" * 1001))  # past its bound, and dropped
+    reader.offer(Block(f"9-{TAG}", f"99-{TAG}", False, 0, b"x" * 1001))  # Over the limit, so it is dropped.
     assert (reader.behind, reader.doubt) == (True, True)
     reader.begin_read()
     assert not reader.behind

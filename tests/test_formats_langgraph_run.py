@@ -1,4 +1,4 @@
-"""LangGraph runs as pure functions: a stream's events to frames, a body to what is run."""
+"""LangGraph runs as pure functions: from a stream's events to frames, and from a request body to a start."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ BODIES = st.fixed_dictionaries(
 
 
 def frames(*events: Event, modes: tuple[str, ...] = tuple(EVENTS_OF_MODE)) -> list[tuple[str, Any]]:
-    """The frames of these events, whose ids are 0-beef, 100-beef and so on."""
+    """Return the frames of these events. The event ids are 0-beef, 100-beef and so on."""
     run = Run("run", "thread", {"messages": [HUMAN]}, modes)
     told = []
     for number, event in enumerate(events):
@@ -240,7 +240,7 @@ def test_what_the_clients_tool_has_answered_is_in_the_question_and_in_the_state(
     told = {"role": "tool", "content": "x", "tool_call_id": "c1", "name": "look", "status": "error"}
     assert start.input == {"messages": [{"role": "user", "content": "hi"}, ASKED, told]}
     assert [one["type"] for one in state["messages"]] == ["human", "ai", "tool"]
-    more, start = began({"messages": ["and?"]}, state["messages"])  # it stays in the thread
+    more, start = began({"messages": ["and?"]}, state["messages"])  # The tool message stays in the thread.
     assert start.input["messages"][1:3] == [ASKED, told]
     assert more["messages"][:3] == state["messages"]
 
@@ -311,7 +311,7 @@ def test_a_call_that_is_left_to_the_client_is_in_the_threads_answer() -> None:
     silent = frames(START, stage("final"), called("c1"), called("c2"), stage("final", finished=True), done)
     [answer] = silent[-2][1]["messages"][1:]
     assert (answer["content"], answer["tool_calls"]) == ("", [asked("c1"), asked("c2")])
-    assert answer["id"] == "run:200-beef"  # as it was streamed
+    assert answer["id"] == "run:200-beef"  # The id is the same as in the stream.
     spoken = frames(START, stage("final"), text("hm", "final"), called("c1"), done)
     [answer] = spoken[-2][1]["messages"][1:]
     assert (answer["content"], answer["tool_calls"], answer["id"]) == ("hm", [asked("c1")], "run:200-beef")

@@ -1,4 +1,4 @@
-"""OpenAI's formats as pure functions of a log, held against what the official clients make of it."""
+"""OpenAI's formats as pure functions of a log, compared with what the official clients read from them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.support.programs import node
 STREAM = "35nFsOmsIv0eCNtSIGjMqbyA"
 CREATED = "2026-11-22T18:06:53.800Z"
 USAGE = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9}
-MOST_FRAMES = 64  # of one event: a place has six bits for them
+MOST_FRAMES = 64  # Of one event: a frame number has six bits.
 
 
 @dataclass
 class Tape:
-    """A log that is being written, as events with their ids."""
+    """A log that a test writes, as events with their ids."""
 
     stages: tuple[str, ...] = ("answer",)
     events: list[tuple[str, Event]] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Tape:
         return self.add(Event(EventType.CANCELLED, {}))
 
     def frames(self, projection: Projection) -> list[Frame]:
-        """What a reader gets."""
+        """Return the frames that a reader gets."""
         told = []
         for event_id, event in self.events:
             made = projection.feed(event_id, event)
@@ -90,7 +90,7 @@ class Tape:
 
 
 def kinds(frames: list[Frame]) -> list[str]:
-    """The events' types, without OpenAI's own first word."""
+    """Return the event types without the prefix `response.`."""
     return [frame.data["type"].removeprefix("response.") for frame in frames]
 
 
@@ -100,13 +100,13 @@ def last(frames: list[Frame]) -> dict[str, Any]:
 
 
 def output_text(response: dict[str, Any]) -> str:
-    """As both clients add it up."""
+    """Return the whole text, added up as both clients do it."""
     messages = [item for item in response["output"] if item["type"] == "message"]
     return "".join(part["text"] for item in messages for part in item["content"])
 
 
 def by_client(frames: list[Frame]) -> Any:
-    """What the Python client's own helper makes of these events; it raises for what it does not take."""
+    """Read these events with the Python client's own helper, which raises for an invalid event."""
     state: Any = ResponseStreamState(input_tools=omit, text_format=omit)
     for frame in frames:
         event: Any = construct_type(value=json.loads(sse.dumps(frame.data)), type_=ResponseStreamEvent)
@@ -206,7 +206,7 @@ def test_a_tool_call_is_one_that_the_server_makes() -> None:
     tape.tool("finished", {"sum": 1})
     tape.tool("started", "text", "d")
     tape.tool("failed", "The tool failed.", "d")
-    tape.tool("started", {}, "e")  # the client's to run, which it cannot here
+    tape.tool("started", {}, "e")  # The client should run it, but cannot here.
     tape.finished()
     tape.done()
     frames = tape.frames(Responses())
@@ -376,7 +376,7 @@ def test_however_many_calls_are_left_to_the_client_one_event_tells_them() -> Non
         tape.tool("started", {}, f"c{number}")
     tape.finished()
     tape.done("tool_calls")
-    frames = tape.frames(Responses())  # each event's are counted there
+    frames = tape.frames(Responses())  # This also counts each event's frames.
     assert [item["call_id"] for item in last(frames)["output"]] == [f"c{number}" for number in range(many)]
     assert len({item["id"] for item in last(frames)["output"]}) == many
     assert len(by_client(frames).output) == many
@@ -510,7 +510,7 @@ OPS = st.lists(
 
 
 def program(ops: list[tuple[str, int]], end: int) -> Tape:
-    """A log as a worker might write it: stages one after the other, each with nodes that overlap."""
+    """Return a log as a worker might write it: stages in sequence, each with overlapping nodes."""
     tape = Tape(("outline", "answer"))
     half = len(ops) // 2
     for name, part in (("outline", ops[:half]), ("answer", ops[half:])):

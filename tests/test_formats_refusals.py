@@ -1,4 +1,4 @@
-"""A model's refusal, and what it cites, as each format has a place for it."""
+"""A model's refusal and its citations, in each format's own fields."""
 
 from __future__ import annotations
 

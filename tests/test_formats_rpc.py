@@ -1,4 +1,4 @@
-"""A2A's and MCP's projections, and the envelope of JSON-RPC, alone."""
+"""The projections of A2A and MCP, and the envelope of JSON-RPC, tested alone."""
 
 from __future__ import annotations
 

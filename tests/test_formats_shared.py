@@ -1,4 +1,7 @@
-"""One projection for all readers of a stream in a process: the same bytes, in any order, within its bound."""
+"""All readers of a stream in a process share one projection:
+
+the same bytes, in any order, within its size limit.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ ID = "a" * 22
 
 
 class Words(Projection):
-    """A frame for each word of a text, with an id, and now and then of another kind."""
+    """A projection with one frame, with an id, for each word of a text.
+
+    The word `no` gives an unwanted frame.
+    """
 
     ids = True
 
@@ -47,7 +53,7 @@ class Words(Projection):
 
 
 def log_of(texts: Iterable[str], tag: str = TAG) -> bytes:
-    """A whole log."""
+    """Return a complete log with these texts."""
     said: list[Event] = [start(ID, "c", ["c"], "2026-01-01T00:00:00Z")]
     said += [text(one, deployment="m", stage="c") for one in texts]
     said.append(done(finish_reason="stop", usage={}, attempts=1, duration_ms=1))
@@ -59,7 +65,7 @@ def log_of(texts: Iterable[str], tag: str = TAG) -> bytes:
 
 @dataclass
 class MemoryLog:
-    """As the store's, of one stream."""
+    """A log in memory for one stream, with the interface of the store's log."""
 
     whole: bytes
     reads: int = 0
@@ -87,7 +93,7 @@ def made_of(log: MemoryLog) -> SharedProjection:
 
 
 def plain(whole: bytes) -> list[tuple[str, list[bytes]]]:
-    """Each event's id and frames, as a projection of one's own makes them."""
+    """Return each event's id and frames, made by a projection that is not shared."""
     own, told = Words(), []
     for event_id, event in events(whole):
         frames = own.feed(event_id, event)
@@ -96,7 +102,7 @@ def plain(whole: bytes) -> list[tuple[str, list[bytes]]]:
 
 
 def chunks_of(whole: bytes, chance: random.Random, begin: int = 0) -> list[bytes]:
-    """The log from an offset on, cut at random frames."""
+    """Return the log from an offset on, cut between random frames."""
     frames = sse.split_frames(whole[begin:])
     chunks = []
     while frames:
@@ -207,7 +213,8 @@ async def gateway_of(log: MemoryLog, **settings: Any) -> AsyncIterator[Gateway]:
 
 async def test_the_bound_holds_for_all_and_the_longest_unread_goes_first() -> None:
     log = MemoryLog(log_of(TEXTS), piece=10_000_000)
-    async with gateway_of(log, max_projections=5_000_000) as gateway:  # each takes some two million
+    # Each projection needs about two million bytes.
+    async with gateway_of(log, max_projections=5_000_000) as gateway:
         every = projections(gateway)
         kept = []
         for number in range(4):
@@ -218,7 +225,7 @@ async def test_the_bound_holds_for_all_and_the_longest_unread_goes_first() -> No
             if number:
                 every.leave(one)
         assert kept[1].is_broken
-        assert not kept[0].is_broken  # it has a reader
+        assert not kept[0].is_broken  # It has a reader.
         assert not kept[3].is_broken
         again = every.of(gateway, f"{3}{ID[1:]}", Words())
         assert again is kept[3]

@@ -1,4 +1,4 @@
-"""In which form a question by `user` or `messages` reaches a chain: the rows of docs/chains.md's table."""
+"""The form in which a chain receives a question sent as `user` or `messages`: the table in docs/chains.md."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def messages_of(*messages: Any) -> Any:
 
 
 class Found(BaseRetriever):
-    """Finds what it was asked."""
+    """A retriever that returns the query as its only document."""
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
         return [Document(query)]
@@ -112,7 +112,7 @@ def node(state: Any) -> Any:
 
 
 def remembering(**keys: Any) -> Any:
-    """Keeps what was said, as the tutorials before LangGraph do."""
+    """Return a chain that keeps the history, as the tutorials before LangGraph do."""
     made = messages_of(MessagesPlaceholder("history"), ("human", "{q}")) | MODEL if keys else MODEL
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -155,7 +155,7 @@ def several(given: Any) -> Any:
     return given["city"] + given["days"]
 
 
-# Each of the tutorials' forms, and what it is given for "rain".
+# Each of the tutorials' forms, and its input for "rain".
 CHAINS: dict[str, tuple[Any, Any]] = {
     "a prompt with one variable": (of("{topic}") | MODEL, {"topic": "rain"}),
     "a prompt that names input": (
@@ -420,7 +420,7 @@ def test_what_is_checked_before_it_is_stored_is_what_the_chain_is_given() -> Non
 
 
 async def test_a_worker_puts_it_so(redis_url: str) -> None:
-    """One chain that shows its form, and one of which no rule says how."""
+    """One chain shows its form. No rule gives a form for the other chain."""
     shows = RunnableLambda(lambda said: said.to_string())
     chain("shown")(lambda _: of("about {topic}") | shows)
     chain("unclear")(lambda _: RunnableLambda(several))

@@ -1,4 +1,4 @@
-"""function_app.py in Azure Functions' own runtime: indexed, asked, and handed queue messages."""
+"""function_app.py in Azure Functions' own runtime: it is indexed, gets requests, and gets queue messages."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,14 +31,17 @@ SETTLED = {"ok": True}
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The Functions host, as client and as platform: nothing takes a job but what a test delivers."""
+    """The Functions host, as client and as platform. Only a test delivers jobs."""
 
     process: FunctionsHost
     host: Host
     server: RedisServer
 
     async def deliver(self, body: bytes) -> dict[str, object]:
-        """What the platform sees of one delivery; anything but ok is delivered again."""
+        """Deliver a message and return the platform's result.
+
+        The platform repeats a delivery that is not ok.
+        """
         return await self.process.queue(JOBS, body)
 
 
@@ -65,7 +68,7 @@ async def test_it_indexes_with_its_queues_and_its_timer(platform: Platform) -> N
     assert [f["name"] for f in platform.process.functions if f["type"] == "timerTrigger"] == [
         "holdfast_sweep"
     ]
-    # A GET's function answers HEAD too, but where HEAD has a function of its own.
+    # The function for GET also answers HEAD, except where HEAD has its own function.
     own = sum("HEAD" in route.methods and "GET" not in route.methods for route in formats.ROUTES)
     assert len(platform.process.functions) == sum(method != "HEAD" for method, *_ in ROUTES) + own + 3
 
@@ -93,14 +96,15 @@ async def test_fault_04_the_same_message_at_once_runs_once_and_is_sent_again(pla
     message, asked = await platform.host.last_message(), len(model.requests)
     first = asyncio.create_task(platform.deliver(message))
     await until(lambda: platform.host.status(where), lambda seen: seen["text"] == "a")
-    assert await platform.deliver(message) == SETTLED  # from here on the queue of held messages is there
+    assert await platform.deliver(message) == SETTLED  # From here on, the queue of held messages exists.
     sent = await platform.host.queued.ever()
     assert await platform.deliver(message) == SETTLED
-    assert await platform.host.queued.ever() == sent + 1  # for when its holder should die
+    # This message is for the case that the job's holder dies.
+    assert await platform.host.queued.ever() == sent + 1
     assert await platform.host.last_message() == message
     model.open_gate("doubled")
     assert await first == SETTLED
-    assert await platform.deliver(message) == SETTLED  # after the end there is nothing to do
+    assert await platform.deliver(message) == SETTLED  # After the end there is nothing to do.
     assert len(model.requests) == asked + 1
     assert (await platform.host.status(where))["attempt"] == 1
 
@@ -117,7 +121,7 @@ async def test_a_job_that_somebody_else_holds_is_sent_again_until_it_is_free(pla
     assert await platform.deliver(message) == SETTLED
     assert await platform.host.queued.ever() == sent + 1
     assert (await platform.host.status(where))["text"] == ""
-    await platform.host.redis.hset(Log.keys(stream_id)[0], "lease_end_ms", 0)  # its lease is over
+    await platform.host.redis.hset(Log.keys(stream_id)[0], "lease_end_ms", 0)  # The lease is over now.
     assert await platform.deliver(message) == SETTLED
     document = await platform.host.status(where)
     assert (document["status"], document["text"], document["attempt"]) == ("done", "a", 2)
@@ -166,7 +170,8 @@ async def test_with_the_store_away_a_message_is_delivered_again(platform: Platfo
         assert await platform.deliver(message) == {"ok": False, "error_type": "StoreUnavailable"}
     finally:
         await platform.server.start()
-    assert await platform.deliver(message) == SETTLED  # the store came back empty: there is nothing to run
+    # The store restarted empty, so there is nothing to run.
+    assert await platform.deliver(message) == SETTLED
 
 
 async def test_metrics_without_a_key_are_refused_there_by_name() -> None:

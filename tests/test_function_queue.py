@@ -1,4 +1,7 @@
-"""The app on Azure's own parts: the Functions runtime, its queue and timer listeners, Storage's emulator."""
+"""The app with Azure's own parts:
+
+the Functions runtime, its queue and timer listeners, Storage's emulator.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +42,9 @@ async def test_fault_06_without_storage_503_is_said_and_nothing_will_run(cloud: 
             await cloud.azurite.start()
         assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
         made = set(await cloud.redis.keys("*:job:*")) - known
-        assert len(made) <= 1  # none where the depth had to be asked for anew
+        assert len(made) <= 1  # No record exists if the depth had to be read again.
         for record in made:
-            assert (
-                0 < await cloud.redis.pttl(record) <= 60_000
-            )  # nobody raises that, so it is gone in a minute
+            assert 0 < await cloud.redis.pttl(record) <= 60_000  # Nothing extends it, so it ends in a minute.
             assert not await cloud.redis.hexists(record, "confirmed")
         assert await cloud.depth() == 1
         assert (await instance.http.post("/stream", json={"user": "again"})).status_code == 202
@@ -68,7 +69,7 @@ async def test_fault_02_an_instance_that_is_killed_is_replaced_and_the_stream_go
         await first.until(where, lambda seen: seen["text"] == "ab")
         await first.host.kill()
     cloud.model.open_gate("killed")
-    async with cloud.running() as second:  # nobody watches: the timer finds it
+    async with cloud.running() as second:  # No reader watches the stream: the timer finds it.
         async with second.http.stream("GET", where, headers={"accept": "text/event-stream"}) as live:
             events = [line async for line in live.aiter_lines() if line.startswith("event: ")]
         document = await second.status(where)
@@ -96,11 +97,11 @@ async def test_fault_05_a_job_that_kills_its_process_each_time_ends(cloud: Cloud
     async with cloud.running(listen=False) as instance:
         document = await instance.status(where)
     assert (document["status"], document["error"]["code"]) == ("failed", "attempts_exhausted")
-    assert deaths in (3, 4)  # three in vain; the first may have told that a stage began
+    assert deaths in (3, 4)  # Three deliveries failed. The first one may have reported that a stage began.
 
 
 async def test_fault_08_a_long_absence_of_the_store_ends_no_stream(cloud: Cloud) -> None:
-    """At a tenth of host.json's times: ten seconds here are a minute and more there."""
+    """All times are a tenth of those in host.json: ten seconds here are more than a minute in production."""
     host = json.loads((cloud.app / "host.json").read_text())
     host["extensions"]["queues"]["visibilityTimeout"] = "00:00:01"
     (cloud.app / "host.json").write_text(json.dumps(host))
@@ -111,7 +112,8 @@ async def test_fault_08_a_long_absence_of_the_store_ends_no_stream(cloud: Cloud)
             await cloud.store.kill()
             await queue.send_message(Message(running.rpartition("/")[2]).encode().decode())
             poisoned = lambda: cloud.count(f"{JOBS}-poison")  # noqa: E731
-            await until(poisoned, lambda depth: depth > 0)  # given up after five deliveries in vain
+            # The platform gave up after five failed deliveries.
+            await until(poisoned, lambda depth: depth > 0)
         await cloud.store.start()
         waiting = await instance.start(["c"])
         cloud.model.open_gate("absent")
@@ -126,7 +128,7 @@ async def test_a_message_that_was_given_up_goes_on_while_its_job_is_well(cloud: 
         await cloud.clear()
         body = Message(where.rpartition("/")[2]).encode()
         assert await instance.host.queue(f"{JOBS}-poison", body) == {"ok": True}
-        assert await cloud.depth() == 1  # hidden for half a minute
+        assert await cloud.depth() == 1  # The message is hidden for half a minute.
         assert (await instance.status(where))["status"] == "queued"
         key = Log.keys(where.rpartition("/")[2])[0]
         await cloud.redis.hset(key, "failures", 3)

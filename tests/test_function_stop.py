@@ -1,4 +1,4 @@
-"""The platform takes an instance of the app away, by SIGTERM: what runs there goes on elsewhere."""
+"""The platform stops an instance of the app by SIGTERM. Its work continues on another instance."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.functions, 
 
 DIRECT, QUEUED, READERS = 5, 5, 20
 CHUNKS, GATE = ["a", "b", "c"], "taken-away"
-# A job that was not handed over is another's after a minute: longer than anything here is waited for.
+# Another worker may take a job that was not handed over after a minute. No test here waits that long.
 SETTINGS = {"GATEWAY_LEASE_SECONDS": "60", "GATEWAY_QUEUE_GRACE_SECONDS": "60"}
-LATER = {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}  # so that spans go out at the end alone
-# One chain whose factory closes what it has opened, and one whose factory never does.
+LATER = {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}  # Spans are sent only at the end.
+# The factory of one chain closes what it has opened. The factory of the other chain never does.
 OPENED = """
 import asyncio, logging
 from langchain_core.runnables import RunnableLambda
@@ -43,7 +43,10 @@ async def stuck(settings):
 
 
 class Reader:
-    """Follows a stream; where it was sent away before the end, it comes back elsewhere by its cursor."""
+    """Follows a stream.
+
+    If its connection is closed before the end, it continues on the other instance by cursor.
+    """
 
     def __init__(self, first: Instance, elsewhere: Instance, where: str) -> None:
         self.frames, self.events, self.where = b"", list[str](), where
@@ -51,7 +54,7 @@ class Reader:
         self._first = first
 
     async def follow(self) -> None:
-        """To the end. Raises RemoteProtocolError where a connection is cut instead of ended."""
+        """Read to the end. Raise RemoteProtocolError if a connection is cut instead of closed."""
         last = ""
         for http in (self._first.http, self._elsewhere.http):
             cursor = {"last-event-id": last} if last else {}
@@ -60,7 +63,7 @@ class Reader:
             last = wire.ids[-1]
 
     async def post(self, body: dict[str, str], trace: str) -> None:
-        """Likewise, from the POST that starts it; it is then a direct start."""
+        """Follow the stream from the POST that starts it, which makes it a direct start."""
         parent = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
         request = self._first.http.stream("POST", "/stream", json=body, headers={**EVENTS, **parent})
         async with request as answer:
@@ -76,7 +79,7 @@ class Reader:
 
 
 def roomy(cloud: Cloud) -> None:
-    """One instance has room for all jobs at once, as a whole fleet has."""
+    """Give one instance room for all jobs at once, as a whole fleet has."""
     host = json.loads((cloud.app / "host.json").read_text())
     host["extensions"]["queues"]["batchSize"] = DIRECT + QUEUED
     (cloud.app / "host.json").write_text(json.dumps(host))
@@ -114,7 +117,8 @@ async def test_fault_02_an_instance_that_is_taken_away_hands_everything_over(
             assert sum("ended=stopping" in line for line in said) == READERS
             assert sum('word="handed over"' in line for line in said) == DIRECT + QUEUED
             assert "Traceback" not in first.host.log()
-            # Of this process alone: the second has ended nothing, and sends nothing before its own end.
+            # These spans come from the first process alone. The second one has ended nothing, and sends no
+            # spans before its own end.
             await collector.until_spans(trace, {"create stream", "process holdfast-jobs"})
             records = [Log.keys(where[8:])[0] for where in streams]
             claims = lambda: asyncio.gather(*(cloud.redis.hget(key, "attempt") for key in records))  # noqa: E731

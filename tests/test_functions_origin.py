@@ -1,4 +1,4 @@
-"""A page of another origin and the app on Azure Functions, in a real browser."""
+"""A page of another origin uses the app on Azure Functions, in a real browser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ CORS = re.compile(
     r"^      cors: \{\n +allowedOrigins: (.+)\n +supportCredentials: (.+)\n      \}\n", re.MULTILINE
 )
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-# Starts a stream, reads its first event, ends it, and reads the rest by its cursor; answers what it saw.
+# The script starts a stream, reads its first event, cancels it, and reads the rest by cursor. It returns what
+# it received.
 ASKS = """(async ([gateway, key, body]) => {
   const known = { "x-functions-key": key };
   const started = await fetch(`${gateway}/stream`, { method: "POST", body, headers: { ...known,
@@ -46,9 +47,10 @@ REFUSED = """fetch(%s, { method: "POST", body: "{}",
 
 
 def policy(origins: str) -> dict[str, str]:
-    """What the platform hands its host of the template's `siteConfig.cors`, by the value of `corsOrigins`.
+    """Return the settings that the platform gives its host for a value of `corsOrigins`.
 
-    Without the property no origin is allowed. Raises KeyError for an expression that stands not below.
+    They come from `siteConfig.cors` of the template. Without this property no origin is allowed. Raises
+    KeyError for an expression that is not listed below.
     """
     listed, credentials = found.groups() if (found := CORS.search(TEMPLATE)) else ("[]", "false")
     values: dict[str, object] = {
@@ -65,7 +67,7 @@ def policy(origins: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def elsewhere() -> AsyncIterator[str]:
-    """A server of a page that is not the app's; its origin."""
+    """Run a server for a page of another origin, and yield that origin."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
