@@ -33,7 +33,7 @@ from gateway.cli.doctor import Finding, doctor
 from gateway.cli.parser import ASKING
 from gateway.cli.parser import SERVING as MODES
 from gateway.cli.purge import purge
-from gateway.cli.starting import cannot_listen, example, unusable
+from gateway.cli.starting import cannot_listen, example, no_model, unusable
 from gateway.cli.store import stored
 from gateway.cli.usage import usage
 from gateway.cli.webhooks import webhooks
@@ -56,7 +56,7 @@ from workers.chains.drawn import drawing
 from workers.chains.own import check
 from workers.chains.registry import Registry
 from workers.delivery.shift import Shift
-from workers.development.local_model import LocalModel
+from workers.development.local_model import PACKAGES, LocalModel, LocalModelMissing
 from workers.development.reload import Reload
 from workers.threads.states import state_of, states_of
 
@@ -248,6 +248,9 @@ async def _with_model(settings: Settings, model: LocalModel) -> Settings:
     """Wait for the packaged model; a failure is said once, and jobs then fail by themselves."""
     try:
         await model.start()
+    except LocalModelMissing:
+        print(no_model(settings.default_chain, PACKAGES), flush=True)
+        return settings
     except RuntimeError as error:
         print(f"The local model is not available: {error}", file=sys.stderr, flush=True)
         return settings

@@ -43,7 +43,7 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
 
     command(
         "run",
-        "serve HTTP and run jobs in one process (the default); brings along what is not configured",
+        "serve HTTP and run jobs in one process (the default); without REDIS_URL with a store of its own",
         "all",
     )
     command("web", "serve HTTP")

