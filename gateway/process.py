@@ -49,7 +49,7 @@ from gateway.streams.input_schemas import Inputs
 from gateway.streams.service import Gateway
 from gateway.web import kill_worker
 from holdfast_gateway.extras import needs
-from holdfast_gateway.new import made
+from holdfast_gateway.new import made_as
 from workers import guard
 from workers.chains.checking import wrong_with
 from workers.chains.drawn import drawing
@@ -363,7 +363,7 @@ def execute(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a lone surrogate in a text stops no command
     if given.command == "new":
-        return made([given.name])
+        return made_as(given.name, given.wheels)
     try:
         read_env_file(Path.cwd() / ".env")
     except ValueError as error:
