@@ -34,7 +34,7 @@ from gateway.cli.doctor import Finding, doctor
 from gateway.cli.parser import ASKING
 from gateway.cli.parser import SERVING as MODES
 from gateway.cli.purge import purge
-from gateway.cli.starting import cannot_listen, example, unusable
+from gateway.cli.starting import cannot_listen, example, no_model, unusable
 from gateway.cli.store import stored
 from gateway.cli.usage import usage
 from gateway.cli.webhooks import webhooks
@@ -50,14 +50,14 @@ from gateway.streams.input_schemas import Inputs
 from gateway.streams.service import Gateway
 from gateway.web import kill_worker
 from holdfast_gateway.extras import needs
-from holdfast_gateway.new import made
+from holdfast_gateway.new import made_as
 from workers import guard
 from workers.chains.checking import wrong_with
 from workers.chains.drawn import drawing
 from workers.chains.own import check
 from workers.chains.registry import Registry
 from workers.delivery.shift import Shift
-from workers.development.local_model import LocalModel
+from workers.development.local_model import PACKAGES, LocalModel, LocalModelMissing
 from workers.development.reload import Reload
 from workers.threads.states import state_of, states_of
 
@@ -254,6 +254,9 @@ async def _with_model(settings: Settings, model: LocalModel) -> Settings:
     """Wait for the packaged model. A failure is printed once, and the jobs then fail by themselves."""
     try:
         await model.start()
+    except LocalModelMissing:
+        print(no_model(settings.default_chain, PACKAGES), flush=True)
+        return settings
     except RuntimeError as error:
         print(f"The chain chat cannot answer: {error}", file=sys.stderr, flush=True)
         return settings
@@ -368,7 +371,7 @@ def execute(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a lone surrogate must not stop a command
     if given.command == "new":
-        return made([given.name])
+        return made_as(given.name, given.wheels)
     try:
         read_env_file(Path.cwd() / ".env")
     except ValueError as error:

@@ -182,10 +182,8 @@ async def streamed(url: str, path: str, headers: Mapping[str, str] | None = None
 async def new(walk: Walk) -> None:
     """Run `holdfast new`, the new project's test, and `holdfast run`."""
     made = walk.installed("new", walk.ours("[server,worker,embedded]"), "pytest", *BESIDE)
-    made.run("holdfast", "new", "trip")
+    made.run("holdfast", "new", "trip", "--wheels", str(walk.wheel.parent))
     project = made.folder / "trip"
-    (project / "wheels").mkdir()
-    shutil.copy(walk.wheel, project / "wheels")
     pip = (str(made.python), "-m", "pip", "--disable-pip-version-check")
     made.run(*pip, "install", "--quiet", "-r", "requirements-dev.txt", cwd=project)
     with walk.step("new: pytest"):

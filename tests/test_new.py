@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,13 @@ FILES = {
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return make("my-trip", "1.2.3", tmp_path)
+
+
+def run_its_tests(project: Path) -> subprocess.CompletedProcess[str]:
+    """Run a project's tests with what pytest has by itself."""
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(project)}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
 def names(folder: Path) -> set[str]:
@@ -101,14 +109,71 @@ def test_a_folder_that_is_there_is_left_as_it_is(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_with_the_folder_of_the_wheels_its_steps_need_nothing_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wheel = f"holdfast_gateway-{__version__}-py3-none-any.whl"
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / wheel).write_bytes(b"the wheel")
+    (tmp_path / "dist" / "holdfast_gateway-0.0.9-py3-none-any.whl").write_bytes(b"an older one")
+    assert made(["trip", "--wheels", "dist"]) == 0
+    assert names(tmp_path / "trip" / "wheels") == {wheel}
+    assert (tmp_path / "trip" / "wheels" / wheel).read_bytes() == b"the wheel"
+    assert capsys.readouterr().out == (
+        "Made trip/. Now, in this environment or in a new one:\n"
+        "\n"
+        "  cd trip\n"
+        "  pip install -r requirements-dev.txt\n"
+        "  pytest\n"
+        "  holdfast run\n"
+    )
+
+
+def test_without_the_folder_of_the_wheels_the_step_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert made(["trip"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = f"  mkdir wheels && cp /path/to/holdfast_gateway-{__version__}-*.whl wheels/"
+    assert lines[2:5] == [
+        "  cd trip",
+        f"{first}    # until it is published",
+        "  pip install -r requirements-dev.txt",
+    ]
+
+
+def test_a_folder_without_the_wheel_is_refused_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert made(["trip", "--wheels", "dist"]) == 2
+    assert capsys.readouterr().err == (
+        f"holdfast new: there is no holdfast_gateway-{__version__}-*.whl in dist: `make dist` in a checkout "
+        "of Holdfast makes it there\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_its_test_fails_when_its_chain_says_something_else(project: Path) -> None:
     """So that the test which a newcomer is given is one."""
     chains = (project / "chains.py").read_text().replace("prompt | model(settings)", "lambda given: 'no'")
     (project / "chains.py").write_text(chains)
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(project)}
-    ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    ran = run_its_tests(project)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     assert "assert 'no' == 'It holds kelp to rock.'" in ran.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_documented_test_passes_in_it_as_it_is_printed(project: Path) -> None:
+    part = (ROOT / "docs/chains.md").read_text().partition("## Test your chain\n")[2].partition("\n## ")[0]
+    chain, test = re.findall(r"^```python\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+    (project / "weather.py").write_text(chain)
+    (project / "tests/test_weather.py").write_text(test)
+    ran = run_its_tests(project)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "3 passed" in ran.stdout

@@ -43,11 +43,14 @@ def parser(prog: str = "python -m gateway", version: str = "") -> argparse.Argum
 
     command(
         "run",
-        "serve HTTP and run jobs in one process (the default); brings along what is not configured",
+        "serve HTTP and run jobs in one process (the default); without REDIS_URL with a store of its own",
         "all",
     )
     command("web", "serve HTTP")
-    command("new", "make a small project of your own in a new folder").add_argument("name", metavar="NAME")
+    new = command("new", "make a small project of your own in a new folder")
+    new.add_argument("name", metavar="NAME")
+    told = "the folder dist/ of a checkout: its wheel is copied into the project, until it is published"
+    new.add_argument("--wheels", metavar="DIR", default="", help=told)
     command("worker", "run jobs; GATEWAY_WORKER_PORT gives it probes")
     key = command("key", "make an API key, and its line for GATEWAY_KEYS_FILE")
     key.add_argument("name", metavar="NAME")

