@@ -34,7 +34,7 @@ from gateway.cli.doctor import Finding, doctor
 from gateway.cli.parser import ASKING
 from gateway.cli.parser import SERVING as MODES
 from gateway.cli.purge import purge
-from gateway.cli.starting import cannot_listen, example, no_model, unusable
+from gateway.cli.starting import cannot_listen, example, known, no_model, unusable
 from gateway.cli.store import stored
 from gateway.cli.usage import usage
 from gateway.cli.webhooks import webhooks
@@ -230,8 +230,7 @@ class Host:
         host, port = self._bound.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if self._mode == "all":
-            names, default = ", ".join(sorted(self.gateway.chains)), self.gateway.settings.default_chain
-            print(f"Chains: {names}. A request that names none gets {default}.", flush=True)
+            print(known(self.gateway.chains, self._settings, Path.cwd()), flush=True)
         print(f"{WORKING if self._mode == 'worker' else SERVING} {url}", flush=True)
         if self._mode == "all":
             print(example(url), flush=True)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gateway.cli.starting import command
+from gateway.cli.starting import command, unserved
 from gateway.protocol import sse
 from gateway.settings import misspelt
 from tests.support.jobs import eventually
@@ -200,6 +200,13 @@ async def test_a_port_that_is_taken_is_told_with_the_command_that_takes_the_next
 def test_the_command_is_the_one_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/holdfast"])
     assert (command("all"), command("worker")) == ("holdfast run", "holdfast worker")
+
+
+async def test_a_module_of_chains_that_is_not_named_is_told(tmp_path: Path) -> None:
+    assert unserved("", tmp_path) == ""
+    (tmp_path / "chains.py").write_text("")
+    assert "set GATEWAY_CHAINS=chains" in unserved("", tmp_path)
+    assert unserved("chains", tmp_path) == ""
 
 
 async def test_a_misspelt_setting_is_told_once_and_the_start_goes_on() -> None:

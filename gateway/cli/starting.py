@@ -6,13 +6,29 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gateway.redis.reachable import unreachable
 from gateway.settings import Settings
 
 PORTS_TRIED = 20
+
+
+def known(names: Iterable[str], settings: Settings, folder: Path) -> str:
+    """Return the text that names the chains, and a chains.py of this folder that is not served."""
+    told = f"Chains: {', '.join(sorted(names))}. A request that names none gets {settings.default_chain}."
+    return "\n".join(filter(None, (told, unserved(settings.chains, folder))))
+
+
+def unserved(chains: str, folder: Path) -> str:
+    """Return a hint if `folder` has a module `chains.py` and no module of chains is configured; else nothing.
+
+    `chains`: the setting GATEWAY_CHAINS. A new project has it in `.env`, which a clone does not have.
+    """
+    if chains or not (folder / "chains.py").is_file():
+        return ""
+    return "chains.py is in this folder, and is not served: set GATEWAY_CHAINS=chains, in .env for example."
 
 
 def example(url: str) -> str:

@@ -24,9 +24,6 @@ _NEXT = """Made {name}/. Now, in this environment or in a new one:
 {copy}  pip install -r requirements-dev.txt
   pytest
   holdfast run
-
-In another environment, run pip install -r requirements-dev.txt first. Until holdfast-gateway is published,
-copy its wheel into {name}/wheels/ before that, and before a deployment.
 """
 # Both requirements files of a project look into its folder wheels/.
 _COPY = "  mkdir wheels && cp /path/to/{wheel} wheels/    # until it is published\n"
