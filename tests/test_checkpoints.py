@@ -65,7 +65,7 @@ async def test_the_conformance_suite_passes_in_full_on_a_cluster() -> None:
         await conforms(cluster.url)
         for node in cluster.nodes:
             keys = [key async for key in node.client.scan_iter("*")]
-            assert len(keys) > 10  # threads are on every node
+            assert len(keys) > 10  # Every node has threads.
             assert [key for key in keys if await node.client.ttl(key) < 1] == []
             assert await node.said("CROSSSLOT") == 0
 
