@@ -1,6 +1,6 @@
-"""Nodes that are not async run in threads:
+"""Nodes that are not async run in threads.
 
-their tokens cross to the event loop, and a lost token fails the stage.
+Their tokens cross to the event loop, and a lost token fails the stage.
 """
 
 from __future__ import annotations

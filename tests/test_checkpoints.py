@@ -1,6 +1,6 @@
-"""The checkpointer on a real Redis:
+"""The checkpointer on a real Redis.
 
-LangGraph's own conformance suite, and cases that this suite does not test.
+It must pass LangGraph's own conformance suite, and other cases that this suite does not test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Row 31:
+"""Row 31 of docs/faults.md.
 
 Redis's clock goes back ten minutes, as at a failover. Times that were set by the old clock count as over.
 """

@@ -1,6 +1,6 @@
-"""A cluster that changes during work:
+"""A cluster that changes during work.
 
-a slot moves, or a node dies, restarts, or is replaced by its replica.
+Examples: a slot moves, or a node dies, restarts, or is replaced by its replica.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ async def again(work: Callable[[], Awaitable[object]]) -> None:
 
 
 async def test_a_stream_is_written_on_while_its_slot_moves() -> None:
-    """Before the move, in the middle (its keys are still here, then there already), and behind it."""
+    """Write before the move, during the move, and after it.
+
+    During the move the keys are first on the old node and then on the new one.
+    """
     async with RedisCluster() as cluster, relaying(cluster.url) as f:
         stream = await Stream.create(f.log)
         key = f.log.keys(stream.id)[0]
