@@ -188,7 +188,7 @@ async def test_what_is_cancelled_stops_the_model_call() -> None:
 
 
 class Keeping(RunnableGenerator[Any, Any]):
-    """Keeps hold of the stream it has made, so that only a real close ends it."""
+    """A chain that keeps a reference to its stream, so that only an explicit close ends that stream."""
 
     def astream(self, *given: Any, **options: Any) -> AsyncIterator[Any]:
         self.made = super().astream(*given, **options)

@@ -1,6 +1,6 @@
-"""Events for what `astream` hides and for what is not text:
+"""Events for what `astream` hides and for what is not text.
 
-tools, documents, reasoning, usage, custom events.
+Checked: tools, documents, reasoning, usage, custom events.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""An answer inside a mapping: its text streams, its documents are sources, the rest is the result."""
+"""The result is a mapping that contains the answer.
+
+Its text is streamed, its documents are sent as sources, and the rest is the result.
+"""
 
 from __future__ import annotations
 

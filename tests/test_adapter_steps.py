@@ -85,9 +85,9 @@ def kept(value: Any) -> Any:
 
 
 def read(events: list[Event]) -> list[tuple[str, str, Any]]:
-    """Return the updates and values that a reader can rebuild:
+    """Return the updates and values that a reader can rebuild.
 
-    the names in the namespace, the mode, the data.
+    Each item has the names in the namespace, the mode, the data.
     """
     book, found = steps.Book(), []
     for event in events:

@@ -1,6 +1,6 @@
-"""Nodes that are not async run in threads:
+"""Nodes that are not async run in threads.
 
-their tokens cross to the event loop, and a lost token fails the stage.
+Their tokens cross to the event loop, and a lost token fails the stage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.writing.writer import TooLong
 from tests.test_graph import HERE, State, graph_of, run, says
 from workers.langchain import Outcome, stream, tap
 
-WORDS = " ".join(["w"] * 200)  # 399 tokens
+WORDS = " ".join(["w"] * 200)  # It has 399 tokens.
 
 
 def in_a_thread(state: State) -> State:

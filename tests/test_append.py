@@ -1,6 +1,6 @@
-"""The append script on a real Redis:
+"""The append script on a real Redis.
 
-the fence, the log position, and each answer when the same call is repeated.
+Checked: the fence, the log position, and each answer when the same call is repeated.
 """
 
 from __future__ import annotations

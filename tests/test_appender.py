@@ -152,9 +152,9 @@ async def test_one_that_is_refused_leaves_the_others_alone(connection: Connectio
 async def test_what_an_error_cuts_short_is_asked_again_and_nothing_is_doubled(
     connection: Connection, redis: Redis
 ) -> None:
-    """A script has no rollback:
+    """A script has no rollback.
 
-    the appends before the error stay in the log, but all the streams get a failure.
+    The appends before the error stay in the log, but all the streams get a failure.
     """
     log = Log(connection)
     before, broken, behind = [await written(log) for _ in range(3)]

@@ -1,7 +1,7 @@
-"""Approvals of tool calls, requested and given by third-party clients:
+"""Approvals of tool calls, requested and given by third-party clients.
 
-the AI SDK and `openai`. One process, with a worker, runs agents with LangChain's HumanInTheLoopMiddleware for
-all of these tests.
+The clients are the AI SDK and `openai`. One process, with a worker, runs agents with LangChain's
+HumanInTheLoopMiddleware for all of these tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""JWTs of an OpenID issuer, on both hosts and in this process:
+"""JWTs of an OpenID issuer, on both hosts and in this process.
 
-which are valid, and what the issuer is asked.
+Checked: which JWTs are valid, and which requests the issuer gets.
 """
 
 from __future__ import annotations

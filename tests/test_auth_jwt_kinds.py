@@ -1,6 +1,6 @@
-"""What an issuer may publish, and which of its tokens are accepted:
+"""What an issuer may publish, and which of its tokens are accepted.
 
-faults 75 to 77, in this process and on a host.
+These are faults 75 to 77, tested in this process and on a host.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Params are only a caller's wishes:
+"""Params are only a caller's wishes.
 
-they never set who the caller is, nor where an operator's key is sent. Faults 72 and 73, for each way in which
+They never set who the caller is, nor where an operator's key is sent. Faults 72 and 73, for each way in which
 a client can give params: our API, LangGraph's format, OpenAI's format, the AI SDK's format. The chains are
 modules of an operator, and one of them is the example of docs/chains.md.
 """

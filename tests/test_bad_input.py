@@ -1,6 +1,6 @@
-"""Requests that are refused:
+"""Requests that are refused (`docs/protocol.md`, Errors).
 
-with which answer, and that no data of them is stored (docs/protocol.md, Errors).
+Checked: the answer to each, and that none of their data is stored.
 """
 
 import json

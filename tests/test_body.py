@@ -1,6 +1,6 @@
-"""The rules for a request body, tested without a host:
+"""The rules for a request body, tested without a host.
 
-what is parsed, the result, and which bodies are equal.
+Checked: what is parsed, the result, and which bodies are equal.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The chains that ship with the gateway, with a scripted model:
+"""The chains that ship with the gateway, with a scripted model.
 
-their events, and their requests to the model.
+Checked: their events, and their requests to the model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The checkpointer on a real Redis:
+"""The checkpointer on a real Redis.
 
-LangGraph's own conformance suite, and cases that this suite does not test.
+It must pass LangGraph's own conformance suite, and other cases that this suite does not test.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ async def test_the_conformance_suite_passes_in_full_on_a_cluster() -> None:
         await conforms(cluster.url)
         for node in cluster.nodes:
             keys = [key async for key in node.client.scan_iter("*")]
-            assert len(keys) > 10  # threads are on every node
+            assert len(keys) > 10  # Every node has threads.
             assert [key for key in keys if await node.client.ttl(key) < 1] == []
             assert await node.said("CROSSSLOT") == 0
 

@@ -67,7 +67,7 @@ async def test_a_full_thread_drops_its_oldest_checkpoints_and_what_is_listed_is_
         for number in range(150):  # A long subgraph runs within one step of the root.
             child = await put(saver, child, {"a": (number, f"{number} {'x' * 300}")})
         found = await listed(saver, place())
-        assert [one.config for one in found] == made[: -len(found) - 1 : -1]  # the newest ones
+        assert [one.config for one in found] == made[: -len(found) - 1 : -1]  # The newest ones are left.
         assert 1 <= len(found) < 30
         for one in found:
             number = made.index(one.config)

@@ -1,6 +1,6 @@
-"""LangGraph's graphs on the shipped checkpointer:
+"""LangGraph's graphs on the shipped checkpointer.
 
-questions, answers, a return to an earlier state, and `invoke`.
+Checked: questions, answers, a return to an earlier state, and `invoke`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Random operations on a thread:
+"""Random operations on a thread.
 
-the listed checkpoints are those that were stored, and the keys are consistent.
+The listed checkpoints are those that were stored, and the keys are consistent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Chains receive claims of a caller's sign-in:
+"""Chains receive claims of a caller's sign-in.
 
-only those that the operator names, and only chains receive them.
+They receive only those that the operator names, and only chains receive them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Python client against both hosts: exact through any cut, and clear about what cannot be."""
+"""The Python client on both hosts: exact results after any cut, and a clear error when that is impossible."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEXT = "".join(WORDS)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses of a client that is not in a hurry are not what is tested."""
+    """Shorten the client's pauses between attempts, because these tests do not test the pauses."""
     monkeypatch.setattr(client_stream, "BACKOFF_SECONDS", (0.01, 0.05))
 
 
@@ -61,7 +61,7 @@ async def test_a_result_has_the_text_of_each_stage_and_the_usage(gateway: Gatewa
     assert (await gateway.status(stream.id))["metadata"] == {"n": 1}
     assert await gateway.follow(stream.id).result() == result
     assert [event async for event in gateway.follow(stream.id, stream.last_event_id)] == []
-    again = await gateway.follow(stream.id, stream.last_event_id).result()  # it had ended before
+    again = await gateway.follow(stream.id, stream.last_event_id).result()  # The stream had already ended.
     assert (again.text, again.stages, again.usage) == ("ab", result.stages, result.usage)
 
 
@@ -116,7 +116,7 @@ async def test_a_failure_keeps_the_text_and_names_its_code(gateway: Gateway) -> 
     assert "x" not in str(failed.value)
     stream = gateway.stream(user=script(["kept", "x"], broken_at=1))
     [*_, last] = [event async for event in stream]
-    with pytest.raises(StreamFailed) as again:  # it had ended before
+    with pytest.raises(StreamFailed) as again:  # The stream had already ended.
         await gateway.follow(stream.id, last.id).result()
     assert (again.value.text, again.value.code) == ("kept", last.data["code"])
 
@@ -163,7 +163,7 @@ async def test_code_without_an_event_loop_has_the_same(host: Host) -> None:
 
 
 class Scripted:
-    """Answers of a gateway that does what ours does rarely: a transport for httpx."""
+    """An httpx transport with fixed answers, for answers that our gateway rarely gives."""
 
     def __init__(self, *answers: httpx.Response) -> None:
         self.answers = list(answers)
@@ -283,7 +283,7 @@ async def test_what_is_no_gateway_is_told_as_such_and_a_broken_answer_is_asked_f
 
 
 class Broken(httpx.Response):
-    """Something on the way has spoiled the compression."""
+    """An answer whose compression was damaged on the way."""
 
     def __init__(self) -> None:
         super().__init__(200, stream=httpx.ByteStream(b"no gzip"), headers={"content-encoding": "gzip"})

@@ -1,4 +1,4 @@
-"""Questions and answers by our own clients."""
+"""Questions and answers with our own clients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_each_client_tells_what_is_asked_and_answers_it(redis_url: str) ->
             assert (result.interrupted, first.interrupted) == (True, True)
             [question] = result.interrupts
             assert first.interrupts == [question]
-            again = await gateway.follow(first.id, first.last_event_id).result()  # it had ended before
+            again = await gateway.follow(first.id, first.last_event_id).result()  # It had already ended.
             assert (again.interrupted, again.interrupts) == (True, [question])
             second = gateway.resume(first.id, {question["id"]: 1})
             [more] = (await second.result()).interrupts

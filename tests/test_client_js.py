@@ -1,4 +1,4 @@
-"""The JavaScript client: by itself, by its types, and against both hosts as the Python client is."""
+"""The JavaScript client: its own tests, its types, and the tests of the Python client on both hosts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT = "".join(WORDS)
 
 
 async def client(url: str, **call: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The events that a call of web/client.js gives, and its result or error."""
+    """Return the events that a call of web/client.js yields, and its result or error."""
     *events, end = await node("ask.mjs", url, json.dumps(call))
     return [line["event"] for line in events], end
 
@@ -60,7 +60,7 @@ async def test_a_stream_has_text_stages_usage_and_status(host: Host) -> None:
         client(url, status=result["id"]),
     )
     assert rest == (events, {"result": result})
-    assert after == ([], {"result": {**result, "finishReason": ""}})  # it had ended before
+    assert after == ([], {"result": {**result, "finishReason": ""}})  # The stream had already ended.
     assert (status[1]["result"]["metadata"], status[1]["result"]["text"]) == ({"n": 1}, "ab")
 
 

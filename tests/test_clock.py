@@ -1,4 +1,7 @@
-"""Row 31: Redis's clock goes back ten minutes, as at a failover; what was set by the old one is over."""
+"""Row 31 of docs/faults.md.
+
+Redis's clock goes back ten minutes, as at a failover. Times that were set by the old clock count as over.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from workers.delivery.consumer import Loop
 from workers.delivery.sweeper import Sweeper
 
 LEASE_SECONDS = 1.0
-TAKEN_SECONDS = 3 * (LEASE_SECONDS + 2.0)  # the promise is another attempt within the lease and 2 s
+TAKEN_SECONDS = 3 * (LEASE_SECONDS + 2.0)  # The promise: another attempt starts within the lease and 2 s.
 BACK_SECONDS = -600
 
 
@@ -29,7 +32,7 @@ async def fine(_: Any) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def clock(folder: Path) -> AsyncIterator[tuple[ClockServer, Redis, Jobs]]:
-    """A Redis whose clock can be moved, and a process that uses it."""
+    """Yield a Redis whose clock can be moved, and a process that uses this Redis."""
     async with (
         ClockServer(folder) as server,
         Redis.from_url(server.url) as redis,
@@ -49,7 +52,7 @@ async def running(work: Any) -> AsyncIterator[None]:
 
 
 async def turn_taken(redis: Redis) -> None:
-    """Wait until somebody has the sweeper's turn, and it has not yet run out."""
+    """Wait until a sweeper has the turn and the turn is not yet over."""
 
     async def condition() -> bool:
         return bool(await redis.exists("turn:sweep"))
@@ -58,7 +61,10 @@ async def turn_taken(redis: Redis) -> None:
 
 
 async def dies(jobs: Jobs, *, settled: bool) -> str:
-    """A stream whose worker is dead; `settled`: its message is gone, too."""
+    """Start a stream whose worker is dead, and return its id.
+
+    If `settled` is true, delete its queue message, too.
+    """
     stream_id = await jobs.stream("q")
     delivery = await jobs.delivery()
     if settled:
@@ -82,7 +88,10 @@ async def test_the_server_tells_the_time_that_it_is_told(tmp_path: Path) -> None
 async def test_fault_31_a_dead_workers_job_goes_on_in_time_though_the_clock_went_back(
     tmp_path: Path, claimed: str, settled: bool
 ) -> None:
-    """Lease, index, turn and pending message are ten minutes away; nobody watches the stream."""
+    """By the new clock, lease, index, turn and pending message end only in ten minutes.
+
+    No reader watches the stream.
+    """
     async with clock(tmp_path) as (server, redis, jobs), Jobs(server.url, lease=LEASE_SECONDS) as other:
         async with running(Sweeper(jobs.log, jobs.queue, backoff=LEASE_SECONDS).run()):
             await turn_taken(redis)
@@ -118,14 +127,14 @@ async def test_fault_31_a_way_back_is_told_also_when_the_turn_was_free(tmp_path:
         assert await jobs.log.take_turn("sweep", 60_000) == "back"
         await server.move(0)
         await redis.delete("turn:sweep")
-        assert await jobs.log.take_turn("sweep", 60_000) == "yes"  # forward is no way back
+        assert await jobs.log.take_turn("sweep", 60_000) == "yes"  # A clock that goes forward is no problem.
 
 
 @pytest.mark.slow
 async def test_fault_31_a_sweep_that_fails_after_the_way_back_is_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clock goes back at a failover, which is when the store is out of reach as well."""
+    """A clock goes back at a failover. At that moment the store is also unavailable."""
     async with clock(tmp_path) as (server, _, jobs):
         await dies(jobs, settled=True)
         assert await jobs.log.take_turn("sweep", 1) == "yes"

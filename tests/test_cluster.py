@@ -1,4 +1,7 @@
-"""The product on a real cluster of three, over keys on every node; and on one server, at no cost."""
+"""The product on a real cluster of three nodes, with keys on every node.
+
+On one server it costs nothing more.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from tests.support.redis_cluster import ClusterNode, RedisCluster
 from tests.support.redis_server import free_port, maps_asked
 
 NAME = "holdfast-test"
-EACH = 3  # streams on each node
+EACH = 3  # Streams on each node.
 BOUND_SECONDS = 60
 
 
@@ -47,7 +50,7 @@ async def routed(url: str, timeout: float = 5.0) -> AsyncIterator[Router]:
 
 @asynccontextmanager
 async def relaying(url: str) -> AsyncIterator[Following]:
-    """What a web process holds, as the gateway makes it."""
+    """Yield the log, hub and relay of a web process, made in the way of the gateway."""
     async with routed(url) as router:
         log, orphans = Log(router), list[str]()
 
@@ -72,7 +75,7 @@ async def relaying(url: str) -> AsyncIterator[Following]:
 
 
 async def streams(cluster: RedisCluster, log: Log, each: int = EACH) -> dict[ClusterNode, list[Stream]]:
-    """So many on each node."""
+    """Create streams until each node has `each` of them, and return the streams by node."""
     found: dict[ClusterNode, list[Stream]] = {node: [] for node in cluster.nodes[:3]}
     while any(len(made) < each for made in found.values()):
         stream = await Stream.create(log)
@@ -128,7 +131,8 @@ async def test_the_log_works_on_every_node() -> None:
             sorted(stream.id for stream in group) for group in made.values()
         )
         running = {group[2].id for group in made.values()}
-        assert await quota.admit("alice", new_stream_id()) == len(running)  # the ended ones are found
+        # The quota finds that the others have ended.
+        assert await quota.admit("alice", new_stream_id()) == len(running)
         for part in by_node:
             for stream_id, head in zip(part, await log.heads(part), strict=True):
                 assert (head.lease_left_ms is not None) == (stream_id in running)
@@ -136,7 +140,7 @@ async def test_the_log_works_on_every_node() -> None:
         for group in made.values():
             third = group[2]
             await third.claim_again()
-            await log.append(third._claim, third._end, b"", "", 1)  # its lease ends in a moment
+            await log.append(third._claim, third._end, b"", "", 1)  # The lease ends in a moment.
         async with asyncio.timeout(BOUND_SECONDS):
             while len(await log.due(100)) < 3:
                 pass
@@ -147,7 +151,7 @@ async def test_the_log_works_on_every_node() -> None:
 
 @pytest.mark.slow
 async def test_a_lease_is_read_by_the_clock_of_its_own_node() -> None:
-    """Clocks of nodes differ; a lease's end was set by the node that has the stream."""
+    """The clocks of nodes differ. The node that stores a stream sets the end of its lease."""
     async with RedisCluster() as cluster, routed(cluster.url) as router:
         log = Log(router)
         made = await one_each(cluster, log)
@@ -169,7 +173,7 @@ async def test_a_lease_is_read_by_the_clock_of_its_own_node() -> None:
 @pytest.mark.slow
 async def test_the_queue_works_on_a_cluster() -> None:
     async with RedisCluster() as cluster, AsyncExitStack() as stack:
-        for name in ("one", "another", "third"):  # likely not all on one node
+        for name in ("one", "another", "third"):  # Probably not all on one node.
             two = [await stack.enter_async_context(routed(cluster.url)) for _ in range(2)]
             queue = RedisQueue(*two, name=name, consumer="c", lease_ms=60_000, keep_ms=60_000)
             await queue.enqueue(Message("job"))
@@ -202,7 +206,7 @@ async def test_one_subscriber_connection_hears_of_streams_on_every_node() -> Non
 
 @pytest.mark.slow
 async def test_a_run_on_a_cluster() -> None:
-    """`python -m gateway all`, streams until every node has had some."""
+    """Run `python -m gateway all`, and start streams until every node has stored at least one."""
     async with RedisCluster() as cluster, ModelServer() as model:
         environment = {"REDIS_URL": cluster.url, **model.environment()}
         async with (
@@ -273,7 +277,7 @@ async def test_a_cluster_without_slots_is_unavailable_until_it_has_them() -> Non
                     try:
                         assert await router.call("GET", "k") is None
                         break
-                    except StoreUnavailable:  # CLUSTERDOWN, for a moment
+                    except StoreUnavailable:  # CLUSTERDOWN, for a moment.
                         await asyncio.sleep(0.02)
     finally:
         await node.stop()

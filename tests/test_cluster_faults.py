@@ -1,4 +1,7 @@
-"""A cluster that changes under way: a slot that moves, a node that dies, comes back, or has a successor."""
+"""A cluster that changes during work.
+
+Examples: a slot moves, or a node dies, restarts, or is replaced by its replica.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ from tests.test_cluster import NAME, one_each, relaying, routed
 
 pytestmark = pytest.mark.slow
 BOUND_SECONDS = 30
-SOON_SECONDS = 10.0  # far less than twenty time-outs
+SOON_SECONDS = 10.0  # Seconds. Far less than twenty time limits.
 
 
 async def again(work: Callable[[], Awaitable[object]]) -> None:
-    """As a worker does: once more while the store is unavailable."""
+    """Repeat the work while the store is unavailable, as a worker does."""
     async with asyncio.timeout(BOUND_SECONDS):
         while True:
             try:
@@ -37,7 +40,10 @@ async def again(work: Callable[[], Awaitable[object]]) -> None:
 
 
 async def test_a_stream_is_written_on_while_its_slot_moves() -> None:
-    """Before the move, in the middle (its keys are still here, then there already), and behind it."""
+    """Write before the move, during the move, and after it.
+
+    During the move the keys are first on the old node and then on the new one.
+    """
     async with RedisCluster() as cluster, relaying(cluster.url) as f:
         stream = await Stream.create(f.log)
         key = f.log.keys(stream.id)[0]
@@ -58,13 +64,16 @@ async def test_a_stream_is_written_on_while_its_slot_moves() -> None:
             seen = await source.said("MOVED")
             await stream.end()
             whole = await reader.all()
-            assert await source.said("MOVED") == seen  # the map has been told
+            assert await source.said("MOVED") == seen  # The map already has the slot's new node.
         for text in (b"before", b"still here", b"there already", b"behind"):
             assert whole.count(b'"' + text + b'"') == 1
 
 
 async def test_a_writer_goes_on_while_its_slot_moves() -> None:
-    """What goes by callback knows no cluster's words: the task follows them, and then the callback again."""
+    """A callback command cannot follow ASK or MOVED.
+
+    The writer's task repeats it and follows them, and later commands use the callback again.
+    """
     async with RedisCluster() as cluster, routed(cluster.url) as router:
         log = WatchedLog(router)
         stream = await Stream.create(log)
@@ -76,7 +85,7 @@ async def test_a_writer_goes_on_while_its_slot_moves() -> None:
         target = next(node for node in cluster.nodes if node is not source)
 
         async def say(*words: str) -> tuple[int, int]:
-            """How many of them the callback has sent, and how many the task."""
+            """Return how many words the callback has sent, and how many the task."""
             posted, asked = log.posted, log.asked
             for word in words:
                 await writer.put(protocol.text(word, deployment="d", stage="s"))
@@ -87,7 +96,7 @@ async def test_a_writer_goes_on_while_its_slot_moves() -> None:
         assert await say("b ", "c ") == (2, 0)
         await cluster.begin_move(slot, source, target)
         await cluster.move_keys(slot, source, target)
-        assert await say("d ", "e ") == (2, 2)  # ASK: it is there for the moment
+        assert await say("d ", "e ") == (2, 2)  # ASK: the keys are on the target for now.
         await cluster.end_move(slot, target)
         await say("f ")
         assert (await say("g ", "h "))[1] == 0
@@ -99,7 +108,7 @@ async def test_a_writer_goes_on_while_its_slot_moves() -> None:
 
 
 async def test_after_a_node_has_not_answered_a_callback_the_map_is_asked_for_before_anything_else() -> None:
-    """It may have a successor: to wait for it once more would take most of a lease."""
+    """A replica may have replaced the node. To wait for the old node again would take most of a lease."""
     async with RedisCluster() as cluster, routed(cluster.url, 0.5) as router:
         [stream, *_] = await one_each(cluster, Log(router))
         key = Log.keys(stream.id)[0]
@@ -125,7 +134,10 @@ async def test_after_a_node_has_not_answered_a_callback_the_map_is_asked_for_bef
 
 
 async def test_each_slot_that_has_moved_is_told_once() -> None:
-    """Sooner than the whole map may be asked for again."""
+    """The node answers MOVED once for each slot.
+
+    The slots move faster than the whole map may be read again.
+    """
     async with RedisCluster() as cluster, routed(cluster.url) as router:
         source, target = cluster.nodes[:2]
         keys = [f"{{{n}}}" for n in range(100) if cluster.owner(f"{{{n}}}") is source][:5]
@@ -138,7 +150,7 @@ async def test_each_slot_that_has_moved_is_told_once() -> None:
 
 
 async def test_many_commands_at_once_are_sent_on_one_by_one() -> None:
-    """Half of the keys are on their way: each answer is that of its own command."""
+    """Half of the keys have moved already. Each answer must belong to its own command."""
     async with RedisCluster() as cluster, routed(cluster.url) as router:
         keys = [f"{{tag}}:{number}" for number in range(40)]
         slot, source = key_slot(b"tag"), cluster.owner("{tag}")
@@ -158,10 +170,11 @@ async def test_many_commands_at_once_are_sent_on_one_by_one() -> None:
 async def test_a_node_that_dies_takes_only_its_own_streams_along_and_brings_them_back() -> None:
     async with RedisCluster() as cluster, relaying(cluster.url) as f:
         made = await one_each(cluster, f.log)
-        dead, *others = made  # the first node is the one in the URL
+        dead, *others = made  # The first node is the one in the URL.
         await cluster.nodes[0].kill()
         for stream in others:
-            async with reading(f.relay, stream) as [reader]:  # subscribed, wherever that was before
+            # The dead node had some subscriptions; they move.
+            async with reading(f.relay, stream) as [reader]:
                 await stream.texts("a")
                 await stream.end()
                 assert b'"a"' in await reader.all()
@@ -171,7 +184,7 @@ async def test_a_node_that_dies_takes_only_its_own_streams_along_and_brings_them
                 await dead.texts("a")
         assert monotonic() - began < SOON_SECONDS
         for _ in range(20):
-            await f.log.now_ms()  # any node will do
+            await f.log.now_ms()  # Any node can answer this.
         assert await f.log.due(100) == []
         await cluster.nodes[0].start()
         await again(lambda: dead.texts("a"))
@@ -190,7 +203,7 @@ async def test_the_hub_looks_at_the_streams_of_the_nodes_that_are_left() -> None
             await until(lambda: all(reader.frames for reader in (first, second, third)))
             await cluster.nodes[2].kill()
             for stream in made[:2]:
-                await stream.claim_again()  # an end of lease that only a look can notice
+                await stream.claim_again()  # No publish: only a poll can notice the lease end.
                 await f.log.append(stream._claim, stream._end, b"", "", 200)
             await until(lambda: {stream.id for stream in made[:2]} <= set(f.orphans))
 

@@ -1,4 +1,4 @@
-"""Which node, which name: what `CLUSTER SLOTS` says, with and without hosts and names, and over TLS."""
+"""The address and name of each node from `CLUSTER SLOTS`: with and without hosts and names, and over TLS."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def node(host: bytes | None, *names: bytes) -> list[Any]:
         (node(None), Node("asked.example", 7000, "asked.example")),
         (node(b""), Node("asked.example", 7000, "asked.example")),
         (node(b"?"), Node("asked.example", 7000, "asked.example")),
-        ([b"::1", 7000, b"id"], Node("::1", 7000, "redis.example")),  # before Redis 7
+        ([b"::1", 7000, b"id"], Node("::1", 7000, "redis.example")),  # Before Redis 7.
     ],
 )
 def test_a_nodes_address_and_name(said: list[Any], known: Node) -> None:
@@ -88,7 +88,7 @@ def test_another_node_is_spoken_to_in_the_same_way() -> None:
 @pytest.mark.slow
 @pytest.mark.tls
 async def test_over_tls_an_announced_address_is_checked_for_the_name_in_the_url(tmp_path: Path) -> None:
-    """The certificate names `localhost` alone; the nodes say 127.0.0.1."""
+    """The certificate is only for `localhost`; the nodes announce 127.0.0.1."""
     certify(tmp_path, "localhost")
     async with RedisCluster(tls=tmp_path, host="localhost") as cluster, relaying(cluster.url) as f:
         for stream in await one_each(cluster, f.log):

@@ -1,4 +1,7 @@
-"""What an instance imports before its first request, and that the rest comes later and still works."""
+"""The modules that an instance imports before its first request.
+
+The others are imported later and still work.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ TEMPLATES = {
     "APPLICATIONINSIGHTS_CONNECTION_STRING": CONNECTION,
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": "Authorization=AAD",
 }
-# Half a second and more of a core, each; and what belongs to another host, or to a developer.
+# LATER: each import needs half a second or more of processor time. NEVER: modules of another host, or for
+# developers.
 LATER = (
     "azure.monitor",
     "azure.identity",

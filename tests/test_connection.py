@@ -1,6 +1,6 @@
-"""One pipelined connection on a real Redis:
+"""One pipelined connection on a real Redis.
 
-order, cancellation, loss of the connection, and the server's errors.
+Checked: order, cancellation, loss of the connection, and the server's errors.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ async def test_fault_10_a_demoted_server_is_unavailable_and_reads_still_work() -
             await stream.texts("b")
         assert (await f.log.read(stream.id, None)).frames == await stream.log_bytes(redis)
         await redis.config_set("replica-serve-stale-data", "no")
-        with pytest.raises(StoreUnavailable):  # MASTERDOWN
+        with pytest.raises(StoreUnavailable):  # The server answers MASTERDOWN.
             await f.log.read(stream.id, None)
         await redis.execute_command("REPLICAOF", "NO", "ONE")
         await stream.texts("b")

@@ -1,6 +1,6 @@
-"""The headers for browsers, on both hosts:
+"""The headers for browsers, on both hosts.
 
-which pages may send requests (fault 24), and what our own page may do.
+Checked: which pages may send requests (fault 24), and what our own page may do.
 """
 
 from __future__ import annotations

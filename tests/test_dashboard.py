@@ -64,9 +64,9 @@ def queries() -> list[str]:
 
 
 def asked(query: str) -> set[str]:
-    """Return the metrics that a query uses:
+    """Return the metrics that a query uses.
 
-    all its words except strings, variables and the words of PromQL.
+    These are all its words except strings, variables and the words of PromQL.
     """
     bare = re.sub(r'"[^"]*"|\$\w+|\[[^]]*\]', "", query)
     return set(re.findall(r"[a-z_]{2,}", bare)) - WORDS

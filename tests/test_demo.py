@@ -1,6 +1,6 @@
-"""The scripted chain `demo`:
+"""The scripted chain `demo`.
 
-what it shows, how fast, and that it survives the kills that its text invites to.
+Checked: what it shows, how fast, and that it survives the kills that its text invites to.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from tests.support.queued import StorageTap
 pytest_plugins = ("tests.hosts", "tests.cloud")
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.functions, pytest.mark.slow]
 
-TRIES = 3  # Azure's client sends one call so many times.
+TRIES = 3  # Azure's client tries one call three times.
 
 
 class Reader:

@@ -1,7 +1,7 @@
-"""The built packages:
+"""The built packages.
 
-their content, their dependencies, and that they work where nothing else is installed. `make dist-test`
-installs them with each extra from the registry, which takes minutes.
+Checked: their content, their dependencies, and that they work where nothing else is installed. `make
+dist-test` installs them with each extra from the registry, which takes minutes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The open port of a process, on real sockets:
+"""The open port of a process, on real sockets.
 
-floods, places for connections, accepted host names, its backlog.
+Checked: floods, places for connections, accepted host names, its backlog.
 """
 
 from __future__ import annotations

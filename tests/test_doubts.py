@@ -149,7 +149,7 @@ async def test_by_default_it_is_called_again(redis_url: str, alone: bool) -> Non
 async def test_one_that_may_not_be_called_again_ends_the_stream(
     redis_url: str, unknown: str, alone: bool
 ) -> None:
-    """This is also true if the chain catches the error, and for `ask` if the chain cannot ask anybody."""
+    """The stream also ends if the chain catches the error, and with `ask` if nobody can be asked."""
     paying = Paying(f"doubt-{unknown}-{alone}".lower(), unknown, alone=alone)
     async with Jobs(redis_url) as jobs:
         stream_id = await jobs.stream(ASKED, chain=paying.name)

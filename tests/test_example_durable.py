@@ -54,7 +54,7 @@ async def run(redis_url: str, model: ModelServer, instance: str, topic: str) -> 
 
 
 async def test_an_activity_that_is_tried_again_takes_its_stream_over(redis_url: str, redis: Redis) -> None:
-    text = script(["c ", "d ", "e "], cut_at=2, cut_times=2)  # the connection to the model breaks once
+    text = script(["c ", "d ", "e "], cut_at=2, cut_times=2)  # The connection to the model breaks once.
     async with Scripted(text) as model:
         ended = await run(redis_url, model, "order-17", "a topic")
         questions = len(model.requests)

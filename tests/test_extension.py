@@ -24,7 +24,7 @@ from gateway.hosts import functions_extension
 from tests.support.processes import REPOSITORY
 
 pytestmark = pytest.mark.functions
-runtime = pytest.importorskip("azure_functions_runtime.http_v2")  # needs Python 3.13
+runtime = pytest.importorskip("azure_functions_runtime.http_v2")  # It needs Python 3.13.
 
 SECRET = "function-key-7f3a"
 HOST_IDLE_SECONDS = 60  # .NET's PooledConnectionIdleTimeout

@@ -26,9 +26,9 @@ KEY = "key-canary-0815"
 
 
 def real_client(url: str, **options: Any) -> None:
-    """Register the chain `real-client`:
+    """Register the chain `real-client`.
 
-    a real client of the scripted model, which does not retry by itself.
+    The chain is a real client of the scripted model, which does not retry by itself.
     """
     settings = {"base_url": f"{url}/v1", "api_key": KEY, "max_retries": 0, "model": "m", **options}
 

@@ -127,7 +127,7 @@ class Attached:
             client.stream("GET", url, headers={"accept": "text/event-stream"}) as answer,
         ):
             assert answer.status_code == 200
-            async for chunk in answer.aiter_raw():  # raises when the connection is cut
+            async for chunk in answer.aiter_raw():  # This raises when the connection is cut.
                 self.frames += chunk
 
     async def has(self, words: bytes) -> None:

@@ -1,6 +1,6 @@
-"""The first steps of a new user:
+"""The first steps of a new user.
 
-no settings, ask by curl, kill the server ten times, get every token once.
+Configure nothing, ask by curl, kill the server ten times, and get every token once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""AG-UI with its official client, unmodified, on both hosts:
+"""AG-UI with its official client, unmodified, on both hosts.
 
-exact events after any cut. An agent that `resumes` uses the lines of docs/formats.md as its `fetch`:
+The events are exact after any cut. An agent that `resumes` uses the lines of docs/formats.md as its `fetch`:
 `tests/node/agui.mjs` reads these lines.
 """
 

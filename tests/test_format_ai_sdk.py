@@ -1,6 +1,6 @@
-"""Vercel's AI SDK, versions 5 to 7, unmodified:
+"""Vercel's AI SDK, versions 5 to 7, unmodified.
 
-chats on both hosts, through cuts and the deaths of workers.
+Checked: chats on both hosts, through cuts and the deaths of workers.
 """
 
 from __future__ import annotations

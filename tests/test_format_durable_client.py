@@ -84,9 +84,9 @@ async def test_through_cuts_at_random_bytes_to_the_exact_log(host: Host, live: s
 
 @LIVE
 async def test_of_an_answer_that_is_cut_in_the_middle_nothing_is_handed_over(host: Host, live: str) -> None:
-    """The large text is in the live answer and in the page after it:
+    """The large text is in the live answer and in the page after it.
 
-    either may be cut. The client reports no error if the cut answer contains the stream's end, but it never
+    Either may be cut. The client reports no error if the cut answer contains the stream's end, but it never
     returns that answer.
     """
     first, second = random.randrange(2500, 8000), random.randrange(1000, 8000)

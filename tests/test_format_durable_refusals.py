@@ -1,6 +1,6 @@
-"""Requests of Durable Streams' readers that are refused, on both hosts:
+"""Requests of Durable Streams' readers that are refused, on both hosts.
 
-rules, owners, limits, lost or expired data.
+Checked: rules, owners, limits, lost or expired data.
 """
 
 from __future__ import annotations

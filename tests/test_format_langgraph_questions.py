@@ -1,7 +1,7 @@
-"""Questions and answers with npm's LangGraph SDK:
+"""Questions and answers with npm's LangGraph SDK.
 
-each way in which a graph may stop to ask, on one gateway. test_format_langgraph_command.py has the same tests
-with PyPI's SDK.
+The cases are all the ways in which a graph may stop to ask, on one gateway.
+test_format_langgraph_command.py has the same tests with PyPI's SDK.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""All readers of a stream in a process share one projection:
+"""All readers of a stream in a process share one projection.
 
-the same bytes, in any order, within its size limit.
+Each reader gets the same bytes, in any order, and the projection stays within its size limit.
 """
 
 from __future__ import annotations

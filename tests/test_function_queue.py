@@ -1,6 +1,6 @@
-"""The app with Azure's own parts:
+"""The app with Azure's own parts.
 
-the Functions runtime, its queue and timer listeners, Storage's emulator.
+The parts are the Functions runtime, its queue and timer listeners, and Storage's emulator.
 """
 
 from __future__ import annotations
