@@ -175,6 +175,16 @@ async def test_a_reader_that_goes_in_the_middle_of_a_long_frame_harms_nobody() -
     assert told == b"".join(f for _, fs in plain(whole) for f in fs)
 
 
+async def test_a_reader_behind_an_event_of_many_frames_is_told_none_of_them_again() -> None:
+    whole = log_of([" ".join("w" for _ in range(200))])
+    shared = made_of(MemoryLog(whole[: whole.rindex(b"id: ")]))  # the text is its last event
+    await shared.catch_up()
+    assert shared.frames == 200
+    assert shared.last is not None
+    assert b"".join(await shared.rest(shared.last, Words().wants)) == b""
+    assert Place.parse(str(shared.last)) == shared.last
+
+
 async def test_another_log_in_its_place_is_noticed() -> None:
     mine, other = log_of(TEXTS), log_of(TEXTS[:5] + ["x y z"] * 3, OTHER)
     log = MemoryLog(mine)

@@ -17,8 +17,8 @@ from gateway.formats.agui.known import begun_as, keep, newest_of, projection_of,
 from gateway.formats.agui.request import Asked, Run, asked_of, run_of, spelled
 from gateway.formats.agui.told import ChainNotFound, refused
 from gateway.formats.base.projection import Place
-from gateway.formats.base.serving import Route, begin, follow, stands
-from gateway.protocol.errors import CursorLost, Invalid, Malformed, NotWaiting, StreamNotFound, ThreadWaiting
+from gateway.formats.base.serving import Route, begin, follow, place_given, stands
+from gateway.protocol.errors import CursorLost, Invalid, NotWaiting, StreamNotFound, ThreadWaiting
 from gateway.store.record import WAITING, Record
 from gateway.streams.service import Gateway
 from gateway.streams.start import read_json
@@ -128,10 +128,7 @@ def _after(request: Request) -> Place | None:
     given = request.headers.get("last-event-id", query.get("last_event_id", query.get("offset", "")))
     if given in _FROM_THE_START:
         return None
-    try:
-        return Place.parse(given)
-    except ValueError:
-        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+    return place_given(given)
 
 
 ROUTES = (

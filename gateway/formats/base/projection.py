@@ -34,7 +34,8 @@ _PLACE = re.compile(r"([0-9]{1,10}-[0-9a-f]{4})\.([0-9]{1,6})")
 # contains the tag that shows whether it belongs to this log.
 _FRAME_BITS, _TAG_BITS = 6, 16
 _LARGEST = 2**53
-MOST_FRAMES = 1 << _FRAME_BITS  # the most frames of one event
+MOST_FRAMES = 1 << _FRAME_BITS  # the most frames of one event in a format that numbers its places
+_LAST_FRAME = 999_999  # the largest frame number that `Place.parse` reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,11 @@ class Place:
         if found is None:
             raise ValueError("not a place in a stream")
         return cls(Cursor.parse(found[1]), int(found[2]))
+
+    @classmethod
+    def behind(cls, event_id: str) -> Place:
+        """Return the place after all frames of this event. Raises ValueError for what is no event id."""
+        return cls(Cursor.parse(event_id), _LAST_FRAME)
 
     @classmethod
     def of_number(cls, number: int) -> Place:

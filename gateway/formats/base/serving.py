@@ -18,7 +18,7 @@ from starlette.responses import Response
 from gateway.formats.base.projection import Place, Projection, alive, events, projected
 from gateway.formats.base.shared_frames import shared
 from gateway.protocol import Cursor, sse
-from gateway.protocol.errors import CursorLost, StoreUnavailable, StreamGone
+from gateway.protocol.errors import CursorLost, Malformed, StoreUnavailable, StreamGone
 from gateway.relay.reader import Ending
 from gateway.runtime.json_pieces import pieces
 from gateway.store.record import Record
@@ -110,6 +110,14 @@ def follow(
     if wrap is not None:
         made = wrap(made)
     return CutStream(alive(made, gateway.settings.heartbeat), headers, ending, ages=ages)
+
+
+def place_given(text: str) -> Place:
+    """Read the place in a `Last-Event-ID`. Raises Malformed."""
+    try:
+        return Place.parse(text)
+    except ValueError:
+        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
 
 
 async def stands(gateway: Gateway, record: Record, after: Place) -> bool:

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
-from gateway.formats.base.projection import MOST_FRAMES, Frame, Place, Projection, events
+from gateway.formats.base.projection import Frame, Place, Projection, events
 from gateway.protocol import Cursor, EventType, sse
 from gateway.protocol.errors import CursorLost
 from gateway.runtime.json_pieces import is_long
@@ -134,7 +134,7 @@ class SharedProjection:
         """Where a reader stands who has all frames so far."""
         if not self._events:
             return None
-        return Place(Cursor.parse(id_of(self._events[-1])), MOST_FRAMES - 1)
+        return Place.behind(id_of(self._events[-1]))
 
     def place_of(self, frame: int) -> Place:
         """Return the place of a frame; `frame` is its number in the stream, from 0."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from gateway.formats.base.projection import Place, Projection, projected
 from gateway.formats.base.shared import Stale, Trimmed, ends_of, id_of, projections
-from gateway.protocol import Cursor, sse
+from gateway.protocol import sse
 from gateway.protocol.errors import StoreUnavailable, StreamGone
 from gateway.relay.reader import Ending, Why
 from gateway.store.record import Record
@@ -17,7 +17,6 @@ from gateway.streams.service import Gateway
 
 PIECE_BYTES = 256 * 1024
 T = TypeVar("T")
-_LAST_FRAME = 10**6  # of any event: a reader who has all of them
 
 
 async def shared(
@@ -51,7 +50,7 @@ async def shared(
                     continue
                 told = await one.of(chunk, projection.wants)
                 every.grew(one)
-                at = Place(Cursor.parse(id_of(ends_of(chunk)[1])), _LAST_FRAME)
+                at = Place.behind(id_of(ends_of(chunk)[1]))
                 for piece in pieces_of(told):
                     yield piece
         return

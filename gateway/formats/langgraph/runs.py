@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 import gateway.formats.langgraph.told as told
 from gateway.formats.base.projection import Place
-from gateway.formats.base.serving import Route, at_its_end, begin, follow, stands
+from gateway.formats.base.serving import Route, at_its_end, begin, follow, place_given, stands
 from gateway.formats.langgraph.names import chain_of
 from gateway.formats.langgraph.projection import RUN_STATUS
 from gateway.formats.langgraph.request import (
@@ -40,8 +40,7 @@ from gateway.formats.langgraph.threads import (
     refused,
     whole_number,
 )
-from gateway.protocol import Cursor
-from gateway.protocol.errors import Invalid, Malformed, NotWaiting, ThreadBusy, ThreadMoved
+from gateway.protocol.errors import Invalid, NotWaiting, ThreadBusy, ThreadMoved
 from gateway.runtime.off_loop import aside
 from gateway.store.record import Record
 from gateway.streams.purging import purge
@@ -52,7 +51,6 @@ from gateway.web.answers import answered, json_answer
 from gateway.web.headers import SECURE
 
 _FROM_THE_START = ("-1", "0", "")
-_LAST_FRAME = 999  # the highest frame number that an event can have
 # A start fails with ThreadBusy after this many tries, if each time another request started its run first.
 _TURNS = 10
 _PAGE = (("limit", 10), ("offset", 0))
@@ -325,13 +323,10 @@ def _after(request: Request, record: Record) -> Place | None:
     """Return the place after which the frames are sent; None: from the start. Raises Malformed."""
     given = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
     if given is None:
-        return Place(Cursor.parse(record.last_id), _LAST_FRAME)  # only frames from now on
+        return Place.behind(record.last_id)  # only frames from now on
     if given in _FROM_THE_START:
         return None
-    try:
-        return Place.parse(given)
-    except ValueError:
-        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+    return place_given(given)
 
 
 ROUTES = (

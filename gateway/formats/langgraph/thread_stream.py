@@ -15,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.formats.base.projection import Place, alive, projected
-from gateway.formats.base.serving import Route
+from gateway.formats.base.serving import Route, place_given
 from gateway.formats.langgraph.next_run import awaited
 from gateway.formats.langgraph.threads import Thread, name_of, refused
-from gateway.protocol import Cursor, sse
-from gateway.protocol.errors import Invalid, Malformed
+from gateway.protocol import sse
+from gateway.protocol.errors import Invalid
 from gateway.relay.reader import Ending, Why
 from gateway.store.record import Record
 from gateway.streams.service import Gateway
@@ -27,7 +27,6 @@ from gateway.web import request_head
 from gateway.web.answers import answered
 from gateway.web.event_stream import CutStream
 
-_LAST_FRAME = 999  # the highest frame number that an event can have
 _MODES = ("run_modes",)
 
 
@@ -44,7 +43,7 @@ async def langgraph_thread_stream(gateway: Gateway, request: Request) -> Respons
     run, after = _after(request)
     gateway.parts.hub.check_room(owner=thread.owner)
     if not run and (newest := await thread.newest()) is not None:
-        run, after = newest.id, Place(Cursor.parse(newest.last_id), _LAST_FRAME)
+        run, after = newest.id, Place.behind(newest.last_id)
     ending = Ending()
     frames = _frames(thread, run, after, ending)
     return CutStream(alive(frames, gateway.settings.heartbeat), {}, ending)
@@ -108,10 +107,7 @@ def _after(request: Request) -> tuple[str, Place | None]:
     if given in ("", "-", "-1", "0"):
         return "", None
     run, _, place = given.partition("/")
-    try:
-        return run, Place.parse(place)
-    except ValueError:
-        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+    return run, place_given(place)
 
 
 ROUTES = (Route("GET", "/threads/{thread}/stream", langgraph_thread_stream),)

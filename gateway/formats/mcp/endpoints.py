@@ -18,7 +18,7 @@ from starlette.responses import Response
 from gateway.formats.base import rpc
 from gateway.formats.base.projection import Frame, Place
 from gateway.formats.base.rpc import Call, begin_call, read_call, result
-from gateway.formats.base.serving import Route, begin, follow, stands
+from gateway.formats.base.serving import Route, begin, follow, place_given, stands
 from gateway.formats.mcp import versions
 from gateway.formats.mcp.projection import Progress
 from gateway.formats.mcp.tools import NoTool, ToolCall, parse_tool_call, tool
@@ -99,10 +99,7 @@ async def mcp_resume(gateway: Gateway, request: Request) -> Response:
     if not given:
         raise MethodNotAllowed("GET is for who comes back to a call, with Last-Event-ID")
     stream, _, text = given[0].partition(".")
-    try:
-        place = Place.parse(text)
-    except ValueError:
-        raise Malformed("Last-Event-ID is not an event id of this gateway") from None
+    place = place_given(text)
     record = await gateway.find(stream, owner)
     request_head.note(record)
     kept = await gateway.parts.conversations.kept(owner, record.id, BEGAN)
