@@ -179,7 +179,7 @@ async def test_the_documents_lines_come_back_by_themselves_and_cancel(
 ) -> None:
     [code] = CODE.findall("".join(path.read_text() for path in DOCUMENTS))
     assert len(code.splitlines()) <= 12
-    chat, gate = Chat(talk, version, f"documented@{host.name}-{version}"), f"ai-lines-{host.name}-{version}"
+    chat, gate = Chat(talk, f"documented@{host.name}-{version}", version), f"ai-lines-{host.name}-{version}"
     question = script(["a", "b", "c", "d"], gate=gate, gate_at=3)
     async with Cutter(url(host).rstrip("/"), [0, 300, 600]) as cutter:
 
@@ -202,7 +202,7 @@ async def test_the_documents_lines_come_back_where_a_cut_was_made_a_clean_end(
     host: Host, talk: Talk, version: int
 ) -> None:
     [code] = CODE.findall("".join(path.read_text() for path in DOCUMENTS))
-    chat = Chat(talk, version, f"clean@{host.name}-{version}")
+    chat = Chat(talk, f"clean@{host.name}-{version}", version)
     async with CleanEnder(url(host).rstrip("/"), [520, 610]) as ender:
         await chat.does("documented", version=version, code=code.replace("http://127.0.0.1:7071", ender.url))
         await chat.tell("send", text=script(["a", "b", "c", "d"]))

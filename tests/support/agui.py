@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -17,42 +17,17 @@ from ag_ui.core import Event
 from ag_ui_validate import create_validator
 from pydantic import TypeAdapter
 
-from tests.support.programs import Talk, talking
+from tests.support.programs import Driven, Talk, talking
 
 _numbers = count()
 _EVENT: TypeAdapter[Any] = TypeAdapter(Event)
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
-    """An agent in the Node process. Its `name` is also the id of its thread."""
+class Agent(Driven):
+    """An agent in the Node process of `agui.mjs`. Its `name` is also the id of its thread."""
 
-    talk: Talk = field(repr=False)
-    name: str
-
-    async def tell(self, verb: str, **given: Any) -> None:
-        """Send a command to `agui.mjs`."""
-        await self.talk.tell(json.dumps({"agent": self.name, "does": verb, **given}))
-
-    def did(self, verb: str) -> list[dict[str, Any]]:
-        """Return the reported states of the agent, one for each finished command of this kind."""
-        return [line for line in self.talk.lines if line["agent"] == self.name and line.get("did") == verb]
-
-    async def does(self, verb: str, **given: Any) -> dict[str, Any]:
-        """Send a command to `agui.mjs`, wait until it is done, and return the state of the agent."""
-        times = len(self.did(verb)) + 1
-        await self.tell(verb, **given)
-        return await self.ends(verb, times)
-
-    async def ends(self, verb: str, times: int = 1) -> dict[str, Any]:
-        """Wait until `times` commands of this kind are done; return the agent's state after the last one."""
-        await self.talk.until(lambda _: len(self.did(verb)) >= times)
-        return self.did(verb)[-1]
-
-    async def shows(self, text: str, times: int = 1) -> None:
-        """Wait until the text of the last message has changed to this text `times` times."""
-        line = {"agent": self.name, "text": text}
-        await self.talk.until(lambda lines: lines.count(line) >= times)
+    KIND = "agent"
 
 
 Meets = Callable[..., Awaitable[Agent]]

@@ -7,7 +7,8 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from tests.support.processes import REPOSITORY
 
@@ -68,6 +69,39 @@ class Talk:
         assert self._process.returncode == 0, err.decode()
         self.lines += [json.loads(raw) for raw in out.splitlines()]
         return self.lines
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """A client that a script of tests/node drives. The script's lines name it in the field KIND."""
+
+    KIND: ClassVar[str]
+    talk: Talk = field(repr=False)
+    name: str
+
+    async def tell(self, verb: str, **given: Any) -> None:
+        """Send a command to the script."""
+        await self.talk.tell(json.dumps({self.KIND: self.name, "does": verb, **given}))
+
+    def did(self, verb: str) -> list[dict[str, Any]]:
+        """Return the reported states of the client, one for each finished command of this kind."""
+        return [line for line in self.talk.lines if line[self.KIND] == self.name and line.get("did") == verb]
+
+    async def does(self, verb: str, **given: Any) -> dict[str, Any]:
+        """Send a command to the script, wait until it is done, and return the state of the client."""
+        times = len(self.did(verb)) + 1
+        await self.tell(verb, **given)
+        return await self.ends(verb, times)
+
+    async def ends(self, verb: str, times: int = 1) -> dict[str, Any]:
+        """Wait until `times` commands of this kind are done; return the client's state after the last one."""
+        await self.talk.until(lambda _: len(self.did(verb)) >= times)
+        return self.did(verb)[-1]
+
+    async def shows(self, text: str, times: int = 1) -> None:
+        """Wait until the shown text has changed to this text `times` times."""
+        line = {self.KIND: self.name, "text": text}
+        await self.talk.until(lambda lines: lines.count(line) >= times)
 
 
 @asynccontextmanager
