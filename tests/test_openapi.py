@@ -45,7 +45,7 @@ MODES: dict[str, dict[str, Any]] = {
     "cors": {"cors_origins": ORIGIN},
 }
 # It becomes a `reset` event; foreign formats have it; its subclasses are told; of a start that begins again.
-NEVER_TOLD = {"log_lost", "conversation_busy", "thread_refused", "thread_moved"}
+NEVER_TOLD = {"log_lost", "thread_refused", "thread_moved"}
 METHODS = ("get", "post", "delete", "options")
 
 

@@ -97,13 +97,6 @@ class NotAcceptable(HoldfastError):
     code = "not_acceptable"
 
 
-class ConversationBusy(HoldfastError):
-    """The conversation's newest stream has not ended."""
-
-    status = 409
-    code = "conversation_busy"
-
-
 class WrongPosition(HoldfastError):
     """Lines are missing before this position."""
 

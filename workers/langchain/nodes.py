@@ -30,7 +30,6 @@ from workers.langchain.steps import Steps
 from workers.langchain.values import NOTHING, clean, plain
 from workers.langchain.ways import on_the_way
 
-HIDDEN = "langsmith:hidden"  # a tag of LangGraph
 PATH = "langgraph_checkpoint_ns"
 # The reasons why a text is not part of the answer (docs/protocol.md, Events).
 STRUCTURED_OUTPUT, HAND_OVER, ON_THE_WAY = "structured_output", "hand_over", "on_the_way"
