@@ -368,6 +368,7 @@ async def test_who_waits_for_a_run_takes_a_readers_place(
     environment = {
         "REDIS_URL": redis_url,
         "GATEWAY_MAX_READERS": "2",
+        "GATEWAY_HEARTBEAT_SECONDS": "1",
         "OPENAI_BASE_URL": "http://127.0.0.1:9",
     }
     async with (
@@ -379,6 +380,9 @@ async def test_who_waits_for_a_run_takes_a_readers_place(
             http.stream(method, where, json=body) as two,
         ):
             assert (one.status_code, two.status_code) == (200, 200)
+            # A heartbeat shows that the request has its place. An earlier request could take that place.
+            waiting = [one.aiter_raw(), two.aiter_raw()]
+            assert [await anext(chunks) for chunks in waiting] == [b":\n"] * 2
 
             async def refused() -> int:
                 async with http.stream(method, where, json=body) as more:
