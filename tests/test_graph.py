@@ -1,4 +1,4 @@
-"""Compiled graphs: nodes as stages, tokens from wherever they come, their own checkpoints, interrupts."""
+"""Compiled LangGraph graphs: their nodes as stages, their tokens, their checkpointers and interrupts."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class State(TypedDict, total=False):
 
 
 def says(text: str) -> GenericFakeChatModel:
-    """A model that streams this, word by word."""
+    """Return a model that streams this text word by word."""
     return GenericFakeChatModel(messages=iter([AIMessage(text)]))
 
 
 def graph_of(*nodes: Callable[[Any], Any], schema: Any = State, checkpointer: Any = None) -> Any:
-    """These nodes, one after the other."""
+    """Return a compiled graph that runs these nodes one after the other."""
     builder: Any = StateGraph(schema)
     names = [node.__name__ for node in nodes]
     for before, node in zip([START, *names], nodes, strict=False):
@@ -64,7 +64,7 @@ async def run(graph: Any, given: Any = None, params: Any = None) -> tuple[list[E
 
 
 def short(events: list[Event]) -> list[str]:
-    """Each event in a few characters: `+a1` begins, `-a1` ends, `a1:text`."""
+    """Shorten events: `+a1` begins run 1 of node a, `-a1` ends it, `a1:x` is its text x, `n@a1` is custom."""
     lines = []
     for event in events:
         data = event.data
@@ -227,7 +227,7 @@ async def test_a_sequence_that_ends_in_a_graph_yields_its_state_as_json() -> Non
 
 
 class Kept(TypedDict, total=False):
-    """Messages as they are, without a reducer that would give them ids."""
+    """A state with messages as they are. It has no reducer, because a reducer would give them ids."""
 
     messages: list[Any]
 
@@ -313,7 +313,7 @@ async def test_an_interrupt_ends_the_run_with_what_it_asks(redis_url: str) -> No
 
 
 class Steps:
-    """A graph of three nodes that count their runs; the second can be told to wait."""
+    """A graph of three nodes that record their runs. The second waits for `gate` after its first word."""
 
     def __init__(self, checkpointer: Any) -> None:
         self.ran: list[str] = []
@@ -341,7 +341,7 @@ class Steps:
 @pytest.mark.parametrize("remembers", [True, False])
 @pytest.mark.parametrize("differs", ["", "second", "first"])
 async def test_a_graph_goes_on_at_the_next_attempt(redis_url: str, remembers: bool, differs: str) -> None:
-    """With a checkpointer of its own no finished node is run again; without one, all are, and matched."""
+    """With a checkpointer, no finished node runs again. Without one, all run and are matched with the log."""
     steps = Steps(InMemorySaver() if remembers else None)
     chain("steps")(lambda _: steps.graph())
     async with Jobs(redis_url) as jobs:
@@ -359,7 +359,7 @@ async def test_a_graph_goes_on_at_the_next_attempt(redis_url: str, remembers: bo
         fold = await jobs.fold(stream_id)
         said = dict(steps.words)
         if remembers:
-            said["first"] = "one"  # it stands, whatever a second run would have said
+            said["first"] = "one"  # This text is already in the log. Its node does not run again.
         texts = [(stage.name, stage.run, stage.text) for stage in fold.stages]
         assert texts == [("steps", 1, ""), *((name, 1, text) for name, text in said.items())]
         resets = (await jobs.kinds(stream_id)).count("reset")
@@ -367,7 +367,7 @@ async def test_a_graph_goes_on_at_the_next_attempt(redis_url: str, remembers: bo
 
 
 class Counting(GenericFakeChatModel):
-    """Streams a long answer without ever waiting, and counts what it has made of it."""
+    """A model that streams a long answer without waiting, and counts the tokens it has made."""
 
     made: list[str] = Field(default_factory=list)
     is_through: threading.Event = Field(default_factory=threading.Event)
@@ -388,7 +388,7 @@ AHEAD_SECONDS = 0.5
 
 
 async def ahead(node: Callable[[Counting], Callable[[State], Any]]) -> int:
-    """How many tokens a graph's model makes in advance, when the store takes so many and no more."""
+    """Return how many more than `TAKEN` tokens a model makes while the store accepts only `TAKEN` events."""
     model = Counting(messages=iter([AIMessage(" ".join(["w"] * 300))]))
     taken: list[Event] = []
     is_behind, go_on = asyncio.Event(), asyncio.Event()
@@ -402,11 +402,11 @@ async def ahead(node: Callable[[Counting], Callable[[State], Any]]) -> int:
     task = asyncio.create_task(stream(graph_of(node(model)), {"topic": "t"}, {}, emit, HERE, Outcome()))
     async with asyncio.timeout(30):
         await is_behind.wait()
-        await asyncio.to_thread(model.is_through.wait, AHEAD_SECONDS)  # as it would be, did nothing hold it
+        await asyncio.to_thread(model.is_through.wait, AHEAD_SECONDS)  # An unlimited model would end now.
         before = len(model.made)
     go_on.set()
     await task
-    assert len(taken) == 300 * 2 - 1 + 2  # every word and space; the node began and ended
+    assert len(taken) == 300 * 2 - 1 + 2  # 300 words, 299 spaces, the node's start and end.
     return before - TAKEN
 
 

@@ -1,4 +1,4 @@
-"""A character that a model has cut in two is whole in every event, result and document."""
+"""A character that a model sent as two halves is joined in every event, result and document."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def texts(told: Sequence[Event]) -> list[str]:
 
 
 def through(*told: Event) -> list[Event]:
-    """What a stage's events become on their way."""
+    """Return the events that `Halves` emits for these events of a stage, and those that waited to the end."""
     kept = Halves()
     made = [one for event in told for one in (kept.joined(event) if kept.concern(event) else [event])]
     return [*made, *kept.rest()]

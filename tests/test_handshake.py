@@ -1,4 +1,7 @@
-"""Our own handshake with Redis: what is sent, what a refusal becomes, and that no connection is left open."""
+"""Our own handshake with Redis.
+
+The tests check which commands are sent, which error a refusal raises, and that no connection stays open.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,13 @@ from gateway.redis.resp import Wire, packed
 
 
 class Server:
-    """Answers the first bytes of each connection with `answer`; `ended` is set when a client has gone."""
+    """A server that answers the first bytes of each connection with `answer`.
+
+    `ended` is set when the connection of a client has ended.
+    """
 
     def __init__(self, answer: bytes | None) -> None:
-        self.answer = answer  # None: closes the connection instead
+        self.answer = answer  # None: close the connection instead of answering.
         self.first: list[bytes] = []
         self.came, self.ended = asyncio.Event(), asyncio.Event()
         self.url = ""
@@ -104,11 +110,11 @@ async def test_what_the_server_refuses_is_raised_and_the_connection_is_closed(
     async with serving(answer) as server:
         with pytest.raises(kind):
             await Endpoint(f"redis://:x@{server.url}/1", name="me").open()
-        assert len(server.first) == 1  # and `serving` waits until it has been closed
+        assert len(server.first) == 1  # `serving` also waits until this connection is closed.
 
 
 async def test_who_stops_waiting_leaves_no_connection_open() -> None:
-    async with serving(b"+OK\r\n") as server:  # one answer of two
+    async with serving(b"+OK\r\n") as server:  # One answer is sent. Two are expected.
         opening = asyncio.create_task(Endpoint(f"redis://:x@{server.url}", name="me").open())
         await server.came.wait()
         opening.cancel()

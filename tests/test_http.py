@@ -1,4 +1,4 @@
-"""What comes before a body is bounded: in bytes, and in time."""
+"""The limits of one HTTP connection, in bytes and in time: for heads, bodies, answers, waiting requests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def middling(_: Request) -> PlainTextResponse:
 
 
 async def told(request: Request) -> JSONResponse:
-    """The header fields, read after the body."""
+    """Answer with the request's header fields. They are read after the body."""
     await request.body()
     return JSONResponse([[name, value] for name, value in request.headers.items()])
 
@@ -61,14 +61,14 @@ async def pieces(_: Request) -> StreamingResponse:
 
 
 async def waits(request: Request) -> PlainTextResponse:
-    """Answers when the test says so."""
+    """Answer when the test calls `release`."""
     await request.app.state.held.wait()
     return PlainTextResponse("late")
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[uvicorn.Server]:
-    """A server of this module's own."""
+    """Start a uvicorn server with the routes above, and stop it after the test."""
     routes = [
         Route("/", answer, methods=["GET", "POST"]),
         Route("/large", large),
@@ -97,12 +97,12 @@ async def server() -> AsyncIterator[uvicorn.Server]:
 
 @pytest.fixture
 def port(server: uvicorn.Server) -> int:
-    """Where it listens."""
+    """Return the port on which the server listens."""
     return int(server.servers[0].sockets[0].getsockname()[1])
 
 
 async def said(port: int, *pieces: bytes, most: int = 0) -> bytes:
-    """What comes back until the server closes; the last piece is sent again, up to `most` bytes in all."""
+    """Send the pieces, then the last one again for `most` bytes. Return the answer; "cut" after a reset."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     sent = 0
     try:
@@ -163,7 +163,7 @@ async def test_what_nobody_takes_is_let_go_and_what_somebody_takes_slowly_is_not
     while any(
         one.transport.get_extra_info("peername") == dead.get_extra_info("sockname") for one in connections
     ):
-        got += await reader.read(64 * 1024)  # until the other one has been cut
+        got += await reader.read(64 * 1024)  # Read until the server has cut `dead`.
         await asyncio.sleep(0.01)
     got += await reader.read()
     assert got.endswith(LARGE)
@@ -173,7 +173,7 @@ async def test_what_nobody_takes_is_let_go_and_what_somebody_takes_slowly_is_not
 
 @pytest.fixture
 def undo(server: uvicorn.Server) -> Iterator[ExitStack]:
-    """What is undone before the server ends."""
+    """Yield a stack. Its callbacks run before the server stops."""
     with ExitStack() as stack:
         yield stack
 
@@ -196,7 +196,7 @@ async def test_fault_49_who_takes_no_answer_gives_way_and_who_waits_for_one_does
         await until(lambda number=number: len(connections) == number + 2)  # type: ignore[misc]
         for one in connections:
             one.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        peer.sendall(ask * 2)  # the second one's answer is under way as long as the first is not taken
+        peer.sendall(ask * 2)  # The second answer stays unfinished until the client reads the first.
     await until(lambda: sum(one.flow.write_paused for one in connections) == 2)
     assert b" 200 OK" in await said(port, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     await until(lambda: len(connections) == 2)
@@ -220,7 +220,7 @@ async def test_fault_48_the_rest_of_a_last_answer_is_not_waited_for_for_ever(
         peer.sendall(b"GET /middling HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         peer.setblocking(False)
         await until(lambda: one.flow.write_paused)
-        while one.flow.write_paused:  # until all but a few kB is with the system
+        while one.flow.write_paused:  # Until all but a few kB are in the system's buffers.
             with suppress(BlockingIOError):
                 peer.recv(2048)
             await asyncio.sleep(0)
@@ -270,7 +270,7 @@ async def test_fault_47_a_trailer_is_never_a_header(port: int, split: bool) -> N
     assert b'["host","x"]' in got
 
 
-NONE = CHUNKED.replace(b"POST / ", b"POST /none ")  # answered 404 before its body is here
+NONE = CHUNKED.replace(b"POST / ", b"POST /none ")  # It is answered 404 before its body arrives.
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ async def test_fault_48_silence_after_an_answer_ends_the_connection_and_the_log_
     then: bytes,
     lines: int,
 ) -> None:
-    """After an empty line it is the ordinary end of a connection that is not used again: no line."""
+    """An empty line is not a request. The unused connection ends as usual, and no line is logged."""
     monkeypatch.setattr(uvicorn_protocol, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(uvicorn_protocol, "WHOLE_BODY_SECONDS", 0.5, raising=False)
     server.config.timeout_keep_alive = 1
@@ -304,7 +304,7 @@ async def test_fault_48_silence_after_an_answer_ends_the_connection_and_the_log_
         async with asyncio.timeout(LIMIT_SECONDS):
             assert (await reader.readline()).startswith(b"HTTP/1.1 ")
             writer.write(then)
-            await reader.read()  # until it is closed
+            await reader.read()  # Read until the server closes it.
         writer.close()
     assert len(caplog.records) == lines
 
@@ -338,7 +338,7 @@ async def test_fault_50_an_answer_of_known_length_to_http_1_0_has_it(port: int) 
 
 
 async def test_fault_50_a_body_to_http_1_0_that_does_not_end_is_cut(port: int) -> None:
-    """Its clean end would be the end of the connection."""
+    """In HTTP/1.0 a clean close means that the body is complete, so the server must reset the connection."""
     assert await said(port, b"GET /broken HTTP/1.0\r\n\r\n") == b"cut"
 
 
@@ -348,7 +348,7 @@ async def test_fault_58_a_refusal_is_never_written_into_another_answer(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /waits HTTP/1.1\r\nhost: x\r\n\r\n" + GET + b"no HTTP\r\n\r\n")
     [one] = await some(server)
-    await until(lambda: bool(one.pipeline) or one.transport.is_closing())  # it has read all of it
+    await until(lambda: bool(one.pipeline) or one.transport.is_closing())  # The server has read all.
     release(server)
     async with asyncio.timeout(LIMIT_SECONDS):
         got = await reader.read()
@@ -388,13 +388,13 @@ async def test_who_answers_a_request_that_others_wait_behind_learns_that_the_cli
 
 
 def release(server: uvicorn.Server) -> None:
-    """Let who waits answer."""
+    """Let the route `/waits` answer."""
     application: Any = server.config.app
     application.state.held.set()
 
 
 async def some(server: uvicorn.Server) -> list[uvicorn_protocol.Bounded]:
-    """Its connections, when there are some."""
+    """Wait until the server has connections, and return them."""
     await until(lambda: bool(server.server_state.connections))
     return list(server.server_state.connections)  # type: ignore[arg-type]
 

@@ -1,4 +1,7 @@
-"""Local fan-out under lost, doubled and late publishes. Rows 11 and 12; real Redis behind the proxy."""
+"""Local fan-out when publishes are lost, doubled or late: rows 11 and 12 of docs/faults.md.
+
+A proxy stands in front of a real Redis and causes the faults.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from gateway.relay import hub as hub_module
 from tests.support.following import Stream, feeds, following, reading, until
 from tests.support.proxy import Fault, Proxy, Swapped, doubled, dropped, untouched
 
-FOUND_SECONDS = 3 * 2.0  # the promise is 2 s while events came lately
+# Time limit in seconds for an event whose publish was lost. It is three times the promise: 2 s for a stream
+# with recent events.
+FOUND_SECONDS = 3 * 2.0
 
 
 async def subscribers(redis: Redis, stream: Stream) -> int:
@@ -80,7 +85,8 @@ async def test_subscribe_waits_for_the_servers_acknowledgement(redis_url: str, r
             proxy.hold("hub", "answers")
             async with reading(f.relay, stream) as [reader]:
                 await until_subscribers(redis, stream, 1)
-                assert reader.frames == b""  # subscribed, but it does not know it yet
+                # The server has subscribed the hub, but the hub has not received the acknowledgement yet.
+                assert reader.frames == b""
                 proxy.release()
                 await reader.has(await stream.log_bytes(redis))
 
@@ -134,7 +140,7 @@ async def test_fault_11_a_lost_publish_is_found_in_time_while_events_came_lately
 async def test_fault_11_events_that_nobody_told_of_count_as_events_that_came_lately(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every publish is lost, for longer than a stream stays lively: each event is still found in time."""
+    """Every publish is lost for longer than `LIVELY_SECONDS`. Each event is still found in time."""
     monkeypatch.setattr(feed_module, "LIVELY_SECONDS", 1.5)
     monkeypatch.setattr(feed_module, "SILENT_SECONDS", 0.2)
     async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
@@ -171,7 +177,7 @@ async def test_fault_12_a_lost_terminal_publish_is_found_in_the_same_time(
 
 
 def late(fault: Fault) -> Fault:
-    """Two untouched, then the fault once, and again."""
+    """Return a fault that passes two messages, applies `fault` to the third, and repeats this."""
     count = 0
 
     def sometimes(message: bytes) -> list[bytes]:
@@ -257,7 +263,8 @@ async def test_a_slow_look_does_not_keep_heartbeats_back(redis_url: str, redis: 
             proxy.hold("commands")
             looks = proxy.accepted["commands"]
             before = reader.heartbeats
-            await until(lambda: reader.heartbeats >= before + 7, seconds=15)  # 3.5 s: a look is under way
+            # Seven heartbeats take 3.5 s. By then the process is waiting for an answer of the store.
+            await until(lambda: reader.heartbeats >= before + 7, seconds=15)
             assert proxy.accepted["commands"] == looks
             proxy.release()
 
@@ -265,7 +272,10 @@ async def test_a_slow_look_does_not_keep_heartbeats_back(redis_url: str, redis: 
 async def test_what_was_published_before_a_new_connections_acknowledgement_is_read_then(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Published after the log was read, before the new connection is subscribed: no look has to find it."""
+    """The event is published after the log was read and before the new connection is subscribed.
+
+    The acknowledgement makes the reader read the log again. No periodic question to the store is needed.
+    """
     monkeypatch.setattr(feed_module, "SILENT_SECONDS", 600.0)
     async with Proxy(redis_url) as proxy, following(redis_url, hub_url=proxy.url) as f:
         stream = await Stream.create(f.log)
@@ -276,7 +286,7 @@ async def test_what_was_published_before_a_new_connections_acknowledgement_is_re
             await until(lambda: subscription.doubt)
             await until_subscribers(redis, stream, 0)
             subscription.begin_read()
-            await stream.texts("a")  # nobody hears it
+            await stream.texts("a")  # No connection receives this publish.
             assert not subscription.doubt
             proxy.release()
             await until(lambda: subscription.doubt, FOUND_SECONDS)

@@ -1,4 +1,7 @@
-"""Tokens instead of keys: azure-identity asks a real endpoint over HTTP, a real redis-server checks them."""
+"""Tokens instead of keys for Redis.
+
+azure-identity requests the tokens from a real endpoint over HTTP, and a real redis-server checks them.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,14 @@ from gateway.settings import Settings
 from tests.support.following import Stream, following, reading, until
 from tests.support.identity_server import HEADER, SIGNATURE, Gatekeeper, IdentityServer
 
-SHORT_SECONDS = 3.0  # an expiry is a whole second, rounded up
+# Lifetime of a token in seconds. The expiry time of a token is rounded up to a whole second.
+SHORT_SECONDS = 3.0
 NAME = "holdfast-test"
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A token endpoint, and a Redis that takes its tokens."""
+    """A token endpoint, and a Redis that accepts the endpoint's tokens."""
 
     url: str
     issuer: IdentityServer
@@ -84,7 +88,8 @@ async def test_a_token_is_renewed_on_the_live_connection(site: Site) -> None:
         await connection.call("PING")
         before, first = await site.gate.clients(), await site.gate.authentications()
         asked = 0
-        while len(site.issuer.tokens) < 4:  # the first has long expired, and is no password any more
+        # When the fourth token is issued, the first has expired, and Redis does not accept it any more.
+        while len(site.issuer.tokens) < 4:
             numbers = [str(asked + n) for n in range(20)]
             answers = await asyncio.gather(*(connection.call("ECHO", number) for number in numbers))
             assert answers == [number.encode() for number in numbers]
@@ -97,7 +102,7 @@ async def test_a_token_is_renewed_on_the_live_connection(site: Site) -> None:
 
 @pytest.mark.slow
 async def test_a_slow_endpoint_is_waited_for_and_holds_up_nobody_else(site: Site) -> None:
-    """Three seconds, thirty times the time-out that redis-py's own token manager has by default."""
+    """The endpoint takes 3 s to answer: thirty times the default time-out of redis-py's own token manager."""
     site.issuer.delay_seconds = 3.0
     async with entering(site) as (connection, _):
         call = asyncio.create_task(connection.call("PING"))
@@ -106,7 +111,8 @@ async def test_a_slow_endpoint_is_waited_for_and_holds_up_nobody_else(site: Site
             await asyncio.sleep(0.01)
             longest, last = max(longest, monotonic() - last), monotonic()
         assert await call == b"PONG"
-        assert longest < 2.7  # importing azure-identity, in its thread, takes turns with us
+        # A thread imports azure-identity. It shares the interpreter with the event loop, so the loop is slow.
+        assert longest < 2.7
 
 
 @pytest.mark.slow
@@ -116,7 +122,7 @@ async def test_an_endpoint_that_is_away_is_asked_again_while_the_connection_goes
         await connection.call("PING")
         before = await site.gate.clients()
         await site.issuer.stop()
-        await until(lambda: tokens._failed)  # the renewal
+        await until(lambda: tokens._failed)  # The renewal has failed.
         for _ in range(100):
             assert await connection.call("PING") == b"PONG"
         await site.issuer.start()
@@ -179,7 +185,7 @@ async def test_a_new_token_that_is_refused_leaves_the_connection_as_it_is(
         assert await connection.call("PING") == b"PONG"
         refused = await site.gate.authentications()
         async with asyncio.timeout(20):
-            while await site.gate.authentications() == refused:  # noqa: ASYNC110 - only the server can tell
+            while await site.gate.authentications() == refused:  # noqa: ASYNC110 - only the server knows
                 await asyncio.sleep(0.05)
         assert await connection.call("PING") == b"PONG"
         assert await site.gate.clients() == before
@@ -240,7 +246,7 @@ async def test_closing_does_not_cut_off_a_request_that_is_under_way(site: Site) 
 
 
 def test_without_azure_nothing_of_it_is_loaded() -> None:
-    """A run with a key and a URL: gateway, registry and the shipped chain, made."""
+    """With a key and a URL, making the gateway, the registry and the shipped chain loads no Azure module."""
     code = """
 import sys, asyncio
 from gateway.streams.service import Gateway

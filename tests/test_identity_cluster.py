@@ -1,4 +1,4 @@
-"""Tokens on a cluster: every node lets us in by one, and takes the next one on the live connection."""
+"""Tokens on a cluster: every node accepts one token at the connect and the next on the live connection."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ async def test_each_node_takes_each_token(monkeypatch: pytest.MonkeyPatch) -> No
             assert await router.call_all([("GET", key) for key in keys]) == [key.encode() for key in keys]
             assert [(await gate.clients())[NAME] for gate in gates] == before
             assert all(len(clients) == 1 for clients in before)
-            assert len(issuer.requests) == len(issuer.tokens)  # one for all nodes
+            # Each token is requested once and used for all nodes.
+            assert len(issuer.requests) == len(issuer.tokens)
             await router.close()
             await tokens.close()
     await credentials.close()

@@ -1,4 +1,7 @@
-"""Models without a key: a token for each request, or a key where there is one. And all of it in one run."""
+"""Authentication at models: by a token for each request, or by a key if one is set.
+
+The last test runs gateway and worker without any secret.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ async def model() -> AsyncIterator[ModelServer]:
 
 
 async def answered(model: ModelServer) -> str:
-    """What the shipped chain says, made as the worker makes it."""
+    """Make the shipped chain as the worker makes it, and return its answer."""
     chain = await Registry(Settings(azure_openai_endpoint=model.url, model="ours")).load("chat")
     chain = chain["chat"]
     assert isinstance(chain, AzureChatOpenAI)
@@ -75,7 +78,10 @@ async def test_with_a_key_nobody_is_asked_for_a_token(
 async def test_the_api_without_dates_is_signed_in_to_the_same_way(
     issuer: IdentityServer, model: ModelServer, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    """OPENAI_API_VERSION=v1: OpenAI's API below /openai/v1/, with a token, or a key where there is one."""
+    """OPENAI_API_VERSION=v1 selects OpenAI's API below /openai/v1/.
+
+    The API is called with a token, or with a key if one is set.
+    """
     monkeypatch.setenv("OPENAI_API_VERSION", "v1")
     if key:
         monkeypatch.setenv("AZURE_OPENAI_API_KEY", key)
@@ -109,7 +115,10 @@ async def test_a_token_that_cannot_be_had_fails_the_call(issuer: IdentityServer,
 async def test_a_run_without_any_secret(
     redis_url: str, redis: Redis, issuer: IdentityServer, model: ModelServer
 ) -> None:
-    """Gateway and worker, while their tokens expire: the stream is whole, and no log holds a token."""
+    """The tokens of gateway and worker expire during the run.
+
+    The stream is still complete, and no log contains a token.
+    """
     issuer.life_seconds = TOKEN_SECONDS
     words = [f"{number} " for number in range(40)]
     environment = {
@@ -127,7 +136,7 @@ async def test_a_run_without_any_secret(
         asked = {"user": script(words, pace=0.2)}
         async with httpx.AsyncClient(timeout=BOUND_SECONDS) as client:
             started = await client.post(f"{host.url}/stream", json=asked)
-            while started.status_code == 503:  # a slow machine, which has no token yet
+            while started.status_code == 503:  # On a slow machine, the gateway has no token yet.
                 started = await client.post(f"{host.url}/stream", json=asked)
             where = f"{host.url}/stream/{started.json()['id']}"
             async with client.stream("GET", where, headers={"accept": "text/event-stream"}) as answer:
@@ -140,7 +149,8 @@ async def test_a_run_without_any_secret(
                             replaced.add(name)
         assert fold.text == "".join(words)
         assert fold.ended == "done"
-        assert replaced - {""} == {"holdfast-hub"}  # without a name: in the middle of its handshake
+        # A connection without a name is still in its handshake.
+        assert replaced - {""} == {"holdfast-hub"}
         assert {"holdfast", "holdfast-queue", "holdfast-hub"} <= first.keys()
         tokens = [token for token in issuer.tokens if claims(token)["aud"] == credentials.REDIS_SCOPE[:-9]]
         assert len(tokens) >= 3

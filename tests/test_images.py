@@ -1,4 +1,4 @@
-"""Which addresses of images a caller may hand to the model's server, in every form that takes them."""
+"""Which image URLs a caller may pass to the model's server, in every request form that accepts images."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ ways = pytest.mark.parametrize(("send", "field"), WAYS.items(), ids=[way.__name_
 def test_fault_83_an_address_that_the_models_server_must_not_open_is_refused(send: Any, field: str) -> None:
     for url in REFUSED:
         if url == "data:text/html,x" and send is in_a_tools_answer:
-            continue  # in a part that is no image any data is taken
+            continue  # In a part that is not an image, any data is accepted.
         with pytest.raises(Invalid) as told:
             send(url)
         assert told.value.extensions["field"] == field, url
@@ -165,7 +165,7 @@ def test_fault_83_a_part_whose_type_is_no_text_makes_no_error_of_ours(kind: Any)
 
 
 def test_fault_83_what_only_looks_like_an_address_is_left_alone() -> None:
-    """A text's sources, and a chain's own input."""
+    """The sources cited in a text, and the fields of a chain's own input, may have any URL."""
     cited = {"type": "text", "text": "x", "annotations": [{"url": "http://example.com"}]}
     parse_start({"messages": [user(cited)]}, CHAINS)
     parse_start({"input": {"url": "http://example.com", "messages": "none"}}, CHAINS)

@@ -1,4 +1,4 @@
-"""The template is right, as far as that can be known without a cloud, and a wrong one is noticed."""
+"""The Bicep template has no fault that can be found without a cloud, and a wrong template is detected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FUNCTIONS, REDIS, STORAGE = "modules/functions.bicep", "modules/redis.bicep", "m
 OPENAI, MONITORING = "modules/openai.bicep", "modules/monitoring.bicep"
 TOP, PARAMETERS = "main.bicep", "main.parameters.json"
 
-# file, what stands there, what is put in its place, what the check must say
+# Each item: the file, a text in it, the text that replaces it, and what the check must report.
 MUTATIONS = [
     # a property that does not exist, at any depth
     (FUNCTIONS, "siteUpdateStrategy: {", "siteUpdatePolicy: {", "siteUpdatePolicy does not exist"),
@@ -36,7 +36,7 @@ MUTATIONS = [
         "disableLocalAuth: true",
         "properties.disableLocalAuth does not exist",
     ),
-    # a value of another type
+    # a value of a wrong type
     (FUNCTIONS, "httpsOnly: true", "httpsOnly: 'true'", "httpsOnly is string, not bool"),
     (FUNCTIONS, "userAssignedIdentities: {", "userAssignedIdentities: [{", "syntax error"),
     (
@@ -69,11 +69,11 @@ MUTATIONS = [
     (STORAGE, "'TLS1_2'", "'1.2'", "minimumTlsVersion: 1.2 is not one of"),
     (TOP, "= 'GlobalStandard'", "= 'Global'", "modelSku: Global is not one of"),
     (TOP, "= 2048", "= 1024", "instanceMemoryMB: 1024 is not one of"),
-    # out of bounds
+    # a value outside of its bounds
     (TOP, "maximumInstanceCount int = 100", "maximumInstanceCount int = 5000", "5000, not within 1 and 1000"),
     (STORAGE, "'${queueName}-poison'", "'p'", "length of poison.name is 1"),
     (STORAGE, "name: containerName", "name: 'd'", "length of deployments.name is 1"),
-    # left out
+    # a required property is missing
     (REDIS, "    user: {\n      objectId: principalId\n    }\n", "", "properties.user is missing"),
     (REDIS, "    publicNetworkAccess: 'Enabled'\n", "", "publicNetworkAccess is missing"),
     (REDIS, "  sku: {\n    name: skuName\n  }\n", "", "cluster.sku is missing"),
@@ -81,14 +81,14 @@ MUTATIONS = [
     (MONITORING, "    Application_Type: 'web'\n", "", "Application_Type is missing"),
     (MONITORING, "    principalId: principalId\n", "", "properties.principalId is missing"),
     (FUNCTIONS, "name: 'plan-${token}'\n", "\n", "plan.name is missing"),
-    # set, though only the service sets it
+    # a read-only property, which only the service sets
     (FUNCTIONS, "httpsOnly: true", "state: 'Running'", "properties.state is read-only"),
     (REDIS, "minimumTlsVersion: '1.2'", "hostName: 'x'", "properties.hostName is read-only"),
     (OPENAI, "disableLocalAuth: true", "endpoint: 'x'", "properties.endpoint is read-only"),
     (STORAGE, "accessTier: 'Hot'", "creationTime: 'now'", "creationTime is read-only"),
-    # twice
+    # a property that is set twice
     (STORAGE, "accessTier: 'Hot'", "accessTier: 'Hot'\n    accessTier: 'Cool'", "accessTier is set twice"),
-    # a type or version that nobody has published
+    # a resource type or version that does not exist
     (
         FUNCTIONS,
         "Microsoft.Web/sites@2025-05-01",
@@ -102,14 +102,14 @@ MUTATIONS = [
         "no such type and version",
     ),
     (REDIS, "Microsoft.Cache/redisEnterprise@2025-07-01", "Microsoft.Cache/redis@2025-07-01", "no such type"),
-    # syntax
+    # wrong syntax
     (FUNCTIONS, "httpsOnly: true", "httpsOnly true", "syntax error"),
     (REDIS, "name: 'default'", "name: 'default", "syntax error"),
     (STORAGE, "    publicAccess: 'None'\n  }\n", "    publicAccess: 'None'\n", "syntax error"),
     (STORAGE, "accessTier: 'Hot'\n", "accessTier: 'Hot' ", "a new line or a comma is missing"),
     (TOP, "param location string", "params location string", "syntax error"),
     (TOP, "'rg-${environmentName}'", "'rg\\-${environmentName}'", "unknown escape"),
-    # names that mean nothing
+    # unknown names, and a wrong number of arguments
     (FUNCTIONS, "serverFarmId: plan.id", "serverFarmId: plans.id", "plans is declared nowhere"),
     (FUNCTIONS, "value: redisUrl }", "value: redisURL }", "redisURL is declared nowhere"),
     (STORAGE, "primaryEndpoints.queue", "primaryEndpoints.queues", "there is no queues"),
@@ -124,7 +124,7 @@ MUTATIONS = [
         "there is no conn",
     ),
     (REDIS, "@allowed([\n  'Enabled'", "@alowed([\n  'Enabled'", "no decorator alowed is known"),
-    # modules
+    # wrong use of modules
     (TOP, "    skuName: redisSku\n", "    size: redisSku\n", "params.size does not exist"),
     (TOP, "    skuName: redisSku\n", "", "params.skuName is missing"),
     (TOP, "capacity: modelCapacity", "capacity: modelName", "params.capacity is string, not int"),
@@ -134,12 +134,12 @@ MUTATIONS = [
     (TOP, "'modules/redis.bicep'", "'modules/cache.bicep'", "there is no file modules/cache.bicep"),
     (TOP, "  scope: group\n", "  scope: token\n", "token is no resource"),
     (REDIS, "output hostName string", "output host string", "there is no hostName"),
-    # what is known too late
+    # a resource name that is not known at the start of the deployment
     (STORAGE, "'${queueName}-poison'", "account.properties.primaryLocation", "must be known at the start"),
-    # what would be left behind
+    # a declaration that is not used, and a use of a name that was renamed
     (TOP, "redisClusteringPolicy string", "redisPolicy string", "redisClusteringPolicy is declared nowhere"),
     (STORAGE, "name: containerName", "name: 'deployments'", "containerName is used nowhere"),
-    # the parameter file
+    # a parameter file that does not fit the template
     (PARAMETERS, '"redisSku"', '"redisSize"', "the template has no parameter redisSize"),
     (TOP, "    type: 'generate'\n", "    type: 'location'\n", "tokenKeys is missing"),
     (PARAMETERS, '"location"', '"modelSku"', "location is missing"),
