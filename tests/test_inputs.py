@@ -1,4 +1,4 @@
-"""What a chain takes: checked before anything is stored, and listed by GET /chains, on both hosts."""
+"""The input schemas of chains: checked before anything is stored, and listed by GET /chains on both hosts."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_text_that_has_become_a_message_is_named_without_the_messages_parts() 
     assert caught.value.extensions["field"] == "user"
 
 
-# On both hosts
+# The tests below run on both hosts.
 
 
 @pytest.mark.asyncio(loop_scope="session")

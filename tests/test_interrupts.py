@@ -1,4 +1,7 @@
-"""Graphs that bring no checkpointer stop to ask: what their streams tell, and what is kept for the answer."""
+"""Graphs without their own checkpointer stop at an interrupt to ask a question.
+
+The tests check the events of their streams, and what is stored for the answer.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ async def test_a_run_that_asks_nothing_stores_no_checkpoint(redis_url: str) -> N
 
 
 class Odd:
-    """What LangGraph cannot write down."""
+    """An object that LangGraph cannot serialize, so a checkpoint with it cannot be stored."""
 
 
 @pytest.mark.parametrize("why", ["none is wanted", "it cannot be stored"])

@@ -1,4 +1,7 @@
-"""Several streams on one connection, on both hosts: exact through cuts at any byte, from either client."""
+"""Several streams on one connection, on both hosts and with both clients.
+
+Each event arrives exactly once, also when the connection is cut at any byte.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +30,19 @@ WORDS = [f"{number} wörd\u2028" for number in range(20)]
 
 
 async def started(guarded: Guarded, count: int, **options: Any) -> list[str]:
-    """Streams of Alice's; their ids."""
+    """Start streams that Alice owns, and return their ids."""
     made = await asyncio.gather(*(guarded.start(ALICE, [f"{n}: ", *WORDS], **options) for n in range(count)))
     return [where.rpartition("/")[2] for where in made]
 
 
 async def own(guarded: Guarded, stream_id: str) -> list[Message]:
-    """All that a reader of this stream alone gets."""
+    """Return all events that a reader of this stream alone receives."""
     answer = await guarded.http.get(f"/stream/{stream_id}", headers={**EVENTS, **by_key(ALICE)})
     return Decoder().feed(answer.content)
 
 
 def apart(messages: list[Message]) -> dict[str, list[Message]]:
-    """The events of a joint connection, by their streams, as they stand in each log."""
+    """Return the events of a joint connection by stream id, each in the form that it has in its own log."""
     found: dict[str, list[Message]] = defaultdict(list)
     for message in messages:
         told = json.loads(message.data)
@@ -92,7 +95,7 @@ async def test_from_each_position_the_rest_comes_once(guarded: Guarded, attempt:
             break
         connections += 1
         messages = Decoder().feed(answer.content)
-        taken = messages[: chance.randint(1, 40)]  # the rest was lost on its way
+        taken = messages[: chance.randint(1, 40)]  # The connection lost the other events.
         for stream_id, events in apart(taken).items():
             seen[stream_id] += events
         position = taken[-1].id
@@ -173,7 +176,7 @@ async def test_a_lost_log_of_one_begins_anew_and_the_others_go_on(guarded: Guard
     [lost] = [message for message in messages if message.type == "reset"]
     assert (
         joint.read(lost.id or "AAAAAAbeef0", [one]) == {}
-    )  # whoever is cut here begins anew, and is not told again
+    )  # A connection that is cut here reads this stream from the start, without a second reset.
     found = apart(messages)
     assert same(found[other], logs[other][-1:])
     assert (found[one][0].type, json.loads(found[one][0].data)) == ("reset", {"reason": "log_lost"})

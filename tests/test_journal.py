@@ -1,4 +1,4 @@
-"""A line of the process's log is one line, whatever stands in it, and holds what was told and no more."""
+"""A log entry of the process is one line, whatever text it contains, with exactly the logged values."""
 
 from __future__ import annotations
 

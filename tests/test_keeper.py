@@ -1,4 +1,4 @@
-"""A chain that blocks the event loop keeps its lease, within a bound (row 111)."""
+"""A chain that blocks the event loop keeps its lease for a limited time (row 111 of docs/faults.md)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ blocking: dict[str, Any] = {}
 @chain("blocks")
 def blocks(_: Any) -> Any:
     async def run(given: Any) -> str:
-        """Code that is not async, in an async function: until others have asked often enough."""
+        """Block the event loop until the thread of `others` has tried to claim the job often enough."""
         blocking["begun"].set()
         blocking["enough"].wait(30)
         return "done"
@@ -34,7 +34,7 @@ def blocks(_: Any) -> Any:
 
 
 def others(settings: Settings, stream_id: str, words: Counter[str], until: Any) -> None:
-    """Another worker, in a thread with a loop of its own: it tries to claim the job again and again."""
+    """Try to claim the job again and again, as another worker does, in a thread with its own event loop."""
 
     async def claims() -> None:
         blocking["begun"].wait(30)

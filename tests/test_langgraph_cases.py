@@ -1,6 +1,7 @@
-"""What LangGraph's own server said in some cases (`make langgraph`), and the gateway by the same clients.
+"""The gateway answers as LangGraph's own server did in the recorded cases (`make langgraph`).
 
-`tests/formats/langgraph/README.md` says how cases are written. To record them anew:
+The same clients call both. `tests/formats/langgraph/README.md` says how cases are written. To record the
+answers of LangGraph's server again:
 `make langgraph ARGS="--record tests/formats/langgraph/official.json NAME..."`.
 """
 
@@ -31,14 +32,15 @@ SETTINGS = {
     "GATEWAY_MAX_OWNER_STARTS_PER_MINUTE": "100000",
     "OPENAI_API_KEY": "x",
 }
-TRIES = 3  # as the runner has it: LangGraph's own server is not the same each time
+# Number of tries of a case, as in the runner. LangGraph's own server does not answer the same each time.
+TRIES = 3
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[Any]:
-    """The runner's module; its packages stand in no folder of ours that is imported from."""
+    """Import the runner's module. Its packages are in a folder that is not on the import path otherwise."""
     before = set(sys.modules)
     sys.path.insert(0, str(FOLDER))
     os.environ["LANGSMITH_TRACING"] = "false"

@@ -1,4 +1,4 @@
-"""The agent streaming protocol as a function of a log: filters, namespaces, numbers. No I/O."""
+"""The agent streaming protocol as a function of a log, without I/O: filters, namespaces, event numbers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def done(**more: Any) -> Event:
 
 
 def told(log: list[Event], wanted: EventFilter = ALL, turn: int = 0) -> list[dict[str, Any]]:
-    """What a reader gets of this log; an event takes 100 bytes of it."""
+    """Return the events that a reader of this log receives. Each event of the log has 100 bytes."""
     run = ThreadRun("s", "t", {"messages": [ASKED]}, turn, 7, wanted)
     frames = [frame for at, one in enumerate(log) for frame in run.take(f"{at * 100}-beef", one)]
     events = []
@@ -191,7 +191,8 @@ def test_the_tree_of_a_run() -> None:
     tree = Tree("c")
     for namespace in (("a:1",), ("a:1", "b:2"), ("a:3",)):
         list(tree.enter(namespace))
-    assert [here for here, _ in tree.leave((), "a")] == [("a:1",)]  # the oldest of them
+    # Two namespaces belong to the node a. The older one is left.
+    assert [here for here, _ in tree.leave((), "a")] == [("a:1",)]
     assert tree.told() == {
         "namespace": [],
         "status": "running",

@@ -1,4 +1,4 @@
-"""The layout is a promise: who may import whom, how long a file may be, what the README says."""
+"""The rules of the layout: which package may import which, how long a file may be, what the pages list."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ PRODUCT = [
     *sorted((ROOT / "holdfast_gateway").rglob("*.py")),
     *sorted((ROOT / "workers").rglob("*.py")),
 ]
-MOST_LINES = 400  # from 250 on, look whether a file holds two ideas
+MOST_LINES = 400  # Lines of one file. From 250 lines on, check whether the file should be split.
 MOST_FUNCTION_LINES = 60
 
-# A package may import only itself and what stands above it. Of a row, none imports another.
+# A package may import itself and the packages in the rows above it. Packages in the same row do not import
+# each other.
 PACKAGES: Sequence[Sequence[str]] = [
     ["gateway.protocol"],
     ["gateway.settings", "gateway.client"],
@@ -63,11 +64,11 @@ PACKAGES: Sequence[Sequence[str]] = [
     ["workers.attempt"],
     ["workers.delivery"],
     ["workers.development"],
-    ["holdfast_gateway"],  # it alone may import everything, also what stands below
+    ["holdfast_gateway"],  # Only this package may import everything, also the rows below it.
     ["gateway.process"],
     ["gateway.__main__", "function_app"],
 ]
-# What of the gateway each part of the product does without.
+# For each part of the product, the packages of the gateway that it must not import.
 NEVER = {
     "workers": (
         "gateway.relay",
@@ -85,7 +86,8 @@ NEVER = {
         "gateway.streams",
     ),
 }
-WORKERS_HOST = "workers.delivery.functions"  # the trigger of Azure Functions: it is handed a whole gateway
+# The trigger of Azure Functions. It receives a whole gateway, so `NEVER` does not apply to it.
+WORKERS_HOST = "workers.delivery.functions"
 FOREIGN = {
     "azure": {
         "function_app",
@@ -122,7 +124,10 @@ def name_of(path: Path) -> str:
 
 
 def imports(path: Path, *, for_types: bool = True) -> set[str]:
-    """Every module that a file imports, also inside functions, and `for_types` only."""
+    """Return every module that a file imports, also inside functions.
+
+    `for_types`: include the imports under `if TYPE_CHECKING`.
+    """
     found = set()
     tree = ast.parse(path.read_text())
     if not for_types:
@@ -140,18 +145,18 @@ def is_for_types(node: ast.If) -> bool:
 
 
 def within(module: str, package: str) -> bool:
-    """Whether a module is that package, or in it."""
+    """Return whether a module is that package, or is inside it."""
     return module == package or module.startswith(f"{package}.")
 
 
 def package_of(module: str) -> str:
-    """The smallest package of PACKAGES that a module is in; nothing for what is not the product's."""
+    """Return the innermost package of PACKAGES that contains a module. Empty if the module is not ours."""
     found = (package for row in PACKAGES for package in row if within(module, package))
     return max(found, key=len, default="")
 
 
 def layer(module: str) -> int | None:
-    """The row of PACKAGES that a module's package stands in."""
+    """Return the number of the row of PACKAGES that lists the module's package, or None."""
     package = package_of(module)
     return next((number for number, row in enumerate(PACKAGES) if package in row), None)
 
@@ -159,7 +164,7 @@ def layer(module: str) -> int | None:
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_imports_point_up(path: Path) -> None:
     name = name_of(path)
-    if name in ("gateway", "workers"):  # they say what they are, and no more
+    if name in ("gateway", "workers"):  # These two files contain only a docstring.
         assert not imports(path) - {"__future__", "__future__.annotations"}
         return
     own, row = package_of(name), layer(name)
@@ -178,7 +183,8 @@ def test_no_two_modules_import_each_other() -> None:
     names = {name_of(path): path for path in PRODUCT}
     edges = {name: imports(path, for_types=False) & set(names) - {name} for name, path in names.items()}
     for package in [name for name, path in names.items() if path.name == "__init__.py"]:
-        del edges[package]  # what a package gathers, its own modules take from where it is
+        # A package collects names from its modules. The modules themselves import where a name is defined.
+        del edges[package]
     state: dict[str, str] = {}
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -251,7 +257,7 @@ REQUIREMENTS = [
     "requirements-local.txt",
     "requirements-tools.txt",
 ]
-# What is imported under another name than its distribution's, or comes with one that is named.
+# Import name -> distribution, if the names differ, or if the import name comes with another distribution.
 DISTRIBUTIONS = {
     "azure": "azure-identity",
     "azurefunctions": "azurefunctions-extensions-http-fastapi",
@@ -262,7 +268,7 @@ DISTRIBUTIONS = {
 
 
 def required(file: str) -> set[str]:
-    """The names that a file of requirements pins."""
+    """Return the names of the packages that a requirements file pins."""
     lines = (ROOT / file).read_text().splitlines()
     return {match[1].lower() for line in lines if (match := re.match(r"([A-Za-z][A-Za-z0-9-]*)==", line))}
 

@@ -1,4 +1,4 @@
-"""How long a stage, a graph's node and a worker's run may take; and what is handed over at a node's end."""
+"""Time limits of a stage, of a graph's node and of a worker's run, and handing a run over after a node."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = ("one", "two", "three", "four")
 
 
 class Kept(BaseCheckpointSaver[str]):
-    """A saver that another process could open: it only hands on to one that keeps."""
+    """A saver that passes calls to an in-memory saver, but counts as one that other processes can open."""
 
     def __init__(self, kept: InMemorySaver) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Kept(BaseCheckpointSaver[str]):
 
 
 class Model(GenericFakeChatModel):
-    """Says one word, for one token."""
+    """A model that answers one word, its name, and reports one output token for it."""
 
     async def _astream(self, *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
         said = AIMessageChunk(
@@ -61,7 +61,10 @@ class State(TypedDict, total=False):
 
 
 class Nodes:
-    """A chain whose graph has nodes that say their names, one after another; what of it ran."""
+    """A chain with a graph whose nodes run in a row. Each calls a model that answers the node's name.
+
+    `ran` has the names of the nodes that ran.
+    """
 
     def __init__(self, name: str, saver: Any = None, *, seconds: float = 0, **marked: Any) -> None:
         self.ran: list[str] = []
@@ -86,12 +89,13 @@ class Nodes:
 
 
 async def seen(jobs: Jobs, stream_id: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """The log but for its first and its last event."""
+    """Return the events of the log without the first and the last one."""
     return [(m.type, m.event().data) for m in await jobs.messages(stream_id)][1:-1]
 
 
 async def test_a_stages_limit_bounds_each_node_and_not_the_graph(redis_url: str) -> None:
-    nodes = Nodes("long-graph", seconds=0.7)  # 2.8 s in all; a busy machine has 1.3 s for each
+    # The graph takes 2.8 s, more than the limit of 2 s. Each node takes 0.7 s: a busy machine has 1.3 s more.
+    nodes = Nodes("long-graph", seconds=0.7)
     async with Jobs(redis_url, stage_limit=2.0) as jobs:
         stream_id = await jobs.stream({"done": []}, chain="long-graph")
         assert await jobs.runner.run(body(stream_id)) == DONE

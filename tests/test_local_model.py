@@ -1,4 +1,4 @@
-"""The packaged model: loaded, streamed from, killed, left behind."""
+"""The packaged local model: how it is loaded, streams, is cancelled, and ends with its parent process."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_generation_stops_when_the_client_leaves(model: LocalModel) -> Non
             assert await _slots(model.base_url) == 1
     async with asyncio.timeout(5):
         while await _slots(model.base_url):
-            pass  # the condition itself awaits
+            pass  # The condition itself awaits, so this loop does not block.
 
 
 async def test_killed_parent_takes_the_model_along() -> None:
@@ -110,12 +110,12 @@ async def test_killed_parent_takes_the_model_along() -> None:
         await parent.wait()
     async with asyncio.timeout(10):
         while await _answers(base_url):
-            pass  # the condition itself awaits
+            pass  # The condition itself awaits, so this loop does not block.
 
 
 async def test_missing_package_is_one_sentence() -> None:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-S", "-m", "workers.development.local_model"),  # -S: no installed packages
+        *(sys.executable, "-S", "-m", "workers.development.local_model"),  # -S hides installed packages.
         cwd=ROOT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -127,7 +127,7 @@ async def test_missing_package_is_one_sentence() -> None:
 
 
 async def _slots(base_url: str) -> int:
-    """How many slots of the model are generating."""
+    """Return how many slots of the model are generating an answer now."""
     async with httpx.AsyncClient(timeout=20) as client:
         answer = await client.get(base_url.removesuffix("/v1") + "/slots")
     return sum(slot["is_processing"] for slot in json.loads(answer.content))

@@ -1,4 +1,4 @@
-"""The log on a real Redis: its keys and their expiries, its clock, and reading it in any pieces."""
+"""The log on a real Redis: its keys and their expiry times, its clock, and reads in pieces of any size."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ async def test_fault_17_a_running_stream_does_not_expire(log: Log, redis: Redis)
     pen = await stream.pen()
     for renew in (b"", None):
         for key in stream.keys:
-            await redis.pexpire(key, OPEN_MS // 3)  # as after two thirds of its time
-        await redis.hincrby(stream.keys[0], "lease_end_ms", -2000)  # in which leases wear
+            await redis.pexpire(key, OPEN_MS // 3)  # Two thirds of the time have passed.
+        await redis.hincrby(stream.keys[0], "lease_end_ms", -2000)  # The lease has become shorter, too.
         await (pen.write(said("a")) if renew is None else pen.put(pen.end, renew))
         job, text, index = [await redis.pttl(key) for key in stream.keys]
         assert OPEN_MS - 60_000 < text <= OPEN_MS
@@ -92,7 +92,8 @@ class TestRead:
             joined, after, at_end = b"", cursor, False
             while not at_end:
                 piece = await log.read(stream.id, after, limit)
-                assert len(piece.frames) <= max(limit, 4 * 4000)  # frames of 3 kB need larger pieces
+                # A frame of 3 kB may need a piece that is larger than the limit.
+                assert len(piece.frames) <= max(limit, 4 * 4000)
                 assert piece.final == (str(piece.last) == last_id_of(whole))
                 joined, after, at_end = joined + piece.frames, piece.last, piece.at_end
             assert joined == whole[begin:]
@@ -104,12 +105,12 @@ class TestRead:
         await (await other.pen(7)).write(said("o"))
         last = Cursor.parse(last_id_of(whole))
         wrong = [
-            "0-beef",  # another's tag
+            "0-beef",  # the tag of another log
             f"{last.offset + 1}-0001",  # inside an event
-            f"{len(whole)}-0001",  # where the next would begin
-            f"{len(whole) + 1}-0001",  # ahead
+            f"{len(whole)}-0001",  # where the next event would begin
+            f"{len(whole) + 1}-0001",  # after the end of the log
             "9999999999-0001",
-            f"00-{START_TAG}",  # not the very id
+            f"00-{START_TAG}",  # the number 0 in another spelling
             *[name for name in ids_of(await text_of(redis, other)) if not name.startswith("0-")],
         ]
         for cursor in wrong:
@@ -160,7 +161,10 @@ SLOTS = 16384
 
 
 def slot(key: str) -> int:
-    """CRC16 (XMODEM) of what stands between the first braces, modulo 16384 (Redis Cluster specification)."""
+    """Return the key's slot: CRC16 (XMODEM) of the text in the first braces, modulo 16384.
+
+    This follows the Redis Cluster specification.
+    """
     return binascii.crc_hqx(key[key.index("{") + 1 : key.index("}")].encode(), 0) % SLOTS
 
 
@@ -221,7 +225,10 @@ async def test_a_server_that_forgot_the_scripts_is_told_them_again(log: Log, red
 
 
 async def test_fault_30_a_read_of_a_log_that_is_gone_is_at_its_end(log: Log) -> None:
-    """It may expire, or be lost, between a look at its record and this read: no reader reads on for ever."""
+    """A log may expire or be lost after its record was read and before this read.
+
+    The read reports the end of the log, so no reader reads on forever.
+    """
     gone = protocol.new_stream_id()
     piece = await log.read(gone, None)
     assert (piece.frames, piece.last, piece.at_end, piece.final) == (b"", None, True, False)

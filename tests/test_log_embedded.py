@@ -1,4 +1,4 @@
-"""The same log on what `run` brings along when no Redis is given: a server in a folder, or fakeredis."""
+"""The log on the stores that `run` starts when no Redis is given: a server in a folder, or fakeredis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def embedded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 
 async def test_a_life_on_each_embedded_redis(embedded: Log) -> None:
-    """The six scripts and every answer, in the order of one stream's life."""
+    """Call six of the log's scripts in the order of one stream's life, and check each answer."""
     log = embedded
     key = protocol.idempotency_hash("anonymous", "key")
     stream, other = (Stream(log, protocol.new_stream_id(key)) for _ in range(2))

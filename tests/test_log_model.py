@@ -1,4 +1,4 @@
-"""The real log against the plain one, through random lives of a stream (see `tests/model`).
+"""The real log is compared with a simple model of it, in random lives of a stream (see `tests/model`).
 
 The long run: `pytest -p tests.model.profiles --hypothesis-profile=long tests/test_log_model.py -s`.
 """

@@ -1,6 +1,6 @@
-"""No outsider makes the event loop wait longer than 50 ms at once (`docs/operations.md`, "The longest turn").
+"""No caller can block the event loop for longer than 50 ms (`docs/operations.md`, "The longest turn").
 
-The time is processor time of the whole process, so a busy machine fails nothing here.
+The tests measure the processor time of the whole process, so a busy machine makes no test fail.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.support.turns import Watch, cost
 from workers.chains.asked import ASKED
 
 BOUND_SECONDS = 0.050
-MOST_TRIES = 10  # of a measurement: one that is long each time is the work's own
+MOST_TRIES = 10  # Tries of a measurement. If the time is long in each try, our own code needs it.
 MOST = DEFAULT.bytes
 EVENTS = {"accept": "text/event-stream"}
 
@@ -116,7 +116,7 @@ async def test_fault_60_an_input_that_a_schema_is_long_at_lets_the_loop_go_on(
 
 
 RESUME = "/stream/" + "00" + "A" * 22 + "/resume"
-READING: dict[str, Any] = {  # by path: a body that is looked at in a thread
+READING: dict[str, Any] = {  # path -> a body that is so large that a thread parses it
     "/stream": {"user": "x" * LARGE},
     "/api/http_trigger": {"user": "x" * LARGE, "not": "known"},
     RESUME: {"responses": [{"interrupt_id": "x", "response": "x" * LARGE}]},
@@ -241,7 +241,7 @@ async def test_fault_62_who_finds_no_room_waits_in_turn_or_is_told() -> None:
     third = asyncio.create_task(room.take(10))
     await asyncio.sleep(0)
     assert not second.done()
-    assert not third.done()  # it would fit, but it is not its turn
+    assert not third.done()  # It would fit, but `second` comes first.
     first.keep(40)
     shares = [await second, await third]
     assert room.held == 100
@@ -253,7 +253,7 @@ async def test_fault_62_who_finds_no_room_waits_in_turn_or_is_told() -> None:
     shares.clear()
     second = third = fourth = None  # type: ignore[assignment]
     assert room.held == 0
-    whole = await room.take(1000)  # a share that is larger than the room is all of it
+    whole = await room.take(1000)  # A share larger than the room takes the whole room.
     assert room.held == 100
     del whole
     assert room.held == 0
@@ -280,7 +280,7 @@ async def test_fault_62_what_tells_no_document_waits_for_no_room(
         async def run(**more: str) -> str:
             asked = {"assistant_id": "chat", "input": {"messages": [str(more)]}, **more}
             answer = await http.post("/threads/t/runs", json=asked)
-            assert answer.status_code == 200, answer.text  # what was started is never told as refused
+            assert answer.status_code == 200, answer.text  # A started run is not refused.
             return str(answer.json()["run_id"])
 
         first = await run()
@@ -309,18 +309,18 @@ def test_fault_62_a_document_in_pieces_is_the_same_document(value: Any) -> None:
     assert all(len(piece) < 2 * 128 * 1024 for piece in made)
 
 
-# Every route, with the largest body that it may be sent, and with a long stream
+# Every route is measured with the largest body that it accepts, and with a long stream.
 
 
 def filled(before: str, item: str, after: str, most: int = 9990) -> bytes:
-    """A body of the largest size: lists of at most so many of the item."""
+    """Return a body of the largest accepted size: lists that contain the item at most `most` times each."""
     count = (MOST - len(before) - len(after) - 200) // (len(item.encode()) + 1)
     rows = [f"[{','.join([item] * min(most, count - at))}]" for at in range(0, count, most)]
     return f"{before}[{','.join(rows)}]{after}".encode()
 
 
 def flat(before: str, item: str, after: str, most: int = 9990) -> bytes:
-    """The same, in one list."""
+    """Return a body with one list that contains the item at most `most` times."""
     count = min(most, (MOST - len(before) - len(after) - 10) // (len(item.encode()) + 1))
     return f"{before}[{','.join([item] * count)}]{after}".encode()
 
@@ -382,7 +382,7 @@ PARTS = {
 
 
 def decided(before: str, item: str, after: str) -> bytes:
-    """As many answers to approvals as one question may have calls; `#` stands for the approval's id."""
+    """Return a body with 999 answers to approvals, the most of one question. `#` becomes an approval's id."""
     items = (item.replace("#", f"{'0' * 24}.{'a' * 32}.{number}-999") for number in range(1, 1000))
     return f"{before}[{','.join(items)}]{after}".encode()
 
@@ -451,11 +451,11 @@ BODIES: list[tuple[str, str, bytes]] = [
     ),
     ("/api/http_trigger", "a text", b'{"user":"' + b"a" * (MOST - 20) + b'"}'),
 ]
-# Each takes a write token, so `test_fault_63_no_line_of_a_producer_makes_a_long_turn` asks it.
+# This route needs a write token. `test_fault_63_no_line_of_a_producer_makes_a_long_turn` measures it.
 WRITTEN = "/stream/{id}/events"
-NOBODY = "00" + "A" * 22  # the form of an id, and nobody's
+NOBODY = "00" + "A" * 22  # A valid id that no stream has.
 NO_BODY = {"/stream/{id}/token", "/threads/{thread}/runs/{id}/cancel", "/v1/responses/{id}/cancel"}
-ALIKE = {  # routes whose body is read by the same code as another's
+ALIKE = {  # route -> a measured route whose body is read by the same code
     "/stream/{id}/resume": RESUME,
     "/a2a/{chain}": A2A,
     "/threads/{thread}/history": "/threads/t/history",
@@ -474,7 +474,7 @@ def test_fault_63_every_route_with_a_body_is_measured() -> None:
 
 @dataclass
 class Measured:
-    """A process whose turns are measured; `rows` holds the longest of each request, in milliseconds."""
+    """A process whose turns are measured. `rows` has the longest turn of each request in milliseconds."""
 
     web: GatewayProcess
     http: httpx.AsyncClient
@@ -482,7 +482,7 @@ class Measured:
     rows: list[tuple[float, str, str]]
 
     async def ask(self, method: str, path: str, what: str, content: bytes = b"", **headers: str) -> None:
-        """Ask, again while the turn was long: what a shared machine's other work does to a turn passes."""
+        """Send a request, and repeat it while its turn is long: other work can be the cause."""
         best = float("inf")
         told = {"content-type": "application/json"} | headers if content else headers
         for _ in range(MOST_TRIES):
@@ -536,7 +536,7 @@ async def test_fault_63_no_line_of_a_producer_makes_a_long_turn(measured: Measur
     many = b'{"type":"stage","name":"c","state":"started"}\n' + said * ((MOST - 100) // len(said))
     deep = b'{"type":"custom","stage":"c","name":"n","data":[' + b"[]," * ((MOST - 200) // 3) + b"1]}\n"
     for name, body in {"texts": many, "no texts": b"x\n" * (MOST // 2), "lists": deep}.items():
-        for attempt in ("first", "second"):  # the second matches with what the first has written
+        for attempt in ("first", "second"):  # The second is matched with the first.
             opened = await measured.http.post(
                 "/stream", json={"producer": True, "chain": "c"}, headers={"idempotency-key": name}
             )
@@ -547,7 +547,7 @@ async def test_fault_63_no_line_of_a_producer_makes_a_long_turn(measured: Measur
 
 
 async def written(log: Log, stream_id: str, size: int, count: int) -> None:
-    """A stream that says so many characters in so many events, and ends."""
+    """Write the events of a stream: about `size` characters of text in `count` events, and the end."""
     token = new_token()
     claim = (await log.claim(stream_id, token, 60_000)).claim
     assert claim is not None
@@ -570,7 +570,7 @@ async def written(log: Log, stream_id: str, size: int, count: int) -> None:
 
 
 async def long_run(measured: Measured, size: int, count: int = 2000) -> str:
-    """A run in a thread of its own, at its end; its id."""
+    """Start a run in the thread `t`, write its events up to its end, and return its id."""
     answer = await measured.http.post(
         "/threads/t/runs", json={"assistant_id": "chat", "input": {"messages": ["q"]}}
     )
@@ -632,7 +632,7 @@ async def test_fault_65_a_page_of_runs_reads_no_more_runs_than_it_shows(
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process has now."""
+    """Return the memory that a process uses now, in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 

@@ -1,4 +1,4 @@
-"""Deliveries through a real queue, and what becomes of running jobs when their process is told to stop."""
+"""Deliveries through a real queue, and what happens to running jobs when their process must stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.delivery.runner import DONE
 
 
 class Gated:
-    """A chain that says one word, and the rest when the gate is open."""
+    """A chain that yields one word, waits until `gate` is set, and yields another word."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -97,7 +97,7 @@ async def test_fault_33_a_delivery_answered_held_is_run_when_its_holder_dies(red
     gated.gate.set()
     async with Jobs(redis_url, gated, lease=1.0) as jobs:
         stream_id = await jobs.stream("q")
-        await jobs.claim(stream_id)  # by a worker that will never be heard of again
+        await jobs.claim(stream_id)  # The worker that makes this claim is dead: it does nothing more.
         async with working(jobs):
             assert (await jobs.ended(stream_id)).text == "before after"
             assert (await jobs.record(stream_id)).attempt == 2
@@ -114,7 +114,8 @@ async def test_a_stopped_loop_hands_its_jobs_over_at_once(redis_url: str) -> Non
             assert gated.now == 0  # no chain is left running
             assert (await jobs.record(stream_id)).status == "queued"
         gated.gate.set()
-        async with working(jobs):  # within the bound of `ended`, far below the lease
+        # The job ends within the time limit of `ended`, which is much shorter than the lease.
+        async with working(jobs):
             assert (await jobs.ended(stream_id)).text == "before after"
         kinds = await jobs.kinds(stream_id)
         assert "reset" not in kinds
@@ -140,7 +141,7 @@ async def _a_read_waits(client: Redis) -> bool:
 
 
 async def test_a_hand_over_that_meets_the_end_is_the_end(redis_url: str, redis: Redis) -> None:
-    """Told to stop while the last append is under way: the job has ended, and is not run again."""
+    """The runner is stopped during the last append. The job has ended, and it is not run again."""
     gated = Gated()
     async with Jobs(redis_url, gated) as jobs:
         stream_id = await jobs.stream("q")
@@ -150,7 +151,7 @@ async def test_a_hand_over_that_meets_the_end_is_the_end(redis_url: str, redis: 
             gated.gate.set()
             await eventually(lambda: _idle(gated))
             for _ in range(20):
-                await asyncio.sleep(0)  # until the runner waits for the pen alone
+                await asyncio.sleep(0)  # After this, the runner waits only for the pen.
             running.cancel()
         await running
         assert (await jobs.fold(stream_id)).ended == "done"
@@ -194,7 +195,7 @@ async def test_fault_08_a_lost_tail_lets_the_job_go_and_another_attempt_ends_it(
         stream_id = await jobs.stream("q")
         await jobs.shows(stream_id, "before")
         key = jobs.log.keys(stream_id)[1]
-        await redis.set(key, b"", keepttl=True)  # more than the writer has in its memory
+        await redis.set(key, b"", keepttl=True)  # The writer cannot restore this much from memory.
         gated.gate.set()
         assert (await jobs.ended(stream_id)).text == "before after"
         assert (await jobs.record(stream_id)).attempt == 2
