@@ -1,4 +1,4 @@
-"""`python -m gateway`: what it says, when it refuses, how it ends."""
+"""`python -m gateway`: what it prints, when it refuses to start, and how it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOUND_SECONDS = 60
 
 
 async def refusal(mode: str, environment: dict[str, str]) -> str:
-    """What a process says that refuses to start, in one sentence and without a stack."""
+    """Start a process that refuses to start. Return the last line that it prints; it prints no stack."""
     refused = GatewayProcess(mode, environment)
     with pytest.raises(AssertionError, match="the process ended"):
         await refused.__aenter__()
@@ -71,7 +71,7 @@ async def test_a_port_in_use_is_told_with_a_command(redis_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = await refusal("web", {"REDIS_URL": redis_url, "PORT": str(port)})
-    assert said.startswith("  PORT=")  # the command that takes another one: test_errors_told.py
+    assert said.startswith("  PORT=")  # test_errors_told.py checks the whole command.
 
 
 async def test_a_worker_serves_its_probes_and_nothing_else(redis_url: str) -> None:
@@ -135,7 +135,7 @@ async def test_a_stopped_process_ends_its_readers_cleanly_and_exits_0(number: in
             await _status_shows(client, where, "a")
             began = monotonic()
             gateway.signal(number)
-            texts = await asyncio.gather(*readers)  # an end that is not clean raises
+            texts = await asyncio.gather(*readers)  # A connection that does not end cleanly raises an error.
         assert await gateway.ended() == 0
         assert monotonic() - began < 3 * GRACE_SECONDS
         assert all(b'"a"' in text and b"event: done" not in text for text in texts)

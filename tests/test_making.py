@@ -1,4 +1,4 @@
-"""A chain's factory in each form that it may have, what it opens, and what is said if it makes no chain."""
+"""A chain's factory: each form that it may have, what it opens, and the error if it makes no chain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHAIN: Runnable[Any, Any] = RunnableLambda(lambda given: given)
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test marks is forgotten after it; what ships is marked by then."""
+    """Forget the chains that a test marks after the test. The shipped chains are marked before the test."""
     Registry(Settings())
     monkeypatch.setattr(registry, "_marked", dict(registry._marked))
 
@@ -80,12 +80,12 @@ async def test_what_a_factory_has_opened_is_closed_once_by_the_task_that_has_ope
     assert len(opened) == 1
     await made.close()
     assert len(opened) == 2
-    assert opened[0] == opened[1]  # anyio's task groups insist on it
+    assert opened[0] == opened[1]  # The same task opens and closes. anyio's task groups require this.
 
 
 async def test_a_factory_that_asks_for_the_running_loop_gets_it() -> None:
     def factory(settings: Settings) -> Runnable[Any, Any]:
-        loops.append(asyncio.get_running_loop())  # as LangGraph's async savers do
+        loops.append(asyncio.get_running_loop())  # LangGraph's async savers do the same.
         return CHAIN
 
     loops: list[Any] = []
@@ -143,7 +143,7 @@ async def test_a_function_is_taken_for_a_runnable() -> None:
     made = Registry(Settings())
     assert await (await made.load("f"))["f"].ainvoke("x") == "X"
     parts = await made.load("fs")
-    assert list(parts) == ["a", "b"]  # in the order of the mark
+    assert list(parts) == ["a", "b"]  # The order is that of `stages`.
     assert await parts["b"].runnable.ainvoke("x") == "X"
 
 

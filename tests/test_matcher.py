@@ -1,4 +1,4 @@
-"""Going on without a seam: what a new attempt writes after what an earlier one has published."""
+"""A new attempt continues a stage: which events it writes after those that an earlier attempt published."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ended(name: str = "s", run: int = 1) -> Event:
 
 
 class Wire:
-    """A log in memory: frames with real ids."""
+    """A log in memory. Its frames have real ids."""
 
     def __init__(self, *events: Event) -> None:
         self.frames = b""
@@ -54,7 +54,10 @@ class Wire:
         return fold.text
 
     def attempt(self, events: list[Event], number: int = 2, *, ends: bool = True) -> list[list[Event]]:
-        """Another attempt's puts, each a list, written to the wire."""
+        """Run another attempt with these events. Return its puts that are not empty.
+
+        A put is a list of events. Each put is also written to the wire.
+        """
         matcher = Matcher(Published.read(self.messages()), number)
         puts = [matcher.take(event) for event in events] + ([matcher.end()] if ends else [])
         for put in puts:
@@ -156,7 +159,7 @@ def test_published_keeps_what_a_reset_of_another_stage_does_not_void() -> None:
 
 @given(st.lists(st.tuples(DELTAS, st.integers(0, 6)), min_size=1, max_size=4), DELTAS)
 def test_a_reader_has_the_last_attempts_text(attempts: list[tuple[list[str], int]], last: list[str]) -> None:
-    """Whatever the attempts before said, and wherever each was cut off."""
+    """This holds for any text of the earlier attempts, and wherever each of them was cut off."""
     wire = Wire(START, began())
     for number, (deltas, reached) in enumerate(attempts, 1):
         wire.attempt([text(delta) for delta in deltas[:reached]], number, ends=False)
@@ -187,11 +190,11 @@ def test_a_call_that_has_begun_ends_under_the_id_that_readers_know() -> None:
     differs = Wire(START, began(), begins("old-1", "a"), text("x"))
     puts = differs.attempt([begins("new-1", "a"), text("y"), tool("new-1")], number=3)
     told = [event.data["call_id"] for put in puts for event in put if event.type is EventType.TOOL]
-    assert told == ["new-1", "new-1"]  # a reset voids the old one, and all is said again
+    assert told == ["new-1", "new-1"]  # The reset discards old-1, and all events are written again.
 
 
 def test_what_is_marked_as_below_a_tools_call_bears_the_calls_id_in_the_log() -> None:
-    """Ids of calls may differ from attempt to attempt; those in the log count."""
+    """The ids of calls may differ between attempts. Later events use the ids that are in the log."""
 
     def said(call_id: str, word: str) -> Event:
         return protocol.nested("delta", word, within=call_id, stage="s")

@@ -1,4 +1,4 @@
-"""Conversations with tools of the client's, in each form of `messages`: what is taken, what is refused."""
+"""Conversations with the client's own tools, in each form of `messages`: which are accepted or refused."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ANSWER = {"role": "tool", "content": "sunny", "tool_call_id": "c1"}
 
 
 def start(*messages: Any, bounds: Bounds = DEFAULT) -> list[dict[str, Any]]:
-    """What a chain is asked, by `POST /stream`."""
+    """Return the messages that a chain receives from a `POST /stream`."""
     told: list[dict[str, Any]] = parse_start({"messages": list(messages)}, CHAINS, bounds).input["messages"]
     return told
 
 
 def chat(*messages: Any) -> list[dict[str, Any]]:
-    """The same, by OpenAI's chat completions."""
+    """Return the messages that a chain receives from a request of OpenAI's chat completions."""
     asked = openai_chat.parse({"model": "chat", "messages": list(messages)}, UNOPENED)
     told: list[dict[str, Any]] = asked.start.input["messages"]
     return told

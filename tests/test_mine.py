@@ -1,4 +1,7 @@
-"""The list of an owner's streams on a real Redis, and on a cluster: constant work, whatever dies."""
+"""The list of an owner's streams, on a real Redis and on a cluster.
+
+A page costs the same for a list of any length, and the list is right when a process has died.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,7 @@ async def test_an_id_whose_stream_did_not_come_to_be_is_passed_over_and_dropped(
         now = await jobs.log.now_ms()
         mine = jobs.gateway.parts.mine
         making, dead = "m" * 24, "d" * 24
-        await mine.note(OWNER, making, now)  # by a process that makes it just now
+        await mine.note(OWNER, making, now)  # A process is creating this stream now.
         await mine.note(OWNER, dead, now - 200_000)
         assert await listed(jobs) == [one]
         assert {name for _, name in await mine.page(OWNER, None, 10)} == {one, making}
@@ -142,7 +145,7 @@ async def test_an_owners_streams_and_threads_are_purged_and_anothers_stay(
         assert await keys_with(redis, OWNER) == set()
         used = Usage(jobs.connection)
         assert await used.owners(10) == ["bob"]
-        assert (await used.of(OWNER)).day[1] > 0  # what was taken stays counted
+        assert (await used.of(OWNER)).day[1] > 0  # The usage stays counted.
         assert await listed(jobs, "bob") == [bob]
         assert await listed(jobs) == []
 

@@ -1,4 +1,4 @@
-"""A model's failure by what its server said: a code, how often it is tried, and after which pause."""
+"""A model's failure, by the answer of its server: the error code, the number of tries, and the pauses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def client(model: ModelServer, **options: Any) -> ChatOpenAI:
 async def failing(
     redis_url: str, made: Any, asked: list[str], model: ModelServer
 ) -> list[tuple[str, bool, int]]:
-    """For each question: the code, whether it may be tried again, and how often the model was asked."""
+    """Return for each question the error code, whether it is retryable, and the number of model calls."""
     chain("failing")(lambda _: made)
     async with Jobs(redis_url, stage_tries=2) as jobs:
         found = []
@@ -196,11 +196,11 @@ async def test_fault_105_the_pause_is_as_long_as_the_server_asks(redis_url: str)
 
 
 class Own(Exception):
-    """An exception of an author's."""
+    """An exception that the author of a chain defines."""
 
 
 def test_fault_112_what_is_told_as_retryable_is_what_is_tried_again() -> None:
-    """The author's `is_retryable` decides, but for what a model's server refuses for good."""
+    """The author's `is_retryable` decides, except when a model's server has refused permanently."""
     from langchain_core.exceptions import ModelInvalidRequestError, ModelRateLimitError
 
     cases: list[tuple[type[BaseException], bool | None, bool]] = [

@@ -1,4 +1,4 @@
-"""Whether a model's answer is whole, why it ended, what it cost: real clients of a scripted server."""
+"""Whether a model's answer is complete, why it ended, and its usage. Real clients use a scripted server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def add(a: int, b: int) -> str:
 
 
 def client(model: ModelServer, kind: str = "openai", **options: Any) -> BaseChatModel:
-    """A real client of the scripted server, which does not try again by itself."""
+    """Return a real client of the scripted server. The client does not retry by itself."""
     given: dict[str, Any] = {"max_retries": 0, "api_key": "k", "stream_usage": True, **options}
     if kind == "azure":
         return AzureChatOpenAI(
@@ -56,7 +56,7 @@ def client(model: ModelServer, kind: str = "openai", **options: Any) -> BaseChat
 async def ask(
     redis_url: str, made: Runnable[Any, Any], asked: str, **settings: Any
 ) -> tuple[Fold, list[Event]]:
-    """What a reader has at the end, and all events."""
+    """Run a stream with this question. Return the state that a reader has at the end, and all events."""
     chain("ends")(lambda _: made)
     async with Jobs(redis_url, **settings) as jobs:
         stream_id = await jobs.stream([{"role": "user", "content": asked}], chain="ends")
@@ -75,7 +75,7 @@ def in_a_sequence(model: BaseChatModel) -> Runnable[Any, Any]:
 
 
 def awaited(model: BaseChatModel) -> Runnable[Any, Any]:
-    """A node that is no coroutine: its model is called from another thread."""
+    """Return a graph whose node is not a coroutine function, so its model is called from another thread."""
     from langgraph.graph import START, MessagesState, StateGraph
 
     def node(state: MessagesState) -> dict[str, Any]:
@@ -166,7 +166,7 @@ async def test_fault_101_a_call_that_is_no_json_at_the_answers_end_is_the_server
 
 
 class Custom(BaseChatModel):
-    """Somebody's own model: it yields these chunks, and names no provider that LangChain knows."""
+    """A custom model that yields these chunks. LangChain does not know its provider."""
 
     chunks: list[AIMessageChunk]
     provider: str = "custom"
@@ -209,7 +209,7 @@ def said(text: str, **metadata: Any) -> AIMessageChunk:
     return AIMessageChunk(content=text, response_metadata=metadata)
 
 
-# The last chunks as the integrations of these providers yield them.
+# Provider, metadata of the last chunk as LangChain's integration yields it, and the expected finish reason.
 LAST: Sequence[tuple[str, dict[str, Any], str]] = [
     ("anthropic", {"stop_reason": "end_turn", "stop_sequence": None}, "stop"),
     ("anthropic", {"stop_reason": "max_tokens"}, "length"),
@@ -272,7 +272,7 @@ async def test_fault_102_an_incomplete_response_says_why(
 def test_fault_102_a_reason_that_is_not_known_is_told_as_it_is() -> None:
     assert finish_of({"finish_reason": "Something\nNEW"}) == "something new"
     assert finish_of({"done": True}) == ""
-    assert finish_of({"stopReason": "guardrail_intervened"}) == "content_filter"  # Bedrock's
+    assert finish_of({"stopReason": "guardrail_intervened"}) == "content_filter"  # Bedrock sends this.
 
 
 @pytest.mark.parametrize("shape", [lambda model: model, in_a_sequence, agent, awaited])
@@ -285,7 +285,7 @@ async def test_fault_106_the_last_word_on_usage_counts(redis_url: str, usage: st
 
 
 def test_fault_106_parts_of_usage_are_added() -> None:
-    """As LangChain's integrations for Gemini and Anthropic send it: the prompt first, then what was added."""
+    """LangChain's integrations for Gemini and Anthropic send usage in parts: the prompt first, then more."""
     whole: dict[str, int] = {}
     for given, spoken in ((10, 2), (0, 3), (2, 4), (0, 1)):
         whole = added_usage(

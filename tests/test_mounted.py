@@ -1,4 +1,7 @@
-"""The gateway within somebody else's application: below a path, by their lifespan, for whom they name."""
+"""The gateway inside another application.
+
+It is mounted below a path, the application's lifespan runs it, and the application names the owners.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def settings_of(redis_url: str, model: ModelServer, **given: Any) -> Settings:
 
 
 async def asked(request: Request) -> str | None:
-    """The owner, as a cookie names it."""
+    """Return the owner that the cookie `who` names."""
     if request.cookies.get("who") == "broken":
         raise LookupError("can" + "ary")
     if request.cookies.get("who") == "number":
@@ -50,12 +53,12 @@ async def asked(request: Request) -> str | None:
 
 @asynccontextmanager
 async def served(app: Any, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A real uvicorn in this process, as somebody starts it, and a client."""
+    """Serve an application with a real uvicorn in this process, and yield an HTTP client for it."""
     config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5, **options)
     server = Server(config)
     serving = asyncio.create_task(server.serve())
     try:
-        while not server.started and not serving.done():  # noqa: ASYNC110 - only its flag tells
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn only sets a flag
             await asyncio.sleep(0.01)
         assert server.started
         port = server.servers[0].sockets[0].getsockname()[1]
@@ -67,7 +70,7 @@ async def served(app: Any, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class Server(uvicorn.Server):
-    """The test's own signals stay as they are."""
+    """A uvicorn server that leaves the signal handlers of the test process unchanged."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -75,7 +78,7 @@ class Server(uvicorn.Server):
 
 
 def within(holdfast: Holdfast, path: str = "/api/ai") -> FastAPI:
-    """The README's three lines."""
+    """Return an application that mounts the gateway, with the three lines of the README."""
     app = FastAPI(lifespan=holdfast.lifespan)
 
     @app.get("/theirs")
@@ -125,7 +128,7 @@ async def test_the_clients_take_an_address_with_a_path(redis_url: str, model: Mo
             json={"model": "chat", "messages": [{"role": "user", "content": script(["c"])}]},
         )
         assert answer.headers["location"] == f"/api/ai/stream/{answer.headers['x-stream-id']}"
-        # LangGraph's SDK puts a Location behind the address that it has, which has the path already.
+        # LangGraph's SDK appends a Location to its base URL, and the base URL already contains the path.
         async with get_client(url=below) as client:
             thread = (await client.threads.create())["thread_id"]
             content: dict[str, Any] = {"messages": [{"role": "user", "content": script(["d"])}]}
@@ -186,7 +189,7 @@ async def test_the_owner_is_whom_the_application_names(
         for free in ("health", "ready", "openapi.json"):
             assert (await http.get(f"/api/ai/{free}")).status_code == 200
         assert (await http.get("/api/ai/chains")).status_code == 401
-        # In process the same name is the same owner.
+        # For calls in the same process, the same name is the same owner.
         stream_id = where.rpartition("/")[2]
         assert (await holdfast.streams.status(stream_id, owner="alice"))["id"] == stream_id
         with pytest.raises(Refused) as caught:
@@ -210,7 +213,7 @@ async def test_without_its_lifespan_nothing_is_started_and_the_log_says_why(
 
 async def test_one_lifespan_at_a_time_and_a_store(redis_url: str, model: ModelServer) -> None:
     holdfast = create_app(settings_of(redis_url, model), owner=asked, worker=False)
-    for _ in range(2):  # one after the other is fine
+    for _ in range(2):  # Two lifespans one after the other are accepted.
         async with holdfast.lifespan():
             with pytest.raises(RuntimeError, match="runs already"):
                 async with holdfast.lifespan():

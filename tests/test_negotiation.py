@@ -1,4 +1,4 @@
-"""What a client would rather have, as a table (RFC 9110, 12.5.1)."""
+"""Which content type a client prefers, as a table of Accept headers (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ NONE: tuple[str, ...] = ()
 @pytest.mark.parametrize(
     ("accept", "following", "posting"),
     [
-        # nothing said, or anything: GET follows, POST does not
+        # no header, or any type is accepted: GET answers with events, POST with JSON
         (NONE, EVENTS, JSON),
         (("",), EVENTS, JSON),
         ((" , ,",), EVENTS, JSON),
         (("*/*",), EVENTS, JSON),
         (("text/html, image/gif, *; q=.2, */*; q=.2",), EVENTS, JSON),
         (("no range",), EVENTS, JSON),
-        # named
+        # one type is named
         ((EVENTS,), EVENTS, EVENTS),
         ((JSON,), JSON, JSON),
         (("TEXT/Event-Stream; Q=0.5",), EVENTS, EVENTS),
         ((f"{EVENTS};charset=utf-8",), EVENTS, EVENTS),
-        # both named: the heavier, and of equals the events
+        # both types are named: the higher weight wins, and for equal weights the events
         ((f"{JSON}, {EVENTS}",), EVENTS, EVENTS),
         ((JSON, EVENTS), EVENTS, EVENTS),
         ((f"{JSON};q=0.9, {EVENTS}",), EVENTS, EVENTS),
         ((f"{JSON}, {EVENTS};q=0.9",), JSON, JSON),
         ((f"{JSON};q=0.001, {EVENTS};q=0.01",), EVENTS, EVENTS),
-        # a range and a name: the most exact gives the weight, and of equals the named one wins
+        # ranges and names: the most exact entry gives the weight; for equal weights, the named type wins
         ((f"{JSON}, */*",), JSON, JSON),
         ((f"{JSON}, text/plain, */*",), JSON, JSON),
         ((f"{EVENTS}, */*;q=0.1",), EVENTS, EVENTS),
@@ -40,7 +40,7 @@ NONE: tuple[str, ...] = ()
         (("text/*",), EVENTS, EVENTS),
         (("application/*",), JSON, JSON),
         (("text/*, application/*",), EVENTS, JSON),
-        # refused
+        # types that are refused (weight 0), or that are not offered
         ((f"{EVENTS};q=0",), None, None),
         ((f"{EVENTS};q=0.000",), None, None),
         ((f"{EVENTS};q=0, */*",), JSON, JSON),
@@ -49,7 +49,7 @@ NONE: tuple[str, ...] = ()
         ((f"*/*;q=0, {JSON};q=0.1",), JSON, JSON),
         (("text/html",), None, None),
         (("text/html;q=0",), None, None),
-        # a weight that is none: the range is passed over
+        # an invalid weight: the entry is ignored
         ((f"{EVENTS};q=2, {JSON}",), JSON, JSON),
         ((f"{EVENTS};q=x, {JSON}",), JSON, JSON),
         ((f"{EVENTS};q=nan, {JSON}",), JSON, JSON),

@@ -1,4 +1,4 @@
-"""`holdfast new`: what it makes, and that it agrees with what the product itself has."""
+"""`holdfast new`: which files it makes, and that they agree with the product's own files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def run_its_tests(project: Path) -> subprocess.CompletedProcess[str]:
-    """Run a project's tests with what pytest has by itself."""
+    """Run a project's tests in its folder, with pytest and without the settings of this repository."""
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(project)}
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
@@ -159,7 +159,7 @@ def test_a_folder_without_the_wheel_is_refused_and_nothing_is_made(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_its_test_fails_when_its_chain_says_something_else(project: Path) -> None:
-    """So that the test which a newcomer is given is one."""
+    """The test that a newcomer gets must be able to fail."""
     chains = (project / "chains.py").read_text().replace("prompt | model(settings)", "lambda given: 'no'")
     (project / "chains.py").write_text(chains)
     ran = run_its_tests(project)

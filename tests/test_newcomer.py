@@ -1,4 +1,4 @@
-"""Three mistakes of somebody who writes a first chain, found from the terminal of `make run` alone."""
+"""Three mistakes in a first chain. The output of `make run` alone is enough to find each mistake."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ async def test_a_newcomers_mistakes_are_named_on_the_terminal_and_to_the_reader(
         assert data["code"] == "chain_error"
     # All frames of this failure are LangChain's, so the reader is told where the chain is made.
     assert f"the chain is made at {tmp_path}/mistakes.py:" in str(told[2]["detail"])
-    assert f"the chain lacks_variable cannot be made: {variable}" in log  # at the start, before anybody asked
+    # These two lines are logged at the start, before any request.
+    assert f"the chain lacks_variable cannot be made: {variable}" in log
     assert f"the chain forgets cannot be made: {forgotten}" in log
 
 

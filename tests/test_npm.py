@@ -1,4 +1,4 @@
-"""npm's package, from its tarball: in Node, for TypeScript, in Vite, and its React hook in a browser."""
+"""The npm package, used from its tarball: in Node, with TypeScript, in Vite; its React hook in a browser."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ def project(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module")
 def built(project: Project) -> dict[str, Any]:
-    """What Vite has told of its builds."""
+    """Build the pages with Vite, and return what the build script reports."""
     told: dict[str, Any] = json.loads(project.run("node", str(NODE / "npm_build.mjs"), str(project.folder)))
     return told
 
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
 def pages(project: Project, built: dict[str, Any]) -> Iterator[str]:
-    """The URL of the built pages: of another origin than the gateway, as a front end is."""
+    """Serve the built pages, and yield their URL. Like a front end's, its origin is not the gateway's."""
     handler = functools.partial(Quiet, directory=str(project.folder / "dist"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -105,7 +105,7 @@ async def driver() -> AsyncIterator[Process]:
 
 
 async def ids(redis: RedisServer, stream_id: str) -> list[str]:
-    """The ids of a stream's events, as they stand in its log."""
+    """Return the ids of a stream's events, read from its log in Redis."""
     async with Redis.from_url(redis.url) as client:
         log: Any = await client.get(Log.keys(stream_id)[1])
     return [found.decode() for found in re.findall(rb"^id: (\S+)$", log, re.MULTILINE)]
@@ -116,17 +116,17 @@ def page(pages: str, gateway: str, react: str = "19", **options: str) -> str:
 
 
 def through(proxy: Proxy) -> str:
-    """The gateway's URL behind a proxy, which is made for Redis and passes bytes of anything."""
+    """Return the gateway's URL behind a proxy. The proxy is made for Redis, but passes bytes of any kind."""
     return f"http://{urlsplit(proxy.url).netloc}"
 
 
 async def starts(person: Person, content: str, **question: Any) -> str:
-    """Start a stream by the hook; its id."""
+    """Start a stream with the hook, and return the stream's id."""
     return str(await person.does("run", f"stream.start({json.dumps({'user': content, **question})})"))
 
 
 async def until(person: Person, condition: str) -> None:
-    """Until this holds of the hook's state; what it was is told where it never does."""
+    """Wait until the condition holds for the hook's state. If it never holds, the error shows the state."""
     try:
         await person.does("until", condition)
     except AssertionError as error:
@@ -220,7 +220,7 @@ async def test_through_cuts_each_event_comes_once_and_one_job_is_run(
         model.open_gate(f"cuts {react}")
         await until(person, "stream.status === 'done'")
         told = await person.does("run", "({...stream, version, mounts, seen})")
-    assert (told["version"][:2], told["mounts"]) == (react, 2)  # a strict mode's effects begin twice
+    assert (told["version"][:2], told["mounts"]) == (react, 2)  # In strict mode, React begins effects twice.
     assert (told["id"], told["text"]) == (stream_id, "".join(WORDS))
     assert [stage["state"] for stage in told["stages"]] == ["finished"]
     assert told["seen"] == await ids(redis_server, stream_id)
@@ -254,7 +254,8 @@ async def test_a_silent_connection_is_given_up_when_the_tab_is_seen_again(
         await until(person, "stream.text === 'one ' && stream.status === 'streaming'")
         seen = "document.dispatchEvent(new Event('visibilitychange'))"
         await person.does("run", seen)
-        assert await person.does("run", "stream.status") == "streaming"  # something came just now
+        # An event has arrived a moment ago, so the hook does not reconnect.
+        assert await person.does("run", "stream.status") == "streaming"
         proxy.hold("commands", "answers")
         model.open_gate("tab")
         await person.does("run", f"const now = Date.now; Date.now = () => now() + 60_000; {seen}")
@@ -279,11 +280,12 @@ async def test_a_remounted_component_and_a_reloaded_page_go_on_behind_the_last_e
         await until(person, "stream.text === 'one ' && stream.status === 'streaming'")
         await person.does("run", "show(false)")
         await person.does("until", "!document.querySelector('pre')")
-        model.open_gate("remount")  # whoever leaves does not end the stream
+        model.open_gate("remount")  # A page that leaves does not end the stream.
         await person.does("run", "show(true)")
         await until(person, "stream.status === 'done'")
         logged = await ids(redis_server, stream_id)
-        for _ in range(2):  # the second time the end had been read before
+        # In the second round, the page had already read the end before it was reloaded.
+        for _ in range(2):
             told = await person.does("run", "({...stream, seen})")
             assert (told["id"], told["text"], told["seen"]) == (stream_id, "one two", logged)
             await person.does("reload")
@@ -349,7 +351,8 @@ async def test_it_is_cancelled_refused_failed_and_tried_again(
         refused = "stream.start({user: ''}).catch((error) => [error.name, error.code])"
         assert await person.does("run", refused) == ["Refused", "invalid"]
         await until(person, "stream.status === 'failed' && stream.error.status === 422 && stream.id === ''")
-        assert await person.does("run", "sessionStorage.getItem('ended')") is None  # nothing to ask again
+        # No stream is stored, so a reload requests nothing.
+        assert await person.does("run", "sessionStorage.getItem('ended')") is None
         second = await starts(person, script(["kept"], status=400))
         await until(person, "stream.status === 'failed' && stream.error.name === 'StreamFailed'")
         third = await person.does("run", "stream.retry()")

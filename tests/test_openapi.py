@@ -1,6 +1,6 @@
-"""GET /openapi.json: valid, complete, and as both hosts answer.
+"""GET /openapi.json is valid and complete, and both hosts answer as it describes.
 
-What is asked here is each kind of answer once; `tests.contract` asks at random.
+These tests request each kind of answer once. `tests.contract` sends random requests.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ MODES: dict[str, dict[str, Any]] = {
     "easyauth": {"auth": "easyauth", "website_auth": "True", **SECRET},
     "cors": {"cors_origins": ORIGIN},
 }
-# It becomes a `reset` event; foreign formats have it; its subclasses are told; of a start that begins again.
+# Error codes of no answer. `log_lost` becomes a `reset` event. Instead of `thread_refused`, the codes of
+# its subclasses are sent. After `thread_moved`, the start is tried again.
 NEVER_TOLD = {"log_lost", "thread_refused", "thread_moved"}
 METHODS = ("get", "post", "delete", "options")
 
 
 def operations(described: dict[str, Any]) -> set[tuple[str, str]]:
-    """Every method and path of a document."""
+    """Return every method and path that the document describes."""
     return {
         (method.upper(), path)
         for path, item in described["paths"].items()
@@ -59,14 +60,16 @@ def operations(described: dict[str, Any]) -> set[tuple[str, str]]:
     }
 
 
-# A function key adds the same scheme and the same 401 to each of them: to the least, and to the most.
+# A function key adds the same scheme and the same 401 in every mode. So it is tested only with the mode that
+# has the fewest schemes and with the mode that has the most.
 @pytest.mark.parametrize(
     ("mode", "function_key"), [*((mode, False) for mode in MODES), ("none", True), ("scope", True)]
 )
 async def test_the_document_is_openapi(mode: str, function_key: bool) -> None:
     described = document(Settings(**MODES[mode]), CHAINS, function_key=function_key)
     validate(described)
-    foreign = {(route.method, route.path) for route in formats.ROUTES}  # their owners describe them
+    # The routes of foreign formats are described by the owners of these formats.
+    foreign = {(route.method, route.path) for route in formats.ROUTES}
     assert (
         operations(described) == {(method, path) for method, path, _ in ROUTES if method != "HEAD"} - foreign
     )
@@ -103,7 +106,7 @@ async def test_it_says_how_to_say_who_asks(
     assert one["delete"]["security"] == described["paths"]["/stream"]["post"]["security"] == who
     assert one["get"]["security"] == [*who, {"streamToken": []}]
     assert one["delete"]["responses"].keys() & {"401"} == codes
-    assert "401" in one["get"]["responses"]  # a token may be wrong in any mode
+    assert "401" in one["get"]["responses"]  # A stream token may be invalid in any mode.
 
 
 async def test_it_says_the_bounds_that_are_set() -> None:
@@ -128,7 +131,8 @@ async def test_each_host_serves_its_own_to_everybody(guarded: Guarded) -> None:
     assert answer.status_code == 200
     described = answer.json()
     validate(described)
-    foreign = {(route.method, route.path) for route in formats.ROUTES}  # their owners describe them
+    # The routes of foreign formats are described by the owners of these formats.
+    foreign = {(route.method, route.path) for route in formats.ROUTES}
     assert (
         operations(described) == {(method, path) for method, path, _ in ROUTES if method != "HEAD"} - foreign
     )
@@ -273,7 +277,8 @@ async def test_what_is_refused_is_as_described(guarded: Guarded, described: Desc
         assert (await described.ask("GET", path)).status_code == 200
     leave = {"origin": ORIGIN, "access-control-request-method": "DELETE"}
     for path in ("/stream", one, resume, token, f"{one}/retry", "/api/http_trigger", "/chains"):
-        if guarded.name == "functions":  # there the platform answers preflights itself, and not as described
+        # The platform of Azure Functions answers preflights itself, and differently.
+        if guarded.name == "functions":
             assert (await guarded.http.options(path.replace("{id}", "x"), headers=leave)).status_code == 204
             continue
         assert (await described.ask("OPTIONS", path, "x", headers=leave)).status_code == 204

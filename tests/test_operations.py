@@ -1,4 +1,4 @@
-"""Readiness, metrics and one line for each request: the same on both hosts."""
+"""Readiness, metrics and one log line for each request are the same on both hosts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VALUE = re.compile(r' ([a-z]+)=("(?:[^"\\]|\\.)*"|\S+)')
 
 
 def lines(host: Guarded, what: str, **wanted: object) -> list[dict[str, str]]:
-    """The lines of this kind in a host's log that have these values, in order."""
+    """Return the values of each line in a host's log that has this kind and the wanted values, in order."""
     found = []
     for line in host.log().splitlines():
         _, kind, rest = line.partition(f"holdfast.{what} {what}")
@@ -29,7 +29,7 @@ def lines(host: Guarded, what: str, **wanted: object) -> list[dict[str, str]]:
 
 
 async def line(host: Guarded, what: str, **wanted: object) -> dict[str, str]:
-    """The one line with these values, once it is there."""
+    """Wait until the host's log has a line with the wanted values, and return the values of that one line."""
 
     async def look() -> list[dict[str, str]]:
         return lines(host, what, **wanted)

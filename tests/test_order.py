@@ -1,4 +1,4 @@
-"""Hosts that tests share are closed when the rest of their group does not ask for them (tests/order.py)."""
+"""Hosts that tests share are closed after the last test of the group that uses them (tests/order.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many jobs that nobody holds: looked after side by side, and one that is broken keeps none of the others."""
+"""Many orphaned jobs, which no worker runs, are handled concurrently. A broken one delays no other job."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from tests.support.jobs import Jobs, eventually
 from tests.support.proxy import Proxy, dropped
 from workers.delivery.sweeper import AT_ONCE, Sweeper
 
-FOUND_SECONDS = 3 * 2.0  # the promise for a lost publish is 2 s while events came lately
+# Time limit in seconds for an event whose publish was lost. It is three times the promise: 2 s for a stream
+# with recent events.
+FOUND_SECONDS = 3 * 2.0
 BACKOFF_MS = 1000
 
 
 class Refusing:
-    """A queue that takes nothing, or all from the n-th on."""
+    """A queue that refuses the first `times` messages, and accepts all messages after that."""
 
     def __init__(self, times: int = 1_000_000) -> None:
         self.times = times
@@ -38,11 +40,11 @@ class Refusing:
         self.taken.append(message.id)
 
     async def forget(self, stream_id: str) -> None:
-        """It keeps no places."""
+        """Do nothing: this queue stores no places."""
 
 
 class Slow:
-    """Answers nobody until so many wait; `most` is how many have ever waited at once."""
+    """A queue that answers only when `together` calls wait. `most` is the highest number of waiting calls."""
 
     def __init__(self, together: int) -> None:
         self._barrier = asyncio.Barrier(together)
@@ -60,11 +62,11 @@ class Slow:
         await self.wait(message.id)
 
     async def forget(self, stream_id: str) -> None:
-        """It keeps no places."""
+        """Do nothing: this queue stores no places."""
 
 
 async def orphan(jobs: Jobs, redis: Redis) -> str:
-    """A stream whose message is gone from the queue and whose worker is dead."""
+    """Create a stream whose message is gone from the queue and whose worker is dead. Return its id."""
     stream_id = await jobs.stream("q", chain="chat")
     await jobs.queue.done(await jobs.delivery())
     assert (await jobs.log.claim(stream_id, new_token(), 2000)).claim is not None
@@ -84,7 +86,7 @@ async def sweeping(sweeper: Sweeper) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-# The broken ones
+# Orphaned jobs that are broken
 
 
 async def test_a_record_that_cannot_be_kept_track_of_is_looked_at_no_more(
@@ -149,7 +151,7 @@ async def test_an_orphan_that_cannot_be_looked_after_ends_no_reader_and_no_look(
         await redis.hset(f.log.keys(bad.id)[0], "lease_end_ms", 1)
         async with reading(f.relay, bad) as [of_bad], reading(f.relay, good) as [of_good]:
             await of_good.has(await good.log_bytes(redis))
-            await until(lambda: len(asked) >= 2)  # it is looked at again
+            await until(lambda: len(asked) >= 2)  # The hub has asked about the bad stream again.
             proxy.fault = dropped
             await good.texts("a")
             await of_good.has(await good.log_bytes(redis), FOUND_SECONDS)
@@ -161,7 +163,7 @@ async def test_an_orphan_that_cannot_be_looked_after_ends_no_reader_and_no_look(
     assert "canary" not in caplog.text
 
 
-# A queue that refuses
+# A queue that refuses messages
 
 
 async def test_what_the_queue_did_not_take_does_not_lengthen_the_back_off(
@@ -175,7 +177,8 @@ async def test_what_the_queue_did_not_take_does_not_lengthen_the_back_off(
             with pytest.raises(QueueUnavailable):
                 await revive(jobs.log, queue, stream_id, backoff=BACKOFF_MS / 1000)
             waiting = await jobs.log.ask(stream_id, BACKOFF_MS)
-            assert waiting.word == "wait"  # nobody else tries sooner, so a queue that is down is not stormed
+            # No other process tries sooner, so a queue that is down does not get many requests.
+            assert waiting.word == "wait"
             assert 0 < waiting.number <= BACKOFF_MS
             look_at = await redis.zscore(index, stream_id)
             assert look_at is not None
@@ -202,7 +205,8 @@ async def test_what_the_queue_took_before_still_counts(redis_url: str, redis: Re
 async def test_nothing_is_taken_back_that_was_not_asked(redis_url: str, redis: Redis) -> None:
     async with Jobs(redis_url) as jobs:
         stream_id = await orphan(jobs, redis)
-        await jobs.log.ask(stream_id, BACKOFF_MS, undo=True)  # a worker has claimed it meanwhile
+        # There is no earlier `yes` to withdraw, for example because a worker has claimed the job meanwhile.
+        await jobs.log.ask(stream_id, BACKOFF_MS, undo=True)
         assert (await jobs.log.ask(stream_id, BACKOFF_MS)).word == "yes"
 
 
@@ -213,7 +217,7 @@ async def test_a_sweep_that_the_queue_refuses_is_told_and_made_up_for(redis_url:
         sweeper = Sweeper(jobs.log, queue, backoff=BACKOFF_MS / 1000)
         with pytest.raises(QueueUnavailable):
             await sweeper.sweep()
-        assert len(queue.taken) == 2  # one refusal keeps none of the others
+        assert len(queue.taken) == 2  # One refusal does not stop the other messages.
         [left] = ids - set(queue.taken)
         job, _, index = jobs.log.keys(left)
         await redis.hset(job, "asked_ms", await jobs.log.now_ms() - BACKOFF_MS)
@@ -222,7 +226,7 @@ async def test_a_sweep_that_the_queue_refuses_is_told_and_made_up_for(redis_url:
         assert set(queue.taken) == ids
 
 
-# Many at once
+# Many orphaned jobs at once
 
 
 async def test_a_sweep_looks_after_many_at_once_and_no_more(redis_url: str, redis: Redis) -> None:
@@ -230,7 +234,8 @@ async def test_a_sweep_looks_after_many_at_once_and_no_more(redis_url: str, redi
     async with Jobs(redis_url) as jobs:
         for _ in range(2 * AT_ONCE):
             await orphan(jobs, redis)
-        async with asyncio.timeout(30):  # one after another, nobody would ever be answered
+        # If the sweeper handled one job after the other, the queue would never answer.
+        async with asyncio.timeout(30):
             assert await Sweeper(jobs.log, queue, backoff=60).sweep() == 2 * AT_ONCE
     assert queue.most == AT_ONCE
 
@@ -240,7 +245,8 @@ async def test_a_look_tells_of_many_orphans_at_once_and_no_more(
 ) -> None:
     slow = Slow(ORPHANS_AT_ONCE)
     monkeypatch.setattr(feed_module, "LIVELY_SECONDS", 600.0)
-    monkeypatch.setattr(feed_module, "SILENT_SECONDS", 600.0)  # until all are there
+    # The hub asks the store nothing until all readers have subscribed.
+    monkeypatch.setattr(feed_module, "SILENT_SECONDS", 600.0)
     async with following(redis_url, orphaned=slow.wait) as f, AsyncExitStack() as readers:
         streams = [await Stream.create(f.log) for _ in range(2 * ORPHANS_AT_ONCE)]
         for stream in streams:

@@ -1,4 +1,7 @@
-"""Rows 95 to 97: no worker is there for longer than ended streams are kept. What has not ended is told."""
+"""Rows 95 to 97 of docs/faults.md: no worker runs for longer than ended streams are kept.
+
+A stream that has not ended stays readable, or it ends with an error that its readers receive.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from tests.support.jobs import eventually
 from tests.support.model_server import ModelServer, script
 from tests.support.processes import GatewayProcess
 
-KEPT_SECONDS = 60  # retention, and tombstone: nothing ended outlives twice this
+# Seconds of the retention, and also of the tombstone. No ended stream exists for longer than twice this.
+KEPT_SECONDS = 60
 OUTAGE_SECONDS = 3 * KEPT_SECONDS
 LIMIT_SECONDS = 60
 JSON = {"accept": "application/json"}
@@ -45,7 +49,7 @@ class Reader:
         return sse.Decoder().feed(self.raw)
 
     async def shows(self, count: int) -> None:
-        """Wait until so many events have come."""
+        """Wait until the reader has received `count` events."""
 
         async def condition() -> bool:
             return len(self.messages()) >= count
@@ -53,14 +57,14 @@ class Reader:
         await eventually(condition, LIMIT_SECONDS)
 
     async def ended(self) -> list[sse.Message]:
-        """All events, once the server has closed the connection."""
+        """Wait until the server has closed the connection, and return all events."""
         async with asyncio.timeout(LIMIT_SECONDS):
             await self.task
         return self.messages()
 
 
 class Outage:
-    """A store whose clock a test moves, a web process, and no worker but those that a test starts."""
+    """A store with a clock that the test moves, a web process, and only the workers that the test starts."""
 
     def __init__(
         self,
@@ -89,20 +93,23 @@ class Outage:
         await asyncio.gather(*(reader.task for reader in self._readers), return_exceptions=True)
 
     async def post(self, content: str) -> str:
-        """Start a stream; the question is its key, so the same one is the same stream."""
+        """Start a stream, and return its location.
+
+        The idempotency key is made from the question, so the same question gives the same stream.
+        """
         key = {"idempotency-key": hashlib.sha256(content.encode()).hexdigest()}
         answer = await self.http.post("/stream", json={"user": content}, headers=key)
         assert answer.status_code == 202, answer.text
         return answer.headers["location"]
 
     async def passes(self, seconds: int) -> None:
-        """Time goes on, by the store's clock, with nobody at work."""
+        """Move the store's clock forward by this many seconds."""
         await self.all_expire()
         self._moved += seconds
         await self._server.move(self._moved)
 
     async def all_expire(self) -> None:
-        """Every key of the store has an expiry."""
+        """Check that every key of the store has an expiry."""
         keys = [key async for key in self.redis.scan_iter("*")]
         assert [key for key in keys if await self.redis.ttl(key) == -1] == []
 
@@ -118,7 +125,7 @@ class Outage:
         return text
 
     async def done(self, where: str) -> dict[str, Any]:
-        """The status document, once the stream is `done`."""
+        """Wait until the stream is `done`, and return its status document."""
 
         async def condition() -> bool:
             return bool((await self.document(where))["status"] == "done")
@@ -127,12 +134,12 @@ class Outage:
         return await self.document(where)
 
     async def running(self, content: str) -> str:
-        """A stream whose worker was killed while its model answered."""
+        """Start a stream, kill its worker while the model answers, and return the stream's location."""
         asked = len(self.model.requests)
         where = await self.post(content)
         async with self.worker() as worker:
             await self.model.until(requests=asked + 1)
-            await self.reader(where).shows(3)  # start, stage and a piece of text
+            await self.reader(where).shows(3)  # The events are start, stage and one text.
             await worker.kill()
         return where
 
@@ -162,7 +169,7 @@ async def outage(folder: Path, **settings: str) -> AsyncIterator[Outage]:
 
 
 def failed_with(messages: list[sse.Message]) -> tuple[str, bool]:
-    """Code and `retryable` of the terminal event, which is the last one."""
+    """Return the code and `retryable` of the terminal event. It is the last event, and it is `failed`."""
     assert messages[-1].type == "failed"
     told = json.loads(messages[-1].data)
     return told["code"], told["retryable"]
@@ -172,7 +179,10 @@ def failed_with(messages: list[sse.Message]) -> tuple[str, bool]:
 async def test_fault_95_what_runs_and_what_is_queued_outlives_an_outage_of_all_workers(
     tmp_path: Path,
 ) -> None:
-    """Longer than the retention and the tombstone: both are there, are followed, and end exactly."""
+    """The outage is longer than the retention and the tombstone together.
+
+    Both streams still exist, readers can follow them, and both end with a correct log.
+    """
     async with outage(tmp_path) as out:
         begun = await out.running(script(["a", "b", "c"], gate="open", gate_at=1))
         question = script(["x", "y"])
@@ -185,7 +195,7 @@ async def test_fault_95_what_runs_and_what_is_queued_outlives_an_outage_of_all_w
         late = [out.reader(where) for where in (begun, waits)]
         await late[0].shows(3)
         await late[1].shows(1)
-        assert await out.post(question) == waits  # its Idempotency-Key lasts as long
+        assert await out.post(question) == waits  # Its Idempotency-Key lasts as long as the stream.
         await out.all_expire()
         out.model.open_gate("open")
         async with out.worker():
@@ -204,7 +214,7 @@ async def test_fault_95_what_runs_and_what_is_queued_outlives_an_outage_of_all_w
 
 @pytest.mark.slow
 async def test_fault_96_who_waits_for_what_no_worker_begins_is_told(tmp_path: Path) -> None:
-    """No worker is there at all: readers are told by the process that they are attached to."""
+    """No worker runs. The web process that serves the readers ends the stream and sends them the end."""
     async with outage(tmp_path, GATEWAY_MAX_WAIT_SECONDS=str(OUTAGE_SECONDS)) as out:
         attached, asked, unwatched = [await out.post(f"q{number}") for number in range(3)]
         reader = out.reader(attached)
@@ -215,7 +225,7 @@ async def test_fault_96_who_waits_for_what_no_worker_begins_is_told(tmp_path: Pa
         assert failed_with(messages) == ("wait_limit", True)
         document = await out.document(asked)
         assert (document["status"], document["error"]["code"]) == ("failed", "wait_limit")
-        async with out.worker():  # which finds the third: by its message, or by the sweeper
+        async with out.worker():  # It finds the third stream by its message or by the sweeper.
 
             async def told() -> bool:
                 return b"event: failed\n" in await out.log(unwatched)
@@ -234,4 +244,5 @@ async def test_fault_97_who_waits_for_what_nobody_runs_to_its_end_is_told(tmp_pa
         messages = await reader.ended()
         assert failed_with(messages) == ("time_limit", False)
         document = await out.document(begun)
-        assert (document["status"], document["text"]) == ("failed", "a")  # what was said stays
+        # The text that the stream has sent stays.
+        assert (document["status"], document["text"]) == ("failed", "a")

@@ -1,4 +1,4 @@
-"""One line for each attempt, whatever ended it: a unit of the worker's side on a real store."""
+"""The worker logs one line for each attempt, whatever ended it. These tests use a runner and a real store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def fine(_: Any) -> AsyncIterator[str]:
 
 async def failing(_: Any) -> AsyncIterator[str]:
     yield "a"
-    raise ValueError("".join(["can", "ary"]))  # the stack quotes this very line
+    raise ValueError("".join(["can", "ary"]))  # The stack quotes this line, so the word is split.
 
 
 async def waiting(_: Any) -> AsyncIterator[str]:
@@ -40,7 +40,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def told(log: pytest.LogCaptureFixture) -> dict[str, Any]:
-    """The one line that was written since, in its values."""
+    """Return the values of the one line that was logged since the last call."""
     [values] = [dict(record.msg.values) for record in log.records if isinstance(record.msg, Told)]
     assert isinstance(values.pop("ms"), int)
     log.clear()

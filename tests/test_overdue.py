@@ -1,4 +1,4 @@
-"""Rows 95 to 99 in the store: how long what has not ended is kept, and who ends it when its time is over."""
+"""Rows 95 to 99 of docs/faults.md in the store: how long unfinished streams are kept, and what ends them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from tests.support.jobs import Jobs, body
 from workers.delivery.runner import DONE as SETTLED
 from workers.delivery.sweeper import Sweeper
 
-SLACK_MS = 60_000  # a busy machine; far less than what it is compared with
+SLACK_MS = 60_000  # Tolerance for a busy machine, in ms. The compared times are much longer.
 DAY_SECONDS = 86_400.0
-WORKERS = ("wait_limit", "time_limit")  # a producer's stream ends otherwise: tests/test_producer_scripts.py
+WORKERS = ("wait_limit", "time_limit")  # For producers' streams, see tests/test_producer_scripts.py.
 ENDS = pytest.mark.parametrize("code", WORKERS)
 
 
@@ -54,7 +54,7 @@ async def log(redis_url: str) -> AsyncIterator[Log]:
 
 
 class NoQueue:
-    """It takes nothing and keeps no places; `forgotten` are those that it was told to forget."""
+    """A queue that must get no message and stores no places. `forgotten` has the ids given to `forget`."""
 
     def __init__(self, *, refuses: bool = False) -> None:
         self.forgotten: list[str] = []
@@ -74,7 +74,7 @@ async def unbegun(log: Log) -> Stream:
 
 
 async def begun(log: Log, *, run_ms: int = RUN_MS) -> Stream:
-    """A stream whose worker has said something and let it go."""
+    """Create a stream that a worker has claimed and then released without an event."""
     stream = await Stream.create(log)
     answer = await log.claim(stream.id, token(1), LEASE_MS, run_ms=run_ms)
     assert answer.claim is not None
@@ -89,7 +89,7 @@ LONGEST_MS = {"wait_limit": WAIT_MS, "time_limit": RUN_MS}
 
 
 async def ages(redis: Redis, stream: Stream, ms: int) -> None:
-    """So much of its time goes by."""
+    """Let `ms` milliseconds of the stream's time pass."""
     await redis.hincrby(stream.keys[0], "since_ms", -ms)
 
 
@@ -97,13 +97,13 @@ async def expiries(redis: Redis, stream: Stream) -> list[int]:
     return [await redis.pttl(key) for key in stream.keys]
 
 
-# How long what has not ended is kept
+# How long an unfinished stream is kept
 
 
 async def test_fault_98_every_key_expires_at_every_step_and_late_until_the_end(
     log: Log, redis: Redis
 ) -> None:
-    """Sixty seconds until the queue has it, then long, and the retention from the end on."""
+    """A key lives 60 s until the queue has the job, then long, and after the end as long as the retention."""
     key = protocol.idempotency_hash("anonymous", "key")
     stream = Stream(log, protocol.new_stream_id(key))
     idem = f"{{{key[:2]}}}:idem:{key}"
@@ -113,7 +113,7 @@ async def test_fault_98_every_key_expires_at_every_step_and_late_until_the_end(
         assert log_ms - SLACK_MS < text <= log_ms
         assert log_ms - SLACK_MS < await redis.pttl(idem) <= log_ms
         assert log_ms + TOMBSTONE_MS - SLACK_MS < job <= log_ms + TOMBSTONE_MS
-        assert index == -2 or index >= job  # it is gone, or outlives its member
+        assert index == -2 or index >= job  # The index is gone, or it outlives its member.
         assert all([await redis.pttl(one) > 0 async for one in redis.scan_iter("*")])
 
     await stream.create_again(key=key, body="b")
@@ -144,11 +144,11 @@ async def test_fault_98_whoever_ends_it_leaves_the_retention(log: Log, redis: Re
     assert index == -2
     record, _ = await log.record(stream.id)
     assert record is not None
-    assert record.input is None  # somebody's prompt
+    assert record.input is None  # The input can contain a user's prompt.
 
 
 async def test_fault_98_a_record_of_the_release_before_lives_as_it_did_there(log: Log, redis: Redis) -> None:
-    """Two releases at once: it has no times of this one, so nobody ends it by them."""
+    """Two releases run at once. The old one's record has no time limits, so no process ends it by them."""
     stream = await Stream.create(log, confirmed=False)
     await redis.hdel(stream.keys[0], "open_ms", "wait_ms", "since_ms")
     await log.confirm(stream.id, GRACE_MS)
@@ -171,17 +171,17 @@ async def test_fault_98_the_queue_and_the_quota_last_as_long(redis_url: str, red
         keys = [key async for key in redis.scan_iter("*")]
         told = [key for key in keys if key.endswith((b":mine", b":feeding", b":running")) or b":seen:" in key]
         assert len(told) == 4
-        for key in told:  # what the owner is told outlives what it tells of, and ends as the last record does
+        for key in told:  # Lists for the owner outlive the streams, at most until the last record expires.
             assert longest < await redis.pttl(key) <= round(jobs.settings.record_seconds * 1000), key
         [feed] = [key for key in keys if key.endswith(b":feed")]
-        assert 0 < await redis.pttl(feed) <= 1000  # the feed's own time is the retention here
+        assert 0 < await redis.pttl(feed) <= 1000  # The feed's own time equals the retention here.
         keys = [key for key in keys if key not in (*told, feed)]
         assert stream_id.encode() in b" ".join(keys)
         for key in keys:
             assert longest - SLACK_MS < await redis.pttl(key) <= longest + 1000, key
 
 
-# Who ends it, when its time is over
+# What ends a stream when its time is over
 
 
 @ENDS
@@ -223,7 +223,7 @@ async def test_fault_96_the_sweeper_looks_when_the_wait_ends_and_not_only_after_
 async def test_fault_96_many_who_find_it_write_one_end(log: Log, redis: Redis, code: str) -> None:
     stream = await MADE[code](log)
     await ages(redis, stream, LONGEST_MS[code])
-    queue = NoQueue(refuses=True)  # its place is free later, then
+    queue = NoQueue(refuses=True)  # So the stream's place is freed later.
     await asyncio.gather(*(revive(log, queue, stream.id, backoff=60) for _ in range(100)))
     assert (await text_of(redis, stream)).count(b"event: failed\n") == 1
     assert queue.forgotten == [stream.id]
@@ -241,7 +241,7 @@ async def test_fault_97_what_a_worker_holds_is_not_ended_by_others(log: Log, red
     assert (await log.give_up(stream.id, CANCEL_TAG, TIME_LIMIT)).word == "wait"
     looked_at = await redis.zscore(stream.keys[2], stream.id)
     assert looked_at is not None
-    assert looked_at > await log.now_ms() + LEASE_MS - SLACK_MS  # and not again and again until then
+    assert looked_at > await log.now_ms() + LEASE_MS - SLACK_MS  # It is not read again before.
 
 
 async def test_fault_97_a_claim_by_a_worker_of_the_release_before_is_bounded_by_workers_alone(
@@ -258,8 +258,8 @@ async def test_fault_97_a_run_that_the_release_before_began_is_bounded_from_the_
 ) -> None:
     stream = await unbegun(log)
     assert (await log.claim(stream.id, token(1), LEASE_MS)).word == "claimed"
-    await redis.hdel(stream.keys[0], "run_ms")  # the release before does not write it, and leaves the
-    await ages(redis, stream, RUN_MS + 1)  # beginning of the time as the creation has set it
+    await redis.hdel(stream.keys[0], "run_ms")  # The release before does not write `run_ms`,
+    await ages(redis, stream, RUN_MS + 1)  # and does not change the start that the creation has set.
     await redis.hset(stream.keys[0], "lease_end_ms", 1)
     answer = await log.claim(stream.id, token(2), LEASE_MS, run_ms=RUN_MS)
     assert answer.claim is not None
@@ -296,7 +296,7 @@ async def test_fault_96_where_the_log_is_gone_the_end_stands_in_a_log_of_its_own
     found = await text_of(redis, stream)
     tag = found.split(b"\n")[0].decode().partition("-")[2]
     start = json.loads(start_frame(stream.id).split(b"data: ")[1])
-    start["created_at"] = "1970-01-01T00:00:00.001Z"  # what the record says
+    start["created_at"] = "1970-01-01T00:00:00.001Z"  # The record has this time.
     first = protocol.Event(protocol.EventType.START, start)
     assert found == frames_of(0, tag, first, ENDINGS[code])
 
@@ -322,7 +322,7 @@ async def test_fault_96_a_worker_that_gets_the_message_late_ends_it_and_asks_no_
 
 
 async def test_fault_96_who_asks_for_its_status_or_by_a_token_is_told(redis_url: str, redis: Redis) -> None:
-    """Before the process has looked after it: whoever looks first ends it."""
+    """No process has ended the streams yet. The first request that reads a stream ends it."""
     async with Jobs(redis_url, token_keys="k" * 32) as jobs:
         asked, by_token = [await jobs.stream("q", chain="chat") for _ in range(2)]
         given = await token_giving.give(jobs.gateway, by_token, protocol.ANONYMOUS)
@@ -371,12 +371,12 @@ async def test_fault_96_a_process_with_readers_knows_when_to_look(log: Log, redi
     assert over == Head(over.last_id, wait_left_ms=0)
 
 
-# The clock goes back
+# The store's clock goes back
 
 
 @pytest.mark.slow
 async def test_fault_99_after_the_clock_went_back_the_wait_begins_anew(tmp_path: Path) -> None:
-    """Else a stream that was made by a clock two weeks ahead would wait for three weeks."""
+    """Otherwise, a stream that was created while the clock was two weeks ahead would wait for three weeks."""
     async with (
         ClockServer(tmp_path) as server,
         open_log(server.url) as log,
@@ -386,7 +386,7 @@ async def test_fault_99_after_the_clock_went_back_the_wait_begins_anew(tmp_path:
         stream = await unbegun(log)
         await server.move(0)
         queue = NoQueue()
-        assert (await log.ask(stream.id, 1)).word == "yes"  # as the sweeper does after the way back
+        assert (await log.ask(stream.id, 1)).word == "yes"  # The sweeper asks this after the change.
         job, text, _ = await expiries(redis, stream)
         assert text <= OPEN_MS
         assert job <= OPEN_MS + TOMBSTONE_MS

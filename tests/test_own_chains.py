@@ -1,4 +1,4 @@
-"""The module of docs/chains.md, a graph and an agent, as a user would add it: by GATEWAY_CHAINS alone."""
+"""The example module of docs/chains.md, with a graph and an agent, is added by GATEWAY_CHAINS alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def module(folder: Path) -> None:
-    """The example of docs/chains.md, in a file of its name there; each chain has ten lines or so."""
+    """Write the example of docs/chains.md to `mine.py`, its name there. Each chain has at most ten lines."""
     codes = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/chains.md").read_text(), re.DOTALL)
     [code] = [code for code in codes if '@chain("clerk")' in code]
     for part in code.split("@chain")[1:]:
