@@ -49,12 +49,17 @@ async def seen(case: Case, client: httpx.AsyncClient) -> Seen:
 
 
 async def ask(
-    client: httpx.AsyncClient, body: dict, *, headers: dict | None = None, seconds: float = 60
+    client: httpx.AsyncClient,
+    body: dict,
+    *,
+    headers: dict | None = None,
+    seconds: float = 60,
+    begun: asyncio.Event | None = None,
 ) -> Seen:
-    """Start a stream and follow it to its end."""
+    """Start a stream and follow it to its end. Set `begun` when the stream's first event has arrived."""
     try:
         async with asyncio.timeout(seconds):
-            return fold(await _follow(client, body, headers or {}))
+            return fold(await _follow(client, body, headers or {}, begun or asyncio.Event()))
     except Refused as refused:
         return Seen(error=f"HTTP {refused.status}", said=str(refused))
     except TimeoutError:
@@ -71,7 +76,9 @@ class Refused(Exception):
         self.status = status
 
 
-async def _follow(client: httpx.AsyncClient, body: dict, headers: dict) -> list[tuple[str, str, Any]]:
+async def _follow(
+    client: httpx.AsyncClient, body: dict, headers: dict, begun: asyncio.Event
+) -> list[tuple[str, str, Any]]:
     events: list[tuple[str, str, Any]] = []
     wants = {"accept": "text/event-stream", **headers}
     async with client.stream("POST", "/stream", json=body, headers=wants) as answer:
@@ -79,7 +86,7 @@ async def _follow(client: httpx.AsyncClient, body: dict, headers: dict) -> list[
             raise Refused(answer.status_code, (await answer.aread()).decode())
         stream = answer.headers["x-stream-id"]
         try:
-            await _read(answer, events)
+            await _read(answer, events, begun)
         except httpx.HTTPError:
             if not events:
                 raise
@@ -90,16 +97,17 @@ async def _follow(client: httpx.AsyncClient, body: dict, headers: dict) -> list[
         async with client.stream("GET", f"/stream/{stream}", headers=wants | at) as answer:
             if answer.status_code != 200:
                 raise Refused(answer.status_code, "while following")
-            await _read(answer, events)
+            await _read(answer, events, begun)
     return events
 
 
-async def _read(answer: httpx.Response, events: list) -> None:
+async def _read(answer: httpx.Response, events: list, begun: asyncio.Event) -> None:
     frame: dict[str, str] = {}
     async for line in _lines(answer):
         if not line:
             if "data" in frame:
                 events.append((frame.get("id", ""), frame.get("event", ""), json.loads(frame["data"])))
+                begun.set()
             frame = {}
         else:
             name, _, value = line.partition(":")

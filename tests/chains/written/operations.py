@@ -42,8 +42,9 @@ def talks_long(settings):
 @check("exit_in_a_chain", "exit", alone=True, note="sys.exit() fails its own stream, and nothing else")
 async def exit_in_a_chain(kit):
     gateway = await kit.gateway()
-    other = asyncio.create_task(ask(gateway.client, {"chain": "talks_long", "input": "x"}, seconds=30))
-    await asyncio.sleep(1)
+    talking, begun = {"chain": "talks_long", "input": "x"}, asyncio.Event()
+    other = asyncio.create_task(ask(gateway.client, talking, seconds=30, begun=begun))
+    await asyncio.wait_for(begun.wait(), 30)
     own = await ask(gateway.client, {"chain": "exits", "input": "x"}, seconds=20)
     see = {
         "its stream": own.error,

@@ -211,7 +211,7 @@ async def _(at):
 async def _(at):
     """The frame: `event` is the method, `id` the seq; a subscription before the first run is no 404."""
     thread = str(uuid.uuid4())
-    lines = []
+    lines, opened = [], asyncio.Event()
 
     async def read():
         async with at.client.http.client.stream(
@@ -221,13 +221,14 @@ async def _(at):
                 answer.status_code,
                 answer.headers["content-type"].partition(";")[0],
             )
+            opened.set()
             async for line in answer.aiter_lines():
                 lines.append(line)
                 if '"completed"' in line:
                     return
 
     reading = asyncio.create_task(read())
-    await asyncio.sleep(0.5)
+    await asyncio.wait_for(opened.wait(), 40)
     started = await command(at, thread, "run.start", {"assistant_id": "facts", "input": {"topic": "Rome"}}, 3)
     at.saw["started"] = started
     await asyncio.wait_for(reading, 40)
@@ -243,6 +244,7 @@ async def _(at):
     import json
 
     thread = str(uuid.uuid4())
+    opened, begun = asyncio.Event(), asyncio.Event()
 
     async def read(**more):
         seqs = []
@@ -250,18 +252,21 @@ async def _(at):
         async with at.client.http.client.stream(
             "POST", f"/threads/{thread}/stream/events", json=body
         ) as answer:
+            opened.set()
             async for line in answer.aiter_lines():
                 if line.startswith("data:"):
                     event = json.loads(line[5:])
                     seqs.append(event["seq"])
+                    if len(seqs) > 1:
+                        begun.set()
                     if event["params"]["data"].get("event") == "completed":
                         return seqs
         return seqs
 
     reading = asyncio.create_task(read())
-    await asyncio.sleep(0.3)
+    await asyncio.wait_for(opened.wait(), 40)
     await command(at, thread, "run.start", {"assistant_id": "ticks", "input": {"count": 30, "gap": 0.05}})
-    await asyncio.sleep(1.2)
+    await asyncio.wait_for(begun.wait(), 40)
     again = asyncio.create_task(read(since=1))
     seqs, later = await asyncio.wait_for(asyncio.gather(reading, again), 40)
     at.saw["some"], at.saw["all but the first"] = len(seqs) > 2, later == seqs[1:]
