@@ -258,8 +258,10 @@ async def test_fault_97_a_run_that_the_release_before_began_is_bounded_from_the_
 ) -> None:
     stream = await unbegun(log)
     assert (await log.claim(stream.id, token(1), LEASE_MS)).word == "claimed"
-    await redis.hdel(stream.keys[0], "run_ms")  # The release before does not write `run_ms`,
-    await ages(redis, stream, RUN_MS + 1)  # and does not change the start that the creation has set.
+    # The release before does not write `run_ms`. The creation has set the start of the time, and that release
+    # does not change it.
+    await redis.hdel(stream.keys[0], "run_ms")
+    await ages(redis, stream, RUN_MS + 1)
     await redis.hset(stream.keys[0], "lease_end_ms", 1)
     answer = await log.claim(stream.id, token(2), LEASE_MS, run_ms=RUN_MS)
     assert answer.claim is not None
