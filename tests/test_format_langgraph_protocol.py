@@ -380,8 +380,8 @@ async def test_who_waits_for_a_run_takes_a_readers_place(
             http.stream(method, where, json=body) as two,
         ):
             assert (one.status_code, two.status_code) == (200, 200)
-            # A request waits in its place and sends a heartbeat each second. A POST sends one before that, too.
-            # A third request that came before both have their places could take one.
+            # A request that waits in its place sends a heartbeat each second. A POST also sends one before it
+            # has its place. A third request that came before both have their places could take one.
             beats = 2 if method == "POST" else 1
             waiting = [one.aiter_raw(), two.aiter_raw()]
             assert [await anext(chunks) for chunks in waiting * beats] == [b":\n"] * 2 * beats
